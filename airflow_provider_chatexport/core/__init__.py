@@ -1,0 +1,1 @@
+"""What is true without any file, clock or network: windows, requests, task states, entities."""

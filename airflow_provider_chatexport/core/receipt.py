@@ -1,0 +1,63 @@
+"""The receipt of an export: what travels from the task that submitted it to the one that loads it.
+
+It crosses processes (XCom, trigger events, command line), so it is a small versioned value of JSON types. It never
+holds a link, a key or a message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Self
+
+from airflow_provider_chatexport.core.plan import ChannelsRequest, UsersRequest
+from airflow_provider_chatexport.core.task import TaskId
+from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
+from airflow_provider_chatexport.errors import CallError
+
+RECEIPT_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """An export that the service accepted: which task, for which question.
+
+    ``created_at`` is the task's own, by the service's clock: it becomes the rows' ``_exported_at``.
+    """
+
+    task_id: TaskId
+    request: ChannelsRequest | UsersRequest
+    created_at: datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "v": RECEIPT_VERSION,
+            "task_id": self.task_id,
+            "kind": "channels" if isinstance(self.request, ChannelsRequest) else "users",
+            "request": self.request.to_json(),
+            "created_at": format_rfc3339(self.created_at) if self.created_at else None,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """:raises CallError: the value is no receipt, or of a version that this code does not know."""
+        try:
+            if value["v"] != RECEIPT_VERSION:
+                raise CallError(
+                    f"this export receipt is of version {value['v']}, and this installation reads version "
+                    f"{RECEIPT_VERSION}; run export and load with the same version of the provider"
+                )
+            request_types: dict[str, type[ChannelsRequest | UsersRequest]] = {
+                "channels": ChannelsRequest,
+                "users": UsersRequest,
+            }
+            created_at = value["created_at"]
+            return cls(
+                task_id=TaskId(value["task_id"]),
+                request=request_types[value["kind"]].from_json(value["request"]),
+                created_at=parse_rfc3339(created_at) if created_at else None,
+            )
+        except (KeyError, TypeError, ValueError):
+            raise CallError(
+                "this is not an export receipt; pass what ExportChannelsOperator or ExportUsersOperator returned"
+            ) from None

@@ -1,0 +1,99 @@
+"""An export task at the service: its states, and what to do next in each."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NewType, assert_never
+
+TaskId = NewType("TaskId", str)
+
+MIN_POLL_S: Final = 1.0
+MAX_POLL_S: Final = 60.0
+
+
+class Status(enum.Enum):
+    """States of a task (Go, Java and .NET SDKs; an older API description had ``canceled``)."""
+
+    WAITING = "waiting"
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @classmethod
+    def from_wire(cls, text: str) -> Status:
+        """The API description leaves the status a free string: an unknown one is taken as in progress, under a deadline."""
+        lowered = text.lower()
+        if lowered == "cancelled":
+            return cls.CANCELED
+        try:
+            return cls(lowered)
+        except ValueError:
+            return cls.PENDING
+
+    @property
+    def ended(self) -> bool:
+        return self in (Status.COMPLETED, Status.FAILED, Status.CANCELED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskState:
+    """One status reply. ``url`` is a fresh signed link while the file exists; it must not be logged or passed on."""
+
+    task_id: TaskId
+    status: Status
+    created_at: datetime
+    url: str | None = None
+    error: str | None = None
+
+    def __repr__(self) -> str:
+        link = "present" if self.url else "none"
+        return f"TaskState(task_id={self.task_id!r}, status={self.status.value}, link={link})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Ask again in ``seconds`` (before jitter)."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """The file is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Waiting longer is pointless; ``reason`` says why."""
+
+    reason: str
+
+
+def next_step(
+    status: Status, *, waited_s: float, budget_s: float, poll_s: float | None = None
+) -> Wait | Fetch | GiveUp:
+    """What a waiter does after a status reply; a worker's loop and a triggerer's loop obey the same answer.
+
+    :param waited_s: seconds since the export was submitted.
+    :param budget_s: seconds that the caller is ready to wait in all.
+    :param poll_s: a fixed interval; by default it grows with age, from 1 s to 60 s.
+    """
+    match status:
+        case Status.COMPLETED:
+            return Fetch()
+        case Status.FAILED:
+            return GiveUp("the service reports the export as failed")
+        case Status.CANCELED:
+            return GiveUp("the service reports the export as canceled")
+        case Status.WAITING | Status.PENDING | Status.RUNNING:
+            if waited_s >= budget_s:
+                return GiveUp(f"still {status.value} after {waited_s:.0f} s")
+            grown = poll_s if poll_s is not None else min(MAX_POLL_S, MIN_POLL_S + waited_s / 10)
+            # Never past the deadline: the last look happens on it, not an interval after it.
+            return Wait(seconds=max(0.05, min(grown, budget_s - waited_s)))
+        case _:
+            assert_never(status)

@@ -1,0 +1,61 @@
+"""The service's two spellings of an instant, and ours: aware datetimes, UTC, microseconds."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+# 0 to 9 fraction digits: the service cuts trailing zeros, and 5, 6 and 9 digits occur in one real export.
+_RFC3339: Final = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
+
+
+def parse_rfc3339(text: str) -> datetime:
+    """An RFC3339 string with 0 to 9 fraction digits and any offset, as an aware UTC datetime.
+
+    Digits past the microsecond are cut, never rounded, so that order is kept.
+
+    :raises ValueError: the text is not RFC3339, or has no offset.
+    """
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not an RFC3339 time with an offset: {text[:40]!r}")
+    day, clock, fraction, offset = match.groups()
+    micros = (fraction or "")[:6].ljust(6, "0")
+    zone = "+00:00" if offset in "Zz" else offset
+    return datetime.fromisoformat(f"{day}T{clock}.{micros}{zone}").astimezone(UTC)
+
+
+def from_unix_ns(ns: int | float) -> datetime:
+    """Unix nanoseconds (the ``/api/v2`` family) as an aware UTC datetime; digits past the microsecond are cut."""
+    return EPOCH + timedelta(microseconds=int(ns) // 1000)
+
+
+def to_unix_ns(moment: datetime) -> int:
+    """An aware datetime as unix nanoseconds."""
+    return (moment - EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def format_rfc3339(moment: datetime) -> str:
+    """An aware datetime as ``2026-01-01T00:00:00.000000Z``: always microseconds, always Z, so that text sorts as time."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_instant(value: str | int | float | None) -> datetime | None:
+    """Either spelling, or null, as the service may send it in any field of kind time.
+
+    :raises ValueError: the value is of neither spelling.
+    """
+    match value:
+        case None:
+            return None
+        case str():
+            return parse_rfc3339(value)
+        case bool():
+            raise ValueError("not a time: a boolean")
+        case int() | float():
+            return from_unix_ns(value)
