@@ -1,4 +1,4 @@
-"""The one error tree. Each message says what failed, where, and what to do; none quotes a person's text, a key or a link.
+"""The one error tree. A message says what failed, where, what to do; none quotes a person's text, a key or a link.
 
 ChatExportError
 ├── CallError                    the call is wrong as it stands; repeating it cannot help (exit code 2)

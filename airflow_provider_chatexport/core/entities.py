@@ -52,10 +52,10 @@ ENVELOPE_NAME_KEYS: Final = ("type", "kind", "entity", "_type")
 ENVELOPE_PAYLOAD_KEYS: Final = ("data", "item", "object", "payload")
 
 
-def infer_bare(fields: Mapping[str, Any]) -> Entity | None:
+def infer_bare(fields: Mapping[str, Any]) -> Entity | None:  # noqa: PLR0911 - a decision list reads best flat
     """The entity of an API object without an envelope, from the fields that only it has; None when nothing fits.
 
-    The order matters: a reaction has ``user_id`` and ``type`` as well, and a channel's ``created_by`` looks like a user.
+    The order matters: a reaction has ``user_id`` and ``type`` too, and a channel's ``created_by`` looks like a user.
     """
     has = fields.__contains__
     if has("message_id") and has("user_id") and (has("type") or has("score")):

@@ -25,7 +25,7 @@ class Status(enum.Enum):
 
     @classmethod
     def from_wire(cls, text: str) -> Status:
-        """The API description leaves the status a free string: an unknown one is taken as in progress, under a deadline."""
+        """The API description has a free string: an unknown one is taken as in progress, under a deadline."""
         lowered = text.lower()
         if lowered == "cancelled":
             return cls.CANCELED

@@ -41,7 +41,7 @@ def to_unix_ns(moment: datetime) -> int:
 
 
 def format_rfc3339(moment: datetime) -> str:
-    """An aware datetime as ``2026-01-01T00:00:00.000000Z``: always microseconds, always Z, so that text sorts as time."""
+    """An aware datetime as ``2026-01-01T00:00:00.000000Z``: always microseconds and Z, so that it sorts as text."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

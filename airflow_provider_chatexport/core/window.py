@@ -37,8 +37,10 @@ class Window:
                     f"the window's {name} ({moment.isoformat()}) has no time zone; write an offset, such as "
                     f"{moment.isoformat()}+00:00"
                 )
-            # A frozen dataclass is set up through object.__setattr__.
-            object.__setattr__(self, name, moment.astimezone(UTC))
+            utc = moment.astimezone(UTC)
+            # A plain datetime, set as a frozen dataclass allows it: pendulum's, which Airflow hands out, loses its zone
+            # in ``since - timedelta`` once it is in datetime.UTC (measured with pendulum 3.3).
+            object.__setattr__(self, name, datetime.combine(utc.date(), utc.time(), UTC))
         if self.since == self.until:
             raise WindowError(
                 f"the window has zero length: since and until are both {format_rfc3339(self.since)}; "
@@ -52,7 +54,7 @@ class Window:
 
     @classmethod
     def parse(cls, since: str | datetime, until: str | datetime) -> Self:
-        """A window from what people write: datetimes, or ISO 8601 text with an offset (``2026-01-01`` alone is UTC midnight).
+        """A window from what people write: datetimes, or ISO 8601 text with an offset (a date alone: UTC midnight).
 
         :raises WindowError: a text is no time, and all that the constructor refuses.
         """
@@ -139,11 +141,9 @@ def resolve(sources: WindowSources) -> Window:
     :raises WindowError: no source has a window, or the first that has one is half, naive, reversed or of zero length.
     """
     for since, until, where in (
-        (*sources.arguments, "the operator's arguments since and until"),
-        (*sources.conf, "the run's conf or params since and until"),
+        (*_present(sources.arguments), "the operator's arguments since and until"),
+        (*_present(sources.conf), "the run's conf or params since and until"),
     ):
-        # A template over an absent value renders to an empty string or to "None".
-        since, until = (None if end in (None, "", "None") else end for end in (since, until))
         if since is None and until is None:
             continue
         if since is None or until is None:
@@ -164,3 +164,9 @@ def resolve(sources: WindowSources) -> Window:
             "CronTriggerTimetable(..., interval=timedelta(days=1)), or give the operator since and until"
         )
     return Window.parse(since, until)
+
+
+def _present(ends: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Both ends; a template over an absent value renders to an empty string or to "None"."""
+    since, until = (None if end in (None, "", "None") else end for end in ends)
+    return since, until

@@ -1,0 +1,38 @@
+"""Our errors in Airflow's terms: one sentence each, and whether a retry of the task makes sense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from airflow_provider_chatexport.errors import (
+    CallError,
+    ChatExportError,
+    InputError,
+    RequestRefusedError,
+    UnauthorizedError,
+)
+
+# The same task run again would ask the same of the same service: somebody has to change something first.
+_FINAL = (CallError, UnauthorizedError, RequestRefusedError, InputError)
+
+
+def is_final(error: ChatExportError) -> bool:
+    """Whether retries of the task would be in vain. A lost export is not final: a retry makes a new one."""
+    return isinstance(error, _FINAL)
+
+
+def airflow_failure(message: str, *, final: bool) -> AirflowException:
+    """The exception that ends a task: past its retries if ``final``."""
+    return AirflowFailException(message) if final else AirflowException(message)
+
+
+@contextmanager
+def airflow_failures() -> Iterator[None]:
+    """Raises our errors as Airflow's, with their sentence alone and without their history."""
+    try:
+        yield
+    except ChatExportError as error:
+        raise airflow_failure(error.message, final=is_final(error)) from None

@@ -1,0 +1,82 @@
+"""Looks at a lake through its catalog, for those without a DuckDB shell."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from airflow_provider_chatexport.core.times import format_rfc3339
+from airflow_provider_chatexport.errors import CallError, LakeError
+from airflow_provider_chatexport.lake import catalog, sql
+from airflow_provider_chatexport.lake.store import LakeStore
+
+
+def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
+    """Column names and rows of one query over the catalog, read-only. Times are aware, UTC.
+
+    :raises LakeError: there is no catalog, or a file that it names cannot be read.
+    :raises CallError: the query is wrong.
+    """
+    if not store.exists(catalog.NAME):
+        raise LakeError(f"there is no lake at {store.uri}; load something into it first")
+    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as con:
+        path = store.url(catalog.NAME)
+        if not store.is_local:
+            local = Path(folder) / catalog.NAME
+            local.write_bytes(store.read(catalog.NAME))
+            path = str(local)
+        try:
+            con.execute("SET TimeZone = 'UTC'")
+            con.execute(f"ATTACH {sql.quoted(path)} AS lake (READ_ONLY)")
+            con.execute("USE lake")
+            # Arrow rather than fetchall(), which needs a package of time zones for TIMESTAMPTZ.
+            relation = con.sql(statement)
+            found = relation.to_arrow_table() if relation is not None else pa.table({})
+        except (duckdb.OperationalError, duckdb.DataError) as error:
+            raise LakeError(f"the query failed: {_first_line(error)}") from None
+        except duckdb.Error as error:
+            raise CallError(f"the query is wrong: {_first_line(error)}") from None
+    columns = list(found.column_names)
+    return columns, [list(row) for row in zip(*(column.to_pylist() for column in found.columns), strict=True)]
+
+
+def coverage(store: LakeStore) -> list[dict[str, Any]]:
+    """Spans of time that are covered without a gap, per channel: cid, since, until, loads, messages."""
+    _, rows = run(
+        store,
+        """
+        WITH entries AS (
+            SELECT *, since IS NOT NULL AND since > max(until) OVER (
+                PARTITION BY cid ORDER BY since NULLS FIRST, until ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            ) AS begins
+            FROM coverage
+        ), numbered AS (
+            SELECT *, count(*) FILTER (begins) OVER (PARTITION BY cid ORDER BY since NULLS FIRST, until) AS span
+            FROM entries
+        ), spans AS (
+            SELECT cid, CASE WHEN bool_or(since IS NULL) THEN NULL ELSE min(since) END AS since,
+                   max(until) AS until, count(DISTINCT load_id) AS loads
+            FROM numbered GROUP BY cid, span
+        )
+        SELECT spans.cid, spans.since, spans.until, loads, count(messages.id) AS messages
+        FROM spans LEFT JOIN messages ON messages.cid = spans.cid
+             AND (spans.since IS NULL OR created_at >= spans.since) AND created_at < spans.until
+        GROUP BY ALL ORDER BY cid, since NULLS FIRST
+        """,
+    )
+    keys = ("cid", "since", "until", "loads", "messages")
+    return [dict(zip(keys, map(plain, row), strict=True)) for row in rows]
+
+
+def plain(value: Any) -> Any:
+    """A value as people and JSON read it: times as RFC3339."""
+    return format_rfc3339(value) if isinstance(value, datetime) and value.tzinfo is not None else value
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,249 @@
+"""An export file as bytes: gzip undone, BOM dropped, cut into lines or into the pieces of one JSON array.
+
+Nothing here holds a file in memory: at most one chunk, one line or one piece of an array at a time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from airflow_provider_chatexport.errors import InputError
+
+GZIP_MAGIC: Final = b"\x1f\x8b"
+BOM: Final = b"\xef\xbb\xbf"
+CHUNK_BYTES: Final = 4 * 1024 * 1024
+STREAMED_LISTS: Final = frozenset({"messages", "members", "reads", "read", "reactions", "users"})
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line without its end. ``raw`` is the beginning only where the line is longer than the limit."""
+
+    number: int
+    offset: int
+    raw: bytes
+    size: int
+
+    @property
+    def too_long(self) -> bool:
+        return self.size > len(self.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One part of an array's element: a member's value, one item of a streamed list, or (key None) its end."""
+
+    element: int
+    offset: int
+    key: str | None
+    raw: bytes
+    item: bool = False
+
+
+class ExportFile:
+    """One export file on disk.
+
+    :raises InputError: the file cannot be opened, is empty, or its gzip stream is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        head = b"".join(self._some_chunks(1024)).removeprefix(BOM).lstrip()
+        if not head:
+            raise InputError(f"{path} holds nothing; an export file has JSON lines or one JSON array")
+        self.is_array = head.startswith(b"[")
+        if not self.is_array and not head.startswith(b"{"):
+            raise InputError(
+                f"{path} is not an export file: it begins with neither an object nor an array of JSON; "
+                "give the file that an export's link leads to"
+            )
+
+    def chunks(self, size: int = CHUNK_BYTES) -> Iterator[bytes]:
+        """The unpacked bytes, without a BOM."""
+        try:
+            with self._open() as stream:
+                first = stream.read(size)
+                yield first.removeprefix(BOM)
+                while chunk := stream.read(size):
+                    yield chunk
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(
+                f"{self.path} breaks off or is damaged ({type(error).__name__} while unpacking gzip); fetch it again"
+            ) from None
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read: {error.strerror or error}") from None
+
+    def _open(self) -> BinaryIO | gzip.GzipFile:
+        stream = self.path.open("rb")
+        packed = stream.read(2) == GZIP_MAGIC
+        stream.seek(0)
+        return gzip.GzipFile(fileobj=stream) if packed else stream
+
+    def _some_chunks(self, size: int) -> Iterator[bytes]:
+        for count, chunk in enumerate(self.chunks(size)):
+            yield chunk
+            if count >= 3 or chunk.strip():
+                return
+
+    def lines(self, max_line_bytes: int) -> Iterator[Line]:
+        """Lines that are not blank, with their number from 1 (blank ones counted) and their offset."""
+        number, offset, rest, head = 0, 0, b"", b""
+        over = 0  # bytes of an overlong line that were read and dropped
+        for chunk in self.chunks():
+            parts = (rest + chunk).split(b"\n")
+            rest = parts.pop()
+            for raw in parts:
+                number += 1
+                size = len(raw) + over
+                if over or size > max_line_bytes:
+                    yield Line(number, offset, raw[:max_line_bytes] if not over else head, size)
+                elif raw and not raw.isspace():
+                    yield Line(number, offset, raw.rstrip(b"\r"), size - raw.endswith(b"\r"))
+                offset += size + 1
+                over = 0
+            if len(rest) > max_line_bytes:
+                if not over:
+                    head = rest[:max_line_bytes]
+                over += len(rest)
+                rest = b""
+        size = len(rest) + over
+        if over:
+            yield Line(number + 1, offset, head, size)
+        elif rest.strip():
+            yield Line(number + 1, offset, rest, size)
+
+    def pieces(self) -> Iterator[Piece]:
+        """The elements of a file that is one JSON array, in pieces: an element may be larger than memory.
+
+        :raises InputError: the array is not well formed, or breaks off.
+        """
+        return _Slicer(self).pieces()
+
+
+class _Slicer:
+    """Cuts one JSON array into pieces by its brackets and strings, without building objects.
+
+    A value's own syntax is not checked here: whoever parses the piece does.
+    """
+
+    _SKIP = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+    _SPACE = re.compile(rb"[\s,:]*")
+    _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+    _ATOM = re.compile(rb'[^\s,\[\]{}"]++')
+
+    def __init__(self, source: ExportFile) -> None:
+        self._path = source.path
+        self._chunks = source.chunks()
+        self._buffer = b""
+        self._at = 0
+        self._dropped = 0
+        self._element = 0
+
+    def pieces(self) -> Iterator[Piece]:
+        self._expect(b"[")
+        while True:
+            byte = self._peek()
+            if byte == b"]":
+                break
+            self._element += 1
+            begin = self._offset
+            if byte != b"{":
+                yield Piece(self._element, begin, "", self._value())
+            else:
+                self._at += 1
+                yield from self._members()
+            yield Piece(self._element, begin, None, b"")
+        self._at += 1
+        if self._peek(at_end=True):
+            raise self._broken("has more after the array's end")
+
+    def _members(self) -> Iterator[Piece]:
+        while (byte := self._peek()) != b"}":
+            if byte != b'"':
+                raise self._broken("has a key that is no string")
+            key = self._value().decode("utf-8", "replace")[1:-1]
+            if self._peek() == b"[" and key in STREAMED_LISTS:
+                self._at += 1
+                while self._peek() != b"]":
+                    begin = self._offset
+                    yield Piece(self._element, begin, key, self._value(), item=True)
+                self._at += 1
+            else:
+                begin = self._offset
+                yield Piece(self._element, begin, key, self._value())
+        self._at += 1
+
+    @property
+    def _offset(self) -> int:
+        return self._dropped + self._at
+
+    def _more(self) -> bool:
+        """Drops what was consumed and reads a chunk on. Values being cut begin at ``_at``, so they stay whole."""
+        chunk = next(self._chunks, b"")
+        self._buffer = self._buffer[self._at :] + chunk
+        self._dropped += self._at
+        self._at = 0
+        return bool(chunk)
+
+    def _peek(self, *, at_end: bool = False) -> bytes:
+        """The next byte that is not space, comma or colon."""
+        while True:
+            found = self._SPACE.match(self._buffer, self._at)
+            self._at = found.end() if found else self._at
+            if self._at < len(self._buffer):
+                return self._buffer[self._at : self._at + 1]
+            if not self._more():
+                if at_end:
+                    return b""
+                raise self._broken("breaks off")
+
+    def _expect(self, byte: bytes) -> None:
+        if self._peek() != byte:
+            raise self._broken("is no array")
+        self._at += 1
+
+    def _value(self) -> bytes:
+        first = self._peek()
+        length = self._container() if first in b"{[" else self._scalar(self._STRING if first == b'"' else self._ATOM)
+        raw = self._buffer[self._at : self._at + length]
+        self._at += length
+        return raw
+
+    def _scalar(self, pattern: re.Pattern[bytes]) -> int:
+        while True:
+            match = pattern.match(self._buffer, self._at)
+            # A match that reaches the buffer's end may go on in the next chunk.
+            if match and (match.end() < len(self._buffer) or pattern is self._STRING):
+                return match.end() - self._at
+            if not self._more():
+                raise self._broken("breaks off in a value")
+
+    def _container(self) -> int:
+        depth, length = 0, 0
+        while True:
+            skipped = self._SKIP.match(self._buffer, self._at + length)
+            end = skipped.end() if skipped else self._at + length
+            byte = self._buffer[end : end + 1]
+            length = end - self._at
+            if byte in (b"{", b"["):
+                depth += 1
+                length += 1
+            elif byte in (b"}", b"]"):
+                depth -= 1
+                length += 1
+                if depth == 0:
+                    return length
+            elif not self._more():  # the buffer ended, inside a string perhaps: the skip stopped before it
+                raise self._broken("breaks off in a value")
+
+    def _broken(self, what: str) -> InputError:
+        return InputError(
+            f"{self._path} {what} at byte {self._offset} (element {self._element}); it is not a whole export file, "
+            "fetch it again"
+        )

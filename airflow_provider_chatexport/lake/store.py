@@ -1,0 +1,176 @@
+"""Where a lake lies: a local folder or any fsspec address, behind the few calls that a lake needs.
+
+Two promises hold on all of them: an object appears whole or not at all, and ``put_new`` tells whether it was first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from airflow_provider_chatexport.errors import LakeError
+
+_STAGING: Final = "_staging"
+
+
+class LakeStore:
+    """The objects below one lake address; paths are relative to it, with ``/``.
+
+    :raises LakeError: no file system serves the address.
+    """
+
+    def __init__(self, uri: str | Path) -> None:
+        try:
+            fs, root = fsspec.core.url_to_fs(str(uri))
+        except (ImportError, ValueError) as error:
+            raise LakeError(f"no file system serves the lake address {uri}: {error}") from None
+        self._fs: Any = fs
+        self._root = str(root).rstrip("/")
+        self.is_local = isinstance(fs, LocalFileSystem)
+        self.uri = self._root if self.is_local else str(uri).rstrip("/")
+
+    def url(self, path: str) -> str:
+        """The address of an object, as DuckDB and people read it: absolute."""
+        return f"{self.uri}/{path}"
+
+    def prepare(self) -> None:
+        """Makes the lake's folder.
+
+        :raises LakeError: it cannot be written.
+        """
+        with self._explained("write"):
+            self._fs.makedirs(self._root, exist_ok=True)
+            if self.is_local and not os.access(self._root, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+
+    def work_folder(self, work_dir: Path | None) -> Path:
+        """A new folder for a load in the making: on the lake's own disk where that is local, so that publishing is a
+        rename; else below ``work_dir`` or the system's temporary folder."""
+        with self._explained("write"):
+            if self.is_local and work_dir is None:
+                folder = Path(self._root) / _STAGING / uuid.uuid4().hex
+            else:
+                base = work_dir or Path(os.environ.get("TMPDIR", "/tmp"))  # noqa: S108 - a uuid below it, mode 700
+                folder = base / f"chatexport-{uuid.uuid4().hex}"
+            folder.mkdir(parents=True, mode=0o700)
+            return folder
+
+    def drop_work_folder(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.parent.name == _STAGING:
+            with contextlib.suppress(OSError):  # another load may be at work beside this one
+                folder.parent.rmdir()
+
+    def exists(self, path: str) -> bool:
+        with self._explained("read"):
+            return bool(self._fs.exists(self._full(path)))
+
+    def read(self, path: str) -> bytes:
+        with self._explained("read"):
+            return bytes(self._fs.cat_file(self._full(path)))
+
+    def list(self, folder: str, suffix: str) -> list[str]:
+        """Paths of the objects directly below a folder, sorted; none where there is no such folder."""
+        with self._explained("read"):
+            try:
+                self._fs.invalidate_cache()
+                names = self._fs.ls(self._full(folder), detail=False)
+            except FileNotFoundError:
+                return []
+        return sorted(f"{folder}/{name.rsplit('/', 1)[1]}" for name in names if name.endswith(suffix))
+
+    def publish(self, local: Path, path: str) -> None:
+        """Moves a finished file into the lake."""
+        with self._explained("write"):
+            if self.is_local:
+                _sync(local)
+                target = Path(self._full(path))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    local.replace(target)
+                except OSError:  # another disk: a copy beside the target, then the rename
+                    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+                    shutil.copyfile(local, beside)
+                    _sync(beside)
+                    beside.replace(target)
+            else:
+                self._fs.put_file(str(local), self._full(path))
+
+    def put_new(self, path: str, content: bytes) -> bool:
+        """Writes an object unless it exists; whether it was written.
+
+        On an object store without conditional writes two writers at the same instant may both be told yes; the name
+        is derived from the content's source, so both mean the same.
+        """
+        with self._explained("write"):
+            if not self.is_local:
+                if self._fs.exists(self._full(path)):
+                    return False
+                self._fs.pipe_file(self._full(path), content)
+                return True
+            beside = self._write_beside(path, content)
+            try:
+                # A hard link is made only where no such name is: the one commit that cannot overwrite another.
+                os.link(beside, self._full(path))
+            except FileExistsError:
+                return False
+            finally:
+                beside.unlink()
+            _sync(Path(self._full(path)).parent)
+            return True
+
+    def replace(self, path: str, content: bytes) -> None:
+        """Writes an object over whatever is there, at once."""
+        with self._explained("write"):
+            if self.is_local:
+                self._write_beside(path, content).replace(self._full(path))
+            else:
+                self._fs.pipe_file(self._full(path), content)
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Removes objects; one that is gone already is as good as removed."""
+        with self._explained("write"):
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):
+                    self._fs.rm_file(self._full(path))
+                if self.is_local:
+                    with contextlib.suppress(OSError):  # the day folder, when it is empty now
+                        Path(self._full(path)).parent.rmdir()
+
+    def _write_beside(self, path: str, content: bytes) -> Path:
+        target = Path(self._full(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        beside.write_bytes(content)
+        _sync(beside)
+        return beside
+
+    def _full(self, path: str) -> str:
+        return f"{self._root}/{path}"
+
+    @contextlib.contextmanager
+    def _explained(self, verb: str) -> Any:
+        try:
+            yield
+        except OSError as error:
+            what = error.strerror or type(error).__name__
+            raise LakeError(
+                f"cannot {verb} the lake at {self.uri}: {what}; check that the place exists, has room, and may be "
+                "written by this user"
+            ) from None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,190 @@
+"""Rows -> Parquet files, one at a time: a file per table and day, sorted, with what makes reading fast.
+
+The layout's choices (zstd 3, row groups, sort order, bloom filters, no dictionary on ids and text) are measured; the
+measurements stand in ``docs/decisions/parquet-layout.md``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from airflow_provider_chatexport.lake.convert import Conversion
+from airflow_provider_chatexport.lake.schema import SCHEMA_VERSION, Column, Kind, Table
+
+BATCH_ROWS: Final = 20_000
+MIN_ROW_GROUP: Final = 30_000
+MAX_ROW_GROUP: Final = 122_880
+# Parquet cannot tell a file's size before it is written; a row of chat is about 150 bytes packed.
+MAX_FILE_ROWS: Final = 3_500_000
+
+_ARROW: Final[dict[Kind, pa.DataType]] = {
+    Kind.TEXT: pa.string(),
+    Kind.TIME: pa.timestamp("us", tz="UTC"),
+    Kind.BOOL: pa.bool_(),
+    Kind.INT: pa.int64(),
+    Kind.JSON: pa.json_(pa.string()),
+    Kind.TEXTS: pa.list_(pa.string()),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFile:
+    """One Parquet file of a load. ``path`` is relative to the lake; ``first`` and ``last`` bound the rows' moments."""
+
+    path: str
+    table: str
+    day: str
+    rows: int
+    size_bytes: int
+    sha256: str
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """The schema of the table's files. Column documentation travels with the fields."""
+    return pa.schema(
+        [pa.field(column.name, _ARROW[column.kind], metadata={"description": column.doc}) for column in table]
+    )
+
+
+def row_group_rows(n_rows: int) -> int:
+    """At least about four row groups a file, so that its sort order prunes; none smaller than a scan likes."""
+    return max(MIN_ROW_GROUP, min(MAX_ROW_GROUP, n_rows // 4))
+
+
+def write_empty(table: Table, path: Path) -> None:
+    """A file of no rows: it lets an empty table be queried, and fixes the types that readers see."""
+    pq.write_table(arrow_schema(table).empty_table(), path, compression="zstd")
+
+
+def write_table(
+    conversion: Conversion, table: Table, folder: Path, *, stem: str, metadata: dict[str, str]
+) -> Iterator[tuple[DataFile, Path]]:
+    """Writes the table's rows below ``folder``, laid out as in the lake; yields each file as it is done.
+
+    The rows come sorted by day, so one writer is open at a time, however many days there are.
+
+    :param stem: the beginning of each file's name.
+    :param metadata: for the files' key-value metadata, beside the schema version.
+    """
+    rows_of_day = conversion.days(table)
+    schema = arrow_schema(table).with_metadata({"chatexport.schema_version": str(SCHEMA_VERSION), **metadata})
+    writer: _DayWriter | None = None
+    for batch in conversion.rows(table, BATCH_ROWS):
+        for day, part in _by_day(batch):
+            if writer is None or writer.day != day or writer.full:
+                if writer is not None:
+                    yield writer.close()
+                part_number = writer.part + 1 if writer is not None and writer.day == day else 0
+                writer = _DayWriter(table, schema, folder, stem, day, part_number, rows_of_day[day])
+            writer.write(part)
+    if writer is not None:
+        yield writer.close()
+
+
+def _by_day(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
+    """The batch in runs of equal ``_day``, without that column. Rows come sorted by it."""
+    days = batch.column("_day")
+    rest = batch.drop_columns(["_day"])
+    start = 0
+    while start < batch.num_rows:
+        day = days[start].as_py()
+        length = int(pc.sum(pc.equal(days.slice(start), day).cast(pa.int64())).as_py())
+        yield day, rest.slice(start, length)
+        start += length
+
+
+class _DayWriter:
+    """One Parquet file being written. Batches are gathered into row groups of the size wanted."""
+
+    def __init__(
+        self, table: Table, schema: pa.Schema, folder: Path, stem: str, day: str, part: int, n_rows: int
+    ) -> None:
+        self.day = day
+        self.part = part
+        self._table = table
+        self._schema = schema
+        self._group_rows = row_group_rows(n_rows)
+        self._path = f"{table.name}/{table.partition}={day}/{stem}-{part}.parquet"
+        self._local = folder / self._path
+        self._local.parent.mkdir(parents=True, exist_ok=True)
+        self._waiting: list[pa.RecordBatch] = []
+        self._n_waiting = 0
+        self._n_rows = 0
+        self._writer = pq.ParquetWriter(
+            self._local,
+            schema,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=[column.name for column in table if _takes_dictionary(table, column)],
+            write_statistics=True,
+            write_page_index=True,
+            write_page_checksum=True,
+            sorting_columns=pq.SortingColumn.from_ordering(
+                pa.schema(list(schema)), [(name, "ascending") for name in table.sort]
+            ),
+            bloom_filter_options={
+                name: {"ndv": min(self._group_rows, max(n_rows, 1)), "fpp": 0.01} for name in table.bloom
+            },
+            store_schema=True,
+        )
+
+    @property
+    def full(self) -> bool:
+        return self._n_rows >= MAX_FILE_ROWS
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        while self._n_waiting + batch.num_rows >= self._group_rows:
+            room = self._group_rows - self._n_waiting
+            self._take(batch.slice(0, room))
+            self._flush()
+            batch = batch.slice(room)
+        if batch.num_rows:
+            self._take(batch)
+
+    def close(self) -> tuple[DataFile, Path]:
+        self._flush()
+        self._writer.close()
+        written = DataFile(
+            path=self._path,
+            table=self._table.name,
+            day=self.day,
+            rows=self._n_rows,
+            size_bytes=self._local.stat().st_size,
+            sha256=file_sha256(self._local),
+        )
+        return written, self._local
+
+    def _take(self, batch: pa.RecordBatch) -> None:
+        self._waiting.append(batch)
+        self._n_waiting += batch.num_rows
+        self._n_rows += batch.num_rows
+
+    def _flush(self) -> None:
+        if not self._n_waiting:
+            return
+        table = pa.Table.from_batches(self._waiting)
+        columns: list[Any] = []
+        for field in self._schema:
+            column = table.column(field.name)
+            # DuckDB hands JSON over as text; the file says that it is JSON.
+            text = column.cast(pa.string()) if isinstance(field.type, pa.JsonType) else column
+            columns.append(text.cast(field.type))
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema), row_group_size=self._group_rows)
+        self._waiting, self._n_waiting = [], 0
+
+
+def _takes_dictionary(table: Table, column: Column) -> bool:
+    return column.name not in table.dictionary_off and column.kind in (Kind.TEXT, Kind.JSON)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,93 @@
+"""The task that turns finished exports into rows of the lake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.errors import CallError
+from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
+from airflow_provider_chatexport.hooks.failures import airflow_failures
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class LoadExportOperator(BaseOperator):
+    """Download finished exports, convert them, and commit them to the lake as one load.
+
+    Returns the load's counts, its id and its window: small enough for XCom, and nothing of what people wrote. Running
+    it again with the same exports changes nothing. Assets given as ``outlets`` get the same summary as their event's
+    extra.
+
+    :param exports: what an export task returned, or a list of that from mapped ones. (templated)
+    :param lake: the lake's address: a local path or an fsspec address such as ``s3://chat/lake``. (templated)
+    :param strict: refuse the load if any line of a file had to be rejected.
+    :param work_dir: where files are downloaded to and converted; by default a temporary directory.
+    :param chatexport_conn_id: a connection of type ``chatexport``. (templated)
+    """
+
+    template_fields: Sequence[str] = ("exports", "lake", "chatexport_conn_id")
+    ui_color = "#e3ffe8"
+
+    def __init__(
+        self,
+        *,
+        exports: Any,
+        lake: str | Path,
+        strict: bool = False,
+        work_dir: str | Path | None = None,
+        chatexport_conn_id: str = ChatExportHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.exports = exports
+        self.lake = lake
+        self.strict = strict
+        self.work_dir = work_dir
+        self.chatexport_conn_id = chatexport_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        # duckdb and pyarrow come with it, and a DAG file that only names this operator must not load them.
+        from airflow_provider_chatexport import pipeline  # noqa: PLC0415
+
+        with airflow_failures():
+            receipts = receipts_from(self.exports)
+            with ChatExportHook(self.chatexport_conn_id).client() as client:
+                report = pipeline.load_exports(
+                    client,
+                    receipts,
+                    lake_uri=str(self.lake),
+                    work_dir=Path(self.work_dir) if self.work_dir else None,
+                    strict=self.strict,
+                )
+        summary = dict(report.to_json())
+        summary["n_files"] = len(summary.pop("files", ()))
+        for outlet in self.outlets:
+            context["outlet_events"][outlet].extra.update(summary)
+        return summary
+
+
+def receipts_from(exports: Any) -> list[Receipt]:
+    """Receipts from what export tasks returned: one, a list, or lists within a list as mapped tasks give them.
+
+    :raises CallError: there are none, or something is no receipt.
+    """
+    receipts = [Receipt.from_json(dict(each)) for each in _flattened(exports)]
+    if not receipts:
+        raise CallError("there is no export to load; give what ExportChannelsOperator or ExportUsersOperator returned")
+    return receipts
+
+
+def _flattened(exports: Any) -> Iterable[Mapping[str, Any]]:
+    if isinstance(exports, Mapping):
+        yield exports
+    elif isinstance(exports, Iterable) and not isinstance(exports, (str, bytes)):
+        for each in exports:
+            yield from _flattened(each)
+    elif exports is not None:
+        raise CallError("exports is no list of receipts; give the output of an export task, such as export.output")

@@ -1,0 +1,317 @@
+"""Fetch -> convert -> commit, for one load: what the load operator and the command line both call.
+
+What if the process dies
+- before the record is written: nothing is visible, the work folder is left over, and the next run begins anew;
+- between record and catalog: the load is committed, and the next catalog that anyone writes shows it;
+- while superseded files are removed: their record says already that they are gone, and no view names them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from airflow_provider_chatexport.api.client import ChatExportClient
+from airflow_provider_chatexport.api.download import download
+from airflow_provider_chatexport.core.plan import ChannelsRequest
+from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.times import format_rfc3339
+from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.errors import CallError, InputError, TooManyRejectsError
+from airflow_provider_chatexport.lake import catalog, loads, schema
+from airflow_provider_chatexport.lake.convert import Conversion, Input
+from airflow_provider_chatexport.lake.coverage import Coverage, claim
+from airflow_provider_chatexport.lake.loads import LoadRecord, SourceFile
+from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.write import DataFile, file_sha256, write_table
+
+log = logging.getLogger(__name__)
+
+# (stage, done, whole or None): bytes while downloading, files while converting, tables while writing.
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """What a load did. ``already_loaded``: these exports were in the lake before, and nothing was written."""
+
+    record: LoadRecord
+    seconds: float
+    already_loaded: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types only; the shape is part of the outer contract."""
+        record = self.record
+        return {
+            "load_id": record.load_id,
+            "already_loaded": self.already_loaded,
+            "window": {
+                "since": format_rfc3339(record.since) if record.since else None,
+                "until": format_rfc3339(record.until) if record.until else None,
+            },
+            "exported_at": format_rfc3339(record.exported_at),
+            **record.counts,
+            "files": [file.path for file in record.files],
+            "bytes_in": record.bytes_in,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """One export file, and what is known of it.
+
+    ``cids`` None: a file given by hand, which claims, per channel, only from its first to its last message unless the
+    window was stated.
+    """
+
+    file: SourceFile
+    given: Input
+    cids: tuple[str, ...] | None
+    flags: dict[str, Any] = field(default_factory=dict)
+
+
+def load_exports(
+    client: ChatExportClient,
+    receipts: Sequence[Receipt],
+    *,
+    lake_uri: str,
+    work_dir: Path | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> LoadReport:
+    """Fetches finished exports and commits them to the lake as one load. The same exports again change nothing.
+
+    :param work_dir: where files are fetched to and converted; by default beside a local lake, else a temporary folder.
+    :param strict: refuse the load if any line had to be rejected.
+    :raises ServiceError: the service could not be asked.
+    :raises DownloadError: a file could not be fetched whole.
+    :raises InputError: a file is not an export, or has more rejects than allowed.
+    :raises LakeError: the lake cannot be read or written.
+    """
+    if not receipts:
+        raise CallError("there is no export to load")
+    if any(not isinstance(receipt.request, ChannelsRequest) for receipt in receipts):
+        raise CallError(
+            "a users export is not loaded into the lake by this version, only channel exports are; fetch its file and "
+            "keep it beside the lake"
+        )
+    load = _Load(lake_uri, load_id=loads.load_id_of(f"task {receipt.task_id}" for receipt in receipts))
+    if done := load.done_before():
+        return done
+    with load.work_folder(work_dir) as folder:
+        sources = [
+            _fetch(client, receipt, folder / f"export-{number}", progress) for number, receipt in enumerate(receipts)
+        ]
+        return load.run(sources, folder, strict=strict, progress=progress)
+
+
+def load_files(
+    paths: Sequence[Path],
+    *,
+    lake_uri: str,
+    window: Window | None = None,
+    exported_at: datetime | None = None,
+    work_dir: Path | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> LoadReport:
+    """Commits export files that are already here to the lake as one load.
+
+    :param window: what the files cover, if it is known: rows outside are left out.
+    :param exported_at: when the service made them, aware; by default each file's modification time.
+    :raises InputError: a file is not an export, or has more rejects than allowed.
+    :raises LakeError: the lake cannot be read or written.
+    """
+    sources = [_given(path, window, exported_at) for path in paths]
+    identity = [f"file {source.file.sha256} at {format_rfc3339(source.given.exported_at)}" for source in sources]
+    load = _Load(lake_uri, load_id=loads.load_id_of([*identity, f"window {window}"]))
+    if done := load.done_before():
+        return done
+    with load.work_folder(work_dir) as folder:
+        return load.run(sources, folder, strict=strict, progress=progress)
+
+
+def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: Progress | None) -> _Source:
+    def tell(done_bytes: int, all_bytes: int | None) -> None:
+        if progress is not None:
+            progress("download", done_bytes, all_bytes)
+
+    fetched = download(client, receipt.task_id, target, progress=tell)
+    request = cast("ChannelsRequest", receipt.request)
+    return _Source(
+        file=SourceFile(
+            name=f"export {receipt.task_id}",
+            task_id=receipt.task_id,
+            sha256=fetched.sha256,
+            size_bytes=fetched.size_bytes,
+        ),
+        given=Input(path=fetched.path, exported_at=fetched.task.created_at, window=request.window),
+        cids=request.channels,
+        flags=asdict(request.flags),
+    )
+
+
+def _given(path: Path, window: Window | None, exported_at: datetime | None) -> _Source:
+    try:
+        stat = path.stat()
+        digest = file_sha256(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}; give the path of an export file") from None
+    return _Source(
+        file=SourceFile(name=path.name, task_id=None, sha256=digest, size_bytes=stat.st_size),
+        given=Input(path=path, exported_at=exported_at or datetime.fromtimestamp(stat.st_mtime, UTC), window=window),
+        cids=None,
+    )
+
+
+class _Load:
+    """One load, from files to a committed record."""
+
+    def __init__(self, lake_uri: str, *, load_id: str) -> None:
+        self._store = LakeStore(lake_uri)
+        self._store.prepare()
+        self._load_id = load_id
+        self._began = time.monotonic()
+
+    def done_before(self) -> LoadReport | None:
+        """The report of a load that is committed already. Its catalog may have been lost to a crash: it is made up."""
+        record = loads.find(self._store, self._load_id)
+        if record is None:
+            return None
+        log.info("load is in the lake already load_id=%s", self._load_id)
+        self._settle()
+        return LoadReport(record=record, seconds=time.monotonic() - self._began, already_loaded=True)
+
+    def work_folder(self, work_dir: Path | None) -> _WorkFolder:
+        return _WorkFolder(self._store, work_dir)
+
+    def run(self, sources: Sequence[_Source], folder: Path, *, strict: bool, progress: Progress | None) -> LoadReport:
+        tell = progress or _silent
+        with Conversion(folder / "convert", load_id=self._load_id) as conversion:
+            named = []
+            for number, source in enumerate(sources):
+                tell("convert", number, len(sources))
+                named.append(conversion.add(source.given))
+            conversion.finish()
+            counts = conversion.counts
+            if strict and counts.rejected:
+                raise TooManyRejectsError(
+                    f"{counts.rejected} of {counts.lines} lines could not become rows and strict is on; nothing was "
+                    "loaded. Load without strict and look at the table rejects"
+                )
+            coverage = self._claims(sources, named, conversion)
+            written = list(self._write(conversion, folder, sources, tell))
+            record = self._record(sources, coverage, tuple(file for file, _ in written), conversion)
+        committed = loads.commit(self._store, record, [local for _, local in written])
+        log.info(
+            "load committed load_id=%s rows=%d rejected=%d files=%d seconds=%.1f",
+            record.load_id,
+            sum(record.counts["rows"].values()),
+            counts.rejected,
+            len(record.files),
+            time.monotonic() - self._began,
+        )
+        self._settle()
+        if not committed:
+            record = loads.find(self._store, self._load_id) or record
+        return LoadReport(record=record, seconds=time.monotonic() - self._began, already_loaded=not committed)
+
+    def _settle(self) -> None:
+        """Brings the rest of the lake up to its records: views first, so that no view names a file that goes."""
+        catalog.publish(self._store)
+        loads.retire_superseded(self._store, loads.all_loads(self._store))
+
+    def _claims(
+        self, sources: Sequence[_Source], named: Sequence[set[str]], conversion: Conversion
+    ) -> tuple[Coverage, ...]:
+        spans = conversion.message_spans()
+        claims = []
+        for source, found in zip(sources, named, strict=True):
+            window = source.given.window
+            stated = source.cids is not None or window is not None
+            for cid in source.cids or sorted(found | spans.keys()):
+                if stated:
+                    since, until = (window.since, window.until) if window else (None, None)
+                elif cid in spans:
+                    first, last = spans[cid]
+                    since, until = first, last + timedelta(microseconds=1)
+                else:
+                    continue
+                claims.append(
+                    claim(
+                        cid=cid,
+                        since=since,
+                        until=until,
+                        exported_at=source.given.exported_at,
+                        load_id=self._load_id,
+                    )
+                )
+        return tuple(entry for entry in claims if entry is not None)
+
+    def _write(
+        self, conversion: Conversion, folder: Path, sources: Sequence[_Source], tell: Progress
+    ) -> Iterator[tuple[DataFile, Path]]:
+        # Two attempts at the same load may be under way: each has names of its own, and the record says whose count.
+        attempt = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+        metadata = {
+            "chatexport.load_id": self._load_id,
+            "chatexport.writer": loads.WRITER,
+            "chatexport.source_sha256": ",".join(source.file.sha256 for source in sources),
+            "chatexport.window": ",".join(str(source.given.window) for source in sources),
+        }
+        for number, table in enumerate(schema.TABLES):
+            tell("write", number, len(schema.TABLES))
+            yield from write_table(
+                conversion, table, folder / "files", stem=f"{self._load_id}-{attempt}", metadata=metadata
+            )
+
+    def _record(
+        self,
+        sources: Sequence[_Source],
+        coverage: tuple[Coverage, ...],
+        files: tuple[DataFile, ...],
+        conversion: Conversion,
+    ) -> LoadRecord:
+        windows = [source.given.window for source in sources]
+        stated = [window for window in windows if window is not None]
+        whole = len(stated) == len(windows)
+        counts = asdict(conversion.counts)
+        return LoadRecord(
+            load_id=self._load_id,
+            exported_at=max(source.given.exported_at for source in sources),
+            committed_at=datetime.now(UTC),
+            since=min(window.since for window in stated) if whole else None,
+            until=max(window.until for window in stated) if whole else None,
+            flags=sources[0].flags,
+            sources=tuple(source.file for source in sources),
+            coverage=coverage,
+            files=files,
+            counts=counts,
+            n_uncovered=conversion.n_uncovered(coverage),
+            seconds=time.monotonic() - self._began,
+        )
+
+
+class _WorkFolder:
+    """The folder of a load in the making; it goes when the load is done or has failed."""
+
+    def __init__(self, store: LakeStore, work_dir: Path | None) -> None:
+        self._store = store
+        self._folder = store.work_folder(work_dir)
+
+    def __enter__(self) -> Path:
+        return self._folder
+
+    def __exit__(self, *_: object) -> None:
+        self._store.drop_work_folder(self._folder)
+
+
+def _silent(stage: str, done: int, whole: int | None) -> None:
+    """Tells nobody."""

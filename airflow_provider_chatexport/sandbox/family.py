@@ -1,0 +1,51 @@
+"""The two families of endpoints, and how each of them tells the same object.
+
+Legacy paths have RFC3339 strings and custom fields flat in the object; ``/api/v2`` has unix nanoseconds and a
+``custom`` map. The world holds times as strings and custom fields apart, so each family is one pass over an object.
+"""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from typing import Any, Final
+
+from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339, to_unix_ns
+
+# Every field of kind time in the service's API description, over all objects that a reply may hold.
+TIME_FIELDS: Final = frozenset(
+    {
+        "archived_at", "ban_expires", "created_at", "deactivated_at", "deleted_at", "end_at", "first_reaction_at",
+        "future_channel_ban_expires", "hide_messages_before", "invite_accepted_at", "invite_rejected_at", "last_active",
+        "last_delivered_at", "last_engaged_at", "last_message_at", "last_reaction_at", "last_read",
+        "message_text_updated_at", "mute_expires_at", "pin_expires", "pinned_at", "revoke_tokens_issued_before",
+        "truncated_at", "updated_at",
+    }
+)  # fmt: skip
+
+
+class Family(enum.Enum):
+    """A family of endpoints; the value is what its paths begin with."""
+
+    LEGACY = ""
+    V2 = "/api/v2"
+
+    def time(self, moment: datetime) -> str | int:
+        return to_unix_ns(moment) if self is Family.V2 else format_rfc3339(moment)
+
+    def told(self, value: Any) -> Any:
+        """An object of the world, and all inside it, as this family tells it. What people stored is never touched."""
+        if isinstance(value, list):
+            return [self.told(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        if self is Family.V2:
+            return {name: inner if name == "custom" else self._told_field(name, inner) for name, inner in value.items()}
+        told = {name: self._told_field(name, inner) for name, inner in value.items() if name != "custom"}
+        # The field of the schema wins over a custom one of its name, as the service reserves those names.
+        return {**(value.get("custom") or {}), **told}
+
+    def _told_field(self, name: str, value: Any) -> Any:
+        if self is Family.V2 and name in TIME_FIELDS and isinstance(value, str):
+            return to_unix_ns(parse_rfc3339(value))
+        return self.told(value)

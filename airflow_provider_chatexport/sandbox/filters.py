@@ -1,0 +1,185 @@
+"""The filter language of QueryChannels: a JSON object into a predicate over channels.
+
+Operators as in the service's API description: a plain value is ``$eq``; several fields, and several operators of one
+field, must all hold. A field that the schema does not know is a custom field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final
+
+from airflow_provider_chatexport.core.times import EPOCH, parse_instant
+from airflow_provider_chatexport.sandbox.replies import ApiError, input_error
+from airflow_provider_chatexport.sandbox.world import World
+
+TIME_FIELDS: Final = frozenset({"created_at", "updated_at", "last_message_at", "last_updated"})
+SCHEMA_FIELDS: Final = frozenset(
+    {"cid", "id", "type", "team", "frozen", "disabled", "member_count", "message_count", "filter_tags"} | TIME_FIELDS
+)
+
+
+class Candidate:
+    """A channel under consideration; what costs something is looked up when a filter first asks."""
+
+    def __init__(self, world: World, cid: str) -> None:
+        self._world = world
+        self.cid = cid
+
+    @cached_property
+    def channel(self) -> dict[str, Any]:
+        channel = self._world.channel(self.cid)
+        if channel is None:
+            raise LookupError(f"the world lists a channel that it does not have: {self.cid}")
+        return channel
+
+    @cached_property
+    def member_ids(self) -> list[str]:
+        return [member["user_id"] for member in self._world.members(self.cid)]
+
+    def value(self, field: str) -> Any:
+        """The field's value: times as datetimes, ids of members as a list, None where there is none."""
+        channel = self.channel
+        if field == "members":
+            return self.member_ids
+        if field == "created_by_id":
+            return (channel.get("created_by") or {}).get("id")
+        if field == "last_updated":
+            return parse_instant(channel.get("last_message_at") or channel.get("created_at"))
+        if field in TIME_FIELDS:
+            return parse_instant(channel.get(field))
+        if field in SCHEMA_FIELDS:
+            return channel.get(field)
+        return (channel.get("custom") or {}).get(field, channel.get(field))
+
+    def sort_key(self, field: str) -> tuple[int, Any]:
+        """Orders values of one kind among themselves, and channels without the field before all others."""
+        match self.value(field):
+            case None:
+                return (0, 0)
+            case bool() | int() | float() as number:
+                return (1, number)
+            case datetime() as moment:
+                return (2, moment - EPOCH)
+            case str() as text:
+                return (3, text)
+            case other:
+                return (4, str(other))
+
+
+Predicate = Callable[[Candidate], bool]
+
+
+def compile_filter(conditions: Mapping[str, Any], *, path: str = "filter_conditions") -> Predicate:
+    """A predicate that holds where all conditions do; an empty object holds everywhere.
+
+    :raises ApiError: 400: an operator that does not exist, or a value of the wrong type.
+    """
+    parts = [_compile_condition(name, value, f"{path}.{name}") for name, value in conditions.items()]
+    return lambda candidate: all(part(candidate) for part in parts)
+
+
+def _compile_condition(name: str, value: Any, path: str) -> Predicate:
+    if name in ("$and", "$or", "$nor"):
+        return _compile_branches(name, value, path)
+    if name.startswith("$"):
+        raise input_error(f"{name} is not an operator between conditions; use $and, $or or $nor", field=path)
+    operators = value if _is_operators(value) else {"$eq": value}
+    tests = [_compile_test(name, operator, operand, path) for operator, operand in operators.items()]
+    return lambda candidate: all(test(candidate.value(name)) for test in tests)
+
+
+def _compile_branches(name: str, value: Any, path: str) -> Predicate:
+    if not isinstance(value, list) or not value or not all(isinstance(branch, dict) for branch in value):
+        raise input_error(f"{path} must be a list of conditions that is not empty", field=path)
+    branches = [compile_filter(branch, path=f"{path}[{index}]") for index, branch in enumerate(value)]
+    match name:
+        case "$and":
+            return lambda candidate: all(branch(candidate) for branch in branches)
+        case "$or":
+            return lambda candidate: any(branch(candidate) for branch in branches)
+        case _:
+            return lambda candidate: not any(branch(candidate) for branch in branches)
+
+
+def _is_operators(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(key.startswith("$") for key in value)
+
+
+def _compile_test(name: str, operator: str, operand: Any, path: str) -> Callable[[Any], bool]:
+    """A test of one field's value."""
+    if operator == "$exists":
+        if not isinstance(operand, bool):
+            raise _bad_operand(path, operator, "a boolean")
+        return lambda value: (value is not None) is operand
+    if operator == "$in":
+        if not isinstance(operand, list):
+            raise _bad_operand(path, operator, "a list")
+        wanted = [_operand(name, item, path) for item in operand]
+        return lambda value: any(item in wanted for item in _each(value))
+    wanted_one = _operand(name, operand, path)
+    match operator:
+        case "$eq":
+            return lambda value: _equal(value, wanted_one)
+        case "$contains":
+            return lambda value: isinstance(value, list) and wanted_one in value
+        case "$autocomplete" | "$q":
+            if not isinstance(wanted_one, str) or not wanted_one:
+                raise _bad_operand(path, operator, "a string that is not empty")
+            return lambda value: isinstance(value, str) and _word_begins(value, wanted_one)
+        case "$gt" | "$gte" | "$lt" | "$lte":
+            if isinstance(wanted_one, (list, dict)) or wanted_one is None:
+                raise _bad_operand(path, operator, "a single value")
+            return lambda value: _compares(operator, value, wanted_one)
+        case _:
+            raise input_error(f"operator {operator} is not supported for field {name}", field=path)
+
+
+def _operand(name: str, operand: Any, path: str) -> Any:
+    if name not in TIME_FIELDS:
+        return operand
+    try:
+        if isinstance(operand, (dict, list)):
+            raise TypeError(name)
+        return parse_instant(operand)
+    except (TypeError, ValueError, OverflowError):
+        raise input_error(f"{path} must be an RFC3339 time with an offset", field=path) from None
+
+
+def _each(value: Any) -> list[Any]:
+    """A list matches ``$in`` by any of its items (members, tags, lists in custom fields)."""
+    return value if isinstance(value, list) else [value]
+
+
+def _equal(value: Any, wanted: Any) -> bool:
+    if isinstance(value, list):
+        return wanted in value if not isinstance(wanted, list) else sorted(map(str, value)) == sorted(map(str, wanted))
+    # JSON knows booleans from numbers, Python's == does not.
+    return bool(value == wanted) and isinstance(value, bool) is isinstance(wanted, bool)
+
+
+def _compares(operator: str, value: Any, wanted: Any) -> bool:
+    try:
+        match operator:
+            case "$gt":
+                return bool(value > wanted)
+            case "$gte":
+                return bool(value >= wanted)
+            case "$lt":
+                return bool(value < wanted)
+            case _:
+                return bool(value <= wanted)
+    except TypeError:
+        # Values of different types have no order: such a channel does not match.
+        return False
+
+
+def _word_begins(text: str, prefix: str) -> bool:
+    lowered, wanted = text.lower(), prefix.lower()
+    return lowered.startswith(wanted) or f" {wanted}" in lowered
+
+
+def _bad_operand(path: str, operator: str, wanted: str) -> ApiError:
+    return input_error(f"{path}: {operator} takes {wanted}", field=path)

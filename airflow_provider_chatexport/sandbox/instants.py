@@ -1,0 +1,39 @@
+"""Moments as the sandbox keeps them (integer microseconds since 1970, UTC) and as the service writes them."""
+
+from __future__ import annotations
+
+import functools
+from datetime import datetime, timedelta
+from typing import Final
+
+from airflow_provider_chatexport.core.times import EPOCH
+
+SECOND_US: Final = 1_000_000
+MINUTE_US: Final = 60 * SECOND_US
+HOUR_US: Final = 60 * MINUTE_US
+DAY_US: Final = 24 * HOUR_US
+
+
+def to_us(moment: datetime) -> int:
+    """An aware datetime as microseconds since 1970."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def stamp(us: int, *, extra_ns: int = 0) -> str:
+    """RFC3339 as the service writes it: trailing zeros of the fraction cut, none at all on a whole second.
+
+    ``extra_ns``, 0 to 999, are digits past the microsecond: ``last_active`` has nine in a real export.
+    """
+    minute, rest_us = divmod(us, MINUTE_US)
+    second, fraction_us = divmod(rest_us, SECOND_US)
+    if extra_ns:
+        return f"{_minute_text(minute)}{second:02d}.{fraction_us:06d}{extra_ns:03d}".rstrip("0") + "Z"
+    if fraction_us:
+        return f"{_minute_text(minute)}{second:02d}.{fraction_us:06d}".rstrip("0") + "Z"
+    return f"{_minute_text(minute)}{second:02d}Z"
+
+
+# strftime takes longer than all else in a stamp, and neighbouring messages share their minute.
+@functools.lru_cache(maxsize=65_536)
+def _minute_text(minute: int) -> str:
+    return (EPOCH + timedelta(minutes=minute)).strftime("%Y-%m-%dT%H:%M:")

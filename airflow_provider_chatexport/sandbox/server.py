@@ -1,0 +1,148 @@
+"""Starting and stopping a sandbox: in a thread for tests, or in the foreground for the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Final, Self
+
+import uvicorn
+
+from airflow_provider_chatexport.errors import CallError
+from airflow_provider_chatexport.sandbox.app import build_app
+from airflow_provider_chatexport.sandbox.service import Service
+from airflow_provider_chatexport.sandbox.settings import API_KEY, API_SECRET, SandboxSettings
+from airflow_provider_chatexport.sandbox.wire import TransportProtocol
+from airflow_provider_chatexport.sandbox.world import World
+
+__all__ = ["Sandbox", "SandboxSettings", "serve"]
+
+# A request that a fault holds up must not hold up the end.
+GRACE_S: Final = 1
+
+
+class Sandbox:
+    """A running sandbox: ``with Sandbox() as sandbox: ...``; it accepts connections as soon as the block begins.
+
+    :param world: the chat to serve; by default the one that the settings describe, loaded anew.
+    :raises CallError: the address cannot be listened on, or the settings name data that is not there.
+    """
+
+    api_key: Final = API_KEY
+    api_secret: Final = API_SECRET
+
+    def __init__(self, settings: SandboxSettings | None = None, *, world: World | None = None) -> None:
+        self._settings = settings or SandboxSettings()
+        self._world = world
+        self._running: contextlib.ExitStack | None = None
+        self.url = ""
+
+    @property
+    def world(self) -> World:
+        """The chat as it is now, control calls included.
+
+        :raises RuntimeError: the sandbox is not running.
+        """
+        if self._world is None:
+            raise RuntimeError("the sandbox is not running; use it in a with block")
+        return self._world
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(_listen(self._settings))
+            self._world = self._world or World.load(self._settings.data, self._settings.messages)
+            service = Service.start(self._settings, self._world)
+            stack.callback(service.close)
+            server = _Server(service)
+            thread = threading.Thread(target=server.run, args=([listener],), name="chatexport-sandbox", daemon=True)
+            thread.start()
+            stack.callback(server.end, thread)
+            server.ready.wait()
+            self.url = _url(listener)
+            self._running = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+
+def serve(settings: SandboxSettings, announce: Callable[[str], None]) -> None:
+    """Serves until SIGINT or SIGTERM, then returns. ``announce`` gets the URL once connections are accepted.
+
+    :raises CallError: the address cannot be listened on, or the settings name data that is not there.
+    """
+    with _listen(settings) as listener:
+        service = Service.start(settings, World.load(settings.data, settings.messages))
+        with contextlib.closing(service):
+            _Server(service, when_ready=lambda: announce(_url(listener))).run([listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says when it is ready, and takes a signal for an end rather than for a failure."""
+
+    def __init__(self, service: Service, when_ready: Callable[[], None] | None = None) -> None:
+        super().__init__(
+            uvicorn.Config(
+                build_app(service),
+                http=TransportProtocol,
+                loop="asyncio",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                log_level="error",
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_S,
+            )
+        )
+        self._when_ready = when_ready
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+        if self._when_ready is not None:
+            self._when_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn raises the signal again at the end, which would turn a clean end into a non-zero exit code.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def end(self, thread: threading.Thread) -> None:
+        """Asks the server that runs in ``thread`` to end, and waits for it."""
+        self.should_exit = True
+        thread.join()
+
+
+def _listen(settings: SandboxSettings) -> socket.socket:
+    """A listening socket, so that the port is known and taken before anything else is set up."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=512)
+    except OSError as problem:
+        raise CallError(
+            f"the sandbox cannot listen on {settings.host}:{settings.port}: {problem.strerror or problem}; "
+            "choose another --port, or 0 for any free one"
+        ) from None
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

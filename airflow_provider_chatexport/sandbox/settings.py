@@ -1,0 +1,45 @@
+"""What a sandbox is started with: its address, its data, and the knobs for what the service leaves undocumented."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from airflow_provider_chatexport.core.entities import Shape
+from airflow_provider_chatexport.errors import CallError
+from airflow_provider_chatexport.sandbox.world import Bounds
+
+API_KEY: Final = "sandbox-key"
+API_SECRET: Final = "sandbox-secret-not-for-production-use"  # noqa: S105 - public on purpose: it opens a local sandbox
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSettings:
+    """How a sandbox behaves.
+
+    :param port: 0 picks a free one.
+    :param data: a file in the corpus format; None takes the chat that ships with the package.
+    :param messages: make this many messages, with the words and people of ``data``, instead of serving ``data`` itself.
+    :param task_s: seconds, by the sandbox's clock, from the request for an export to its end.
+    :param rate_limit: refuse what is over the service's limits; the headers are sent in any case.
+    :raises CallError: a number is out of its range.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    data: Path | None = None
+    messages: int | None = None
+    shape: Shape = Shape.TYPED
+    bounds: Bounds = Bounds.HALF_OPEN
+    gzip: bool = False
+    task_s: float = 1.0
+    rate_limit: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise CallError(f"port {self.port} does not exist; give one from 1 to 65535, or 0 for any free one")
+        if not 0 <= self.task_s < float("inf"):
+            raise CallError(f"an export cannot take {self.task_s} seconds; give zero or more")
+        if self.messages is not None and self.messages < 1:
+            raise CallError(f"a sandbox cannot make {self.messages} messages; give one or more")

@@ -1,0 +1,97 @@
+"""Waiting for an export that somebody else started."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, BaseSensorOperator, PokeReturnValue, conf
+
+from airflow_provider_chatexport.api.watch import Watch
+from airflow_provider_chatexport.core.task import TaskId
+from airflow_provider_chatexport.core.times import format_rfc3339
+from airflow_provider_chatexport.errors import CallError, ServiceError
+from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
+from airflow_provider_chatexport.hooks.failures import airflow_failures
+from airflow_provider_chatexport.triggers.export import BACKSTOP, ExportTaskTrigger, read_event
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class ExportTaskSensor(BaseSensorOperator):
+    """Wait until an export task at the service is completed. Returns its ``task_id`` and ``created_at``.
+
+    ``timeout``, ``poke_interval`` and ``mode`` are those of every sensor; they hold in the triggerer too.
+
+    :param export_task_id: the service's id of the task. (templated)
+    :param chatexport_conn_id: a connection of type ``chatexport``. (templated)
+    :param deferrable: wait in the triggerer instead of on the worker.
+    """
+
+    template_fields: Sequence[str] = ("export_task_id", "chatexport_conn_id")
+    ui_color = "#fff6e3"
+
+    def __init__(
+        self,
+        *,
+        export_task_id: str,
+        chatexport_conn_id: str = ChatExportHook.default_conn_name,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.export_task_id = export_task_id
+        self.chatexport_conn_id = chatexport_conn_id
+        self.deferrable = deferrable
+
+    def execute(self, context: Context) -> Any:
+        with airflow_failures():
+            task_id = self._task_id()
+        if not self.deferrable:
+            return super().execute(context)
+        now_epoch_s = time.time()
+        return self.defer(
+            trigger=ExportTaskTrigger(
+                chatexport_conn_id=self.chatexport_conn_id,
+                task_ids=[task_id],
+                started_epoch_s=now_epoch_s,
+                deadline_epoch_s=now_epoch_s + self.timeout,
+                poll_interval_s=self.poke_interval,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout) + BACKSTOP,
+        )
+
+    def poke(self, context: Context) -> bool | PokeReturnValue:  # noqa: ARG002
+        with airflow_failures(), ChatExportHook(self.chatexport_conn_id).client() as client:
+            task_id = self._task_id()
+            # One look, judged as every other wait judges it: a failed export raises.
+            watch = Watch([task_id], started_epoch_s=0.0, deadline_epoch_s=0.0)
+            try:
+                watch.saw(task_id, client.task(task_id))
+            except ServiceError as error:
+                watch.missed(error)
+            done = watch.completed.get(task_id)
+        return PokeReturnValue(is_done=True, xcom_value=_told(task_id, done.created_at)) if done else False
+
+    def execute_complete(self, context: Context, event: Any = None) -> dict[str, str]:  # noqa: ARG002
+        """Where the task goes on after its deferral."""
+        with airflow_failures():
+            if isinstance(event, dict) and event.get("status") == "timeout":
+                # The exception of every sensor that ran out of time: not retried, and turned to a skip by soft_fail.
+                raise AirflowSensorTimeout(str(event.get("error")))
+            ((task_id, created_at),) = read_event(event).created_at.items()
+        return _told(task_id, created_at)
+
+    def _task_id(self) -> TaskId:
+        task_id = str(self.export_task_id or "").strip()
+        if task_id in ("", "None"):
+            raise CallError("export_task_id is empty; give the id that the service gave the export")
+        return TaskId(task_id)
+
+
+def _told(task_id: TaskId, created_at: datetime) -> dict[str, str]:
+    return {"task_id": task_id, "created_at": format_rfc3339(created_at)}

@@ -1,0 +1,28 @@
+"""Yesterday's messages of some channels into a lake, every day: the whole of it.
+
+``CronDataIntervalTimetable`` gives each run a day as its window; Airflow 3's plain ``"@daily"`` gives none.
+"""
+
+import os
+from pathlib import Path
+
+from airflow.sdk import DAG
+from airflow.timetables.interval import CronDataIntervalTimetable
+from pendulum import datetime
+
+from airflow_provider_chatexport.operators.export import ExportChannelsOperator
+from airflow_provider_chatexport.operators.load import LoadExportOperator
+
+LAKE = os.environ.get("CHATEXPORT_LAKE", str(Path.home() / "chatexport-lake"))
+CHANNELS = os.environ.get("CHATEXPORT_CHANNELS", "livestream:ubuntu,messaging:ubuntu-support")
+
+with DAG(
+    dag_id="chatexport_daily",
+    schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
+    start_date=datetime(2025, 1, 1, tz="UTC"),
+    catchup=False,
+    tags=["chatexport"],
+) as dag:
+    export = ExportChannelsOperator(task_id="export", channels=CHANNELS, deferrable=True)
+    load = LoadExportOperator(task_id="load", exports=export.output, lake=LAKE)
+    export >> load

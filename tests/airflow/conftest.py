@@ -1,0 +1,77 @@
+"""A home of its own for Airflow, set up before anything imports it, and a connection to the sandbox."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_chatexport.sandbox.server import Sandbox
+
+HOME = Path(tempfile.mkdtemp(prefix="chatexport-airflow-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+
+# Airflow reads its configuration at its first import, which is that of the first test module here.
+os.environ.update(
+    AIRFLOW_HOME=str(HOME),
+    AIRFLOW__CORE__DAGS_FOLDER=str(Path(__file__).parents[2] / "dags"),
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__CORE__UNIT_TEST_MODE="False",
+    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{HOME}/airflow.db",
+    AIRFLOW__LOGGING__BASE_LOG_FOLDER=str(HOME / "logs"),
+    # Blocking the triggerer's loop with a synchronous call must be an error here, as it is a warning there.
+    AIRFLOW_DISABLE_GREENBACK_PORTAL="1",
+)
+
+SetConnection = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    """An empty metadata database, for tests that run whole DAGs."""
+    from airflow.utils.db import initdb  # noqa: PLC0415 - after the environment above
+
+    initdb()
+
+
+@pytest.fixture
+def set_connection(monkeypatch: pytest.MonkeyPatch) -> SetConnection:
+    """Defines the default connection as a deployment does: through its environment variable."""
+
+    def define(*, extra: dict[str, Any] | None = None, **fields: Any) -> None:
+        value = {"conn_type": "chatexport", **fields, "extra": extra or {}}
+        monkeypatch.setenv("AIRFLOW_CONN_CHATEXPORT_DEFAULT", json.dumps(value))
+
+    return define
+
+
+@pytest.fixture
+def connection(sandbox: Sandbox, set_connection: SetConnection) -> Sandbox:
+    """The default connection leads to a fresh sandbox."""
+    set_connection(
+        login=sandbox.api_key,
+        password=sandbox.api_secret,
+        host=sandbox.url,
+        extra={"first_wait_s": 0.001, "longest_wait_s": 0.01},
+    )
+    return sandbox
+
+
+@pytest.fixture
+def fault(sandbox: Sandbox) -> Iterator[Callable[..., None]]:
+    """``fault("status:503", "/api/v2/tasks", times=2)``: the sandbox's next requests go wrong."""
+
+    def spoil(do: str, path: str, *, times: int = 1, method: str = "GET") -> None:
+        body = {"do": do, "path": path, "times": times, "method": method}
+        httpx.post(f"{sandbox.url}/_sandbox/faults", json=body).raise_for_status()
+
+    yield spoil
+    httpx.delete(f"{sandbox.url}/_sandbox/faults")

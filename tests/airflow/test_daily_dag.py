@@ -1,0 +1,74 @@
+"""The example DAG through Airflow itself: windows in, rows out, the same rows again."""
+
+from __future__ import annotations
+
+import runpy
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from airflow_provider_chatexport.sandbox.server import Sandbox
+
+DAG_FILE = Path(__file__).parents[2] / "dags" / "chatexport_daily.py"
+CHANNELS = ("livestream:ubuntu", "messaging:ubuntu-support")
+DAYS = (datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 1, 2, tzinfo=UTC))
+
+pytestmark = pytest.mark.usefixtures("airflow_database")
+
+
+@pytest.fixture
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    lake = tmp_path / "lake"
+    monkeypatch.setenv("CHATEXPORT_LAKE", str(lake))
+    monkeypatch.setenv("CHATEXPORT_CHANNELS", ",".join(CHANNELS))
+    return lake
+
+
+def run_window_of(day: datetime, **arguments: Any) -> str:
+    """Run the DAG for one day; a manual run's window is the last whole interval before its logical date."""
+    dag = runpy.run_path(str(DAG_FILE))["dag"]
+    return str(dag.test(logical_date=day + timedelta(days=1), **arguments).state.value)
+
+
+def rows_by_day_and_channel(lake: Path) -> Counter[tuple[str, str]]:
+    with duckdb.connect(str(lake / "catalog.duckdb"), read_only=True) as catalog:
+        counted = catalog.sql(
+            "SELECT strftime(created_at AT TIME ZONE 'UTC', '%Y-%m-%d'), cid FROM messages"
+        ).fetchall()
+    return Counter((day, cid) for day, cid in counted)
+
+
+def told_by_the_sandbox(sandbox: Sandbox) -> Counter[tuple[str, str]]:
+    counted: Counter[tuple[str, str]] = Counter()
+    for day in DAYS:
+        for cid in CHANNELS:
+            said = sandbox.world.messages(cid, since=day, until=day + timedelta(days=1))
+            counted[day.strftime("%Y-%m-%d"), cid] = sum(1 for _ in said)
+    return +counted
+
+
+def test_two_windows_and_then_the_first_again(connection, lake) -> None:
+    """Rows of each day and channel equal an independent count, and a run again changes none of them."""
+    expected = told_by_the_sandbox(connection)
+    assert len(expected) > 2
+    for day in (*DAYS, DAYS[0]):
+        assert run_window_of(day) == "success"
+    assert rows_by_day_and_channel(lake) == expected
+
+
+def test_a_run_without_a_channel_that_exists_fails_and_leaves_no_rows(connection, lake, monkeypatch) -> None:
+    """Nothing half-done: no load, no lake."""
+    monkeypatch.setenv("CHATEXPORT_CHANNELS", "messaging:no-such-channel")
+    assert run_window_of(DAYS[0]) == "failed"
+    assert not list(lake.rglob("*.parquet"))
+
+
+def test_a_manual_run_may_bring_its_own_window(connection, lake) -> None:
+    """Conf before the data interval: an hour of another day, and nothing else."""
+    conf = {"since": "2025-01-02T09:00:00Z", "until": "2025-01-02T10:00:00Z"}
+    assert run_window_of(DAYS[0], run_conf=conf) == "success"
+    assert {day for day, _ in rows_by_day_and_channel(lake)} == {"2025-01-02"}

@@ -1,0 +1,217 @@
+"""The export operators by themselves: what they ask for, how they wait, what they hand on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from airflow.sdk.module_loading import import_string
+
+from airflow_provider_chatexport.core.plan import ChannelsRequest
+from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator, listed
+from airflow_provider_chatexport.sandbox.server import Sandbox
+
+SINCE, UNTIL = "2025-01-01T00:00:00Z", "2025-01-01T02:00:00Z"
+WINDOW = Window.parse(SINCE, UNTIL)
+EXPORTS = "/api/v2/chat/export_channels"
+
+
+def exporting(**arguments: Any) -> ExportChannelsOperator:
+    chosen = {"channels": ["livestream:ubuntu"], "since": SINCE, "until": UNTIL, "poll_interval": 0.02, **arguments}
+    return ExportChannelsOperator(task_id="export", **chosen)
+
+
+def run(operator: Any, context: dict[str, Any] | None = None) -> Any:
+    """What Airflow does with a task, deferral included, with everything that crosses a process made JSON."""
+    try:
+        return operator.execute(context or {})
+    except TaskDeferred as deferral:
+        path, arguments = deferral.trigger.serialize()
+        trigger = import_string(path)(**json.loads(json.dumps(arguments)))
+        (event,) = asyncio.run(collected(trigger))
+        method = getattr(operator, deferral.method_name)
+        return method(context or {}, event=json.loads(json.dumps(event.payload)))
+
+
+async def collected(trigger: Any) -> list[Any]:
+    return [event async for event in trigger.run()]
+
+
+def requests_to(sandbox: Sandbox, path: str) -> list[dict[str, Any]]:
+    seen = httpx.get(f"{sandbox.url}/_sandbox/requests").json()
+    return [request for request in seen if request["path"].startswith(path)]
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_an_export_is_waited_for_and_handed_on_as_a_receipt(connection, deferrable) -> None:
+    """On the worker or in the triggerer: the same receipts, with the service's own time of the export."""
+    (returned,) = run(exporting(deferrable=deferrable))
+    receipt = Receipt.from_json(json.loads(json.dumps(returned)))
+    assert isinstance(receipt.request, ChannelsRequest)
+    assert (receipt.request.channels, receipt.request.window) == (("livestream:ubuntu",), WINDOW)
+    assert receipt.created_at is not None
+    assert "http" not in json.dumps(returned)
+
+
+def test_many_channels_go_out_in_batches_of_25() -> None:
+    """The service takes 25 channels a request."""
+    operator = exporting(channels=[f"messaging:c{n}" for n in range(60)])
+    sizes = [len(request.channels) for request in operator.plan({})]
+    assert sizes == [25, 25, 10]
+
+
+def test_users_are_exported_likewise(connection) -> None:
+    """A data-subject request is the same wait over another endpoint."""
+    user_id = next(iter(connection.world.user_ids()))
+    operator = ExportUsersOperator(task_id="users", user_ids=user_id, poll_interval=0.02)
+    (returned,) = run(operator)
+    assert returned["kind"] == "users"
+    assert returned["request"]["user_ids"] == [user_id]
+
+
+def test_each_task_id_is_logged_when_it_is_known(connection, fault, caplog) -> None:
+    """The service has no list of tasks: if the second submit fails, the log is all that is left of the first."""
+    fault("stall-task", EXPORTS, method="POST")
+    with caplog.at_level(logging.INFO), pytest.raises(TaskDeferred) as deferral:
+        exporting(deferrable=True).execute({})
+    assert f"export started task_id={deferral.value.trigger.task_ids[0]}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("context", "expected"),
+    [
+        (
+            {
+                "data_interval_start": datetime(2025, 1, 1, tzinfo=UTC),
+                "data_interval_end": datetime(2025, 1, 2, tzinfo=UTC),
+            },
+            Window.parse("2025-01-01", "2025-01-02"),
+        ),
+        ({"dag_run": SimpleNamespace(conf={"since": SINCE, "until": UNTIL})}, WINDOW),
+        ({"params": {"since": SINCE, "until": UNTIL}, "dag_run": SimpleNamespace(conf=None)}, WINDOW),
+        (
+            {
+                "data_interval_start": datetime(2025, 1, 1, tzinfo=UTC),
+                "data_interval_end": datetime(2025, 1, 2, tzinfo=UTC),
+                "dag_run": SimpleNamespace(conf={"since": SINCE, "until": UNTIL}),
+            },
+            WINDOW,
+        ),
+    ],
+)
+def test_the_window_comes_from_the_run(context, expected) -> None:
+    """Conf or params before the data interval: a person who triggers a run with a window means that window."""
+    assert exporting(since=None, until=None).window(context) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "context", "sentence"),
+    [
+        ({}, {}, "no data interval"),
+        (
+            {},
+            {
+                "data_interval_start": datetime(2025, 1, 1, tzinfo=UTC),
+                "data_interval_end": datetime(2025, 1, 1, tzinfo=UTC),
+            },
+            "CronDataIntervalTimetable",
+        ),
+        ({"since": SINCE}, {}, "give until too"),
+        ({"since": UNTIL, "until": SINCE}, {}, "reversed"),
+        ({"since": 5, "until": 6}, {}, "is a int"),
+        ({"since": SINCE, "until": UNTIL, "channels": "ubuntu"}, {}, "TYPE:ID"),
+        ({"since": SINCE, "until": UNTIL, "channels": None}, {}, "no channel"),
+        ({"since": SINCE, "until": UNTIL, "wait_timeout": 0}, {}, "more than zero"),
+    ],
+)
+def test_a_call_that_is_wrong_fails_without_retries_and_without_a_request(
+    connection, arguments, context, sentence
+) -> None:
+    """Nothing would change by the next try; the sentence names the cure."""
+    with pytest.raises(AirflowFailException, match=sentence):
+        exporting(**{"since": None, "until": None, **arguments}).execute(context)
+    assert requests_to(connection, "/api") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        (["a:b", "c:d"], ["a:b", "c:d"]),
+        ("a:b, c:d ,", ["a:b", "c:d"]),
+        ("['a:b', 'c:d']", ["a:b", "c:d"]),
+        ('["a:b"]', ["a:b"]),
+        (("a:b",), ["a:b"]),
+        (None, []),
+        ("None", []),
+    ],
+)
+def test_names_are_read_as_people_and_templates_write_them(value, names) -> None:
+    """A Python list, a comma-separated conf, and a list that a template made text of are the same list."""
+    assert listed(value) == names
+
+
+def test_channels_may_come_from_the_run() -> None:
+    """A manual run may name its channels."""
+    context: Any = {"dag_run": SimpleNamespace(conf={"channels": "a:b,c:d"})}
+    (request,) = exporting(channels=None).plan(context)
+    assert request.channels == ("a:b", "c:d")
+
+
+def test_a_wrong_key_fails_without_retries(sandbox, set_connection) -> None:
+    """A retry would ask with the same key."""
+    set_connection(login="another-key", password=sandbox.api_secret, host=sandbox.url)
+    with pytest.raises(AirflowFailException, match="check the API key") as caught:
+        exporting().execute({})
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_no_connection_is_one_sentence() -> None:
+    """The most frequent first mistake."""
+    with pytest.raises(AirflowFailException, match="there is no connection 'nowhere'; create one of type chatexport"):
+        exporting(chatexport_conn_id="nowhere").execute({})
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_failed_export_fails_the_task_with_the_services_reason(connection, fault, deferrable) -> None:
+    """A retry may cure it, because it makes another export."""
+    fault("fail-task", EXPORTS, method="POST")
+    with pytest.raises(AirflowException, match="ended as failed") as caught:
+        run(exporting(deferrable=deferrable))
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_an_export_that_never_ends_is_given_up_at_the_deadline(connection, fault, deferrable) -> None:
+    """The error names the export that was open: the service has no list of them."""
+    fault("stall-task", EXPORTS, method="POST")
+    with pytest.raises(AirflowException, match=r"1 of 1 exports are not done .*raise wait_timeout"):
+        run(exporting(deferrable=deferrable, wait_timeout=timedelta(seconds=0.3)))
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_service_that_is_away_while_we_wait_is_borne(connection, fault, deferrable) -> None:
+    """A blip must not cost an export that took hours."""
+    fault("status:503", "/api/v2/tasks", times=3)
+    assert run(exporting(deferrable=deferrable))
+
+
+def test_a_task_resumed_by_another_version_says_so() -> None:
+    """Worker and triggerer are upgraded one after the other."""
+    with pytest.raises(AirflowFailException, match=r"version 2.*install the same on both"):
+        exporting().execute_complete({}, event={"v": 2, "status": "completed"})
+
+
+def test_a_task_resumed_without_an_event_says_so() -> None:
+    """A trigger row may be lost; a KeyError would help nobody."""
+    with pytest.raises(AirflowFailException, match="without an event"):
+        exporting().execute_complete({}, event=None)

@@ -1,0 +1,104 @@
+"""The connection: what its fields mean, and what is said when they are wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_chatexport.api.settings import DEFAULT_BASE_URL, ServiceSettings
+from airflow_provider_chatexport.errors import ConnectionSettingsError
+from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
+from airflow_provider_chatexport.provider_info import get_provider_info
+
+
+def test_the_connection_test_asks_the_service(connection) -> None:
+    """Green must mean that address, key and secret are right together."""
+    ok, message = ChatExportHook().test_connection()
+    assert ok, message
+    assert "accepts the key" in message
+
+
+def test_the_connection_test_says_what_is_wrong(sandbox, set_connection) -> None:
+    """Red must say which of them to look at."""
+    set_connection(login=sandbox.api_key, password="a-wrong-secret-of-more-than-32-bytes", host=sandbox.url)
+    ok, message = ChatExportHook().test_connection()
+    assert not ok
+    assert "API secret (password)" in message
+
+
+async def test_both_ways_to_the_settings_agree(connection) -> None:
+    """A worker and a triggerer must talk to the same service in the same way."""
+    hook = ChatExportHook()
+    assert await hook.async_settings() == hook.settings()
+
+
+def test_making_a_hook_fetches_nothing() -> None:
+    """Hooks are made while DAG files are parsed, and in a triggerer's loop."""
+    assert ChatExportHook("nowhere").chatexport_conn_id == "nowhere"
+
+
+@pytest.mark.parametrize(
+    ("fields", "base_url"),
+    [
+        ({}, DEFAULT_BASE_URL),
+        ({"host": "https://chat.example/"}, "https://chat.example"),
+        ({"host": "chat.example"}, "https://chat.example"),
+        ({"host": "127.0.0.1", "port": 8080, "schema": "http"}, "http://127.0.0.1:8080"),
+    ],
+)
+def test_the_host_is_read_as_people_write_it(set_connection, fields, base_url) -> None:
+    """The form takes an address, a connection URI has its parts."""
+    set_connection(login="k", password="s", **fields)
+    assert ChatExportHook().settings().base_url == base_url
+
+
+def test_every_field_of_the_form_reaches_the_settings(set_connection) -> None:
+    """A field that does nothing is worse than none."""
+    (form,) = get_provider_info()["connection-types"]
+    changed = {
+        "connect_timeout_s": 1.5,
+        "read_timeout_s": 2.5,
+        "write_timeout_s": 3.5,
+        "pool_timeout_s": 4.5,
+        "max_attempts": 9,
+        "rate_limit_patience_s": 5.5,
+        "proxy": "http://proxy.example:3128",
+        "ca_file": __file__,
+        "allow_http_links": True,
+        "link_host": "files.example",
+    }
+    assert set(changed) == set(form["conn-fields"])
+    set_connection(login="k", password="s", extra=changed)
+    settings = ChatExportHook().settings()
+    assert {name: getattr(settings, name) for name in changed} == changed
+
+
+def test_the_forms_defaults_are_those_of_the_settings() -> None:
+    """Whoever saves the form unchanged must get what whoever has no form gets."""
+    (form,) = get_provider_info()["connection-types"]
+    defaults = ServiceSettings(api_key="k", api_secret="s")
+    for name, field in form["conn-fields"].items():
+        assert field["schema"].get("default") == getattr(defaults, name), name
+
+
+def test_empty_fields_of_the_form_mean_the_defaults(set_connection) -> None:
+    """The form stores what was left empty as null or as an empty text; numbers may come as text."""
+    set_connection(login="k", password="s", extra={"proxy": "", "max_attempts": None, "read_timeout_s": "12"})
+    settings = ChatExportHook().settings()
+    assert (settings.proxy, settings.max_attempts, settings.read_timeout_s) == (None, 5, 12.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"login": "", "password": "s"}, "API key is missing"),
+        ({"login": "k"}, "API secret is missing"),
+        ({"login": "k", "password": "s", "extra": {"max_attempts": "many"}}, "max_attempts .* a whole number"),
+        ({"login": "k", "password": "s", "extra": {"allow_http_links": "maybe"}}, "allow_http_links .* true or false"),
+        ({"login": "k", "password": "s", "host": "gopher://x"}, "malformed"),
+    ],
+)
+def test_a_connection_that_lacks_something_says_what(set_connection, fields, sentence) -> None:
+    """One sentence with the field's name."""
+    set_connection(**fields)
+    with pytest.raises(ConnectionSettingsError, match=sentence):
+        ChatExportHook().settings()

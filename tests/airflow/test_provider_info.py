@@ -1,0 +1,51 @@
+"""What Airflow reads of the provider: by its own schemas, and at what price."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from airflow_provider_chatexport.provider_info import get_provider_info
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("schema", ["provider_info.schema.json", "provider.yaml.schema.json"])
+def test_the_provider_info_is_what_airflow_accepts(schema) -> None:
+    """One schema is read at run time; the other alone knows connection fields, and wants two keys for its own files."""
+    info = get_provider_info()
+    if schema == "provider.yaml.schema.json":
+        info |= {"state": "ready", "source-date-epoch": 1}
+    jsonschema.validate(info, json.loads((files("airflow") / schema).read_text()))
+
+
+def test_every_module_that_is_named_exists() -> None:
+    """Airflow finds out only when somebody asks for it."""
+    info = get_provider_info()
+    for kind in ("hooks", "operators", "sensors", "triggers"):
+        for group in info[kind]:
+            for module in group["python-modules"]:
+                assert importlib.import_module(module)
+    (connection,) = info["connection-types"]
+    module, _, name = connection["hook-class-name"].rpartition(".")
+    assert getattr(importlib.import_module(module), name).conn_type == connection["connection-type"]
+
+
+def test_parsing_a_dag_loads_nothing_heavy() -> None:
+    """A DAG file is parsed every half minute: duckdb, pyarrow and pandas are for the load itself."""
+    script = """
+import runpy, sys
+import airflow_provider_chatexport.sensors.export, airflow_provider_chatexport.triggers.export
+runpy.run_path("dags/chatexport_daily.py")
+heavy = ("duckdb", "pyarrow", "pandas", "starlette", "uvicorn")
+print(sorted(name for name in heavy if name in sys.modules))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]", ran.stdout

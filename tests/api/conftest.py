@@ -1,0 +1,86 @@
+"""Settings for the sandbox with pauses of milliseconds, and its control calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from airflow_provider_chatexport.api.client import AsyncChatExportClient, ChatExportClient
+from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, ExportFlags
+from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.sandbox.server import Sandbox
+
+# Both drivers must behave alike, so their tests run once over each.
+Drive = Callable[..., Any]
+
+
+class Control:
+    """The sandbox's control calls."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._url = f"{sandbox.url}/_sandbox"
+
+    def fault(self, do: str, path: str, *, method: str | None = None, times: int = 1, after: int = 0) -> None:
+        body = {"do": do, "path": path, "times": times, "after": after} | ({"method": method} if method else {})
+        httpx.post(f"{self._url}/faults", json=body).raise_for_status()
+
+    def advance_clock(self, seconds: float) -> None:
+        httpx.post(f"{self._url}/clock", json={"advance_s": seconds}).raise_for_status()
+
+    def forget_requests(self) -> None:
+        httpx.delete(f"{self._url}/requests").raise_for_status()
+
+    def requests(self, path: str) -> list[dict[str, Any]]:
+        seen = httpx.get(f"{self._url}/requests").raise_for_status().json()
+        return [request for request in seen if request["path"].startswith(path)]
+
+
+@pytest.fixture
+def control(sandbox: Sandbox) -> Control:
+    return Control(sandbox)
+
+
+@pytest.fixture
+def make_settings(sandbox: Sandbox) -> Callable[..., ServiceSettings]:
+    """Settings for the sandbox, with anything changed that a test is about."""
+
+    def make(**others: Any) -> ServiceSettings:
+        address = {"api_key": sandbox.api_key, "api_secret": sandbox.api_secret, "base_url": sandbox.url}
+        return ServiceSettings(**{"first_wait_s": 0.001, "longest_wait_s": 0.01, **address, **others})
+
+    return make
+
+
+@pytest.fixture
+def settings(make_settings: Callable[..., ServiceSettings]) -> ServiceSettings:
+    return make_settings()
+
+
+@pytest.fixture
+def small_request() -> ChannelsRequest:
+    """Ten hours of one channel: its file has some hundreds of KB, so that tests stay quick."""
+    window = Window.parse("2025-01-01T00:00:00Z", "2025-01-01T10:00:00Z")
+    return ChannelsRequest(channels=(Cid("livestream:ubuntu"),), window=window, flags=ExportFlags())
+
+
+@pytest.fixture(params=["sync", "async"])
+def drive(request: pytest.FixtureRequest) -> Drive:
+    """``drive(settings, "submit_channels", request)``: one call through a fresh client of either kind."""
+
+    def with_sync(settings: ServiceSettings, name: str, *arguments: Any) -> Any:
+        with ChatExportClient(settings) as client:
+            return getattr(client, name)(*arguments)
+
+    def with_async(settings: ServiceSettings, name: str, *arguments: Any) -> Any:
+        async def run() -> Any:
+            async with AsyncChatExportClient(settings) as client:
+                return await getattr(client, name)(*arguments)
+
+        return asyncio.run(run())
+
+    return with_sync if request.param == "sync" else with_async

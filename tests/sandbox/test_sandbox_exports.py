@@ -1,0 +1,298 @@
+"""Exports from request to file: what is refused, how a task lives, what the file shows."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from sandbox_calls import NS_PER_S
+
+from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339, to_unix_ns
+
+SMALL = "messaging:rust"
+RETIRED = "messaging:retired"
+TRUNCATED = "messaging:ubuntu-support"
+BOTH = pytest.mark.parametrize("legacy", [False, True], ids=["v2", "legacy"])
+
+
+def middle(world, cid=SMALL):
+    """A moment in the middle of a channel's history: that of a message."""
+    messages = list(world.messages(cid))
+    return parse_rfc3339(messages[len(messages) // 2]["created_at"])
+
+
+@BOTH
+def test_an_export_begins_with_201_and_a_task_id(calls_to, sandbox, legacy):
+    """Official SDKs assert 36 characters and read a duration."""
+    reply = calls_to(sandbox, legacy=legacy).export(SMALL)
+    assert reply.status_code == 201
+    assert {"task_id", "duration"} == reply.json().keys()
+    assert reply.json()["task_id"] == str(uuid.UUID(reply.json()["task_id"]))
+    assert reply.json()["duration"].endswith("ms")
+
+
+@BOTH
+def test_times_of_a_task_are_those_of_its_family(calls_to, sandbox, legacy):
+    """The current SDK fails on strings, the legacy one shows what it gets: each has its own kind."""
+    calls = calls_to(sandbox, legacy=legacy)
+    task = calls.ended(calls.export(SMALL))
+    assert {"task_id", "status", "created_at", "updated_at", "duration", "result"} == task.keys()
+    assert (str if legacy else int) is type(task["created_at"]) is type(task["updated_at"])
+    created_at = parse_rfc3339(task["created_at"]).timestamp() if legacy else task["created_at"] / NS_PER_S
+    assert abs(created_at - datetime.now(UTC).timestamp()) < 60
+
+
+def test_a_task_waits_runs_and_completes(calls_to, start_sandbox):
+    """A client has to live through every state, the first of which is waiting."""
+    calls = calls_to(start_sandbox(task_s=1000))
+    created = calls.export(SMALL)
+    waiting = calls.task(created.json()["task_id"])
+    assert (waiting["status"], waiting["result"], waiting["error"]) == ("waiting", None, None)
+    calls.advance(500)
+    running = calls.task(created.json()["task_id"])
+    assert running["status"] == "running"
+    calls.advance(500)
+    completed = calls.ended(created)
+    assert completed["status"] == "completed"
+    assert waiting["updated_at"] < running["updated_at"] < completed["updated_at"]
+
+
+def test_the_old_status_endpoint_knows_channel_exports_only(calls_to, sandbox):
+    """The legacy SDK still polls it; a users export was never to be found there."""
+    calls = calls_to(sandbox, legacy=True)
+    channels, users = calls.export(SMALL), calls.export_users(sandbox.world.user_ids()[0])
+    assert calls.ended(channels)["task_id"] == channels.json()["task_id"]
+    found = calls.http.get(f"/export_channels/{channels.json()['task_id']}")
+    assert found.json()["status"] == "completed"
+    assert calls.http.get(f"/export_channels/{users.json()['task_id']}").status_code == 404
+
+
+def test_an_unknown_task_is_named_in_the_error(calls):
+    """Tests of three official SDKs look for these words."""
+    reply = calls.http.get("/api/v2/tasks/none-such")
+    assert (reply.status_code, reply.json()["code"]) == (404, 16)
+    assert reply.json()["message"] == 'GetTask failed with error: "Can\'t find task with id none-such"'
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        pytest.param({"channels": []}, "channels", id="no-channel"),
+        pytest.param({"channels": None}, "channels", id="null"),
+        pytest.param({"channels": "all"}, "channels", id="no-list"),
+        pytest.param({"channels": ["messaging:rust"]}, "channels[0]", id="no-object"),
+        pytest.param({"channels": [{"cid": SMALL}] * 26}, "channels", id="26-channels"),
+        pytest.param({"channels": [{}]}, "channels[0].cid", id="neither-cid-nor-type-and-id"),
+        pytest.param({"channels": [{"type": "messaging"}]}, "channels[0].cid", id="type-alone"),
+        pytest.param({"channels": [{"cid": 5}]}, "channels[0].cid", id="cid-is-a-number"),
+        pytest.param({"channels": [{"cid": "rust"}]}, "channels[0].cid", id="cid-without-colon"),
+        pytest.param(
+            {"channels": [{"cid": SMALL, "type": "a", "id": "b"}]}, "channels[0].cid", id="two-channels-in-one"
+        ),
+        pytest.param({"version": "v3"}, "version", id="version"),
+        pytest.param({"version": 2}, "version", id="version-is-a-number"),
+        pytest.param({"include_truncated_messages": "yes"}, "include_truncated_messages", id="flag"),
+        pytest.param({"format": "xml"}, "format", id="format"),
+        pytest.param({"format": "csv"}, "format", id="csv"),
+        pytest.param({"include_fields": ["id"]}, "include_fields", id="fields-without-csv"),
+    ],
+)
+def test_a_wrong_body_is_refused_with_the_fields_name(calls, body, field):
+    """Without the field's name nobody finds the mistake among 25 channels."""
+    reply = calls.export(SMALL, **body)
+    assert (reply.status_code, reply.json()["code"]) == (400, 4)
+    assert [field] == list(reply.json()["exception_fields"])
+    assert field in reply.json()["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"channels": NaN}', b"\xff", b'{"a":' * 2000])
+def test_a_body_that_is_no_json_object_is_refused(calls, body):
+    """Never a 500: the caller is wrong, not the service."""
+    reply = calls.http.post("/api/v2/chat/export_channels", content=body)
+    assert (reply.status_code, reply.json()["code"]) == (400, 4)
+
+
+def test_a_body_too_big_is_413(calls):
+    """The service has a number of its own for it."""
+    reply = calls.http.post("/export_channels", content=b" " * (2 * 1024 * 1024 + 1))
+    assert (reply.status_code, reply.json()["code"]) == (413, 22)
+
+
+@pytest.mark.parametrize("bound", ["messages_since", "messages_until"])
+@pytest.mark.parametrize("value", ["2026-01-01T00:00:00", "yesterday", True, 10**40, {}], ids=str)
+def test_a_bound_that_is_no_instant_is_refused(calls, bound, value):
+    """A naive time would be read in some zone that nobody named."""
+    reply = calls.export(channels=[{"cid": SMALL, bound: value}])
+    assert (reply.status_code, reply.json()["code"]) == (400, 4)
+    assert [f"channels[0].{bound}"] == list(reply.json()["exception_fields"])
+
+
+def test_since_after_until_is_refused(calls):
+    """A reversed window is a mistake and not an empty export."""
+    window = {"messages_since": "2026-01-02T00:00:00Z", "messages_until": "2026-01-01T00:00:00Z"}
+    assert calls.export(channels=[{"cid": SMALL, **window}]).status_code == 400
+
+
+@BOTH
+def test_one_unknown_channel_refuses_the_request(calls_to, sandbox, legacy):
+    """Tests of the official SDK look for these words."""
+    reply = calls_to(sandbox, legacy=legacy).export(SMALL, "messaging:none-such")
+    assert (reply.status_code, reply.json()["code"]) == (404, 16)
+    assert (
+        reply.json()["message"] == 'ExportChannels failed with error: "Can\'t find channel with id messaging:none-such"'
+    )
+
+
+def test_a_soft_deleted_channel_needs_its_flag(calls):
+    """Without the flag it does not exist, as for every other call."""
+    assert calls.export(RETIRED).status_code == 404
+    created = calls.export(RETIRED, include_soft_deleted_channels=True)
+    assert len(list(calls.entities(created, "message"))) == 60
+
+
+def test_type_and_id_name_the_same_channel_as_cid(calls):
+    """The docs know only type and id, one SDK both."""
+    by_cid = calls.file(calls.export(SMALL))
+    assert by_cid == calls.file(calls.export(channels=[{"type": "messaging", "id": "rust"}]))
+
+
+@BOTH
+def test_bounds_are_taken_as_strings_and_as_nanoseconds(calls_to, sandbox, legacy):
+    """Every official SDK of the current family sends strings where the API description says numbers."""
+    calls, world = calls_to(sandbox, legacy=legacy), sandbox.world
+    since, until = middle(world), middle(world) + timedelta(days=1)
+    expected = [message["id"] for message in world.messages(SMALL, since=since, until=until)]
+    assert expected
+    for spell in (format_rfc3339, to_unix_ns):
+        window = {"messages_since": spell(since), "messages_until": spell(until)}
+        created = calls.export(channels=[{"cid": SMALL, **window}])
+        assert expected == [message["id"] for message in calls.entities(created, "message")]
+
+
+def test_absent_and_null_bounds_mean_the_whole_history(calls):
+    """One official SDK sends nulls, another leaves the bounds out."""
+    whole = calls.file(calls.export(SMALL))
+    assert whole == calls.file(calls.export(channels=[{"cid": SMALL, "messages_since": None, "messages_until": None}]))
+
+
+def test_truncated_messages_come_with_their_flag(calls):
+    """Truncation hides messages, the flag brings them back."""
+    hidden = {message["id"] for message in calls.entities(calls.export(TRUNCATED), "message")}
+    shown = calls.entities(calls.export(TRUNCATED, include_truncated_messages=True), "message")
+    assert hidden < {message["id"] for message in shown}
+
+
+def test_version_1_is_the_default_and_one_array(calls, sandbox_world):
+    """The documented default; its shape is known from a real export."""
+    created = calls.http.post("/export_channels", json={"channels": [{"cid": SMALL}]})
+    (element,) = json.loads(calls.file(created))
+    assert element["channel"]["cid"] == SMALL
+    assert sum(1 for _ in sandbox_world.messages(SMALL)) == len(element["messages"])
+
+
+def test_an_export_shows_the_world_of_its_creation(calls, sandbox_world):
+    """A window exported before an edit has the old text, one exported after it the new: the newest is right."""
+    victim, edited = [message["id"] for message in sandbox_world.messages(SMALL)][:2]
+    before = calls.export(SMALL)
+    assert calls.control("POST", "/messages", {"delete": {"id": victim, "hard": True}}).status_code == 200
+    assert calls.control("POST", "/messages", {"edit": {"id": edited, "text": "said otherwise"}}).status_code == 200
+    after = calls.export(SMALL)
+    texts_before = {message["id"]: message["text"] for message in calls.entities(before, "message")}
+    texts_after = {message["id"]: message["text"] for message in calls.entities(after, "message")}
+    assert victim in texts_before
+    assert victim not in texts_after
+    assert texts_before[edited] != texts_after[edited] == "said otherwise"
+
+
+def test_a_gzip_export_is_the_same_file_packed(calls_to, start_sandbox):
+    """The body itself is gzip and no header says so: a client has to look at the bytes."""
+    plain, packed = calls_to(start_sandbox()), calls_to(start_sandbox(gzip=True))
+    reply = httpx.get(packed.link(packed.export(SMALL)))
+    assert "content-encoding" not in reply.headers
+    assert plain.file(plain.export(SMALL)) == gzip.decompress(reply.content)
+    user_id = packed.sandbox.world.user_ids()[0]
+    users = packed.file(packed.export_users(user_id))
+    assert plain.file(plain.export_users(user_id)) == gzip.decompress(users)
+
+
+@BOTH
+def test_a_users_export_has_its_folder_and_its_users(calls_to, sandbox, legacy):
+    """Tests of four official SDKs look for the folder in the link and for the ids in the file."""
+    calls = calls_to(sandbox, legacy=legacy)
+    user_ids = sandbox.world.user_ids()[:25]
+    created = calls.export_users(*user_ids)
+    assert "/exports/users/" in calls.link(created)
+    text = calls.file(created).decode()
+    assert all(user_id in text for user_id in user_ids)
+
+
+@pytest.mark.parametrize(
+    ("user_ids", "status"),
+    [([], 400), (["u"] * 26, 400), ([""], 400), (["none-such"], 404)],
+    ids=["none", "26", "empty", "unknown"],
+)
+def test_a_users_export_that_names_no_users_is_refused(calls, user_ids, status):
+    """1 to 25 users who exist."""
+    assert status == calls.export_users(*user_ids).status_code
+
+
+@pytest.fixture
+def prolific(calls_to, start_sandbox, tmp_path):
+    """A sandbox in which one person wrote 10,001 messages and another one."""
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    lines = (
+        {
+            "cid": "messaging:long",
+            "id": str(uuid.UUID(int=number)),
+            "at": format_rfc3339(start + timedelta(minutes=number)),
+            "author": "Quiet" if number == 0 else "Prolific",
+            "kind": "regular",
+            "text": f"line {number}",
+            "reply_to": None,
+        }
+        for number in range(10_002)
+    )
+    path = tmp_path / "long.ndjson"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return calls_to(start_sandbox(data=path))
+
+
+def test_more_than_10000_messages_of_a_user_fail_the_export(prolific):
+    """The limit shows only while the export runs, so the task fails and not the request."""
+    many, few = sorted(prolific.sandbox.world.user_ids(), key=prolific.sandbox.world.count_messages_of, reverse=True)[
+        :2
+    ]
+    failed = prolific.ended(prolific.export_users(many, few))
+    assert (failed["status"], failed["result"]) == ("failed", None)
+    assert {"type", "description"} <= failed["error"].keys()
+    assert many in failed["error"]["description"]
+    assert prolific.ended(prolific.export_users(few))["status"] == "completed"
+
+
+def test_more_than_10000_messages_refuse_the_synchronous_export(prolific):
+    """It answers at once or not at all."""
+    many = max(prolific.sandbox.world.user_ids(), key=prolific.sandbox.world.count_messages_of)
+    reply = prolific.http.get(f"/api/v2/users/{many}/export")
+    assert (reply.status_code, reply.json()["code"]) == (400, 4)
+
+
+@BOTH
+def test_one_user_is_exported_at_once(calls_to, sandbox, legacy):
+    """As documented: the messages and reactions name no user again."""
+    calls, world = calls_to(sandbox, legacy=legacy), sandbox.world
+    user_id = max(world.user_ids()[:300], key=world.count_messages_of)
+    body = calls.http.get(calls.path(f"/users/{user_id}/export")).json()
+    assert user_id == body["user"]["id"]
+    assert world.count_messages_of(user_id) == len(body["messages"])
+    assert {None} == {message["user"] for message in body["messages"]}
+    assert (str if legacy else int) is type(body["messages"][0]["created_at"])
+
+
+def test_an_unknown_user_is_404(calls):
+    """Who is not there has no data to export."""
+    reply = calls.http.get("/api/v2/users/none-such/export")
+    assert (reply.status_code, reply.json()["code"]) == (404, 16)

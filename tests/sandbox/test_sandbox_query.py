@@ -1,0 +1,198 @@
+"""QueryChannels: filters, order, pages, and the documented oddities."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+
+LIVING = {
+    "livestream:ubuntu", "messaging:ubuntu-support", "commerce:stripe", "team:mediawiki", "messaging:rust",
+    "team:ubuntu-meeting",
+}  # fmt: skip
+RUST_AND_WIKI = {"messaging:rust", "team:mediawiki"}
+
+
+def test_an_empty_filter_finds_every_living_channel(calls):
+    """Soft-deleted channels do not come back from queries: they cannot be discovered."""
+    assert set(calls.cids()) == LIVING
+    assert calls.sandbox.world.channel_is_deleted("messaging:retired")
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ({"cid": "messaging:rust"}, {"messaging:rust"}),
+        ({"cid": {"$in": ["messaging:rust", "team:mediawiki", "messaging:retired"]}}, RUST_AND_WIKI),
+        ({"id": {"$eq": "rust"}}, {"messaging:rust"}),
+        ({"type": "team"}, {"team:mediawiki", "team:ubuntu-meeting"}),
+        ({"type": {"$in": ["team", "commerce"]}}, {"team:mediawiki", "team:ubuntu-meeting", "commerce:stripe"}),
+        ({"cid": {"$gt": "messaging:rust"}}, {"messaging:ubuntu-support", "team:mediawiki", "team:ubuntu-meeting"}),
+        ({"cid": {"$gte": "team:mediawiki", "$lt": "team:n"}}, {"team:mediawiki"}),
+        ({"created_at": {"$gt": "2999-01-01T00:00:00Z"}}, set()),
+        ({"last_message_at": {"$lte": 10**18}}, set()),
+        ({"member_count": {"$gt": 0}}, LIVING),
+        ({"frozen": True}, set()),
+        ({"frozen": 0}, set()),
+        ({"members": {"$in": ["none-such"]}}, set()),
+        ({"name": "Ubuntu"}, {"livestream:ubuntu"}),
+        ({"name": {"$autocomplete": "ubu"}}, {"livestream:ubuntu"}),
+        ({"no_such_field": {"$exists": False}}, LIVING),
+        ({"no_such_field": {"$gte": 3}}, set()),
+        ({"$and": [{"type": "team"}, {"id": "mediawiki"}]}, {"team:mediawiki"}),
+        ({"$or": [{"id": "rust"}, {"id": "stripe"}]}, {"messaging:rust", "commerce:stripe"}),
+        ({"$nor": [{"type": "team"}, {"type": "messaging"}]}, {"livestream:ubuntu", "commerce:stripe"}),
+    ],
+    ids=str,
+)
+def test_filters_find_what_they_say(calls, conditions, expected):
+    """Each operator, over fields of the schema and custom ones."""
+    found = set(calls.cids(filter_conditions=conditions))
+    assert found == expected if "autocomplete" not in str(conditions) else found >= expected
+
+
+def test_members_and_creators_can_be_filtered_for(calls, sandbox_world):
+    """For exporting what a person takes part in."""
+    cid = "messaging:rust"
+    member_id = sandbox_world.members(cid)[0]["user_id"]
+    creator_id = sandbox_world.channel(cid)["created_by"]["id"]
+    assert cid in calls.cids(filter_conditions={"members": {"$in": [member_id]}})
+    assert cid in calls.cids(filter_conditions={"members": member_id})
+    assert cid in calls.cids(filter_conditions={"created_by_id": creator_id})
+
+
+def test_custom_fields_of_any_kind_can_be_filtered_for(calls, sandbox_world):
+    """What the schema does not know is custom: numbers, booleans, objects."""
+    custom = {cid: sandbox_world.channel(cid)["custom"] for cid in LIVING}
+    values = {(name, json.dumps(value)) for fields in custom.values() for name, value in fields.items()}
+    assert len(values) > len(LIVING)
+    for name, text in values:
+        value = json.loads(text)
+        expected = {cid for cid, fields in custom.items() if name in fields and fields[name] == value}
+        assert set(calls.cids(filter_conditions={name: {"$eq": value}})) == expected
+
+
+@pytest.mark.parametrize("family", ["v2", "legacy"])
+def test_since_when_channels_were_active_works_for_incremental_runs(calls_to, sandbox, family):
+    """The filter that finds what has to be exported at all; strings and nanoseconds alike."""
+    calls = calls_to(sandbox, legacy=family == "legacy")
+    newest = calls.query(sort=[{"field": "last_message_at", "direction": -1}], limit=1).json()["channels"][0]["channel"]
+    at = newest["last_message_at"]
+    assert calls.cids(filter_conditions={"last_message_at": {"$gte": at}}) == [newest["cid"]]
+    assert newest["cid"] not in calls.cids(filter_conditions={"last_message_at": {"$lt": at}})
+
+
+def test_channels_come_in_the_order_asked_for(calls, sandbox_world):
+    """Keyset paging stands on a stable order; without one, the last active comes first."""
+    assert calls.cids(sort=[{"field": "cid", "direction": 1}]) == sorted(LIVING)
+    assert calls.cids(sort=[{"field": "type"}, {"field": "id", "direction": -1}]) == sorted(
+        sorted(LIVING, key=lambda cid: cid.partition(":")[2], reverse=True), key=lambda cid: cid.partition(":")[0]
+    )
+    by_activity = sorted(LIVING, key=lambda cid: sandbox_world.channel(cid)["last_message_at"], reverse=True)
+    assert calls.cids() == by_activity
+
+
+def test_pages_by_offset_and_by_key_give_each_channel_once(calls):
+    """Both ways to page that the documents describe."""
+    sort = [{"field": "cid", "direction": 1}]
+    by_offset = [cid for offset in (0, 2, 4, 6) for cid in calls.cids(sort=sort, limit=2, offset=offset)]
+    assert by_offset == sorted(LIVING)
+    by_key, last = [], ""
+    while page := calls.cids(sort=sort, limit=2, filter_conditions={"cid": {"$gt": last}}):
+        by_key, last = by_key + page, page[-1]
+    assert by_key == sorted(LIVING)
+
+
+@pytest.fixture
+def crowded(start_sandbox, calls_to, tmp_path):
+    """A sandbox of 1,040 channels with one message each."""
+    lines = (
+        {
+            "cid": f"messaging:room-{number:04d}",
+            "id": str(uuid.UUID(int=number)),
+            "at": f"2025-01-01T00:{number // 60:02d}:{number % 60:02d}Z",
+            "author": "Someone",
+            "kind": "regular",
+            "text": "here",
+            "reply_to": None,
+        }
+        for number in range(1040)
+    )
+    path = tmp_path / "rooms.ndjson"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return calls_to(start_sandbox(data=path))
+
+
+def test_pages_hold_10_and_never_more_than_30(crowded):
+    """More is cut without a word, as at the service."""
+    assert len(crowded.cids()) == 10
+    assert len(crowded.cids(limit=30)) == 30
+    assert len(crowded.cids(limit=100)) == 30
+
+
+def test_offsets_over_1000_never_end(crowded):
+    """No error and no empty page: a client that pages by offset loops forever unless it looks for new channels."""
+    sort = [{"field": "cid", "direction": 1}]
+    at_1000 = crowded.cids(sort=sort, limit=30, offset=1000)
+    assert len(at_1000) == 30
+    assert crowded.cids(sort=sort, limit=30, offset=1030) == crowded.cids(sort=sort, limit=30, offset=50_000) == at_1000
+
+
+@pytest.mark.parametrize("family", ["v2", "legacy"])
+def test_a_channels_state_has_all_its_parts(calls_to, sandbox, family):
+    """As much as is asked for, the newest messages last, each in the family's own telling."""
+    calls = calls_to(sandbox, legacy=family == "legacy")
+    cid = "messaging:rust"
+    (entry,) = calls.query(filter_conditions={"cid": cid}, message_limit=7, member_limit=3).json()["channels"]
+    assert entry.keys() >= {"channel", "messages", "members", "pinned_messages", "threads", "read"}
+    assert len(entry["messages"]) == 7
+    assert len(entry["members"]) == 3
+    visible = [m for m in sandbox.world.messages(cid) if not m.get("parent_id") or m.get("show_in_channel")]
+    assert [message["id"] for message in entry["messages"]] == [message["id"] for message in visible[-7:]]
+    assert all(message["pinned"] for message in entry["pinned_messages"])
+    assert ("custom" in entry["channel"]) is (family == "v2")
+    assert type(entry["channel"]["created_at"]) is (int if family == "v2" else str)
+    name = entry["channel"]["custom"]["name"] if family == "v2" else entry["channel"]["name"]
+    assert name == sandbox.world.channel(cid)["custom"]["name"]
+
+
+def test_without_state_only_the_channels_come(calls):
+    """The cheap way to list."""
+    entry = calls.query(state=False, limit=1).json()["channels"][0]
+    assert entry["channel"]["cid"] in LIVING
+    assert [entry[name] for name in ("messages", "members", "pinned_messages", "read")] == [[], [], [], []]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"filter_conditions": []}, "filter_conditions"),
+        ({"filter_conditions": {"cid": {"$regex": "x"}}}, "filter_conditions.cid"),
+        ({"filter_conditions": {"cid": {"$in": "x"}}}, "filter_conditions.cid"),
+        ({"filter_conditions": {"cid": {"$exists": 1}}}, "filter_conditions.cid"),
+        ({"filter_conditions": {"cid": {"$gt": None}}}, "filter_conditions.cid"),
+        ({"filter_conditions": {"created_at": "yesterday"}}, "filter_conditions.created_at"),
+        ({"filter_conditions": {"created_at": {"$gte": [1]}}}, "filter_conditions.created_at"),
+        ({"filter_conditions": {"$and": []}}, "filter_conditions.$and"),
+        ({"filter_conditions": {"$xor": [{}]}}, "filter_conditions.$xor"),
+        ({"sort": {"field": "cid"}}, "sort"),
+        ({"sort": [{"field": "cid"}] * 6}, "sort"),
+        ({"sort": [{"direction": 1}]}, "sort[0].field"),
+        ({"sort": [{"field": "cid", "direction": 0}]}, "sort[0].direction"),
+        ({"sort": [{"field": "cid", "direction": 2}]}, "sort[0].direction"),
+        ({"limit": -1}, "limit"),
+        ({"limit": "10"}, "limit"),
+        ({"offset": True}, "offset"),
+        ({"message_limit": 301}, "message_limit"),
+        ({"member_limit": 101}, "member_limit"),
+        ({"state": "no"}, "state"),
+        ({"predefined_filter": "mine"}, "predefined_filter"),
+    ],
+    ids=str,
+)
+def test_a_wrong_query_is_refused_with_the_fields_name(calls, body, field):
+    """A filter that is silently ignored would export too much."""
+    reply = calls.query(**body)
+    assert (reply.status_code, reply.json()["code"]) == (400, 4)
+    assert list(reply.json()["exception_fields"]) == [field]

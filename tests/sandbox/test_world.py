@@ -1,0 +1,379 @@
+"""The world: which messages a window has, how history changes, and that made worlds need no memory."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import threading
+import tracemalloc
+from collections import deque
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_chatexport.core.times import parse_rfc3339
+from airflow_provider_chatexport.errors import CallError, InputError
+from airflow_provider_chatexport.sandbox.corpus import SHIPPED
+from airflow_provider_chatexport.sandbox.world import Bounds, World
+
+SUPPORT = "messaging:ubuntu-support"
+RUST = "messaging:rust"
+NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
+MADE = World.load(messages=5_000)
+FIRST_DAY = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A world of its own to change: three channels, a thread, ten messages a minute apart."""
+    lines = [
+        {
+            "cid": RUST if number < 6 else SUPPORT if number < 9 else "team:mediawiki",
+            "id": f"m{number}",
+            "at": f"2025-01-01T00:{number:02d}:00.000000Z",
+            "author": f"u{number % 3}",
+            "kind": "regular",
+            "text": f"text {number}",
+            "reply_to": "m0" if number in (2, 3) else None,
+        }
+        for number in range(10)
+    ]
+    path = tmp_path / "corpus.ndjson"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return World.load(path)
+
+
+def ids(messages: Any) -> list[str]:
+    return [message["id"] for message in messages]
+
+
+# Loading.
+
+
+def test_the_shipped_corpus_has_six_channels_and_a_deleted_one() -> None:
+    """The data that ships must show all channels, or the demo shows little."""
+    shipped = World.load()
+    assert len(shipped.cids) == 7
+    assert [cid for cid in shipped.cids if shipped.channel_is_deleted(cid)] == ["messaging:retired"]
+    assert all(next(shipped.messages(cid), None) for cid in shipped.cids)
+    assert "deleted_at" in (shipped.channel("messaging:retired") or {})
+
+
+def test_a_gzipped_corpus_is_the_same_as_a_plain_one(tmp_path: Path) -> None:
+    """``--data`` takes both."""
+    line = {"cid": "a:b", "id": "1", "at": "2025-01-01T00:00:00Z", "author": "u", "text": "x", "reply_to": None}
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    plain.write_text(json.dumps(line))
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert list(World.load(plain).messages("a:b")) == list(World.load(packed).messages("a:b")) != []
+
+
+@pytest.mark.parametrize("content", ["", "not json", '{"cid": "a:b"}', '{"cid": "ab", "id": "1"}', "[1]", "\x1f\x8b"])
+def test_what_is_no_corpus_is_refused_in_one_sentence(tmp_path: Path, content: str) -> None:
+    """Someone who gives ``--data`` the wrong file must be told so, not shown a traceback."""
+    path = tmp_path / "corpus"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match="corpus"):
+        World.load(path)
+
+
+def test_a_refused_corpus_line_is_named_by_number_and_not_quoted(tmp_path: Path) -> None:
+    """People's words do not go into error messages."""
+    path = tmp_path / "corpus"
+    path.write_text('\n\n{"cid": "a:b", "id": 7, "text": "my secret"}\n')
+    with pytest.raises(InputError, match="line 3") as refused:
+        World.load(path)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_missing_corpus_and_no_messages_are_wrong_calls(tmp_path: Path) -> None:
+    """Both are the caller's to mend."""
+    with pytest.raises(CallError, match="no corpus file"):
+        World.load(tmp_path / "absent")
+    with pytest.raises(CallError, match="1 or more"):
+        World.load(messages=0)
+
+
+# Windows.
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        (Bounds.HALF_OPEN, ["m1", "m2", "m3"]),
+        (Bounds.INCLUSIVE, ["m1", "m2", "m3", "m4"]),
+        (Bounds.EXCLUSIVE, ["m2", "m3"]),
+    ],
+)
+def test_messages_exactly_on_the_edge(world: World, bounds: Bounds, expected: list[str]) -> None:
+    """The three readings of "after" and "before" differ in nothing but the messages on the edges."""
+    since, until = (FIRST_DAY + timedelta(minutes=minute) for minute in (1, 4))
+    assert expected == ids(world.messages(RUST, since=since, until=until, bounds=bounds))
+    instant = FIRST_DAY + timedelta(minutes=1)
+    on_it = ["m1"] if bounds is Bounds.INCLUSIVE else []
+    assert on_it == ids(world.messages(RUST, since=instant, until=instant, bounds=bounds))
+
+
+def test_a_window_in_another_time_zone_is_the_same_window(world: World) -> None:
+    """Clients may send any offset."""
+    since = parse_rfc3339("2025-01-01T02:01:00+02:00")
+    assert ids(world.messages(RUST))[1:] == ids(world.messages(RUST, since=since))
+
+
+def test_truncated_messages_come_only_when_asked_for() -> None:
+    """The second busiest channel was truncated in its early days."""
+    shipped = World.load()
+    truncated_at = parse_rfc3339((shipped.channel(SUPPORT) or {})["truncated_at"])
+    seen, everything = list(shipped.messages(SUPPORT)), list(shipped.messages(SUPPORT, include_truncated=True))
+    hidden = everything[: len(everything) - len(seen)]
+    assert hidden
+    assert everything == hidden + seen
+    assert all(parse_rfc3339(message["created_at"]) < truncated_at for message in hidden)
+    assert all(parse_rfc3339(message["created_at"]) >= truncated_at for message in seen)
+    assert shipped.message(hidden[0]["id"]) == hidden[0]
+
+
+def test_an_unknown_channel_is_a_key_error_at_once(world: World) -> None:
+    """Not first when someone iterates."""
+    with pytest.raises(KeyError):
+        world.messages("messaging:absent")
+    assert world.channel("messaging:absent") is None
+
+
+@given(
+    cuts=st.lists(st.integers(0, 3 * 86_400_000_000), max_size=6),
+    cid=st.sampled_from(MADE.cids),
+)
+@settings(max_examples=25, deadline=None)
+def test_windows_of_a_made_world_tile(cuts: list[int], cid: str) -> None:
+    """Windows are found by arithmetic: cut anywhere, each message must be in exactly one."""
+    edges = [None, *(FIRST_DAY + timedelta(microseconds=cut) for cut in sorted(cuts)), None]
+    windows = itertools.pairwise(edges)
+    tiled = [m for since, until in windows for m in ids(MADE.messages(cid, since=since, until=until))]
+    assert ids(MADE.messages(cid)) == tiled
+
+
+def test_made_edges_are_exact() -> None:
+    """A made message whose time is the edge itself follows the bounds."""
+    message = list(MADE.messages(RUST))[10]
+    moment = parse_rfc3339(message["created_at"])
+    assert message["id"] == ids(MADE.messages(RUST, since=moment))[0]
+    assert message["id"] not in ids(MADE.messages(RUST, until=moment))
+    assert message["id"] not in ids(MADE.messages(RUST, since=moment, bounds=Bounds.EXCLUSIVE))
+    assert message["id"] == ids(MADE.messages(RUST, until=moment, bounds=Bounds.INCLUSIVE))[-1]
+
+
+# Made worlds.
+
+
+@pytest.mark.parametrize("n_messages", [1, 3, 17, 1_000])
+def test_a_made_world_has_as_many_messages_as_asked_for(n_messages: int) -> None:
+    """N means N, each once, in order, spread over three days; the deleted channel comes on top."""
+    made = World.load(messages=n_messages)
+    live = [cid for cid in made.cids if not made.channel_is_deleted(cid)]
+    channels = [list(made.messages(cid, include_truncated=True)) for cid in live]
+    assert n_messages == len({message["id"] for messages in channels for message in messages})
+    for messages in channels:
+        moments = [parse_rfc3339(message["created_at"]) for message in messages]
+        assert moments == sorted(moments)
+        assert all(FIRST_DAY <= moment < FIRST_DAY + timedelta(days=3) for moment in moments)
+
+
+def test_a_made_message_is_found_by_its_id() -> None:
+    """Ids hold their number; others are nobody's."""
+    for message in MADE.messages("livestream:ubuntu"):
+        assert message == MADE.message(message["id"])
+    for stranger in ("", "m1", "00000000-0000-0000-0000-000000000001", "9e3779b9-7f4a-7c15-0000-000000000000"):
+        assert MADE.message(stranger) is None
+
+
+@pytest.mark.parametrize("n_messages", [None, 1_000])
+def test_what_a_person_did_is_the_inverse_of_who_did_it(tmp_path: Path, n_messages: int | None) -> None:
+    """Everything that a user did is computed backwards: it must equal a search through all messages."""
+    path = tmp_path / "corpus.gz"
+    with gzip.open(SHIPPED, "rb") as shipped:
+        path.write_bytes(gzip.compress(b"".join(itertools.islice(shipped, 150))))
+    world = World.load(path, messages=n_messages)
+    everything = [m for cid in world.cids for m in world.messages(cid, include_truncated=True)]
+    reactions = [reaction for message in everything for reaction in world.reactions_of(message)]
+    assert reactions
+    for user_id in world.user_ids():
+        mine = {m["id"]: m for m in everything if m["user"]["id"] == user_id}
+        assert mine == {m["id"]: m for m in world.messages_of(user_id)}
+        assert len(mine) == world.count_messages_of(user_id)
+        given_ids = [reaction["message_id"] for reaction in reactions if reaction["user_id"] == user_id]
+        assert sorted(given_ids) == sorted(reaction["message_id"] for reaction in world.reactions_by(user_id))
+
+
+def test_a_made_world_is_not_held_in_memory() -> None:
+    """Millions of messages must fit a laptop: nothing stays of the 200,000, and little of a day that was read."""
+    made = World.load(messages=200_000)
+    tracemalloc.start()
+    n_read = sum(1 for _ in made.messages("livestream:ubuntu", until=FIRST_DAY + timedelta(days=1)))
+    deque(made.author_ids("team:mediawiki"), maxlen=0)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # What stays is one dict for each of the corpus's people, however many messages there are.
+    assert peak_bytes < 5_000_000 < n_read * 1_000
+
+
+# Changes.
+
+
+def test_an_edit_is_dated_and_keeps_the_rest(world: World) -> None:
+    """An edit after a window was exported must be seen by the next export, with its time."""
+    before = world.message("m1") or {}
+    assert world.edit_message("m1", {"text": "new <text>", "ticket": 7}, NOW)
+    after = world.message("m1") or {}
+    assert (after["text"], after["html"]) == ("new <text>", "<p>new &lt;text&gt;</p>\n")
+    assert "2025-03-01T12:00:00Z" == after["updated_at"] == after["message_text_updated_at"]
+    assert after["custom"]["ticket"] == 7
+    same = set(before) - {"text", "html", "updated_at", "message_text_updated_at", "custom"}
+    assert {key: before[key] for key in same} == {key: after[key] for key in same}
+    assert after == list(world.messages(RUST))[1] == next(m for m in world.messages_of("u1") if m["id"] == "m1")
+
+
+def test_edits_add_up(world: World) -> None:
+    """A second edit changes what it names and nothing else."""
+    world.edit_message("m1", {"text": "once", "a": 1}, NOW)
+    world.edit_message("m1", {"silent": True, "b": 2}, NOW + timedelta(hours=1))
+    message = world.message("m1") or {}
+    assert (message["text"], message["silent"]) == ("once", True)
+    assert {"a": 1, "b": 2}.items() <= message["custom"].items()
+    assert (
+        message["message_text_updated_at"],
+        message["updated_at"],
+    ) == ("2025-03-01T12:00:00Z", "2025-03-01T13:00:00Z")
+
+
+@pytest.mark.parametrize("fields", [{"id": "x"}, {"cid": "a:b"}, {"created_at": "2025-01-01T00:00:00Z"}, {"text": 1}])
+def test_an_edit_cannot_move_a_message(world: World, fields: dict[str, Any]) -> None:
+    """The service has no such edit, and the order of a channel would break."""
+    with pytest.raises(ValueError, match="message"):
+        world.edit_message("m1", fields, NOW)
+
+
+def test_a_late_reaction_comes_with_an_edit(world: World) -> None:
+    """Reactions made after a window closed are what a lookback is for."""
+    edit = {"latest_reactions": [{"user_id": "u0", "type": "like"}, {"user": {"id": "newcomer"}, "type": "wow"}]}
+    assert world.edit_message("m4", edit, NOW)
+    message = world.message("m4") or {}
+    assert message["reaction_counts"] == {"like": 1, "wow": 1}
+    assert {"u0", "newcomer"} == {reaction["user_id"] for reaction in world.reactions_of(message)}
+    assert [reaction["message_id"] for reaction in world.reactions_by("newcomer")] == ["m4"]
+    assert world.user("newcomer")
+
+
+def test_a_soft_deletion_keeps_the_text_unless_told(world: World) -> None:
+    """Soft-deleted messages stay in server-side exports."""
+    assert world.delete_message("m1", False, NOW)
+    message = list(world.messages(RUST))[1]
+    assert (message["type"], message["text"], message["deleted_at"]) == ("deleted", "text 1", "2025-03-01T12:00:00Z")
+    cleared = list(world.messages(RUST, clear_deleted_text=True))[1]
+    assert (cleared["type"], cleared["text"], cleared["html"]) == ("deleted", "", "")
+
+
+def test_a_hard_deletion_leaves_nothing(world: World) -> None:
+    """Gone from the channel, from its author, and for further changes."""
+    before = world.count_messages_of("u1")
+    assert world.delete_message("m1", True, NOW)
+    assert "m1" not in ids(world.messages(RUST))
+    assert "m1" not in ids(world.messages_of("u1"))
+    assert before - 1 == world.count_messages_of("u1")
+    assert world.message("m1") is None
+    assert not world.edit_message("m1", {"text": "x"}, NOW)
+    assert not world.delete_message("m1", False, NOW)
+
+
+def test_a_parent_counts_its_replies_as_they_are(world: World) -> None:
+    """Threads change with deletions and additions."""
+
+    def counts() -> tuple[int, int]:
+        parent = world.message("m0") or {}
+        return parent["reply_count"], parent["deleted_reply_count"]
+
+    deleted_by_texture = counts()[1]
+    assert sum(counts()) == 2
+    reply = world.add_message({"cid": RUST, "parent_id": "m0", "user_id": "u9", "text": "late"}, NOW)
+    assert reply["type"] == "reply"
+    assert sum(counts()) == 3
+    world.delete_message(reply["id"], False, NOW)
+    assert (3, deleted_by_texture + 1) == (sum(counts()), counts()[1])
+    world.delete_message(reply["id"], True, NOW)
+    world.delete_message("m2", True, NOW)
+    assert sum(counts()) == 1
+
+
+def test_an_added_message_is_complete_and_in_its_place(world: World) -> None:
+    """A message that appears in a window that was exported before: the case that re-exports exist for."""
+    added = world.add_message(
+        {
+            "cid": RUST,
+            "id": "late",
+            "text": "late",
+            "user": {"id": "newcomer", "name": "New"},
+            "created_at": "2025-01-01T00:02:30Z",
+            "mood": {"level": 3},
+            "attachments": [{"type": "image", "image_url": "https://example.com/a.png", "exif": {"iso": 100}}],
+        },
+        NOW,
+    )
+    assert ids(world.messages(RUST))[2:5] == ["m2", "late", "m3"]
+    assert added == world.message("late") == next(world.messages_of("newcomer"))
+    assert added["custom"]["mood"] == {"level": 3}
+    assert added["attachments"][0]["custom"] == {"exif": {"iso": 100}}
+    assert (world.user("newcomer") or {})["name"] == "New"
+    assert "newcomer" in world.user_ids()
+    assert world.count_messages_of("newcomer") == 1
+    assert world.edit_message("late", {"text": "later"}, NOW)
+    assert (world.message("late") or {})["text"] == "later"
+
+
+def test_an_added_message_without_time_is_the_newest(world: World) -> None:
+    """It moves its channel's last_message_at."""
+    world.add_message({"cid": RUST, "text": "now"}, NOW)
+    assert (world.channel(RUST) or {})["last_message_at"] == "2025-03-01T12:00:00Z"
+    assert list(world.messages(RUST))[-1]["text"] == "now"
+
+
+def test_wrong_additions_are_refused(world: World) -> None:
+    """Unknown channels and known ids."""
+    with pytest.raises(KeyError):
+        world.add_message({"cid": "messaging:absent"}, NOW)
+    with pytest.raises(ValueError, match="is or was there"):
+        world.add_message({"cid": RUST, "id": "m1"}, NOW)
+    with pytest.raises(ValueError, match="cannot be set"):
+        world.add_message({"cid": RUST, "reply_count": 3}, NOW)
+    with pytest.raises(ValueError, match="list of objects"):
+        world.add_message({"cid": RUST, "attachments": ["x"]}, NOW)
+    assert len(list(world.messages(RUST))) == 6
+
+
+def test_an_export_that_has_begun_sees_one_state(world: World) -> None:
+    """Changes while a file is written must not give a file that never was true."""
+    begun = world.messages(RUST)
+    first = next(begun)
+    world.delete_message("m5", True, NOW)
+    world.add_message({"cid": RUST, "id": "m6b", "created_at": "2025-01-01T00:04:30Z"}, NOW)
+    assert ids([first, *begun]) == ["m0", "m1", "m2", "m3", "m4", "m5"]
+    assert ids(world.messages(RUST)) == ["m0", "m1", "m2", "m3", "m4", "m6b"]
+
+
+def test_changes_from_many_threads_all_count(world: World) -> None:
+    """Control calls come at the same time."""
+
+    def add_some(thread: int) -> None:
+        for number in range(50):
+            world.add_message({"cid": RUST, "id": f"t{thread}-{number}"}, NOW)
+
+    threads = [threading.Thread(target=add_some, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(list(world.messages(RUST))) == 6 + 200
