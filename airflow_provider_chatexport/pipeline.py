@@ -224,9 +224,10 @@ class _Load:
         return LoadReport(record=record, seconds=time.monotonic() - self._began, already_loaded=not committed)
 
     def _settle(self) -> None:
-        """Brings the rest of the lake up to its records: views first, so that no view names a file that goes."""
+        """Brings the rest of the lake up to its records: a file goes when no record and no view names it any more."""
+        unneeded = loads.retire_superseded(self._store)
         catalog.publish(self._store)
-        loads.retire_superseded(self._store, loads.all_loads(self._store))
+        self._store.delete(unneeded)
 
     def _claims(
         self, sources: Sequence[_Source], named: Sequence[set[str]], conversion: Conversion

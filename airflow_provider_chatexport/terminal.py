@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from airflow_provider_chatexport.lake.query import plain
 
 
 class TerminalProgress:
@@ -58,5 +57,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for name, is_number in zip(columns, numeric, strict=True):
         table.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*("" if value is None else str(plain(value)) for value in row))
+        table.add_row(*(_short(value) for value in row))
     Console(markup=False, highlight=False).print(table)
+
+
+def _short(value: Any) -> str:
+    """RFC3339 without what is zero: a table has 80 columns."""
+    return str(value).removesuffix("T00:00:00.000000Z").replace(".000000Z", "Z") if value is not None else ""

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.connection import get_async_connection
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+from airflow.sdk.log import mask_secret
 
 from airflow_provider_chatexport.api.client import AsyncChatExportClient, ChatExportClient
 from airflow_provider_chatexport.api.protocol import ChannelQuery
@@ -55,7 +56,7 @@ class ChatExportHook(BaseHook):
         :raises ConnectionSettingsError: there is no such connection, or it lacks something.
         """
         try:
-            connection = await get_async_connection(self.chatexport_conn_id, hook=self)
+            connection = await get_async_connection(self.chatexport_conn_id)
         except AirflowNotFoundException:
             raise _no_connection(self.chatexport_conn_id) from None
         return settings_from(connection)

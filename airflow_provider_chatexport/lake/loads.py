@@ -167,28 +167,22 @@ def live_coverage(records: Iterable[LoadRecord]) -> list[Coverage]:
     return [entry for record in records if record.retired_at is None for entry in record.coverage]
 
 
-def retire_superseded(store: LakeStore, records: Sequence[LoadRecord]) -> list[LoadRecord]:
-    """Retires every load of which no row can be visible; the records as they are afterwards.
+def retire_superseded(store: LakeStore) -> list[str]:
+    """Marks every load of which no row can be visible as retired; the paths of the files that nobody needs then.
 
-    Snapshot rows stay: who was once seen in a channel is not known to be gone from the app.
+    Snapshot rows stay: who was once seen in a channel is not known to be gone from the app. The files are left to the
+    caller, who removes them when no view names them any more.
     """
+    records = all_loads(store)
     dead = superseded(live_coverage(records))
-    after: list[LoadRecord] = []
+    unneeded: list[str] = []
     for record in records:
-        if record.load_id in dead and record.retired_at is None and not record.n_uncovered and record.coverage:
-            after.append(_retire(store, record))
-        else:
-            after.append(record)
-    return after
-
-
-def _retire(store: LakeStore, record: LoadRecord) -> LoadRecord:
-    gone = [file for file in record.files if _is_superseded_with_its_load(file)]
-    kept = tuple(file for file in record.files if not _is_superseded_with_its_load(file))
-    retired = replace(record, retired_at=datetime.now(UTC), files=kept)
-    store.replace(record.path, retired.to_bytes())
-    store.delete(file.path for file in gone)
-    return retired
+        if record.load_id in dead and record.retired_at is None and not record.n_uncovered:
+            gone = [file for file in record.files if _is_superseded_with_its_load(file)]
+            kept = tuple(file for file in record.files if file not in gone)
+            store.replace(record.path, replace(record, retired_at=datetime.now(UTC), files=kept).to_bytes())
+            unneeded += [file.path for file in gone]
+    return unneeded
 
 
 def _is_superseded_with_its_load(file: DataFile) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from airflow_provider_chatexport.lake.store import LakeStore
 
 
 def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
-    """Column names and rows of one query over the catalog, read-only. Times are aware, UTC.
+    """Column names and rows of one query over the catalog, read-only. Times are RFC3339 text, UTC.
 
     :raises LakeError: there is no catalog, or a file that it names cannot be read.
     :raises CallError: the query is wrong.
@@ -42,7 +42,7 @@ def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
         except duckdb.Error as error:
             raise CallError(f"the query is wrong: {_first_line(error)}") from None
     columns = list(found.column_names)
-    return columns, [list(row) for row in zip(*(column.to_pylist() for column in found.columns), strict=True)]
+    return columns, [[plain(value) for value in row] for row in zip(*(column.to_pylist() for column in found.columns), strict=True)]
 
 
 def coverage(store: LakeStore) -> list[dict[str, Any]]:
@@ -70,12 +70,18 @@ def coverage(store: LakeStore) -> list[dict[str, Any]]:
         """,
     )
     keys = ("cid", "since", "until", "loads", "messages")
-    return [dict(zip(keys, map(plain, row), strict=True)) for row in rows]
+    return [dict(zip(keys, row, strict=True)) for row in rows]
 
 
 def plain(value: Any) -> Any:
-    """A value as people and JSON read it: times as RFC3339."""
-    return format_rfc3339(value) if isinstance(value, datetime) and value.tzinfo is not None else value
+    """A value as people and JSON read it: times as RFC3339, intervals as days and hours."""
+    match value:
+        case datetime() if value.tzinfo is not None:
+            return format_rfc3339(value)
+        case pa.MonthDayNano(months=months, days=days, nanoseconds=ns):
+            return f"{months} months " * bool(months) + str(timedelta(days=days, microseconds=ns // 1000))
+        case _:
+            return value
 
 
 def _first_line(error: duckdb.Error) -> str:

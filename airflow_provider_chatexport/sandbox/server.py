@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -100,7 +101,6 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 log_level="error",
                 server_header=False,
-                timeout_graceful_shutdown=GRACE_S,
             )
         )
         self._when_ready = when_ready
@@ -124,6 +124,23 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    # uvicorn looks for its end ten times a second and then sleeps a tenth more, whoever is connected: 45 of the 77 s
+    # that the sandbox's own tests took. These two do the same without.
+
+    async def main_loop(self) -> None:
+        counter = 0
+        while not await self.on_tick(counter):
+            counter += 1
+            await asyncio.sleep(0.01)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=GRACE_S)
 
     def end(self, thread: threading.Thread) -> None:
         """Asks the server that runs in ``thread`` to end, and waits for it."""

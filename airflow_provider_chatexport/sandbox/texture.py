@@ -124,7 +124,7 @@ def _add_life(made: dict[str, Any], record: Record, thrown: bytes, people: Peopl
 
 def to_html(text: str) -> str:
     """A text as the service renders it: one paragraph, escaped; nothing for nothing."""
-    return f"<p>{html.escape(text)}</p>\n" if text else ""
+    return f"<p>{html.escape(text, quote=False)}</p>\n" if text else ""
 
 
 def attachments(text: str, thrown: bytes) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
 DAG_FILE = Path(__file__).parents[2] / "dags" / "chatexport_daily.py"
@@ -60,15 +61,29 @@ def test_two_windows_and_then_the_first_again(connection, lake) -> None:
     assert rows_by_day_and_channel(lake) == expected
 
 
-def test_a_run_without_a_channel_that_exists_fails_and_leaves_no_rows(connection, lake, monkeypatch) -> None:
-    """Nothing half-done: no load, no lake."""
+def test_nothing_secret_is_in_the_logs_of_a_run(connection, lake, capfd, caplog) -> None:
+    """Task logs are kept and read by many: no key, no link, no token, and nothing that people wrote."""
+    with caplog.at_level("DEBUG"):
+        assert run_window_of(DAYS[0]) == "success"
+    text = caplog.text + "".join(capfd.readouterr())
+    assert "export started task_id=" in text
+    for secret in (connection.api_key, connection.api_secret, "/download/", "signature=", "eyJ"):
+        assert secret not in text
+    said = connection.world.messages(CHANNELS[0], since=DAYS[0], until=DAYS[1])
+    assert not [message["id"] for message in said if len(message["text"]) > 30 and message["text"] in text]
+
+
+def test_a_run_for_a_channel_that_does_not_exist_fails_and_leaves_nothing(connection, lake, monkeypatch) -> None:
+    """Nothing half-done: no load, and no lake where there was none."""
     monkeypatch.setenv("CHATEXPORT_CHANNELS", "messaging:no-such-channel")
     assert run_window_of(DAYS[0]) == "failed"
-    assert not list(lake.rglob("*.parquet"))
+    assert not lake.exists()
 
 
 def test_a_manual_run_may_bring_its_own_window(connection, lake) -> None:
     """Conf before the data interval: an hour of another day, and nothing else."""
-    conf = {"since": "2025-01-02T09:00:00Z", "until": "2025-01-02T10:00:00Z"}
+    conf = {"since": "2025-01-02T05:00:00Z", "until": "2025-01-02T06:00:00Z"}
+    window = Window.parse(**conf)
+    said = connection.world.messages(CHANNELS[0], since=window.since, until=window.until)
     assert run_window_of(DAYS[0], run_conf=conf) == "success"
-    assert {day for day, _ in rows_by_day_and_channel(lake)} == {"2025-01-02"}
+    assert rows_by_day_and_channel(lake) == {("2025-01-02", CHANNELS[0]): sum(1 for _ in said)}

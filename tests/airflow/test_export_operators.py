@@ -6,13 +6,13 @@ import asyncio
 import json
 import logging
 from datetime import UTC, datetime, timedelta
+from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
-from airflow.sdk.module_loading import import_string
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from airflow_provider_chatexport.core.plan import ChannelsRequest
 from airflow_provider_chatexport.core.receipt import Receipt
@@ -36,7 +36,7 @@ def run(operator: Any, context: dict[str, Any] | None = None) -> Any:
         return operator.execute(context or {})
     except TaskDeferred as deferral:
         path, arguments = deferral.trigger.serialize()
-        trigger = import_string(path)(**json.loads(json.dumps(arguments)))
+        trigger = resolve_name(path)(**json.loads(json.dumps(arguments)))
         (event,) = asyncio.run(collected(trigger))
         method = getattr(operator, deferral.method_name)
         return method(context or {}, event=json.loads(json.dumps(event.payload)))

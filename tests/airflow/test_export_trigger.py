@@ -6,10 +6,10 @@ import asyncio
 import json
 import logging
 import time
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
-from airflow.sdk.module_loading import import_string
 
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid
@@ -123,7 +123,7 @@ def test_arguments_survive_the_database() -> None:
     """A trigger is rebuilt from JSON in another process: the same arguments, from the path that it gives."""
     trigger = waiting_for(["a", "b"], receipts=[{"task_id": "a"}], max_poll_failures=7)
     path, arguments = trigger.serialize()
-    rebuilt = import_string(path)(**json.loads(json.dumps(arguments)))
+    rebuilt = resolve_name(path)(**json.loads(json.dumps(arguments)))
     assert rebuilt.serialize() == (path, arguments)
 
 

@@ -7,7 +7,12 @@ import json
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSensorTimeout, TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    TaskDeferred,
+)
 
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid
 from airflow_provider_chatexport.core.window import Window

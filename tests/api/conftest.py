@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+import contextlib
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -66,6 +70,61 @@ def small_request() -> ChannelsRequest:
     """Ten hours of one channel: its file has some hundreds of KB, so that tests stay quick."""
     window = Window.parse("2025-01-01T00:00:00Z", "2025-01-01T10:00:00Z")
     return ChannelsRequest(channels=(Cid("livestream:ubuntu"),), window=window, flags=ExportFlags())
+
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+class ScriptedServer:
+    """A service that answers as a test says, for what the sandbox would never do. Keeps what it was asked."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.answers: Callable[[str, dict[str, str]], Answer] = lambda _path, _headers: (404, {}, b"")
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        script = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self.rfile.read(int(self.headers.get("content-length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                script.asked.append((self.path, headers))
+                status, answered, body = script.answers(self.path, headers)
+                self.send_response(status)
+                for name, value in {"content-length": str(len(body)), **answered}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+                self.close_connection = True
+
+            do_POST = do_GET  # noqa: N815 - a name of the base class
+
+            def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the base class's name
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.port: int = self._server.server_address[1]
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def scripted_server() -> Iterator[Callable[..., ScriptedServer]]:
+    """Starts scripted servers that end with the test."""
+    with contextlib.ExitStack() as running:
+        yield lambda **arguments: running.enter_context(ScriptedServer(**arguments))
 
 
 @pytest.fixture(params=["sync", "async"])

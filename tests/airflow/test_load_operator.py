@@ -1,0 +1,103 @@
+"""The load operator by itself: what it takes, what it hands on, what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.sdk import Asset
+from airflow.sdk.execution_time.context import OutletEventAccessors
+
+from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator
+from airflow_provider_chatexport.operators.load import LoadExportOperator, receipts_from
+
+
+def exported(channel: str = "livestream:ubuntu") -> Any:
+    operator = ExportChannelsOperator(
+        task_id="export",
+        channels=[channel],
+        since="2025-01-01T09:00:00Z",
+        until="2025-01-01T10:00:00Z",
+        poll_interval=0.02,
+        deferrable=False,
+    )
+    return operator.execute({})
+
+
+def loading(exports: Any, lake: Any, **others: Any) -> LoadExportOperator:
+    return LoadExportOperator(task_id="load", exports=exports, lake=lake, **others)
+
+
+def test_a_load_hands_on_counts_and_nothing_large(connection, tmp_path) -> None:
+    """What is returned goes to XCom: counts, id and window, a few hundred bytes, and no message."""
+    told = loading(exported(), tmp_path / "lake").execute({})
+    assert told["rows"]["messages"] == 161
+    assert told["window"] == {"since": "2025-01-01T09:00:00.000000Z", "until": "2025-01-01T10:00:00.000000Z"}
+    assert told["n_files"] > 0
+    assert "files" not in told
+    assert len(json.dumps(told)) < 3000
+
+
+def test_exports_of_mapped_tasks_become_one_load(connection, tmp_path) -> None:
+    """Mapped export tasks give a list of lists: together they are one load, visible at once."""
+    told = loading([exported(), exported("messaging:ubuntu-support")], tmp_path / "lake").execute({})
+    assert told["rows"]["channels"] == 2
+
+
+def test_loading_again_changes_nothing(connection, tmp_path) -> None:
+    """A cleared task runs again with the same receipts: the same load, once."""
+    exports = exported()
+    first, second = (loading(exports, tmp_path / "lake").execute({}) for _ in range(2))
+    assert first["load_id"] == second["load_id"]
+    assert second["already_loaded"]
+
+
+def test_outlets_tell_what_was_loaded(connection, tmp_path) -> None:
+    """A DAG that waits for the asset can read window, rows and load id from the event."""
+    lake = Asset("chat-lake", uri="file:///chat/lake")
+    events = OutletEventAccessors()
+    told = loading(exported(), tmp_path / "lake", outlets=[lake]).execute({"outlet_events": events})
+    assert events[lake].extra == told
+
+
+def test_an_expired_link_in_the_middle_is_no_matter(connection, fault, tmp_path) -> None:
+    """A load may begin a day after its export: links are made anew, and a break is continued."""
+    fault("truncate:1000", "/download")
+    fault("expire", "/download")
+    assert loading(exported(), tmp_path / "lake").execute({})["rows"]["messages"] == 161
+
+
+def test_a_corrupt_file_is_never_half_loaded(connection, fault, tmp_path) -> None:
+    """The service gives no digest: what changed on the way is found when it is read, and strict refuses it whole."""
+    exports = exported()
+    fault("corrupt", "/download", times=100)
+    with pytest.raises(AirflowFailException, match="nothing was loaded"):
+        loading(exports, tmp_path / "lake", strict=True).execute({})
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("nothing", [None, [], [[], []], "text", [{"v": 1}], 7])
+def test_what_is_no_receipt_is_refused(nothing) -> None:
+    """The wrong task's XCom is an easy mistake."""
+    with pytest.raises(Exception, match=r"receipt|no export to load"):
+        receipts_from(nothing)
+
+
+def test_a_users_export_is_refused_with_a_sentence(connection, tmp_path) -> None:
+    """Its file is fetched in another way, and the message must say which."""
+    operator = ExportUsersOperator(
+        task_id="users", user_ids=[next(iter(connection.world.user_ids()))], poll_interval=0.02, deferrable=False
+    )
+    with pytest.raises(AirflowFailException, match="users export"):
+        loading(operator.execute({}), tmp_path / "lake").execute({})
+
+
+def test_a_lake_that_cannot_be_written_is_one_sentence(connection, tmp_path) -> None:
+    """A file where the lake should be: what, where, what to do."""
+    in_the_way = tmp_path / "lake"
+    in_the_way.write_text("not a lake")
+    with pytest.raises(AirflowException, match=r"lake"):
+        loading(exported(), in_the_way).execute({})
+    assert in_the_way.read_text() == "not a lake"

@@ -1,0 +1,199 @@
+"""Proxies, authorities and file hosts that misbehave in ways the sandbox never would."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from airflow_provider_chatexport.api.client import ChatExportClient
+from airflow_provider_chatexport.api.download import Downloaded, download
+from airflow_provider_chatexport.api.protocol import ChannelQuery
+from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.core.task import TaskId
+from airflow_provider_chatexport.errors import DownloadError, ServiceUnavailableError, UnexpectedReplyError
+
+NO_CHANNELS = (201, {"content-type": "application/json"}, b'{"channels":[],"duration":"1ms"}')
+
+
+def settings_for(url: str, **others: Any) -> ServiceSettings:
+    chosen = {"base_url": url, "max_attempts": 2, "first_wait_s": 0.001, "longest_wait_s": 0.01, **others}
+    return ServiceSettings(api_key="the-api-key", api_secret="the-api-secret-of-thirty-two-chars", **chosen)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
+    """A certificate for 127.0.0.1 that only who has its file trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    ca_file, key_file = tmp_path / "ca.pem", tmp_path / "key.pem"
+    ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(ca_file, key_file)
+    return ca_file, tls
+
+
+def test_an_authority_of_ones_own_is_trusted_when_it_is_named(drive, scripted_server, authority) -> None:
+    """Companies that inspect TLS have an authority of their own."""
+    ca_file, tls = authority
+    server = scripted_server(tls=tls)
+    server.answers = lambda _path, _headers: NO_CHANNELS
+    assert drive(settings_for(server.url, ca_file=str(ca_file)), "query_channels", ChannelQuery()) == ()
+
+
+def test_an_unknown_authority_is_not_trusted(drive, scripted_server, authority) -> None:
+    """Or anyone could read the token."""
+    server = scripted_server(tls=authority[1])
+    with pytest.raises(ServiceUnavailableError, match="cannot be reached"):
+        drive(settings_for(server.url), "query_channels", ChannelQuery())
+    assert server.asked == []
+
+
+def test_a_proxy_that_is_set_is_used(drive, scripted_server) -> None:
+    """A worker without a way out but the proxy."""
+    proxy = scripted_server()
+    proxy.answers = lambda _path, _headers: NO_CHANNELS
+    assert drive(settings_for("http://chat.example", proxy=proxy.url), "query_channels", ChannelQuery()) == ()
+    ((target, _headers),) = proxy.asked
+    assert target.startswith("http://chat.example/api/v2/chat/channels?")
+
+
+def test_the_environments_proxy_is_used(drive, scripted_server, monkeypatch) -> None:
+    """Deployments set it for every program at once."""
+    proxy = scripted_server()
+    proxy.answers = lambda _path, _headers: NO_CHANNELS
+    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert drive(settings_for("http://chat.example"), "query_channels", ChannelQuery()) == ()
+    assert len(proxy.asked) == 1
+
+
+def test_a_redirect_is_not_followed(drive, scripted_server) -> None:
+    """The API has none: who redirects is someone else, and would get our token."""
+    server = scripted_server()
+    server.answers = lambda _path, _headers: (302, {"location": f"{server.url}/elsewhere"}, b"")
+    with pytest.raises(UnexpectedReplyError, match=r"HTTP 302.*check the address"):
+        drive(settings_for(server.url), "query_channels", ChannelQuery())
+    assert len(server.asked) == 1
+
+
+def test_a_page_of_a_portal_is_not_a_reply(drive, scripted_server) -> None:
+    """A login page answers 200 to everything."""
+    server = scripted_server()
+    server.answers = lambda _path, _headers: (200, {"content-type": "text/html"}, b"<html>please log in</html>")
+    with pytest.raises(UnexpectedReplyError, match="not the documented reply"):
+        drive(settings_for(server.url), "query_channels", ChannelQuery())
+
+
+FIRST, SECOND = b"a" * 600 + b"b" * 400, b"c" * 700
+
+FileHost = Callable[[dict[str, str]], tuple[int, dict[str, str], bytes]]
+
+
+@pytest.fixture
+def fetch(scripted_server, tmp_path: Path) -> Callable[[FileHost], Downloaded]:
+    """Download one export whose file host answers as given. ``fetch.asked`` has the headers of each attempt."""
+
+    def run(file_host: FileHost) -> Downloaded:
+        server = scripted_server()
+        run.asked = asked = []  # type: ignore[attr-defined]
+
+        def answer(path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+            if path.startswith("/api/"):
+                result = {"url": f"{server.url}/file?signature=secret"}
+                task = {"task_id": "t", "status": "completed", "created_at": 1, "result": result}
+                return 200, {}, json.dumps(task).encode()
+            asked.append(headers)
+            return file_host(headers)
+
+        server.answers = answer
+        with ChatExportClient(settings_for(server.url)) as client:
+            return download(client, TaskId("t"), tmp_path / "export")
+
+    return run
+
+
+def test_a_file_that_changed_in_between_begins_anew(fetch) -> None:
+    """Half of one file and half of another would be no export at all: the ETag tells."""
+
+    def file_host(headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        if "range" in headers:
+            return 200, {"etag": '"two"'}, SECOND  # If-Range did not match
+        return 200, {"etag": '"one"', "content-length": "1000"}, FIRST[:600]
+
+    assert fetch(file_host).path.read_bytes() == SECOND
+
+
+def test_without_an_etag_nothing_is_continued(fetch) -> None:
+    """Nothing vouches for the first half being of the same file."""
+    broken = [True]
+
+    def file_host(headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        return 200, {"content-length": "1000"}, FIRST[: 600 if broken and broken.pop() else 1000]
+
+    assert fetch(file_host).path.read_bytes() == FIRST
+    assert all("range" not in headers for headers in fetch.asked)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"etag": '"one"', "content-range": "bytes 0-399/1000"},
+        {"etag": '"other"', "content-range": "bytes 600-999/1000"},
+        {"etag": '"one"'},
+    ],
+)
+def test_a_part_that_was_not_asked_for_is_not_taken(fetch, head) -> None:
+    """A cache in between may answer with another range: the file must begin anew, and come out right."""
+
+    def file_host(headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        if "range" in headers:
+            return 206, head, FIRST[600:]
+        first_time = len(fetch.asked) == 1
+        return 200, {"etag": '"one"', "content-length": "1000"}, FIRST[: 600 if first_time else 1000]
+
+    assert fetch(file_host).path.read_bytes() == FIRST
+
+
+def test_a_part_larger_than_the_whole_is_refused(fetch, tmp_path) -> None:
+    """More bytes than were announced are not the file that was announced."""
+
+    def file_host(headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        if "range" in headers:
+            return 206, {"etag": '"one"', "content-range": "bytes 600-999/1000"}, FIRST
+        return 200, {"etag": '"one"', "content-length": "1000"}, FIRST[:600]
+
+    with pytest.raises(DownloadError, match="more than the announced 1000 bytes"):
+        fetch(file_host)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_redirect_to_another_host_is_refused(fetch) -> None:
+    """A link is followed, what it says is not."""
+    with pytest.raises(DownloadError, match="redirects elsewhere") as caught:
+        fetch(lambda _headers: (307, {"location": "https://elsewhere.example/file"}, b""))
+    assert "signature" not in str(caught.value)
+    assert len(fetch.asked) == 1
