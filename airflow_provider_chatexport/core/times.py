@@ -45,7 +45,7 @@ def format_rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def parse_instant(value: str | int | float | None) -> datetime | None:
+def parse_instant(value: object) -> datetime | None:
     """Either spelling, or null, as the service may send it in any field of kind time.
 
     :raises ValueError: the value is of neither spelling.
@@ -59,3 +59,5 @@ def parse_instant(value: str | int | float | None) -> datetime | None:
             raise ValueError("not a time: a boolean")
         case int() | float():
             return from_unix_ns(value)
+        case _:
+            raise ValueError(f"not a time: a {type(value).__name__}")

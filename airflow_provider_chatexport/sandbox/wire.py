@@ -98,7 +98,7 @@ class Wire:
             else:
                 await self._spoil(fault, scope, receive, noting)
         except asyncio.CancelledError:
-            # The server ends and has waited long enough. Its clients see a connection lost, as when a real one goes down.
+            # The server ends and has waited long enough: the client loses its connection, as when a real one goes down.
             await _hang_up(scope, receive)
 
     async def _spoil(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,9 @@ import httpx
 import pytest
 from sandbox_calls import NS_PER_S
 
+from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339, to_unix_ns
+from airflow_provider_chatexport.sandbox.world import Bounds
 
 SMALL = "messaging:rust"
 RETIRED = "messaging:retired"
@@ -206,6 +208,35 @@ def test_an_export_shows_the_world_of_its_creation(calls, sandbox_world):
     assert victim in texts_before
     assert victim not in texts_after
     assert texts_before[edited] != texts_after[edited] == "said otherwise"
+
+
+@pytest.mark.parametrize("shape", list(Shape), ids=lambda shape: shape.value)
+def test_the_shape_of_lines_is_the_one_asked_for(start_sandbox, calls_to, shape):
+    """The five candidates, in exports of channels and of users alike."""
+    keys = {
+        Shape.TYPED: {"type", "data"},
+        Shape.ITEM: {"type", "item"},
+        Shape.KEYED: {"message"},
+        Shape.BARE: {"text", "id", "cid"},
+        Shape.CHANNEL: {"channel", "messages", "members", "reads"},
+    }[shape]
+    calls = calls_to(start_sandbox(shape=shape))
+    *_, last = (json.loads(line) for line in calls.file(calls.export(SMALL)).splitlines() if b'"text":' in line)
+    assert keys <= last.keys()
+    user_id = calls.sandbox.world.members(SMALL)[0]["user_id"]
+    users = [json.loads(line) for line in calls.file(calls.export_users(user_id)).splitlines()]
+    expected = {"user", "messages", "reactions"} if shape is Shape.CHANNEL else keys
+    assert any(expected <= line.keys() for line in users)
+
+
+@pytest.mark.parametrize(("bounds", "n_messages"), [("half-open", 1), ("inclusive", 2), ("exclusive", 0)])
+def test_the_bounds_are_those_asked_for(start_sandbox, calls_to, bounds, n_messages):
+    """Between two neighbouring messages, only the ends differ."""
+    calls = calls_to(start_sandbox(bounds=Bounds(bounds)))
+    times = sorted({message["created_at"] for message in calls.sandbox.world.messages(SMALL)}, key=parse_rfc3339)
+    window = {"messages_since": times[10], "messages_until": times[11]}
+    created = calls.export(channels=[{"cid": SMALL, **window}])
+    assert len(list(calls.entities(created, "message"))) == n_messages
 
 
 def test_a_gzip_export_is_the_same_file_packed(calls_to, start_sandbox):

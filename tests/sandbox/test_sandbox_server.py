@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -54,6 +55,18 @@ def test_a_sandbox_that_is_not_running_has_no_world():
     """Rather than a world that nobody serves."""
     with pytest.raises(RuntimeError, match="not running"):
         _ = Sandbox().world
+
+
+def test_its_end_cuts_off_who_still_waits(sandbox_world):
+    """A request held up by a fault must neither hold up the end nor get an answer that nobody gave."""
+    with Sandbox(world=sandbox_world) as running, ThreadPoolExecutor() as threads:
+        fault = {"path": "/tasks", "do": "slow:600"}
+        assert httpx.post(f"{running.url}/_sandbox/faults", json=fault).status_code == 200
+        answer = threads.submit(httpx.get, f"{running.url}/tasks/x", timeout=600)
+        while not httpx.get(f"{running.url}/_sandbox/requests").json():
+            assert not answer.done()
+        running.__exit__(None, None, None)
+        assert isinstance(answer.exception(), httpx.RemoteProtocolError)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)

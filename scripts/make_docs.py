@@ -1,0 +1,63 @@
+"""Writes what is generated in docs/: today the table reference, from the registry. A test compares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airflow_provider_chatexport.lake import catalog, schema
+from airflow_provider_chatexport.lake.schema import Placement, Table
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+_PLACEMENT = {
+    Placement.EVENT: "One folder per UTC day of `{placed_by}`, `event_date`. Which export is right: the truth rule.",
+    Placement.SNAPSHOT: "One folder per UTC day of the export, `export_date`. The newest row of a key wins in the view.",
+    Placement.LOG: "One folder per UTC day of the export, `export_date`.",
+}
+_TYPES = {
+    "string": "VARCHAR",
+    "int64": "BIGINT",
+    "double": "DOUBLE",
+    "extension<arrow.json>": "JSON",
+    "list<item: string>": "VARCHAR[]",
+    "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
+}
+
+
+def tables_page() -> str:
+    """The table reference as Markdown."""
+    parts = [
+        "# Tables",
+        "Query them through the views of `catalog.duckdb`; the files of a table lie in the folder of its name. "
+        "Times are UTC, in microseconds. This page is made from the registry, `lake/schema.py`, by "
+        "`python scripts/make_docs.py`.",
+        *(_table(table) for table in schema.TABLES),
+        _view("loads", "One row per load, retired ones too.", catalog.LOAD_COLUMNS),
+        _view(
+            "coverage",
+            "What is loaded: for each channel, the spans of time that an export covers.",
+            catalog.COVERAGE_COLUMNS,
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(table: Table) -> str:
+    placed = _PLACEMENT[table.placement].format(placed_by=table.placed_by)
+    key = f" Key: {', '.join(f'`{name}`' for name in table.key)}." if table.key else ""
+    rows = [f"| `{column.name}` | {column.kind.value} | {column.doc} |" for column in table]
+    rows.append(f"| `{table.partition}` | DATE | The day folder. |")
+    return "\n".join([f"## {table.name}", "", f"{table.doc}{key} {placed}", "", *_header(), *rows])
+
+
+def _view(name: str, doc: str, columns: tuple[tuple[str, object, str], ...]) -> str:
+    rows = [f"| `{column}` | {_TYPES[str(kind)]} | {column_doc} |" for column, kind, column_doc in columns]
+    return "\n".join([f"## {name}", "", doc, "", *_header(), *rows])
+
+
+def _header() -> list[str]:
+    return ["| column | type | what it is |", "|---|---|---|"]
+
+
+if __name__ == "__main__":
+    (DOCS / "tables.md").write_text(tables_page())
