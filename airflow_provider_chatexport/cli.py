@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -258,6 +259,9 @@ def _print_report(report: LoadReport, lake: str, *, as_json: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script."""
+    if not sys.warnoptions:
+        # Warnings of libraries, such as of a short API secret, are for developers; errors have sentences of their own.
+        warnings.simplefilter("ignore")
     try:
         cli.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
     except click.exceptions.Exit as ended:

@@ -11,7 +11,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 
-
 class TerminalProgress:
     """Stages of a load. Used as a context manager."""
 

@@ -5,6 +5,7 @@ For `make up` and for the end-to-end tests. Every part is a process of its own, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -153,14 +154,10 @@ class AirflowStack:
                 os.killpg(process.pid, signal.SIGTERM)
         deadline = time.monotonic() + 8.0
         for process in self._processes.values():
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                pass
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             process.wait()
         self._processes.clear()
 

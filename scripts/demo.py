@@ -58,8 +58,7 @@ def sandbox() -> Iterator[str]:
         [CHATEXPORT, "sandbox", "--port", "0", "--task-seconds", "1"], stdout=subprocess.PIPE, text=True
     )
     try:
-        assert server.stdout is not None
-        announced = server.stdout.readline().strip()
+        announced = server.stdout.readline().strip() if server.stdout else ""
         if not announced.startswith("listening on "):
             sys.exit("the sandbox did not start; run `.venv/bin/chatexport sandbox` to see why")
         yield announced.removeprefix("listening on ")
@@ -101,7 +100,7 @@ def run_window(day: datetime) -> None:
     """One run of the example DAG; a manual run's window is the last whole day before its logical date."""
     began = time.monotonic()
     dag = runpy.run_path(str(ROOT / "dags" / "chatexport_daily.py"))["dag"]
-    with open(HOME / "airflow.log", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    with (HOME / "airflow.log").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         run = dag.test(logical_date=day + timedelta(days=1))
     if run.state != "success":
         sys.exit(f"the run of {day:%Y-%m-%d} ended as {run.state}; its log is {HOME / 'airflow.log'}")
@@ -130,7 +129,7 @@ def main() -> None:
         say(f"[1/4] the sandbox plays the chat service on {url}")
         configure_airflow(url)
         say(f"[2/4] Airflow gets a SQLite database in {HOME.relative_to(ROOT)}/airflow")
-        with open(HOME / "airflow.log", "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        with (HOME / "airflow.log").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             prepare_database()
         say("[3/4] Airflow runs the DAG dags/chatexport_daily.py, one run per day: submit, defer, download, load")
         for day in DAYS:

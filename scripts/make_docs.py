@@ -11,7 +11,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 _PLACEMENT = {
     Placement.EVENT: "One folder per UTC day of `{placed_by}`, `event_date`. Which export is right: the truth rule.",
-    Placement.SNAPSHOT: "One folder per UTC day of the export, `export_date`. The newest row of a key wins in the view.",
+    Placement.SNAPSHOT: "One folder per UTC day of the export, `export_date`. The newest row of a key wins the view.",
     Placement.LOG: "One folder per UTC day of the export, `export_date`.",
 }
 _TYPES = {

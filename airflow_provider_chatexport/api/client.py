@@ -196,7 +196,13 @@ def _tls_context(ca_file: str | None) -> ssl.SSLContext:
 
 def _proxy_from_environment(url: str) -> str | None:
     parsed = httpx.URL(url)
-    if urllib.request.proxy_bypass(parsed.host):
-        return None
     address = urllib.request.getproxies().get(parsed.scheme)
-    return f"http://{address}" if address and "://" not in address else address
+    if not address or urllib.request.proxy_bypass(parsed.host):
+        return None
+    address = address if "://" in address else f"http://{address}"
+    if not address.startswith(("http://", "https://")):
+        raise ConnectionSettingsError(
+            f"the environment's {parsed.scheme}_proxy is no HTTP proxy; set proxy in the connection, or add "
+            f"{parsed.host} to no_proxy"
+        )
+    return address

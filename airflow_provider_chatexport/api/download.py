@@ -28,6 +28,14 @@ log = logging.getLogger(__name__)
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
 
+# Pre-signed links answer 400 when an Authorization header comes along, and who holds the files need not know of us. So
+# the request says what any plain client says (firewalls refuse one without a name), and that bytes be sent as they are.
+PLAIN_HEADERS: Final = {
+    "User-Agent": f"python-httpx/{httpx.__version__}",
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+}
+
 ProgressCallback = Callable[[int, int | None], None]
 
 
@@ -52,7 +60,7 @@ def download(
     """Fetch the file of a completed export to ``target``, through ``target`` + ``.part``; nothing is left on failure.
 
     Every attempt begins with a status request, because links are made anew by each and live for a day only. An
-    attempt that brought bytes is not held against the number of attempts (``settings.max_attempts``).
+    attempt that got further is not held against the number of attempts (``settings.max_attempts``).
 
     :param max_file_bytes: refuse a larger file.
     :param progress: called with the bytes that are here, and the bytes in all where the file host tells.
@@ -82,14 +90,16 @@ def download(
 def _fetch_whole(client: ChatExportClient, task_id: TaskId, transfer: _Transfer) -> TaskState:
     settings = client.settings
     n_fruitless = 0
+    furthest_bytes = 0
     while True:
-        had_bytes = transfer.size_bytes
         task = client.task(task_id)
         try:
             transfer.fetch(checked_link(task, settings), settings)
             return task
         except DownloadError as error:
-            n_fruitless = 0 if transfer.size_bytes > had_bytes else n_fruitless + 1
+            # Further than ever, not than last time: a file that changes at each attempt begins anew at each.
+            n_fruitless = 0 if transfer.size_bytes > furthest_bytes else n_fruitless + 1
+            furthest_bytes = max(furthest_bytes, transfer.size_bytes)
             if not error.retryable or n_fruitless >= settings.max_attempts:
                 raise
             bound_s = min(settings.longest_wait_s, settings.first_wait_s * 2**n_fruitless)
@@ -160,10 +170,8 @@ class _Transfer:
 
         :raises DownloadError: not all of it came.
         """
-        # Pre-signed links answer 400 when an Authorization header comes along, so this request has none of our headers.
-        request = httpx.Request(
-            "GET", link, headers=self._range_headers(), extensions={"timeout": settings.timeouts.as_dict()}
-        )
+        headers = PLAIN_HEADERS | self._range_headers()
+        request = httpx.Request("GET", link, headers=headers, extensions={"timeout": settings.timeouts.as_dict()})
         try:
             # A transport and not a client: httpx's client logs every URL at INFO and follows the environment's .netrc.
             with httpx.HTTPTransport(**transport_options(settings, str(link))) as transport:

@@ -15,7 +15,7 @@ from typing import Final
 
 from airflow_provider_chatexport.api.client import AsyncChatExportClient, ChatExportClient
 from airflow_provider_chatexport.core.task import GiveUp, Status, TaskId, TaskState, Wait, next_step
-from airflow_provider_chatexport.errors import ServiceError, TaskFailedError, TaskOverdueError
+from airflow_provider_chatexport.errors import RateLimitedError, ServiceError, TaskFailedError, TaskOverdueError
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class Watch:
         self._deadline_epoch_s = deadline_epoch_s
         self._poll_s = poll_s
         self._max_failures = max_failures
+        self._n_misses = 0
         self._n_failures = 0
         self._asked_pause_s = 0.0
 
@@ -70,7 +71,7 @@ class Watch:
 
         :raises TaskFailedError: the service ended the export as failed.
         """
-        self._n_failures = 0
+        self._n_misses = self._n_failures = 0
         self._asked_pause_s = 0.0
         before = self.states[task_id]
         self.states[task_id] = state
@@ -85,15 +86,16 @@ class Watch:
             )
 
     def missed(self, error: ServiceError) -> None:
-        """A status request that failed.
+        """A status request that failed. Being rate-limited is no failure: it ends with the deadline at the latest.
 
         :raises ServiceError: the same, if another look cannot help or too many in a row have failed.
         """
-        self._n_failures += 1
+        self._n_misses += 1
+        self._n_failures += not isinstance(error, RateLimitedError)
         if not error.retryable or self._n_failures > self._max_failures:
             raise error
         self._asked_pause_s = getattr(error, "retry_after_s", None) or 0.0
-        log.warning("%s (failure %d in a row of at most %d)", error, self._n_failures, self._max_failures)
+        log.warning("%s (look %d in a row without an answer)", error, self._n_misses)
 
     def pause_s(self, *, now_epoch_s: float) -> float | None:
         """How long to sleep before the next look; None: all are completed.
@@ -105,9 +107,9 @@ class Watch:
         step = self._next_step(now_epoch_s)
         if isinstance(step, GiveUp):
             raise self._overdue(now_epoch_s)
-        backoff_s = min(_LONGEST_PAUSE_S, 2.0 ** (self._n_failures - 1)) if self._n_failures else 0.0
+        backoff_s = min(_LONGEST_PAUSE_S, 2.0 ** min(self._n_misses - 1, 6)) if self._n_misses else 0.0
         if self._poll_s is not None:
-            backoff_s = min(backoff_s, self._poll_s * 2.0**self._n_failures)
+            backoff_s = min(backoff_s, self._poll_s * 2.0 ** min(self._n_misses, 6))
         # Full jitter around the pause that was meant: thousands of waiters that began together drift apart.
         pause_s = self._asked_pause_s + random.uniform(0.0, 2.0 * max(step.seconds, backoff_s))  # noqa: S311
         return max(_SHORTEST_PAUSE_S, min(pause_s, self._deadline_epoch_s - now_epoch_s))

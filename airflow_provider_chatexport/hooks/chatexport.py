@@ -15,6 +15,7 @@ from airflow_provider_chatexport.api.client import AsyncChatExportClient, ChatEx
 from airflow_provider_chatexport.api.protocol import ChannelQuery
 from airflow_provider_chatexport.api.settings import DEFAULT_BASE_URL, ServiceSettings
 from airflow_provider_chatexport.errors import ChatExportError, ConnectionSettingsError
+from airflow_provider_chatexport.provider_info import get_provider_info
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -71,6 +72,12 @@ class ChatExportHook(BaseHook):
 
     def get_conn(self) -> ChatExportClient:
         return self.client()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """The form's labels for Airflow 3.1; later ones read them from the provider info without this class."""
+        (connection_type,) = get_provider_info()["connection-types"]
+        return {key.replace("-", "_"): value for key, value in connection_type["ui-field-behaviour"].items()}
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask the service for one channel: proves address, key and secret without starting anything."""

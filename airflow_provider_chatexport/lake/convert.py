@@ -17,22 +17,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import duckdb
 import pyarrow as pa
 
 from airflow_provider_chatexport.core.entities import Entity
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.errors import InputError, LakeError
+from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import schema, sql
 from airflow_provider_chatexport.lake.coverage import Coverage
 from airflow_provider_chatexport.lake.schema import Kind, Placement, Table
-from airflow_provider_chatexport.lake.sift import MAX_LINE_BYTES, Reject, Sifted, Sifter, mend
+from airflow_provider_chatexport.lake.sift import MAX_LINE_BYTES, Reject, Sifted, Sifter, mend, unreadable
 from airflow_provider_chatexport.lake.source import ExportFile
 
 MEMORY_LIMIT: Final = "700MB"
@@ -46,12 +46,6 @@ _EMBEDDED_USERS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "members": (("user",), ()),
     "reads": (("user",), ()),
     "users": ((), ()),
-}
-
-# What a row cannot do without, as the reader left it. Only objects that passed by unparsed can lack it here.
-_COMPLETE: Final = {
-    "messages": "id IS NOT NULL AND cid IS NOT NULL AND created_at IS NOT NULL",
-    "reactions": "message_id IS NOT NULL AND user_id IS NOT NULL AND type IS NOT NULL AND created_at IS NOT NULL",
 }
 
 
@@ -95,8 +89,8 @@ class Conversion:
         self._n_inputs = 0
         self.counts = Counts()
         folder.mkdir(parents=True, exist_ok=True)
+        # In memory, because a database file would write every row twice; what does not fit spills to the folder.
         self._con = duckdb.connect(
-            str(folder / "load.duckdb"),
             config={
                 "memory_limit": memory_limit,
                 "temp_directory": str(folder / "spill"),
@@ -125,13 +119,16 @@ class Conversion:
         :raises LakeError: the work folder is full, or the memory limit too small.
         """
         folder = self._folder / f"input-{self._n_inputs}"
+        sifter = Sifter(ExportFile(given.path), folder, max_line_bytes=self._max_line_bytes)
         try:
-            sifted = Sifter(ExportFile(given.path), folder, max_line_bytes=self._max_line_bytes).sift()
+            sifted = sifter.sift()
+            if sifted.passed and not self._stage_passed(sifted.passed, sifted.n_passed, given):
+                sifted = sifter.rewrite()
             for table in schema.BY_ENTITY.values():
                 self._stage(table, sifted, given)
             self._stage_others(sifted, given)
             self._stage_rejects(sifted.rejects, given)
-        except (duckdb.OperationalError, duckdb.DataError) as error:
+        except duckdb.Error as error:
             raise _conversion_error(error) from None
         except OSError as error:
             raise LakeError(
@@ -159,35 +156,45 @@ class Conversion:
             self._draw_attachments()
             self._draw_latest_reactions()
             self._draw_users()
-        except (duckdb.OperationalError, duckdb.DataError) as error:
+        except duckdb.Error as error:
             raise _conversion_error(error) from None
         for table in schema.TABLES:
             (self.counts.rows[table.name],) = self._one(f"SELECT count(*) FROM stage_{table.name}")
 
     # Staging: sifted files -> stage tables
 
+    def _stage_passed(self, path: Path, n_passed: Mapping[Entity, int], given: Input) -> bool:
+        """Messages and reactions from the file as it stands; False, and nothing staged, where that will not do: one is
+        not complete, or comes twice, so that the order of lines matters."""
+        tables = [schema.BY_ENTITY[entity] for entity, n_lines in n_passed.items() if n_lines]
+        lines = sql.read_lines(path, {"type": "VARCHAR", "data": "JSON"})
+        for table in tables:
+            entity = cast("Entity", table.entity)
+            self._read(table, f"SELECT data, NULL AS n, NULL AS line FROM {lines} WHERE type = '{entity.value}'", given)
+        expected = [n_passed[cast("Entity", table.entity)] for table in tables]
+        complete = [self._n_staged(table) for table in tables]
+        if expected == complete and not any(self._n_extra(table) for table in tables):
+            return True
+        for table in tables:
+            self._delete(table, f"_input = {self._n_inputs}")
+        return False
+
     def _stage(self, table: Table, sifted: Sifted, given: Input) -> None:
-        entity = table.entity
-        if entity is None or not sifted.n_written[entity]:
+        entity = cast("Entity", table.entity)
+        if not sifted.n_written[entity]:
             return
         path = sifted.path(entity)
-        self._read(table, path, sifted, given)
-        if complete := _COMPLETE.get(table.name):
-            self._delete(table, f"_input = {self._n_inputs} AND NOT ({complete})")
+        self._read(table, _sifted_objects(path, sifted), given)
         if self._n_staged(table) < sifted.n_written[entity]:
             self._settle(table, path, sifted, given)
 
-    def _read(self, table: Table, path: Path, sifted: Sifted, given: Input) -> None:
-        """One scan for the columns, one for the keys that go to ``custom``, one for embedded users."""
+    def _read(self, table: Table, objects: str, given: Input) -> None:
+        """One scan for the columns, one for embedded users.
+
+        :param objects: a query for ``data`` (the object, JSON), ``n`` and ``line``.
+        """
         singles, lists = _EMBEDDED_USERS[table.name]
         parts = ("attachments", "latest_reactions") if table is schema.MESSAGES else ()
-        struct = sql.struct_type(table, {*singles, *lists, *parts} - table.fields.keys())
-        objects = f"(SELECT n, line, data AS d FROM {sql.read_objects(path, struct, sifted.longest)} WHERE n > 0)"
-        self._con.execute(
-            f"CREATE OR REPLACE TEMP TABLE flats AS SELECT n, {sql.without_known(table, 'data')} AS flat "
-            f"FROM {sql.read_objects(path, 'JSON', sifted.longest)} "
-            f"WHERE NOT list_has_all({sql.text_list(table.known_keys)}, json_keys(data))"
-        )
         kept = "".join(f", CASE WHEN json_array_length(d.{part}) > 0 THEN d.{part} END AS _{part}" for part in parts)
         in_window = "true"
         if given.window is not None and table is schema.MESSAGES:
@@ -195,39 +202,48 @@ class Conversion:
             in_window = f"{sql.time('d.created_at')} >= {since} AND {sql.time('d.created_at')} < {until}"
         self._con.execute(
             f"INSERT INTO stage_{table.name} BY NAME SELECT {sql.columns(table)}, {self._origin(given)}, n AS _n, "
-            f"line AS _line, {in_window} AS _in_window{kept} FROM {objects} LEFT JOIN flats USING (n)"
+            f"line AS _line, {in_window} AS _in_window{kept} FROM (SELECT n, line, "
+            f"{sql.taken_apart(table, 'data', {*singles, *parts} - table.fields.keys())} FROM ({objects}) "
+            f"WHERE data IS NOT NULL) WHERE {sql.complete(table)}"
         )
-        self._join_clashing_custom(table, objects)
+        self._join_clashing_custom(table)
         if singles or lists:
-            users = [f"[d.{one}]" for one in singles] + [f"from_json(d.{many}, '[\"JSON\"]')" for many in lists]
-            self._con.execute(
-                "INSERT INTO embedded_users SELECT DISTINCT j, exported_at FROM (SELECT "
-                f"unnest({' || '.join(f'coalesce({part}, [])' for part in users)}) AS j, "
-                f"{sql.instant(given.exported_at)} AS exported_at FROM {objects}) WHERE json_type(j) = 'OBJECT'"
-            )
+            self._stage_embedded_users(objects, singles, lists, given)
 
-    def _join_clashing_custom(self, table: Table, objects: str) -> None:
+    def _stage_embedded_users(
+        self, objects: str, singles: tuple[str, ...], lists: tuple[str, ...], given: Input
+    ) -> None:
+        """Few people write many messages, and mostly nothing else is embedded: distinct texts first, then unnested."""
+        spec = sql.quoted(json.dumps(dict.fromkeys((*singles, *lists), "JSON")))
+        users = [f"[d.{one}]" for one in singles] + [f"from_json(d.{many}, '[\"JSON\"]')" for many in lists]
+        self._con.execute(
+            f"INSERT INTO embedded_users SELECT DISTINCT j, {sql.instant(given.exported_at)} FROM (SELECT "
+            f"unnest({' || '.join(f'coalesce({part}, [])' for part in users)}) AS j FROM "
+            f"(SELECT DISTINCT json_transform(data, {spec}) AS d FROM ({objects}))) WHERE json_type(j) = 'OBJECT'"
+        )
+
+    def _join_clashing_custom(self, table: Table) -> None:
         """Keys that stand flat and under ``custom`` alike cannot be joined as text; they are rare, so in Python."""
         clashing = self._all(
-            f"SELECT n, flat::VARCHAR, d.custom::VARCHAR FROM {objects} JOIN flats USING (n) "
-            "WHERE json_type(d.custom) = 'OBJECT' AND list_has_any(json_keys(flat), json_keys(d.custom))"
+            f"SELECT rowid, custom::VARCHAR FROM stage_{table.name} WHERE starts_with(custom::VARCHAR, '[')"
         )
         if clashing:
             self._con.executemany(
-                f"UPDATE stage_{table.name} SET custom = ? WHERE _n = ? AND _input = {self._n_inputs}",
-                [[_joined_custom(json.loads(flat), json.loads(nested)), n] for n, flat, nested in clashing],
+                f"UPDATE stage_{table.name} SET custom = ? WHERE rowid = ?",
+                [[_joined_custom(*json.loads(both)), row] for row, both in clashing],
             )
 
     def _settle(self, table: Table, path: Path, sifted: Sifted, given: Input) -> None:
         """Objects that the reader refused or left incomplete: mended and read again, or rejected with the reason."""
-        staged = {n for (n,) in self._all(f"SELECT _n FROM stage_{table.name} WHERE _input = {self._n_inputs}")}
+        entity = cast("Entity", table.entity)
+        staged = self._staged(table)
         mended_path = path.with_suffix(".mended")
         n_mended = 0
         with path.open("rb") as objects, mended_path.open("wb") as mended:
             for found in sifted.parse(objects):
                 if found.n in staged:
                     continue
-                outcome = mend(table.entity or Entity.MESSAGE, found, sifted.cid_before(found.n))
+                outcome = mend(entity, found, sifted.cid_before(found.n))
                 if isinstance(outcome, Reject):
                     sifted.rejects.append(outcome)
                 else:
@@ -235,19 +251,22 @@ class Conversion:
                     mended.write(outcome)
         if not n_mended:
             return
-        before = self._n_staged(table)
-        self._read(table, mended_path, sifted, given)
-        if (unread := before + n_mended - self._n_staged(table)) != 0:
-            raise InputError(f"{given.path.name}: {unread} {table.name} are JSON and cannot be read; please report it")
+        self._read(table, _sifted_objects(mended_path, sifted), given)
+        staged = self._staged(table)
+        with mended_path.open("rb") as objects:
+            sifted.rejects += [
+                unreadable(entity, found, f"{entity.value} with a key or a time that no row can hold")
+                for found in sifted.parse(objects)
+                if found.n not in staged
+            ]
 
     def _stage_others(self, sifted: Sifted, given: Input) -> None:
         if not sifted.n_others:
             return
-        columns = "{entity: 'VARCHAR', cid: 'VARCHAR', line_number: 'BIGINT', data: 'JSON'}"
+        columns = {"entity": "VARCHAR", "cid": "VARCHAR", "line_number": "BIGINT", "data": "JSON"}
         self._con.execute(
             f"INSERT INTO stage_other_entities BY NAME SELECT *, {self._origin(given)} FROM "
-            f"read_json({sql.quoted(str(sifted.others_path))}, format='newline_delimited', records=true, "
-            f"maximum_object_size={max(sql.DEFAULT_OBJECT_BYTES, 2 * sifted.longest)}, columns={columns})"
+            + sql.read_lines(sifted.others_path, columns, sifted.longest)
         )
 
     def _stage_rejects(self, rejects: Iterable[Reject], given: Input) -> None:
@@ -266,8 +285,14 @@ class Conversion:
             f"{self._n_inputs} AS _input"
         )
 
-    def _n_staged(self, table: Table) -> int:
-        return int(self._one(f"SELECT count(*) FROM stage_{table.name} WHERE _input = {self._n_inputs}")[0])
+    def _staged(self, table: Table) -> set[int]:
+        """Numbers of those objects of the current file that are rows by now."""
+        return {n for (n,) in self._all(f"SELECT _n FROM stage_{table.name} WHERE _input = {self._n_inputs}")}
+
+    def _n_staged(self, table: Table, condition: str = "true") -> int:
+        return int(
+            self._one(f"SELECT count(*) FROM stage_{table.name} WHERE _input = {self._n_inputs} AND ({condition})")[0]
+        )
 
     # Finishing: what belongs where, and once
 
@@ -282,22 +307,26 @@ class Conversion:
 
     def _keep_newest(self, table: Table) -> int:
         """One row per key: of the newest export, in it the newest version, of two alike the later one. Rows dropped."""
-        key = ", ".join(sql.name(column) for column in table.key)
-        (n_extra,) = self._one(f"SELECT count(*) - count(DISTINCT ({key})) FROM stage_{table.name}")
-        if not n_extra:
+        if not self._n_extra(table):
             return 0
+        key = ", ".join(sql.name(column) for column in table.key)
         version = "last_read" if table is schema.READS else "updated_at"
         return self._delete(
             table,
             f"rowid NOT IN (SELECT rowid FROM stage_{table.name} QUALIFY row_number() OVER (PARTITION BY {key} "
-            f"ORDER BY _exported_at DESC, {version} DESC NULLS LAST, _input DESC, _n DESC) = 1)",
+            f"ORDER BY _exported_at DESC, {version} DESC NULLS LAST, _input DESC, _n DESC NULLS LAST, rowid DESC) = 1)",
         )
+
+    def _n_extra(self, table: Table) -> int:
+        """Rows more than keys."""
+        key = ", ".join(sql.name(column) for column in table.key)
+        return int(self._one(f"SELECT count(*) - count(DISTINCT ({key})) FROM stage_{table.name}")[0])
 
     def _draw_attachments(self) -> None:
         table = schema.ATTACHMENTS
         self._con.execute(
             f"INSERT INTO stage_attachments BY NAME SELECT {sql.columns(table)}, message_id, cid, message_created_at, "
-            f"position, _exported_at, _load_id, _input, _n, _line FROM (SELECT *, {sql.from_element(table, 'j')} FROM "
+            f"position, _exported_at, _load_id, _input, _n, _line FROM (SELECT *, {sql.taken_apart(table, 'j')} FROM "
             "(SELECT id AS message_id, cid, created_at AS message_created_at, _exported_at, _load_id, _input, _n, "
             "_line, "
             "unnest(from_json(_attachments, '[\"JSON\"]')) AS j, "
@@ -310,7 +339,7 @@ class Conversion:
         table = schema.REACTIONS
         self._con.execute(
             "CREATE OR REPLACE TEMP TABLE latest AS SELECT *, "
-            f"{sql.from_element(table, 'j')} FROM (SELECT id, cid, created_at, _exported_at, _load_id, "
+            f"{sql.taken_apart(table, 'j')} FROM (SELECT id, cid, created_at, _exported_at, _load_id, "
             "unnest(from_json(_latest_reactions, '[\"JSON\"]')) AS j "
             "FROM stage_messages WHERE _latest_reactions IS NOT NULL)"
         )
@@ -332,7 +361,7 @@ class Conversion:
         self._con.execute(
             f"INSERT INTO stage_users BY NAME SELECT {sql.columns(table)}, exported_at AS _exported_at, "
             f"{sql.quoted(self._load_id)} AS _load_id, -1 AS _input, strlen(j::VARCHAR) AS _n FROM "
-            f"(SELECT j, exported_at, {sql.from_element(table, 'j')} FROM "
+            f"(SELECT j, exported_at, {sql.taken_apart(table, 'j')} FROM "
             "(SELECT j, max(exported_at) AS exported_at FROM embedded_users GROUP BY j)) WHERE d.id IS NOT NULL"
         )
         self._keep_newest(table)
@@ -392,6 +421,11 @@ class Conversion:
 
     def _all(self, query: str) -> list[tuple[Any, ...]]:
         return self._con.execute(query).fetchall()
+
+
+def _sifted_objects(path: Path, sifted: Sifted) -> str:
+    columns = {"n": "BIGINT", "line": "BIGINT", "data": "JSON"}
+    return f"SELECT data, n, line FROM {sql.read_lines(path, columns, sifted.longest)}"
 
 
 def _joined_custom(flat: dict[str, Any], nested: dict[str, Any]) -> str:

@@ -42,7 +42,9 @@ def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
         except duckdb.Error as error:
             raise CallError(f"the query is wrong: {_first_line(error)}") from None
     columns = list(found.column_names)
-    return columns, [[plain(value) for value in row] for row in zip(*(column.to_pylist() for column in found.columns), strict=True)]
+    return columns, [
+        [plain(value) for value in row] for row in zip(*(column.to_pylist() for column in found.columns), strict=True)
+    ]
 
 
 def coverage(store: LakeStore) -> list[dict[str, Any]]:

@@ -127,14 +127,18 @@ def _ids_of(name: str, field: str, doc: str) -> Column:
 
 
 def _id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Column:
-    """The id of an embedded object, or, where the object is null or absent, the plain id beside it."""
-    embedded = f"json_extract_string(d.{field}, '$.id')"
-    plain = f"json_extract_string(d.{or_field}, '$')" if or_field else None
+    """The id of an embedded object, or of what stands in its place as a plain id, or of the plain id beside it."""
+    found = [
+        f"json_extract_string(d.{field}, '$.id')",
+        f"CASE WHEN json_type(d.{field}) = 'VARCHAR' THEN json_extract_string(d.{field}, '$') END",
+    ]
+    if or_field:
+        found.append(f"json_extract_string(d.{or_field}, '$')")
     return Column(
         name=name,
         kind=Kind.TEXT,
         doc=doc,
-        sql=f"coalesce({embedded}, {plain})" if plain else embedded,
+        sql=f"coalesce({', '.join(found)})",
         reads=(field, or_field) if or_field else (field,),
     )
 

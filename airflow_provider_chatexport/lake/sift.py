@@ -1,15 +1,19 @@
 """Export file -> one clean file per entity, each line ``{"n":..,"line":..,"pos":..,"data":{..}}``, and rejects.
 
 Whatever shape a line comes in, past this point there is one. Objects are passed on as the bytes that they are: no
-number, key or escape is touched. Most lines of most files are ``typed`` messages and reactions; those are told by
-their first bytes and passed by unparsed, and the JSON reader behind is the judge of them. What it refuses comes back
-to ``mend``, which brings it into a form that the reader takes, or says what is wrong.
+number, key or escape is touched.
+
+Most lines of most files are ``typed`` messages and reactions. They are told by their first bytes, and where a file has
+no others but those of channels and the like, its messages and reactions are not written anew: the reader behind takes
+them from the file itself (``sift``). If it refuses one of them, the file is sifted line by line (``rewrite``); what the
+reader refuses then comes to ``mend``, which brings it into a form that it takes, or says what is wrong.
 """
 
 from __future__ import annotations
 
 import base64
 import bisect
+import contextlib
 import json
 import re
 from collections import Counter
@@ -30,10 +34,12 @@ from airflow_provider_chatexport.core.entities import (
     infer_bare,
 )
 from airflow_provider_chatexport.core.times import parse_instant
-from airflow_provider_chatexport.lake.source import ExportFile, Line
+from airflow_provider_chatexport.lake.source import Block, ExportFile, Line
 
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 MAX_REJECT_BYTES: Final = 64 * 1024
+# The reader's own limit of an object is twice this; no line within a block can be longer than the block.
+MAX_BLOCK_BYTES: Final = 8 * 1024 * 1024
 # DuckDB's JSON reader takes more, but a table of chat has no use for deeper values, and other readers recurse.
 MAX_DEPTH: Final = 500
 
@@ -41,6 +47,9 @@ _Fields = dict[str, bytes]  # an object's keys, and each value as the bytes that
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
+
+_NOTHING: Final = (b"[]", b"{}", b"null")
+_BLANK: Final = (b"null", b'""')
 
 _PASSED_BY: Final = {
     b'{"type":"message","data":{': Entity.MESSAGE,
@@ -71,9 +80,15 @@ class Reject:
 
 @dataclass(slots=True, kw_only=True)
 class Sifted:
-    """What a file was made of. ``lines`` counts those that are not blank (a v1 array's elements)."""
+    """What a file was made of. ``lines`` counts those that are not blank (a v1 array's elements).
+
+    ``passed``: the file whose ``typed`` lines of messages and reactions are to be read as they stand, ``n_passed`` of
+    each; all else is in files of its own.
+    """
 
     folder: Path
+    passed: Path | None = None
+    n_passed: Counter[Entity] = field(default_factory=Counter)
     lines: int = 0
     entities: Counter[str] = field(default_factory=Counter)
     rejects: list[Reject] = field(default_factory=list)
@@ -105,17 +120,25 @@ class Sifted:
         for raw in objects:
             head, _, data = raw.rstrip(b"\n").partition(b',"data":')
             numbers = json.loads(head + b"}")
-            yield SiftedObject(n=numbers["n"], line=numbers["line"], offset=numbers["pos"], data=data[:-1])
+            yield SiftedObject(
+                n=numbers["n"],
+                line=numbers["line"],
+                offset=numbers["pos"],
+                data=data[:-1],
+                parsed=numbers.get("parsed", False),
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiftedObject:
-    """An object as it was passed on: its number, its line and that line's offset, its bytes."""
+    """An object as it was passed on: its number, its line and that line's offset, its bytes, and whether its line was
+    taken apart before or passed by as a whole."""
 
     n: int
     line: int
     offset: int
     data: bytes
+    parsed: bool
 
 
 class Sifter:
@@ -125,25 +148,86 @@ class Sifter:
         self._source = source
         self._max_line_bytes = max_line_bytes
         self._cid: str | None = None
-        self._stack = ExitStack()
         self._outputs: dict[Entity, IO[bytes]] = {}
         self._others: IO[bytes]
         self.sifted = Sifted(folder=folder)
 
     def sift(self) -> Sifted:
-        """:raises InputError: the file breaks off, or its array is not well formed."""
-        self._cid = None
-        self.sifted = Sifted(folder=self.sifted.folder)
-        self.sifted.folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as self._stack:
-            for entity in Entity:
-                self._outputs[entity] = self._stack.enter_context(self.sifted.path(entity).open("wb"))
-            self._others = self._stack.enter_context(self.sifted.others_path.open("wb"))
+        """The file's messages and reactions left where they are, if they can be; else all of it written anew.
+
+        :raises InputError: the file breaks off, or its array is not well formed.
+        """
+        if not self._source.is_array:
+            with self._outputs_open():
+                if self._pass_by():
+                    return self.sifted
+        return self.rewrite()
+
+    def rewrite(self) -> Sifted:
+        """Every object into the file of its entity.
+
+        :raises InputError: the file breaks off, or its array is not well formed.
+        """
+        with self._outputs_open():
             if self._source.is_array:
                 self._sift_array()
             else:
                 self._sift_lines()
         return self.sifted
+
+    @contextlib.contextmanager
+    def _outputs_open(self) -> Iterator[None]:
+        self._cid = None
+        self.sifted = Sifted(folder=self.sifted.folder)
+        self.sifted.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            for entity in Entity:
+                self._outputs[entity] = stack.enter_context(self.sifted.path(entity).open("wb"))
+            self._others = stack.enter_context(self.sifted.others_path.open("wb"))
+            yield
+
+    def _pass_by(self) -> bool:
+        """Looks at each line's first and last bytes only, and takes apart those that are no message or reaction.
+
+        False where that will not do: a message in another shape, a line of unusual length, other line ends.
+        """
+        sifted = self.sifted
+        blocks = self._source.plain_blocks(sifted.folder / "plain.ndjson")
+        for block in blocks:
+            if len(block.raw) > MAX_BLOCK_BYTES or len(block.raw) > self._max_line_bytes:
+                return False
+            n_by_entity = {
+                entity: block.raw.count(b"\n" + start) + block.raw.startswith(start)
+                for start, entity in _PASSED_BY.items()
+            }
+            n_lines = block.raw.count(b"\n")
+            if sum(n_by_entity.values()) == n_lines == block.raw.count(b"}}\n"):
+                sifted.n_passed.update(n_by_entity)
+                sifted.lines += n_lines
+            elif not self._pass_by_lines(block):
+                return False
+        sifted.passed = blocks.path
+        for entity, count in sifted.n_passed.items():
+            if sifted.n_written[entity]:
+                return False
+            if count:
+                sifted.entities[entity.value] += count
+        return True
+
+    def _pass_by_lines(self, block: Block) -> bool:
+        offset = block.offset
+        for number, raw in enumerate(block.raw.split(b"\n"), block.first_line):
+            start = _PASSED_BY_START.match(raw)
+            if start is not None:
+                if not raw.endswith(b"}}"):
+                    return False
+                self.sifted.n_passed[_PASSED_BY[start.group()]] += 1
+                self.sifted.lines += 1
+            elif raw and not raw.isspace():
+                self.sifted.lines += 1
+                self._take_line(Line(number, offset, raw, len(raw)))
+            offset += len(raw) + 1
+        return not (self.sifted.n_written[Entity.MESSAGE] or self.sifted.n_written[Entity.REACTION])
 
     def _sift_lines(self) -> None:
         sifted, starts = self.sifted, _PASSED_BY_START.match
@@ -152,7 +236,12 @@ class Sifter:
             sifted.lines += 1
             raw = line.raw
             found = starts(raw)
-            if found is not None and raw.endswith(b"}}") and not line.too_long:
+            if (
+                found is not None
+                and raw.endswith(b"}}")
+                and not line.too_long
+                and raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH
+            ):
                 start = found.group()
                 entity = _PASSED_BY[start]
                 sifted.last_n += 1
@@ -180,7 +269,7 @@ class Sifter:
             self._reject(line, str(error))
 
     def _take_object(self, line: Line, raw: bytes) -> None:
-        fields = _fields_of(raw)
+        raw, fields = _read(raw)
         for name, payload in self._unwrap(fields, raw):
             self._take_entity(line, name, payload)
 
@@ -215,7 +304,7 @@ class Sifter:
             if entity is not None and value[:1] == b"[":
                 for item in _decode_list(value):
                     yield entity.value, bytes(item)
-            else:
+            elif value not in _NOTHING:
                 yield key, value
 
     def _sift_array(self) -> None:
@@ -239,13 +328,27 @@ class Sifter:
 
     def _take_element_rest(self, line: Line, held: dict[str, bytes], *, streamed: bool) -> None:
         if streamed:
-            self._cid = None
             for key, raw in held.items():
-                if raw not in (b"[]", b"{}", b"null"):
-                    self._take_piece(Line(line.number, line.offset, raw, len(raw)), key)
+                if raw not in _NOTHING:
+                    self._take_held(Line(line.number, line.offset, raw, len(raw)), key)
+            self._cid = None
             return
-        raw = held.get("") or _join(held)  # an element that is no object comes whole, under no key
-        self._take_line(Line(line.number, line.offset, raw, len(raw)))
+        raw = line.raw or _join(held)  # an element that is no object comes whole
+        self._take_line(Line(line.number, line.offset, raw[: self._max_line_bytes], len(raw)))
+
+    def _take_held(self, line: Line, key: str) -> None:
+        """A member of a channel's element; its lists may have come before the channel that they belong to."""
+        entity = _CHANNEL_LISTS.get(key)
+        if entity is None or line.raw[:1] != b"[":
+            self._take_piece(line, key)
+            return
+        try:
+            items = _decode_list(line.raw)
+        except (msgspec.DecodeError, RecursionError):
+            self._reject(line, f"{key}: {_json_fault(line.raw)}")
+            return
+        for item in map(bytes, items):
+            self._take_piece(Line(line.number, line.offset, item, len(item)), entity.value)
 
     def _take_piece(self, line: Line, name: str) -> None:
         if line.size > self._max_line_bytes:
@@ -257,26 +360,22 @@ class Sifter:
 
     def _take_entity(self, line: Line, name: str, payload: bytes) -> None:
         entity = ALIASES.get(name)
-        if entity is None:
-            self._write_other(line, name, payload)
-            return
         try:
-            fields = _fields_of(payload)
-        except _NotAnObjectError as error:
-            mended = _mended(payload) if error.mendable else None
-            if mended is None:
-                self._count_rejected_entity(entity.value)
-                self._reject(line, f"{entity.value}: {error}")
+            if entity is None:
+                self._write_other(line, name, _checked(payload))
                 return
-            payload, fields = mended, _fields_of(mended)
+            payload, fields = _read(payload)
+        except _NotAnObjectError as error:
+            name = entity.value if entity else name
+            self._count_rejected_entity(name)
+            self._reject(line, f"{name}: {error}")
+            return
         cid = self._channel_of(entity, fields)
         if missing := _missing(entity, fields, cid):
             self._count_rejected_entity(entity.value)
             self._reject(line, f"{entity.value} without {missing}")
             return
-        if cid is not None and "cid" not in fields:
-            payload = _with_cid(payload, cid)
-        self._write(entity, line, payload)
+        self._write(entity, line, _with_cid(payload, fields, cid))
 
     def _write(self, entity: Entity, line: Line, payload: bytes) -> None:
         sifted = self.sifted
@@ -299,8 +398,8 @@ class Sifter:
         if own is None and channel_type and channel_id:
             own = f"{channel_type}:{channel_id}"
         if entity is Entity.CHANNEL:
-            own = own or (f"{_text(fields, 'type')}:{_text(fields, 'id')}" if "id" in fields else None)
-            self._cid = own
+            channel_type, channel_id = _text(fields, "type"), _text(fields, "id")
+            self._cid = own = own or (f"{channel_type}:{channel_id}" if channel_type and channel_id else None)
         elif entity is Entity.REACTION:
             return own
         return own or self._cid
@@ -309,6 +408,7 @@ class Sifter:
         record = {"entity": name, "cid": self._cid, "line_number": line.number}
         self.sifted.entities[name] += 1
         self.sifted.n_others += 1
+        self.sifted.longest = max(self.sifted.longest, len(payload))
         data = payload.replace(b"\n", b" ").replace(b"\r", b" ")
         self._others.write(msgspec.json.encode(record)[:-1] + b',"data":' + data + b"}\n")
 
@@ -349,30 +449,34 @@ def mend(entity: Entity, found: SiftedObject, cid: str | None) -> bytes | Reject
 
     :param cid: the channel that the object belongs to by its place in the file.
     """
-    payload = _mended(found.data) or found.data
     try:
-        fields = _fields_of(payload)
-        missing = _missing(entity, fields, cid)
-        reason = f"{entity.value} without {missing}" if missing else None
+        payload, fields = _read(found.data)
     except _NotAnObjectError as error:
-        reason = str(error)
-    if reason is None:
-        if "cid" not in fields and cid is not None and entity is not Entity.REACTION:
-            payload = _with_cid(payload, cid)
-        return _one_form(found.n, found.line, found.offset, payload)
-    # The line as it stood: only lines that passed by unparsed come here, and their beginning is known.
-    start = next((start for start, passed in _PASSED_BY.items() if passed is entity), b"{")
-    raw = start[:-1] + found.data + b"}"
+        return unreadable(entity, found, str(error))
+    if missing := _missing(entity, fields, cid):
+        return unreadable(entity, found, f"{entity.value} without {missing}")
+    in_channel = cid if entity is not Entity.REACTION else None
+    return _one_form(found.n, found.line, found.offset, _with_cid(payload, fields, in_channel))
+
+
+def unreadable(entity: Entity, found: SiftedObject, reason: str) -> Reject:
+    """A reject of an object that was passed on, with its line as it stood where that is known."""
+    raw = found.data
+    if not found.parsed:
+        start = next(start for start, passed in _PASSED_BY.items() if passed is entity)
+        raw = start[:-1] + raw + b"}"
     return reject(Line(found.line, found.offset, raw, len(raw)), reason)
 
 
 def _one_form(n: int, line: int, offset: int, payload: bytes) -> bytes:
-    return b'{"n":%d,"line":%d,"pos":%d,"data":%b}\n' % (n, line, offset, payload)
+    return b'{"n":%d,"line":%d,"pos":%d,"parsed":true,"data":%b}\n' % (n, line, offset, payload)
 
 
-def _with_cid(payload: bytes, cid: str) -> bytes:
-    rest = payload.lstrip()[1:]
-    return b'{"cid":%b%b%b' % (msgspec.json.encode(cid), b"" if rest.lstrip()[:1] == b"}" else b",", rest)
+def _with_cid(payload: bytes, fields: _Fields, cid: str | None) -> bytes:
+    """The object with its channel in it, where the place in the file alone says it."""
+    if cid is None or fields.get("cid", b"null") not in _BLANK:
+        return payload
+    return _join({**fields, "cid": msgspec.json.encode(cid)})
 
 
 def _fields_of(raw: bytes) -> _Fields:
@@ -392,6 +496,28 @@ def _fields_of(raw: bytes) -> _Fields:
         raise _NotAnObjectError("not a JSON object") from None
     except (msgspec.DecodeError, RecursionError):
         raise _NotAnObjectError(_json_fault(raw), mendable=True) from None
+
+
+def _read(raw: bytes) -> tuple[bytes, _Fields]:
+    """An object in a form that the JSON reader takes, and its members.
+
+    :raises _NotAnObjectError: the bytes are no UTF-8, no JSON, or no object.
+    """
+    try:
+        return raw, _fields_of(raw)
+    except _NotAnObjectError as error:
+        if not error.mendable:
+            raise
+        mended = _without_lone_surrogates(raw)
+        return mended, _fields_of(mended)
+
+
+def _checked(raw: bytes) -> bytes:
+    """Any JSON value in a form that the JSON reader takes.
+
+    :raises _NotAnObjectError: the bytes are no UTF-8 or no JSON.
+    """
+    return _read(b'{"value":%b}' % raw)[0][len(b'{"value":') : -1]
 
 
 _BRACKETS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|([\[{])|([\]}])', re.DOTALL)
@@ -419,18 +545,17 @@ def _json_fault(raw: bytes) -> str:
     return "not JSON that the reader takes"
 
 
-def _mended(raw: bytes) -> bytes | None:
-    """The same value with what Unicode cannot hold (a lone surrogate) replaced by U+FFFD; None where it is no JSON."""
-    try:
-        value = json.loads(raw, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return None
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+_SURROGATES: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair, which is well formed
+    rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # one without the other
+    rb"|\\.",
+    re.DOTALL,
+)
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+def _without_lone_surrogates(raw: bytes) -> bytes:
+    """The same JSON with escapes that Unicode cannot hold replaced by U+FFFD; no other byte is touched."""
+    return _SURROGATES.sub(lambda found: rb"\ufffd" if found.group(1) else found.group(), raw)
 
 
 def _envelope(fields: _Fields) -> tuple[str | None, bytes | None]:
@@ -480,11 +605,11 @@ _NEEDED: Final[dict[Entity, tuple[tuple[str, ...], ...]]] = {
 def _missing(entity: Entity, fields: _Fields, cid: str | None) -> str | None:
     """What an object lacks to become a row, in words; None when it has all."""
     for alternatives in _NEEDED[entity]:
-        if all(fields.get(key, b"null") in (b"null", b'""') for key in alternatives):
+        if all(fields.get(key, b"null") in _BLANK for key in alternatives):
             return alternatives[0]
     if entity in (Entity.MESSAGE, Entity.REACTION) and not _is_time(fields.get("created_at")):
         return "a created_at that is a time"
-    if entity not in (Entity.USER, Entity.REACTION) and cid is None and "cid" not in fields:
+    if entity not in (Entity.USER, Entity.REACTION) and cid is None and fields.get("cid", b"null") in _BLANK:
         return "channel"
     return None
 

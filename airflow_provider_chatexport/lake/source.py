@@ -6,6 +6,7 @@ Nothing here holds a file in memory: at most one chunk, one line or one piece of
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import zlib
 from collections.abc import Iterator
@@ -37,13 +38,59 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One part of an array's element: a member's value, one item of a streamed list, or (key None) its end."""
+    """One part of an array's element: a member's value, one item of a streamed list, or (key None) its end.
+
+    An element that is no object comes whole, with its end.
+    """
 
     element: int
     offset: int
     key: str | None
     raw: bytes
     item: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole lines, the last one with its end too (only a file's last line may lack it, and is given one)."""
+
+    first_line: int
+    offset: int
+    raw: bytes
+
+
+class PlainBlocks:
+    """The file in blocks of whole lines, and ``path``, where its bytes lie unpacked."""
+
+    def __init__(self, source: ExportFile, unpacked: Path) -> None:
+        self._source = source
+        self._unpacked = unpacked
+        self.path = unpacked if source.is_wrapped else source.path
+
+    def __iter__(self) -> Iterator[Block]:
+        """:raises InputError: a gzip stream is damaged or breaks off."""
+        if not self._source.is_wrapped:
+            yield from self._blocks(None)
+            return
+        with self._unpacked.open("wb") as target:
+            yield from self._blocks(target)
+
+    def _blocks(self, target: BinaryIO | None) -> Iterator[Block]:
+        line, offset, rest = 1, 0, b""
+        for chunk in self._source.chunks():
+            if target is not None:
+                target.write(chunk)
+            end = chunk.rfind(b"\n") + 1
+            if not end:
+                rest += chunk
+                continue
+            raw = rest + chunk[:end]
+            yield Block(line, offset, raw)
+            line += raw.count(b"\n")
+            offset += len(raw)
+            rest = chunk[end:]
+        if rest:
+            yield Block(line, offset, rest + b"\n")
 
 
 class ExportFile:
@@ -54,7 +101,8 @@ class ExportFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        head = b"".join(self._some_chunks(1024)).removeprefix(BOM).lstrip()
+        self.bom_bytes = 0
+        head = b"".join(self._some_chunks(1024)).lstrip()
         if not head:
             raise InputError(f"{path} holds nothing; an export file has JSON lines or one JSON array")
         self.is_array = head.startswith(b"[")
@@ -67,9 +115,10 @@ class ExportFile:
     def chunks(self, size: int = CHUNK_BYTES) -> Iterator[bytes]:
         """The unpacked bytes, without a BOM."""
         try:
-            with self._open() as stream:
+            with self.path.open("rb") as raw, self._unpacked(raw) as stream:
                 first = stream.read(size)
-                yield first.removeprefix(BOM)
+                self.bom_bytes = len(BOM) if first.startswith(BOM) else 0
+                yield first[self.bom_bytes :]
                 while chunk := stream.read(size):
                     yield chunk
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -79,11 +128,21 @@ class ExportFile:
         except OSError as error:
             raise InputError(f"{self.path} cannot be read: {error.strerror or error}") from None
 
-    def _open(self) -> BinaryIO | gzip.GzipFile:
-        stream = self.path.open("rb")
-        packed = stream.read(2) == GZIP_MAGIC
-        stream.seek(0)
-        return gzip.GzipFile(fileobj=stream) if packed else stream
+    @property
+    def is_wrapped(self) -> bool:
+        """Packed, or begun with a BOM: not to be read by others as it lies on disk."""
+        with self.path.open("rb") as stream:
+            return stream.read(3).startswith((GZIP_MAGIC, BOM))
+
+    def plain_blocks(self, unpacked: Path) -> PlainBlocks:
+        """:param unpacked: where to write the plain bytes if the file is packed."""
+        return PlainBlocks(self, unpacked)
+
+    @staticmethod
+    def _unpacked(raw: BinaryIO) -> BinaryIO | gzip.GzipFile:
+        packed = raw.read(2) == GZIP_MAGIC
+        raw.seek(0)
+        return gzip.GzipFile(fileobj=raw) if packed else raw
 
     def _some_chunks(self, size: int) -> Iterator[bytes]:
         for count, chunk in enumerate(self.chunks(size)):
@@ -93,7 +152,7 @@ class ExportFile:
 
     def lines(self, max_line_bytes: int) -> Iterator[Line]:
         """Lines that are not blank, with their number from 1 (blank ones counted) and their offset."""
-        number, offset, rest, head = 0, 0, b"", b""
+        number, offset, rest, head = 0, self.bom_bytes, b"", b""
         over = 0  # bytes of an overlong line that were read and dropped
         for chunk in self.chunks():
             parts = (rest + chunk).split(b"\n")
@@ -138,6 +197,7 @@ class _Slicer:
     _ATOM = re.compile(rb'[^\s,\[\]{}"]++')
 
     def __init__(self, source: ExportFile) -> None:
+        self._source = source
         self._path = source.path
         self._chunks = source.chunks()
         self._buffer = b""
@@ -153,22 +213,26 @@ class _Slicer:
                 break
             self._element += 1
             begin = self._offset
-            if byte != b"{":
-                yield Piece(self._element, begin, "", self._value())
-            else:
+            whole = b""
+            if byte == b"{":
                 self._at += 1
                 yield from self._members()
-            yield Piece(self._element, begin, None, b"")
+            else:
+                whole = self._value()
+            yield Piece(self._element, begin, None, whole)
         self._at += 1
         if self._peek(at_end=True):
             raise self._broken("has more after the array's end")
 
     def _members(self) -> Iterator[Piece]:
+        of_channel = False
         while (byte := self._peek()) != b"}":
             if byte != b'"':
                 raise self._broken("has a key that is no string")
-            key = self._value().decode("utf-8", "replace")[1:-1]
-            if self._peek() == b"[" and key in STREAMED_LISTS:
+            key = self._key()
+            of_channel = of_channel or key == "channel"
+            # An API object may have short lists of these names as well; only a channel's messages are ever many.
+            if self._peek() == b"[" and (key == "messages" or (of_channel and key in STREAMED_LISTS)):
                 self._at += 1
                 while self._peek() != b"]":
                     begin = self._offset
@@ -179,9 +243,17 @@ class _Slicer:
                 yield Piece(self._element, begin, key, self._value())
         self._at += 1
 
+    def _key(self) -> str:
+        raw = self._value()
+        try:
+            key = str(json.loads(raw))
+        except ValueError:
+            raise self._broken("has a key that is not JSON") from None
+        return key.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
     @property
     def _offset(self) -> int:
-        return self._dropped + self._at
+        return self._source.bom_bytes + self._dropped + self._at
 
     def _more(self) -> bool:
         """Drops what was consumed and reads a chunk on. Values being cut begin at ``_at``, so they stay whole."""

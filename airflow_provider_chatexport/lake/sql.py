@@ -7,7 +7,7 @@ the keys that it does not (null where there are none).
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -30,45 +30,52 @@ def instant(moment: datetime) -> str:
     return f"TIMESTAMPTZ '{format_rfc3339(moment)}'"
 
 
-def text_list(texts: Iterable[str]) -> str:
-    return "[" + ", ".join(quoted(text) for text in texts) + "]::VARCHAR[]"
-
-
-def read_objects(path: Path, data_type: str, longest_bytes: int) -> str:
-    """A table function over a sifted file: ``n, line, pos, data``. Objects that it cannot read become rows of nulls."""
+def read_lines(path: Path, columns: Mapping[str, str], longest_bytes: int = 0) -> str:
+    """A table function over JSON lines. A line that it cannot read becomes a row of nulls."""
     # The reader's buffers are multiples of this size, so it follows the longest line that there is.
     size = max(DEFAULT_OBJECT_BYTES, 2 * longest_bytes)
-    columns = f"{{n: 'BIGINT', line: 'BIGINT', pos: 'BIGINT', data: {quoted(data_type)}}}"
+    typed = ", ".join(f"{column}: {quoted(kind)}" for column, kind in columns.items())
     return (
         f"read_json({quoted(str(path))}, format='newline_delimited', records=true, ignore_errors=true, "
-        f"maximum_object_size={size}, columns={columns})"
+        f"maximum_object_size={size}, columns={{{typed}}})"
     )
 
 
-def struct_type(table: Table, extra_json: Collection[str]) -> str:
-    """The type to read an object as. All is text or JSON text, so no value of an unexpected type can fail a line."""
-    fields = table.fields | dict.fromkeys([*extra_json, "custom"], "JSON")
-    return "STRUCT(" + ", ".join(f"{name(field)} {kind}" for field, kind in fields.items()) + ")"
+def taken_apart(table: Table, element: str, extra_fields: Collection[str] = ()) -> str:
+    """``d`` and ``flat`` of an object given as JSON.
 
-
-def from_element(table: Table, element: str) -> str:
-    """``d`` and ``flat`` of an object that stands inside another, as JSON."""
-    spec = json.dumps(table.fields | {"custom": "JSON"})
-    known = text_list(table.known_keys)
+    Every field is read as text or JSON text, so no value of an unexpected type can fail a line. A merge patch of nulls
+    strips the known keys in one pass, and takes keys of any spelling for what they are.
+    """
+    spec = json.dumps(table.fields | dict.fromkeys([*extra_fields, "custom"], "JSON"))
+    patch = json.dumps(dict.fromkeys(table.known_keys))
     return (
         f"json_transform({element}, {quoted(spec)}) AS d, "
-        f"CASE WHEN NOT list_has_all({known}, json_keys({element})) THEN {without_known(table, element)} END AS flat"
+        f"nullif(json_merge_patch({element}, {quoted(patch)})::VARCHAR, '{{}}')::JSON AS flat"
     )
-
-
-def without_known(table: Table, element: str) -> str:
-    """The object's keys that no column reads. A merge patch of nulls strips the others in one pass."""
-    return f"json_merge_patch({element}, {quoted(json.dumps(dict.fromkeys(table.known_keys)))})"
 
 
 def time(text: str) -> str:
     """RFC3339 text or unix nanoseconds, as TIMESTAMPTZ; null where it is neither."""
     return f"coalesce(TRY_CAST({text} AS TIMESTAMPTZ), make_timestamptz(TRY_CAST({text} AS BIGINT) // 1000))"
+
+
+# What core.times.parse_instant takes. DuckDB by itself takes "infinity", "epoch", a date alone and naive times as well.
+_INSTANT: Final = (
+    r"\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)"
+    r"|-?\d+(\.\d+)?([eE]\+?\d+)?"
+)
+
+
+def complete(table: Table) -> str:
+    """A condition on ``d``: it has what a row of the table cannot do without, and a time that other readers can hold."""
+    needed = [f"({_value(column)}) <> ''" for column in table if column.name in table.key]
+    if table.placed_by is not None:
+        needed.append(f"regexp_full_match(d.created_at, {quoted(_INSTANT)})")
+        needed.append(f"year({time('d.created_at')}) BETWEEN 1 AND 9999")
+    if table.placed_by == "created_at":
+        needed.append("d.cid <> ''")
+    return " AND ".join(needed)
 
 
 def _value(column: Column) -> str:
@@ -84,12 +91,15 @@ def _value(column: Column) -> str:
             return field
 
 
-# Flat and nested keys are joined as text: no number or escape in them is read and written anew.
+# Flat and nested keys are joined as text: no number or escape in them is read and written anew. Where the same key
+# stands in both, the two objects are left side by side, for ``convert`` to join.
 CUSTOM: Final = """CASE
     WHEN d.custom IS NULL OR d.custom::VARCHAR IN ('{}', 'null') THEN coalesce(flat, '{}')
     WHEN json_type(d.custom) <> 'OBJECT'
         THEN coalesce(left(flat::VARCHAR, -1) || ',', '{') || '"custom":' || d.custom::VARCHAR || '}'
     WHEN flat IS NULL THEN d.custom
+    WHEN list_has_any(json_keys(flat), json_keys(d.custom))
+        THEN '[' || flat::VARCHAR || ',' || d.custom::VARCHAR || ']'
     ELSE left(flat::VARCHAR, -1) || ',' || substr(d.custom::VARCHAR, 2)
 END::JSON"""
 

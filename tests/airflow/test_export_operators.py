@@ -69,6 +69,17 @@ def test_many_channels_go_out_in_batches_of_25() -> None:
     assert sizes == [25, 25, 10]
 
 
+def test_more_exports_than_the_rate_limit_allows_are_waited_out(start_sandbox, set_connection) -> None:
+    """The service takes two exports in a second: a run with more of them takes its time instead of failing."""
+    sandbox = start_sandbox(rate_limit=True)
+    set_connection(login=sandbox.api_key, password=sandbox.api_secret, host=sandbox.url)
+    operator = ExportUsersOperator(
+        task_id="users", user_ids=sandbox.world.user_ids()[:100], poll_interval=0.02, deferrable=False
+    )
+    assert len(run(operator)) == 4
+    assert 429 in {request["status"] for request in requests_to(sandbox, "/api/v2/export/users")}
+
+
 def test_users_are_exported_likewise(connection) -> None:
     """A data-subject request is the same wait over another endpoint."""
     user_id = next(iter(connection.world.user_ids()))

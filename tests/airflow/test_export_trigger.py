@@ -109,11 +109,14 @@ async def test_arguments_of_another_version_are_refused() -> None:
     assert "version 2" in event["error"]
 
 
-async def test_a_cancellation_passes_through(connection, fault) -> None:
-    """A trigger that swallows it keeps a triggerer from stopping."""
-    fault("stall-task", "/api/v2/chat/export_channels", method="POST")
-    waiting = asyncio.ensure_future(events_of(waiting_for(submit())))
-    await asyncio.sleep(0)
+@pytest.mark.parametrize("n_steps", [0, 1, 10, 100])
+async def test_a_cancellation_passes_through(connection, fault, n_steps) -> None:
+    """A trigger that swallows it keeps a triggerer from stopping, whether it was asking or pausing."""
+    task_ids = submit()
+    fault("slow:30", "/api/v2/tasks", times=100)
+    waiting = asyncio.ensure_future(events_of(waiting_for(task_ids)))
+    for _ in range(n_steps):
+        await asyncio.sleep(0.001)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

@@ -80,6 +80,13 @@ def test_the_forms_defaults_are_those_of_the_settings() -> None:
         assert field["schema"].get("default") == getattr(defaults, name), name
 
 
+def test_an_older_airflow_gets_the_same_labels() -> None:
+    """3.1 asks the class, later ones the provider info."""
+    behaviour = ChatExportHook.get_ui_field_behaviour()
+    assert behaviour["relabeling"]["password"] == "API secret"
+    assert set(behaviour) == {"hidden_fields", "relabeling", "placeholders"}
+
+
 def test_empty_fields_of_the_form_mean_the_defaults(set_connection) -> None:
     """The form stores what was left empty as null or as an empty text; numbers may come as text."""
     set_connection(login="k", password="s", extra={"proxy": "", "max_attempts": None, "read_timeout_s": "12"})

@@ -49,3 +49,17 @@ print(sorted(name for name in heavy if name in sys.modules))
 """
     ran = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-1] == "[]", ran.stdout
+
+
+def test_airflow_finds_the_connection_type() -> None:
+    """Through the installed entry point, as the connection form and ``airflow providers list`` do."""
+    from airflow.providers_manager import ProvidersManager  # noqa: PLC0415 - reads the configuration of conftest
+
+    manager = ProvidersManager()
+    assert "airflow-provider-chatexport" in manager.providers
+    found = manager.hooks["chatexport"]
+    assert found is not None
+    assert (found.hook_class_name.rpartition(".")[2], found.connection_id_attribute_name) == (
+        "ChatExportHook",
+        "chatexport_conn_id",
+    )

@@ -21,7 +21,12 @@ from airflow_provider_chatexport.api.download import Downloaded, download
 from airflow_provider_chatexport.api.protocol import ChannelQuery
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.task import TaskId
-from airflow_provider_chatexport.errors import DownloadError, ServiceUnavailableError, UnexpectedReplyError
+from airflow_provider_chatexport.errors import (
+    ConnectionSettingsError,
+    DownloadError,
+    ServiceUnavailableError,
+    UnexpectedReplyError,
+)
 
 NO_CHANNELS = (201, {"content-type": "application/json"}, b'{"channels":[],"duration":"1ms"}')
 
@@ -91,6 +96,13 @@ def test_the_environments_proxy_is_used(drive, scripted_server, monkeypatch) -> 
     assert len(proxy.asked) == 1
 
 
+def test_a_proxy_of_another_kind_is_refused_with_a_sentence(drive, monkeypatch) -> None:
+    """A SOCKS proxy in the environment needs a package that is not here: no traceback about imports."""
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1")
+    with pytest.raises(ConnectionSettingsError, match="no HTTP proxy"):
+        drive(settings_for("http://chat.example"), "query_channels", ChannelQuery())
+
+
 def test_a_redirect_is_not_followed(drive, scripted_server) -> None:
     """The API has none: who redirects is someone else, and would get our token."""
     server = scripted_server()
@@ -156,6 +168,17 @@ def test_without_an_etag_nothing_is_continued(fetch) -> None:
 
     assert fetch(file_host).path.read_bytes() == FIRST
     assert all("range" not in headers for headers in fetch.asked)
+
+
+def test_a_file_that_is_another_one_at_each_attempt_is_given_up(fetch) -> None:
+    """Beginning anew is no progress, or this would go on for ever."""
+
+    def file_host(_headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+        n = len(fetch.asked)
+        return 200, {"etag": f'"{n}"', "content-length": "1000"}, FIRST[: 600 + 100 * (n % 2)]
+
+    with pytest.raises(DownloadError, match="did not come whole"):
+        fetch(file_host)
 
 
 @pytest.mark.parametrize(

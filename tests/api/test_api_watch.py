@@ -79,6 +79,15 @@ def test_failures_that_may_pass_are_borne_up_to_a_number() -> None:
         waiting.missed(ServiceUnavailableError("away"))
 
 
+def test_being_rate_limited_is_no_failure() -> None:
+    """With many waiters the service may say "later" for long: only the deadline ends that."""
+    waiting = watch(max_failures=2)
+    for _ in range(100):
+        waiting.missed(RateLimitedError("slow down", retry_after_s=1.0))
+    with pytest.raises(TaskOverdueError):
+        waiting.pause_s(now_epoch_s=1600.0)
+
+
 def test_a_refusal_ends_the_wait_at_once() -> None:
     """A wrong key does not become right by asking again."""
     with pytest.raises(UnauthorizedError):

@@ -1,0 +1,60 @@
+"""Receipts: what travels from the export task to the load task."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, ExportFlags, UserId, UsersRequest
+from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.task import TaskId
+from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.errors import CallError
+
+REQUESTS = [
+    ChannelsRequest(channels=(Cid("messaging:a"),), window=Window.parse("2026-01-01", "2026-01-02")),
+    ChannelsRequest(channels=(Cid("messaging:a"), Cid("team:b")), flags=ExportFlags(version="v1", export_users=True)),
+    UsersRequest(user_ids=(UserId("u1"), UserId("u2"))),
+]
+CREATED = [None, datetime(2026, 1, 3, 1, 2, 3, 4, tzinfo=UTC)]
+
+
+def receipt(request: Any = REQUESTS[0], created_at: datetime | None = None) -> Receipt:
+    return Receipt(task_id=TaskId("t1"), request=request, created_at=created_at)
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+@pytest.mark.parametrize("created_at", CREATED)
+def test_a_receipt_survives_json(request_: Any, created_at: datetime | None) -> None:
+    """It crosses XCom and trigger events as JSON."""
+    made = receipt(request_, created_at)
+    assert made == Receipt.from_json(json.loads(json.dumps(made.to_json())))
+
+
+def test_an_unknown_version_is_refused_with_a_way_out() -> None:
+    """A worker with an older installation must not guess at a newer receipt."""
+    with pytest.raises(CallError, match="version 2, and this installation reads version 1; run export and load with"):
+        Receipt.from_json(receipt().to_json() | {"v": 2})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"v": 1},
+        receipt().to_json() | {"kind": "polls"},
+        receipt().to_json() | {"created_at": "yesterday"},
+        receipt().to_json() | {"request": {"channels": ["messaging:a"]}},
+        receipt().to_json() | {"request": None},
+        "t1",
+        None,
+        ["t1"],
+    ],
+)
+def test_what_is_no_receipt_is_refused(value: Any) -> None:
+    """A wrong XCom wired into the load operator has to end in a sentence, not in a KeyError."""
+    with pytest.raises(CallError, match="pass what ExportChannelsOperator or ExportUsersOperator returned"):
+        Receipt.from_json(value)

@@ -1,0 +1,95 @@
+"""Instants in the service's two spellings: any number of fraction digits, any offset, nanoseconds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_chatexport.core.times import (
+    format_rfc3339,
+    from_unix_ns,
+    parse_instant,
+    parse_rfc3339,
+    to_unix_ns,
+)
+
+moments = st.datetimes(min_value=datetime(1678, 1, 1), max_value=datetime(2262, 1, 1), timezones=st.just(UTC))
+offsets = st.integers(-23 * 60, 23 * 60)
+
+
+@given(moments)
+def test_formatting_and_parsing_are_inverse(moment: datetime) -> None:
+    """Records and receipts are read by what wrote them."""
+    assert moment == parse_rfc3339(format_rfc3339(moment))
+
+
+@given(moments)
+def test_nanoseconds_and_back_are_inverse(moment: datetime) -> None:
+    """The two endpoint families tell the same instant in two spellings."""
+    assert moment == from_unix_ns(to_unix_ns(moment))
+
+
+@given(moments, moments)
+def test_formatted_times_sort_as_text(one: datetime, other: datetime) -> None:
+    """Records are sorted as text where nobody parses them."""
+    assert (one < other) == (format_rfc3339(one) < format_rfc3339(other))
+
+
+@given(moments, offsets)
+def test_an_offset_names_the_same_instant(moment: datetime, minutes: int) -> None:
+    """RFC3339 allows any offset; the lake is UTC."""
+    local = moment.astimezone(timezone(timedelta(minutes=minutes)))
+    assert moment == parse_rfc3339(local.isoformat())
+
+
+@pytest.mark.parametrize(
+    ("micros", "text"),
+    [
+        (0, "2025-01-23T13:05:35Z"),
+        (400_000, "2025-01-23T13:05:35.4Z"),
+        (491_250, "2025-01-23T13:05:35.49125Z"),
+        (491_258, "2025-01-23T13:05:35.491258Z"),
+        (365_621, "2025-01-23T13:05:35.365621247Z"),
+        (999_999, "2025-01-23T13:05:35.999999999Z"),
+        (491_258, "2025-01-23t13:05:35.491258z"),
+        (491_258, "2025-01-23 13:05:35.491258+00:00"),
+    ],
+)
+def test_zero_to_nine_fraction_digits_are_cut_to_microseconds(micros: int, text: str) -> None:
+    """5, 6 and 9 digits occur in one real export. Rounding up would move a message into the next window."""
+    assert datetime(2025, 1, 23, 13, 5, 35, micros, tzinfo=UTC) == parse_rfc3339(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "2025-01-23", "2025-01-23T13:05:35", "2025-01-23T13:05Z", "2025-13-23T13:05:35Z", "2025-01-23T13:05:35.Z",
+     "2025-01-23T13:05:35.1234567890Z", "2025-01-23T25:05:35Z", "infinity", "2025-01-23T13:05:35Z and more"],
+)  # fmt: skip
+def test_what_is_no_instant_is_refused(text: str) -> None:
+    """A naive time taken for UTC would be wrong by hours without anyone noticing."""
+    with pytest.raises(ValueError):  # noqa: PT011 - the standard library's own refusals count as well
+        parse_rfc3339(text)
+
+
+@pytest.mark.parametrize(
+    ("expected", "value"),
+    [
+        (None, None),
+        (datetime(2026, 1, 17, 6, 8, 17, tzinfo=UTC), 1768630097000000000),
+        (datetime(2026, 1, 17, 6, 8, 17, tzinfo=UTC), 1768630097000000000.0),
+        (datetime(2026, 1, 17, 6, 8, 17, 1, tzinfo=UTC), 1768630097000001999),
+        (datetime(2026, 1, 17, 6, 8, 17, tzinfo=UTC), "2026-01-17T06:08:17Z"),
+    ],
+)
+def test_either_spelling_or_null_is_taken(expected: datetime | None, value: object) -> None:
+    """One family writes strings, the other nanoseconds, and both leave fields null."""
+    assert expected == parse_instant(value)
+
+
+def test_true_is_no_time() -> None:
+    """In Python a boolean is an integer: it would become the first nanosecond of 1970."""
+    with pytest.raises(ValueError, match="boolean"):
+        parse_instant(True)

@@ -1,0 +1,142 @@
+"""Windows: half-open, tiling, and a refusal that names the fix for each thing that is none."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_chatexport.core.window import Window, WindowSources, resolve
+from airflow_provider_chatexport.errors import CallError, WindowError
+
+DAY = Window.parse("2026-01-01", "2026-01-02")
+
+moments = st.datetimes(min_value=datetime(1990, 1, 1), max_value=datetime(2090, 1, 1), timezones=st.just(UTC))
+spans = st.timedeltas(min_value=timedelta(microseconds=1), max_value=timedelta(days=400))
+windows = st.builds(lambda since, span: Window(since=since, until=since + span), moments, spans)
+
+
+@given(windows, st.integers(1, 40), st.timedeltas(timedelta(0), timedelta(seconds=1)))
+def test_pieces_of_a_split_window_tile_it(window: Window, n_pieces: int, extra: timedelta) -> None:
+    """A gap between two pieces would lose messages, an overlap would tell them twice."""
+    max_span = window.span / n_pieces + extra + timedelta(microseconds=1)
+    pieces = list(window.split(max_span))
+    assert (window.since, window.until) == (pieces[0].since, pieces[-1].until)
+    assert all(before.until == after.since for before, after in pairwise(pieces))
+    assert all(piece.span <= max_span for piece in pieces)
+
+
+@given(windows, moments)
+def test_a_moment_is_in_exactly_one_piece_of_a_split_window(window: Window, moment: datetime) -> None:
+    """Half-open ends are what makes consecutive windows exact."""
+    pieces = list(window.split(window.span / 7 + timedelta(microseconds=1)))
+    assert int(moment in window) == sum(moment in piece for piece in pieces)
+
+
+@given(windows)
+def test_a_window_survives_json(window: Window) -> None:
+    """Windows cross processes in receipts: a microsecond lost there would be a message lost."""
+    assert window == Window.from_json(window.to_json())
+
+
+@given(windows)
+def test_padding_asks_a_second_more_on_both_sides(window: Window) -> None:
+    """The service's bounds are not documented; what is inside must be asked for in any case."""
+    padded = window.padded()
+    assert (window.since - padded.since, padded.until - window.until) == (timedelta(seconds=1),) * 2
+
+
+def test_a_date_alone_is_its_utc_midnight() -> None:
+    """People type dates; local midnight would shift every row by the offset of the machine."""
+    assert Window(since=datetime(2026, 1, 1, tzinfo=UTC), until=datetime(2026, 1, 2, tzinfo=UTC)) == DAY
+
+
+def test_offsets_are_brought_to_utc() -> None:
+    """The same instant in two spellings must be the same window, and have the same fingerprint."""
+    berlin = timezone(timedelta(hours=1))
+    assert Window(since=datetime(2026, 1, 1, 1, tzinfo=berlin), until=datetime(2026, 1, 2, 1, tzinfo=berlin)) == DAY
+
+
+def test_the_until_is_outside_and_the_since_inside() -> None:
+    """A message on the edge belongs to the later of two consecutive windows, and only to it."""
+    assert DAY.since in DAY
+    assert DAY.until not in DAY
+
+
+def test_a_lookback_begins_earlier_and_ends_alike() -> None:
+    """Late edits come in by exporting again what lies before the window."""
+    assert Window.parse("2025-12-25", "2026-01-02") == DAY.looking_back(timedelta(days=7))
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "told"),
+    [
+        ("2026-01-01T00:00:00", "2026-01-02", "has no time zone; write an offset, such as 2026-01-01T00:00:00+00:00"),
+        ("2026-01-01", "2026-01-01", "has zero length"),
+        ("2026-01-02", "2026-01-01", "is reversed"),
+        ("yesterday", "2026-01-01", "since is not a time: 'yesterday'; write ISO 8601"),
+        ("2026-01-01", "", "until is not a time"),
+    ],
+)
+def test_what_is_no_window_is_refused_with_the_fix(since: str, until: str, told: str) -> None:
+    """Each refusal says what is wrong with which end, so that nobody has to read the code."""
+    with pytest.raises(WindowError, match=told.replace("+", r"\+")):
+        Window.parse(since, until)
+
+
+@pytest.mark.parametrize("refused", [timedelta(0), timedelta(days=-1)])
+def test_a_split_into_nothing_is_refused(refused: timedelta) -> None:
+    """Zero-length pieces would go on for ever."""
+    with pytest.raises(WindowError, match="longer than zero"):
+        list(DAY.split(refused))
+
+
+def test_a_negative_lookback_is_refused() -> None:
+    """It would silently export less than was asked for."""
+    with pytest.raises(WindowError, match="lookback is negative"):
+        DAY.looking_back(timedelta(days=-1))
+
+
+ARGUMENTS = ("2026-01-01", "2026-01-02")
+CONF = ("2026-02-01", "2026-02-02")
+INTERVAL = (datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("expected", "sources"),
+    [
+        (ARGUMENTS, WindowSources(arguments=ARGUMENTS, conf=CONF, data_interval=INTERVAL)),
+        (CONF, WindowSources(conf=CONF, data_interval=INTERVAL)),
+        (("2026-03-01", "2026-03-02"), WindowSources(data_interval=INTERVAL)),
+        (CONF, WindowSources(arguments=("", "None"), conf=CONF, data_interval=INTERVAL)),
+    ],
+    ids=["arguments first", "then conf", "then the interval", "templates over absent values are absent"],
+)
+def test_a_run_takes_the_first_window_that_is_given(expected: tuple[str, str], sources: WindowSources) -> None:
+    """What a person typed for this run beats what the schedule says."""
+    assert Window.parse(*expected) == resolve(sources)
+
+
+@pytest.mark.parametrize(
+    ("told", "sources"),
+    [
+        ("arguments since and until give only one end of the window; give until too", {"arguments": (*CONF[:1], None)}),
+        ("conf or params since and until give only one end of the window; give since too", {"conf": (None, CONF[1])}),
+        ("this run has no window", {}),
+        ("this run has no window", {"data_interval": (INTERVAL[0], None)}),
+        ("CronDataIntervalTimetable", {"data_interval": (INTERVAL[0], INTERVAL[0])}),
+    ],
+)
+def test_a_run_without_a_whole_window_is_refused(told: str, sources: dict[str, tuple[object, object]]) -> None:
+    """Half a window completed from another source would answer a question that nobody asked."""
+    with pytest.raises(WindowError, match=told):
+        resolve(WindowSources(**sources))
+
+
+def test_a_missing_window_names_the_conf_to_trigger_with() -> None:
+    """The commonest cause is a manual run; its cure belongs into the sentence."""
+    with pytest.raises(CallError, match='trigger it with conf {"since"'):
+        resolve(WindowSources())

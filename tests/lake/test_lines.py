@@ -1,0 +1,389 @@
+"""From lines of any shape to entities: recognised, placed in their channel, or rejected with the reason."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from export_objects import (
+    AT,
+    CID,
+    Converted,
+    channel,
+    convert,
+    convert_lines,
+    encoded,
+    line,
+    member,
+    message,
+    reaction,
+    read,
+    user,
+    write_lines,
+)
+
+from airflow_provider_chatexport.core.entities import OTHER_NAMES, Shape
+from airflow_provider_chatexport.lake.sift import MAX_REJECT_BYTES
+
+ENTITY_SHAPES = [Shape.TYPED, Shape.KEYED, Shape.BARE, Shape.ITEM]
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "v1-real-shape.json"
+
+ONE_CHANNEL: list[tuple[str, dict[str, Any]]] = [
+    ("channel", channel()),
+    ("member", member()),
+    ("read", read()),
+    ("message", message("m1", attachments=[{"type": "image", "image_url": "https://example.com/a.png"}])),
+    ("reaction", reaction("m1", cid=CID)),
+    ("message", message("m2", parent_id="m1", user={"id": "u2", "name": "Two"})),
+]
+
+
+def rows_of(converted: Converted) -> dict[str, list[dict[str, Any]]]:
+    return {name: rows for name, rows in converted.rows.items() if name != "rejects"}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("typed")
+    return rows_of(convert_lines(folder, *(line(name, fields) for name, fields in ONE_CHANNEL)))
+
+
+@pytest.mark.parametrize("shape", ENTITY_SHAPES)
+def test_every_line_shape_gives_the_same_rows(shape: Shape, expected: dict[str, Any], tmp_path: Path) -> None:
+    """The service does not publish the line shape: whichever it is, the lake must not differ."""
+    converted = convert_lines(tmp_path, *(line(name, fields, shape) for name, fields in ONE_CHANNEL))
+    assert expected == rows_of(converted)
+    assert {"channel": 1, "member": 1, "read": 1, "message": 2, "reaction": 1} == converted.counts.entities
+
+
+def test_a_whole_channel_on_a_line_gives_the_same_rows(expected: dict[str, Any], tmp_path: Path) -> None:
+    """The fifth shape: an element of a v1 array on a line of its own."""
+    objects = {name: [fields for each, fields in ONE_CHANNEL if each == name] for name, _ in ONE_CHANNEL}
+    element = {
+        "channel": objects["channel"][0],
+        "messages": objects["message"],
+        "members": objects["member"],
+        "reads": objects["read"],
+        "reactions": objects["reaction"],
+    }
+    assert expected == rows_of(convert_lines(tmp_path, encoded(element)))
+    path = tmp_path / "v1.json"
+    path.write_bytes(json.dumps([element], indent=2).encode())
+    assert expected == rows_of(convert(path, folder=tmp_path))
+
+
+def test_an_array_of_lines_gives_the_same_rows(expected: dict[str, Any], tmp_path: Path) -> None:
+    """The old import format was one array of envelopes."""
+    path = tmp_path / "array.json"
+    path.write_bytes(b"[" + b",\n".join(line(name, fields, Shape.ITEM) for name, fields in ONE_CHANNEL) + b"]")
+    assert expected == rows_of(convert(path, folder=tmp_path))
+
+
+def test_shapes_may_be_mixed_in_one_file(expected: dict[str, Any], tmp_path: Path) -> None:
+    """Recognition is per line, so that nothing hangs on a guess made at the first."""
+    lines = [line(name, fields, ENTITY_SHAPES[at % 4]) for at, (name, fields) in enumerate(ONE_CHANNEL)]
+    assert expected == rows_of(convert_lines(tmp_path, *lines))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda content: b"\xef\xbb\xbf" + content,
+        lambda content: content.replace(b"\n", b"\r\n"),
+        lambda content: content.replace(b"\n", b"\n\n \n"),
+        lambda content: content.rstrip(b"\n"),
+        lambda content: gzip.compress(content),
+        lambda content: gzip.compress(b"\xef\xbb\xbf" + content),
+        lambda content: content.replace(b'{"type":"message","data":', b' { "type" : "message" , "data" : '),
+    ],
+    ids=["byte order mark", "CRLF", "blank lines", "no last end", "gzip", "gzip and mark", "spaces"],
+)
+def test_how_a_file_is_written_does_not_matter(written: Any, expected: dict[str, Any], tmp_path: Path) -> None:
+    """None of these is documented, and each occurs in the wild."""
+    path = tmp_path / "export"
+    path.write_bytes(written(b"".join(line(name, fields) + b"\n" for name, fields in ONE_CHANNEL)))
+    converted = convert(path, folder=tmp_path)
+    assert expected == rows_of(converted)
+    assert len(ONE_CHANNEL) == converted.counts.lines
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "fields"),
+    [
+        ("members", "channel_member", member(cid=CID)),
+        ("members", "members", member(cid=CID)),
+        ("messages", "messages", message()),
+        ("channels", "channels", channel()),
+        ("users", "users", user()),
+        ("reactions", "message_reaction", reaction()),
+        ("reads", "reads", read(cid=CID)),
+        ("reads", "channel_read", read(cid=CID)),
+    ],
+)
+def test_an_envelope_is_known_by_any_of_its_names(table: str, name: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    """The names are guesses from the import format and the API; a tolerant reader takes them all."""
+    lines = [
+        encoded({name_key: name, payload_key: fields})
+        for name_key in ("type", "kind", "entity", "_type")
+        for payload_key in ("data", "item", "object", "payload", name)
+    ]
+    converted = convert_lines(tmp_path, *lines)
+    assert (1, 19, 0) == (converted.counts.rows[table], converted.counts.duplicates, converted.counts.rejected)
+
+
+def test_a_message_of_type_regular_is_no_envelope(tmp_path: Path) -> None:
+    """Bare objects have a type of their own; only one with a payload object wraps another."""
+    fields = message(data={"not": "a payload"})
+    assert {"data": {"not": "a payload"}} == json.loads(
+        convert_lines(tmp_path, line("message", fields, Shape.BARE)).one("messages")["custom"]
+    )
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_NAMES) + ["a_thing_of_next_year"])
+@pytest.mark.parametrize("shape", [Shape.TYPED, Shape.KEYED])
+def test_an_entity_without_a_table_is_kept_whole(name: str, shape: Shape, tmp_path: Path) -> None:
+    """What the service adds later must not be lost, nor stop a load."""
+    thing = {"id": "p1", "big": 12345678901234567890123, "text": "é"}
+    converted = convert_lines(tmp_path, line("channel", channel()), line(name, thing, shape))
+    assert (name, CID, 2, thing) == tuple(
+        json.loads(value) if column == "data" else value
+        for column, value in converted.one("other_entities").items()
+        if column in ("entity", "cid", "line_number", "data")
+    )
+    assert (1, 1, 0) == (converted.counts.other_entities, converted.counts.entities[name], converted.counts.rejected)
+
+
+# Which channel
+
+@pytest.mark.parametrize(("table", "name", "fields"), [("members", "member", member()), ("reads", "read", read())])
+def test_an_object_without_a_channel_belongs_to_the_channel_before_it(
+    table: str, name: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    """Members and reads carry no cid in a real export."""
+    lines = [
+        line("channel", channel("messaging:one")),
+        line(name, fields),
+        line("channel", channel("messaging:two")),
+        line(name, fields),
+    ]
+    assert ["messaging:one", "messaging:two"] == convert_lines(tmp_path, *lines).column(table, "cid")
+
+
+@pytest.mark.parametrize("fields", [{"channel_cid": "team:x"}, {"channel_type": "team", "channel_id": "x"}, {"cid": "team:x"}])
+def test_an_object_may_name_its_channel_itself(fields: dict[str, Any], tmp_path: Path) -> None:
+    """Import objects name theirs by type and id; their own word counts before the place in the file."""
+    converted = convert_lines(tmp_path, line("channel", channel()), line("member", member(**fields)))
+    assert "team:x" == converted.one("members")["cid"]
+
+
+@pytest.mark.parametrize("shape", ENTITY_SHAPES)
+@pytest.mark.parametrize("missing", [None, ""])
+def test_a_message_whose_channel_is_empty_takes_it_from_its_place(
+    shape: Shape, missing: str | None, tmp_path_factory: Any
+) -> None:
+    """A row without channel is invisible to every claim, and would never be replaced."""
+    lines = [line("channel", channel()), line("message", message(cid=missing), shape)]
+    assert CID == convert_lines(tmp_path_factory.mktemp("place"), *lines).one("messages")["cid"]
+
+
+def test_lists_that_come_before_their_channel_belong_to_it(tmp_path: Path) -> None:
+    """Keys of a JSON object have no order."""
+    first = {"members": [member()], "channel": channel("messaging:one")}
+    second = {"channel": channel("messaging:two"), "members": [member()]}
+    path = tmp_path / "v1.json"
+    path.write_bytes(encoded([first, second]))
+    assert ["messaging:one", "messaging:two"] == convert(path, folder=tmp_path).column("members", "cid")
+
+
+def test_a_channel_without_cid_is_named_by_type_and_id(tmp_path: Path) -> None:
+    """Import objects have no cid."""
+    fields = {"type": "team", "id": "x", "created_by": {"id": "u1"}}
+    assert "team:x" == convert_lines(tmp_path, line("channel", fields)).one("channels")["cid"]
+
+
+@pytest.mark.parametrize("empty", [None, [], {}])
+def test_lists_that_are_null_or_empty_are_nothing(empty: Any, tmp_path: Path) -> None:
+    """Go writes a list without items as null."""
+    element = {"channel": channel(), "messages": empty, "members": empty, "reads": empty, "draft": empty}
+    converted = convert_lines(tmp_path, encoded(element))
+    assert ({"channel": 1}, 0) == (converted.counts.entities, converted.counts.rejected)
+
+
+# Rejects
+
+WITHOUT = {
+    "message without id": ("message", message(id=None)),
+    "message without channel": ("message", message(cid=None)),
+    "message without a created_at that is a time": ("message", message(created_at=None)),
+    "reaction without message_id": ("reaction", reaction(message_id=None)),
+    "reaction without user_id": ("reaction", reaction(user_id="", user=None)),
+    "reaction without type": ("reaction", reaction(kind="")),
+    "member without user_id": ("member", member(user_id=None, user=None, cid=CID)),
+    "member without channel": ("member", member()),
+    "channel without channel": ("channel", channel() | {"cid": None, "id": None}),
+    "user without id": ("user", user(id="")),
+    "read without channel": ("read", read()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [Shape.TYPED, Shape.KEYED])
+@pytest.mark.parametrize("reason", WITHOUT)
+def test_an_object_that_can_be_no_row_is_a_reject_with_the_reason(
+    reason: str, shape: Shape, tmp_path_factory: Any
+) -> None:
+    """Each names what is missing, and the line as it stood."""
+    name, fields = WITHOUT[reason]
+    converted = convert_lines(tmp_path_factory.mktemp("reject"), line("user", user("u0")), line(name, fields, shape))
+    row = converted.one("rejects")
+    assert (reason, 2, len(line("user", user("u0"))) + 1) == (row["reason"], row["line_number"], row["byte_offset"])
+    assert (1, 1) == (converted.counts.rejected, converted.counts.entities[name] - (name == "user"))
+    assert encoded(fields) in row["raw"].encode()
+
+
+@pytest.mark.parametrize("shape", ENTITY_SHAPES)
+@pytest.mark.parametrize(
+    "created_at",
+    ["", "tomorrow", "2026-01-01", "2026-01-01T10:00:00", "infinity", "epoch", "20000-01-01T00:00:00Z", True, [], 10**19],
+    ids=str,
+)
+def test_a_time_that_is_none_is_a_reject_in_every_shape(shape: Shape, created_at: Any, tmp_path_factory: Any) -> None:
+    """The database would take dates, naive times and infinity; a guessed day is worse than a reject."""
+    lines = [line("message", message(created_at=created_at), shape)]
+    converted = convert_lines(tmp_path_factory.mktemp("time"), *lines)
+    assert (0, 1) == (converted.counts.rows["messages"], converted.counts.rejected)
+
+
+BROKEN = {
+    "not JSON: Expecting value": b'{"type":"message","data":{"id":}}',
+    "not JSON: Extra data": line("message", message()) + b'{"more":{}}',
+    "not JSON: Unterminated string": line("message", message())[:-30],
+    "not UTF-8": line("message", message()).replace(b"text of", b"te\xff\xfe"),
+    "no entity that this version knows": b'{"id":"x","thing":"y"}',
+    "nested deeper than 500 levels": b'{"message":' + b"[" * 600 + b"]" * 600 + b"}",
+    "not a JSON object": b"[1,2]",
+    "message: not a JSON object": b'{"message":[1]}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", BROKEN)
+def test_a_line_that_is_not_well_formed_is_a_reject_and_the_next_is_read(reason: str, tmp_path: Path) -> None:
+    """One bad line must not cost the file."""
+    converted = convert_lines(tmp_path, line("message", message("m1")), BROKEN[reason], line("message", message("m2")))
+    assert converted.one("rejects")["reason"].startswith(reason)
+    assert (["m1", "m2"], 3, 1) == (
+        converted.column("messages", "id"),
+        converted.counts.lines,
+        converted.counts.rejected,
+    )
+
+
+def test_bytes_that_are_no_text_are_kept_in_base64(tmp_path: Path) -> None:
+    """A reject that cannot be looked at is as good as lost."""
+    raw = BROKEN["not UTF-8"]
+    row = convert_lines(tmp_path, raw).one("rejects")
+    assert ("base64", raw, len(raw)) == (row["raw_encoding"], base64.b64decode(row["raw"]), row["raw_size_bytes"])
+
+
+@pytest.mark.parametrize("shape", ENTITY_SHAPES)
+def test_a_lone_surrogate_is_mended(shape: Shape, tmp_path_factory: Any) -> None:
+    """Clients cut texts in the middle of an emoji; all but that half of a character must come through."""
+    fields = message(text="cut", custom_number=123456789012345678901234567890)
+    raw = line("message", fields, shape).replace(b'"cut"', b'"\\\\ud83d \\ud83d\\ude00 \\ud83d"')
+    row = convert_lines(tmp_path_factory.mktemp("surrogate"), raw).one("messages")
+    assert ("\\ud83d \U0001f600 \ufffd", '{"custom_number":123456789012345678901234567890}') == (row["text"], row["custom"])
+
+
+@pytest.mark.parametrize("shape", [Shape.TYPED, Shape.KEYED])
+def test_an_overlong_line_is_a_reject_of_bounded_size(shape: Shape, tmp_path_factory: Any) -> None:
+    """The limit can be set; what is kept of the line shows what it was."""
+    long = line("message", message("long", text="x" * 300_000), shape)
+    lines = [line("message", message("m1")), long, line("message", message("m2"))]
+    converted = convert_lines(tmp_path_factory.mktemp("long"), *lines, max_line_bytes=200_000)
+    row = converted.one("rejects")
+    assert "the line is longer than the limit of 200000 bytes" == row["reason"]
+    assert (long[:MAX_REJECT_BYTES].decode(), len(long)) == (row["raw"], row["raw_size_bytes"])
+    assert ["m1", "m2"] == converted.column("messages", "id")
+
+
+def test_an_overlong_item_of_an_array_is_a_reject(tmp_path: Path) -> None:
+    """The limit is that of an object, however its file is laid out."""
+    path = tmp_path / "v1.json"
+    path.write_bytes(encoded([{"channel": channel(), "messages": [message("m1"), message("long", text="x" * 5000)]}]))
+    converted = convert(path, folder=tmp_path, max_line_bytes=2000)
+    assert ["the object is longer than the limit of 2000 bytes"] == converted.reasons
+    assert (["m1"], 2) == (converted.column("messages", "id"), converted.counts.entities["message"])
+
+
+@pytest.mark.parametrize("levels", [600, 5_000, 200_000])
+def test_nesting_without_end_does_no_harm(levels: int, tmp_path: Path) -> None:
+    """A recursive reader would overflow its stack: the process would be gone, and with it the sentence."""
+    raw = line("message", message(deep="@")).replace(b'"@"', b"[" * levels + b"]" * levels)
+    converted = convert_lines(tmp_path, raw, line("message", message("m2")))
+    assert 2 == converted.counts.rows["messages"] + converted.counts.rejected
+
+
+def test_a_hundred_thousand_keys_are_kept(tmp_path: Path) -> None:
+    """A resource bomb within the size limit is data like any other."""
+    keys = {f"key-{number}": number for number in range(100_000)}
+    row = convert_lines(tmp_path, line("message", message(**keys))).one("messages")
+    assert keys == json.loads(row["custom"])
+
+
+def test_elements_that_are_no_channel_are_rejects(tmp_path: Path) -> None:
+    """An array's elements are its lines: each is accounted for."""
+    path = tmp_path / "v1.json"
+    path.write_bytes(encoded([1, "two", None, [4], {}, {"channel": channel()}]))
+    converted = convert(path, folder=tmp_path)
+    assert (6, 5, 1) == (converted.counts.lines, converted.counts.rejected, converted.counts.rows["channels"])
+
+
+def test_keys_of_an_array_s_elements_keep_their_escapes(tmp_path: Path) -> None:
+    """Elements are put together from their members again; an empty key and quotes in keys are legal."""
+    odd = {"": 1, 'qu"ote': 2, "back\\slash": 3}
+    path = tmp_path / "array.json"
+    path.write_bytes(encoded([message(**odd), {"type": "message", "data": message("m2"), "": 1}]))
+    converted = convert(path, folder=tmp_path)
+    assert [odd, {}] == [json.loads(custom) for custom in converted.column("messages", "custom")]
+
+
+def test_a_value_that_is_not_json_rejects_its_entity_only(tmp_path: Path) -> None:
+    """In an array, pieces are checked one by one: a bad one must not stop the load nor pass."""
+    path = tmp_path / "v1.json"
+    path.write_bytes(b'[{"channel":%b,"draft":tru,"messages":[{"id":},%b]}]' % (encoded(channel()), encoded(message())))
+    converted = convert(path, folder=tmp_path)
+    assert ["draft: not JSON: Expecting value", "message: not JSON: Expecting value"] == sorted(
+        reason.partition(": line")[0] for reason in converted.reasons
+    )
+    assert (1, 0) == (converted.counts.rows["messages"], converted.counts.other_entities)
+
+
+def test_the_real_export_becomes_rows(tmp_path: Path) -> None:
+    """Keys, order, types and escaping of a real v1 export of 2025."""
+    (element,) = json.loads(FIXTURE.read_bytes())
+    converted = convert(FIXTURE, folder=tmp_path)
+    assert 0 == converted.counts.rejected
+    assert {"channel": 1, "message": len(element["messages"]), "member": len(element["members"])} == converted.counts.entities
+    assert sorted(each["id"] for each in element["messages"]) == sorted(converted.column("messages", "id"))
+    assert {each["html"] for each in element["messages"]} == set(converted.column("messages", "html"))
+    assert {element["channel"]["cid"]} == set(converted.column("members", "cid"))
+    creator = element["channel"]["created_by"]
+    row = next(row for row in converted.rows["users"] if row["id"] == creator["id"])
+    assert {"birthland"} == json.loads(row["custom"]).keys()
+
+
+def test_which_channels_a_file_names(tmp_path: Path) -> None:
+    """A channel without messages is covered too: its silence is known."""
+    lines = [line("channel", channel("a:1")), line("channel", channel("a:2")), line("message", message())]
+    assert {"a:1", "a:2"} == convert(write_lines(tmp_path / "export", lines), folder=tmp_path).named
+
+
+def test_a_reject_names_the_line_that_an_editor_shows(tmp_path: Path) -> None:
+    """Line numbers count blank lines too, so that an editor finds the line."""
+    path = tmp_path / "export"
+    path.write_bytes(b"\n\n" + line("message", message(id=None)) + b"\n\n" + line("message", message(created_at=AT)) + b"\n")
+    row = convert(path, folder=tmp_path).one("rejects")
+    assert (3, 2) == (row["line_number"], row["byte_offset"])

@@ -1,0 +1,356 @@
+"""From entities to rows: types, times, custom fields, duplicates, the window, what lies inside objects."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from export_objects import (
+    AT,
+    CID,
+    EXPORTED_AT,
+    channel,
+    convert,
+    convert_lines,
+    encoded,
+    line,
+    member,
+    message,
+    reaction,
+    user,
+    write_lines,
+)
+
+from airflow_provider_chatexport.core.window import Window
+
+MOMENT = datetime(2026, 1, 1, 10, tzinfo=UTC)
+DAY = Window.parse("2026-01-01", "2026-01-02")
+
+
+def custom_of(folder: Path, **fields: Any) -> str:
+    custom = convert_lines(folder, line("message", message(**fields))).one("messages")["custom"]
+    assert isinstance(custom, str)
+    return custom
+
+
+# Types
+
+def test_a_message_has_its_fields_typed(tmp_path: Path) -> None:
+    """The table is read by people and dbt: a number that is text, or a time that is local, misleads them."""
+    fields = message(
+        "m1",
+        parent_id="m0",
+        quoted_message_id="q",
+        reply_count=2,
+        pinned=True,
+        pinned_at="2026-01-01T11:00:00.5Z",
+        pinned_by={"id": "u9"},
+        silent=False,
+        show_in_channel=None,
+        reaction_counts={"love": 2},
+        mentioned_users=[{"id": "u3"}, {"id": "u4"}],
+        thread_participants=[{"id": "u5"}],
+        restricted_visibility=["u1"],
+        i18n={"language": "en", "fr_text": "é"},
+        deleted_at=1767268800000000000,
+        attachments=[{}, {}],
+    )
+    row = convert_lines(tmp_path, line("message", fields)).one("messages")
+    expected = {
+        "id": "m1",
+        "cid": CID,
+        "channel_type": "messaging",
+        "channel_id": "general",
+        "user_id": "u1",
+        "type": "regular",
+        "text": "text of m1",
+        "parent_id": "m0",
+        "quoted_message_id": "q",
+        "reply_count": 2,
+        "pinned": True,
+        "pinned_at": datetime(2026, 1, 1, 11, 0, 0, 500_000, tzinfo=UTC),
+        "pinned_by_id": "u9",
+        "silent": False,
+        "show_in_channel": None,
+        "reaction_counts": '{"love":2}',
+        "mentioned_user_ids": ["u3", "u4"],
+        "thread_participant_ids": ["u5"],
+        "restricted_visibility": ["u1"],
+        "i18n": '{"language":"en","fr_text":"é"}',
+        "attachment_count": 2,
+        "created_at": MOMENT,
+        "deleted_at": datetime(2026, 1, 1, 12, tzinfo=UTC),
+        "custom": "{}",
+        "_exported_at": EXPORTED_AT,
+        "_load_id": "load-1",
+    }
+    assert expected == {name: row[name] for name in expected}
+
+
+@pytest.mark.parametrize(
+    ("micros", "text"),
+    [
+        (0, "2026-01-01T10:00:00Z"),
+        (491_250, "2026-01-01T10:00:00.49125Z"),
+        (365_621, "2026-01-01T10:00:00.365621247Z"),
+        (999_999, "2026-01-01T10:00:00.999999999Z"),
+        (500_000, "2026-01-01T15:30:00.5+05:30"),
+        (123_456, 1767261600123456789),
+    ],
+)
+def test_both_spellings_of_a_time_end_as_utc_microseconds(micros: int, text: Any, tmp_path: Path) -> None:
+    """Strings with any number of digits and any offset, and nanoseconds: digits are cut, never rounded."""
+    row = convert_lines(tmp_path, line("message", message(created_at=text))).one("messages")
+    assert MOMENT + timedelta(microseconds=micros) == row["created_at"]
+
+
+def test_a_value_of_another_type_than_documented_does_not_cost_its_line(tmp_path: Path) -> None:
+    """One field gone wrong at the service is a null, not a lost message."""
+    fields = message(reply_count="many", pinned="perhaps", updated_at="later", mentioned_users=None, text=5)
+    row = convert_lines(tmp_path, line("message", fields)).one("messages")
+    assert (None, None, None, None, "5") == tuple(
+        row[name] for name in ("reply_count", "pinned", "updated_at", "mentioned_user_ids", "text")
+    )
+
+
+def test_an_author_may_be_an_id_instead_of_an_object(tmp_path: Path) -> None:
+    """Import objects refer to people by id, in the field itself or beside it."""
+    lines = [
+        line("message", message("m1", user="u7")),
+        line("message", message("m2", user=None, user_id="u8")),
+        line("message", message("m3")),
+    ]
+    assert ["u7", "u8", "u1"] == convert_lines(tmp_path, *lines).column("messages", "user_id")
+
+
+# Custom fields
+
+@pytest.mark.parametrize(
+    ("expected", "fields"),
+    [
+        ({}, {}),
+        ({}, {"custom": None}),
+        ({}, {"custom": {}}),
+        ({"a": 1}, {"a": 1}),
+        ({"a": 1}, {"custom": {"a": 1}}),
+        ({"a": 1, "b": 2}, {"a": 1, "custom": {"b": 2}}),
+        ({"a": 1}, {"a": 1, "custom": {"a": 1}}),
+        ({"a": 1, "b": 3, "custom": {"a": 2, "b": 3}}, {"a": 1, "custom": {"a": 2, "b": 3}}),
+        ({"a": None}, {"a": None}),
+        ({"a": None, "b": {"c": None}}, {"a": None, "custom": {"b": {"c": None}}}),
+        ({"custom": [1]}, {"custom": [1]}),
+        ({"a": 1, "custom": "text"}, {"a": 1, "custom": "text"}),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else value,
+)
+def test_custom_fields_are_one_object_wherever_they_stood(
+    expected: dict[str, Any], fields: dict[str, Any], tmp_path: Path
+) -> None:
+    """Flat in a real export, under ``custom`` in the API, or both; a contradiction keeps both values."""
+    assert expected == json.loads(custom_of(tmp_path, **fields))
+
+
+ODD_KEYS = ["", "select", "order by", 'qu"ote', "it's", "a.b", "$.a", "[0]", "*", "😀", "back\\slash", "new\nline", "\x00",
+            "k" * 300, "Text", "ID", "CREATED_AT", "Custom", "n", "data", "_load_id", "é"]  # fmt: skip
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
+def test_keys_of_any_spelling_are_kept(nested: bool, tmp_path: Path) -> None:
+    """Also those that differ only in case from a field: they are other fields."""
+    odd = {key: number for number, key in enumerate(ODD_KEYS)}
+    row = convert_lines(tmp_path, line("message", message(**({"custom": odd} if nested else odd)))).one("messages")
+    assert odd == json.loads(row["custom"])
+    assert ("m1", "text of m1", MOMENT) == (row["id"], row["text"], row["created_at"])
+
+
+@pytest.mark.parametrize(
+    "digits",
+    ["9007199254740993", "18446744073709551616", "-9223372036854775809", "1" * 60, "123456789012345678901234567890"],
+)
+@pytest.mark.parametrize("fields", [{"n": "@"}, {"custom": {"n": "@"}}, {"n": "@", "custom": {"n": 1}}])
+def test_integers_of_any_size_are_kept_digit_by_digit(digits: str, fields: dict[str, Any], tmp_path_factory: Any) -> None:
+    """Ids of other systems are larger than a float can hold; one wrong digit is another id."""
+    raw = line("message", message(**fields)).replace(b'"@"', digits.encode())
+    custom = convert_lines(tmp_path_factory.mktemp("digits"), raw).one("messages")["custom"]
+    assert int(digits) == json.loads(custom)["n"]
+    assert digits in custom
+
+
+def test_a_key_may_hold_another_type_on_every_line(tmp_path: Path) -> None:
+    """A reader that infers types would fail, or turn one of them into text."""
+    values: list[Any] = [1, "one", {"a": 1}, [1, 2], None, True, 1.5]
+    lines = [line("message", message(f"m{number}", it=value)) for number, value in enumerate(values)]
+    assert [{"it": value} for value in values] == [
+        json.loads(custom) for custom in convert_lines(tmp_path, *lines).column("messages", "custom")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "fields"),
+    [
+        ("channels", "channel", channel(mood="blue", custom={"name": "General"})),
+        ("members", "member", member(cid=CID, mood="blue", custom={"name": "General"})),
+        ("users", "user", user(mood="blue", custom={"x": "General"})),
+        ("reactions", "reaction", reaction(mood="blue", custom={"name": "General"})),
+    ],
+)
+def test_every_entity_keeps_its_custom_fields(table: str, name: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    """Apps put their own keys on each kind of object."""
+    row = next(iter(convert_lines(tmp_path, line(name, fields)).rows[table]))
+    assert {"mood": "blue"}.items() <= json.loads(row["custom"]).items()
+
+
+# Duplicates
+
+def test_of_two_versions_of_a_message_the_newest_stays(tmp_path: Path) -> None:
+    """A message edited while it was exported may come twice; the order of lines says nothing."""
+    lines = [
+        line("message", message(text="second", updated_at="2026-01-02T00:00:00Z")),
+        line("message", message(text="first", updated_at="2026-01-01T12:00:00Z")),
+    ]
+    converted = convert_lines(tmp_path, *lines)
+    assert ("second", 1) == (converted.one("messages")["text"], converted.counts.duplicates)
+
+
+def test_of_two_equal_versions_the_later_line_stays(tmp_path: Path) -> None:
+    """The same file must always give the same rows, whatever the threads do."""
+    lines = [line("message", message(text=f"line {number}")) for number in range(50)]
+    converted = convert_lines(tmp_path, *lines)
+    assert ("line 49", 49) == (converted.one("messages")["text"], converted.counts.duplicates)
+
+
+def test_of_two_files_the_newer_export_stays(tmp_path: Path) -> None:
+    """A whole load obeys the truth rule within itself."""
+    newer = write_lines(tmp_path / "newer", [line("message", message(text="new"))])
+    older = write_lines(tmp_path / "older", [line("message", message(text="old", updated_at="2027-01-01T00:00:00Z"))])
+    moments = [EXPORTED_AT, EXPORTED_AT - timedelta(hours=1)]
+    converted = convert(newer, older, folder=tmp_path, exported_at=moments)
+    assert ("new", EXPORTED_AT, 1) == (
+        converted.one("messages")["text"],
+        converted.one("messages")["_exported_at"],
+        converted.counts.duplicates,
+    )
+
+
+def test_a_user_reacts_once_with_each_kind(tmp_path: Path) -> None:
+    """Message, user and kind tell reactions apart."""
+    lines = [line("message", message())] + [
+        line("reaction", reaction(kind=kind, score=score)) for kind, score in (("love", 1), ("wow", 1), ("love", 2))
+    ]
+    converted = convert_lines(tmp_path, *lines)
+    assert (["love", "wow"], 1) == (converted.column("reactions", "type"), converted.counts.duplicates)
+
+
+# The window
+
+@pytest.mark.parametrize(
+    ("n_rows", "created_at"),
+    [
+        (0, "2025-12-31T23:59:59.999999Z"),
+        (1, "2026-01-01T00:00:00Z"),
+        (1, "2026-01-01T23:59:59.999999999Z"),
+        (0, "2026-01-02T00:00:00Z"),
+        (1, "2026-01-02T01:00:00+02:00"),
+    ],
+)
+def test_messages_outside_of_the_window_are_cut_and_counted(n_rows: int, created_at: str, tmp_path: Path) -> None:
+    """Requests ask a second more on both sides; a row on the edge belongs to one window only."""
+    converted = convert_lines(tmp_path, line("message", message(created_at=created_at)), window=DAY)
+    assert (n_rows, 1 - n_rows) == (converted.counts.rows["messages"], converted.counts.out_of_window)
+
+
+def test_a_reaction_goes_with_its_message(tmp_path: Path) -> None:
+    """A message cut off takes its reactions along; a late reaction to one that stays, stays."""
+    lines = [
+        line("message", message("in")),
+        line("message", message("out", created_at="2026-01-02T00:00:00Z")),
+        line("reaction", reaction("in", created_at="2026-01-05T00:00:00Z")),
+        line("reaction", reaction("out")),
+    ]
+    converted = convert_lines(tmp_path, *lines, window=DAY)
+    assert ("in", MOMENT, CID) == tuple(
+        converted.one("reactions")[name] for name in ("message_id", "message_created_at", "cid")
+    )
+    assert 2 == converted.counts.out_of_window
+
+
+def test_a_reaction_without_its_message_is_placed_by_its_own_time(tmp_path: Path) -> None:
+    """It would otherwise have no day folder."""
+    late = "2026-01-05T00:00:00Z"
+    row = convert_lines(tmp_path, line("reaction", reaction("gone", created_at=late))).one("reactions")
+    assert (datetime(2026, 1, 5, tzinfo=UTC), None) == (row["message_created_at"], row["cid"])
+
+
+# Rows from inside objects
+
+def test_attachments_keep_their_place(tmp_path: Path) -> None:
+    """Position is part of their key, and the order in which people see them."""
+    items = [{"type": "image", "image_url": "https://e.com/0"}, {"type": "file", "size": 7}, {"type": "x", "custom": {"a": 1}}]
+    converted = convert_lines(tmp_path, line("message", message(attachments=items)), line("message", message("m2")))
+    assert [("m1", 0, "image", {}), ("m1", 1, "file", {"size": 7}), ("m1", 2, "x", {"a": 1})] == [
+        (row["message_id"], row["position"], row["type"], json.loads(row["custom"]))
+        for row in converted.rows["attachments"]
+    ]
+    assert {(CID, MOMENT)} == {(row["cid"], row["message_created_at"]) for row in converted.rows["attachments"]}
+
+
+def test_latest_reactions_count_where_no_line_tells_them(tmp_path: Path) -> None:
+    """They travel inside messages, ten at most, and are the only ones that v1 has."""
+    told, only_inside = reaction("m1", "u2"), reaction("m1", "u3")
+    lines = [line("message", message(latest_reactions=[told, only_inside])), line("reaction", told)]
+    converted = convert_lines(tmp_path, *lines)
+    assert ["u2", "u3"] == converted.column("reactions", "user_id")
+    assert (0, 2) == (converted.counts.duplicates, sum(converted.counts.entities.values()))
+    assert [CID, CID] == converted.column("reactions", "cid")
+
+
+def test_users_come_from_everywhere_and_the_newest_version_stays(tmp_path: Path) -> None:
+    """The author as of the message, the member as of the export: people are known by their latest state."""
+    at = "2026-01-0{}T00:00:00Z".format
+    lines = [
+        line("channel", channel(created_by={"id": "creator"}, truncated_by={"id": "truncater"})),
+        line("member", member(user={"id": "u1", "name": "newest", "updated_at": at(3)})),
+        line("message", message(
+            user={"id": "u1", "name": "older", "updated_at": at(2)},
+            mentioned_users=[{"id": "mentioned"}],
+            thread_participants=[{"id": "participant"}],
+            pinned_by={"id": "pinner"},
+            latest_reactions=[reaction(user={"id": "reactor"}, user_id="reactor")],
+        )),
+        line("user", user("u1", name="oldest", updated_at=at(1))),
+    ]  # fmt: skip
+    converted = convert_lines(tmp_path, *lines)
+    names = dict(zip(converted.column("users", "id"), converted.column("users", "name"), strict=True))
+    assert "newest" == names.pop("u1")
+    assert {"creator", "truncater", "mentioned", "participant", "pinner", "reactor"} == names.keys()
+    assert 0 == converted.counts.duplicates
+
+
+@pytest.mark.parametrize("odd", [None, [], {}, "text", 5, [1, "two", None, {"id": None}]])
+def test_odd_values_where_objects_belong_do_no_harm(odd: Any, tmp_path: Path) -> None:
+    """Maps may be {} or null, lists may hold anything: the message itself is still a message."""
+    names = ("attachments", "latest_reactions", "own_reactions", "mentioned_users", "thread_participants", "pinned_by",
+             "quoted_message", "reaction_counts", "reaction_groups", "i18n", "member", "poll", "user")  # fmt: skip
+    converted = convert_lines(tmp_path, encoded({"type": "message", "data": message(**dict.fromkeys(names, odd))}))
+    assert (1, 0) == (converted.counts.rows["messages"], converted.counts.rejected)
+
+
+def test_rows_come_sorted_within_their_day(tmp_path: Path) -> None:
+    """The order inside a file is what lets a reader skip most of it."""
+    lines = [
+        line("message", message(f"m{number}", cid=f"a:{number % 3}", created_at=f"2026-01-0{1 + number % 2}T0{number % 5}:00:00Z"))
+        for number in range(30)
+    ]
+    rows = convert_lines(tmp_path, *lines).rows["messages"]
+    keys = [(row["created_at"].date(), row["cid"], row["created_at"], row["id"]) for row in rows]
+    assert sorted(keys) == keys
+
+
+def test_a_moment_is_sent_in_the_same_way_whatever_the_machine_s_zone(tmp_path: Path, monkeypatch: Any) -> None:
+    """The day folder is a UTC day on every machine."""
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    row = convert_lines(tmp_path, line("message", message(created_at=AT))).one("messages")
+    assert (MOMENT, MOMENT.date()) == (row["created_at"], row["_day"] if "_day" in row else MOMENT.date())
