@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -32,6 +32,7 @@ from airflow_provider_chatexport.core.window import Window, parse_moment
 from airflow_provider_chatexport.errors import CallError, ChatExportError
 from airflow_provider_chatexport.lake import catalog, query
 from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.verify import verify
 from airflow_provider_chatexport.pipeline import LoadReport
 from airflow_provider_chatexport.terminal import TerminalProgress, print_table
 
@@ -226,6 +227,25 @@ def show_coverage(*, lake: str, as_json: bool) -> None:
         click.echo(json.dumps({"coverage": spans}))
         return
     print_table(["channel", "since", "until", "loads", "messages"], [list(span.values()) for span in spans])
+
+
+@cli.command(name="verify", epilog="Example: chatexport verify --lake ./lake")
+@_lake
+@_as_json
+def verify_lake(*, lake: str, as_json: bool) -> None:
+    """Is anything missing, altered or unaccounted for? Ends with 1 if so."""
+    verdict = verify(LakeStore(lake), now=datetime.now(UTC))
+    if as_json:
+        click.echo(json.dumps(verdict.to_json()))
+    else:
+        if verdict.findings:
+            print_table(["", "kind", "what"], [["!" if f.is_fault else "", f.kind, f.what] for f in verdict.findings])
+        click.echo(
+            f"{verdict.n_loads} loads, {verdict.n_files} files: "
+            + ("all is as recorded, without a gap" if verdict.ok else "not all is well")
+        )
+    if not verdict.ok:
+        sys.exit(EXIT_FAILED)
 
 
 @cli.command(name="sql", epilog='Example: chatexport sql "SELECT cid, count(*) FROM messages GROUP BY 1" --lake ./lake')

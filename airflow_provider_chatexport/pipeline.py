@@ -25,9 +25,10 @@ from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, InputError, TooManyRejectsError
 from airflow_provider_chatexport.lake import catalog, loads, schema
-from airflow_provider_chatexport.lake.convert import Conversion, Input
+from airflow_provider_chatexport.lake.convert import Conversion
 from airflow_provider_chatexport.lake.coverage import Coverage, claim
 from airflow_provider_chatexport.lake.loads import LoadRecord, SourceFile
+from airflow_provider_chatexport.lake.stage import Input
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.write import DataFile, file_sha256, write_table
 

@@ -12,7 +12,8 @@ from typing import Any
 from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake import schema
-from airflow_provider_chatexport.lake.convert import Conversion, Counts, Input
+from airflow_provider_chatexport.lake.convert import Conversion
+from airflow_provider_chatexport.lake.stage import Counts, Input
 
 CID = "messaging:general"
 EXPORTED_AT = datetime(2026, 1, 3, tzinfo=UTC)
@@ -174,6 +175,4 @@ def assert_conserved(counts: Counts, drawn: dict[str, int] | None = None) -> Non
 
 
 def n_rejected_entities(counts: Counts, from_lines: int) -> int:
-    return (
-        sum(counts.entities.values()) - from_lines - counts.duplicates - counts.out_of_window - counts.other_entities
-    )
+    return sum(counts.entities.values()) - from_lines - counts.duplicates - counts.out_of_window - counts.other_entities

@@ -94,7 +94,7 @@ def test_only_the_airflow_folders_import_airflow(path: Path) -> None:
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_import_hides_in_a_function(path: Path) -> None:
-    """Hidden imports hide arrows. Two kinds are wanted: operators load the pipeline late, the command line the sandbox."""
+    """Hidden imports hide arrows. Wanted are two: operators load the pipeline late, the command line the sandbox."""
     wanted = {"operators": {"pipeline"}, "cli": {"sandbox"}}.get(ring_of(path), set())
     outside = HEAVY if ring_of(path) == "operators" else set()
     ours = {line: ring for ring, line, _ in rings_imported(path)}
@@ -127,6 +127,8 @@ def test_every_module_belongs_to_a_ring() -> None:
 
 def test_the_command_line_loads_no_web_server_and_no_airflow() -> None:
     """``chatexport load`` is run every hour by cron jobs; its start must not pay for what it does not use."""
-    code = f"import {PACKAGE}.cli, sys; print(sorted({{'airflow', 'uvicorn', 'starlette', 'pandas'}} & set(sys.modules)))"
+    code = (
+        f"import {PACKAGE}.cli, sys; print(sorted({{'airflow', 'uvicorn', 'starlette', 'pandas'}} & set(sys.modules)))"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "[]" == ran.stdout.strip()

@@ -18,6 +18,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
+from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import loads, schema, sql
 from airflow_provider_chatexport.lake.coverage import Coverage, hiding, superseded
 from airflow_provider_chatexport.lake.loads import LoadRecord
@@ -69,11 +70,17 @@ def publish(store: LakeStore) -> None:
     while True:
         before = loads.names(store)
         records = loads.all_loads(store)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / NAME
-            _publish_anchors(store, Path(folder))
-            _build(path, store, records)
-            store.replace(NAME, path.read_bytes())
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / NAME
+                _publish_anchors(store, Path(folder))
+                _build(path, store, records)
+                store.replace(NAME, path.read_bytes())
+        except (OSError, duckdb.Error) as error:
+            raise LakeError(
+                f"the catalog of {store.uri} cannot be made ({type(error).__name__}); make sure that the temporary "
+                "folder has room, then run chatexport catalog"
+            ) from None
         if loads.names(store) == before:
             return
 
@@ -95,6 +102,7 @@ def _build(path: Path, store: LakeStore, records: Sequence[LoadRecord]) -> None:
     entries = loads.live_coverage(records)
     pairs = list(hiding(entries))
     with duckdb.connect() as con:
+        store.let_read(con)
         con.execute("SET TimeZone = 'UTC'")
         con.execute(f"ATTACH {sql.quoted(str(path))} AS catalog (STORAGE_VERSION {sql.quoted(STORAGE_VERSION)})")
         con.execute("USE catalog")

@@ -56,6 +56,14 @@ class Coverage:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A span of time, half-open; ``since`` may be ``BEGINNING``."""
+
+    since: datetime
+    until: datetime
+
+
 def claim(
     *, cid: str, since: datetime | None, until: datetime | None, exported_at: datetime, load_id: str
 ) -> Coverage | None:
@@ -101,6 +109,20 @@ def superseded(entries: Iterable[Coverage]) -> set[str]:
         if not _covered(entry, [each for each in newer_of.get(entry, []) if each.load_id != entry.load_id])
     }
     return {entry.load_id for entry in entries} - alive
+
+
+def covered_spans(entries: Iterable[Coverage]) -> dict[str, list[Span]]:
+    """Per channel, what is covered at all: spans without a gap in them, ascending, with a gap between any two."""
+    spans: dict[str, list[Span]] = {}
+    for cid, of_channel in _by_channel(entries).items():
+        merged: list[Span] = []
+        for entry in sorted(of_channel, key=lambda each: each.since):
+            if merged and entry.since <= merged[-1].until:
+                merged[-1] = Span(since=merged[-1].since, until=max(merged[-1].until, entry.until))
+            else:
+                merged.append(Span(since=entry.since, until=entry.until))
+        spans[cid] = merged
+    return spans
 
 
 def _covered(entry: Coverage, by: Sequence[Coverage]) -> bool:

@@ -30,6 +30,7 @@ def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
             local = Path(folder) / catalog.NAME
             local.write_bytes(store.read(catalog.NAME))
             path = str(local)
+        store.let_read(con)
         try:
             con.execute("SET TimeZone = 'UTC'")
             con.execute(f"ATTACH {sql.quoted(path)} AS lake (READ_ONLY)")

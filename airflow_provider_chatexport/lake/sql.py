@@ -68,7 +68,7 @@ _INSTANT: Final = (
 
 
 def complete(table: Table) -> str:
-    """A condition on ``d``: it has what a row of the table cannot do without, and a time that other readers can hold."""
+    """A condition on ``d``: it has what a row of the table cannot do without, and a time that readers can hold."""
     needed = [f"({_value(column)}) <> ''" for column in table if column.name in table.key]
     if table.placed_by is not None:
         needed.append(f"regexp_full_match(d.created_at, {quoted(_INSTANT)})")

@@ -9,13 +9,16 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.errors import LakeError
 
 _STAGING: Final = "_staging"
@@ -29,7 +32,7 @@ class LakeStore:
 
     def __init__(self, uri: str | Path) -> None:
         try:
-            fs, root = fsspec.core.url_to_fs(str(uri))
+            fs, root = fsspec.core.url_to_fs(str(uri), use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise LakeError(f"no file system serves the lake address {uri}: {error}") from None
         self._fs: Any = fs
@@ -40,6 +43,11 @@ class LakeStore:
     def url(self, path: str) -> str:
         """The address of an object, as DuckDB and people read it: absolute."""
         return f"{self.uri}/{path}"
+
+    def let_read(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Lets a connection read the lake's addresses: DuckDB's own way to object stores is an extension."""
+        if not self.is_local:
+            con.register_filesystem(self._fs)
 
     def prepare(self) -> None:
         """Makes the lake's folder.
@@ -77,11 +85,28 @@ class LakeStore:
         with self._explained("read"):
             return bytes(self._fs.cat_file(self._full(path)))
 
+    def chunks(self, path: str, size_bytes: int = 4 * 1024 * 1024) -> Iterator[bytes]:
+        """An object's bytes, piece by piece.
+
+        :raises FileNotFoundError: there is no such object.
+        """
+        with self._fs.open(self._full(path), "rb") as stream:
+            while chunk := stream.read(size_bytes):
+                yield chunk
+
+    def walk(self, folder: str, suffix: str) -> Iterator[tuple[str, datetime]]:
+        """Every object below a folder, with the time of its last change (aware, UTC)."""
+        with self._explained("read"):
+            self._fs.invalidate_cache()
+            found = self._fs.find(self._full(folder), detail=True)
+        for name, facts in sorted(found.items()):
+            if name.endswith(suffix):
+                yield name.removeprefix(f"{self._root}/"), _modified_at(facts)
+
     def list(self, folder: str, suffix: str) -> list[str]:
         """Paths of the objects directly below a folder, sorted; none where there is no such folder."""
         with self._explained("read"):
             try:
-                self._fs.invalidate_cache()
                 names = self._fs.ls(self._full(folder), detail=False)
             except FileNotFoundError:
                 return []
@@ -160,12 +185,26 @@ class LakeStore:
     def _explained(self, verb: str) -> Any:
         try:
             yield
-        except OSError as error:
-            what = error.strerror or type(error).__name__
+        except Exception as error:  # noqa: BLE001 - the libraries of object stores have error trees of their own
+            what = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
             raise LakeError(
                 f"cannot {verb} the lake at {self.uri}: {what}; check that the place exists, has room, and may be "
                 "written by this user"
             ) from None
+
+
+def _modified_at(facts: dict[str, Any]) -> datetime:
+    """File systems have no common name for it: local ones say mtime, object stores LastModified or updated."""
+    found = next((facts[name] for name in ("mtime", "LastModified", "last_modified", "updated") if name in facts), None)
+    match found:
+        case datetime():
+            return found.astimezone(UTC)
+        case int() | float():
+            return datetime.fromtimestamp(found, UTC)
+        case str():
+            return parse_rfc3339(found)
+        case _:
+            return datetime.now(UTC)
 
 
 def _sync(path: Path) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.convert import Conversion
 from airflow_provider_chatexport.lake.schema import SCHEMA_VERSION, Column, Kind, Table
 
@@ -65,7 +66,13 @@ def write_empty(table: Table, path: Path) -> None:
 
 
 def write_table(
-    conversion: Conversion, table: Table, folder: Path, *, stem: str, metadata: dict[str, str]
+    conversion: Conversion,
+    table: Table,
+    folder: Path,
+    *,
+    stem: str,
+    metadata: dict[str, str],
+    max_file_rows: int = MAX_FILE_ROWS,
 ) -> Iterator[tuple[DataFile, Path]]:
     """Writes the table's rows below ``folder``, laid out as in the lake; yields each file as it is done.
 
@@ -73,13 +80,26 @@ def write_table(
 
     :param stem: the beginning of each file's name.
     :param metadata: for the files' key-value metadata, beside the schema version.
+    :raises LakeError: the work folder is full.
     """
+    try:
+        yield from _written(conversion, table, folder, stem, metadata, max_file_rows)
+    except (OSError, pa.ArrowException) as error:
+        what = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+        raise LakeError(
+            f"writing {table.name} failed in the work folder: {what}; make sure that it has room for the load's files"
+        ) from None
+
+
+def _written(
+    conversion: Conversion, table: Table, folder: Path, stem: str, metadata: dict[str, str], max_file_rows: int
+) -> Iterator[tuple[DataFile, Path]]:
     rows_of_day = conversion.days(table)
     schema = arrow_schema(table).with_metadata({"chatexport.schema_version": str(SCHEMA_VERSION), **metadata})
     writer: _DayWriter | None = None
     for batch in conversion.rows(table, BATCH_ROWS):
         for day, part in _by_day(batch):
-            if writer is None or writer.day != day or writer.full:
+            if writer is None or writer.day != day or writer.n_rows >= max_file_rows:
                 if writer is not None:
                     yield writer.close()
                 part_number = writer.part + 1 if writer is not None and writer.day == day else 0
@@ -117,7 +137,7 @@ class _DayWriter:
         self._local.parent.mkdir(parents=True, exist_ok=True)
         self._waiting: list[pa.RecordBatch] = []
         self._n_waiting = 0
-        self._n_rows = 0
+        self.n_rows = 0
         self._writer = pq.ParquetWriter(
             self._local,
             schema,
@@ -136,10 +156,6 @@ class _DayWriter:
             store_schema=True,
         )
 
-    @property
-    def full(self) -> bool:
-        return self._n_rows >= MAX_FILE_ROWS
-
     def write(self, batch: pa.RecordBatch) -> None:
         while self._n_waiting + batch.num_rows >= self._group_rows:
             room = self._group_rows - self._n_waiting
@@ -156,7 +172,7 @@ class _DayWriter:
             path=self._path,
             table=self._table.name,
             day=self.day,
-            rows=self._n_rows,
+            rows=self.n_rows,
             size_bytes=self._local.stat().st_size,
             sha256=file_sha256(self._local),
         )
@@ -165,7 +181,7 @@ class _DayWriter:
     def _take(self, batch: pa.RecordBatch) -> None:
         self._waiting.append(batch)
         self._n_waiting += batch.num_rows
-        self._n_rows += batch.num_rows
+        self.n_rows += batch.num_rows
 
     def _flush(self) -> None:
         if not self._n_waiting:

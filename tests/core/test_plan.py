@@ -126,7 +126,7 @@ def test_what_is_no_channel_is_refused_with_an_example(text: str) -> None:
         ("no user to export", lambda: plan_users([])),
         ("no user to export", lambda: plan_users(["u1", " "])),
         ("1 to 25 channels, not 26", lambda: request(*(f"messaging:{n}" for n in range(26)))),
-        ("1 to 25 channels, not 0", lambda: request()),
+        ("1 to 25 channels, not 0", request),
         ("1 to 25 user ids, not 26", lambda: UsersRequest(user_ids=tuple(map(str, range(26))))),
         ("version is 'v3'; the service knows v1 and v2", lambda: ExportFlags(version="v3")),
     ],

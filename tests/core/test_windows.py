@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 
@@ -14,7 +15,7 @@ from airflow_provider_chatexport.errors import CallError, WindowError
 
 DAY = Window.parse("2026-01-01", "2026-01-02")
 
-moments = st.datetimes(min_value=datetime(1990, 1, 1), max_value=datetime(2090, 1, 1), timezones=st.just(UTC))
+moments = st.datetimes(min_value=datetime(1990, 1, 1), max_value=datetime(2090, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis wants them naive
 spans = st.timedeltas(min_value=timedelta(microseconds=1), max_value=timedelta(days=400))
 windows = st.builds(lambda since, span: Window(since=since, until=since + span), moments, spans)
 
@@ -138,5 +139,5 @@ def test_a_run_without_a_whole_window_is_refused(told: str, sources: dict[str, t
 
 def test_a_missing_window_names_the_conf_to_trigger_with() -> None:
     """The commonest cause is a manual run; its cure belongs into the sentence."""
-    with pytest.raises(CallError, match='trigger it with conf {"since"'):
+    with pytest.raises(CallError, match=re.escape('trigger it with conf {"since"')):
         resolve(WindowSources())

@@ -70,10 +70,12 @@ def test_a_load_is_superseded_exactly_where_no_moment_of_it_is_visible(lake: lis
             if newest_at(lake, other.cid, hour) is not None
         )
     }
-    # A load that is newest nowhere may still have an entry that only an entry of its own load covers: the rule keeps it.
+    # A load that is newest nowhere may have an entry that only an entry of its own load covers: the rule keeps it.
     found = superseded(lake)
     assert found <= expected
-    assert all(any(_covered_by_itself(lake, each) for each in lake if each.load_id == load) for load in expected - found)
+    assert all(
+        any(_covered_by_itself(lake, each) for each in lake if each.load_id == load) for load in expected - found
+    )
 
 
 def _covered_by_itself(lake: list[Coverage], each: Coverage) -> bool:

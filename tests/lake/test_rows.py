@@ -38,6 +38,7 @@ def custom_of(folder: Path, **fields: Any) -> str:
 
 # Types
 
+
 def test_a_message_has_its_fields_typed(tmp_path: Path) -> None:
     """The table is read by people and dbt: a number that is text, or a time that is local, misleads them."""
     fields = message(
@@ -128,6 +129,7 @@ def test_an_author_may_be_an_id_instead_of_an_object(tmp_path: Path) -> None:
 
 # Custom fields
 
+
 @pytest.mark.parametrize(
     ("expected", "fields"),
     [
@@ -153,8 +155,8 @@ def test_custom_fields_are_one_object_wherever_they_stood(
     assert expected == json.loads(custom_of(tmp_path, **fields))
 
 
-ODD_KEYS = ["", "select", "order by", 'qu"ote', "it's", "a.b", "$.a", "[0]", "*", "😀", "back\\slash", "new\nline", "\x00",
-            "k" * 300, "Text", "ID", "CREATED_AT", "Custom", "n", "data", "_load_id", "é"]  # fmt: skip
+ODD_KEYS = ["", "select", "order by", 'qu"ote', "it's", "a.b", "$.a", "[0]", "*", "😀", "back\\slash", "new\nline",
+            "\x00", "k" * 300, "Text", "ID", "CREATED_AT", "Custom", "n", "data", "_load_id", "e\u0301"]  # fmt: skip
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
@@ -166,17 +168,17 @@ def test_keys_of_any_spelling_are_kept(nested: bool, tmp_path: Path) -> None:
     assert ("m1", "text of m1", MOMENT) == (row["id"], row["text"], row["created_at"])
 
 
-@pytest.mark.parametrize(
-    "digits",
-    ["9007199254740993", "18446744073709551616", "-9223372036854775809", "1" * 60, "123456789012345678901234567890"],
-)
 @pytest.mark.parametrize("fields", [{"n": "@"}, {"custom": {"n": "@"}}, {"n": "@", "custom": {"n": 1}}])
-def test_integers_of_any_size_are_kept_digit_by_digit(digits: str, fields: dict[str, Any], tmp_path_factory: Any) -> None:
+def test_integers_of_any_size_are_kept_digit_by_digit(fields: dict[str, Any], tmp_path: Path) -> None:
     """Ids of other systems are larger than a float can hold; one wrong digit is another id."""
-    raw = line("message", message(**fields)).replace(b'"@"', digits.encode())
-    custom = convert_lines(tmp_path_factory.mktemp("digits"), raw).one("messages")["custom"]
-    assert int(digits) == json.loads(custom)["n"]
-    assert digits in custom
+    numbers = ["9007199254740993", "18446744073709551616", "-9223372036854775809", "1" * 60]
+    lines = [
+        line("message", message(f"m{at}", **fields)).replace(b'"@"', digits.encode())
+        for at, digits in enumerate(numbers)
+    ]
+    customs = convert_lines(tmp_path, *lines).column("messages", "custom")
+    assert [int(digits) for digits in numbers] == [json.loads(custom)["n"] for custom in customs]
+    assert all(digits in custom for digits, custom in zip(numbers, customs, strict=True))
 
 
 def test_a_key_may_hold_another_type_on_every_line(tmp_path: Path) -> None:
@@ -204,6 +206,7 @@ def test_every_entity_keeps_its_custom_fields(table: str, name: str, fields: dic
 
 
 # Duplicates
+
 
 def test_of_two_versions_of_a_message_the_newest_stays(tmp_path: Path) -> None:
     """A message edited while it was exported may come twice; the order of lines says nothing."""
@@ -246,6 +249,7 @@ def test_a_user_reacts_once_with_each_kind(tmp_path: Path) -> None:
 
 # The window
 
+
 @pytest.mark.parametrize(
     ("n_rows", "created_at"),
     [
@@ -286,9 +290,14 @@ def test_a_reaction_without_its_message_is_placed_by_its_own_time(tmp_path: Path
 
 # Rows from inside objects
 
+
 def test_attachments_keep_their_place(tmp_path: Path) -> None:
     """Position is part of their key, and the order in which people see them."""
-    items = [{"type": "image", "image_url": "https://e.com/0"}, {"type": "file", "size": 7}, {"type": "x", "custom": {"a": 1}}]
+    items = [
+        {"type": "image", "image_url": "https://e.com/0"},
+        {"type": "file", "size": 7},
+        {"type": "x", "custom": {"a": 1}},
+    ]
     converted = convert_lines(tmp_path, line("message", message(attachments=items)), line("message", message("m2")))
     assert [("m1", 0, "image", {}), ("m1", 1, "file", {"size": 7}), ("m1", 2, "x", {"a": 1})] == [
         (row["message_id"], row["position"], row["type"], json.loads(row["custom"]))
@@ -341,7 +350,10 @@ def test_odd_values_where_objects_belong_do_no_harm(odd: Any, tmp_path: Path) ->
 def test_rows_come_sorted_within_their_day(tmp_path: Path) -> None:
     """The order inside a file is what lets a reader skip most of it."""
     lines = [
-        line("message", message(f"m{number}", cid=f"a:{number % 3}", created_at=f"2026-01-0{1 + number % 2}T0{number % 5}:00:00Z"))
+        line(
+            "message",
+            message(f"m{number}", cid=f"a:{number % 3}", created_at=f"2026-01-0{1 + number % 2}T0{number % 5}:00:00Z"),
+        )
         for number in range(30)
     ]
     rows = convert_lines(tmp_path, *lines).rows["messages"]
@@ -349,8 +361,8 @@ def test_rows_come_sorted_within_their_day(tmp_path: Path) -> None:
     assert sorted(keys) == keys
 
 
-def test_a_moment_is_sent_in_the_same_way_whatever_the_machine_s_zone(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_day_is_a_utc_day_whatever_the_machine_s_zone(tmp_path: Path, monkeypatch: Any) -> None:
     """The day folder is a UTC day on every machine."""
     monkeypatch.setenv("TZ", "Pacific/Auckland")
     row = convert_lines(tmp_path, line("message", message(created_at=AT))).one("messages")
-    assert (MOMENT, MOMENT.date()) == (row["created_at"], row["_day"] if "_day" in row else MOMENT.date())
+    assert (MOMENT, "2026-01-01") == (row["created_at"], row["_day"])

@@ -47,7 +47,9 @@ def lines(folder: Path, content: bytes, limit: int = LIMIT) -> list[tuple[int, i
 @pytest.mark.parametrize("last", [b"", b"\n", b"\r\n", b"\n\n \n"])
 def test_line_ends_of_any_kind_are_no_part_of_a_line(end: bytes, last: bytes, tmp_path: Path) -> None:
     """CRLF, and a last line without an end, are legal and common."""
-    assert [b'{"a":1}', b'{"b":2}'] == [raw.rstrip(b"\r") for _, _, raw in lines(tmp_path, b'{"a":1}' + end + b'{"b":2}' + last)]
+    assert [b'{"a":1}', b'{"b":2}'] == [
+        raw.rstrip(b"\r") for _, _, raw in lines(tmp_path, b'{"a":1}' + end + b'{"b":2}' + last)
+    ]
 
 
 def test_blank_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
@@ -92,7 +94,9 @@ def test_an_overlong_line_is_known_by_its_size_and_begins_as_it_did(tmp_path: Pa
     assert (5008, content[8 : 8 + LIMIT], 8 + 5009) == (found[1].size, found[1].raw, found[2].offset)
 
 
-@given(content=st.lists(st.integers(0, 40).map(lambda n: b'{"' + b"x" * n + b'"}'), max_size=20), size=st.integers(3, 64))
+@given(
+    content=st.lists(st.integers(0, 40).map(lambda n: b'{"' + b"x" * n + b'"}'), max_size=20), size=st.integers(3, 64)
+)
 @many
 def test_lines_do_not_depend_on_chunks(content: list[bytes], size: int, tmp_path: Path) -> None:
     """A chunk may end in the middle of a line, of its end, or of an overlong line."""
@@ -132,7 +136,14 @@ values = st.recursive(
     max_leaves=8,
 )
 streamed = st.dictionaries(st.sampled_from(["messages", "members", "reads", "read"]), st.lists(values, max_size=4))
-elements = st.builds(lambda head, lists: {"channel": {"cid": "a:b"}, **lists, **head}, st.dictionaries(nasty, values, max_size=3), streamed) | values
+elements = (
+    st.builds(
+        lambda head, lists: {"channel": {"cid": "a:b"}, **lists, **head},
+        st.dictionaries(nasty, values, max_size=3),
+        streamed,
+    )
+    | values
+)
 
 
 def joined(pieces: list[Piece]) -> list[Any]:
@@ -160,7 +171,12 @@ def without_empty_streamed_lists(array: list[Any]) -> list[Any]:
     ]
 
 
-@given(array=st.lists(elements, max_size=4), size=st.integers(3, 40), indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
+@given(
+    array=st.lists(elements, max_size=4),
+    size=st.integers(3, 40),
+    indent=st.sampled_from([None, 1]),
+    ascii_only=st.booleans(),
+)
 @many
 def test_pieces_do_not_depend_on_chunks(
     array: list[Any], size: int, indent: int | None, ascii_only: bool, tmp_path: Path
@@ -184,7 +200,9 @@ def test_an_array_that_breaks_off_is_refused(array: list[Any], cut: float, size:
 
 def test_items_of_a_channel_come_one_by_one(tmp_path: Path) -> None:
     """One channel's element may be gigabytes: its lists are never held."""
-    content = encoded([{"channel": {"cid": CID}, "messages": [{"id": "m1"}, {"id": "m2"}], "members": [], "draft": None}])
+    content = encoded(
+        [{"channel": {"cid": CID}, "messages": [{"id": "m1"}, {"id": "m2"}], "members": [], "draft": None}]
+    )
     assert [("channel", False), ("messages", True), ("messages", True), ("draft", False), (None, False)] == [
         (piece.key, piece.item) for piece in ExportFile(file(tmp_path, content)).pieces()
     ]
@@ -197,7 +215,9 @@ def test_offsets_of_pieces_lead_to_their_first_byte(tmp_path: Path) -> None:
     assert [piece.raw for piece in pieces] == [content[piece.offset :][: len(piece.raw)] for piece in pieces]
 
 
-@pytest.mark.parametrize("content", [b"[] and more", b"[1] []", b"[{1:2}]", b'[{"a":1', b"[", b'[{"a"', b'["a', b"[tru"])
+@pytest.mark.parametrize(
+    "content", [b"[] and more", b"[1] []", b"[{1:2}]", b'[{"a":1', b"[", b'[{"a"', b'["a', b"[tru"]
+)
 def test_an_array_that_is_not_whole_is_refused_with_the_place(content: bytes, tmp_path: Path) -> None:
     """The sentence says at which byte and in which element, so that the file can be looked at."""
     with pytest.raises(InputError, match=r"at byte \d+ \(element \d+\); it is not a whole export file, fetch it again"):

@@ -1,0 +1,106 @@
+"""An object on its way from an export file to a row: the one form that it travels in, what it needs, its mending."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from airflow_provider_chatexport.core.entities import Entity
+from airflow_provider_chatexport.lake.rawjson import BLANK, Fields, NotAnObjectError, is_time, joined, read_object
+from airflow_provider_chatexport.lake.rejects import Reject, reject
+from airflow_provider_chatexport.lake.source import Line
+
+# How the lines begin that may pass by without being taken apart.
+PASSED_BY: Final = {
+    b'{"type":"message","data":{': Entity.MESSAGE,
+    b'{"type":"reaction","data":{': Entity.REACTION,
+}
+PASSED_BY_START: Final = re.compile(b"|".join(re.escape(start) for start in PASSED_BY))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiftedObject:
+    """An object as it was passed on: its number, its line and that line's offset, its bytes, and whether its line was
+    taken apart before or passed by as a whole."""
+
+    n: int
+    line: int
+    offset: int
+    data: bytes
+    parsed: bool
+
+
+def parse(objects: Iterable[bytes]) -> Iterator[SiftedObject]:
+    """The lines of one of the files, taken apart again."""
+    for raw in objects:
+        head, _, data = raw.rstrip(b"\n").partition(b',"data":')
+        numbers = json.loads(head + b"}")
+        yield SiftedObject(
+            n=numbers["n"],
+            line=numbers["line"],
+            offset=numbers["pos"],
+            data=data[:-1],
+            parsed=numbers.get("parsed", False),
+        )
+
+
+def mend(entity: Entity, found: SiftedObject, cid: str | None) -> bytes | Reject:
+    """An object that the JSON reader refused or left incomplete: in a form that it takes, or the reason for a reject.
+
+    :param cid: the channel that the object belongs to by its place in the file.
+    """
+    try:
+        payload, fields = read_object(found.data)
+    except NotAnObjectError as error:
+        return unreadable(entity, found, str(error))
+    if missing := missing_from(entity, fields, cid):
+        return unreadable(entity, found, f"{entity.value} without {missing}")
+    in_channel = cid if entity is not Entity.REACTION else None
+    return one_form(found.n, found.line, found.offset, with_cid(payload, fields, in_channel))
+
+
+def unreadable(entity: Entity, found: SiftedObject, reason: str) -> Reject:
+    """A reject of an object that was passed on, with its line as it stood where that is known."""
+    raw = found.data
+    if not found.parsed:
+        start = next(start for start, passed in PASSED_BY.items() if passed is entity)
+        raw = start[:-1] + raw + b"}"
+    return reject(Line(found.line, found.offset, raw, len(raw)), reason)
+
+
+def one_form(n: int, line: int, offset: int, payload: bytes) -> bytes:
+    return b'{"n":%d,"line":%d,"pos":%d,"parsed":true,"data":%b}\n' % (n, line, offset, payload)
+
+
+def with_cid(payload: bytes, fields: Fields, cid: str | None) -> bytes:
+    """The object with its channel in it, where the place in the file alone says it."""
+    if cid is None or fields.get("cid", b"null") not in BLANK:
+        return payload
+    return joined({**fields, "cid": msgspec.json.encode(cid)})
+
+
+_NEEDED: Final[dict[Entity, tuple[tuple[str, ...], ...]]] = {
+    Entity.MESSAGE: (("id",),),
+    Entity.REACTION: (("message_id",), ("user_id", "user"), ("type",)),
+    Entity.CHANNEL: (),
+    Entity.MEMBER: (("user_id", "user"),),
+    Entity.READ: (("user_id", "user"),),
+    Entity.USER: (("id",),),
+}
+
+
+def missing_from(entity: Entity, fields: Fields, cid: str | None) -> str | None:
+    """What an object lacks to become a row, in words; None when it has all."""
+    for alternatives in _NEEDED[entity]:
+        if all(fields.get(key, b"null") in BLANK for key in alternatives):
+            return alternatives[0]
+    if entity in (Entity.MESSAGE, Entity.REACTION) and not is_time(fields.get("created_at")):
+        return "a created_at that is a time"
+    if entity not in (Entity.USER, Entity.REACTION) and cid is None and fields.get("cid", b"null") in BLANK:
+        return "channel"
+    return None

@@ -1,0 +1,149 @@
+"""JSON objects as the bytes that they are: members without decoding, so that no number, key or escape is touched."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+import msgspec
+
+from airflow_provider_chatexport.core.times import parse_instant
+
+# DuckDB's JSON reader takes more, but a table of chat has no use for deeper values, and other readers recurse.
+MAX_DEPTH: Final = 500
+
+Fields = dict[str, bytes]  # an object's keys, and each value as the bytes that it is
+NOTHING: Final = (b"[]", b"{}", b"null")
+BLANK: Final = (b"null", b'""')
+
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_text = msgspec.json.Decoder(str).decode
+
+
+class NotAnObjectError(Exception):
+    """A line that is no JSON object of a known kind. ``mendable``: Python's reader may yet take it."""
+
+    def __init__(self, reason: str, *, mendable: bool = False) -> None:
+        super().__init__(reason)
+        self.mendable = mendable
+
+
+def _members(raw: bytes) -> Fields:
+    """An object's members as raw bytes.
+
+    :raises NotAnObjectError: the bytes are no UTF-8, no JSON, or no object.
+    """
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        raise NotAnObjectError(f"not UTF-8 at byte {error.start} of the line") from None
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
+        raise NotAnObjectError(f"nested deeper than {MAX_DEPTH} levels")
+    try:
+        return {key: bytes(value) for key, value in _decode_members(raw).items()}
+    except msgspec.ValidationError:
+        raise NotAnObjectError("not a JSON object") from None
+    except (msgspec.DecodeError, RecursionError):
+        raise NotAnObjectError(_fault(raw), mendable=True) from None
+
+
+def read_object(raw: bytes) -> tuple[bytes, Fields]:
+    """An object in a form that the JSON reader takes, and its members.
+
+    :raises NotAnObjectError: the bytes are no UTF-8, no JSON, or no object.
+    """
+    try:
+        return raw, _members(raw)
+    except NotAnObjectError as error:
+        if not error.mendable:
+            raise
+        mended = _without_lone_surrogates(raw)
+        return mended, _members(mended)
+
+
+def checked_value(raw: bytes) -> bytes:
+    """Any JSON value in a form that the JSON reader takes.
+
+    :raises NotAnObjectError: the bytes are no UTF-8 or no JSON.
+    """
+    return read_object(b'{"value":%b}' % raw)[0][len(b'{"value":') : -1]
+
+
+_BRACKETS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|([\[{])|([\]}])', re.DOTALL)
+
+
+def _depth(raw: bytes) -> int:
+    depth = deepest = 0
+    for bracket in _BRACKETS.finditer(raw):
+        if bracket.group(1):
+            depth += 1
+            deepest = max(deepest, depth)
+        elif bracket.group(2):
+            depth -= 1
+    return deepest
+
+
+def _fault(raw: bytes) -> str:
+    try:
+        json.loads(raw)
+    except ValueError as error:
+        # json's own message names the fault and never quotes the text; a JSONDecodeError has a position as well.
+        return f"not JSON: {error.args[0] if error.args else 'malformed'}"
+    except RecursionError:
+        return "nested too deep"
+    return "not JSON that the reader takes"
+
+
+_SURROGATES: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair, which is well formed
+    rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # one without the other
+    rb"|\\.",
+    re.DOTALL,
+)
+
+
+def _without_lone_surrogates(raw: bytes) -> bytes:
+    """The same JSON with escapes that Unicode cannot hold replaced by U+FFFD; no other byte is touched."""
+    return _SURROGATES.sub(lambda found: rb"\ufffd" if found.group(1) else found.group(), raw)
+
+
+def items_of(raw: bytes) -> list[bytes]:
+    """A list's items as raw bytes.
+
+    :raises NotAnObjectError: it is no JSON list.
+    """
+    try:
+        return [bytes(item) for item in _decode_items(raw)]
+    except (msgspec.DecodeError, RecursionError):
+        raise NotAnObjectError(_fault(raw)) from None
+
+
+def text_of(fields: Fields, key: str) -> str | None:
+    """A member that is text; None where it is absent or of another kind."""
+    value = fields.get(key)
+    if value is None or value[:1] != b'"':
+        return None
+    try:
+        return _decode_text(value)
+    except msgspec.DecodeError:
+        return None
+
+
+def is_time(value: bytes | None) -> bool:
+    """A value is a time in either of the service's spellings."""
+    try:
+        return value is not None and parse_instant(json.loads(value)) is not None
+    except (ValueError, OverflowError):
+        return False
+
+
+def is_object(value: bytes) -> bool:
+    """By its first byte."""
+    return value[:1] == b"{"
+
+
+def joined(members: dict[str, bytes]) -> bytes:
+    """The object that these members make."""
+    return b"{" + b",".join(json.dumps(key).encode() + b":" + raw for key, raw in members.items()) + b"}"

@@ -1,0 +1,81 @@
+"""Which entities a line holds, whichever of the five shapes it has (``core.entities.Shape``), also mixed in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from airflow_provider_chatexport.core.entities import (
+    ALIASES,
+    ENVELOPE_NAME_KEYS,
+    ENVELOPE_PAYLOAD_KEYS,
+    OTHER_NAMES,
+    Entity,
+    infer_bare,
+)
+from airflow_provider_chatexport.lake.rawjson import (
+    NOTHING,
+    Fields,
+    NotAnObjectError,
+    is_object,
+    items_of,
+    text_of,
+)
+
+# Lists in a channel's element, beside the channel itself.
+CHANNEL_LISTS: Final = {
+    key: entity for key, entity in ALIASES.items() if key in ("messages", "members", "reads", "reactions", "users")
+} | {"read": Entity.READ}
+
+
+def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[str, bytes]]:
+    """(entity name, object) of each entity in a line.
+
+    :param raw: the line, of which ``fields`` are the members.
+    :raises NotAnObjectError: no entity can be recognised in it.
+    """
+    name, payload = _envelope(fields)
+    if name is not None and payload is not None and (name in ALIASES or name in OTHER_NAMES):
+        yield name, payload
+        return
+    if "channel" in fields and fields.keys() & CHANNEL_LISTS.keys():
+        yield from _unwrap_channel(fields)
+        return
+    if len(fields) == 1:
+        (key, value), *_ = fields.items()
+        if key in ALIASES or key in OTHER_NAMES or is_object(value):
+            yield key, value
+            return
+    entity = infer_bare(fields)
+    if entity is not None:
+        yield entity.value, raw
+    elif name is not None and payload is not None:
+        yield name, payload
+    else:
+        raise NotAnObjectError("no entity that this version knows can be recognised in it")
+
+
+def _unwrap_channel(fields: Fields) -> Iterator[tuple[str, bytes]]:
+    yield Entity.CHANNEL.value, fields["channel"]
+    for key, value in fields.items():
+        if key == "channel":
+            continue
+        entity = CHANNEL_LISTS.get(key)
+        if entity is not None and value[:1] == b"[":
+            for item in items_of(value):
+                yield entity.value, item
+        elif value not in NOTHING:
+            yield key, value
+
+
+def _envelope(fields: Fields) -> tuple[str | None, bytes | None]:
+    """(name, payload) of an envelope. A bare object has a ``type`` as well: without a payload object it is none."""
+    for key in ENVELOPE_NAME_KEYS:
+        name = text_of(fields, key)
+        if name is None:
+            continue
+        for payload_key in (*ENVELOPE_PAYLOAD_KEYS, name):
+            value = fields.get(payload_key)
+            if value is not None and is_object(value):
+                return name, value
+    return None, None

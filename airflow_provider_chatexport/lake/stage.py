@@ -1,0 +1,295 @@
+"""Export files -> stage tables: every object typed, in a database of the load's own.
+
+DuckDB reads with explicit types made from the registry. It never guesses one, because a type that flips between files
+breaks readers. ``ignore_errors`` loses nothing, because what is read is counted against what was sifted: objects that
+are missing, or lack what a row needs, are mended or rejected (``_settle``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, cast
+
+import duckdb
+import pyarrow as pa
+
+from airflow_provider_chatexport.core.entities import Entity
+from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.lake import schema, sql
+from airflow_provider_chatexport.lake.objects import mend, parse, unreadable
+from airflow_provider_chatexport.lake.rejects import Reject
+from airflow_provider_chatexport.lake.schema import Table
+from airflow_provider_chatexport.lake.sift import Sifted, Sifter
+from airflow_provider_chatexport.lake.source import ExportFile
+
+# Users embedded in objects: fields that hold one, fields that hold a list of them.
+_EMBEDDED_USERS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "messages": (("user", "pinned_by"), ("mentioned_users", "thread_participants")),
+    "reactions": (("user",), ()),
+    "channels": (("created_by", "truncated_by"), ()),
+    "members": (("user",), ()),
+    "reads": (("user",), ()),
+    "users": ((), ()),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """One export file and what is known of it. ``window`` None keeps every row; ``exported_at`` is aware, UTC."""
+
+    path: Path
+    exported_at: datetime
+    window: Window | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """The law of conservation, in numbers: every entity of every line is a row or in exactly one of the others."""
+
+    lines: int = 0
+    entities: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    rejected: int = 0
+    out_of_window: int = 0
+    duplicates: int = 0
+    other_entities: int = 0
+    # Lines of which no entity could be told (they are among the rejected), and rows drawn from inside other objects.
+    rejected_lines: int = 0
+    drawn: dict[str, int] = field(default_factory=dict)
+
+
+class Stage:
+    """The stage tables, one per table of the registry, and the database that holds them."""
+
+    def __init__(self, folder: Path, *, load_id: str, memory_limit: str, max_line_bytes: int) -> None:
+        self._folder = folder
+        self._load_id = load_id
+        self._max_line_bytes = max_line_bytes
+        self._n_inputs = 0
+        self.counts = Counts()
+        folder.mkdir(parents=True, exist_ok=True)
+        # In memory, because a database file would write every row twice; what does not fit spills to the folder.
+        self._con = duckdb.connect(
+            config={
+                "memory_limit": memory_limit,
+                "temp_directory": str(folder / "spill"),
+                "preserve_insertion_order": False,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            },
+        )
+        self._con.execute("SET TimeZone = 'UTC'")
+        for table in schema.TABLES:
+            parts = ", _attachments JSON, _latest_reactions JSON" if table is schema.MESSAGES else ""
+            self._con.execute(sql.create_stage(table, f", _in_window BOOLEAN DEFAULT true{parts}"))
+        self._con.execute("CREATE TABLE embedded_users (j JSON, exported_at TIMESTAMPTZ)")
+
+    def add(self, given: Input) -> set[str]:
+        """Sifts and stages one file; the channels that it names.
+
+        :raises InputError: it is not an export file, or breaks off.
+        :raises duckdb.Error: the work folder is full, or the memory limit too small. So does every other call.
+        """
+        folder = self._folder / f"input-{self._n_inputs}"
+        sifter = Sifter(ExportFile(given.path), folder, max_line_bytes=self._max_line_bytes)
+        sifted = sifter.sift()
+        if sifted.passed and not self._stage_passed(sifted.passed, sifted.n_passed, given):
+            sifted = sifter.rewrite()
+        for table in schema.BY_ENTITY.values():
+            self._stage(table, sifted, given)
+        self._stage_others(sifted, given)
+        self._stage_rejects(sifted.rejects, given)
+        self._n_inputs += 1
+        self.counts.lines += sifted.lines
+        for name, count in sifted.entities.items():
+            self.counts.entities[name] = self.counts.entities.get(name, 0) + count
+        self.counts.other_entities += sifted.n_others
+        self.counts.rejected_lines += sifted.rejected_lines
+        shutil.rmtree(folder, ignore_errors=True)
+        return sifted.cids
+
+    def _stage_passed(self, path: Path, n_passed: Mapping[Entity, int], given: Input) -> bool:
+        """Messages and reactions from the file as it stands; False, and nothing staged, where that will not do: one is
+        not complete, or comes twice, so that the order of lines matters."""
+        tables = [schema.BY_ENTITY[entity] for entity, n_lines in n_passed.items() if n_lines]
+        lines = sql.read_lines(path, {"type": "VARCHAR", "data": "JSON"})
+        for table in tables:
+            entity = cast("Entity", table.entity)
+            self._read(table, f"SELECT data, NULL AS n, NULL AS line FROM {lines} WHERE type = '{entity.value}'", given)
+        expected = [n_passed[cast("Entity", table.entity)] for table in tables]
+        complete = [self._n_staged(table) for table in tables]
+        if expected == complete and not any(self.n_extra(table) for table in tables):
+            return True
+        for table in tables:
+            self.delete(table, f"_input = {self._n_inputs}")
+        return False
+
+    def _stage(self, table: Table, sifted: Sifted, given: Input) -> None:
+        entity = cast("Entity", table.entity)
+        if not sifted.n_written[entity]:
+            return
+        path = sifted.path(entity)
+        self._read(table, _sifted_objects(path, sifted), given)
+        if self._n_staged(table) < sifted.n_written[entity]:
+            self._settle(table, path, sifted, given)
+
+    def _read(self, table: Table, objects: str, given: Input) -> None:
+        """One scan for the columns, one for embedded users.
+
+        :param objects: a query for ``data`` (the object, JSON), ``n`` and ``line``.
+        """
+        singles, lists = _EMBEDDED_USERS[table.name]
+        parts = ("attachments", "latest_reactions") if table is schema.MESSAGES else ()
+        kept = "".join(f", CASE WHEN json_array_length(d.{part}) > 0 THEN d.{part} END AS _{part}" for part in parts)
+        in_window = "true"
+        if given.window is not None and table is schema.MESSAGES:
+            since, until = sql.instant(given.window.since), sql.instant(given.window.until)
+            in_window = f"{sql.time('d.created_at')} >= {since} AND {sql.time('d.created_at')} < {until}"
+        self._con.execute(
+            f"INSERT INTO stage_{table.name} BY NAME SELECT {sql.columns(table)}, {self._origin(given)}, n AS _n, "
+            f"line AS _line, {in_window} AS _in_window{kept} FROM (SELECT n, line, "
+            f"{sql.taken_apart(table, 'data', {*singles, *parts} - table.fields.keys())} FROM ({objects}) "
+            f"WHERE data IS NOT NULL) WHERE {sql.complete(table)}"
+        )
+        self._join_clashing_custom(table)
+        if singles or lists:
+            self._stage_embedded_users(objects, singles, lists, given)
+
+    def _stage_embedded_users(
+        self, objects: str, singles: tuple[str, ...], lists: tuple[str, ...], given: Input
+    ) -> None:
+        """Few people write many messages, and mostly nothing else is embedded: distinct texts first, then unnested."""
+        spec = sql.quoted(json.dumps(dict.fromkeys((*singles, *lists), "JSON")))
+        users = [f"[d.{one}]" for one in singles] + [f"from_json(d.{many}, '[\"JSON\"]')" for many in lists]
+        self._con.execute(
+            f"INSERT INTO embedded_users SELECT DISTINCT j, {sql.instant(given.exported_at)} FROM (SELECT "
+            f"unnest({' || '.join(f'coalesce({part}, [])' for part in users)}) AS j FROM "
+            f"(SELECT DISTINCT json_transform(data, {spec}) AS d FROM ({objects}))) WHERE json_type(j) = 'OBJECT'"
+        )
+
+    def _join_clashing_custom(self, table: Table) -> None:
+        """Keys that stand flat and under ``custom`` alike cannot be joined as text; they are rare, so in Python."""
+        clashing = self.all(
+            f"SELECT rowid, custom::VARCHAR FROM stage_{table.name} WHERE starts_with(custom::VARCHAR, '[')"
+        )
+        if clashing:
+            self._con.executemany(
+                f"UPDATE stage_{table.name} SET custom = ? WHERE rowid = ?",
+                [[_joined_custom(*json.loads(both)), row] for row, both in clashing],
+            )
+
+    def _settle(self, table: Table, path: Path, sifted: Sifted, given: Input) -> None:
+        """Objects that the reader refused or left incomplete: mended and read again, or rejected with the reason."""
+        entity = cast("Entity", table.entity)
+        staged = self._staged(table)
+        mended_path = path.with_suffix(".mended")
+        n_mended = 0
+        with path.open("rb") as objects, mended_path.open("wb") as mended:
+            for found in parse(objects):
+                if found.n in staged:
+                    continue
+                outcome = mend(entity, found, sifted.cid_before(found.n))
+                if isinstance(outcome, Reject):
+                    sifted.rejects.append(outcome)
+                else:
+                    n_mended += 1
+                    mended.write(outcome)
+        if not n_mended:
+            return
+        self._read(table, _sifted_objects(mended_path, sifted), given)
+        staged = self._staged(table)
+        with mended_path.open("rb") as objects:
+            sifted.rejects += [
+                unreadable(entity, found, f"{entity.value} with a key or a time that no row can hold")
+                for found in parse(objects)
+                if found.n not in staged
+            ]
+
+    def _stage_others(self, sifted: Sifted, given: Input) -> None:
+        if not sifted.n_others:
+            return
+        columns = {"entity": "VARCHAR", "cid": "VARCHAR", "line_number": "BIGINT", "data": "JSON"}
+        self._con.execute(
+            f"INSERT INTO stage_other_entities BY NAME SELECT *, {self._origin(given)} FROM "
+            + sql.read_lines(sifted.others_path, columns, sifted.longest)
+        )
+
+    def _stage_rejects(self, rejects: Iterable[Reject], given: Input) -> None:
+        for row in rejects:
+            self._con.execute(
+                "INSERT INTO stage_rejects BY NAME SELECT $line_number AS line_number, $byte_offset AS byte_offset, "
+                "$reason AS reason, $raw AS raw, $raw_encoding AS raw_encoding, $raw_size_bytes AS raw_size_bytes, "
+                + self._origin(given),
+                row.to_row(),
+            )
+            self.counts.rejected += 1
+
+    def _origin(self, given: Input) -> str:
+        return (
+            f"{sql.instant(given.exported_at)} AS _exported_at, {sql.quoted(self._load_id)} AS _load_id, "
+            f"{self._n_inputs} AS _input"
+        )
+
+    def _staged(self, table: Table) -> set[int]:
+        """Numbers of those objects of the current file that are rows by now."""
+        return {n for (n,) in self.all(f"SELECT _n FROM stage_{table.name} WHERE _input = {self._n_inputs}")}
+
+    def _n_staged(self, table: Table, condition: str = "true") -> int:
+        return int(
+            self.one(f"SELECT count(*) FROM stage_{table.name} WHERE _input = {self._n_inputs} AND ({condition})")[0]
+        )
+
+    def n_extra(self, table: Table) -> int:
+        """Rows more than keys."""
+        key = ", ".join(sql.name(column) for column in table.key)
+        return int(self.one(f"SELECT count(*) - count(DISTINCT ({key})) FROM stage_{table.name}")[0])
+
+    def delete(self, table: Table, condition: str) -> int:
+        """How many rows went."""
+        return int(self.one(f"DELETE FROM stage_{table.name} WHERE {condition}")[0])
+
+    def one(self, query: str) -> tuple[Any, ...]:
+        return self._con.execute(query).fetchall()[0]
+
+    def all(self, query: str) -> list[tuple[Any, ...]]:
+        return self._con.execute(query).fetchall()
+
+    def execute(self, query: str) -> None:
+        self._con.execute(query)
+
+    def query(self, query: str) -> duckdb.DuckDBPyRelation:
+        """A result that is read as it is asked for."""
+        return self._con.sql(query)
+
+    @contextlib.contextmanager
+    def registered(self, name: str, rows: pa.Table) -> Iterator[None]:
+        """Arrow rows as a table, for as long as it takes."""
+        self._con.register(name, rows)
+        try:
+            yield
+        finally:
+            self._con.unregister(name)
+
+    def close(self) -> None:
+        self._con.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _sifted_objects(path: Path, sifted: Sifted) -> str:
+    columns = {"n": "BIGINT", "line": "BIGINT", "data": "JSON"}
+    return f"SELECT data, n, line FROM {sql.read_lines(path, columns, sifted.longest)}"
+
+
+def _joined_custom(flat: dict[str, Any], nested: dict[str, Any]) -> str:
+    """Both sets of keys in one object; where they contradict each other, the flat one, and all of the nested ones
+    once more under ``custom``."""
+    joined = nested | flat
+    if any(nested[key] != flat[key] for key in nested.keys() & flat.keys()):
+        joined["custom"] = nested
+    return json.dumps(joined, ensure_ascii=False, separators=(",", ":"))

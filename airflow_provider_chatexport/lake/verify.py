@@ -1,0 +1,167 @@
+"""Is the lake what its records say, and do the records say that nothing is missing?
+
+Looks at every record and every file, and changes nothing. What it finds is either a fault (the answer is no) or a note
+(nothing is wrong, but someone may want to know).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any, Final
+
+from airflow_provider_chatexport.core.times import format_rfc3339
+from airflow_provider_chatexport.lake import catalog, loads, schema
+from airflow_provider_chatexport.lake.coverage import Coverage, covered_spans, hiding
+from airflow_provider_chatexport.lake.loads import LoadRecord
+from airflow_provider_chatexport.lake.store import LakeStore
+
+# A file that no record knows may belong to a load that is being written.
+UNKNOWN_AFTER: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing found. ``kind``: gap, missing, altered, unaccounted, unknown or flags; the last two are notes."""
+
+    kind: str
+    what: str
+
+    @property
+    def is_fault(self) -> bool:
+        return self.kind not in ("unknown", "flags")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "fault": self.is_fault, "what": self.what}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """All findings, and how much was looked at."""
+
+    findings: tuple[Finding, ...]
+    n_loads: int
+    n_files: int
+
+    @property
+    def ok(self) -> bool:
+        return not any(finding.is_fault for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ok": self.ok,
+            "loads": self.n_loads,
+            "files": self.n_files,
+            "findings": [finding.to_json() for finding in self.findings],
+        }
+
+
+def verify(store: LakeStore, *, now: datetime) -> Verdict:
+    """Looks at the whole lake.
+
+    :param now: aware; what is younger than a day and in no record may belong to a load under way.
+    :raises LakeError: the lake cannot be read, or a record is none.
+    """
+    records = loads.all_loads(store)
+    findings = [
+        *_gaps(loads.live_coverage(records)),
+        *_flags(records),
+        *_unaccounted(records),
+        *_files(store, records),
+        *_unknown_files(store, records, now),
+    ]
+    n_files = sum(len(record.files) for record in records)
+    return Verdict(findings=tuple(findings), n_loads=len(records), n_files=n_files)
+
+
+def _gaps(entries: Iterable[Coverage]) -> Iterator[Finding]:
+    """Between the first and the last moment that is covered of a channel, every moment should be."""
+    for cid, spans in sorted(covered_spans(entries).items()):
+        for before, after in pairwise(spans):
+            yield Finding(
+                kind="gap",
+                what=f"{cid} is not covered from {format_rfc3339(before.until)} to {format_rfc3339(after.since)}; "
+                "export that window",
+            )
+
+
+def _flags(records: Sequence[LoadRecord]) -> Iterator[Finding]:
+    """Where loads overlap that were exported with different options, the newer one's options decide what is seen."""
+    live = [record for record in records if record.retired_at is None]
+    flags = {record.load_id: record.flags for record in live}
+    told: set[tuple[str, str]] = set()
+    for older, newer in hiding(loads.live_coverage(live)):
+        pair = (older.load_id, newer.load_id)
+        if pair not in told and flags[pair[0]] != flags[pair[1]]:
+            told.add(pair)
+            yield Finding(
+                kind="flags",
+                what=f"load {newer.load_id} was exported with other options than load {older.load_id}, which it "
+                f"overlaps in {newer.cid}: there, what the newer one left out is hidden",
+            )
+
+
+def _unaccounted(records: Iterable[LoadRecord]) -> Iterator[Finding]:
+    """Every entity that came in is a row, or counted as what it is instead."""
+    for record in records:
+        counts = record.counts
+        came_in = sum(counts["entities"].values()) + counts["rejected_lines"]
+        own_rows = sum(counts["rows"][table.name] for table in schema.BY_ENTITY.values()) - sum(
+            counts["drawn"].get(table.name, 0) for table in schema.BY_ENTITY.values()
+        )
+        others = ("duplicates", "out_of_window", "other_entities", "rejected")
+        went_out = own_rows + sum(counts[name] for name in others)
+        if came_in != went_out:
+            yield Finding(
+                kind="unaccounted",
+                what=f"load {record.load_id} took in {came_in} entities and accounts for {went_out}; load its exports "
+                "again, and report it",
+            )
+        if record.retired_at is None:
+            yield from _rows_in_files(record)
+
+
+def _rows_in_files(record: LoadRecord) -> Iterator[Finding]:
+    written: dict[str, int] = defaultdict(int)
+    for file in record.files:
+        written[file.table] += file.rows
+    for table, n_rows in record.counts["rows"].items():
+        if written[table] != n_rows:
+            yield Finding(
+                kind="unaccounted",
+                what=f"load {record.load_id} counts {n_rows} rows of {table} and its files hold {written[table]}",
+            )
+
+
+def _files(store: LakeStore, records: Iterable[LoadRecord]) -> Iterator[Finding]:
+    for record in records:
+        for file in record.files:
+            digest = hashlib.sha256()
+            try:
+                for chunk in store.chunks(file.path):
+                    digest.update(chunk)
+            except FileNotFoundError:
+                yield Finding(
+                    kind="missing", what=f"{file.path} of load {record.load_id} is gone; export its window again"
+                )
+                continue
+            if digest.hexdigest() != file.sha256:
+                yield Finding(
+                    kind="altered",
+                    what=f"{file.path} of load {record.load_id} is not what was written; export its window again",
+                )
+
+
+def _unknown_files(store: LakeStore, records: Iterable[LoadRecord], now: datetime) -> Iterator[Finding]:
+    known = {file.path for record in records for file in record.files}
+    known.update(catalog.anchor(table) for table in schema.TABLES)
+    for table in schema.TABLES:
+        for path, modified_at in store.walk(table.name, ".parquet"):
+            if path not in known and now - modified_at > UNKNOWN_AFTER:
+                yield Finding(
+                    kind="unknown", what=f"{path} is in no record: a load that was broken off left it; it can go"
+                )

@@ -1,0 +1,379 @@
+"""The command line as people type it: in a process of its own, over a real sandbox."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+import pytest
+from export_objects import channel, line, message, write_lines
+
+from airflow_provider_chatexport import __version__
+from airflow_provider_chatexport.cli import cli, main
+from airflow_provider_chatexport.sandbox.server import Sandbox
+
+UBUNTU = "livestream:ubuntu"
+WINDOW = ["--since", "2025-01-01T09:00:00Z", "--until", "2025-01-01T10:00:00Z"]
+REPORT_KEYS = {
+    "load_id", "window", "lines", "rows", "rejected", "out_of_window", "other_entities", "duplicates", "entities",
+    "files", "bytes_in", "seconds",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert 1 == self.out.count("\n"), "one JSON object on one line, and nothing else"
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """The console script, within this process: a new interpreter for each call would cost a second."""
+
+    def run(*arguments: object) -> Ran:
+        capfd.readouterr()
+        code: Any = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            code = ended.code
+        out, err = capfd.readouterr()
+        return Ran(code or 0, out, err)
+
+    return run
+
+
+@pytest.fixture
+def service(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """The variables of the official SDKs lead to a sandbox."""
+    monkeypatch.setenv("STREAM_API_KEY", sandbox.api_key)
+    monkeypatch.setenv("STREAM_API_SECRET", sandbox.api_secret)
+    monkeypatch.setenv("STREAM_BASE_URL", sandbox.url)
+    return sandbox
+
+
+@pytest.fixture
+def export_file(tmp_path: Path) -> Path:
+    return write_lines(tmp_path / "export.ndjson", [line("channel", channel()), line("message", message())])
+
+
+def assert_one_sentence(ran: Ran, code: int, *told: str) -> None:
+    """An error is one line on stderr, and nothing on stdout."""
+    assert (code, "", 1) == (ran.code, ran.out, ran.err.count("\n")), ran.err
+    assert ran.err.startswith("chatexport: ")
+    for part in told:
+        assert part in ran.err
+    assert "Traceback" not in ran.err
+    assert "error inside" not in ran.err
+
+
+# Help
+
+
+def commands() -> list[str]:
+    return sorted(cli.commands)
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_has_an_example_that_parses(name: str, run: Run) -> None:
+    """The example is what people copy: its command and its options have to exist."""
+    ran = run(name, "--help")
+    assert 0 == ran.code
+    (example,) = re.findall(r"Example: chatexport (.*)", " ".join(ran.out.split()))
+    first, *arguments = shlex.split(example)
+    assert name == first
+    command = cli.commands[first]
+    assert command.make_context(first, arguments, resilient_parsing=False).params
+
+
+def test_help_names_every_command(run: Run) -> None:
+    """With no argument at all a person sees what there is."""
+    told = run("--help").out
+    assert all(name in told for name in commands())
+
+
+def test_the_version_is_told(run: Run) -> None:
+    """The first question in any report of a problem."""
+    assert f"chatexport, version {__version__}\n" == run("--version").out
+
+
+# load, coverage, sql, catalog
+
+
+def test_load_prints_one_json_object(run: Run, export_file: Path, tmp_path: Path) -> None:
+    """Scripts read it: the contract's keys, and nothing else on stdout."""
+    told = run("load", export_file, "--lake", tmp_path / "lake", "--json").json
+    assert REPORT_KEYS <= told.keys()
+    assert ({"since": None, "until": None}, 2, 1) == (told["window"], told["lines"], told["rows"]["messages"])
+
+
+def test_load_tells_a_person_what_it_did(run: Run, export_file: Path, tmp_path: Path) -> None:
+    """Counts, and how to go on; the second time, that there was nothing to do."""
+    first = run("load", export_file, "--lake", tmp_path / "lake")
+    assert (0, "") == (first.code, first.err)
+    assert "2 lines, 0 rejected, 0 out of window, 0 duplicates" in first.out
+    assert f"query it: duckdb {tmp_path}/lake/catalog.duckdb" in first.out
+    assert "is in the lake already; nothing was written" in run("load", export_file, "--lake", tmp_path / "lake").out
+
+
+def test_load_takes_a_window_and_a_time(run: Run, export_file: Path, tmp_path: Path) -> None:
+    """A person may know what a file covers, and when it was made."""
+    told = run(
+        "load", export_file, "--lake", tmp_path / "lake", "--since", "2026-01-02", "--until", "2026-01-03",
+        "--exported-at", "2026-01-04T00:00:00+01:00", "--json",
+    ).json  # fmt: skip
+    assert ("2026-01-02T00:00:00.000000Z", "2026-01-03T23:00:00.000000Z") == (
+        told["window"]["since"],
+        told["exported_at"],
+    )
+    assert (1, 0) == (told["out_of_window"], told["rows"]["messages"])
+
+
+def test_looks_at_a_lake_are_one_json_object_each(run: Run, export_file: Path, tmp_path: Path) -> None:
+    """coverage, sql and catalog, for scripts."""
+    lake = tmp_path / "lake"
+    run("load", export_file, "--lake", lake)
+    (span,) = run("coverage", "--lake", lake, "--json").json["coverage"]
+    assert ("messaging:general", "2026-01-01T10:00:00.000000Z", 1, 1) == (
+        span["cid"], span["since"], span["loads"], span["messages"],
+    )  # fmt: skip
+    told = run(
+        "sql", "SELECT id, created_at, created_at - created_at AS none FROM messages", "--lake", lake, "--json"
+    ).json
+    assert {"columns": ["id", "created_at", "none"], "rows": [["m1", "2026-01-01T10:00:00.000000Z", "0:00:00"]]} == told
+    assert {"catalog": f"{lake}/catalog.duckdb"} == run("catalog", "--lake", lake, "--json").json
+
+
+def test_looks_at_a_lake_are_tables_for_people(run: Run, export_file: Path, tmp_path: Path) -> None:
+    """Markup in a person's text must not be taken for colours."""
+    lake = tmp_path / "lake"
+    run("load", export_file, "--lake", lake)
+    assert "messaging:general" in run("coverage", "--lake", lake).out
+    assert "[bold]x[/]" in run("sql", "SELECT '[bold]x[/]' AS text, [1, 2] AS many, NULL AS none", "--lake", lake).out
+    assert f"wrote {lake}/catalog.duckdb" in run("catalog", "--lake", lake).out
+
+
+def test_a_statement_without_a_result_is_no_error(run: Run, export_file: Path, tmp_path: Path) -> None:
+    """SET and the like give no rows; what would write is refused."""
+    run("load", export_file, "--lake", tmp_path / "lake")
+    assert_one_sentence(run("sql", "CREATE TABLE mine (id INTEGER)", "--lake", tmp_path / "lake"), 2, "read-only")
+    assert [] == run("sql", "SET threads = 1", "--lake", tmp_path / "lake", "--json").json["rows"]
+
+
+LOAD = ["load", "x", "--lake", "y"]
+EXPORT = ["export", *WINDOW, "--lake", "y"]
+WRONG_CALLS = {
+    "no command of that name": (["lode"], "lode"),
+    "an option that is not there": (["load", "x", "--lakes", "y"], "--lakes"),
+    "no lake": (["load", "x"], "--lake"),
+    "no file": (["load", "--lake", "y"], "FILES"),
+    "half a window": ([*LOAD, "--since", "2026-01-01"], "give both --since and --until"),
+    "a naive time": ([*LOAD, "--since", "2026-01-01T10:00", "--until", "2026-01-02"], "has no time zone"),
+    "no time": ([*LOAD, "--since", "yesterday", "--until", "2026-01-02"], "is not a time"),
+    "a zero-length window": ([*LOAD, "--since", "2026-01-01", "--until", "2026-01-01"], "zero length"),
+    "no duration": ([*EXPORT, "--channel", "a:b", "--lookback", "a week"], "write 90s, 15m, 36h or 7d"),
+    "no channel": ([*EXPORT, "--channel", "general"], "write TYPE:ID"),
+    "no key": ([*EXPORT, "--channel", "a:b"], "--api-key"),
+    "no shape": (["sandbox", "--shape", "round"], "typed"),
+    "no port": (["sandbox", "--port", "-1"], "port"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG_CALLS)
+def test_a_wrong_call_is_told_and_exits_with_2(wrong: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script can tell its own mistake from work that failed; the sentence names the argument."""
+    for name in ("STREAM_API_KEY", "STREAM_API_SECRET", "STREAM_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    arguments, told = WRONG_CALLS[wrong]
+    ran = run(*arguments)
+    assert (2, "") == (ran.code, ran.out)
+    assert told in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_work_that_fails_exits_with_1(run: Run, export_file: Path, tmp_path: Path) -> None:
+    """Each is one sentence: what, where, what to do."""
+    lake = tmp_path / "lake"
+    page = write_lines(tmp_path / "page.html", [b"<html>"])
+    assert_one_sentence(run("load", page, "--lake", lake), 1, "page.html is not an export file")
+    assert_one_sentence(run("load", tmp_path / "none", "--lake", lake), 1, "none cannot be read: No such file")
+    assert_one_sentence(run("load", export_file, "--lake", f"{export_file}/lake"), 1, "cannot write the lake at")
+    assert_one_sentence(run("coverage", "--lake", lake / "other"), 1, "there is no lake at")
+    bad = write_lines(tmp_path / "bad", [line("message", message()), b"{"])
+    assert_one_sentence(run("load", bad, "--lake", lake, "--strict"), 1, "strict is on; nothing was loaded")
+    run("load", export_file, "--lake", lake)
+    assert_one_sentence(run("sql", "SELECT nothing FROM messages", "--lake", lake), 2, "the query is wrong")
+
+
+def test_a_json_error_leaves_stdout_empty(run: Run, tmp_path: Path) -> None:
+    """A script that parses stdout must find nothing there to parse."""
+    assert_one_sentence(run("load", tmp_path / "none", "--lake", tmp_path / "lake", "--json"), 1)
+
+
+# export
+
+
+def test_export_loads_a_window_of_the_service(run: Run, service: Sandbox, tmp_path: Path) -> None:
+    """Submit, wait, download, load: one window without Airflow."""
+    ran = run("export", "--channel", UBUNTU, *WINDOW, "--lake", tmp_path / "lake", "--json")
+    assert (0, "") == (ran.code, ran.err)
+    assert REPORT_KEYS <= ran.json.keys()
+    assert 161 == ran.json["rows"]["messages"]
+
+
+def test_a_lookback_begins_the_window_earlier(run: Run, service: Sandbox, tmp_path: Path) -> None:
+    """The window that is told is the one that was exported."""
+    told = run("export", "--channel", UBUNTU, *WINDOW, "--lake", tmp_path / "lake", "--lookback", "1h", "--json").json
+    assert "2025-01-01T08:00:00.000000Z" == told["window"]["since"]
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+EXPORT_FAILURES: dict[str, tuple[list[str], int, str]] = {
+    "a wrong key": (["--api-key", "another"], 1, "api_key"),
+    "a wrong secret": (["--api-secret", "not-the-secret-of-this-sandbox-at-all"], 1, "signature"),
+    "an unknown channel": (["--channel", "messaging:nobody-knows-it"], 1, "nobody-knows-it"),
+    "a malformed address": (["--base-url", "sandbox"], 2, "write scheme and host"),
+    "a zero-length window": (["--until", "2025-01-01T09:00:00Z"], 2, "zero length"),
+    "a reversed window": (["--until", "2024-01-01T09:00:00Z"], 2, "is reversed"),
+}
+
+
+@pytest.mark.parametrize("failure", EXPORT_FAILURES)
+def test_an_export_that_cannot_be_made_is_one_sentence(
+    failure: str, run: Run, service: Sandbox, tmp_path: Path
+) -> None:
+    """Nothing is half-written, and the secret is in no message."""
+    arguments, code, told = EXPORT_FAILURES[failure]
+    ran = run("export", "--channel", UBUNTU, *WINDOW, "--lake", tmp_path / "lake", *arguments)
+    assert (code, "", 1) == (ran.code, ran.out, ran.err.count("\n")), ran.err
+    assert told.lower() in ran.err.lower()
+    assert service.api_secret not in ran.err
+    assert "not-the-secret" not in ran.err
+    assert [] == [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_service_that_cannot_be_reached_is_one_sentence(
+    run: Run, service: Sandbox, unused_port: int, tmp_path: Path
+) -> None:
+    """The host is named, for it is mostly mistyped."""
+    address = f"http://127.0.0.1:{unused_port}"
+    ran = run("export", "--channel", UBUNTU, *WINDOW, "--lake", tmp_path / "lake", "--base-url", address)
+    assert_one_sentence(ran, 1, f"127.0.0.1:{unused_port} cannot be reached", "check the address")
+
+
+def test_a_lake_that_cannot_be_written_is_found_before_an_export_is_spent(
+    run: Run, service: Sandbox, export_file: Path
+) -> None:
+    """Exports are limited to 60 a minute, and may take hours."""
+    ran = run("export", "--channel", UBUNTU, *WINDOW, "--lake", f"{export_file}/lake")
+    assert_one_sentence(ran, 1, "cannot write the lake at")
+    assert [] == httpx.get(f"{service.url}/_sandbox/requests").json()
+
+
+def test_an_export_that_takes_too_long_is_one_sentence(run: Run, start_sandbox: Any, tmp_path: Path) -> None:
+    """The deadline is the person's; what goes on at the service is named."""
+    slow = start_sandbox(task_s=3600.0)
+    ran = run(
+        "export", "--channel", UBUNTU, *WINDOW, "--lake", tmp_path / "lake", "--wait-timeout", "0.2s",
+        "--base-url", slow.url, "--api-key", slow.api_key, "--api-secret", slow.api_secret,
+    )  # fmt: skip
+    assert_one_sentence(ran, 1, "are not done")
+
+
+# Processes
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+        command = [str(Path(sys.executable).with_name("chatexport")), *arguments]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_the_sandbox_says_where_it_listens_and_ends_cleanly(
+    ending: signal.Signals, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """Scripts wait for that line, and a supervisor's signal is no failure."""
+    process = start("sandbox", "--port", "0", "--task-seconds", "0.1", "--no-rate-limit")
+    assert process.stdout is not None
+    (url,) = re.fullmatch(r"listening on (http://127\.0\.0\.1:\d+)\n", process.stdout.readline()).groups()  # type: ignore[union-attr]
+    assert 200 == httpx.get(f"{url}/_sandbox/health").status_code
+    process.send_signal(ending)
+    out, err = process.communicate(timeout=20)
+    assert (0, "", "") == (process.returncode, out, err)
+
+
+def test_a_port_that_is_taken_is_one_sentence(run: Run, sandbox: Sandbox) -> None:
+    """The commonest way for a server not to start."""
+    port = sandbox.url.rsplit(":", 1)[1]
+    assert_one_sentence(
+        run("sandbox", "--port", port), 2, f"cannot listen on 127.0.0.1:{port}", "choose another --port"
+    )
+
+
+def test_a_reader_that_goes_away_is_no_traceback(
+    run: Run, export_file: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """``chatexport sql ... | head`` closes the pipe in the middle of the output."""
+    run("load", export_file, "--lake", tmp_path / "lake")
+    process = start("sql", "SELECT * FROM range(200000)", "--lake", str(tmp_path / "lake"), "--json")
+    assert process.stdout is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    assert process.stderr is not None
+    told = process.stderr.read()
+    assert "Traceback" not in told
+    assert process.wait(timeout=20) in (0, 1)
+
+
+def test_an_error_of_our_own_is_told_without_a_traceback(tmp_path: Path) -> None:
+    """The last line of defence: one sentence, and how to get the details for a report."""
+    code = (
+        "import sys; from airflow_provider_chatexport import cli\n"
+        "@cli.cli.command()\ndef burst(): raise ZeroDivisionError('a text of somebody')\n"
+        "cli.main(['burst'])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (1, "", 1) == (ran.returncode, ran.stdout, ran.stderr.count("\n"))
+    assert "ZeroDivisionError" in ran.stderr
+    assert "a text of somebody" not in ran.stderr
+
+
+def test_every_command_is_a_click_command() -> None:
+    """Options are found by the help tests through click."""
+    assert all(isinstance(command, click.Command) for command in cli.commands.values())

@@ -1,0 +1,103 @@
+"""A lake as its readers see it: through the catalog's views, and through a glob over its files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from export_objects import Fields, channel, line, message, write_lines
+
+from airflow_provider_chatexport import pipeline
+from airflow_provider_chatexport.api.client import ChatExportClient
+from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.api.watch import Watch, watch_exports
+from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
+from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.times import parse_rfc3339
+from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.lake import query
+from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.pipeline import LoadReport
+from airflow_provider_chatexport.sandbox.server import Sandbox
+
+UBUNTU = "livestream:ubuntu"
+
+
+@dataclass(frozen=True, slots=True)
+class Lake:
+    uri: str
+
+    def rows(self, statement: str) -> list[list[Any]]:
+        return query.run(LakeStore(self.uri), statement)[1]
+
+    def value(self, statement: str) -> Any:
+        ((value,),) = self.rows(statement)
+        return value
+
+    def texts(self) -> dict[str, str]:
+        """What the view shows: text by message id."""
+        return {message_id: text for message_id, text in self.rows("SELECT id, text FROM messages ORDER BY id")}  # noqa: C416
+
+    def files(self) -> set[str]:
+        """Every file in the lake's folder but the catalog and the anchors of empty tables."""
+        root = Path(self.uri)
+        return {
+            str(path.relative_to(root))
+            for path in root.rglob("*")
+            if path.is_file() and path.name != "catalog.duckdb" and not path.name.startswith("empty-v")
+        }
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_bytes()) for path in sorted((Path(self.uri) / "_loads").glob("*.json"))]
+
+    def recorded_files(self) -> set[str]:
+        return {file["path"] for record in self.records() for file in record["files"]}
+
+    def assert_tidy(self) -> None:
+        """Exactly the files that records name are there, and nothing is left of any attempt."""
+        records = {f"_loads/{record['load_id']}.json" for record in self.records()}
+        assert self.recorded_files() | records == self.files()
+
+
+def at(hour: int, minute: int = 0) -> str:
+    return f"2026-01-01T{hour:02}:{minute:02}:00Z"
+
+
+def write_export(path: Path, texts: dict[str, tuple[int, str]], cid: str = "a:1", **others: Any) -> Path:
+    """An export file of one channel. ``texts``: message id -> (hour, text)."""
+    fields: list[tuple[str, Fields]] = [("channel", channel(cid))]
+    for message_id, (hour, text) in texts.items():
+        fields.append(("message", message(message_id, cid=cid, created_at=at(hour, 30), text=text, **others)))
+    return write_lines(path, [line(name, each) for name, each in fields])
+
+
+def load_file(lake: Lake, path: Path, since: int | None, until: int | None, exported_at: str | datetime) -> LoadReport:
+    moment = parse_rfc3339(exported_at) if isinstance(exported_at, str) else exported_at
+    window = Window.parse(at(since), at(until)) if since is not None and until is not None else None
+    return pipeline.load_files([path], lake_uri=lake.uri, window=window, exported_at=moment)
+
+
+def client_of(sandbox: Sandbox) -> ChatExportClient:
+    return ChatExportClient(
+        ServiceSettings(
+            api_key=sandbox.api_key,
+            api_secret=sandbox.api_secret,
+            base_url=sandbox.url,
+            first_wait_s=0.001,
+            longest_wait_s=0.01,
+        )
+    )
+
+
+def exports_of(
+    client: ChatExportClient, since: str, until: str, *, channels: tuple[str, ...] = (UBUNTU,), **flags: Any
+) -> list[Receipt]:
+    """Receipts of finished exports of a window."""
+    requests = plan_channels(channels, Window.parse(since, until), ExportFlags(**flags))
+    receipts = [Receipt(task_id=client.submit_channels(request), request=request) for request in requests]
+    task_ids = [receipt.task_id for receipt in receipts]
+    watch_exports(client, Watch(task_ids, started_epoch_s=0.0, deadline_epoch_s=1e12, poll_s=0.01))
+    return receipts

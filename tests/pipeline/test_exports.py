@@ -1,0 +1,238 @@
+"""Exports fetched from the service and loaded: late edits, deletes, every shape and bound, and an object store."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import fsspec
+import httpx
+import pytest
+from lakes import UBUNTU, Lake, client_of, exports_of
+from moto.server import ThreadedMotoServer
+
+from airflow_provider_chatexport import pipeline
+from airflow_provider_chatexport.api.client import ChatExportClient
+from airflow_provider_chatexport.core.plan import UserId, UsersRequest
+from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.task import TaskId
+from airflow_provider_chatexport.core.times import parse_rfc3339
+from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.errors import CallError, LakeError, NotFoundError
+from airflow_provider_chatexport.lake import loads
+from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox.world import Bounds, World
+
+NINE, TEN, ELEVEN = (f"2025-01-01T{hour:02}:00:00Z" for hour in (9, 10, 11))
+
+Load = Callable[..., pipeline.LoadReport]
+
+
+def ids_between(world: World, since: str, until: str) -> dict[str, str]:
+    """An independent count: what the sandbox's data has in a window."""
+    window = Window.parse(since, until)
+    return {
+        message["id"]: message["text"]
+        for message in world.messages(UBUNTU)
+        if (moment := parse_rfc3339(message["created_at"])) and moment in window
+    }
+
+
+def test_a_window_has_exactly_the_messages_of_the_service(load: Load, lake: Lake, sandbox: Sandbox) -> None:
+    """The first promise: what the service has in the window is in the lake, once, and nothing else."""
+    report = load(NINE, TEN)
+    assert ids_between(sandbox.world, NINE, TEN) == lake.texts()
+    assert len(lake.texts()) == report.record.counts["rows"]["messages"] > 100
+    lake.assert_tidy()
+
+
+@pytest.mark.parametrize("bounds", list(Bounds))
+def test_consecutive_windows_tile_whatever_the_bounds_of_the_service(
+    bounds: Bounds, start_sandbox: Any, lake: Lake
+) -> None:
+    """The bounds are not documented. A message on the very edge belongs to the later window, and comes once."""
+    sandbox = start_sandbox(bounds=bounds)
+    edge = {"add": {"cid": UBUNTU, "text": "on the edge", "user_id": "u-edge", "created_at": TEN}}
+    httpx.post(f"{sandbox.url}/_sandbox/messages", json=edge).raise_for_status()
+    with client_of(sandbox) as client:
+        for since, until in ((NINE, TEN), (TEN, ELEVEN)):
+            pipeline.load_exports(client, exports_of(client, since, until), lake_uri=lake.uri)
+    assert ids_between(sandbox.world, NINE, ELEVEN) == lake.texts()
+    assert 1 == lake.value("SELECT count(*) FROM messages WHERE text = 'on the edge'")
+
+
+def test_a_lookback_brings_edits_in_and_takes_deleted_messages_out(
+    load: Load, lake: Lake, sandbox: Sandbox, control: Callable[..., None]
+) -> None:
+    """Edits, soft and hard deletes and late messages of hours that were loaded long ago."""
+    load(NINE, TEN)
+    edited, soft, hard, *_ = sorted(lake.texts())
+    control("messages", {"edit": {"id": edited, "text": "edited later"}})
+    control("messages", {"delete": {"id": soft}})
+    control("messages", {"delete": {"id": hard, "hard": True}})
+    control("messages", {"add": {"cid": UBUNTU, "text": "sent late", "user_id": "u9", "created_at": NINE}})
+    control("clock", {"advance_s": 3600})
+    window = Window.parse(TEN, ELEVEN).looking_back(timedelta(hours=1))
+    load(window.since.isoformat(), window.until.isoformat())
+    texts = lake.texts()
+    assert ids_between(sandbox.world, NINE, ELEVEN) == texts
+    assert "edited later" == texts[edited]
+    assert hard not in texts
+    assert "sent late" in texts.values()
+    assert [["deleted", True]] == lake.rows(f"SELECT type, deleted_at IS NOT NULL FROM messages WHERE id = '{soft}'")
+    lake.assert_tidy()
+
+
+def test_loading_the_same_exports_again_changes_nothing(
+    client: ChatExportClient, exported: Callable[..., list[Receipt]], lake: Lake
+) -> None:
+    """The load task is cleared and runs again with the receipts that it had, in whatever order."""
+    receipts = exported(NINE, TEN) + exported(NINE, TEN, channels=("messaging:ubuntu-support",))
+    first = pipeline.load_exports(client, receipts, lake_uri=lake.uri)
+    files = lake.files()
+    again = pipeline.load_exports(client, receipts[::-1], lake_uri=lake.uri)
+    assert (first.record.load_id, True) == (again.record.load_id, again.already_loaded)
+    assert files == lake.files()
+
+
+def test_a_channel_without_messages_is_covered_all_the_same(load: Load, lake: Lake) -> None:
+    """Its silence is known: no gap, and an older load of it would be replaced."""
+    load("2001-01-01T00:00:00Z", "2001-01-02T00:00:00Z")
+    assert [[UBUNTU, "2001-01-01T00:00:00.000000Z", "2001-01-02T00:00:00.000000Z"]] == lake.rows(
+        "SELECT cid, since, until FROM coverage"
+    )
+
+
+def test_rows_bear_the_time_of_the_task_by_the_clock_of_the_service(
+    load: Load, lake: Lake, control: Callable[..., None]
+) -> None:
+    """Newest-wins must not hang on the clock of whichever machine loads."""
+    control("clock", {"advance_s": 10 * 365 * 86400})
+    report = load(NINE, TEN)
+    assert report.record.exported_at > report.record.committed_at + timedelta(days=3000)
+    assert 1 == lake.value("SELECT count(DISTINCT _exported_at) FROM messages")
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_either_version_plain_or_packed_gives_the_same_messages(
+    version: str, packed: bool, start_sandbox: Any, lake: Lake
+) -> None:
+    """The default may change, and old files are still about."""
+    sandbox = start_sandbox(gzip=packed)
+    with client_of(sandbox) as client:
+        pipeline.load_exports(client, exports_of(client, NINE, TEN, version=version), lake_uri=lake.uri)
+    assert ids_between(sandbox.world, NINE, TEN) == lake.texts()
+
+
+def test_a_users_export_is_refused_with_a_sentence(client: ChatExportClient, lake: Lake) -> None:
+    """Its rows have no channel and no window; loading it as a channel export would claim what it does not cover."""
+    receipt = Receipt(task_id=TaskId("t1"), request=UsersRequest(user_ids=(UserId("u1"),)))
+    with pytest.raises(CallError, match="a users export is not loaded into the lake"):
+        pipeline.load_exports(client, [receipt], lake_uri=lake.uri)
+
+
+def test_nothing_to_load_is_refused(client: ChatExportClient, lake: Lake) -> None:
+    """An empty list is a wiring mistake, and not an empty export."""
+    with pytest.raises(CallError, match="there is no export to load"):
+        pipeline.load_exports(client, [], lake_uri=lake.uri)
+
+
+def test_an_export_that_the_service_does_not_know_leaves_nothing_behind(
+    client: ChatExportClient, exported: Callable[..., list[Receipt]], lake: Lake
+) -> None:
+    """One good and one bad receipt: no half of a load."""
+    good = exported(NINE, TEN)
+    unknown = Receipt(task_id=TaskId("00000000-0000-0000-0000-000000000000"), request=good[0].request)
+    with pytest.raises(NotFoundError):
+        pipeline.load_exports(client, [*good, unknown], lake_uri=lake.uri)
+    assert set() == lake.files()
+
+
+def test_no_link_key_or_text_is_in_logs_or_records(
+    load: Load, lake: Lake, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A signed link in a log is a key to the file; the sandbox's links hold /download."""
+    caplog.set_level(logging.DEBUG)
+    load(NINE, TEN)
+    longest = max(lake.texts().values(), key=len)
+    told = caplog.text + json.dumps(lake.records())
+    for secret in (sandbox.api_key, sandbox.api_secret, "/download", "Signature", longest):
+        assert secret not in told
+
+
+# An object store
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, closing: contextlib.ExitStack) -> Lake:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    closing.callback(server.stop)
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    fs = fsspec.filesystem("s3")
+    closing.callback(fs.clear_instance_cache)
+    name = f"chat-{uuid.uuid4().hex}"  # the server's buckets outlive it within a process
+    fs.mkdir(name)
+    return Lake(f"s3://{name}/lake")
+
+
+def test_a_lake_in_an_object_store_is_written_like_a_local_one(
+    client: ChatExportClient, exported: Callable[..., list[Receipt]], bucket: Lake, sandbox: Sandbox
+) -> None:
+    """Same files, same records, same retirement, same views; no extension of DuckDB has to be there for it."""
+    fs = fsspec.filesystem("s3")
+    first = pipeline.load_exports(client, exported(NINE, TEN), lake_uri=bucket.uri)
+    again = pipeline.load_exports(client, exported(NINE, TEN), lake_uri=bucket.uri)
+    store = LakeStore(bucket.uri)
+    records = {record.load_id: record for record in loads.all_loads(store)}
+    assert {first.record.load_id, again.record.load_id} == records.keys()
+    fs.invalidate_cache()
+    root = bucket.uri.removeprefix("s3://")
+    found = {path.removeprefix(f"{root}/") for path in fs.find(root)}
+    named = {file.path for record in records.values() for file in record.files} | {r.path for r in records.values()}
+    assert named == {path for path in found if "/empty-v" not in path} - {"catalog.duckdb"}
+    assert "catalog.duckdb" in found
+    (messages,) = [file for file in records[again.record.load_id].files if file.table == "messages"]
+    assert (len(ids_between(sandbox.world, NINE, TEN)), messages.size_bytes) == (
+        messages.rows,
+        fs.size(f"{root}/{messages.path}"),
+    )
+    assert ids_between(sandbox.world, NINE, TEN) == bucket.texts()
+    assert [False, True] == [
+        any(file.table == "messages" for file in records[report.record.load_id].files) for report in (first, again)
+    ]
+
+
+def test_loading_again_into_an_object_store_changes_nothing(
+    client: ChatExportClient, exported: Callable[..., list[Receipt]], bucket: Lake
+) -> None:
+    """Without conditional writes the name of the record is what keeps a load from being two."""
+    receipts = exported(NINE, TEN)
+    pipeline.load_exports(client, receipts, lake_uri=bucket.uri)
+    assert pipeline.load_exports(client, receipts, lake_uri=bucket.uri).already_loaded
+    assert 1 == len(loads.all_loads(LakeStore(bucket.uri)))
+
+
+def test_an_object_store_that_refuses_is_one_sentence(bucket: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket that is not there, a service that is not there: what, where, what to do."""
+    with pytest.raises(LakeError, match=r"cannot write the lake at s3://no-such-bucket/lake: .*; check that the place"):
+        LakeStore("s3://no-such-bucket/lake").put_new("_loads/a.json", b"{}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    fsspec.filesystem("s3").clear_instance_cache()
+    with pytest.raises(LakeError, match=r"cannot read the lake at s3://chat/lake: .*; check that the place"):
+        LakeStore("s3://chat/lake").read("_loads/a.json")
