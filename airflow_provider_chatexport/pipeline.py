@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -199,7 +199,10 @@ class _Load:
             named = []
             for number, source in enumerate(sources):
                 tell("convert", number, len(sources))
+                before = dict(conversion.counts.entities)
                 named.append(conversion.add(source.given))
+                if source.cids is None and not named[-1]:
+                    _refuse_users_export(source, before, conversion.counts.entities)
             conversion.finish()
             counts = conversion.counts
             if strict and counts.rejected:
@@ -298,6 +301,18 @@ class _Load:
             counts=counts,
             n_uncovered=conversion.n_uncovered(coverage),
             seconds=time.monotonic() - self._began,
+        )
+
+
+def _refuse_users_export(source: _Source, before: Mapping[str, int], after: Mapping[str, int]) -> None:
+    """What some users wrote, across channels, must not be taken for all that was written there: it would hide the rest.
+
+    :raises InputError: the file has users and messages, and no channel.
+    """
+    if all(after.get(name, 0) > before.get(name, 0) for name in ("user", "message")):
+        raise InputError(
+            f"{source.file.name} looks like a users export (users and messages, and no channel), which this version "
+            "does not load; nothing was loaded"
         )
 
 

@@ -1,0 +1,109 @@
+"""What verify finds: each fault made by hand on a real lake, and nothing where nothing is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from export_objects import channel, line, member, message, reaction, user, write_lines
+
+from airflow_provider_chatexport import pipeline
+from airflow_provider_chatexport.core.entities import Shape
+from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.lake import loads
+from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.verify import Verdict, verify
+
+NOW = datetime(2026, 2, 1, tzinfo=UTC)
+
+
+def load_day(tmp_path: Path, day: int) -> None:
+    """One day of the channel, with something of everything that the law of conservation counts."""
+    at = f"2026-01-0{day}T10:00:00Z"
+    lines = [
+        line("channel", channel()),
+        line("member", member("u1"), Shape.KEYED),
+        line("user", user("u1")),
+        line("message", message(f"m{day}", created_at=at, latest_reactions=[reaction(f"m{day}", created_at=at)])),
+        line("message", message(f"m{day}", created_at=at), Shape.ITEM),
+        line("message", message(f"late{day}", created_at="2026-01-09T00:00:00Z")),
+        line("message", message(f"bad{day}", created_at="never")),
+        line("reaction", reaction(f"m{day}", "u3", created_at=at)),
+        line("poll", {"id": "p"}),
+        b"no JSON",
+    ]
+    pipeline.load_files(
+        [write_lines(tmp_path / f"day{day}.ndjson", lines)],
+        lake_uri=str(tmp_path / "lake"),
+        window=Window.parse(f"2026-01-0{day}", f"2026-01-0{day + 1}"),
+        exported_at=datetime(2026, 1, 20, tzinfo=UTC),
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LakeStore:
+    load_day(tmp_path, 1)
+    load_day(tmp_path, 2)
+    return LakeStore(tmp_path / "lake")
+
+
+def kinds(verdict: Verdict) -> list[str]:
+    return sorted(finding.kind for finding in verdict.findings)
+
+
+def a_data_file(store: LakeStore) -> Path:
+    record = loads.all_loads(store)[0]
+    return Path(store.url(next(file.path for file in record.files if file.table == "messages")))
+
+
+def test_a_lake_of_two_days_is_in_order(store) -> None:
+    """An alarm that always rings is heard by nobody."""
+    verdict = verify(store, now=NOW)
+    assert ([], True, 2) == (kinds(verdict), verdict.ok, verdict.n_loads)
+
+
+def test_a_day_that_was_never_loaded_is_a_gap(store, tmp_path) -> None:
+    """Silence must not look like a quiet day."""
+    load_day(tmp_path, 5)
+    verdict = verify(store, now=NOW)
+    assert (["gap"], False) == (kinds(verdict), verdict.ok)
+    assert "2026-01-03T00:00:00.000000Z to 2026-01-05T00:00:00.000000Z" in verdict.findings[0].what
+
+
+def test_a_file_that_is_gone_is_missing(store) -> None:
+    """Someone deleted a file: the rows are lost until its window is exported again."""
+    a_data_file(store).unlink()
+    assert ["missing"] == kinds(verify(store, now=NOW))
+
+
+def test_a_changed_byte_is_found(store) -> None:
+    """Disks and people change files; the recorded digest tells."""
+    path = a_data_file(store)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert ["altered"] == kinds(verify(store, now=NOW))
+
+
+def test_an_entity_that_went_nowhere_is_found(store) -> None:
+    """The converter's own account must balance, or verify must say so."""
+    record = loads.all_loads(store)[0]
+    value = json.loads(store.read(record.path))
+    value["counts"]["duplicates"] -= 1
+    store.replace(record.path, json.dumps(value).encode())
+    verdict = verify(store, now=NOW)
+    assert (["unaccounted"], False) == (kinds(verdict), verdict.ok)
+
+
+def test_a_file_of_no_record_is_told_after_a_day(store) -> None:
+    """What a broken-off load left may go; what one is writing at this moment may not."""
+    path = a_data_file(store)
+    stray = path.with_name("stray.parquet")
+    stray.write_bytes(path.read_bytes())
+    os.utime(stray, (NOW.timestamp(), NOW.timestamp()))
+    assert [] == kinds(verify(store, now=NOW + timedelta(hours=23)))
+    verdict = verify(store, now=NOW + timedelta(hours=25))
+    assert (["unknown"], True) == (kinds(verdict), verdict.ok)
