@@ -159,20 +159,3 @@ def convert(
 
 def convert_lines(folder: Path, *lines: bytes, **options: Any) -> Converted:
     return convert(write_lines(folder / "export.ndjson", lines), folder=folder, **options)
-
-
-def assert_conserved(counts: Counts, drawn: dict[str, int] | None = None) -> None:
-    """The law of conservation: every entity is a row, a duplicate, out of window, another entity, or a reject.
-
-    :param drawn: rows by table that came from inside other objects, on top.
-    """
-    from_lines = sum(counts.rows[table.name] - (drawn or {}).get(table.name, 0) for table in schema.BY_ENTITY.values())
-    n_unknown_lines = counts.rejected - n_rejected_entities(counts, from_lines)
-    assert n_unknown_lines >= 0
-    assert sum(counts.entities.values()) <= (
-        from_lines + counts.duplicates + counts.out_of_window + counts.other_entities + counts.rejected
-    )
-
-
-def n_rejected_entities(counts: Counts, from_lines: int) -> int:
-    return sum(counts.entities.values()) - from_lines - counts.duplicates - counts.out_of_window - counts.other_entities

@@ -87,7 +87,7 @@ class Stage:
         self._con.execute("SET TimeZone = 'UTC'")
         for table in schema.TABLES:
             parts = ", _attachments JSON, _latest_reactions JSON" if table is schema.MESSAGES else ""
-            self._con.execute(sql.create_stage(table, f", _in_window BOOLEAN DEFAULT true{parts}"))
+            self._con.execute(sql.create_stage(table, f", _in_window BOOLEAN DEFAULT true, _complete BOOLEAN{parts}"))
         self._con.execute("CREATE TABLE embedded_users (j JSON, exported_at TIMESTAMPTZ)")
 
     def add(self, given: Input) -> set[str]:
@@ -153,10 +153,12 @@ class Stage:
             in_window = f"{sql.time('d.created_at')} >= {since} AND {sql.time('d.created_at')} < {until}"
         self._con.execute(
             f"INSERT INTO stage_{table.name} BY NAME SELECT {sql.columns(table)}, {self._origin(given)}, n AS _n, "
-            f"line AS _line, {in_window} AS _in_window{kept} FROM (SELECT n, line, "
+            f"line AS _line, {in_window} AS _in_window{kept}, {sql.complete(table)} AS _complete FROM (SELECT n, line, "
             f"{sql.taken_apart(table, 'data', {*singles, *parts} - table.fields.keys())} FROM ({objects}) "
-            f"WHERE data IS NOT NULL) WHERE {sql.complete(table)}"
+            "WHERE data IS NOT NULL)"
         )
+        # Asked as a column: a filter would be pushed down to where it takes every object apart once more.
+        self.delete(table, f"_input = {self._n_inputs} AND _complete IS NOT true")
         self._join_clashing_custom(table)
         if singles or lists:
             self._stage_embedded_users(objects, singles, lists, given)
