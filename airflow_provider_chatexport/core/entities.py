@@ -55,7 +55,8 @@ ENVELOPE_PAYLOAD_KEYS: Final = ("data", "item", "object", "payload")
 def infer_bare(fields: Mapping[str, Any]) -> Entity | None:  # noqa: PLR0911 - a decision list reads best flat
     """The entity of an API object without an envelope, from the fields that only it has; None when nothing fits.
 
-    The order matters: a reaction has ``user_id`` and ``type`` too, and a channel's ``created_by`` looks like a user.
+    The order matters: a reaction has ``user_id`` and ``type`` too, a channel's ``created_by`` looks like a user, and
+    members and reads that carry a ``cid`` would pass for messages.
     """
     has = fields.__contains__
     if has("message_id") and has("user_id") and (has("type") or has("score")):
@@ -64,12 +65,12 @@ def infer_bare(fields: Mapping[str, Any]) -> Entity | None:  # noqa: PLR0911 - a
         has("config") or has("frozen") or has("member_count") or (has("created_by") and not has("text"))
     ):
         return Entity.CHANNEL
-    if has("text") or has("html") or (has("cid") and has("user")):
-        return Entity.MESSAGE
     if has("user_id") and (has("channel_role") or has("is_moderator") or has("notifications_muted")):
         return Entity.MEMBER
     if has("last_read") and has("unread_messages"):
         return Entity.READ
+    if has("text") or has("html") or (has("cid") and has("user")):
+        return Entity.MESSAGE
     if has("id") and has("role") and (has("online") or has("banned") or has("last_active")):
         return Entity.USER
     return None

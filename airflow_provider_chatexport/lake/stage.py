@@ -87,7 +87,8 @@ class Stage:
         self._con.execute("SET TimeZone = 'UTC'")
         for table in schema.TABLES:
             parts = ", _attachments JSON, _latest_reactions JSON" if table is schema.MESSAGES else ""
-            self._con.execute(sql.create_stage(table, f", _in_window BOOLEAN DEFAULT true, _complete BOOLEAN{parts}"))
+            columns = f", _in_window BOOLEAN DEFAULT true, _complete BOOLEAN, _embedded JSON[]{parts}"
+            self._con.execute(sql.create_stage(table, columns))
         self._con.execute("CREATE TABLE embedded_users (j JSON, exported_at TIMESTAMPTZ)")
 
     def add(self, given: Input) -> set[str]:
@@ -140,17 +141,19 @@ class Stage:
             self._settle(table, path, sifted, given)
 
     def _read(self, table: Table, objects: str, given: Input) -> None:
-        """One scan for the columns, one for embedded users.
+        """One scan, in which every object is taken apart once.
 
         :param objects: a query for ``data`` (the object, JSON), ``n`` and ``line``.
         """
         singles, lists = _EMBEDDED_USERS[table.name]
         parts = ("attachments", "latest_reactions") if table is schema.MESSAGES else ()
         kept = "".join(f", CASE WHEN json_array_length(d.{part}) > 0 THEN d.{part} END AS _{part}" for part in parts)
+        if singles:
+            kept += f", {_embedded(singles, lists)} AS _embedded"
         in_window = "true"
         if given.window is not None and table is schema.MESSAGES:
             since, until = sql.instant(given.window.since), sql.instant(given.window.until)
-            in_window = f"{sql.time('d.created_at')} >= {since} AND {sql.time('d.created_at')} < {until}"
+            in_window = f"{sql.CREATED_AT} >= {since} AND {sql.CREATED_AT} < {until}"
         self._con.execute(
             f"INSERT INTO stage_{table.name} BY NAME SELECT {sql.columns(table)}, {self._origin(given)}, n AS _n, "
             f"line AS _line, {in_window} AS _in_window{kept}, {sql.complete(table)} AS _complete FROM (SELECT n, line, "
@@ -160,20 +163,12 @@ class Stage:
         # Asked as a column: a filter would be pushed down to where it takes every object apart once more.
         self.delete(table, f"_input = {self._n_inputs} AND _complete IS NOT true")
         self._join_clashing_custom(table)
-        if singles or lists:
-            self._stage_embedded_users(objects, singles, lists, given)
-
-    def _stage_embedded_users(
-        self, objects: str, singles: tuple[str, ...], lists: tuple[str, ...], given: Input
-    ) -> None:
-        """Few people write many messages, and mostly nothing else is embedded: distinct texts first, then unnested."""
-        spec = sql.quoted(json.dumps(dict.fromkeys((*singles, *lists), "JSON")))
-        users = [f"[d.{one}]" for one in singles] + [f"from_json(d.{many}, '[\"JSON\"]')" for many in lists]
-        self._con.execute(
-            f"INSERT INTO embedded_users SELECT DISTINCT j, {sql.instant(given.exported_at)} FROM (SELECT "
-            f"unnest({' || '.join(f'coalesce({part}, [])' for part in users)}) AS j FROM "
-            f"(SELECT DISTINCT json_transform(data, {spec}) AS d FROM ({objects}))) WHERE json_type(j) = 'OBJECT'"
-        )
+        if singles:
+            self._con.execute(
+                f"INSERT INTO embedded_users SELECT j, any_value(_exported_at) FROM (SELECT unnest(_embedded) AS j, "
+                f"_exported_at FROM stage_{table.name} WHERE _input = {self._n_inputs}) "
+                "WHERE json_type(j) = 'OBJECT' GROUP BY j"
+            )
 
     def _join_clashing_custom(self, table: Table) -> None:
         """Keys that stand flat and under ``custom`` alike cannot be joined as text; they are rare, so in Python."""
@@ -281,6 +276,14 @@ class Stage:
     def close(self) -> None:
         self._con.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _embedded(singles: tuple[str, ...], lists: tuple[str, ...]) -> str:
+    """The users embedded in an object, as a list of JSON."""
+    parts = [f"[{', '.join(f'd.{one}' for one in singles)}]"]
+    for many in lists:
+        parts.append(f"CASE WHEN json_array_length(d.{many}) > 0 THEN from_json(d.{many}, '[\"JSON\"]') ELSE [] END")
+    return " || ".join(parts)
 
 
 def _sifted_objects(path: Path, sifted: Sifted) -> str:
