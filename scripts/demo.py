@@ -146,7 +146,7 @@ def main() -> None:
         f"  the lake          {LAKE.relative_to(ROOT)}\n"
         f"  its catalog       {LAKE.relative_to(ROOT)}/catalog.duckdb\n"
         f"  Airflow's home    {HOME.relative_to(ROOT)}/airflow (log: {HOME.relative_to(ROOT)}/airflow.log)\n"
-        "  ask it yourself   .venv/bin/chatexport sql \"SELECT count(*) FROM messages\" --lake .demo/lake"
+        '  ask it yourself   .venv/bin/chatexport sql "SELECT count(*) FROM messages" --lake .demo/lake'
     )
 
 

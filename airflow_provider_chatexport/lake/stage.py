@@ -281,8 +281,10 @@ class Stage:
 def _embedded(singles: tuple[str, ...], lists: tuple[str, ...]) -> str:
     """The users embedded in an object, as a list of JSON."""
     parts = [f"[{', '.join(f'd.{one}' for one in singles)}]"]
-    for many in lists:
-        parts.append(f"CASE WHEN json_array_length(d.{many}) > 0 THEN from_json(d.{many}, '[\"JSON\"]') ELSE [] END")
+    parts.extend(
+        f"CASE WHEN json_array_length(d.{many}) > 0 THEN from_json(d.{many}, '[\"JSON\"]') ELSE [] END"
+        for many in lists
+    )
     return " || ".join(parts)
 
 
