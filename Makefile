@@ -45,8 +45,14 @@ e2e: $(READY)  ## API server, scheduler, triggerer and DAG processor, driven ove
 up: $(READY)  ## Airflow's UI on localhost over the sandbox, to click around in
 	@$(BIN)/python scripts/up.py
 
-bench: $(READY)  ## Loading and reading, against what people use today
-	@$(BIN)/python benchmarks/run.py
+.venv-bench/.ready: $(READY) benchmarks/constraints.txt
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@$(BIN)/python -m uv pip install --quiet --python .venv-bench/bin/python --require-hashes -r benchmarks/constraints.txt \
+	  || .venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/constraints.txt
+	@touch $@
+
+bench: .venv-bench/.ready  ## Loading, against what people use today; SIZES=300,1000,3000 for the memory curve
+	@$(BIN)/python benchmarks/run.py --sizes $(or $(SIZES),300)
 
 constraints: $(READY)  ## Pins everything anew, from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \

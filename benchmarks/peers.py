@@ -1,0 +1,95 @@
+"""One peer's way from an export file to Parquet, as a process of its own: `python peers.py NAME FILE FOLDER`.
+
+The peers write the messages table only, without custom keys kept apart, and without any of the checks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def line_scan(file: str, folder: Path) -> None:
+    """The floor: DuckDB reads every line into one text column, and nothing else."""
+    import duckdb
+
+    duckdb.sql(
+        f"SELECT count(*), sum(length(line)) FROM read_csv('{file}', columns = {{line: 'VARCHAR'}}, delim = '\x01', "
+        "quote = '', escape = '', header = false, strict_mode = false, auto_detect = false, max_line_size = 100000000)"
+    ).fetchall()
+
+
+def duckdb_copy(file: str, folder: Path) -> None:
+    """What most people write first: types detected, messages copied to one file.
+
+    Detected from the whole file: from the first 20,480 lines, as by default, a key that comes later ends the read.
+    """
+    import duckdb
+
+    duckdb.sql(
+        f"COPY (SELECT unnest(data) FROM read_json_auto('{file}', format = 'newline_delimited', "
+        f"sample_size = -1, maximum_object_size = 100000000) WHERE type = 'message') TO '{folder}/messages.parquet' (COMPRESSION zstd)"
+    )
+
+
+def pyarrow_json(file: str, folder: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.json as pj
+    import pyarrow.parquet as pq
+
+    # Blocks must hold whole lines, and a column that appears late needs a schema: one block sees them all.
+    table = pj.read_json(file, read_options=pj.ReadOptions(block_size=1 << 30))
+    messages = table.filter(pc.equal(table["type"], "message"))["data"].combine_chunks()
+    if isinstance(messages, pa.ChunkedArray):
+        messages = messages.chunk(0)
+    pq.write_table(pa.Table.from_struct_array(messages), folder / "messages.parquet", compression="zstd")
+
+
+def pandas_json(file: str, folder: Path) -> None:
+    import pandas as pd
+
+    lines = pd.read_json(file, lines=True, dtype=False, convert_dates=False)
+    messages = pd.DataFrame(list(lines.loc[lines["type"] == "message", "data"]))
+    for name in messages.columns[messages.dtypes == object]:
+        messages[name] = messages[name].map(lambda value: json.dumps(value) if isinstance(value, (dict, list)) else value)
+    messages.astype({name: str for name in messages.columns[messages.dtypes == object]}).to_parquet(
+        folder / "messages.parquet", compression="zstd"
+    )
+
+
+def dlt_filesystem(file: str, folder: Path) -> None:
+    os.environ.update(
+        DLT_DATA_DIR=str(folder / "dlt"), RUNTIME__DLTHUB_TELEMETRY="false", RUNTIME__LOG_LEVEL="CRITICAL"
+    )
+    import dlt
+
+    def messages() -> Iterator[dict[str, Any]]:
+        with open(file, "rb") as lines:
+            for line in lines:
+                entity = json.loads(line)
+                if entity["type"] == "message":
+                    yield entity["data"]
+
+    pipeline = dlt.pipeline(
+        "peer", destination=dlt.destinations.filesystem(f"file://{folder}/lake"), dataset_name="chat"
+    )
+    pipeline.run(
+        dlt.resource(messages, name="messages", max_table_nesting=1), loader_file_format="parquet"
+    ).raise_on_failed_jobs()
+
+
+PEERS: dict[str, Callable[[str, Path], None]] = {
+    "bare line scan": line_scan,
+    "DuckDB COPY": duckdb_copy,
+    "pyarrow.json": pyarrow_json,
+    "pandas": pandas_json,
+    "dlt": dlt_filesystem,
+}
+
+if __name__ == "__main__":
+    PEERS[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))

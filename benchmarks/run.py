@@ -1,0 +1,206 @@
+"""`make bench`: `chatexport load` as a whole process, against what people use today, on the same file in the same run.
+
+    make bench              300 MB, an hourly window, the peers
+    make bench SIZES=300,1000,3000   the memory curve as well
+
+Prints tables and writes .cache/bench/result.json. Other work on the machine moves all figures; ratios of one run hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from airflow_provider_chatexport.core.entities import Shape
+from airflow_provider_chatexport.core.plan import ExportFlags
+from airflow_provider_chatexport.sandbox.render import ExportJob, render_channels_export
+from airflow_provider_chatexport.sandbox.world import Bounds, World
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = ROOT / ".cache" / "bench"
+CHATEXPORT = Path(sys.executable).with_name("chatexport")
+PEER_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
+BYTES_PER_MESSAGE = 2080
+HOURLY_MB = 2
+# These are so slow that a tenth of the file must do; their time grows with the size.
+SLOW_PEERS = ("pandas", "dlt")
+# Keys that peers stop at: integers beyond 64 bits, and a value that is a number here and an object there. They are left
+# out, wherever they stand, and so are objects without members, so that the peers can be measured at all.
+PEERS_STOP_AT = ("sequence", "priority")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One command on one file: medians over the runs. ``peak_mb``: resident memory of the process, at most."""
+
+    name: str
+    file_mb: float
+    seconds: float
+    peak_mb: float
+    runs: int
+
+    @property
+    def mb_per_s(self) -> float:
+        return self.file_mb / self.seconds
+
+
+def export_file(size_mb: int) -> Path:
+    """A typed v2 export of about this size, made by the sandbox; the same bytes every time."""
+    path = CACHE / f"export-{size_mb}mb.ndjson"
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    world = World.load(messages=max(100, size_mb * 1_000_000 // BYTES_PER_MESSAGE))
+    cids = tuple(cid for cid in world.cids if not world.channel_is_deleted(cid))
+    job = ExportJob(
+        cids=cids,
+        windows=((None, None),) * len(cids),
+        flags=ExportFlags(include_truncated_messages=True),
+        bounds=Bounds.HALF_OPEN,
+        shape=Shape.TYPED,
+        gzip=False,
+    )
+    part = path.with_suffix(".part")
+    with part.open("wb") as target:
+        for line in _lines(render_channels_export(world, job)):
+            target.write(_plain(line))
+    part.rename(path)
+    return path
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
+def _plain(line: bytes) -> bytes:
+    def kept(fields: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in fields.items() if key not in PEERS_STOP_AT and value != {}}
+
+    value = json.loads(line, object_hook=kept)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def run(command: Sequence[str | Path]) -> tuple[float, float]:
+    """Wall seconds and peak resident MB of one process. A command that fails ends the benchmark."""
+    with tempfile.TemporaryFile() as output:
+        began = time.perf_counter()
+        pid = os.posix_spawn(
+            str(command[0]),
+            [str(part) for part in command],
+            os.environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, output.fileno(), 1), (os.POSIX_SPAWN_DUP2, output.fileno(), 2)],
+        )
+        _, status, usage = os.wait4(pid, 0)
+        seconds = time.perf_counter() - began
+        if status:
+            output.seek(0)
+            sys.exit(f"{command} failed:\n{output.read().decode()[-2000:]}")
+    return seconds, usage.ru_maxrss / 1024
+
+
+def measure(jobs: dict[str, Path], n_runs: int) -> list[Measured]:
+    """Each job on its file, in turn rather than in a row, so that all see the same weather."""
+    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
+    for _ in range(n_runs):
+        for name, file in jobs.items():
+            with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+                figures[name].append(run(_command(name, file, Path(folder))))
+    return [
+        Measured(
+            name=name,
+            file_mb=round(jobs[name].stat().st_size / 1e6, 1),
+            seconds=round(statistics.median(seconds for seconds, _ in runs), 3),
+            peak_mb=round(max(peak for _, peak in runs), 1),
+            runs=len(runs),
+        )
+        for name, runs in figures.items()
+    ]
+
+
+def _command(name: str, file: Path, folder: Path) -> list[str | Path]:
+    if name == "chatexport load":
+        return [CHATEXPORT, "load", file, "--lake", folder / "lake", "--json"]
+    return [PEER_PYTHON, ROOT / "benchmarks" / "peers.py", name, file, folder]
+
+
+def machine() -> dict[str, Any]:
+    packages = ("airflow-provider-chatexport", "duckdb", "pyarrow")
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": next(
+            (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
+            platform.processor(),
+        ),
+        "cores": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in packages},
+    }
+
+
+def show(title: str, rows: Sequence[Measured], reference: Measured | None) -> None:
+    table = Table(title=title, title_justify="left", box=None)
+    for heading in ("", "file MB", "seconds", "MB/s", "peak MB", "chatexport is"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for row in rows:
+        ratio = "" if reference is None or row is reference else f"{reference.mb_per_s / row.mb_per_s:.2f} x as fast"
+        table.add_row(
+            row.name, f"{row.file_mb:.0f}", f"{row.seconds:.2f}", f"{row.mb_per_s:.0f}", f"{row.peak_mb:.0f}", ratio
+        )
+    Console().print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="300", help="MB, separated by commas; peers run on the first")
+    parser.add_argument("--runs", type=int, default=3)
+    given = parser.parse_args()
+    first, *larger = (int(size) for size in given.sizes.split(","))
+    if shutil.disk_usage(ROOT).free < 6_000_000 * max([first, *larger]):
+        sys.exit(f"the benchmark needs about {6 * max([first, *larger]) // 1000} GB of free disk; give smaller --sizes")
+
+    print(f"making export files of {given.sizes} MB (kept in {CACHE.relative_to(ROOT)})", flush=True)
+    whole, tenth, hourly = export_file(first), export_file(max(1, first // 10)), export_file(HOURLY_MB)
+    quick = ("bare line scan", "DuckDB COPY", "pyarrow.json")
+    against = measure({"chatexport load": whole, **dict.fromkeys(quick, whole)}, given.runs)
+    against += measure(dict.fromkeys(SLOW_PEERS, tenth), 1)
+    show("loading: peers write the messages table only", against, against[0])
+    curve = [against[0], *(measure({"chatexport load": export_file(size)}, 1)[0] for size in larger)]
+    if larger:
+        show("memory curve", curve, None)
+    hour = measure({"chatexport load": hourly}, given.runs)
+    show("an hourly window", hour, None)
+
+    result = {
+        "machine": machine(),
+        "loading": [asdict(row) for row in against],
+        "memory_curve": [asdict(row) for row in curve],
+        "hourly": [asdict(row) for row in hour],
+    }
+    (CACHE / "result.json").write_text(json.dumps(result, indent=1))
+    print(f"all figures are in {(CACHE / 'result.json').relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
