@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 
-def line_scan(file: str, folder: Path) -> None:
+def line_scan(file: str, folder: Path) -> None:  # noqa: ARG001 - all peers are called alike
     """The floor: DuckDB reads every line into one text column, and nothing else."""
     import duckdb
 
@@ -32,7 +32,8 @@ def duckdb_copy(file: str, folder: Path) -> None:
 
     duckdb.sql(
         f"COPY (SELECT unnest(data) FROM read_json_auto('{file}', format = 'newline_delimited', "
-        f"sample_size = -1, maximum_object_size = 100000000) WHERE type = 'message') TO '{folder}/messages.parquet' (COMPRESSION zstd)"
+        "sample_size = -1, maximum_object_size = 100000000) WHERE type = 'message') "
+        f"TO '{folder}/messages.parquet' (COMPRESSION zstd)"
     )
 
 
@@ -55,11 +56,10 @@ def pandas_json(file: str, folder: Path) -> None:
 
     lines = pd.read_json(file, lines=True, dtype=False, convert_dates=False)
     messages = pd.DataFrame(list(lines.loc[lines["type"] == "message", "data"]))
-    for name in messages.columns[messages.dtypes == object]:
-        messages[name] = messages[name].map(lambda value: json.dumps(value) if isinstance(value, (dict, list)) else value)
-    messages.astype({name: str for name in messages.columns[messages.dtypes == object]}).to_parquet(
-        folder / "messages.parquet", compression="zstd"
-    )
+    # A column that holds objects or lists, or values of several types, can only be written as text.
+    for name in messages.columns[[kind.kind == "O" for kind in messages.dtypes]]:
+        messages[name] = messages[name].map(lambda value: value if isinstance(value, str) else json.dumps(value))
+    messages.to_parquet(folder / "messages.parquet", compression="zstd")
 
 
 def dlt_filesystem(file: str, folder: Path) -> None:
@@ -69,7 +69,7 @@ def dlt_filesystem(file: str, folder: Path) -> None:
     import dlt
 
     def messages() -> Iterator[dict[str, Any]]:
-        with open(file, "rb") as lines:
+        with Path(file).open("rb") as lines:
             for line in lines:
                 entity = json.loads(line)
                 if entity["type"] == "message":

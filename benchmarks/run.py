@@ -145,12 +145,12 @@ def _command(name: str, file: Path, folder: Path) -> list[str | Path]:
 
 
 def machine() -> dict[str, Any]:
+    cpus = Path("/proc/cpuinfo").read_text().splitlines()
     packages = ("airflow-provider-chatexport", "duckdb", "pyarrow")
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": next(
-            (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
-            platform.processor(),
+            (line.split(":")[1].strip() for line in cpus if line.startswith("model name")), platform.processor()
         ),
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from airflow_provider_chatexport.lake import catalog, schema
-from airflow_provider_chatexport.lake.schema import Placement, Table
+from airflow_provider_chatexport.lake.table import Placement, Table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

@@ -22,8 +22,8 @@ from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import loads, schema, sql
 from airflow_provider_chatexport.lake.coverage import Coverage, hiding, superseded
 from airflow_provider_chatexport.lake.loads import LoadRecord
-from airflow_provider_chatexport.lake.schema import Placement, Table
 from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.table import Placement, Table
 from airflow_provider_chatexport.lake.write import DataFile, write_empty
 
 NAME: Final = "catalog.duckdb"

@@ -26,11 +26,11 @@ from airflow_provider_chatexport.core.times import EPOCH
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import schema, sql
 from airflow_provider_chatexport.lake.coverage import Coverage
-from airflow_provider_chatexport.lake.schema import Kind, Placement, Table
 from airflow_provider_chatexport.lake.sift import MAX_LINE_BYTES
 from airflow_provider_chatexport.lake.stage import Counts, Input, Stage
+from airflow_provider_chatexport.lake.table import Kind, Placement, Table
 
-MEMORY_LIMIT: Final = "700MB"
+MEMORY_LIMIT: Final = "400MB"
 _UTC: Final = pa.timestamp("us", tz="UTC")
 
 

@@ -19,8 +19,8 @@ from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import schema
 from airflow_provider_chatexport.lake.coverage import Coverage, superseded
-from airflow_provider_chatexport.lake.schema import Placement
 from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.table import Placement
 from airflow_provider_chatexport.lake.write import DataFile
 
 RECORD_VERSION: Final = 1

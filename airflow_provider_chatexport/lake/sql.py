@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from airflow_provider_chatexport.core.times import format_rfc3339
-from airflow_provider_chatexport.lake.schema import Column, Kind, Placement, Table
+from airflow_provider_chatexport.lake.table import Column, Kind, Placement, Table
 
 DEFAULT_OBJECT_BYTES: Final = 16 * 1024 * 1024
 

@@ -24,9 +24,9 @@ from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake import schema, sql
 from airflow_provider_chatexport.lake.objects import mend, parse, unreadable
 from airflow_provider_chatexport.lake.rejects import Reject
-from airflow_provider_chatexport.lake.schema import Table
 from airflow_provider_chatexport.lake.sift import Sifted, Sifter
 from airflow_provider_chatexport.lake.source import ExportFile
+from airflow_provider_chatexport.lake.table import Table
 
 # Users embedded in objects: fields that hold one, fields that hold a list of them.
 _EMBEDDED_USERS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -66,7 +67,7 @@ class LakeStore:
             if self.is_local and work_dir is None:
                 folder = Path(self._root) / _STAGING / uuid.uuid4().hex
             else:
-                base = work_dir or Path(os.environ.get("TMPDIR", "/tmp"))  # noqa: S108 - a uuid below it, mode 700
+                base = work_dir or Path(tempfile.gettempdir())
                 folder = base / f"chatexport-{uuid.uuid4().hex}"
             folder.mkdir(parents=True, mode=0o700)
             return folder

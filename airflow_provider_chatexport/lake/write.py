@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.convert import Conversion
-from airflow_provider_chatexport.lake.schema import SCHEMA_VERSION, Column, Kind, Table
+from airflow_provider_chatexport.lake.schema import SCHEMA_VERSION
+from airflow_provider_chatexport.lake.table import Column, Kind, Table
 
 BATCH_ROWS: Final = 20_000
 MIN_ROW_GROUP: Final = 30_000

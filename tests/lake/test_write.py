@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from airflow_provider_chatexport.lake import schema
 from airflow_provider_chatexport.lake.convert import Conversion
 from airflow_provider_chatexport.lake.stage import Input
+from airflow_provider_chatexport.lake.table import Table
 from airflow_provider_chatexport.lake.write import DataFile, arrow_schema, row_group_rows, write_empty, write_table
 
 N_MESSAGES = 70_000
@@ -31,10 +32,10 @@ class Rows:
     def __init__(self, days: dict[str, int]) -> None:
         self._days = days
 
-    def days(self, table: schema.Table) -> dict[str, int]:
+    def days(self, table: Table) -> dict[str, int]:
         return self._days
 
-    def rows(self, table: schema.Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
         whole = pa.Table.from_pylist(
             [
                 {"_day": day, **{column.name: None for column in table}, "id": f"{day}-{number:07}"}
@@ -174,7 +175,7 @@ def test_digest_and_size_are_those_of_the_file(written: list[tuple[DataFile, Pat
 
 
 @pytest.mark.parametrize("table", schema.TABLES, ids=lambda table: table.name)
-def test_an_empty_file_has_the_schema_of_the_full_ones(table: schema.Table, tmp_path: Path) -> None:
+def test_an_empty_file_has_the_schema_of_the_full_ones(table: Table, tmp_path: Path) -> None:
     """It fixes the types that readers of an empty lake see."""
     write_empty(table, tmp_path / "empty.parquet")
     found = pq.read_schema(tmp_path / "empty.parquet")

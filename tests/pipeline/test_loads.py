@@ -25,6 +25,7 @@ from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, InputError, LakeError, TooManyRejectsError
 from airflow_provider_chatexport.lake import catalog, loads, query, schema
 from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.table import Table
 
 FIRST, SECOND, THIRD = "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z"
 MARK = "a-text-that-nobody-else-may-read"
@@ -291,7 +292,7 @@ def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 
 @pytest.mark.parametrize("table", schema.TABLES, ids=lambda table: table.name)
-def test_views_have_the_columns_of_the_registry_with_their_comments(table: schema.Table, empty_lake: Lake) -> None:
+def test_views_have_the_columns_of_the_registry_with_their_comments(table: Table, empty_lake: Lake) -> None:
     """People read about a column where they query it; an empty view has the same types as a full one."""
     lake = empty_lake
     told = lake.rows(

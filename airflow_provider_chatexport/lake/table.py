@@ -1,0 +1,135 @@
+"""What a table and a column of the registry are, and short ways to write a column down."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from airflow_provider_chatexport.core.entities import Entity
+
+
+class Kind(enum.Enum):
+    """How a column's value is had from the JSON field of the same name. The value is its DuckDB type."""
+
+    TEXT = "VARCHAR"
+    TIME = "TIMESTAMP WITH TIME ZONE"
+    BOOL = "BOOLEAN"
+    INT = "BIGINT"
+    JSON = "JSON"
+    TEXTS = "VARCHAR[]"
+    DATE = "DATE"
+
+
+class Placement(enum.Enum):
+    """What decides the day folder of a row, and which of two rows wins."""
+
+    EVENT = "event_date"  # the UTC day of the message; the truth rule over coverage decides
+    SNAPSHOT = "export_date"  # the UTC day of the export; the newest row of a key wins
+    LOG = "log"  # the UTC day of the export; every row stands for itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One column.
+
+    :param field: the JSON key that it is read from; None for what the converter adds itself.
+    :param sql: an expression over the object's fields ``d``, where reading the field and casting is not enough.
+    :param reads: the JSON keys that ``sql`` reads, with JSON columns read as JSON text.
+    """
+
+    name: str
+    kind: Kind
+    doc: str
+    field: str | None = None
+    sql: str | None = None
+    reads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One table. ``key`` names the columns that tell two rows of one load apart; ``sort`` the order inside a file."""
+
+    name: str
+    doc: str
+    placement: Placement
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ()
+    sort: tuple[str, ...] = ()
+    bloom: tuple[str, ...] = ()
+    dictionary_off: tuple[str, ...] = ("custom",)
+    entity: Entity | None = None
+    unkept: tuple[str, ...] = ()
+    placed_by: str | None = None
+
+    def __iter__(self) -> Iterator[Column]:
+        return iter(self.columns)
+
+    @property
+    def partition(self) -> str:
+        """The name of the day folder's key: ``event_date`` or ``export_date``."""
+        return "event_date" if self.placement is Placement.EVENT else "export_date"
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """JSON keys that the converter reads, with the type to read them as. Nested values are read as JSON text."""
+        read: dict[str, str] = {}
+        for column in self.columns:
+            if column.field is not None:
+                read[column.field] = "VARCHAR" if column.kind is not Kind.JSON else "JSON"
+            read.update(dict.fromkeys(column.reads, "JSON"))
+        return read
+
+    @property
+    def known_keys(self) -> tuple[str, ...]:
+        """JSON keys that do not belong into ``custom``."""
+        return (*self.fields, *(key for key in self.unkept if key not in self.fields), "custom")
+
+
+def text(name: str, doc: str, field: str | None = None) -> Column:
+    return Column(name=name, kind=Kind.TEXT, doc=doc, field=field or name)
+
+
+def time(name: str, doc: str) -> Column:
+    return Column(name=name, kind=Kind.TIME, doc=doc, field=name)
+
+
+def boolean(name: str, doc: str) -> Column:
+    return Column(name=name, kind=Kind.BOOL, doc=doc, field=name)
+
+
+def integer(name: str, doc: str) -> Column:
+    return Column(name=name, kind=Kind.INT, doc=doc, field=name)
+
+
+def json_text(name: str, doc: str) -> Column:
+    return Column(name=name, kind=Kind.JSON, doc=doc, field=name)
+
+
+def texts(name: str, doc: str) -> Column:
+    return Column(name=name, kind=Kind.TEXTS, doc=doc, sql=f"json_extract_string(d.{name}, '$[*]')", reads=(name,))
+
+
+def ids_of(name: str, field: str, doc: str) -> Column:
+    return Column(name=name, kind=Kind.TEXTS, doc=doc, sql=f"json_extract_string(d.{field}, '$[*].id')", reads=(field,))
+
+
+def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Column:
+    """The id of an embedded object, or of what stands in its place as a plain id, or of the plain id beside it."""
+    found = [
+        f"json_extract_string(d.{field}, '$.id')",
+        f"CASE WHEN json_type(d.{field}) = 'VARCHAR' THEN json_extract_string(d.{field}, '$') END",
+    ]
+    if or_field:
+        found.append(f"json_extract_string(d.{or_field}, '$')")
+    return Column(
+        name=name,
+        kind=Kind.TEXT,
+        doc=doc,
+        sql=f"coalesce({', '.join(found)})",
+        reads=(field, or_field) if or_field else (field,),
+    )
+
+
+def made(name: str, kind: Kind, doc: str) -> Column:
+    return Column(name=name, kind=kind, doc=doc)
