@@ -14,7 +14,7 @@ Nothing is held in Python: the database spills to the work folder when it outgro
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Self
@@ -31,6 +31,8 @@ from airflow_provider_chatexport.lake.stage import Counts, Input, Stage
 from airflow_provider_chatexport.lake.table import Kind, Placement, Table
 
 MEMORY_LIMIT: Final = "400MB"
+# What is sorted at a time: the sort of all of a 3 GB export at once did not fit into the limit.
+SORT_ROWS: Final = 100_000
 _UTC: Final = pa.timestamp("us", tz="UTC")
 
 
@@ -165,8 +167,11 @@ class Conversion:
             )
         )
 
-    def rows(self, table: Table, batch_rows: int) -> pa.RecordBatchReader:
-        """The table as Arrow: ``_day``, then the registry's columns; by day, and sorted within it."""
+    def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """The table as Arrow: ``_day``, then the registry's columns; by day, and sorted within it.
+
+        :raises LakeError: the work folder is full, or the memory limit too small.
+        """
         columns = ", ".join(
             f"{sql.name(column.name)}::VARCHAR AS {sql.name(column.name)}"
             if column.kind is Kind.JSON
@@ -174,9 +179,12 @@ class Conversion:
             for column in table
         )
         order = ", ".join(("_day", *(sql.name(column) for column in table.sort)))
-        return self._stage.query(
-            f"SELECT {sql.day(table)} AS _day, {columns} FROM stage_{table.name} ORDER BY {order}"
-        ).to_arrow_reader(batch_rows)
+        with _explained():
+            for days in _in_groups(self.days(table), SORT_ROWS):
+                yield from self._stage.query(
+                    f"SELECT {sql.day(table)} AS _day, {columns} FROM stage_{table.name} "
+                    f"WHERE {sql.in_days(table, days[0], days[-1])} ORDER BY {order}"
+                ).to_arrow_reader(batch_rows)
 
     def message_spans(self) -> dict[str, tuple[datetime, datetime]]:
         """Per channel, the times of its first and last message in this load."""
@@ -202,6 +210,20 @@ class Conversion:
                         f"c.cid = ev.cid AND ev.{table.placed_by} >= c.since AND ev.{table.placed_by} < c.until)"
                     )[0]
         return n_rows
+
+
+def _in_groups(rows_of_day: Mapping[str, int], max_rows: int) -> Iterator[list[str]]:
+    """Consecutive days of at most so many rows together; a day alone may have more."""
+    group: list[str] = []
+    n_rows = 0
+    for day, n_of_day in rows_of_day.items():
+        if group and n_rows + n_of_day > max_rows:
+            yield group
+            group, n_rows = [], 0
+        group.append(day)
+        n_rows += n_of_day
+    if group:
+        yield group
 
 
 @contextlib.contextmanager

@@ -135,5 +135,14 @@ def create_stage(table: Table, extra: str = "") -> str:
 
 def day(table: Table) -> str:
     """The day folder of a row, as text: the UTC day of its moment, or of its export."""
-    moment = table.placed_by if table.placement is Placement.EVENT and table.placed_by else "_exported_at"
-    return f"strftime({moment} AT TIME ZONE 'UTC', '%Y-%m-%d')"
+    return f"strftime({_moment(table)} AT TIME ZONE 'UTC', '%Y-%m-%d')"
+
+
+def in_days(table: Table, first: str, last: str) -> str:
+    """A condition: the row's day folder is one of these or between them."""
+    moment = _moment(table)
+    return f"{moment} >= TIMESTAMPTZ '{first} 00:00:00Z' AND {moment} < TIMESTAMPTZ '{last} 00:00:00Z' + INTERVAL 1 DAY"
+
+
+def _moment(table: Table) -> str:
+    return table.placed_by if table.placement is Placement.EVENT and table.placed_by else "_exported_at"
