@@ -26,6 +26,7 @@ from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.api.watch import Watch, watch_exports
 from airflow_provider_chatexport.core.entities import Shape
+from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.window import Window, parse_moment
@@ -57,6 +58,18 @@ class _Duration(click.ParamType[timedelta]):
         return timedelta(**{self._UNITS[match.group(2)]: float(match.group(1))})
 
 
+class _Limit(click.ParamType[float]):
+    """A count, or a share as ``0.5%``."""
+
+    name = "count or share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
+        match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is neither a count nor a share; write 10 or 0.5%", param, ctx)
+        return int(match.group(1)) if match.group(1) else float(match.group(2)) / 100
+
+
 class _Moment(click.ParamType[datetime]):
     """ISO 8601 with an offset; a date alone is its UTC midnight."""
 
@@ -85,6 +98,20 @@ def _service(function: _Function) -> _Function:
     ):
         function = option(function)
     return function
+
+
+def _load_options(function: _Function) -> _Function:
+    """Options of ``LoadOptions``, for the commands that load."""
+    for option in (
+        click.option("--max-rejected", type=_Limit(), help="Fail if more cannot become rows: a count, or 0.1%."),
+        click.option("--strict", is_flag=True, help="Fail if any line cannot become a row; as --max-rejected 0."),
+    ):
+        function = option(function)
+    return function
+
+
+def _options_from(given: dict[str, Any]) -> LoadOptions:
+    return LoadOptions(max_rejected=0 if given["strict"] else given["max_rejected"])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -145,10 +172,11 @@ def sandbox(**given: Any) -> None:
 @click.option("--export-version", type=click.Choice(["v1", "v2"]), default="v2", show_default=True)
 @click.option("--lookback", type=_Duration(), default="0s", help="Export that much before the window again: 7d, 36h.")
 @click.option("--wait-timeout", type=_Duration(), default="2h", show_default=True, help="How long an export may take.")
-@click.option("--strict", is_flag=True, help="Fail if any line cannot become a row.")
+@_load_options
 @_as_json
 def export(**given: Any) -> None:
     """One window without Airflow: submit, wait, download, load."""
+    options = _options_from(given)
     window = Window(since=given["since"], until=given["until"]).looking_back(given["lookback"])
     flags = ExportFlags(
         version=given["export_version"],
@@ -175,7 +203,7 @@ def export(**given: Any) -> None:
         )
         watch_exports(client, watch)
         report = pipeline.load_exports(
-            client, receipts, lake_uri=given["lake"], strict=given["strict"], progress=progress.stage
+            client, receipts, lake_uri=given["lake"], options=options, progress=progress.stage
         )
     _print_report(replace(report, seconds=time.monotonic() - began), given["lake"], as_json=given["as_json"])
 
@@ -186,10 +214,11 @@ def export(**given: Any) -> None:
 @click.option("--since", type=_Moment(), help="What the files cover, if you know: begin, inside.")
 @click.option("--until", type=_Moment(), help="End, outside.")
 @click.option("--exported-at", type=_Moment(), help="When the service made them; default: each file's own time.")
-@click.option("--strict", is_flag=True, help="Fail if any line cannot become a row.")
+@_load_options
 @_as_json
 def load(**given: Any) -> None:
     """Export files that are already here, into the lake: v1 or v2, plain or gzip."""
+    options = _options_from(given)
     if (given["since"] is None) != (given["until"] is None):
         raise CallError("only one end of the window is given; give both --since and --until, or neither")
     window = Window(since=given["since"], until=given["until"]) if given["since"] else None
@@ -199,7 +228,7 @@ def load(**given: Any) -> None:
             lake_uri=given["lake"],
             window=window,
             exported_at=given["exported_at"],
-            strict=given["strict"],
+            options=options,
             progress=progress.stage,
         )
     _print_report(report, given["lake"], as_json=given["as_json"])

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.download import download
+from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import ChannelsRequest
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import format_rfc3339
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # (stage, done, whole or None): bytes while downloading, files while converting, tables while writing.
 Progress = Callable[[str, int, int | None], None]
+
+DEFAULT_OPTIONS: Final = LoadOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +87,12 @@ def load_exports(
     *,
     lake_uri: str,
     work_dir: Path | None = None,
-    strict: bool = False,
+    options: LoadOptions = DEFAULT_OPTIONS,
     progress: Progress | None = None,
 ) -> LoadReport:
     """Fetches finished exports and commits them to the lake as one load. The same exports again change nothing.
 
     :param work_dir: where files are fetched to and converted; by default beside a local lake, else a temporary folder.
-    :param strict: refuse the load if any line had to be rejected.
     :raises ServiceError: the service could not be asked.
     :raises DownloadError: a file could not be fetched whole.
     :raises InputError: a file is not an export, or has more rejects than allowed.
@@ -110,7 +112,7 @@ def load_exports(
         sources = [
             _fetch(client, receipt, folder / f"export-{number}", progress) for number, receipt in enumerate(receipts)
         ]
-        return load.run(sources, folder, strict=strict, progress=progress)
+        return load.run(sources, folder, options, progress)
 
 
 def load_files(
@@ -120,7 +122,7 @@ def load_files(
     window: Window | None = None,
     exported_at: datetime | None = None,
     work_dir: Path | None = None,
-    strict: bool = False,
+    options: LoadOptions = DEFAULT_OPTIONS,
     progress: Progress | None = None,
 ) -> LoadReport:
     """Commits export files that are already here to the lake as one load.
@@ -136,7 +138,7 @@ def load_files(
     if done := load.done_before():
         return done
     with load.work_folder(work_dir) as folder:
-        return load.run(sources, folder, strict=strict, progress=progress)
+        return load.run(sources, folder, options, progress)
 
 
 def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: Progress | None) -> _Source:
@@ -193,7 +195,9 @@ class _Load:
     def work_folder(self, work_dir: Path | None) -> _WorkFolder:
         return _WorkFolder(self._store, work_dir)
 
-    def run(self, sources: Sequence[_Source], folder: Path, *, strict: bool, progress: Progress | None) -> LoadReport:
+    def run(
+        self, sources: Sequence[_Source], folder: Path, options: LoadOptions, progress: Progress | None
+    ) -> LoadReport:
         tell = progress or _silent
         with Conversion(folder / "convert", load_id=self._load_id) as conversion:
             named = []
@@ -205,10 +209,10 @@ class _Load:
                     _refuse_users_export(source, before, conversion.counts.entities)
             conversion.finish()
             counts = conversion.counts
-            if strict and counts.rejected:
+            if not options.allows(rejected=counts.rejected, lines=counts.lines):
                 raise TooManyRejectsError(
-                    f"{counts.rejected} of {counts.lines} lines could not become rows and strict is on; nothing was "
-                    "loaded. Load without strict and look at the table rejects"
+                    f"{counts.rejected} of {counts.lines} lines could not become rows, and {options.max_rejected} are "
+                    "allowed; nothing was loaded. Allow more (without strict any number) and look at the table rejects"
                 )
             coverage = self._claims(sources, named, conversion)
             written = list(self._write(conversion, folder, sources, tell))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
@@ -26,7 +27,8 @@ class LoadExportOperator(BaseOperator):
 
     :param exports: what an export task returned, or a list of that from mapped ones. (templated)
     :param lake: the lake's address: a local path or an fsspec address such as ``s3://chat/lake``. (templated)
-    :param strict: refuse the load if any line of a file had to be rejected.
+    :param strict: refuse the load if any line of a file had to be rejected; as ``max_rejected=0``.
+    :param max_rejected: refuse it if more were: a count (int), or a share of the lines (float).
     :param work_dir: where files are downloaded to and converted; by default a temporary directory.
     :param chatexport_conn_id: a connection of type ``chatexport``. (templated)
     """
@@ -40,6 +42,7 @@ class LoadExportOperator(BaseOperator):
         exports: Any,
         lake: str | Path,
         strict: bool = False,
+        max_rejected: int | float | None = None,
         work_dir: str | Path | None = None,
         chatexport_conn_id: str = ChatExportHook.default_conn_name,
         **kwargs: Any,
@@ -47,7 +50,7 @@ class LoadExportOperator(BaseOperator):
         super().__init__(**kwargs)
         self.exports = exports
         self.lake = lake
-        self.strict = strict
+        self.options = LoadOptions(max_rejected=0 if strict else max_rejected)
         self.work_dir = work_dir
         self.chatexport_conn_id = chatexport_conn_id
 
@@ -63,7 +66,7 @@ class LoadExportOperator(BaseOperator):
                     receipts,
                     lake_uri=str(self.lake),
                     work_dir=Path(self.work_dir) if self.work_dir else None,
-                    strict=self.strict,
+                    options=self.options,
                 )
         summary = dict(report.to_json())
         summary["n_files"] = len(summary.pop("files", ()))

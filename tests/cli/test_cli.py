@@ -220,7 +220,9 @@ def test_work_that_fails_exits_with_1(run: Run, export_file: Path, tmp_path: Pat
     assert_one_sentence(run("load", export_file, "--lake", f"{export_file}/lake"), 1, "cannot write the lake at")
     assert_one_sentence(run("coverage", "--lake", lake / "other"), 1, "there is no lake at")
     bad = write_lines(tmp_path / "bad", [line("message", message()), b"{"])
-    assert_one_sentence(run("load", bad, "--lake", lake, "--strict"), 1, "strict is on; nothing was loaded")
+    assert_one_sentence(
+        run("load", bad, "--lake", lake, "--strict"), 1, "could not become rows, and 0 are allowed; nothing was loaded"
+    )
     run("load", export_file, "--lake", lake)
     assert_one_sentence(run("sql", "SELECT nothing FROM messages", "--lake", lake), 2, "the query is wrong")
 

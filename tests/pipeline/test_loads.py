@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from lakes import Lake, at, load_file, write_export
 
 from airflow_provider_chatexport import pipeline
+from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, InputError, LakeError, TooManyRejectsError
 from airflow_provider_chatexport.lake import catalog, loads, query, schema
@@ -119,8 +120,8 @@ def test_a_failed_load_leaves_nothing_behind(failure: str, lake: Lake, tmp_path:
 def test_strict_refuses_before_the_commit(lake: Lake, tmp_path: Path) -> None:
     """One reject is enough; without strict the same file is loaded with its reject in a table."""
     path = write_lines(tmp_path / "export", [line("message", message()), b"{broken"])
-    with pytest.raises(TooManyRejectsError, match="1 of 2 lines could not become rows and strict is on; nothing was"):
-        pipeline.load_files([path], lake_uri=lake.uri, strict=True)
+    with pytest.raises(TooManyRejectsError, match="1 of 2 lines could not become rows, and 0 are allowed; nothing was"):
+        pipeline.load_files([path], lake_uri=lake.uri, options=LoadOptions(max_rejected=0))
     assert set() == lake.files()
     assert 1 == pipeline.load_files([path], lake_uri=lake.uri).record.counts["rejected"]
     assert [[2, "{broken"]] == lake.rows("SELECT line_number, raw FROM rejects")
@@ -427,7 +428,7 @@ def test_no_text_of_a_person_is_in_logs_or_errors(lake: Lake, tmp_path: Path, ca
     ]
     path = write_lines(tmp_path / "export", bad)
     with pytest.raises(TooManyRejectsError) as strict:
-        pipeline.load_files([path], lake_uri=lake.uri, strict=True)
+        pipeline.load_files([path], lake_uri=lake.uri, options=LoadOptions(max_rejected=0))
     assert 5 == pipeline.load_files([path], lake_uri=lake.uri).record.counts["rejected"]
     assert all(MARK not in reason for (reason,) in lake.rows("SELECT reason FROM rejects"))
     broken = tmp_path / "broken.json"
