@@ -32,6 +32,7 @@ from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.window import Window, parse_moment
 from airflow_provider_chatexport.errors import CallError, ChatExportError
 from airflow_provider_chatexport.lake import catalog, query
+from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.verify import verify
 from airflow_provider_chatexport.pipeline import LoadReport
@@ -103,6 +104,8 @@ def _service(function: _Function) -> _Function:
 def _load_options(function: _Function) -> _Function:
     """Options of ``LoadOptions``, for the commands that load."""
     for option in (
+        click.option("--keep-superseded", is_flag=True, help="Keep what newer exports replace, for messages_history."),
+        click.option("--accept-shrink", is_flag=True, help="Load even if a channel that had messages has none now."),
         click.option("--max-rejected", type=_Limit(), help="Fail if more cannot become rows: a count, or 0.1%."),
         click.option("--strict", is_flag=True, help="Fail if any line cannot become a row; as --max-rejected 0."),
     ):
@@ -111,7 +114,11 @@ def _load_options(function: _Function) -> _Function:
 
 
 def _options_from(given: dict[str, Any]) -> LoadOptions:
-    return LoadOptions(max_rejected=0 if given["strict"] else given["max_rejected"])
+    return LoadOptions(
+        max_rejected=0 if given["strict"] else given["max_rejected"],
+        accept_shrink=given["accept_shrink"],
+        keep_superseded=given["keep_superseded"],
+    )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -238,10 +245,10 @@ def load(**given: Any) -> None:
 @_lake
 @_as_json
 def write_catalog(*, lake: str, as_json: bool) -> None:
-    """Writes catalog.duckdb anew from the records of loads."""
+    """Writes catalog.duckdb anew from the records of loads, and puts the tables' folders in order."""
     store = LakeStore(lake)
     store.prepare()
-    catalog.publish(store)
+    settle(store, thoroughly=True)
     path = store.url(catalog.NAME)
     click.echo(json.dumps({"catalog": path}) if as_json else f"wrote {path}")
 

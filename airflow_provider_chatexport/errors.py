@@ -18,6 +18,7 @@ ChatExportError
 │   └── FileGoneError            the service keeps files for 60 days; export anew
 ├── InputError                   a file is not an export
 │   └── TooManyRejectsError      more lines were rejected than the caller allows
+├── ShrinkError                  a load would hide all that a channel shows, with nothing in its place
 └── LakeError                    the lake cannot be read or written
 """
 
@@ -132,6 +133,12 @@ class InputError(ChatExportError):
 
 class TooManyRejectsError(InputError):
     """More lines were rejected than the caller allows; nothing was committed."""
+
+
+class ShrinkError(ChatExportError):
+    """A load has no message of a channel where the lake shows some. ``cids`` names the channels."""
+
+    cids: tuple[str, ...] = ()
 
 
 class LakeError(ChatExportError):

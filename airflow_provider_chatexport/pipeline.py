@@ -2,8 +2,7 @@
 
 What if the process dies
 - before the record is written: nothing is visible, the work folder is left over, and the next run begins anew;
-- between record and catalog: the load is committed, and the next catalog that anyone writes shows it;
-- while superseded files are removed: their record says already that they are gone, and no view names them.
+- after it: the load is committed, and whoever settles the lake next shows it (``lake.settle``).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, cast
@@ -25,11 +24,13 @@ from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, InputError, TooManyRejectsError
-from airflow_provider_chatexport.lake import catalog, loads, schema
+from airflow_provider_chatexport.lake import guard, loads, schema
 from airflow_provider_chatexport.lake.convert import Conversion
 from airflow_provider_chatexport.lake.coverage import Coverage, claim
 from airflow_provider_chatexport.lake.loads import LoadRecord, SourceFile
+from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.stage import Input
+from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.write import DataFile, file_sha256, write_table
 
@@ -189,7 +190,7 @@ class _Load:
         if record is None:
             return None
         log.info("load is in the lake already load_id=%s", self._load_id)
-        self._settle()
+        settle(self._store, thoroughly=True)
         return LoadReport(record=record, seconds=time.monotonic() - self._began, already_loaded=True)
 
     def work_folder(self, work_dir: Path | None) -> _WorkFolder:
@@ -215,9 +216,15 @@ class _Load:
                     "allowed; nothing was loaded. Allow more (without strict any number) and look at the table rejects"
                 )
             coverage = self._claims(sources, named, conversion)
+            found = guard.impact(self._store, LakeState(loads.all_loads(self._store)), conversion, coverage)
+            guard.check(found, accept_shrink=options.accept_shrink)
             written = list(self._write(conversion, folder, sources, tell))
-            record = self._record(sources, coverage, tuple(file for file, _ in written), conversion)
-        committed = loads.commit(self._store, record, [local for _, local in written])
+            record = replace(
+                self._record(sources, coverage, tuple(file for file, _ in written), conversion),
+                keep_superseded=options.keep_superseded,
+                late_changes=found.late_changes,
+            )
+        committed = loads.commit(self._store, record, {file.path: local for file, local in written})
         log.info(
             "load committed load_id=%s rows=%d rejected=%d files=%d seconds=%.1f",
             record.load_id,
@@ -226,16 +233,10 @@ class _Load:
             len(record.files),
             time.monotonic() - self._began,
         )
-        self._settle()
+        settle(self._store)
         if not committed:
             record = loads.find(self._store, self._load_id) or record
         return LoadReport(record=record, seconds=time.monotonic() - self._began, already_loaded=not committed)
-
-    def _settle(self) -> None:
-        """Brings the rest of the lake up to its records: a file goes when no record and no view names it any more."""
-        unneeded = loads.retire_superseded(self._store)
-        catalog.publish(self._store)
-        self._store.delete(unneeded)
 
     def _claims(
         self, sources: Sequence[_Source], named: Sequence[set[str]], conversion: Conversion

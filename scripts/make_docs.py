@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from airflow_provider_chatexport.lake import catalog, schema
+from airflow_provider_chatexport.lake import history, ledger, schema
+from airflow_provider_chatexport.lake.ledger import LedgerView
 from airflow_provider_chatexport.lake.table import Placement, Table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -32,12 +33,8 @@ def tables_page() -> str:
         "Times are UTC, in microseconds. This page is made from the registry, `lake/schema.py`, by "
         "`python scripts/make_docs.py`.",
         *(_table(table) for table in schema.TABLES),
-        _view("loads", "One row per load, retired ones too.", catalog.LOAD_COLUMNS),
-        _view(
-            "coverage",
-            "What is loaded: for each channel, the spans of time that an export covers.",
-            catalog.COVERAGE_COLUMNS,
-        ),
+        *(_view(view) for view in ledger.VIEWS),
+        _history(),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -50,9 +47,15 @@ def _table(table: Table) -> str:
     return "\n".join([f"## {table.name}", "", f"{table.doc}{key} {placed}", "", *_header(), *rows])
 
 
-def _view(name: str, doc: str, columns: tuple[tuple[str, object, str], ...]) -> str:
-    rows = [f"| `{column}` | {_TYPES[str(kind)]} | {column_doc} |" for column, kind, column_doc in columns]
-    return "\n".join([f"## {name}", "", doc, "", *_header(), *rows])
+def _view(view: LedgerView) -> str:
+    rows = [f"| `{column}` | {_TYPES[str(kind)]} | {doc} |" for column, kind, doc in view.columns]
+    return "\n".join([f"## {view.name}", "", view.doc, "", *_header(), *rows])
+
+
+def _history() -> str:
+    rows = [f"| `{column}` | TIMESTAMP WITH TIME ZONE | {doc} |" for column, doc in history.COLUMNS]
+    rows.append("| ... | | All columns of `messages`. |")
+    return "\n".join([f"## {history.NAME}", "", history.DOC, "", *_header(), *rows])
 
 
 def _header() -> list[str]:

@@ -13,10 +13,14 @@ class LoadOptions:
 
     :param max_rejected: how many rejects a load may have and still be committed: a count (int), or a share of its
         lines (float, 0 to 1); None for any number. ``strict`` is 0.
+    :param accept_shrink: commit a load even if it has no message of a channel where the lake shows some.
+    :param keep_superseded: keep the messages of this load for ``messages_history`` when newer exports supersede it.
     :raises CallError: a value is out of range.
     """
 
     max_rejected: int | float | None = None
+    accept_shrink: bool = False
+    keep_superseded: bool = False
 
     def __post_init__(self) -> None:
         limit = self.max_rejected

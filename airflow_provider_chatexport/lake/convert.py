@@ -58,6 +58,11 @@ class Conversion:
         self._stage.close()
 
     @property
+    def stage(self) -> Stage:
+        """The stage tables, for those who compare them with what is in the lake."""
+        return self._stage
+
+    @property
     def counts(self) -> Counts:
         return self._stage.counts
 

@@ -7,9 +7,9 @@ its channel contains its moment with a later ``(exported_at, load_id)`` than the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
@@ -36,23 +36,25 @@ class Coverage:
     def overlaps(self, since: datetime, until: datetime) -> bool:
         return self.since < until and since < self.until
 
-    def to_json(self) -> dict[str, Any]:
-        return {
+    def to_json(self, record_id: str) -> dict[str, Any]:
+        """For the record of this id; one that holds entries of other loads says which."""
+        value = {
             "cid": self.cid,
             "since": None if self.since == BEGINNING else format_rfc3339(self.since),
             "until": format_rfc3339(self.until),
             "exported_at": format_rfc3339(self.exported_at),
         }
+        return value if self.load_id == record_id else value | {"load_id": self.load_id}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any], load_id: str) -> Self:
+    def from_json(cls, value: dict[str, Any], record_id: str) -> Self:
         since = value["since"]
         return cls(
             cid=value["cid"],
             since=parse_rfc3339(since) if since else BEGINNING,
             until=parse_rfc3339(value["until"]),
             exported_at=parse_rfc3339(value["exported_at"]),
-            load_id=load_id,
+            load_id=value.get("load_id", record_id),
         )
 
 
@@ -62,6 +64,16 @@ class Span:
 
     since: datetime
     until: datetime
+
+    @classmethod
+    def of_day(cls, day: str) -> Self:
+        """A UTC day, as folders name it: ``2026-01-31``."""
+        begin = datetime.fromisoformat(day).replace(tzinfo=UTC)
+        return cls(since=begin, until=begin + timedelta(days=1))
+
+    def cut(self, entry: Coverage) -> tuple[datetime, datetime]:
+        """Begin and end of what lies in the entry too; reversed where that is nothing."""
+        return max(self.since, entry.since), min(self.until, entry.until)
 
 
 def claim(
@@ -94,21 +106,43 @@ def hiding(entries: Iterable[Coverage]) -> Iterator[tuple[Coverage, Coverage]]:
             open_entries.append(entry)
 
 
+class Newer:
+    """Of each entry, the newer ones that overlap it: what hides some of its rows, and whether all."""
+
+    def __init__(self, entries: Iterable[Coverage]) -> None:
+        self._newer: dict[Coverage, list[Coverage]] = defaultdict(list)
+        for older, newer in hiding(entries):
+            self._newer[older].append(newer)
+
+    def than(self, entry: Coverage, span: Span | None = None) -> list[Coverage]:
+        """Newer entries of its channel that overlap it, within a span if one is given."""
+        found = self._newer.get(entry, [])
+        return found if span is None else [each for each in found if each.overlaps(*span.cut(entry))]
+
+    def hide_all(self, entry: Coverage, span: Span | None = None) -> bool:
+        """Whether nothing that the entry tells about a span (by default all of its own) can be visible."""
+        since, until = (entry.since, entry.until) if span is None else span.cut(entry)
+        return since >= until or _cover(self.than(entry, span), since, until)
+
+
 def superseded(entries: Iterable[Coverage]) -> set[str]:
     """Loads of which nothing can be visible: newer loads cover every moment of every channel that they claim.
 
     A load is judged by its claims alone; one with rows outside of them must not be asked about here.
     """
     entries = list(entries)
-    newer_of: dict[Coverage, list[Coverage]] = defaultdict(list)
-    for older, newer in hiding(entries):
-        newer_of[older].append(newer)
-    alive = {
-        entry.load_id
-        for entry in entries
-        if not _covered(entry, [each for each in newer_of.get(entry, []) if each.load_id != entry.load_id])
-    }
-    return {entry.load_id for entry in entries} - alive
+    newer = Newer(entries)
+    return {entry.load_id for entry in entries} - {entry.load_id for entry in entries if not newer.hide_all(entry)}
+
+
+def without_superseded(entries: Iterable[Coverage]) -> list[Coverage]:
+    """The entries that still decide anything: those that newer ones cover entirely are left out.
+
+    Whatever such an entry would hide, the newer ones hide as well.
+    """
+    entries = list(entries)
+    newer = Newer(entries)
+    return [entry for entry in entries if not newer.hide_all(entry)]
 
 
 def covered_spans(entries: Iterable[Coverage]) -> dict[str, list[Span]]:
@@ -125,13 +159,13 @@ def covered_spans(entries: Iterable[Coverage]) -> dict[str, list[Span]]:
     return spans
 
 
-def _covered(entry: Coverage, by: Sequence[Coverage]) -> bool:
-    reached = entry.since
-    for other in sorted(by, key=lambda each: each.since):
-        if other.since > reached:
+def _cover(entries: Iterable[Coverage], since: datetime, until: datetime) -> bool:
+    reached = since
+    for entry in sorted(entries, key=lambda each: each.since):
+        if entry.since > reached:
             return False
-        reached = max(reached, other.until)
-        if reached >= entry.until:
+        reached = max(reached, entry.until)
+        if reached >= until:
             return True
     return False
 

@@ -1,31 +1,37 @@
 """The record of a load: one JSON object in ``_loads/``, written last. It is the commit point for all tables at once.
 
-Before it is there, the load's files are not part of the lake; from then on all of them are. A load that newer ones
-supersede entirely is retired: its record says so first, then its files go.
+Before it is there, the load's files are not part of the lake; from then on all of them are. A record is never changed
+and never removed: what newer ones made of it is worked out from all of them (``state``).
+
+Compaction, and the removal of a person, write records too. Such a record names those that it ``replaces``, and holds
+their claims and all their files that are still good, taken over or written anew.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self
+
+import orjson
 
 from airflow_provider_chatexport import __version__
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import schema
-from airflow_provider_chatexport.lake.coverage import Coverage, superseded
+from airflow_provider_chatexport.lake.coverage import Coverage
 from airflow_provider_chatexport.lake.store import LakeStore
-from airflow_provider_chatexport.lake.table import Placement
 from airflow_provider_chatexport.lake.write import DataFile
 
 RECORD_VERSION: Final = 1
 WRITER: Final = f"airflow-provider-chatexport {__version__}"
 FOLDER: Final = "_loads"
+# Every record there was when it was written, so that a lake of thousands of loads is not thousands of reads.
+CHECKPOINT: Final = f"{FOLDER}/_checkpoint.gz"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +48,12 @@ class SourceFile:
 class LoadRecord:
     """What a load covers, its files and its counts. Times are aware, UTC; ``counts`` follow the law of conservation.
 
-    ``n_uncovered`` counts event rows outside of all that the load claims; such a load is never retired.
+    :param n_uncovered: event rows outside of all that the load claims; anything newer may hide them.
+    :param keep_superseded: files of which newer loads hide everything stay for ``messages_history``.
+    :param late_changes: what this load changed in what the lake knew, by age of the message (``guard``).
+    :param replaces: records that this one stands for, if it is none of a load.
+    :param history: files that only ``messages_history`` reads.
+    :param purged: files of any record that nothing may read any more.
     """
 
     load_id: str
@@ -57,13 +68,23 @@ class LoadRecord:
     counts: dict[str, Any]
     n_uncovered: int = 0
     seconds: float = 0.0
-    retired_at: datetime | None = None
+    keep_superseded: bool = False
+    late_changes: tuple[dict[str, int], ...] = ()
+    replaces: tuple[str, ...] = ()
+    history: tuple[DataFile, ...] = ()
+    purged: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
     writer: str = WRITER
     schema_version: int = schema.SCHEMA_VERSION
 
     @property
     def path(self) -> str:
         return f"{FOLDER}/{self.load_id}.json"
+
+    @property
+    def is_load(self) -> bool:
+        """Whether exports were loaded by it, rather than files rewritten."""
+        return bool(self.sources)
 
     @property
     def bytes_in(self) -> int:
@@ -77,23 +98,35 @@ class LoadRecord:
             "writer": self.writer,
             "exported_at": format_rfc3339(self.exported_at),
             "committed_at": format_rfc3339(self.committed_at),
-            "retired_at": _optional(self.retired_at),
             "window": {"since": _optional(self.since), "until": _optional(self.until)},
             "flags": self.flags,
             "sources": [asdict(source) for source in self.sources],
-            "coverage": [entry.to_json() for entry in self.coverage],
+            "coverage": [entry.to_json(self.load_id) for entry in self.coverage],
             "n_uncovered": self.n_uncovered,
             "counts": self.counts,
             "files": [asdict(file) for file in self.files],
             "seconds": round(self.seconds, 3),
+            "keep_superseded": self.keep_superseded,
+            "late_changes": list(self.late_changes),
+            "replaces": list(self.replaces),
+            "history": [asdict(file) for file in self.history],
+            "purged": list(self.purged),
+            "facts": self.facts,
         }
-        return json.dumps(value, indent=1).encode()
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2)
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> Self:
         """:raises LakeError: it is no record, or of a version that this code does not know."""
         try:
-            value = json.loads(content)
+            return cls.from_json(orjson.loads(content), where)
+        except ValueError:
+            raise LakeError(f"{where} is not a load record; move it out of the lake") from None
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], where: str) -> Self:
+        """:raises LakeError: it is no record, or of a version that this code does not know."""
+        try:
             if value["v"] != RECORD_VERSION:
                 raise LakeError(
                     f"{where} is a load record of version {value['v']}, and this installation reads version "
@@ -106,7 +139,6 @@ class LoadRecord:
                 writer=value["writer"],
                 exported_at=parse_rfc3339(value["exported_at"]),
                 committed_at=parse_rfc3339(value["committed_at"]),
-                retired_at=_parsed(value["retired_at"]),
                 since=_parsed(value["window"]["since"]),
                 until=_parsed(value["window"]["until"]),
                 flags=value["flags"],
@@ -116,6 +148,12 @@ class LoadRecord:
                 counts=value["counts"],
                 files=tuple(DataFile(**file) for file in value["files"]),
                 seconds=value["seconds"],
+                keep_superseded=value["keep_superseded"],
+                late_changes=tuple(value["late_changes"]),
+                replaces=tuple(value["replaces"]),
+                history=tuple(DataFile(**file) for file in value["history"]),
+                purged=tuple(value["purged"]),
+                facts=value["facts"],
             )
         except (KeyError, TypeError, ValueError):
             raise LakeError(f"{where} is not a load record; move it out of the lake") from None
@@ -133,60 +171,62 @@ def find(store: LakeStore, load_id: str) -> LoadRecord | None:
     return LoadRecord.from_bytes(store.read(path), store.url(path)) if store.exists(path) else None
 
 
-def commit(store: LakeStore, record: LoadRecord, local: Sequence[Path]) -> bool:
-    """Moves a load's files into the lake, then makes them visible. False where it was committed already, by whomever.
+def commit(store: LakeStore, record: LoadRecord, local: Mapping[str, Path]) -> bool:
+    """Brings files into the lake, then makes them visible. False where it was committed already, by whomever.
 
     In that case, and if anything fails on the way, the files of this attempt are removed again.
 
-    :param local: where each of ``record.files`` lies now.
+    :param local: where those of the record's files lie that are new, by their path in the lake.
     """
-    committed = False
     try:
-        for file, path in zip(record.files, local, strict=True):
-            store.publish(path, file.path)
+        for path, local_path in local.items():
+            store.put_data(local_path, path)
         committed = store.put_new(record.path, record.to_bytes())
-    finally:
-        if not committed:
-            store.delete(file.path for file in record.files)
+    except BaseException:
+        # What failed may have been the answer and not the deed: files of a record that is there must stay.
+        if not store.exists(record.path):
+            store.drop_data(local)
+        raise
+    if not committed:
+        store.drop_data(local)
     return committed
 
 
 def names(store: LakeStore) -> list[str]:
-    """The paths of all records: two equal lists mean the same lake, but for retirements."""
+    """The paths of all records: two equal lists mean the same lake."""
     return store.list(FOLDER, ".json")
 
 
-def all_loads(store: LakeStore) -> list[LoadRecord]:
-    """Every load ever committed, retired ones too, by export time."""
-    records = [LoadRecord.from_bytes(store.read(path), store.url(path)) for path in names(store)]
+def all_loads(store: LakeStore, *, from_checkpoint: bool = True) -> list[LoadRecord]:
+    """Every record ever committed, by export time.
+
+    :param from_checkpoint: read most of them from the checkpoint; records never change.
+    """
+    known = read_checkpoint(store) if from_checkpoint else {}
+    records = [
+        LoadRecord.from_json(known[path], store.url(path))
+        if path in known
+        else LoadRecord.from_bytes(store.read(path), store.url(path))
+        for path in names(store)
+    ]
     return sorted(records, key=lambda record: (record.exported_at, record.load_id))
 
 
-def live_coverage(records: Iterable[LoadRecord]) -> list[Coverage]:
-    """What loads claim, retired ones left out: what superseded them claims as much."""
-    return [entry for record in records if record.retired_at is None for entry in record.coverage]
+def read_checkpoint(store: LakeStore) -> dict[str, Any]:
+    """Records by path, as JSON values; none where there is no checkpoint, or where it is of no use."""
+    if not store.exists(CHECKPOINT):
+        return {}
+    try:
+        value = orjson.loads(gzip.decompress(store.read(CHECKPOINT)))
+    except (ValueError, OSError, EOFError):
+        return {}
+    return value["records"] if value.get("v") == RECORD_VERSION else {}
 
 
-def retire_superseded(store: LakeStore) -> list[str]:
-    """Marks every load of which no row can be visible as retired; the paths of the files that nobody needs then.
-
-    Snapshot rows stay: who was once seen in a channel is not known to be gone from the app. The files are left to the
-    caller, who removes them when no view names them any more.
-    """
-    records = all_loads(store)
-    dead = superseded(live_coverage(records))
-    unneeded: list[str] = []
-    for record in records:
-        if record.load_id in dead and record.retired_at is None and not record.n_uncovered:
-            gone = [file for file in record.files if _is_superseded_with_its_load(file)]
-            kept = tuple(file for file in record.files if file not in gone)
-            store.replace(record.path, replace(record, retired_at=datetime.now(UTC), files=kept).to_bytes())
-            unneeded += [file.path for file in gone]
-    return unneeded
-
-
-def _is_superseded_with_its_load(file: DataFile) -> bool:
-    return schema.BY_NAME[file.table].placement is Placement.EVENT or file.table == schema.REJECTS.name
+def write_checkpoint(store: LakeStore, records: Sequence[LoadRecord]) -> None:
+    """For the next reader. Two writers at once do no harm: what one leaves out is read from its own file."""
+    value = {"v": RECORD_VERSION, "records": {record.path: orjson.Fragment(record.to_bytes()) for record in records}}
+    store.replace(CHECKPOINT, gzip.compress(orjson.dumps(value), compresslevel=1))
 
 
 def _optional(moment: datetime | None) -> str | None:

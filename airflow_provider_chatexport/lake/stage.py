@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -272,6 +272,10 @@ class Stage:
             yield
         finally:
             self._con.unregister(name)
+
+    def set_up(self, with_connection: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+        """For a lake that lets a connection read its files."""
+        with_connection(self._con)
 
     def close(self) -> None:
         self._con.close()

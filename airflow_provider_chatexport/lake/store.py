@@ -1,6 +1,11 @@
 """Where a lake lies: a local folder or any fsspec address, behind the few calls that a lake needs.
 
 Two promises hold on all of them: an object appears whole or not at all, and ``put_new`` tells whether it was first.
+
+A data file has two addresses on a local disk, which are the same file (hard links): one in its table's folder, where a
+glob finds it while it is live, and one below ``_files``, which the catalog's views read. So what a glob sees can change
+without taking a file away from someone who opened the catalog before. An object store has no such thing: there, a data
+file has its address in the table's folder alone.
 """
 
 from __future__ import annotations
@@ -23,6 +28,9 @@ from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.errors import LakeError
 
 _STAGING: Final = "_staging"
+_FILES: Final = "_files"
+# Files without rows, that let an empty table be queried, whatever the records say.
+ANCHOR_PREFIX: Final = "empty-v"
 
 
 class LakeStore:
@@ -78,6 +86,20 @@ class LakeStore:
             with contextlib.suppress(OSError):  # another load may be at work beside this one
                 folder.parent.rmdir()
 
+    def drop_old_work_folders(self, *, before: datetime) -> int:
+        """Removes folders of work that was broken off before a moment; how many."""
+        if not self.is_local:
+            return 0
+        with self._explained("write"):
+            old = [
+                folder
+                for folder in self.local_path(_STAGING).glob("*")
+                if datetime.fromtimestamp(folder.stat().st_mtime, UTC) < before
+            ]
+            for folder in old:
+                self.drop_work_folder(folder)
+            return len(old)
+
     def exists(self, path: str) -> bool:
         with self._explained("read"):
             return bool(self._fs.exists(self._full(path)))
@@ -113,6 +135,43 @@ class LakeStore:
                 return []
         return sorted(f"{folder}/{name.rsplit('/', 1)[1]}" for name in names if name.endswith(suffix))
 
+    def data_path(self, path: str) -> str:
+        """Where a data file is read, apart from what its table's folder shows. No glob for Parquet files matches it."""
+        return self.history_path(path) if self.is_local else path
+
+    @staticmethod
+    def history_path(path: str) -> str:
+        """Where a data file is read that no table's folder shows any more."""
+        return f"{_FILES}/{path.removesuffix('.parquet')}.pq"
+
+    def put_data(self, local: Path, path: str) -> None:
+        """Moves a finished data file into the lake; on a local disk, to where no glob sees it yet."""
+        self.publish(local, self.data_path(path))
+
+    def drop_data(self, paths: Iterable[str]) -> None:
+        """Removes data files for good."""
+        self.delete(name for path in paths for name in (path, self.history_path(path)))
+
+    def has_data(self, path: str) -> bool:
+        return self.exists(self.data_path(path))
+
+    def data_files(self) -> Iterator[tuple[str, datetime]]:
+        """Every data file that there is, in a record or not, by its path, with the time of its last change.
+
+        On a local disk, not those that only a table's folder has.
+        """
+        if not self.is_local:
+            for path, modified_at in self.walk("", ".parquet"):
+                if not path.rsplit("/", 1)[1].startswith(ANCHOR_PREFIX):
+                    yield path, modified_at
+            return
+        for path, modified_at in self.walk(_FILES, ".pq"):
+            yield f"{path.removeprefix(_FILES + '/').removesuffix('.pq')}.parquet", modified_at
+
+    def local_path(self, path: str) -> Path:
+        """An object of a local lake as a path."""
+        return Path(self._full(path))
+
     def publish(self, local: Path, path: str) -> None:
         """Moves a finished file into the lake."""
         with self._explained("write"):
@@ -129,6 +188,11 @@ class LakeStore:
                     beside.replace(target)
             else:
                 self._fs.put_file(str(local), self._full(path))
+
+    def copy(self, path: str, to_path: str) -> None:
+        """Copies an object, on the store's own side where it can do that."""
+        with self._explained("write"):
+            self._fs.cp_file(self._full(path), self._full(to_path))
 
     def put_new(self, path: str, content: bytes) -> bool:
         """Writes an object unless it exists; whether it was written.

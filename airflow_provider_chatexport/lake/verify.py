@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
 
 from airflow_provider_chatexport.core.times import format_rfc3339
-from airflow_provider_chatexport.lake import catalog, loads, schema
+from airflow_provider_chatexport.lake import folders, loads, schema
 from airflow_provider_chatexport.lake.coverage import Coverage, covered_spans, hiding
 from airflow_provider_chatexport.lake.loads import LoadRecord
+from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
-
-# A file that no record knows may belong to a load that is being written.
-UNKNOWN_AFTER: Final = timedelta(days=1)
+from airflow_provider_chatexport.lake.vacuum import UNKNOWN_AFTER, unknown_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,16 +65,17 @@ def verify(store: LakeStore, *, now: datetime) -> Verdict:
     :param now: aware; what is younger than a day and in no record may belong to a load under way.
     :raises LakeError: the lake cannot be read, or a record is none.
     """
-    records = loads.all_loads(store)
+    state = LakeState(loads.all_loads(store, from_checkpoint=False))
+    loaded = [record for record in state.records if record.is_load]
     findings = [
-        *_gaps(loads.live_coverage(records)),
-        *_flags(records),
-        *_unaccounted(records),
-        *_files(store, records),
-        *_unknown_files(store, records, now),
+        *_gaps(state.coverage),
+        *_flags(loaded, state.coverage),
+        *_unaccounted(state.records),
+        *_files(store, state),
+        *_unknown_files(store, state, now),
     ]
-    n_files = sum(len(record.files) for record in records)
-    return Verdict(findings=tuple(findings), n_loads=len(records), n_files=n_files)
+    n_files = sum(each.is_live for each in state.standings)
+    return Verdict(findings=tuple(findings), n_loads=len(loaded), n_files=n_files)
 
 
 def _gaps(entries: Iterable[Coverage]) -> Iterator[Finding]:
@@ -89,12 +89,11 @@ def _gaps(entries: Iterable[Coverage]) -> Iterator[Finding]:
             )
 
 
-def _flags(records: Sequence[LoadRecord]) -> Iterator[Finding]:
+def _flags(loaded: Iterable[LoadRecord], entries: Iterable[Coverage]) -> Iterator[Finding]:
     """Where loads overlap that were exported with different options, the newer one's options decide what is seen."""
-    live = [record for record in records if record.retired_at is None]
-    flags = {record.load_id: record.flags for record in live}
+    flags = {record.load_id: record.flags for record in loaded}
     told: set[tuple[str, str]] = set()
-    for older, newer in hiding(loads.live_coverage(live)):
+    for older, newer in hiding(entries):
         pair = (older.load_id, newer.load_id)
         if pair not in told and flags[pair[0]] != flags[pair[1]]:
             told.add(pair)
@@ -106,62 +105,82 @@ def _flags(records: Sequence[LoadRecord]) -> Iterator[Finding]:
 
 
 def _unaccounted(records: Iterable[LoadRecord]) -> Iterator[Finding]:
-    """Every entity that came in is a row, or counted as what it is instead."""
+    """Every entity that came in is a row, or counted as what it is instead; and the files hold the rows counted."""
     for record in records:
-        counts = record.counts
-        came_in = sum(counts["entities"].values()) + counts["rejected_lines"]
-        own_rows = sum(counts["rows"][table.name] for table in schema.BY_ENTITY.values()) - sum(
-            counts["drawn"].get(table.name, 0) for table in schema.BY_ENTITY.values()
-        )
-        others = ("duplicates", "out_of_window", "other_entities", "rejected")
-        went_out = own_rows + sum(counts[name] for name in others)
-        if came_in != went_out:
-            yield Finding(
-                kind="unaccounted",
-                what=f"load {record.load_id} took in {came_in} entities and accounts for {went_out}; load its exports "
-                "again, and report it",
-            )
-        if record.retired_at is None:
-            yield from _rows_in_files(record)
-
-
-def _rows_in_files(record: LoadRecord) -> Iterator[Finding]:
-    written: dict[str, int] = defaultdict(int)
-    for file in record.files:
-        written[file.table] += file.rows
-    for table, n_rows in record.counts["rows"].items():
-        if written[table] != n_rows:
-            yield Finding(
-                kind="unaccounted",
-                what=f"load {record.load_id} counts {n_rows} rows of {table} and its files hold {written[table]}",
-            )
-
-
-def _files(store: LakeStore, records: Iterable[LoadRecord]) -> Iterator[Finding]:
-    for record in records:
+        if record.is_load:
+            yield from _entities_of(record)
+        written: dict[str, int] = defaultdict(int)
         for file in record.files:
-            digest = hashlib.sha256()
+            written[file.table] += file.rows
+        for table, n_rows in record.counts["rows"].items():
+            if written[table] != n_rows:
+                yield Finding(
+                    kind="unaccounted",
+                    what=f"load {record.load_id} counts {n_rows} rows of {table} and its files hold {written[table]}",
+                )
+
+
+def _entities_of(record: LoadRecord) -> Iterator[Finding]:
+    counts = record.counts
+    came_in = sum(counts["entities"].values()) + counts["rejected_lines"]
+    own_rows = sum(counts["rows"][table.name] for table in schema.BY_ENTITY.values()) - sum(
+        counts["drawn"].get(table.name, 0) for table in schema.BY_ENTITY.values()
+    )
+    others = ("duplicates", "out_of_window", "other_entities", "rejected")
+    went_out = own_rows + sum(counts[name] for name in others)
+    if came_in != went_out:
+        yield Finding(
+            kind="unaccounted",
+            what=f"load {record.load_id} took in {came_in} entities and accounts for {went_out}; load its exports "
+            "again, and report it",
+        )
+
+
+def _files(store: LakeStore, state: LakeState) -> Iterator[Finding]:
+    for each in state.standings:
+        if not each.is_live:
+            continue
+        where = f"{each.file.path} of load {each.record.load_id}"
+        for path in _addresses(store, each.file.path):
             try:
-                for chunk in store.chunks(file.path):
+                digest = hashlib.sha256()
+                for chunk in store.chunks(path):
                     digest.update(chunk)
             except FileNotFoundError:
-                yield Finding(
-                    kind="missing", what=f"{file.path} of load {record.load_id} is gone; export its window again"
-                )
-                continue
-            if digest.hexdigest() != file.sha256:
-                yield Finding(
-                    kind="altered",
-                    what=f"{file.path} of load {record.load_id} is not what was written; export its window again",
-                )
+                yield Finding(kind="missing", what=f"{where} is gone ({path}); {_CURE}")
+                break
+            if digest.hexdigest() != each.file.sha256:
+                yield Finding(kind="altered", what=f"{where} is not what was written; export its window again")
+                break
 
 
-def _unknown_files(store: LakeStore, records: Iterable[LoadRecord], now: datetime) -> Iterator[Finding]:
-    known = {file.path for record in records for file in record.files}
-    known.update(catalog.anchor(table) for table in schema.TABLES)
-    for table in schema.TABLES:
-        for path, modified_at in store.walk(table.name, ".parquet"):
-            if path not in known and now - modified_at > UNKNOWN_AFTER:
+_CURE: Final = "run chatexport catalog, which mends what can be mended, or export its window again"
+
+
+def _addresses(store: LakeStore, path: str) -> list[str]:
+    """Where a live file must be found. On a local disk, two names of one file: it need not be read twice."""
+    data = store.data_path(path)
+    if data == path:
+        return [path]
+    try:
+        same = store.local_path(data).samefile(store.local_path(path))
+    except FileNotFoundError:
+        same = False
+    return [path] if same else [path, data]
+
+
+def _unknown_files(store: LakeStore, state: LakeState, now: datetime) -> Iterator[Finding]:
+    for path in unknown_files(store, state, before=now - UNKNOWN_AFTER):
+        yield Finding(
+            kind="unknown",
+            what=f"{path} is in no record: a load that was broken off left it; chatexport vacuum removes it",
+        )
+    if store.is_local:
+        live = {each.file.path for each in state.standings if each.is_live}
+        for path in sorted(folders.shown(store) - live):
+            modified_at = datetime.fromtimestamp(store.local_path(path).stat().st_mtime, UTC)
+            if now - modified_at > UNKNOWN_AFTER:
                 yield Finding(
-                    kind="unknown", what=f"{path} is in no record: a load that was broken off left it; it can go"
+                    kind="unknown",
+                    what=f"{path} is not live, and a glob finds it; chatexport catalog puts the folders in order",
                 )

@@ -28,6 +28,9 @@ class LoadExportOperator(BaseOperator):
     :param exports: what an export task returned, or a list of that from mapped ones. (templated)
     :param lake: the lake's address: a local path or an fsspec address such as ``s3://chat/lake``. (templated)
     :param strict: refuse the load if any line of a file had to be rejected; as ``max_rejected=0``.
+    :param accept_shrink: load even if the export has no message of a channel where the lake shows some, which then
+        disappear; otherwise that is refused, because it is more often a hiccup than a truth.
+    :param keep_superseded: keep the messages of this load for ``messages_history`` when newer exports supersede it.
     :param max_rejected: refuse it if more were: a count (int), or a share of the lines (float).
     :param work_dir: where files are downloaded to and converted; by default a temporary directory.
     :param chatexport_conn_id: a connection of type ``chatexport``. (templated)
@@ -43,6 +46,8 @@ class LoadExportOperator(BaseOperator):
         lake: str | Path,
         strict: bool = False,
         max_rejected: int | float | None = None,
+        accept_shrink: bool = False,
+        keep_superseded: bool = False,
         work_dir: str | Path | None = None,
         chatexport_conn_id: str = ChatExportHook.default_conn_name,
         **kwargs: Any,
@@ -50,7 +55,11 @@ class LoadExportOperator(BaseOperator):
         super().__init__(**kwargs)
         self.exports = exports
         self.lake = lake
-        self.options = LoadOptions(max_rejected=0 if strict else max_rejected)
+        self.options = LoadOptions(
+            max_rejected=0 if strict else max_rejected,
+            accept_shrink=accept_shrink,
+            keep_superseded=keep_superseded,
+        )
         self.work_dir = work_dir
         self.chatexport_conn_id = chatexport_conn_id
 

@@ -18,7 +18,8 @@ from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.lake import query
+from airflow_provider_chatexport.lake import loads, query, schema
+from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.pipeline import LoadReport
 from airflow_provider_chatexport.sandbox.server import Sandbox
@@ -42,24 +43,43 @@ class Lake:
         return {message_id: text for message_id, text in self.rows("SELECT id, text FROM messages ORDER BY id")}  # noqa: C416
 
     def files(self) -> set[str]:
-        """Every file in the lake's folder but the catalog and the anchors of empty tables."""
+        """Every file in the lake's folder but the catalog, the checkpoint, the anchors of empty tables, and the data
+        files where no glob finds them."""
         root = Path(self.uri)
         return {
-            str(path.relative_to(root))
-            for path in root.rglob("*")
-            if path.is_file() and path.name != "catalog.duckdb" and not path.name.startswith("empty-v")
+            path
+            for path in (str(each.relative_to(root)) for each in root.rglob("*") if each.is_file())
+            if not path.startswith(("catalog.duckdb", "_files/", "_loads/_checkpoint")) and "/empty-v" not in path
         }
+
+    def data_files(self) -> set[str]:
+        """The data files that there are, live or not, by the path that records give them."""
+        return {path for path, _ in LakeStore(self.uri).data_files()}
+
+    def state(self) -> LakeState:
+        return LakeState(loads.all_loads(LakeStore(self.uri), from_checkpoint=False))
 
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_bytes()) for path in sorted((Path(self.uri) / "_loads").glob("*.json"))]
 
-    def recorded_files(self) -> set[str]:
-        return {file["path"] for record in self.records() for file in record["files"]}
-
     def assert_tidy(self) -> None:
-        """Exactly the files that records name are there, and nothing is left of any attempt."""
+        """A glob finds exactly what is live, no data file is missing or in no record, and no attempt left a thing."""
+        state = self.state()
         records = {f"_loads/{record['load_id']}.json" for record in self.records()}
-        assert self.recorded_files() | records == self.files()
+        live = {each.file.path for each in state.standings if each.is_live}
+        assert live | records == self.files()
+        assert live <= self.data_files() <= {each.file.path for each in state.standings}
+
+    def assert_glob_equals_view(self) -> None:
+        """Whoever reads the files by their names sees what the views show."""
+        for table in schema.TABLES:
+            glob = f"read_parquet('{self.uri}/{table.name}/*/*.parquet', hive_partitioning = true)"
+            names = ", ".join(f'"{column.name}"' for column in table)
+            difference = self.rows(
+                f"(SELECT {names} FROM {table.name} EXCEPT ALL SELECT {names} FROM {glob}) UNION ALL "
+                f"(SELECT {names} FROM {glob} EXCEPT ALL SELECT {names} FROM {table.name})"
+            )
+            assert [] == difference, table.name
 
 
 def at(hour: int, minute: int = 0) -> str:

@@ -25,6 +25,7 @@ from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, InputError, LakeError, TooManyRejectsError
 from airflow_provider_chatexport.lake import catalog, loads, query, schema
+from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.table import Table
 
@@ -56,7 +57,8 @@ def test_a_report_has_the_keys_of_the_contract(lake: Lake, tmp_path: Path) -> No
     }.items() <= told.items()
     assert {"load_id", "rows", "files", "seconds"} <= told.keys()
     assert (1, 1) == (told["rows"]["messages"], told["rows"]["channels"])
-    assert lake.recorded_files() == set(told["files"])
+    (record,) = lake.records()
+    assert {file["path"] for file in record["files"]} == set(told["files"])
     lake.assert_tidy()
 
 
@@ -277,7 +279,7 @@ def test_an_empty_lake_can_be_queried(lake: Lake) -> None:
     """Dashboards and dbt come before the first load."""
     store = LakeStore(lake.uri)
     store.prepare()
-    catalog.publish(store)
+    settle(store)
     for table in (*schema.TABLES, "loads", "coverage"):
         assert 0 == lake.value(f"SELECT count(*) FROM {getattr(table, 'name', table)}")
     assert [] == query.coverage(store)
@@ -288,7 +290,7 @@ def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     lake = Lake(str(tmp_path_factory.mktemp("empty") / "lake"))
     store = LakeStore(lake.uri)
     store.prepare()
-    catalog.publish(store)
+    settle(store)
     return lake
 
 
@@ -405,7 +407,7 @@ def test_a_query_that_is_wrong_is_told_from_a_lake_that_is_broken(lake: Lake, tm
     record = load_file(lake, write_export(tmp_path / "one", {"m1": (10, "x")}), 10, 11, FIRST).record
     with pytest.raises(CallError, match="the query is wrong: Catalog Error"):
         lake.rows("SELECT * FROM nothing")
-    (Path(lake.uri) / next(file.path for file in record.files if file.table == "messages")).unlink()
+    LakeStore(lake.uri).drop_data([next(file.path for file in record.files if file.table == "messages")])
     with pytest.raises(LakeError, match="the query failed: IO Error"):
         lake.rows("SELECT * FROM messages")
 

@@ -1,0 +1,42 @@
+"""What is made from the records: the tables' folders, the catalog, the checkpoint. Brought up to them after a commit.
+
+None of it is needed for the lake to be right: whoever died before getting here left a committed load behind, and the
+next one to come by shows it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from airflow_provider_chatexport.lake import catalog, folders, loads
+from airflow_provider_chatexport.lake.state import LakeState
+from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.vacuum import DEFAULT_KEEP, sweep
+
+# So many records are read one by one before the checkpoint is written anew: writing it costs as much as reading it all.
+CHECKPOINT_EVERY: Final = 50
+
+
+def settle(store: LakeStore, *, thoroughly: bool = False) -> LakeState:
+    """Brings folders, catalog and checkpoint up to the records; the state that they show.
+
+    Two loads may finish at once. Each looks at the records again afterwards, so the last one has seen them all.
+
+    :param thoroughly: look at every folder, rather than at those that records outside the checkpoint touch.
+    :raises LakeError: the lake cannot be read or written.
+    """
+    catalog.publish_anchors(store)
+    while True:
+        before = loads.names(store)
+        known = loads.read_checkpoint(store)
+        state = LakeState(loads.all_loads(store))
+        fresh = [record for record in state.records if record.path not in known]
+        folders.bring_up(store, state, None if thoroughly else fresh)
+        catalog.publish(store, state)
+        if loads.names(store) != before:
+            continue
+        if len(fresh) >= CHECKPOINT_EVERY:
+            loads.write_checkpoint(store, state.records)
+            sweep(store, state, before=datetime.now(UTC) - DEFAULT_KEEP)
+        return state

@@ -1,0 +1,177 @@
+"""What all records together say: which files are live, and which of those hold rows that newer exports hide.
+
+Pure. The catalog, the table folders, compaction and the clean-up all act on this, so they agree.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from airflow_provider_chatexport.lake import schema
+from airflow_provider_chatexport.lake.coverage import Coverage, Newer, Span
+from airflow_provider_chatexport.lake.loads import LoadRecord
+from airflow_provider_chatexport.lake.table import Placement, Table
+from airflow_provider_chatexport.lake.write import DataFile
+
+
+class Fate(enum.Enum):
+    """What became of a file."""
+
+    WHOLE = "whole"  # all its rows are visible, by the truth rule
+    PARTLY_HIDDEN = "partly hidden"
+    DEAD = "dead"  # none is, or another record took the file's place
+    HISTORY = "history"  # dead, and kept for ``messages_history``
+    PURGED = "purged"  # nothing may read it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A file of a record, and what became of it. ``dead_since``: when the record that ended it was committed."""
+
+    file: DataFile
+    record: LoadRecord
+    fate: Fate
+    dead_since: datetime | None = None
+
+    @property
+    def is_live(self) -> bool:
+        return self.fate in (Fate.WHOLE, Fate.PARTLY_HIDDEN)
+
+    @property
+    def day(self) -> Span:
+        """The UTC day of its folder."""
+        return Span.of_day(self.file.day)
+
+
+class LakeState:
+    """:param records: all of a lake, in any order."""
+
+    def __init__(self, records: Sequence[LoadRecord]) -> None:
+        self.records = records
+        self._replaced_by = {load_id: record for record in records for load_id in record.replaces}
+        self._purged_by = {path: record for record in records for path in record.purged}
+        self.current = [record for record in records if record.load_id not in self._replaced_by]
+        self._owner = {entry: record for record in self.current for entry in record.coverage}
+        self._newer = Newer(self._owner)
+        self.superseded = {
+            record.load_id
+            for record in self.current
+            if record.coverage
+            and not record.n_uncovered
+            and all(self._newer.hide_all(entry) for entry in record.coverage)
+        }
+
+    def record_ids(self) -> set[str]:
+        return {record.load_id for record in self.records}
+
+    @cached_property
+    def coverage(self) -> list[Coverage]:
+        """The claims that decide what is visible."""
+        return [entry for record in self.current if record.load_id not in self.superseded for entry in record.coverage]
+
+    @cached_property
+    def hiders(self) -> set[Coverage]:
+        """Those claims that hide rows of files which are still read."""
+        return {
+            newer
+            for record in self.current
+            if record.load_id not in self.superseded
+            for entry in record.coverage
+            for newer in self._newer.than(entry)
+            if not self._applied(entry, newer)
+        }
+
+    @cached_property
+    def standings(self) -> list[Standing]:
+        """Every file of every record, once; one that a later record took over stands with that record."""
+        found: dict[str, Standing] = {}
+        for record in self.records:
+            for file in record.files:
+                found[file.path] = _latest(found.get(file.path), self._judge(record, file))
+            for file in record.history:
+                purged = file.path in self._purged_by
+                found[file.path] = Standing(
+                    file=file,
+                    record=record,
+                    fate=Fate.PURGED if purged else Fate.HISTORY,
+                    dead_since=record.committed_at,
+                )
+        return list(found.values())
+
+    def live(self, table: Table) -> Iterator[Standing]:
+        return (each for each in self._by_table[table.name] if each.is_live)
+
+    def of(self, table: Table) -> Sequence[Standing]:
+        return self._by_table[table.name]
+
+    def retired_at(self, record: LoadRecord) -> datetime | None:
+        """When newer loads had superseded all of it; None while anything of it can be visible."""
+        if record.load_id not in self.superseded:
+            return None
+        return max(self._owner[newer].committed_at for entry in record.coverage for newer in self._newer.than(entry))
+
+    def rewritten_into(self, record: LoadRecord) -> str | None:
+        """The record that stands for it now."""
+        replacing = self._replaced_by.get(record.load_id)
+        return replacing.load_id if replacing else None
+
+    @cached_property
+    def _by_table(self) -> dict[str, list[Standing]]:
+        grouped: dict[str, list[Standing]] = defaultdict(list)
+        for each in self.standings:
+            grouped[each.file.table].append(each)
+        return grouped
+
+    def _judge(self, record: LoadRecord, file: DataFile) -> Standing:
+        fate, since = self._fate(record, file)
+        if fate is Fate.DEAD and record.keep_superseded and file.table == schema.MESSAGES.name:
+            fate = Fate.HISTORY
+        if file.path in self._purged_by:
+            fate, since = Fate.PURGED, self._purged_by[file.path].committed_at
+        return Standing(file=file, record=record, fate=fate, dead_since=since)
+
+    def _fate(self, record: LoadRecord, file: DataFile) -> tuple[Fate, datetime | None]:
+        replacing = self._replaced_by.get(record.load_id)
+        if replacing is not None:
+            return Fate.DEAD, replacing.committed_at
+        match schema.BY_NAME[file.table].placement:
+            case Placement.SNAPSHOT:
+                # Who was once seen in a channel is not known to be gone from the app.
+                return Fate.WHOLE, None
+            case Placement.LOG:
+                retired_at = self.retired_at(record)
+                return (Fate.DEAD, retired_at) if retired_at else (Fate.WHOLE, None)
+            case Placement.EVENT:
+                return self._fate_of_event_file(record, Span.of_day(file.day))
+
+    def _fate_of_event_file(self, record: LoadRecord, day: Span) -> tuple[Fate, datetime | None]:
+        if record.n_uncovered:  # rows outside of its claims may be hidden by anything
+            return Fate.PARTLY_HIDDEN, None
+        touched: list[Coverage] = []
+        all_hidden = True
+        for entry in record.coverage:
+            if entry.overlaps(day.since, day.until):
+                touched += [newer for newer in self._newer.than(entry, day) if not self._applied(entry, newer)]
+                all_hidden = all_hidden and self._newer.hide_all(entry, day)
+        if not touched:
+            return Fate.WHOLE, None
+        if all_hidden:
+            return Fate.DEAD, max(self._owner[newer].committed_at for newer in touched)
+        return Fate.PARTLY_HIDDEN, None
+
+    def _applied(self, entry: Coverage, newer: Coverage) -> bool:
+        """Whether what the newer claim hides was left out when the files were written: both went into one rewrite."""
+        owner = self._owner[entry]
+        return owner is self._owner[newer] and not owner.is_load
+
+
+def _latest(one: Standing | None, other: Standing) -> Standing:
+    """Of two judgements of a file that was taken over: it lives where one record says so, and died with the last."""
+    if one is None or other.dead_since is None:
+        return other
+    return one if one.dead_since is None or one.dead_since >= other.dead_since else other

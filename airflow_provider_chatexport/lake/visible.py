@@ -1,0 +1,42 @@
+"""The truth rule as SQL: what a query over a table's files has to leave out.
+
+The catalog's views and compaction use the same words, so that a compacted lake shows what its views showed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from airflow_provider_chatexport.lake import sql
+from airflow_provider_chatexport.lake.table import Placement, Table
+
+
+def scan(table: Table, urls: Sequence[str]) -> str:
+    """A table function over data files, with their day folder as a column."""
+    listed = ", ".join(sql.quoted(url) for url in urls)
+    return f"read_parquet([{listed}], hive_partitioning = true, hive_types = {{'{table.partition}': DATE}})"
+
+
+def columns(table: Table) -> str:
+    """The table's columns and its day folder, of rows that are named ``rows``."""
+    return ", ".join(f"rows.{sql.name(name)}" for name in (*(column.name for column in table), table.partition))
+
+
+def hidden(table: Table, claims: str) -> str:
+    """A condition on ``rows`` of an event table: a newer claim covers the row's moment.
+
+    :param claims: a relation with the columns of ``coverage``; no begin is null.
+    """
+    return (
+        f"EXISTS (SELECT 1 FROM {claims} newer WHERE newer.cid = rows.cid AND rows.{table.placed_by} >= newer.since "
+        f"AND rows.{table.placed_by} < newer.until AND (newer.exported_at > rows._exported_at "
+        "OR (newer.exported_at = rows._exported_at AND newer.load_id > rows._load_id)))"
+    )
+
+
+def newest(table: Table) -> str:
+    """For a snapshot table, the clause that keeps the newest row of each key; nothing for others."""
+    if table.placement is not Placement.SNAPSHOT:
+        return ""
+    key = ", ".join(sql.name(column) for column in table.key)
+    return f" QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY _exported_at DESC, _load_id DESC) = 1"
