@@ -32,8 +32,10 @@ from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.window import Window, parse_moment
 from airflow_provider_chatexport.errors import CallError, ChatExportError
 from airflow_provider_chatexport.lake import catalog, query
+from airflow_provider_chatexport.lake.compact import compact
 from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.vacuum import vacuum
 from airflow_provider_chatexport.lake.verify import verify
 from airflow_provider_chatexport.pipeline import LoadReport
 from airflow_provider_chatexport.terminal import TerminalProgress, print_table
@@ -282,6 +284,41 @@ def verify_lake(*, lake: str, as_json: bool) -> None:
         )
     if not verdict.ok:
         sys.exit(EXIT_FAILED)
+
+
+@cli.command(name="compact", epilog="Example: chatexport compact --lake ./lake")
+@_lake
+@_as_json
+def compact_lake(*, lake: str, as_json: bool) -> None:
+    """Fewer, larger files, without the rows that newer exports hide."""
+    with TerminalProgress() as progress:
+        done = compact(LakeStore(lake), progress=progress.stage)
+    if as_json:
+        click.echo(json.dumps(done.to_json()))
+    elif done.record_id is None:
+        click.echo("nothing to do: every day of every table is one file, and no row of it is hidden")
+    else:
+        click.echo(
+            f"{done.files_before} files of {done.days} days became {done.files_after}: {done.rows} rows, "
+            f"{done.rows_hidden} hidden ones left out, {done.seconds:.1f} s"
+        )
+
+
+@cli.command(name="vacuum", epilog="Example: chatexport vacuum --lake ./lake --keep 7d")
+@_lake
+@click.option("--keep", type=_Duration(), default="1d", show_default=True, help="Keep what died since: 0s, 36h, 7d.")
+@click.option("--history", is_flag=True, help="Also what --keep-superseded kept for messages_history.")
+@_as_json
+def vacuum_lake(*, lake: str, keep: timedelta, history: bool, as_json: bool) -> None:
+    """Deletes files that no query needs any more, and what broken-off work left behind."""
+    swept = vacuum(LakeStore(lake), keep=keep, now=datetime.now(UTC), history=history)
+    if as_json:
+        click.echo(json.dumps(swept.to_json()))
+    else:
+        click.echo(
+            f"deleted {len(swept.superseded)} superseded files, {len(swept.unknown)} files of no record, "
+            f"{swept.n_work_folders} work folders"
+        )
 
 
 @cli.command(name="sql", epilog='Example: chatexport sql "SELECT cid, count(*) FROM messages GROUP BY 1" --lake ./lake')

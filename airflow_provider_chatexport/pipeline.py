@@ -218,7 +218,11 @@ class _Load:
             coverage = self._claims(sources, named, conversion)
             found = guard.impact(self._store, LakeState(loads.all_loads(self._store)), conversion, coverage)
             guard.check(found, accept_shrink=options.accept_shrink)
-            written = list(self._write(conversion, folder, sources, tell))
+            uncovered = conversion.uncovered(coverage)
+            written = [
+                (replace(file, n_uncovered=uncovered.get((file.table, file.day), 0)), local)
+                for file, local in self._write(conversion, folder, sources, tell)
+            ]
             record = replace(
                 self._record(sources, coverage, tuple(file for file, _ in written), conversion),
                 keep_superseded=options.keep_superseded,
@@ -304,7 +308,6 @@ class _Load:
             coverage=coverage,
             files=files,
             counts=counts,
-            n_uncovered=conversion.n_uncovered(coverage),
             seconds=time.monotonic() - self._began,
         )
 

@@ -16,6 +16,7 @@ import duckdb
 
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import history, ledger, schema, sql, visible
+from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.ledger import LedgerView
 from airflow_provider_chatexport.lake.state import Fate, LakeState
 from airflow_provider_chatexport.lake.store import ANCHOR_PREFIX, LakeStore
@@ -72,7 +73,7 @@ def _build(path: Path, store: LakeStore, state: LakeState) -> None:
         con.execute("USE catalog")
         for view in ledger.VIEWS:
             _tell(con, view, state)
-        con.register("hiding_rows", ledger.hiding_rows(state))
+        con.register("hiding_rows", claim_rows(state.hiders))
         con.execute("CREATE TABLE _hiding AS FROM hiding_rows")
         for table in schema.TABLES:
             con.execute(f"CREATE VIEW {table.name} AS {_view(store, table, state)}")

@@ -24,16 +24,16 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.core.times import EPOCH
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake import schema, sql
+from airflow_provider_chatexport.lake import schema, sql, visible
+from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.coverage import Coverage
 from airflow_provider_chatexport.lake.sift import MAX_LINE_BYTES
 from airflow_provider_chatexport.lake.stage import Counts, Input, Stage
-from airflow_provider_chatexport.lake.table import Kind, Placement, Table
+from airflow_provider_chatexport.lake.table import Placement, Table
 
 MEMORY_LIMIT: Final = "400MB"
 # What is sorted at a time: the sort of all of a 3 GB export at once did not fit into the limit.
 SORT_ROWS: Final = 100_000
-_UTC: Final = pa.timestamp("us", tz="UTC")
 
 
 class Conversion:
@@ -177,17 +177,11 @@ class Conversion:
 
         :raises LakeError: the work folder is full, or the memory limit too small.
         """
-        columns = ", ".join(
-            f"{sql.name(column.name)}::VARCHAR AS {sql.name(column.name)}"
-            if column.kind is Kind.JSON
-            else sql.name(column.name)
-            for column in table
-        )
         order = ", ".join(("_day", *(sql.name(column) for column in table.sort)))
         with _explained():
             for days in _in_groups(self.days(table), SORT_ROWS):
                 yield from self._stage.query(
-                    f"SELECT {sql.day(table)} AS _day, {columns} FROM stage_{table.name} "
+                    f"SELECT {sql.day(table)} AS _day, {sql.arrow_columns(table)} FROM stage_{table.name} "
                     f"WHERE {sql.in_days(table, days[0], days[-1])} ORDER BY {order}"
                 ).to_arrow_reader(batch_rows)
 
@@ -200,21 +194,18 @@ class Conversion:
             )
         }
 
-    def n_uncovered(self, coverage: Iterable[Coverage]) -> int:
-        """Event rows outside of all that the load claims to cover."""
-        claims = pa.Table.from_pylist(
-            [{"cid": entry.cid, "since": entry.since, "until": entry.until} for entry in coverage],
-            schema=pa.schema([("cid", pa.string()), ("since", _UTC), ("until", _UTC)]),
-        )
-        n_rows = 0
-        with self._stage.registered("claims", claims):
+    def uncovered(self, coverage: Iterable[Coverage]) -> dict[tuple[str, str], int]:
+        """Event rows outside of all that the load claims to cover, by table and day; only those that have any."""
+        found: dict[tuple[str, str], int] = {}
+        with self._stage.registered("claims", claim_rows(coverage)):
             for table in schema.TABLES:
                 if table.placement is Placement.EVENT:
-                    n_rows += self._stage.one(
-                        f"SELECT count(*) FROM stage_{table.name} ev WHERE NOT EXISTS (SELECT 1 FROM claims c WHERE "
-                        f"c.cid = ev.cid AND ev.{table.placed_by} >= c.since AND ev.{table.placed_by} < c.until)"
-                    )[0]
-        return n_rows
+                    for day, n_rows in self._stage.all(
+                        f"SELECT {sql.day(table)} AS day, count(*) FROM stage_{table.name} rows "
+                        f"WHERE {visible.uncovered(table, 'claims')} GROUP BY day"
+                    ):
+                        found[table.name, day] = n_rows
+        return found
 
 
 def _in_groups(rows_of_day: Mapping[str, int], max_rows: int) -> Iterator[list[str]]:

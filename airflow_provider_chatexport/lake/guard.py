@@ -13,21 +13,16 @@ from dataclasses import dataclass
 from typing import Final
 
 import duckdb
-import pyarrow as pa
 
 from airflow_provider_chatexport.errors import LakeError, ShrinkError
 from airflow_provider_chatexport.lake import schema, visible
+from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.convert import Conversion
 from airflow_provider_chatexport.lake.coverage import Coverage
 from airflow_provider_chatexport.lake.state import LakeState, Standing
 from airflow_provider_chatexport.lake.store import LakeStore
 
 log = logging.getLogger(__name__)
-
-_UTC: Final = pa.timestamp("us", tz="UTC")
-_CLAIMS: Final = pa.schema(
-    [("cid", pa.string()), ("since", _UTC), ("until", _UTC), ("exported_at", _UTC), ("load_id", pa.string())]
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +60,8 @@ def impact(store: LakeStore, state: LakeState, conversion: Conversion, claims: S
     try:
         stage.set_up(store.let_read)
         with (
-            stage.registered("new_claims", _as_rows(claims)),
-            stage.registered("known_claims", _as_rows(known)),
+            stage.registered("new_claims", claim_rows(claims)),
+            stage.registered("known_claims", claim_rows(known)),
         ):
             stage.execute(
                 "CREATE OR REPLACE TEMP TABLE shown_before AS SELECT rows.id, rows.cid, rows.created_at, "
@@ -158,7 +153,3 @@ def _overlapped(state: LakeState, claims: Sequence[Coverage]) -> Iterator[Standi
             for newer in by_cid.get(entry.cid, ())
         ):
             yield each
-
-
-def _as_rows(claims: Sequence[Coverage]) -> pa.Table:
-    return pa.Table.from_pylist([{name: getattr(entry, name) for name in _CLAIMS.names} for entry in claims], _CLAIMS)

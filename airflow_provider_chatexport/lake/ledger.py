@@ -109,11 +109,6 @@ def _coverage_row(entry: Coverage) -> dict[str, Any]:
     }
 
 
-def hiding_rows(state: LakeState) -> pa.Table:
-    """Those claims that hide rows of files which views read, for the views to ask; no begin is null."""
-    return _table(_COVERAGE_COLUMNS, (_coverage_row(entry) | {"since": entry.since} for entry in state.hiders))
-
-
 _LATE_COLUMNS: Final[Columns] = (
     ("age_days", pa.int64(), "Whole days between the message and the change; for `vanished` and `appeared`, at most."),
     ("edited", pa.int64(), "Messages whose newer version a later export brought."),

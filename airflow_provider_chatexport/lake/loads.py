@@ -48,7 +48,6 @@ class SourceFile:
 class LoadRecord:
     """What a load covers, its files and its counts. Times are aware, UTC; ``counts`` follow the law of conservation.
 
-    :param n_uncovered: event rows outside of all that the load claims; anything newer may hide them.
     :param keep_superseded: files of which newer loads hide everything stay for ``messages_history``.
     :param late_changes: what this load changed in what the lake knew, by age of the message (``guard``).
     :param replaces: records that this one stands for, if it is none of a load.
@@ -66,7 +65,6 @@ class LoadRecord:
     coverage: tuple[Coverage, ...]
     files: tuple[DataFile, ...]
     counts: dict[str, Any]
-    n_uncovered: int = 0
     seconds: float = 0.0
     keep_superseded: bool = False
     late_changes: tuple[dict[str, int], ...] = ()
@@ -102,7 +100,6 @@ class LoadRecord:
             "flags": self.flags,
             "sources": [asdict(source) for source in self.sources],
             "coverage": [entry.to_json(self.load_id) for entry in self.coverage],
-            "n_uncovered": self.n_uncovered,
             "counts": self.counts,
             "files": [asdict(file) for file in self.files],
             "seconds": round(self.seconds, 3),
@@ -144,7 +141,6 @@ class LoadRecord:
                 flags=value["flags"],
                 sources=tuple(SourceFile(**source) for source in value["sources"]),
                 coverage=tuple(Coverage.from_json(entry, load_id) for entry in value["coverage"]),
-                n_uncovered=value["n_uncovered"],
                 counts=value["counts"],
                 files=tuple(DataFile(**file) for file in value["files"]),
                 seconds=value["seconds"],

@@ -12,7 +12,7 @@ from typing import Final
 from airflow_provider_chatexport.lake import catalog, folders, loads
 from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
-from airflow_provider_chatexport.lake.vacuum import DEFAULT_KEEP, sweep
+from airflow_provider_chatexport.lake.sweep import DEFAULT_KEEP, sweep
 
 # So many records are read one by one before the checkpoint is written anew: writing it costs as much as reading it all.
 CHECKPOINT_EVERY: Final = 50

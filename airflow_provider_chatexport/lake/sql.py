@@ -127,6 +127,14 @@ def columns(table: Table, *, leave_out: Collection[str] = ()) -> str:
     return ", ".join([*made, f"{CUSTOM} AS custom"])
 
 
+def arrow_columns(table: Table) -> str:
+    """The table's columns as Arrow takes them: JSON as text."""
+    return ", ".join(
+        f"{name(column.name)}::VARCHAR AS {name(column.name)}" if column.kind is Kind.JSON else name(column.name)
+        for column in table
+    )
+
+
 def create_stage(table: Table, extra: str = "") -> str:
     """The table that a load is staged in: the registry's columns, and where each row came from."""
     made = ", ".join(f"{name(column.name)} {column.kind.value}" for column in table)

@@ -62,7 +62,7 @@ class LakeState:
             record.load_id
             for record in self.current
             if record.coverage
-            and not record.n_uncovered
+            and not any(file.n_uncovered for file in record.files)
             and all(self._newer.hide_all(entry) for entry in record.coverage)
         }
 
@@ -147,10 +147,11 @@ class LakeState:
                 retired_at = self.retired_at(record)
                 return (Fate.DEAD, retired_at) if retired_at else (Fate.WHOLE, None)
             case Placement.EVENT:
-                return self._fate_of_event_file(record, Span.of_day(file.day))
+                return self._fate_of_event_file(record, file)
 
-    def _fate_of_event_file(self, record: LoadRecord, day: Span) -> tuple[Fate, datetime | None]:
-        if record.n_uncovered:  # rows outside of its claims may be hidden by anything
+    def _fate_of_event_file(self, record: LoadRecord, file: DataFile) -> tuple[Fate, datetime | None]:
+        day = Span.of_day(file.day)
+        if file.n_uncovered:  # rows outside of its claims may be hidden by anything
             return Fate.PARTLY_HIDDEN, None
         touched: list[Coverage] = []
         all_hidden = True

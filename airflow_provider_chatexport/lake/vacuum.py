@@ -6,18 +6,16 @@ someone has open may still name it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from airflow_provider_chatexport.lake import loads
+from airflow_provider_chatexport.lake.rewrite import Rewrite, commit_rewrite
+from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.state import Fate, LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
-
-DEFAULT_KEEP: Final = timedelta(days=1)
-# A file that no record knows may belong to a load that is being written.
-UNKNOWN_AFTER: Final = timedelta(days=1)
+from airflow_provider_chatexport.lake.sweep import UNKNOWN_AFTER, died, sweep, unknown_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,31 +42,24 @@ def vacuum(store: LakeStore, *, keep: timedelta, now: datetime, history: bool = 
     :param now: aware.
     :raises LakeError: the lake cannot be read or written.
     """
+    if history:
+        _end_history(store, before=now - keep)
     state = LakeState(loads.all_loads(store, from_checkpoint=False))
-    superseded = sweep(store, state, before=now - keep, history=history)
+    superseded = sweep(store, state, before=now - keep)
     unknown = tuple(unknown_files(store, state, before=now - max(keep, UNKNOWN_AFTER)))
     store.drop_data(unknown)
     n_work_folders = store.drop_old_work_folders(before=now - max(keep, UNKNOWN_AFTER))
     return Swept(superseded=superseded, unknown=unknown, n_work_folders=n_work_folders)
 
 
-def sweep(store: LakeStore, state: LakeState, *, before: datetime, history: bool = False) -> tuple[str, ...]:
-    """Deletes what died before a moment; the files."""
-    there = {path for path, _ in store.data_files()}
-    fates = {Fate.DEAD, Fate.HISTORY} if history else {Fate.DEAD}
-    gone = tuple(
-        each.file.path
-        for each in state.standings
-        if each.file.path in there
-        and (each.fate is Fate.PURGED or (each.fate in fates and each.dead_since and each.dead_since < before))
-    )
-    store.drop_data(gone)
-    return gone
-
-
-def unknown_files(store: LakeStore, state: LakeState, *, before: datetime) -> Iterator[str]:
-    """Data files that no record has, last changed before a moment: work that was broken off left them."""
-    known = {each.file.path for each in state.standings}
-    for path, modified_at in store.data_files():
-        if path not in known and modified_at < before:
-            yield path
+def _end_history(store: LakeStore, *, before: datetime) -> None:
+    """Says in a record which files ``messages_history`` no longer reads, so that no catalog names them."""
+    while True:
+        state = LakeState(loads.all_loads(store))
+        ended = {each.file.path for each in state.standings if each.fate is Fate.HISTORY and died(each, before)}
+        if not ended:
+            return
+        rewrite = Rewrite(gone=(), written={}, purged=ended, facts={"kind": "end of history"})
+        if commit_rewrite(store, state, rewrite, seconds=0.0) is not None:
+            settle(store)
+            return

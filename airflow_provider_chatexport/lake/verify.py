@@ -20,7 +20,7 @@ from airflow_provider_chatexport.lake.coverage import Coverage, covered_spans, h
 from airflow_provider_chatexport.lake.loads import LoadRecord
 from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
-from airflow_provider_chatexport.lake.vacuum import UNKNOWN_AFTER, unknown_files
+from airflow_provider_chatexport.lake.sweep import UNKNOWN_AFTER, unknown_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,17 @@ def hidden(table: Table, claims: str) -> str:
     )
 
 
+def uncovered(table: Table, claims: str) -> str:
+    """A condition on ``rows`` of an event table: no claim contains the row's moment.
+
+    :param claims: a relation with ``cid``, ``since`` and ``until``; no begin is null.
+    """
+    return (
+        f"NOT EXISTS (SELECT 1 FROM {claims} own WHERE own.cid = rows.cid AND rows.{table.placed_by} >= own.since "
+        f"AND rows.{table.placed_by} < own.until)"
+    )
+
+
 def newest(table: Table) -> str:
     """For a snapshot table, the clause that keeps the newest row of each key; nothing for others."""
     if table.placement is not Placement.SNAPSHOT:

@@ -7,17 +7,16 @@ measurements stand in ``docs/decisions/parquet-layout.md``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake.convert import Conversion
 from airflow_provider_chatexport.lake.schema import SCHEMA_VERSION
 from airflow_provider_chatexport.lake.table import Column, Kind, Table
 
@@ -39,7 +38,11 @@ _ARROW: Final[dict[Kind, pa.DataType]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFile:
-    """One Parquet file of a load. ``path`` is relative to the lake; ``first`` and ``last`` bound the rows' moments."""
+    """One Parquet file of a load.
+
+    :param path: relative to the lake.
+    :param n_uncovered: rows of its table and day outside of all that the load claims; anything newer may hide them.
+    """
 
     path: str
     table: str
@@ -47,6 +50,17 @@ class DataFile:
     rows: int
     size_bytes: int
     sha256: str
+    n_uncovered: int = 0
+
+
+class RowSource(Protocol):
+    """Where rows come from that are to be written."""
+
+    def days(self, table: Table) -> Mapping[str, int]:
+        """Rows per day folder, days ascending, as text."""
+
+    def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """``_day`` and the registry's columns; by day, and sorted within it."""
 
 
 def arrow_schema(table: Table) -> pa.Schema:
@@ -67,7 +81,7 @@ def write_empty(table: Table, path: Path) -> None:
 
 
 def write_table(
-    conversion: Conversion,
+    source: RowSource,
     table: Table,
     folder: Path,
     *,
@@ -84,7 +98,7 @@ def write_table(
     :raises LakeError: the work folder is full.
     """
     try:
-        yield from _written(conversion, table, folder, stem, metadata, max_file_rows)
+        yield from _written(source, table, folder, stem, metadata, max_file_rows)
     except (OSError, pa.ArrowException) as error:
         what = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
         raise LakeError(
@@ -93,12 +107,12 @@ def write_table(
 
 
 def _written(
-    conversion: Conversion, table: Table, folder: Path, stem: str, metadata: dict[str, str], max_file_rows: int
+    source: RowSource, table: Table, folder: Path, stem: str, metadata: dict[str, str], max_file_rows: int
 ) -> Iterator[tuple[DataFile, Path]]:
-    rows_of_day = conversion.days(table)
+    rows_of_day = source.days(table)
     schema = arrow_schema(table).with_metadata({"chatexport.schema_version": str(SCHEMA_VERSION), **metadata})
     writer: _DayWriter | None = None
-    for batch in conversion.rows(table, BATCH_ROWS):
+    for batch in source.rows(table, BATCH_ROWS):
         for day, part in _by_day(batch):
             if writer is None or writer.day != day or writer.n_rows >= max_file_rows:
                 if writer is not None:

@@ -14,6 +14,7 @@ from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.api.watch import Watch, watch_exports
+from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import parse_rfc3339
@@ -94,10 +95,15 @@ def write_export(path: Path, texts: dict[str, tuple[int, str]], cid: str = "a:1"
     return write_lines(path, [line(name, each) for name, each in fields])
 
 
-def load_file(lake: Lake, path: Path, since: int | None, until: int | None, exported_at: str | datetime) -> LoadReport:
+def load_file(
+    lake: Lake, path: Path, since: int | None, until: int | None, exported_at: str | datetime, **options: Any
+) -> LoadReport:
+    """``since`` and ``until`` are hours of the day; ``options`` those of ``LoadOptions``."""
     moment = parse_rfc3339(exported_at) if isinstance(exported_at, str) else exported_at
     window = Window.parse(at(since), at(until)) if since is not None and until is not None else None
-    return pipeline.load_files([path], lake_uri=lake.uri, window=window, exported_at=moment)
+    return pipeline.load_files(
+        [path], lake_uri=lake.uri, window=window, exported_at=moment, options=LoadOptions(**options)
+    )
 
 
 def client_of(sandbox: Sandbox) -> ChatExportClient:
