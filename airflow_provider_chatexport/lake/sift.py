@@ -42,18 +42,19 @@ from airflow_provider_chatexport.lake.source import Block, ExportFile, Line
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 # The reader's own limit of an object is twice this; no line within a block can be longer than the block.
 MAX_BLOCK_BYTES: Final = 8 * 1024 * 1024
+_MESSAGE, _REACTION = PASSED_BY
 
 
 @dataclass(slots=True, kw_only=True)
 class Sifted:
     """What a file was made of. ``lines`` counts those that are not blank (a v1 array's elements).
 
-    ``passed``: the file whose ``typed`` lines of messages and reactions are to be read as they stand, ``n_passed`` of
+    ``passed``: the files whose ``typed`` lines of messages and reactions are to be read as they stand, ``n_passed`` of
     each; all else is in files of its own.
     """
 
     folder: Path
-    passed: Path | None = None
+    passed: dict[Entity, Path] = field(default_factory=dict)
     n_passed: Counter[Entity] = field(default_factory=Counter)
     lines: int = 0
     entities: Counter[str] = field(default_factory=Counter)
@@ -131,40 +132,41 @@ class Sifter:
     def _pass_by(self) -> bool:
         """Looks at each line's first and last bytes only, and takes apart those that are no message or reaction.
 
-        False where that will not do: a message in another shape, a line of unusual length, other line ends.
+        Reactions are copied out: they are few, and the file of all lines is then read for messages only. False where
+        that will not do: a message in another shape, a line of unusual length, other line ends.
         """
         sifted = self.sifted
+        reactions_path = sifted.folder / "reactions.ndjson"
         blocks = self._source.plain_blocks(sifted.folder / "plain.ndjson")
-        for block in blocks:
-            if len(block.raw) > MAX_BLOCK_BYTES or len(block.raw) > self._max_line_bytes:
-                return False
-            n_by_entity = {
-                entity: block.raw.count(b"\n" + start) + block.raw.startswith(start)
-                for start, entity in PASSED_BY.items()
-            }
-            n_lines = block.raw.count(b"\n")
-            if sum(n_by_entity.values()) == n_lines == block.raw.count(b"}}\n"):
-                sifted.n_passed.update(n_by_entity)
-                sifted.lines += n_lines
-            elif not self._pass_by_lines(block):
-                return False
-        sifted.passed = blocks.path
-        for entity, count in sifted.n_passed.items():
-            if sifted.n_written[entity]:
-                return False
-            if count:
-                sifted.entities[entity.value] += count
+        n_messages = n_reactions = 0
+        with reactions_path.open("wb") as target:
+            for block in blocks:
+                if block.size_bytes > MAX_BLOCK_BYTES or block.size_bytes > self._max_line_bytes:
+                    return False
+                reactions = [line for line in block.lines if line.startswith(_REACTION)]
+                if reactions:
+                    target.write(b"\n".join(reactions) + b"\n")
+                n_whole = sum([line.endswith(b"}}") for line in block.lines])
+                n_of_block = sum([line.startswith(_MESSAGE) for line in block.lines])
+                n_messages += n_of_block
+                n_reactions += len(reactions)
+                sifted.lines += n_of_block + len(reactions)
+                if n_of_block + len(reactions) == n_whole == len(block.lines):
+                    continue
+                if not self._take_others(block):
+                    return False
+        sifted.passed = {Entity.MESSAGE: blocks.path, Entity.REACTION: reactions_path}
+        sifted.n_passed.update({Entity.MESSAGE: n_messages, Entity.REACTION: n_reactions})
+        sifted.entities.update({entity.value: count for entity, count in sifted.n_passed.items() if count})
         return True
 
-    def _pass_by_lines(self, block: Block) -> bool:
+    def _take_others(self, block: Block) -> bool:
+        """The lines of a block that are no message or reaction; False where those that are cannot pass by."""
         offset = block.offset
-        for number, raw in enumerate(block.raw.split(b"\n"), block.first_line):
-            start = PASSED_BY_START.match(raw)
-            if start is not None:
+        for number, raw in enumerate(block.lines, block.first_line):
+            if raw.startswith((_MESSAGE, _REACTION)):
                 if not raw.endswith(b"}}"):
                     return False
-                self.sifted.n_passed[PASSED_BY[start.group()]] += 1
-                self.sifted.lines += 1
             elif raw and not raw.isspace():
                 self.sifted.lines += 1
                 self._take_line(Line(number, offset, raw, len(raw)))

@@ -52,11 +52,12 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines, the last one with its end too (only a file's last line may lack it, and is given one)."""
+    """Whole lines, without their ends."""
 
     first_line: int
     offset: int
-    raw: bytes
+    lines: list[bytes]
+    size_bytes: int
 
 
 class PlainBlocks:
@@ -80,17 +81,16 @@ class PlainBlocks:
         for chunk in self._source.chunks():
             if target is not None:
                 target.write(chunk)
-            end = chunk.rfind(b"\n") + 1
-            if not end:
-                rest += chunk
-                continue
-            raw = rest + chunk[:end]
-            yield Block(line, offset, raw)
-            line += raw.count(b"\n")
-            offset += len(raw)
-            rest = chunk[end:]
+            lines = (rest + chunk).split(b"\n")
+            size = len(rest) + len(chunk)
+            rest = lines.pop()
+            size -= len(rest)
+            if lines:
+                yield Block(line, offset, lines, size)
+                line += len(lines)
+                offset += size
         if rest:
-            yield Block(line, offset, rest + b"\n")
+            yield Block(line, offset, [rest], len(rest))
 
 
 class ExportFile:

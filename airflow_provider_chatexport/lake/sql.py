@@ -44,17 +44,34 @@ def read_lines(path: Path, columns: Mapping[str, str], longest_bytes: int = 0) -
 def taken_apart(table: Table, element: str, extra_fields: Collection[str] = ()) -> str:
     """``d`` and ``flat`` of an object given as JSON.
 
-    Every field is read as text or JSON text, so no value of an unexpected type can fail a line. A merge patch of nulls
-    strips the known keys in one pass, and takes keys of any spelling for what they are.
+    Every field is read as text or JSON text, so no value of an unexpected type can fail a line.
     """
-    spec = json.dumps(table.fields | dict.fromkeys([*extra_fields, "custom"], "JSON"))
+    spec = json.dumps(fields(table, extra_fields))
+    # A merge patch of nulls strips the known keys in one pass, and takes keys of any spelling for what they are.
     patch = json.dumps(dict.fromkeys(table.known_keys))
-    created_at = time("struct_extract(d, 'created_at')")
     return (
         f"json_transform({element}, {quoted(spec)}) AS d, "
-        f"nullif(json_merge_patch({element}, {quoted(patch)})::VARCHAR, '{{}}')::JSON AS flat"
-        + (f", {created_at} AS {CREATED_AT}" if "created_at" in table.fields else "")
+        f"nullif(json_merge_patch({element}, {quoted(patch)})::VARCHAR, '{{}}')::JSON AS flat{_created_at(table)}"
     )
+
+
+def taken_as_read(table: Table, flat: str) -> str:
+    """The same of an object ``d`` that was read as a STRUCT already."""
+    return f"d, {flat} AS flat{_created_at(table)}"
+
+
+def fields(table: Table, extra_fields: Collection[str] = ()) -> dict[str, str]:
+    """The members of ``d``, and the type that each is read as."""
+    return table.fields | dict.fromkeys([*extra_fields, "custom"], "JSON")
+
+
+def struct(members: Mapping[str, str]) -> str:
+    return f"STRUCT({', '.join(f'{name(key)} {kind}' for key, kind in members.items())})"
+
+
+def _created_at(table: Table) -> str:
+    created_at = time("struct_extract(d, 'created_at')")
+    return f", {created_at} AS {CREATED_AT}" if "created_at" in table.fields else ""
 
 
 def time(text: str) -> str:

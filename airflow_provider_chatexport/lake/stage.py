@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,8 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.core.entities import Entity
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.lake import schema, sql
+from airflow_provider_chatexport.lake import custom, schema, sql
+from airflow_provider_chatexport.lake.custom import CustomKeys
 from airflow_provider_chatexport.lake.objects import mend, parse, unreadable
 from airflow_provider_chatexport.lake.rejects import Reject
 from airflow_provider_chatexport.lake.sift import Sifted, Sifter
@@ -62,6 +63,54 @@ class Counts:
     # Lines of which no entity could be told (they are among the rejected), and rows drawn from inside other objects.
     rejected_lines: int = 0
     drawn: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Objects:
+    """Objects of one entity in a file, how to read them, and what tells them apart: as JSON, and as a STRUCT ``d``."""
+
+    path: Path
+    columns: Mapping[str, str]
+    condition: str
+    identity: str
+    identity_read: str
+    longest_bytes: int = 0
+
+    def read_as(self, kind: str) -> str:
+        """A query for the objects in this type as ``data``, with ``n`` and ``line``."""
+        n_and_line = "n, line" if "n" in self.columns else "NULL AS n, NULL AS line"
+        lines = sql.read_lines(self.path, {**self.columns, "data": kind}, self.longest_bytes)
+        return f"SELECT data, {n_and_line} FROM {lines} WHERE {self.condition}"
+
+
+def _passed(path: Path, table: Table) -> _Objects:
+    """Those in the lines that passed by."""
+    entity = cast("Entity", table.entity)
+    kinds = table.fields
+    fields = [field for column in table if column.name in table.key for field in (column.field, *column.reads) if field]
+    as_json = [f"json_extract_string(data, '$.{field}')" for field in fields]
+    as_read = [
+        f"d.{field}" if kinds[field] == "VARCHAR" else f"json_extract_string(d.{field}, '$')" for field in fields
+    ]
+    return _Objects(
+        path=path,
+        columns={"type": "VARCHAR"},
+        condition=f"type = '{entity.value}'",
+        identity=f"concat_ws(' ', {', '.join(as_json)})",
+        identity_read=f"concat_ws(' ', {', '.join(as_read)})",
+    )
+
+
+def _sifted(path: Path, longest_bytes: int) -> _Objects:
+    """Those that were written anew."""
+    return _Objects(
+        path=path,
+        columns={"n": "BIGINT", "line": "BIGINT"},
+        condition="n IS NOT NULL",
+        identity="n",
+        identity_read="n",
+        longest_bytes=longest_bytes,
+    )
 
 
 class Stage:
@@ -115,14 +164,12 @@ class Stage:
         shutil.rmtree(folder, ignore_errors=True)
         return sifted.cids
 
-    def _stage_passed(self, path: Path, n_passed: Mapping[Entity, int], given: Input) -> bool:
+    def _stage_passed(self, passed: Mapping[Entity, Path], n_passed: Mapping[Entity, int], given: Input) -> bool:
         """Messages and reactions from the file as it stands; False, and nothing staged, where that will not do: one is
         not complete, or comes twice, so that the order of lines matters."""
         tables = [schema.BY_ENTITY[entity] for entity, n_lines in n_passed.items() if n_lines]
-        lines = sql.read_lines(path, {"type": "VARCHAR", "data": "JSON"})
         for table in tables:
-            entity = cast("Entity", table.entity)
-            self._read(table, f"SELECT data, NULL AS n, NULL AS line FROM {lines} WHERE type = '{entity.value}'", given)
+            self._read(table, _passed(passed[cast("Entity", table.entity)], table), given)
         expected = [n_passed[cast("Entity", table.entity)] for table in tables]
         complete = [self._n_staged(table) for table in tables]
         if expected == complete and not any(self.n_extra(table) for table in tables):
@@ -136,15 +183,12 @@ class Stage:
         if not sifted.n_written[entity]:
             return
         path = sifted.path(entity)
-        self._read(table, _sifted_objects(path, sifted), given)
+        self._read(table, _sifted(path, sifted.longest), given)
         if self._n_staged(table) < sifted.n_written[entity]:
             self._settle(table, path, sifted, given)
 
-    def _read(self, table: Table, objects: str, given: Input) -> None:
-        """One scan, in which every object is taken apart once.
-
-        :param objects: a query for ``data`` (the object, JSON), ``n`` and ``line``.
-        """
+    def _read(self, table: Table, objects: _Objects, given: Input) -> None:
+        """A scan for the keys that there are, then one that reads every object once."""
         singles, lists = _EMBEDDED_USERS[table.name]
         parts = ("attachments", "latest_reactions") if table is schema.MESSAGES else ()
         kept = "".join(f", CASE WHEN json_array_length(d.{part}) > 0 THEN d.{part} END AS _{part}" for part in parts)
@@ -156,9 +200,8 @@ class Stage:
             in_window = f"{sql.CREATED_AT} >= {since} AND {sql.CREATED_AT} < {until}"
         self._con.execute(
             f"INSERT INTO stage_{table.name} BY NAME SELECT {sql.columns(table)}, {self._origin(given)}, n AS _n, "
-            f"line AS _line, {in_window} AS _in_window{kept}, {sql.complete(table)} AS _complete FROM (SELECT n, line, "
-            f"{sql.taken_apart(table, 'data', {*singles, *parts} - table.fields.keys())} FROM ({objects}) "
-            "WHERE data IS NOT NULL)"
+            f"line AS _line, {in_window} AS _in_window{kept}, {sql.complete(table)} AS _complete "
+            f"FROM ({self._taken_apart(table, objects, {*singles, *parts} - table.fields.keys())})"
         )
         # Asked as a column: a filter would be pushed down to where it takes every object apart once more.
         self.delete(table, f"_input = {self._n_inputs} AND _complete IS NOT true")
@@ -169,6 +212,23 @@ class Stage:
                 f"_exported_at FROM stage_{table.name} WHERE _input = {self._n_inputs}) "
                 "WHERE json_type(j) = 'OBJECT' GROUP BY j"
             )
+
+    def _taken_apart(self, table: Table, objects: _Objects, extra_fields: Collection[str]) -> str:
+        keys = self._custom_keys(table, objects)
+        if keys is None:
+            apart = sql.taken_apart(table, "data", extra_fields)
+            return f"SELECT n, line, {apart} FROM ({objects.read_as('JSON')})"
+        members = sql.fields(table, extra_fields) | dict.fromkeys(keys.names, "JSON")
+        read = f"SELECT n, line, data AS d FROM ({objects.read_as(sql.struct(members))})"
+        if keys.with_null:
+            self.execute(custom.NULLS)
+            read = f"SELECT * FROM ({read}) LEFT JOIN custom_nulls ON null_in = {objects.identity_read}"
+        return f"SELECT n, line, {sql.taken_as_read(table, keys.joined)} FROM ({read})"
+
+    def _custom_keys(self, table: Table, objects: _Objects) -> CustomKeys | None:
+        """Those of a file; None where its objects have to be taken apart one by one."""
+        self.execute(custom.find(table, objects.read_as("JSON"), objects.identity))
+        return CustomKeys.of(table, self.all(custom.SUMMARY))
 
     def _join_clashing_custom(self, table: Table) -> None:
         """Keys that stand flat and under ``custom`` alike cannot be joined as text; they are rare, so in Python."""
@@ -199,7 +259,7 @@ class Stage:
                     mended.write(outcome)
         if not n_mended:
             return
-        self._read(table, _sifted_objects(mended_path, sifted), given)
+        self._read(table, _sifted(mended_path, sifted.longest), given)
         staged = self._staged(table)
         with mended_path.open("rb") as objects:
             sifted.rejects += [
@@ -290,11 +350,6 @@ def _embedded(singles: tuple[str, ...], lists: tuple[str, ...]) -> str:
         for many in lists
     )
     return " || ".join(parts)
-
-
-def _sifted_objects(path: Path, sifted: Sifted) -> str:
-    columns = {"n": "BIGINT", "line": "BIGINT", "data": "JSON"}
-    return f"SELECT data, n, line FROM {sql.read_lines(path, columns, sifted.longest)}"
 
 
 def _joined_custom(flat: dict[str, Any], nested: dict[str, Any]) -> str:
