@@ -25,7 +25,7 @@ from airflow_provider_chatexport import __version__, pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.api.watch import Watch, watch_exports
-from airflow_provider_chatexport.core.entities import Shape
+from airflow_provider_chatexport.core.entities import ExportKind, Shape
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
 from airflow_provider_chatexport.core.receipt import Receipt
@@ -223,10 +223,15 @@ def export(**given: Any) -> None:
 @click.option("--since", type=_Moment(), help="What the files cover, if you know: begin, inside.")
 @click.option("--until", type=_Moment(), help="End, outside.")
 @click.option("--exported-at", type=_Moment(), help="When the service made them; default: each file's own time.")
+@click.option(
+    "--kind",
+    type=click.Choice([kind.value for kind in ExportKind]),
+    help="What they are exports of; default: told by what each file holds.",
+)
 @_load_options
 @_as_json
 def load(**given: Any) -> None:
-    """Export files that are already here, into the lake: v1 or v2, plain or gzip."""
+    """Export files that are already here, into the lake: of channels (v1 or v2) or of users, plain or gzip."""
     options = _options_from(given)
     if (given["since"] is None) != (given["until"] is None):
         raise CallError("only one end of the window is given; give both --since and --until, or neither")
@@ -237,6 +242,7 @@ def load(**given: Any) -> None:
             lake_uri=given["lake"],
             window=window,
             exported_at=given["exported_at"],
+            kind=ExportKind(given["kind"]) if given["kind"] else None,
             options=options,
             progress=progress.stage,
         )

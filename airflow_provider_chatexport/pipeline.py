@@ -10,16 +10,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.download import download
+from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
-from airflow_provider_chatexport.core.plan import ChannelsRequest
+from airflow_provider_chatexport.core.plan import UsersRequest
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
@@ -101,11 +102,6 @@ def load_exports(
     """
     if not receipts:
         raise CallError("there is no export to load")
-    if any(not isinstance(receipt.request, ChannelsRequest) for receipt in receipts):
-        raise CallError(
-            "a users export is not loaded into the lake by this version, only channel exports are; fetch its file and "
-            "keep it beside the lake"
-        )
     load = _Load(lake_uri, load_id=loads.load_id_of(f"task {receipt.task_id}" for receipt in receipts))
     if done := load.done_before():
         return done
@@ -122,20 +118,25 @@ def load_files(
     lake_uri: str,
     window: Window | None = None,
     exported_at: datetime | None = None,
+    kind: ExportKind | None = None,
     work_dir: Path | None = None,
     options: LoadOptions = DEFAULT_OPTIONS,
     progress: Progress | None = None,
 ) -> LoadReport:
     """Commits export files that are already here to the lake as one load.
 
-    :param window: what the files cover, if it is known: rows outside are left out.
+    :param window: what the files cover, if it is known: rows outside are left out. Exports of users have none.
+    :param kind: what they are exports of; by default each file is known by what it holds.
     :param exported_at: when the service made them, aware; by default each file's modification time.
     :raises InputError: a file is not an export, or has more rejects than allowed.
     :raises LakeError: the lake cannot be read or written.
     """
-    sources = [_given(path, window, exported_at) for path in paths]
+    if kind is ExportKind.USERS and window is not None:
+        raise CallError("an export of users has no window; leave since and until out")
+    sources = [_given(path, kind, window, exported_at) for path in paths]
     identity = [f"file {source.file.sha256} at {format_rfc3339(source.given.exported_at)}" for source in sources]
-    load = _Load(lake_uri, load_id=loads.load_id_of([*identity, f"window {window}"]))
+    told = [f"kind {kind.value}"] if kind is not None else []
+    load = _Load(lake_uri, load_id=loads.load_id_of([*identity, f"window {window}", *told]))
     if done := load.done_before():
         return done
     with load.work_folder(work_dir) as folder:
@@ -148,21 +149,21 @@ def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: P
             progress("download", done_bytes, all_bytes)
 
     fetched = download(client, receipt.task_id, target, progress=tell)
-    request = cast("ChannelsRequest", receipt.request)
-    return _Source(
-        file=SourceFile(
-            name=f"export {receipt.task_id}",
-            task_id=receipt.task_id,
-            sha256=fetched.sha256,
-            size_bytes=fetched.size_bytes,
-        ),
-        given=Input(path=fetched.path, exported_at=fetched.task.created_at, window=request.window),
-        cids=request.channels,
-        flags=asdict(request.flags),
+    file = SourceFile(
+        name=f"export {receipt.task_id}",
+        task_id=receipt.task_id,
+        sha256=fetched.sha256,
+        size_bytes=fetched.size_bytes,
     )
+    exported_at, request = fetched.task.created_at, receipt.request
+    if isinstance(request, UsersRequest):
+        given = Input(path=fetched.path, exported_at=exported_at, window=None, kind=receipt.kind)
+        return _Source(file=file, given=replace(given, user_ids=request.user_ids), cids=())
+    given = Input(path=fetched.path, exported_at=exported_at, window=request.window, kind=receipt.kind)
+    return _Source(file=file, given=given, cids=request.channels, flags=asdict(request.flags))
 
 
-def _given(path: Path, window: Window | None, exported_at: datetime | None) -> _Source:
+def _given(path: Path, kind: ExportKind | None, window: Window | None, exported_at: datetime | None) -> _Source:
     try:
         stat = path.stat()
         digest = file_sha256(path)
@@ -170,7 +171,9 @@ def _given(path: Path, window: Window | None, exported_at: datetime | None) -> _
         raise InputError(f"{path} cannot be read: {error.strerror or error}; give the path of an export file") from None
     return _Source(
         file=SourceFile(name=path.name, task_id=None, sha256=digest, size_bytes=stat.st_size),
-        given=Input(path=path, exported_at=exported_at or datetime.fromtimestamp(stat.st_mtime, UTC), window=window),
+        given=Input(
+            path=path, exported_at=exported_at or datetime.fromtimestamp(stat.st_mtime, UTC), window=window, kind=kind
+        ),
         cids=None,
     )
 
@@ -201,13 +204,15 @@ class _Load:
     ) -> LoadReport:
         tell = progress or _silent
         with Conversion(folder / "convert", load_id=self._load_id) as conversion:
-            named = []
+            added = []
             for number, source in enumerate(sources):
                 tell("convert", number, len(sources))
-                before = dict(conversion.counts.entities)
-                named.append(conversion.add(source.given))
-                if source.cids is None and not named[-1]:
-                    _refuse_users_export(source, before, conversion.counts.entities)
+                added.append(conversion.add(source.given))
+                if added[-1].kind is ExportKind.USERS and source.given.window is not None:
+                    raise InputError(
+                        f"{source.file.name} looks like an export of users (users and messages, and no channel), which "
+                        "has no window; leave since and until out, or say that it is an export of channels"
+                    )
             conversion.finish()
             counts = conversion.counts
             if not options.allows(rejected=counts.rejected, lines=counts.lines):
@@ -215,7 +220,12 @@ class _Load:
                     f"{counts.rejected} of {counts.lines} lines could not become rows, and {options.max_rejected} are "
                     "allowed; nothing was loaded. Allow more (without strict any number) and look at the table rejects"
                 )
-            coverage = self._claims(sources, named, conversion)
+            of_channels = [
+                (source, each.cids)
+                for source, each in zip(sources, added, strict=True)
+                if each.kind is ExportKind.CHANNELS
+            ]
+            coverage = self._claims(of_channels, conversion)
             found = guard.impact(self._store, LakeState(loads.all_loads(self._store)), conversion, coverage)
             guard.check(found, accept_shrink=options.accept_shrink)
             uncovered = conversion.uncovered(coverage)
@@ -223,8 +233,9 @@ class _Load:
                 (replace(file, n_uncovered=uncovered.get((file.table, file.day), 0)), local)
                 for file, local in self._write(conversion, folder, sources, tell)
             ]
+            windows = [source.given.window for source, _ in of_channels]
             record = replace(
-                self._record(sources, coverage, tuple(file for file, _ in written), conversion),
+                self._record(sources, windows, coverage, tuple(file for file, _ in written), conversion),
                 keep_superseded=options.keep_superseded,
                 late_changes=found.late_changes,
             )
@@ -242,12 +253,11 @@ class _Load:
             record = loads.find(self._store, self._load_id) or record
         return LoadReport(record=record, seconds=time.monotonic() - self._began, already_loaded=not committed)
 
-    def _claims(
-        self, sources: Sequence[_Source], named: Sequence[set[str]], conversion: Conversion
-    ) -> tuple[Coverage, ...]:
+    def _claims(self, of_channels: Iterable[tuple[_Source, set[str]]], conversion: Conversion) -> tuple[Coverage, ...]:
+        """What exports of channels claim, each with the channels that its file names."""
         spans = conversion.message_spans()
         claims = []
-        for source, found in zip(sources, named, strict=True):
+        for source, found in of_channels:
             window = source.given.window
             stated = source.cids is not None or window is not None
             for cid in source.cids or sorted(found | spans.keys()):
@@ -289,13 +299,13 @@ class _Load:
     def _record(
         self,
         sources: Sequence[_Source],
+        windows: Sequence[Window | None],
         coverage: tuple[Coverage, ...],
         files: tuple[DataFile, ...],
         conversion: Conversion,
     ) -> LoadRecord:
-        windows = [source.given.window for source in sources]
         stated = [window for window in windows if window is not None]
-        whole = len(stated) == len(windows)
+        whole = bool(stated) and len(stated) == len(windows)
         counts = asdict(conversion.counts)
         return LoadRecord(
             load_id=self._load_id,
@@ -303,24 +313,12 @@ class _Load:
             committed_at=datetime.now(UTC),
             since=min(window.since for window in stated) if whole else None,
             until=max(window.until for window in stated) if whole else None,
-            flags=sources[0].flags,
+            flags=next((source.flags for source in sources if source.flags), {}),
             sources=tuple(source.file for source in sources),
             coverage=coverage,
             files=files,
             counts=counts,
             seconds=time.monotonic() - self._began,
-        )
-
-
-def _refuse_users_export(source: _Source, before: Mapping[str, int], after: Mapping[str, int]) -> None:
-    """What some users wrote, across channels, must not be taken for all that was written there: it would hide the rest.
-
-    :raises InputError: the file has users and messages, and no channel.
-    """
-    if all(after.get(name, 0) > before.get(name, 0) for name in ("user", "message")):
-        raise InputError(
-            f"{source.file.name} looks like a users export (users and messages, and no channel), which this version "
-            "does not load; nothing was loaded"
         )
 
 

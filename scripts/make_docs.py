@@ -41,6 +41,10 @@ def tables_page() -> str:
 
 def _table(table: Table) -> str:
     placed = _PLACEMENT[table.placement].format(placed_by=table.placed_by)
+    if table.owned_by is not None:
+        placed = (
+            f"One folder per UTC day of the export, `export_date`. The newest export of a `{table.owned_by}` is shown."
+        )
     key = f" Key: {', '.join(f'`{name}`' for name in table.key)}." if table.key else ""
     rows = [f"| `{column.name}` | {column.kind.value} | {column.doc} |" for column in table]
     rows.append(f"| `{table.partition}` | DATE | The day folder. |")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_chatexport.core.entities import Shape
+from airflow_provider_chatexport.core.entities import ExportKind, Shape
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake import schema
 from airflow_provider_chatexport.lake.convert import Conversion
@@ -141,6 +141,8 @@ def convert(
     folder: Path,
     window: Window | None = None,
     exported_at: Iterable[datetime] = (),
+    kind: ExportKind | None = None,
+    user_ids: tuple[str, ...] = (),
     **options: Any,
 ) -> Converted:
     """Converts files as one load; JSON columns are parsed, but for ``custom``, which stays the text that it is."""
@@ -148,7 +150,9 @@ def convert(
     named: set[str] = set()
     with Conversion(folder / "work", load_id="load-1", **options) as conversion:
         for path, moment in zip(paths, moments, strict=True):
-            named |= conversion.add(Input(path=path, exported_at=moment, window=window))
+            named |= conversion.add(
+                Input(path=path, exported_at=moment, window=window, kind=kind, user_ids=user_ids)
+            ).cids
         conversion.finish()
         rows = {
             table.name: [row for batch in conversion.rows(table, 10_000) for row in batch.to_pylist()]

@@ -21,6 +21,13 @@ class Shape(enum.Enum):
     ITEM = "item"  # {"type":"message","item":{...}}, as in the old import format
 
 
+class ExportKind(enum.Enum):
+    """Which of the service's two exports: of channels, or of users. The value is the word in a receipt."""
+
+    CHANNELS = "channels"
+    USERS = "users"
+
+
 class Entity(enum.Enum):
     """Entities with a table of their own. Any other name is kept whole in ``other_entities``."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 
+from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.plan import ChannelsRequest, UsersRequest
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
@@ -29,11 +30,15 @@ class Receipt:
     request: ChannelsRequest | UsersRequest
     created_at: datetime | None = None
 
+    @property
+    def kind(self) -> ExportKind:
+        return ExportKind.CHANNELS if isinstance(self.request, ChannelsRequest) else ExportKind.USERS
+
     def to_json(self) -> dict[str, Any]:
         return {
             "v": RECEIPT_VERSION,
             "task_id": self.task_id,
-            "kind": "channels" if isinstance(self.request, ChannelsRequest) else "users",
+            "kind": self.kind.value,
             "request": self.request.to_json(),
             "created_at": format_rfc3339(self.created_at) if self.created_at else None,
         }

@@ -95,7 +95,12 @@ def _view(store: LakeStore, table: Table, state: LakeState) -> str:
     if partly:
         of_partly = f"SELECT {visible.columns(table)} FROM {_scan(store, table, partly)} rows"
         parts.append(f"{of_partly} WHERE NOT {visible.hidden(table, '_hiding')}")
-    return " UNION ALL ".join(parts) + visible.newest(table)
+    return " UNION ALL ".join(parts) + visible.newest(table, _owners(store, state) if table.owned_by else None)
+
+
+def _owners(store: LakeStore, state: LakeState) -> str:
+    users = schema.USER_EXPORT_USERS
+    return _scan(store, users, [store.data_path(each.file.path) for each in state.live(users)])
 
 
 def _history(store: LakeStore, state: LakeState) -> str:

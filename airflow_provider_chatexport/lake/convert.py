@@ -28,7 +28,7 @@ from airflow_provider_chatexport.lake import schema, sql, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.coverage import Coverage
 from airflow_provider_chatexport.lake.sift import MAX_LINE_BYTES
-from airflow_provider_chatexport.lake.stage import Counts, Input, Stage
+from airflow_provider_chatexport.lake.stage import Counts, Found, Input, Stage
 from airflow_provider_chatexport.lake.table import Placement, Table
 
 MEMORY_LIMIT: Final = "400MB"
@@ -66,10 +66,10 @@ class Conversion:
     def counts(self) -> Counts:
         return self._stage.counts
 
-    def add(self, given: Input) -> set[str]:
-        """Reads one file; the channels that it names.
+    def add(self, given: Input) -> Found:
+        """Reads one file.
 
-        :raises InputError: it is not an export file, or breaks off.
+        :raises InputError: it is not an export file, breaks off, or is of both kinds.
         :raises LakeError: the work folder is full, or the memory limit too small.
         """
         with _explained():
@@ -85,12 +85,13 @@ class Conversion:
             self._place_reactions()
             for table in (schema.MESSAGES, schema.REACTIONS):
                 counts.out_of_window += self._stage.delete(table, "NOT _in_window")
-            for table in schema.BY_ENTITY.values():
+            for table in schema.OF_ENTITIES:
                 counts.duplicates += self._keep_newest(table)
             told = {table.name: self._n_rows(table) for table in schema.TABLES}
             self._draw_attachments()
             self._draw_latest_reactions()
             self._draw_users()
+            self._draw_exported_users()
             counts.rows = {table.name: self._n_rows(table) for table in schema.TABLES}
             counts.drawn = {name: n_rows - told[name] for name, n_rows in counts.rows.items() if n_rows > told[name]}
 
@@ -160,6 +161,16 @@ class Conversion:
             "(SELECT j, max(exported_at) AS exported_at FROM embedded_users GROUP BY j)) WHERE d.id IS NOT NULL"
         )
         self._keep_newest(table)
+
+    def _draw_exported_users(self) -> None:
+        """Every user of whom an export holds rows has a row too: it says which of their exports is the newest."""
+        owner, users = schema.USER_EXPORT_USERS.owned_by, schema.USER_EXPORT_USERS.name
+        for table in (schema.USER_EXPORT_MESSAGES, schema.USER_EXPORT_REACTIONS):
+            self._stage.execute(
+                f"INSERT INTO stage_{users} BY NAME SELECT {owner}, {owner} AS id, max(_exported_at) AS _exported_at, "
+                f"{sql.quoted(self._load_id)} AS _load_id, '{{}}' AS custom FROM stage_{table.name} "
+                f"WHERE {owner} NOT IN (SELECT {owner} FROM stage_{users}) GROUP BY {owner}"
+            )
 
     def _n_rows(self, table: Table) -> int:
         return int(self._stage.one(f"SELECT count(*) FROM stage_{table.name}")[0])

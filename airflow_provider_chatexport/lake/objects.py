@@ -73,8 +73,10 @@ def unreadable(entity: Entity, found: SiftedObject, reason: str) -> Reject:
     return reject(Line(found.line, found.offset, raw, len(raw)), reason)
 
 
-def one_form(n: int, line: int, offset: int, payload: bytes) -> bytes:
-    return b'{"n":%d,"line":%d,"pos":%d,"parsed":true,"data":%b}\n' % (n, line, offset, payload)
+def one_form(n: int, line: int, offset: int, payload: bytes, owner: str | None = None) -> bytes:
+    """:param owner: in a users export, the user in whose part of the file the object stands."""
+    whose = b"" if owner is None else b'"owner":%b,' % msgspec.json.encode(owner)
+    return b'{"n":%d,"line":%d,"pos":%d,"parsed":true,%b"data":%b}\n' % (n, line, offset, whose, payload)
 
 
 def with_cid(payload: bytes, fields: Fields, cid: str | None) -> bytes:

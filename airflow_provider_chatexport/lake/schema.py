@@ -11,6 +11,7 @@ like (rows of other tables).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from airflow_provider_chatexport.core.entities import Entity
@@ -330,6 +331,58 @@ USERS: Final = Table(
     ),
 )
 
+_EXPORT_USER_ID: Final = made("export_user_id", Kind.TEXT, "User whose export it is; the newest one of each is shown.")
+
+
+def _in_user_export(table: Table, name: str, doc: str, key: tuple[str, ...], extra: tuple[Column, ...] = ()) -> Table:
+    """A table of objects as a user's export has them: the same columns, and whose export it is."""
+    own = [column for column in table if column not in _TRAILER]
+    by_owner = {
+        column.name: replace(
+            column,
+            sql=f"coalesce({column.sql}, {_EXPORT_USER_ID.name})",
+            doc=f"{column.doc} Where the export leaves it open, the user whose export it is.",
+        )
+        for column in own
+        if column.name == "user_id"
+    }
+    keeps = {column.name for column in extra}
+    return replace(
+        table,
+        name=name,
+        doc=doc,
+        placement=Placement.SNAPSHOT,
+        columns=(_EXPORT_USER_ID, *(by_owner.get(column.name, column) for column in own), *extra, *_TRAILER),
+        key=(_EXPORT_USER_ID.name, *key),
+        sort=tuple(dict.fromkeys((_EXPORT_USER_ID.name, "created_at", *key))),
+        bloom=(_EXPORT_USER_ID.name, *key[:1]),
+        unkept=tuple(key for key in table.unkept if key not in keeps),
+        placed_by=None,
+        owned_by=_EXPORT_USER_ID.name,
+    )
+
+
+USER_EXPORT_USERS: Final = _in_user_export(
+    USERS, "user_export_users", "One row per user who was exported: the user as their newest export tells it.", ()
+)
+USER_EXPORT_MESSAGES: Final = _in_user_export(
+    MESSAGES,
+    "user_export_messages",
+    "One row per message in a user's newest export, whatever its channel. They claim no coverage and are never rows of "
+    "`messages`.",
+    ("id",),
+    (
+        json_text("attachments", "Attachments, whole."),
+        json_text("latest_reactions", "The last reactions to it, of anyone, whole."),
+    ),
+)
+USER_EXPORT_REACTIONS: Final = _in_user_export(
+    replace(REACTIONS, columns=tuple(column for column in REACTIONS if column is not _MESSAGE_CREATED_AT)),
+    "user_export_reactions",
+    "One row per reaction in a user's newest export. They are never rows of `reactions`.",
+    ("message_id", "type"),
+)
+
 OTHER_ENTITIES: Final = Table(
     name="other_entities",
     doc="Well-formed lines of an entity that has no table of its own, whole.",
@@ -363,6 +416,15 @@ REJECTS: Final = Table(
     ),
 )
 
-TABLES: Final = (MESSAGES, REACTIONS, ATTACHMENTS, CHANNELS, MEMBERS, READS, USERS, OTHER_ENTITIES, REJECTS)
+# Users come first: who was exported decides whose the other rows are.
+_USER_EXPORTS: Final = (USER_EXPORT_USERS, USER_EXPORT_MESSAGES, USER_EXPORT_REACTIONS)
+TABLES: Final = (
+    *(MESSAGES, REACTIONS, ATTACHMENTS, CHANNELS, MEMBERS, READS, USERS),
+    *_USER_EXPORTS,
+    *(OTHER_ENTITIES, REJECTS),
+)
 BY_NAME: Final = {table.name: table for table in TABLES}
-BY_ENTITY: Final = {table.entity: table for table in TABLES if table.entity is not None}
+# Which table takes an entity, in an export of each kind.
+BY_ENTITY: Final = {table.entity: table for table in TABLES if table.entity is not None and not table.owned_by}
+BY_ENTITY_OF_USERS: Final = {table.entity: table for table in _USER_EXPORTS if table.entity is not None}
+OF_ENTITIES: Final = (*BY_ENTITY.values(), *BY_ENTITY_OF_USERS.values())

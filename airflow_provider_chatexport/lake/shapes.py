@@ -26,6 +26,10 @@ from airflow_provider_chatexport.lake.rawjson import (
 CHANNEL_LISTS: Final = {
     key: entity for key, entity in ALIASES.items() if key in ("messages", "members", "reads", "reactions", "users")
 } | {"read": Entity.READ}
+_USER_LISTS: Final = frozenset({"messages", "reactions"})
+_OF_MESSAGES: Final = frozenset({"id", "cid"})  # a message has a user as well
+# How long the service took to answer: of the reply, not of the user.
+REPLY_TOOK: Final = "duration"
 
 
 def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[str, bytes]]:
@@ -39,7 +43,10 @@ def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[str, bytes]]:
         yield name, payload
         return
     if "channel" in fields and fields.keys() & CHANNEL_LISTS.keys():
-        yield from _unwrap_channel(fields)
+        yield from _unwrap_lists(fields, Entity.CHANNEL)
+        return
+    if holds_a_user_export(fields):
+        yield from _unwrap_lists(fields, Entity.USER)
         return
     if len(fields) == 1:
         (key, value), *_ = fields.items()
@@ -55,10 +62,17 @@ def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[str, bytes]]:
         raise NotAnObjectError("no entity that this version knows can be recognised in it")
 
 
-def _unwrap_channel(fields: Fields) -> Iterator[tuple[str, bytes]]:
-    yield Entity.CHANNEL.value, fields["channel"]
+def holds_a_user_export(fields: Fields) -> bool:
+    """One user with what they wrote and how they reacted, as ``GET /users/{id}/export`` answers."""
+    keys = fields.keys()
+    return is_object(fields.get("user", b"")) and not keys.isdisjoint(_USER_LISTS) and keys.isdisjoint(_OF_MESSAGES)
+
+
+def _unwrap_lists(fields: Fields, of: Entity) -> Iterator[tuple[str, bytes]]:
+    """The channel or user whose element it is, then the items of its lists."""
+    yield of.value, fields[of.value]
     for key, value in fields.items():
-        if key == "channel":
+        if key == of.value or (of is Entity.USER and key == REPLY_TOOK):
             continue
         entity = CHANNEL_LISTS.get(key)
         if entity is not None and value[:1] == b"[":

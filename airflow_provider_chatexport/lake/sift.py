@@ -36,7 +36,7 @@ from airflow_provider_chatexport.lake.rawjson import (
     text_of,
 )
 from airflow_provider_chatexport.lake.rejects import MAX_REJECT_BYTES, Reject, reject
-from airflow_provider_chatexport.lake.shapes import CHANNEL_LISTS, unwrap
+from airflow_provider_chatexport.lake.shapes import CHANNEL_LISTS, holds_a_user_export, unwrap
 from airflow_provider_chatexport.lake.source import Block, ExportFile, Line
 
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
@@ -65,6 +65,7 @@ class Sifted:
     longest: int = 0
     last_n: int = 0
     channels: list[tuple[int, str]] = field(default_factory=list)
+    n_user_exports: int = 0
 
     def path(self, entity: Entity) -> Path:
         return self.folder / f"{entity.value}.ndjson"
@@ -91,16 +92,21 @@ class Sifter:
         self._source = source
         self._max_line_bytes = max_line_bytes
         self._cid: str | None = None
+        self._owner: str | None = None
         self._outputs: dict[Entity, IO[bytes]] = {}
         self._others: IO[bytes]
         self.sifted = Sifted(folder=folder)
+
+    @property
+    def _in_pieces(self) -> bool:
+        return self._source.is_array or self._source.is_spread
 
     def sift(self) -> Sifted:
         """The file's messages and reactions left where they are, if they can be; else all of it written anew.
 
         :raises InputError: the file breaks off, or its array is not well formed.
         """
-        if not self._source.is_array:
+        if not self._in_pieces:
             with self._outputs_open():
                 if self._pass_by():
                     return self.sifted
@@ -112,7 +118,7 @@ class Sifter:
         :raises InputError: the file breaks off, or its array is not well formed.
         """
         with self._outputs_open():
-            if self._source.is_array:
+            if self._in_pieces:
                 self._sift_array()
             else:
                 self._sift_lines()
@@ -214,6 +220,7 @@ class Sifter:
 
     def _take_object(self, line: Line, raw: bytes) -> None:
         raw, fields = read_object(raw)
+        self.sifted.n_user_exports += holds_a_user_export(fields)
         for name, payload in unwrap(fields, raw):
             self._take_entity(line, name, payload)
 
@@ -229,12 +236,16 @@ class Sifter:
                 held, streamed = {}, False
             elif piece.item:
                 streamed = True
+                self._about_to_stream(held)
                 self._take_piece(line, CHANNEL_LISTS[piece.key].value)
             elif piece.key == "channel":
                 streamed = True
                 self._take_piece(line, Entity.CHANNEL.value)
             else:
                 held[piece.key] = piece.raw
+
+    def _about_to_stream(self, held: Fields) -> None:
+        """An item of a list comes next; ``held`` are the members of its element that came before."""
 
     def _take_element_rest(self, line: Line, held: dict[str, bytes], *, streamed: bool) -> None:
         if streamed:
@@ -294,7 +305,7 @@ class Sifter:
             payload = payload.replace(b"\n", b" ").replace(b"\r", b" ")
         if entity is Entity.CHANNEL and self._cid is not None:
             sifted.channels.append((sifted.last_n, self._cid))
-        self._outputs[entity].write(one_form(sifted.last_n, line.number, line.offset, payload))
+        self._outputs[entity].write(one_form(sifted.last_n, line.number, line.offset, payload, self._owner))
 
     def _channel_of(self, entity: Entity, fields: Fields) -> str | None:
         """An object's channel: its own word, else the channel that its element or the line before names."""

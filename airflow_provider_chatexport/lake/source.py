@@ -106,6 +106,8 @@ class ExportFile:
         if not head:
             raise InputError(f"{path} holds nothing; an export file has JSON lines or one JSON array")
         self.is_array = head.startswith(b"[")
+        # As people's tools print JSON: an object's first line is its bracket alone.
+        self.is_spread = head.partition(b"\n")[0].strip() == b"{" and b"\n" in head
         if not self.is_array and not head.startswith(b"{"):
             raise InputError(
                 f"{path} is not an export file: it begins with neither an object nor an array of JSON; "
@@ -178,15 +180,15 @@ class ExportFile:
             yield Line(number + 1, offset, rest, size)
 
     def pieces(self) -> Iterator[Piece]:
-        """The elements of a file that is one JSON array, in pieces: an element may be larger than memory.
+        """The elements of one JSON array, or objects spread over lines, in pieces: one may be larger than memory.
 
-        :raises InputError: the array is not well formed, or breaks off.
+        :raises InputError: they are not well formed, or break off.
         """
         return _Slicer(self).pieces()
 
 
 class _Slicer:
-    """Cuts one JSON array into pieces by its brackets and strings, without building objects.
+    """Cuts one JSON array, or objects one after another, into pieces by brackets and strings, without building objects.
 
     A value's own syntax is not checked here: whoever parses the piece does.
     """
@@ -206,10 +208,11 @@ class _Slicer:
         self._element = 0
 
     def pieces(self) -> Iterator[Piece]:
-        self._expect(b"[")
+        is_array = self._peek() == b"["
+        self._at += is_array
         while True:
-            byte = self._peek()
-            if byte == b"]":
+            byte = self._peek(at_end=not is_array)
+            if byte == (b"]" if is_array else b""):
                 break
             self._element += 1
             begin = self._offset
@@ -220,7 +223,7 @@ class _Slicer:
             else:
                 whole = self._value()
             yield Piece(self._element, begin, None, whole)
-        self._at += 1
+        self._at += is_array
         if self._peek(at_end=True):
             raise self._broken("has more after the array's end")
 
@@ -274,11 +277,6 @@ class _Slicer:
                 if at_end:
                     return b""
                 raise self._broken("breaks off")
-
-    def _expect(self, byte: bytes) -> None:
-        if self._peek() != byte:
-            raise self._broken("is no array")
-        self._at += 1
 
     def _value(self) -> bytes:
         first = self._peek()

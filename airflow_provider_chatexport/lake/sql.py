@@ -91,7 +91,9 @@ _INSTANT: Final = (
 
 def complete(table: Table) -> str:
     """A condition on ``d``: it has what a row of the table cannot do without, and a time that readers can hold."""
-    needed = [f"({_value(column)}) <> ''" for column in table if column.name in table.key]
+    needed = [f"({_value(column)}) <> ''" for column in table if column.name in table.key and column.is_read]
+    if table.owned_by is not None:
+        needed.append(f"{table.owned_by} <> ''")
     if table.placed_by is not None:
         # The usual spelling is told by its places, which is cheaper than a regular expression; the cast does the rest,
         # but for hour 24, which it takes for the next day.
@@ -139,7 +141,7 @@ def columns(table: Table, *, leave_out: Collection[str] = ()) -> str:
     made = [
         f"{_value(column)} AS {name(column.name)}"
         for column in table
-        if (column.field is not None or column.sql is not None) and column.name not in leave_out
+        if column.is_read and column.name not in leave_out
     ]
     return ", ".join([*made, f"{CUSTOM} AS custom"])
 

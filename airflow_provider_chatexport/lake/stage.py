@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 import duckdb
 import pyarrow as pa
 
-from airflow_provider_chatexport.core.entities import Entity
+from airflow_provider_chatexport.core.entities import Entity, ExportKind
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake import custom, schema, sql
 from airflow_provider_chatexport.lake.custom import CustomKeys
@@ -28,6 +28,7 @@ from airflow_provider_chatexport.lake.rejects import Reject
 from airflow_provider_chatexport.lake.sift import Sifted, Sifter
 from airflow_provider_chatexport.lake.source import ExportFile
 from airflow_provider_chatexport.lake.table import Table
+from airflow_provider_chatexport.lake.user_exports import UsersSifter, is_users_export
 
 # Users embedded in objects: fields that hold one, fields that hold a list of them.
 _EMBEDDED_USERS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
@@ -36,17 +37,29 @@ _EMBEDDED_USERS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "channels": (("created_by", "truncated_by"), ()),
     "members": (("user",), ()),
     "reads": (("user",), ()),
-    "users": ((), ()),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """One export file and what is known of it. ``window`` None keeps every row; ``exported_at`` is aware, UTC."""
+    """One export file and what is known of it. ``window`` None keeps every row; ``exported_at`` is aware, UTC.
+
+    ``kind`` None: what the file holds says it. ``user_ids``: whose export it is, where that is known beforehand.
+    """
 
     path: Path
     exported_at: datetime
     window: Window | None
+    kind: ExportKind | None = None
+    user_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a file turned out to be: of which kind, and the channels that it names."""
+
+    kind: ExportKind
+    cids: set[str]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,10 +90,10 @@ class _Objects:
     longest_bytes: int = 0
 
     def read_as(self, kind: str) -> str:
-        """A query for the objects in this type as ``data``, with ``n`` and ``line``."""
-        n_and_line = "n, line" if "n" in self.columns else "NULL AS n, NULL AS line"
+        """A query for the objects in this type as ``data``, with ``n``, ``line`` and ``owner``."""
+        place = "n, line, owner" if "n" in self.columns else "NULL AS n, NULL AS line, NULL AS owner"
         lines = sql.read_lines(self.path, {**self.columns, "data": kind}, self.longest_bytes)
-        return f"SELECT data, {n_and_line} FROM {lines} WHERE {self.condition}"
+        return f"SELECT data, {place} FROM {lines} WHERE {self.condition}"
 
 
 def _passed(path: Path, table: Table) -> _Objects:
@@ -105,7 +118,7 @@ def _sifted(path: Path, longest_bytes: int) -> _Objects:
     """Those that were written anew."""
     return _Objects(
         path=path,
-        columns={"n": "BIGINT", "line": "BIGINT"},
+        columns={"n": "BIGINT", "line": "BIGINT", "owner": "VARCHAR"},
         condition="n IS NOT NULL",
         identity="n",
         identity_read="n",
@@ -140,19 +153,32 @@ class Stage:
             self._con.execute(sql.create_stage(table, columns))
         self._con.execute("CREATE TABLE embedded_users (j JSON, exported_at TIMESTAMPTZ)")
 
-    def add(self, given: Input) -> set[str]:
-        """Sifts and stages one file; the channels that it names.
+    def add(self, given: Input) -> Found:
+        """Sifts and stages one file.
 
-        :raises InputError: it is not an export file, or breaks off.
+        :raises InputError: it is not an export file, breaks off, or is of both kinds.
         :raises duckdb.Error: the work folder is full, or the memory limit too small. So does every other call.
         """
         folder = self._folder / f"input-{self._n_inputs}"
         sifter = Sifter(ExportFile(given.path), folder, max_line_bytes=self._max_line_bytes)
-        sifted = sifter.sift()
-        if sifted.passed and not self._stage_passed(sifted.passed, sifted.n_passed, given):
-            sifted = sifter.rewrite()
-        for table in schema.BY_ENTITY.values():
+        sifted = None if given.kind is ExportKind.USERS else sifter.sift()
+        if sifted is None or (given.kind is None and is_users_export(sifted, given.path.name)):
+            kind = ExportKind.USERS
+            sifted = UsersSifter(ExportFile(given.path), folder, max_line_bytes=self._max_line_bytes).rewrite()
+            self._con.execute(
+                "CREATE OR REPLACE TEMP TABLE exported_users AS SELECT unnest($ids::VARCHAR[]) AS id",
+                {"ids": given.user_ids},
+            )
+        else:
+            kind = ExportKind.CHANNELS
+            if sifted.passed and not self._stage_passed(sifted.passed, sifted.n_passed, given):
+                sifted = sifter.rewrite()
+        for table in (schema.BY_ENTITY if kind is ExportKind.CHANNELS else schema.BY_ENTITY_OF_USERS).values():
             self._stage(table, sifted, given)
+            if table is schema.USER_EXPORT_USERS:
+                self._con.execute(
+                    f"INSERT INTO exported_users SELECT id FROM stage_{table.name} WHERE _input = {self._n_inputs}"
+                )
         self._stage_others(sifted, given)
         self._stage_rejects(sifted.rejects, given)
         self._n_inputs += 1
@@ -162,7 +188,7 @@ class Stage:
         self.counts.other_entities += sifted.n_others
         self.counts.rejected_lines += sifted.rejected_lines
         shutil.rmtree(folder, ignore_errors=True)
-        return sifted.cids
+        return Found(kind=kind, cids=sifted.cids)
 
     def _stage_passed(self, passed: Mapping[Entity, Path], n_passed: Mapping[Entity, int], given: Input) -> bool:
         """Messages and reactions from the file as it stands; False, and nothing staged, where that will not do: one is
@@ -189,7 +215,7 @@ class Stage:
 
     def _read(self, table: Table, objects: _Objects, given: Input) -> None:
         """A scan for the keys that there are, then one that reads every object once."""
-        singles, lists = _EMBEDDED_USERS[table.name]
+        singles, lists = _EMBEDDED_USERS.get(table.name, ((), ()))
         parts = ("attachments", "latest_reactions") if table is schema.MESSAGES else ()
         kept = "".join(f", CASE WHEN json_array_length(d.{part}) > 0 THEN d.{part} END AS _{part}" for part in parts)
         if singles:
@@ -198,6 +224,7 @@ class Stage:
         if given.window is not None and table is schema.MESSAGES:
             since, until = sql.instant(given.window.since), sql.instant(given.window.until)
             in_window = f"{sql.CREATED_AT} >= {since} AND {sql.CREATED_AT} < {until}"
+        kept += f", {table.owned_by}" if table.owned_by is not None else ""
         self._con.execute(
             f"INSERT INTO stage_{table.name} BY NAME SELECT {sql.columns(table)}, {self._origin(given)}, n AS _n, "
             f"line AS _line, {in_window} AS _in_window{kept}, {sql.complete(table)} AS _complete "
@@ -214,6 +241,9 @@ class Stage:
             )
 
     def _taken_apart(self, table: Table, objects: _Objects, extra_fields: Collection[str]) -> str:
+        if table.owned_by is not None:
+            apart = f"SELECT n, line, owner, {sql.taken_apart(table, 'data')} FROM ({objects.read_as('JSON')})"
+            return f"SELECT *, {_owner(table)} AS {table.owned_by} FROM ({apart})"
         keys = self._custom_keys(table, objects)
         if keys is None:
             apart = sql.taken_apart(table, "data", extra_fields)
@@ -251,7 +281,11 @@ class Stage:
             for found in parse(objects):
                 if found.n in staged:
                     continue
-                outcome = mend(entity, found, sifted.cid_before(found.n))
+                outcome = (
+                    mend(entity, found, sifted.cid_before(found.n))
+                    if table.owned_by is None
+                    else unreadable(entity, found, f"{entity.value} of none of the users exported")
+                )
                 if isinstance(outcome, Reject):
                     sifted.rejects.append(outcome)
                 else:
@@ -350,6 +384,15 @@ def _embedded(singles: tuple[str, ...], lists: tuple[str, ...]) -> str:
         for many in lists
     )
     return " || ".join(parts)
+
+
+def _owner(table: Table) -> str:
+    """Whose export an object of a users export stands in."""
+    entity = cast("Entity", table.entity)
+    if entity is Entity.USER:
+        return "d.id"
+    author = next(column.sql for column in schema.BY_ENTITY[entity] if column.name == "user_id")
+    return f"CASE WHEN ({author}) IN (FROM exported_users) THEN ({author}) ELSE owner END"
 
 
 def _joined_custom(flat: dict[str, Any], nested: dict[str, Any]) -> str:

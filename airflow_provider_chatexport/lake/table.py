@@ -45,10 +45,19 @@ class Column:
     sql: str | None = None
     reads: tuple[str, ...] = ()
 
+    @property
+    def is_read(self) -> bool:
+        """From the object, and not made by the converter."""
+        return self.field is not None or self.sql is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """One table. ``key`` names the columns that tell two rows of one load apart; ``sort`` the order inside a file."""
+    """One table. ``key`` names the columns that tell two rows of one load apart; ``sort`` the order inside a file.
+
+    ``owned_by``: the column whose value says in whose export a row stands; all rows of one owner that are to be seen
+    come from the newest export of that owner.
+    """
 
     name: str
     doc: str
@@ -61,6 +70,7 @@ class Table:
     entity: Entity | None = None
     unkept: tuple[str, ...] = ()
     placed_by: str | None = None
+    owned_by: str | None = None
 
     def __iter__(self) -> Iterator[Column]:
         return iter(self.columns)

@@ -123,8 +123,8 @@ def _unaccounted(records: Iterable[LoadRecord]) -> Iterator[Finding]:
 def _entities_of(record: LoadRecord) -> Iterator[Finding]:
     counts = record.counts
     came_in = sum(counts["entities"].values()) + counts["rejected_lines"]
-    own_rows = sum(counts["rows"][table.name] for table in schema.BY_ENTITY.values()) - sum(
-        counts["drawn"].get(table.name, 0) for table in schema.BY_ENTITY.values()
+    own_rows = sum(
+        counts["rows"].get(table.name, 0) - counts["drawn"].get(table.name, 0) for table in schema.OF_ENTITIES
     )
     others = ("duplicates", "out_of_window", "other_entities", "rejected")
     went_out = own_rows + sum(counts[name] for name in others)

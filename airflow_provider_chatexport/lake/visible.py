@@ -45,9 +45,20 @@ def uncovered(table: Table, claims: str) -> str:
     )
 
 
-def newest(table: Table) -> str:
-    """For a snapshot table, the clause that keeps the newest row of each key; nothing for others."""
+def newest(table: Table, owners: str | None = None) -> str:
+    """For a snapshot table, the clause that keeps the newest row of each key; nothing for others.
+
+    :param owners: where the table has owners, a relation with a row for each of their exports. Then all rows of an
+        owner come from the newest: one without messages takes the messages of an older one away.
+    """
     if table.placement is not Placement.SNAPSHOT:
         return ""
+    if table.owned_by is not None and owners is not None:
+        return (
+            f" WHERE EXISTS (SELECT 1 FROM (SELECT {table.owned_by}, _exported_at, _load_id FROM {owners} QUALIFY "
+            f"row_number() OVER (PARTITION BY {table.owned_by} ORDER BY _exported_at DESC, _load_id DESC) = 1) newest "
+            f"WHERE newest.{table.owned_by} = rows.{table.owned_by} AND newest._exported_at = rows._exported_at "
+            "AND newest._load_id = rows._load_id)"
+        )
     key = ", ".join(sql.name(column) for column in table.key)
     return f" QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY _exported_at DESC, _load_id DESC) = 1"

@@ -25,7 +25,8 @@ class LoadExportOperator(BaseOperator):
     it again with the same exports changes nothing. Assets given as ``outlets`` get the same summary as their event's
     extra.
 
-    :param exports: what an export task returned, or a list of that from mapped ones. (templated)
+    :param exports: what an export task returned, or a list of that from mapped ones; exports of channels and of users
+        may be mixed. (templated)
     :param lake: the lake's address: a local path or an fsspec address such as ``s3://chat/lake``. (templated)
     :param strict: refuse the load if any line of a file had to be rejected; as ``max_rejected=0``.
     :param accept_shrink: load even if the export has no message of a channel where the lake shows some, which then

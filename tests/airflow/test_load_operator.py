@@ -85,13 +85,16 @@ def test_what_is_no_receipt_is_refused(nothing) -> None:
         receipts_from(nothing)
 
 
-def test_a_users_export_is_refused_with_a_sentence(connection, tmp_path) -> None:
-    """Its file is fetched in another way, and the message must say which."""
-    operator = ExportUsersOperator(
-        task_id="users", user_ids=[next(iter(connection.world.user_ids()))], poll_interval=0.02, deferrable=False
-    )
-    with pytest.raises(AirflowFailException, match="users export"):
-        loading(operator.execute({}), tmp_path / "lake").execute({})
+def test_an_export_of_users_is_loaded_alone_or_with_channels(connection, tmp_path) -> None:
+    """Both export operators hand on receipts: the load operator takes either, and both."""
+    user_id = next(user_id for user_id in connection.world.user_ids() if any(connection.world.messages_of(user_id)))
+    export = ExportUsersOperator(task_id="users", user_ids=[user_id], poll_interval=0.02, deferrable=False)
+    receipts = export.execute({})
+    told = loading(receipts, tmp_path / "lake").execute({})
+    assert told["rows"]["user_export_users"] == 1
+    assert told["rows"]["user_export_messages"] == len(list(connection.world.messages_of(user_id)))
+    both = loading([receipts, exported()], tmp_path / "lake").execute({})
+    assert (both["rows"]["messages"], both["rows"]["user_export_users"]) == (161, 1)
 
 
 def test_a_lake_that_cannot_be_written_is_one_sentence(connection, tmp_path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import click
 import httpx
 import pytest
-from export_objects import channel, line, message, write_lines
+from export_objects import channel, line, message, user, write_lines
 
 from airflow_provider_chatexport import __version__
 from airflow_provider_chatexport.cli import cli, main
@@ -147,6 +147,17 @@ def test_load_takes_a_window_and_a_time(run: Run, export_file: Path, tmp_path: P
         told["exported_at"],
     )
     assert (1, 0) == (told["out_of_window"], told["rows"]["messages"])
+
+
+def test_load_takes_an_export_of_users(run: Run, tmp_path: Path) -> None:
+    """What the service answers about one user, saved to a file, goes into tables of its own."""
+    path = tmp_path / "user.json"
+    path.write_text(json.dumps({"user": user("u1"), "messages": [message()], "reactions": []}, indent=2))
+    rows = run("load", path, "--lake", tmp_path / "lake", "--json").json["rows"]
+    assert {"user_export_users": 1, "user_export_messages": 1} == {name: count for name, count in rows.items() if count}
+    other = run("load", path, "--lake", tmp_path / "other", "--kind", "channels", "--json").json["rows"]
+    assert (1, 1, 0) == (other["messages"], other["users"], other["user_export_users"])
+    assert_one_sentence(run("load", path, "--lake", tmp_path / "lake", *WINDOW), 1, "export of users", "no window")
 
 
 def test_looks_at_a_lake_are_one_json_object_each(run: Run, export_file: Path, tmp_path: Path) -> None:

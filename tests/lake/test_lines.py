@@ -26,7 +26,7 @@ from export_objects import (
     write_lines,
 )
 
-from airflow_provider_chatexport.core.entities import OTHER_NAMES, Shape
+from airflow_provider_chatexport.core.entities import OTHER_NAMES, ExportKind, Shape
 from airflow_provider_chatexport.lake.rejects import MAX_REJECT_BYTES
 
 ENTITY_SHAPES = [Shape.TYPED, Shape.KEYED, Shape.BARE, Shape.ITEM]
@@ -109,6 +109,16 @@ def test_how_a_file_is_written_does_not_matter(written: Any, expected: dict[str,
     converted = convert(path, folder=tmp_path)
     assert expected == rows_of(converted)
     assert len(ONE_CHANNEL) == converted.counts.lines
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_objects_may_be_spread_over_lines(end: bytes, expected: dict[str, Any], tmp_path: Path) -> None:
+    """Somebody looked at the file with jq and saved what they saw; objects take the place of lines."""
+    path = tmp_path / "export.json"
+    spread = [json.dumps({"type": name, "data": fields}, indent=2) for name, fields in ONE_CHANNEL]
+    path.write_bytes(end.join(each.encode().replace(b"\n", end) for each in spread) + end)
+    converted = convert(path, folder=tmp_path)
+    assert (expected, len(ONE_CHANNEL)) == (rows_of(converted), converted.counts.lines)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +252,8 @@ def test_an_object_that_can_be_no_row_is_a_reject_with_the_reason(
 ) -> None:
     """Each names what is missing, and the line as it stood."""
     name, fields = WITHOUT[reason]
-    converted = convert_lines(tmp_path_factory.mktemp("reject"), line("user", user("u0")), line(name, fields, shape))
+    lines = [line("user", user("u0")), line(name, fields, shape)]
+    converted = convert_lines(tmp_path_factory.mktemp("reject"), *lines, kind=ExportKind.CHANNELS)
     row = converted.one("rejects")
     assert (reason, 2, len(line("user", user("u0"))) + 1) == (row["reason"], row["line_number"], row["byte_offset"])
     assert (1, 1) == (converted.counts.rejected, converted.counts.entities[name] - (name == "user"))

@@ -18,7 +18,6 @@ from moto.server import ThreadedMotoServer
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
-from airflow_provider_chatexport.core.plan import UserId, UsersRequest
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import parse_rfc3339
@@ -130,13 +129,6 @@ def test_either_version_plain_or_packed_gives_the_same_messages(
     with client_of(sandbox) as client:
         pipeline.load_exports(client, exports_of(client, NINE, TEN, version=version), lake_uri=lake.uri)
     assert ids_between(sandbox.world, NINE, TEN) == lake.texts()
-
-
-def test_a_users_export_is_refused_with_a_sentence(client: ChatExportClient, lake: Lake) -> None:
-    """Its rows have no channel and no window; loading it as a channel export would claim what it does not cover."""
-    receipt = Receipt(task_id=TaskId("t1"), request=UsersRequest(user_ids=(UserId("u1"),)))
-    with pytest.raises(CallError, match="a users export is not loaded into the lake"):
-        pipeline.load_exports(client, [receipt], lake_uri=lake.uri)
 
 
 def test_nothing_to_load_is_refused(client: ChatExportClient, lake: Lake) -> None:

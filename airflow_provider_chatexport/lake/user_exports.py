@@ -1,0 +1,92 @@
+"""Exports of users: told from exports of channels, and sifted into tables of their own.
+
+What some users wrote, across all channels, must not be taken for all that was written there: it would hide the rest.
+So their rows claim nothing. They belong to the user whose export it is: the author, if that is one of the users
+exported, else the user in whose part of the file they stand (the service's reply for one user leaves authors null).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from airflow_provider_chatexport.core.entities import ALIASES, Entity
+from airflow_provider_chatexport.errors import InputError
+from airflow_provider_chatexport.lake.rawjson import (
+    BLANK,
+    Fields,
+    NotAnObjectError,
+    checked_value,
+    read_object,
+    text_of,
+)
+from airflow_provider_chatexport.lake.shapes import REPLY_TOOK
+from airflow_provider_chatexport.lake.sift import Sifted, Sifter
+from airflow_provider_chatexport.lake.source import Line
+
+# Without these an object cannot be a row: they are its key, beside the user.
+_NEEDED: Final[dict[Entity, tuple[str, ...]]] = {
+    Entity.USER: ("id",),
+    Entity.MESSAGE: ("id",),
+    Entity.REACTION: ("message_id", "type"),
+}
+
+
+def is_users_export(sifted: Sifted, name: str) -> bool:
+    """Whether a file of which nobody said what it is holds users and what they did, and no channel.
+
+    :raises InputError: it holds whole exports of users, and channels as well.
+    """
+    held = sifted.entities.keys()
+    of_channels = not held.isdisjoint({Entity.CHANNEL.value, Entity.MEMBER.value, Entity.READ.value})
+    if sifted.n_user_exports and of_channels:
+        raise InputError(
+            f"{name} holds an export of channels and an export of users in one; nothing was loaded, give them as two "
+            "files"
+        )
+    by_users = Entity.USER.value in held and not held.isdisjoint({Entity.MESSAGE.value, Entity.REACTION.value})
+    return not of_channels and (by_users or sifted.n_user_exports > 0)
+
+
+class UsersSifter(Sifter):
+    """Sifts an export of users. Whatever is no user, message or reaction is kept whole, with the other entities."""
+
+    def _sift_lines(self) -> None:
+        for line in self._source.lines(self._max_line_bytes):
+            self.sifted.lines += 1
+            self._take_line(line)
+
+    def _about_to_stream(self, held: Fields) -> None:
+        """Items of a streamed list belong to the user before them in their element."""
+        if "user" in held:
+            self._owner = _id_of(held["user"])
+
+    def _take_element_rest(self, line: Line, held: Fields, *, streamed: bool) -> None:
+        held.pop(REPLY_TOOK, None)
+        super()._take_element_rest(line, held, streamed=streamed)
+        self._owner = None
+
+    def _take_entity(self, line: Line, name: str, payload: bytes) -> None:
+        entity = ALIASES.get(name)
+        try:
+            if entity not in _NEEDED:
+                self._write_other(line, name, checked_value(payload))
+                return
+            payload, fields = read_object(payload)
+        except NotAnObjectError as error:
+            name = entity.value if entity else name
+            self._reject_entity(line, name, f"{name}: {error}")
+            return
+        if entity is Entity.USER:
+            self._owner = text_of(fields, "id")
+        for key in _NEEDED[entity]:
+            if fields.get(key, b"null") in BLANK:
+                self._reject_entity(line, entity.value, f"{entity.value} without {key}")
+                return
+        self._write(entity, line, payload)
+
+
+def _id_of(user: bytes) -> str | None:
+    try:
+        return text_of(read_object(user)[1], "id")
+    except NotAnObjectError:
+        return None
