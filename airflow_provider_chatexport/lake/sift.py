@@ -89,7 +89,7 @@ class Sifter:
     """Sifts one file into ``folder``."""
 
     def __init__(self, source: ExportFile, folder: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
-        self._source = source
+        self.source = source
         self._max_line_bytes = max_line_bytes
         self._cid: str | None = None
         self._owner: str | None = None
@@ -99,7 +99,7 @@ class Sifter:
 
     @property
     def _in_pieces(self) -> bool:
-        return self._source.is_array or self._source.is_spread
+        return self.source.is_array or self.source.is_spread
 
     def sift(self) -> Sifted:
         """The file's messages and reactions left where they are, if they can be; else all of it written anew.
@@ -143,7 +143,7 @@ class Sifter:
         """
         sifted = self.sifted
         reactions_path = sifted.folder / "reactions.ndjson"
-        blocks = self._source.plain_blocks(sifted.folder / "plain.ndjson")
+        blocks = self.source.plain_blocks(sifted.folder / "plain.ndjson")
         n_messages = n_reactions = 0
         with reactions_path.open("wb") as target:
             for block in blocks:
@@ -182,7 +182,7 @@ class Sifter:
     def _sift_lines(self) -> None:
         sifted, starts = self.sifted, PASSED_BY_START.match
         counts = dict.fromkeys(PASSED_BY.values(), 0)
-        for line in self._source.lines(self._max_line_bytes):
+        for line in self.source.lines(self._max_line_bytes):
             sifted.lines += 1
             raw = line.raw
             found = starts(raw)
@@ -228,7 +228,7 @@ class Sifter:
         """A v1 array: an element's channel is held, its lists are taken item by item."""
         held: dict[str, bytes] = {}
         streamed = False
-        for piece in self._source.pieces():
+        for piece in self.source.pieces():
             line = Line(piece.element, piece.offset, piece.raw, len(piece.raw))
             if piece.key is None:
                 self.sifted.lines += 1

@@ -19,6 +19,7 @@ from airflow_provider_chatexport.errors import InputError
 GZIP_MAGIC: Final = b"\x1f\x8b"
 BOM: Final = b"\xef\xbb\xbf"
 CHUNK_BYTES: Final = 4 * 1024 * 1024
+_TYPED_START: Final = re.compile(rb'\{"type":"\w+","data":\{')
 STREAMED_LISTS: Final = frozenset({"messages", "members", "reads", "read", "reactions", "users"})
 
 
@@ -108,6 +109,7 @@ class ExportFile:
         self.is_array = head.startswith(b"[")
         # As people's tools print JSON: an object's first line is its bracket alone.
         self.is_spread = head.partition(b"\n")[0].strip() == b"{" and b"\n" in head
+        self.begins_typed = _TYPED_START.match(head) is not None
         if not self.is_array and not head.startswith(b"{"):
             raise InputError(
                 f"{path} is not an export file: it begins with neither an object nor an array of JSON; "

@@ -11,6 +11,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -161,7 +162,7 @@ class Stage:
         """
         folder = self._folder / f"input-{self._n_inputs}"
         sifter = Sifter(ExportFile(given.path), folder, max_line_bytes=self._max_line_bytes)
-        sifted = None if given.kind is ExportKind.USERS else sifter.sift()
+        sifted, sought = (None, {}) if given.kind is ExportKind.USERS else self._sift(sifter)
         if sifted is None or (given.kind is None and is_users_export(sifted, given.path.name)):
             kind = ExportKind.USERS
             sifted = UsersSifter(ExportFile(given.path), folder, max_line_bytes=self._max_line_bytes).rewrite()
@@ -171,7 +172,7 @@ class Stage:
             )
         else:
             kind = ExportKind.CHANNELS
-            if sifted.passed and not self._stage_passed(sifted.passed, sifted.n_passed, given):
+            if sifted.passed and not self._stage_passed(sifted, given, sought):
                 sifted = sifter.rewrite()
         for table in (schema.BY_ENTITY if kind is ExportKind.CHANNELS else schema.BY_ENTITY_OF_USERS).values():
             self._stage(table, sifted, given)
@@ -190,13 +191,30 @@ class Stage:
         shutil.rmtree(folder, ignore_errors=True)
         return Found(kind=kind, cids=sifted.cids)
 
-    def _stage_passed(self, passed: Mapping[Entity, Path], n_passed: Mapping[Entity, int], given: Input) -> bool:
+    def _sift(self, sifter: Sifter) -> tuple[Sifted, dict[Path, CustomKeys | None]]:
+        """While lines are looked at, the database looks for keys, in what are most likely the same lines."""
+        source = sifter.source
+        sought: dict[Path, CustomKeys | None] = {}
+        with ThreadPoolExecutor(1) as other:
+            sifting = other.submit(sifter.sift)
+            if source.begins_typed and not source.is_wrapped:
+                messages = _passed(source.path, schema.MESSAGES)
+                sought[source.path] = self._custom_keys(schema.MESSAGES, messages)
+            return sifting.result(), sought
+
+    def _stage_passed(self, sifted: Sifted, given: Input, sought: Mapping[Path, CustomKeys | None]) -> bool:
         """Messages and reactions from the file as it stands; False, and nothing staged, where that will not do: one is
-        not complete, or comes twice, so that the order of lines matters."""
-        tables = [schema.BY_ENTITY[entity] for entity, n_lines in n_passed.items() if n_lines]
+        not complete, or comes twice, so that the order of lines matters.
+
+        :param sought: custom keys that are known already, of messages only.
+        """
+        tables = [schema.BY_ENTITY[entity] for entity, n_lines in sifted.n_passed.items() if n_lines]
         for table in tables:
-            self._read(table, _passed(passed[cast("Entity", table.entity)], table), given)
-        expected = [n_passed[cast("Entity", table.entity)] for table in tables]
+            path = sifted.passed[cast("Entity", table.entity)]
+            objects = _passed(path, table)
+            keys = sought[path] if path in sought else self._custom_keys(table, objects)
+            self._read(table, objects, keys, given)
+        expected = [sifted.n_passed[cast("Entity", table.entity)] for table in tables]
         complete = [self._n_staged(table) for table in tables]
         if expected == complete and not any(self.n_extra(table) for table in tables):
             return True
@@ -209,12 +227,13 @@ class Stage:
         if not sifted.n_written[entity]:
             return
         path = sifted.path(entity)
-        self._read(table, _sifted(path, sifted.longest), given)
+        objects = _sifted(path, sifted.longest)
+        self._read(table, objects, self._custom_keys(table, objects), given)
         if self._n_staged(table) < sifted.n_written[entity]:
             self._settle(table, path, sifted, given)
 
-    def _read(self, table: Table, objects: _Objects, given: Input) -> None:
-        """A scan for the keys that there are, then one that reads every object once."""
+    def _read(self, table: Table, objects: _Objects, keys: CustomKeys | None, given: Input) -> None:
+        """One scan, in which every object is read once."""
         singles, lists = _EMBEDDED_USERS.get(table.name, ((), ()))
         parts = ("attachments", "latest_reactions") if table is schema.MESSAGES else ()
         kept = "".join(f", CASE WHEN json_array_length(d.{part}) > 0 THEN d.{part} END AS _{part}" for part in parts)
@@ -228,7 +247,7 @@ class Stage:
         self._con.execute(
             f"INSERT INTO stage_{table.name} BY NAME SELECT {sql.columns(table)}, {self._origin(given)}, n AS _n, "
             f"line AS _line, {in_window} AS _in_window{kept}, {sql.complete(table)} AS _complete "
-            f"FROM ({self._taken_apart(table, objects, {*singles, *parts} - table.fields.keys())})"
+            f"FROM ({_taken_apart(table, objects, keys, {*singles, *parts} - table.fields.keys())})"
         )
         # Asked as a column: a filter would be pushed down to where it takes every object apart once more.
         self.delete(table, f"_input = {self._n_inputs} AND _complete IS NOT true")
@@ -240,25 +259,15 @@ class Stage:
                 "WHERE json_type(j) = 'OBJECT' GROUP BY j"
             )
 
-    def _taken_apart(self, table: Table, objects: _Objects, extra_fields: Collection[str]) -> str:
-        if table.owned_by is not None:
-            apart = f"SELECT n, line, owner, {sql.taken_apart(table, 'data')} FROM ({objects.read_as('JSON')})"
-            return f"SELECT *, {_owner(table)} AS {table.owned_by} FROM ({apart})"
-        keys = self._custom_keys(table, objects)
-        if keys is None:
-            apart = sql.taken_apart(table, "data", extra_fields)
-            return f"SELECT n, line, {apart} FROM ({objects.read_as('JSON')})"
-        members = sql.fields(table, extra_fields) | dict.fromkeys(keys.names, "JSON")
-        read = f"SELECT n, line, data AS d FROM ({objects.read_as(sql.struct(members))})"
-        if keys.with_null:
-            self.execute(custom.NULLS)
-            read = f"SELECT * FROM ({read}) LEFT JOIN custom_nulls ON null_in = {objects.identity_read}"
-        return f"SELECT n, line, {sql.taken_as_read(table, keys.joined)} FROM ({read})"
-
     def _custom_keys(self, table: Table, objects: _Objects) -> CustomKeys | None:
         """Those of a file; None where its objects have to be taken apart one by one."""
+        if table.owned_by is not None:
+            return None
         self.execute(custom.find(table, objects.read_as("JSON"), objects.identity))
-        return CustomKeys.of(table, self.all(custom.SUMMARY))
+        keys = CustomKeys.of(table, self.all(custom.SUMMARY))
+        if keys is not None and keys.with_null:
+            self.execute(custom.NULLS)
+        return keys
 
     def _join_clashing_custom(self, table: Table) -> None:
         """Keys that stand flat and under ``custom`` alike cannot be joined as text; they are rare, so in Python."""
@@ -293,7 +302,7 @@ class Stage:
                     mended.write(outcome)
         if not n_mended:
             return
-        self._read(table, _sifted(mended_path, sifted.longest), given)
+        self._read(table, _sifted(mended_path, sifted.longest), None, given)
         staged = self._staged(table)
         with mended_path.open("rb") as objects:
             sifted.rejects += [
@@ -374,6 +383,21 @@ class Stage:
     def close(self) -> None:
         self._con.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _taken_apart(table: Table, objects: _Objects, keys: CustomKeys | None, extra_fields: Collection[str]) -> str:
+    """A query for objects as ``d`` and ``flat``."""
+    if table.owned_by is not None:
+        apart = f"SELECT n, line, owner, {sql.taken_apart(table, 'data')} FROM ({objects.read_as('JSON')})"
+        return f"SELECT *, {_owner(table)} AS {table.owned_by} FROM ({apart})"
+    if keys is None:
+        apart = sql.taken_apart(table, "data", extra_fields)
+        return f"SELECT n, line, {apart} FROM ({objects.read_as('JSON')})"
+    members = sql.fields(table, extra_fields) | dict.fromkeys(keys.names, "JSON")
+    read = f"SELECT n, line, data AS d FROM ({objects.read_as(sql.struct(members))})"
+    if keys.with_null:
+        read = f"SELECT * FROM ({read}) LEFT JOIN custom_nulls ON null_in = {objects.identity_read}"
+    return f"SELECT n, line, {sql.taken_as_read(table, keys.joined)} FROM ({read})"
 
 
 def _embedded(singles: tuple[str, ...], lists: tuple[str, ...]) -> str:

@@ -51,7 +51,7 @@ class UsersSifter(Sifter):
     """Sifts an export of users. Whatever is no user, message or reaction is kept whole, with the other entities."""
 
     def _sift_lines(self) -> None:
-        for line in self._source.lines(self._max_line_bytes):
+        for line in self.source.lines(self._max_line_bytes):
             self.sifted.lines += 1
             self._take_line(line)
 

@@ -6,14 +6,16 @@ measurements stand in ``docs/decisions/parquet-layout.md``.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from airflow_provider_chatexport.errors import LakeError
@@ -25,6 +27,8 @@ MIN_ROW_GROUP: Final = 30_000
 MAX_ROW_GROUP: Final = 122_880
 # Parquet cannot tell a file's size before it is written; a row of chat is about 150 bytes packed.
 MAX_FILE_ROWS: Final = 3_500_000
+# Batches that may wait to be packed.
+MAX_WAITING: Final = 3
 
 _ARROW: Final[dict[Kind, pa.DataType]] = {
     Kind.TEXT: pa.string(),
@@ -112,28 +116,38 @@ def _written(
     rows_of_day = source.days(table)
     schema = arrow_schema(table).with_metadata({"chatexport.schema_version": str(SCHEMA_VERSION), **metadata})
     writer: _DayWriter | None = None
-    for batch in source.rows(table, BATCH_ROWS):
-        for day, part in _by_day(batch):
-            if writer is None or writer.day != day or writer.n_rows >= max_file_rows:
-                if writer is not None:
-                    yield writer.close()
-                part_number = writer.part + 1 if writer is not None and writer.day == day else 0
-                writer = _DayWriter(table, schema, folder, stem, day, part_number, rows_of_day[day])
-            writer.write(part)
-    if writer is not None:
-        yield writer.close()
+    # The database sorts the next rows while these are packed; both leave Python's lock alone.
+    with ThreadPoolExecutor(1) as packer:
+        packed: deque[Future[None]] = deque()
+        closed: list[Future[tuple[DataFile, Path]]] = []
+        for batch in source.rows(table, BATCH_ROWS):
+            for day, part in _by_day(batch):
+                if writer is None or writer.day != day or writer.n_rows >= max_file_rows:
+                    if writer is not None:
+                        closed.append(packer.submit(writer.close))
+                    part_number = writer.part + 1 if writer is not None and writer.day == day else 0
+                    writer = _DayWriter(table, schema, folder, stem, day, part_number, rows_of_day[day])
+                writer.n_rows += part.num_rows
+                packed.append(packer.submit(writer.write, part))
+            while len(packed) > MAX_WAITING:
+                packed.popleft().result()
+        for waiting in packed:
+            waiting.result()
+        if writer is not None:
+            closed.append(packer.submit(writer.close))
+        for file in closed:
+            yield file.result()
 
 
 def _by_day(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
     """The batch in runs of equal ``_day``, without that column. Rows come sorted by it."""
-    days = batch.column("_day")
+    days = batch.column("_day").to_pylist()
     rest = batch.drop_columns(["_day"])
     start = 0
     while start < batch.num_rows:
-        day = days[start].as_py()
-        length = int(pc.sum(pc.equal(days.slice(start), day).cast(pa.int64())).as_py())
-        yield day, rest.slice(start, length)
-        start += length
+        end = bisect.bisect_right(days, days[start], start)
+        yield days[start], rest.slice(start, end - start)
+        start = end
 
 
 class _DayWriter:
@@ -196,7 +210,6 @@ class _DayWriter:
     def _take(self, batch: pa.RecordBatch) -> None:
         self._waiting.append(batch)
         self._n_waiting += batch.num_rows
-        self.n_rows += batch.num_rows
 
     def _flush(self) -> None:
         if not self._n_waiting:
