@@ -92,6 +92,8 @@ class Conversion:
             self._draw_latest_reactions()
             self._draw_users()
             self._draw_exported_users()
+            self._count_missing_reactions()
+            self._count_not_cast()
             counts.rows = {table.name: self._n_rows(table) for table in schema.TABLES}
             counts.drawn = {name: n_rows - told[name] for name, n_rows in counts.rows.items() if n_rows > told[name]}
 
@@ -118,32 +120,38 @@ class Conversion:
             f"ORDER BY _exported_at DESC, {version} DESC NULLS LAST, _input DESC, _n DESC NULLS LAST, rowid DESC) = 1)",
         )
 
+    def _apart(self, table: Table, objects: str) -> str:
+        """:param objects: a query for ``j``, an object as JSON, and what else is to be kept."""
+        apart = f"SELECT *, {sql.taken_apart(table, 'j')} FROM ({objects})"
+        return sql.keeping_what_is_not_cast(table, apart, "j")
+
     def _draw_attachments(self) -> None:
         table = schema.ATTACHMENTS
+        items = (
+            "SELECT id AS message_id, cid, created_at AS message_created_at, _exported_at, _load_id, _input, _n, "
+            "_line, unnest(from_json(_attachments, '[\"JSON\"]')) AS j, "
+            "unnest(range(json_array_length(_attachments)::BIGINT)) AS position "
+            "FROM stage_messages WHERE _attachments IS NOT NULL"
+        )
         self._stage.execute(
             f"INSERT INTO stage_attachments BY NAME SELECT {sql.columns(table)}, message_id, cid, message_created_at, "
-            f"position, _exported_at, _load_id, _input, _n, _line FROM (SELECT *, {sql.taken_apart(table, 'j')} FROM "
-            "(SELECT id AS message_id, cid, created_at AS message_created_at, _exported_at, _load_id, _input, _n, "
-            "_line, "
-            "unnest(from_json(_attachments, '[\"JSON\"]')) AS j, "
-            "unnest(range(json_array_length(_attachments)::BIGINT)) AS position "
-            "FROM stage_messages WHERE _attachments IS NOT NULL))"
+            f"position, _exported_at, _load_id, _input, _n, _line, _not_cast FROM ({self._apart(table, items)})"
         )
 
     def _draw_latest_reactions(self) -> None:
         """Reactions that travel inside messages count where no line of their own, or only an older one, tells them."""
         table = schema.REACTIONS
-        self._stage.execute(
-            "CREATE OR REPLACE TEMP TABLE latest AS SELECT *, "
-            f"{sql.taken_apart(table, 'j')} FROM (SELECT id, cid, created_at, _exported_at, _load_id, "
+        items = (
+            "SELECT id, cid, created_at, _exported_at, _load_id, "
             "unnest(from_json(_latest_reactions, '[\"JSON\"]')) AS j "
-            "FROM stage_messages WHERE _latest_reactions IS NOT NULL)"
+            "FROM stage_messages WHERE _latest_reactions IS NOT NULL"
         )
+        self._stage.execute(f"CREATE OR REPLACE TEMP TABLE latest AS {self._apart(table, items)}")
         self._stage.execute(
             "INSERT INTO stage_reactions BY NAME SELECT "
             f"{sql.columns(table, leave_out=('message_id', 'cid'))}, latest.id AS message_id, latest.cid AS cid, "
-            "latest.created_at AS message_created_at, _exported_at, _load_id, -1 AS _input, 0 AS _n FROM latest "
-            "WHERE json_type(j) = 'OBJECT'"
+            "latest.created_at AS message_created_at, _exported_at, _load_id, -1 AS _input, 0 AS _n, _not_cast "
+            "FROM latest WHERE json_type(j) = 'OBJECT'"
         )
         self._stage.execute(
             "INSERT INTO embedded_users SELECT DISTINCT j->'user', _exported_at FROM latest "
@@ -151,14 +159,32 @@ class Conversion:
         )
         self._keep_newest(table)
 
+    def _count_missing_reactions(self) -> None:
+        """Few messages have reactions, and of those few have more than the export carries: the others are left at 0."""
+        self._stage.execute(
+            "UPDATE stage_messages SET reactions_missing = n_missing FROM (SELECT m.id, m.n_told - count(r.type) AS "
+            "n_missing FROM (SELECT id, list_sum(TRY_CAST(json_extract_string(reaction_counts, '$.*') AS BIGINT[])) "
+            "AS n_told FROM stage_messages WHERE reaction_counts::VARCHAR NOT IN ('{}', 'null')) m "
+            "LEFT JOIN stage_reactions r ON r.message_id = m.id GROUP BY m.id, m.n_told HAVING n_missing > 0) missing "
+            "WHERE missing.id = stage_messages.id"
+        )
+
+    def _count_not_cast(self) -> None:
+        for table in schema.TABLES:
+            for key, n_values in self._stage.all(
+                f"SELECT key, count(*) FROM (SELECT unnest(_not_cast) AS key FROM stage_{table.name}) GROUP BY ALL "
+                "ORDER BY ALL"
+            ):
+                self.counts.not_cast[f"{table.name}.{key}"] = n_values
+
     def _draw_users(self) -> None:
         """Users from everywhere, beside those on lines of their own; the version that is newest, then the fullest."""
         table = schema.USERS
+        versions = "SELECT j, max(exported_at) AS exported_at FROM embedded_users GROUP BY j"
         self._stage.execute(
             f"INSERT INTO stage_users BY NAME SELECT {sql.columns(table)}, exported_at AS _exported_at, "
-            f"{sql.quoted(self._load_id)} AS _load_id, -1 AS _input, strlen(j::VARCHAR) AS _n FROM "
-            f"(SELECT j, exported_at, {sql.taken_apart(table, 'j')} FROM "
-            "(SELECT j, max(exported_at) AS exported_at FROM embedded_users GROUP BY j)) WHERE d.id IS NOT NULL"
+            f"{sql.quoted(self._load_id)} AS _load_id, -1 AS _input, strlen(j::VARCHAR) AS _n, _not_cast FROM "
+            f"({self._apart(table, versions)}) WHERE d.id IS NOT NULL"
         )
         self._keep_newest(table)
 

@@ -37,7 +37,8 @@ CUSTOM: Final = made(
     "custom",
     Kind.JSON,
     "Every key that this schema does not know, as one JSON object, whether it stood flat in the object or under "
-    "`custom`; `{}` where there is none.",
+    "`custom`; `{}` where there is none. "
+    "A value of a kind that its own column cannot hold is kept here, under its key.",
 )
 EXPORTED_AT: Final = made(
     "_exported_at",
@@ -48,6 +49,13 @@ LOAD_ID: Final = made("_load_id", Kind.TEXT, "The load that wrote the row; see t
 _TRAILER: Final = (CUSTOM, EXPORTED_AT, LOAD_ID)
 
 _CID = text("cid", "Channel, as `type:id`.")
+
+_REACTIONS_MISSING: Final = made(
+    "reactions_missing",
+    Kind.INT,
+    "Reactions that `reaction_counts` knows of and the export does not carry: 0 where `reactions` has all of them.",
+    default="0",
+)
 
 MESSAGES: Final = Table(
     name="messages",
@@ -60,6 +68,7 @@ MESSAGES: Final = Table(
     dictionary_off=("id", "text", "html", "custom"),
     placed_by="created_at",
     unkept=("latest_reactions", "own_reactions", "quoted_message"),
+    drawn=("attachments", "latest_reactions"),
     columns=(
         text("id", "Message id, unique in the app."),
         _CID,
@@ -88,6 +97,7 @@ MESSAGES: Final = Table(
         json_text("reaction_counts", "Reactions by type: count."),
         json_text("reaction_scores", "Reactions by type: sum of scores."),
         json_text("reaction_groups", "Reactions by type: count, sum of scores, first and last time."),
+        _REACTIONS_MISSING,
         Column(
             name="attachment_count",
             kind=Kind.INT,
@@ -336,7 +346,7 @@ _EXPORT_USER_ID: Final = made("export_user_id", Kind.TEXT, "User whose export it
 
 def _in_user_export(table: Table, name: str, doc: str, key: tuple[str, ...], extra: tuple[Column, ...] = ()) -> Table:
     """A table of objects as a user's export has them: the same columns, and whose export it is."""
-    own = [column for column in table if column not in _TRAILER]
+    own = [column for column in table if column not in (*_TRAILER, _REACTIONS_MISSING, _MESSAGE_CREATED_AT)]
     by_owner = {
         column.name: replace(
             column,
@@ -357,6 +367,7 @@ def _in_user_export(table: Table, name: str, doc: str, key: tuple[str, ...], ext
         sort=tuple(dict.fromkeys((_EXPORT_USER_ID.name, "created_at", *key))),
         bloom=(_EXPORT_USER_ID.name, *key[:1]),
         unkept=tuple(key for key in table.unkept if key not in keeps),
+        drawn=(),
         placed_by=None,
         owned_by=_EXPORT_USER_ID.name,
     )
@@ -377,7 +388,7 @@ USER_EXPORT_MESSAGES: Final = _in_user_export(
     ),
 )
 USER_EXPORT_REACTIONS: Final = _in_user_export(
-    replace(REACTIONS, columns=tuple(column for column in REACTIONS if column is not _MESSAGE_CREATED_AT)),
+    REACTIONS,
     "user_export_reactions",
     "One row per reaction in a user's newest export. They are never rows of `reactions`.",
     ("message_id", "type"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from airflow_provider_chatexport.core.times import format_rfc3339
-from airflow_provider_chatexport.lake.table import Column, Kind, Placement, Table
+from airflow_provider_chatexport.lake.table import Column, Kind, Placement, Table, not_a_list
 
 DEFAULT_OBJECT_BYTES: Final = 16 * 1024 * 1024
 
@@ -79,6 +79,31 @@ def time(text: str) -> str:
     return f"coalesce(TRY_CAST({text} AS TIMESTAMPTZ), make_timestamptz(TRY_CAST({text} AS BIGINT) // 1000))"
 
 
+def cast(text: str, kind: Kind) -> str:
+    """Text of a JSON value as a column of this kind has it; null where it is not of the kind."""
+    match kind:
+        case Kind.TIME:
+            return time(text)
+        case Kind.INT:
+            # The cast would round a fraction, and what is rounded is no longer what the service told.
+            return f"CASE WHEN NOT contains({text}, '.') THEN TRY_CAST({text} AS BIGINT) END"
+        case Kind.BOOL | Kind.FLOAT | Kind.DATE:
+            return f"TRY_CAST({text} AS {kind.value})"
+        case _:
+            return text
+
+
+def promoted_text(column: Column, custom: str = "custom") -> str:
+    """The value of a promoted column's key, as text; null where there is none."""
+    pointer = "/" + column.name.replace("~", "~0").replace("/", "~1")
+    return f"json_extract_string({custom}, {quoted(pointer)})"
+
+
+def promoted(column: Column, custom: str = "custom") -> str:
+    """A promoted column's value. A function of ``custom`` alone, so files without the column have it as well."""
+    return cast(promoted_text(column, custom), column.kind)
+
+
 # The time that places an object, cast once beside ``d`` and ``flat``: several columns and conditions ask for it.
 CREATED_AT: Final = "_created_at"
 
@@ -114,13 +139,51 @@ def _value(column: Column) -> str:
     field = f"d.{name(column.field or '')}"
     if column.field == "created_at":
         return CREATED_AT
-    match column.kind:
-        case Kind.TIME:
-            return time(field)
-        case Kind.BOOL | Kind.INT:
-            return f"TRY_CAST({field} AS {column.kind.value})"
-        case _:
-            return field
+    return cast(field, column.kind)
+
+
+def not_cast(table: Table) -> dict[str, str]:
+    """By JSON key, a condition on ``d``: its value is of a kind that the table's column cannot hold.
+
+    Text and JSON columns hold anything.
+    """
+    conditions = {key: not_a_list(key) for key in table.drawn}
+    for column in table:
+        if column.fails_on is not None:
+            conditions[column.reads[0]] = column.fails_on
+        elif column.field is not None and column.kind in (Kind.TIME, Kind.BOOL, Kind.INT):
+            conditions[column.field] = f"d.{name(column.field)} IS NOT NULL AND ({_value(column)}) IS NULL"
+    if table.placed_by is not None:
+        conditions.pop("created_at", None)  # what has none is no row
+    return conditions
+
+
+def keeping_what_is_not_cast(table: Table, query: str, element: str) -> str:
+    """The query with ``flat`` as it should be: the values that no column can hold are in it, under their keys.
+
+    :param query: has ``d``, ``flat`` and the element, the object as JSON. The result has ``_not_cast`` as well, the
+        keys at fault, null where there is none.
+    """
+    conditions = not_cast(table)
+    if not conditions:
+        return f"SELECT *, NULL::VARCHAR[] AS _not_cast FROM ({query})"
+    keys = ", ".join(f"CASE WHEN {condition} THEN {quoted(key)} END" for key, condition in conditions.items())
+    found = f"CASE WHEN {any_not_cast(table)} THEN string_split(concat_ws(',', {keys}), ',') END"
+    members = ", ".join(
+        f"CASE WHEN list_contains(_not_cast, {quoted(key)}) "
+        f"THEN {quoted(json.dumps(key) + ':')} || json_extract({element}, {quoted('/' + key)})::VARCHAR END"
+        for key in conditions
+    )
+    flat = f"('{{' || concat_ws(',', substr(left(flat::VARCHAR, -1), 2), {members}) || '}}')::JSON"
+    return (
+        f"SELECT * REPLACE (CASE WHEN _not_cast IS NOT NULL THEN {flat} ELSE flat END AS flat) "
+        f"FROM (SELECT *, {found} AS _not_cast FROM ({query}))"
+    )
+
+
+def any_not_cast(table: Table) -> str:
+    """A condition on ``d``: some value of it is of a kind that no column can hold."""
+    return " OR ".join(f"({condition})" for condition in not_cast(table).values()) or "false"
 
 
 # Flat and nested keys are joined as text: no number or escape in them is read and written anew. Where the same key
@@ -147,16 +210,22 @@ def columns(table: Table, *, leave_out: Collection[str] = ()) -> str:
 
 
 def arrow_columns(table: Table) -> str:
-    """The table's columns as Arrow takes them: JSON as text."""
-    return ", ".join(
-        f"{name(column.name)}::VARCHAR AS {name(column.name)}" if column.kind is Kind.JSON else name(column.name)
-        for column in table
-    )
+    """The table's columns as Arrow takes them: JSON as text, promoted ones from ``custom``."""
+    return ", ".join(f"{_as_arrow(column)} AS {name(column.name)}" for column in table)
+
+
+def _as_arrow(column: Column) -> str:
+    if column.promoted:
+        return promoted(column)
+    return f"{name(column.name)}::VARCHAR" if column.kind is Kind.JSON else name(column.name)
 
 
 def create_stage(table: Table, extra: str = "") -> str:
     """The table that a load is staged in: the registry's columns, and where each row came from."""
-    made = ", ".join(f"{name(column.name)} {column.kind.value}" for column in table)
+    made = ", ".join(
+        f"{name(column.name)} {column.kind.value}{f' DEFAULT {column.default}' if column.default else ''}"
+        for column in table
+    )
     return f"CREATE TABLE stage_{table.name} ({made}, _input INTEGER, _n BIGINT, _line BIGINT{extra})"
 
 

@@ -77,6 +77,8 @@ class Counts:
     # Lines of which no entity could be told (they are among the rejected), and rows drawn from inside other objects.
     rejected_lines: int = 0
     drawn: dict[str, int] = field(default_factory=dict)
+    # By ``table.key``: values of a kind that their column cannot hold. They are in ``custom``.
+    not_cast: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +137,7 @@ class Stage:
         self._load_id = load_id
         self._max_line_bytes = max_line_bytes
         self._n_inputs = 0
+        self._n_reads = 0
         self.counts = Counts()
         folder.mkdir(parents=True, exist_ok=True)
         # In memory, because a database file would write every row twice; what does not fit spills to the folder.
@@ -150,7 +153,10 @@ class Stage:
         self._con.execute("SET TimeZone = 'UTC'")
         for table in schema.TABLES:
             parts = ", _attachments JSON, _latest_reactions JSON" if table is schema.MESSAGES else ""
-            columns = f", _in_window BOOLEAN DEFAULT true, _complete BOOLEAN, _embedded JSON[]{parts}"
+            columns = (
+                f", _read INTEGER, _in_window BOOLEAN DEFAULT true, _complete BOOLEAN, _embedded JSON[]{parts}, "
+                "_not_cast VARCHAR[]"
+            )
             self._con.execute(sql.create_stage(table, columns))
         self._con.execute("CREATE TABLE embedded_users (j JSON, exported_at TIMESTAMPTZ)")
 
@@ -235,8 +241,7 @@ class Stage:
     def _read(self, table: Table, objects: _Objects, keys: CustomKeys | None, given: Input) -> None:
         """One scan, in which every object is read once."""
         singles, lists = _EMBEDDED_USERS.get(table.name, ((), ()))
-        parts = ("attachments", "latest_reactions") if table is schema.MESSAGES else ()
-        kept = "".join(f", CASE WHEN json_array_length(d.{part}) > 0 THEN d.{part} END AS _{part}" for part in parts)
+        kept = "".join(f", CASE WHEN json_array_length(d.{key}) > 0 THEN d.{key} END AS _{key}" for key in table.drawn)
         if singles:
             kept += f", {_embedded(singles, lists)} AS _embedded"
         in_window = "true"
@@ -244,11 +249,18 @@ class Stage:
             since, until = sql.instant(given.window.since), sql.instant(given.window.until)
             in_window = f"{sql.CREATED_AT} >= {since} AND {sql.CREATED_AT} < {until}"
         kept += f", {table.owned_by}" if table.owned_by is not None else ""
-        self._con.execute(
-            f"INSERT INTO stage_{table.name} BY NAME SELECT {sql.columns(table)}, {self._origin(given)}, n AS _n, "
-            f"line AS _line, {in_window} AS _in_window{kept}, {sql.complete(table)} AS _complete "
-            f"FROM ({_taken_apart(table, objects, keys, {*singles, *parts} - table.fields.keys())})"
-        )
+        extra_fields = {*singles, *table.drawn} - table.fields.keys()
+        self._n_reads += 1
+        # The quick way only tells that some value is lost: to keep it, the objects are read once more, as JSON.
+        for way in dict.fromkeys((keys, None)):
+            self._con.execute(
+                f"INSERT INTO stage_{table.name} BY NAME SELECT {sql.columns(table)}, {self._origin(given)}, n AS _n, "
+                f"{self._n_reads} AS _read, line AS _line, {in_window} AS _in_window{kept}, _not_cast, "
+                f"{sql.complete(table)} AS _complete FROM ({_taken_apart(table, objects, way, extra_fields)})"
+            )
+            if way is None or not self._n_staged(table, f"_read = {self._n_reads} AND _not_cast IS NOT NULL"):
+                break
+            self.delete(table, f"_read = {self._n_reads}")
         # Asked as a column: a filter would be pushed down to where it takes every object apart once more.
         self.delete(table, f"_input = {self._n_inputs} AND _complete IS NOT true")
         self._join_clashing_custom(table)
@@ -386,18 +398,19 @@ class Stage:
 
 
 def _taken_apart(table: Table, objects: _Objects, keys: CustomKeys | None, extra_fields: Collection[str]) -> str:
-    """A query for objects as ``d`` and ``flat``."""
-    if table.owned_by is not None:
-        apart = f"SELECT n, line, owner, {sql.taken_apart(table, 'data')} FROM ({objects.read_as('JSON')})"
-        return f"SELECT *, {_owner(table)} AS {table.owned_by} FROM ({apart})"
+    """A query for objects as ``d`` and ``flat``, with ``_not_cast``, the keys of values that no column can hold."""
     if keys is None:
         apart = sql.taken_apart(table, "data", extra_fields)
-        return f"SELECT n, line, {apart} FROM ({objects.read_as('JSON')})"
+        apart = f"SELECT n, line, owner, data, {apart} FROM ({objects.read_as('JSON')})"
+        if table.owned_by is not None:
+            apart = f"SELECT *, {_owner(table)} AS {table.owned_by} FROM ({apart})"
+        return sql.keeping_what_is_not_cast(table, apart, "data")
     members = sql.fields(table, extra_fields) | dict.fromkeys(keys.names, "JSON")
     read = f"SELECT n, line, data AS d FROM ({objects.read_as(sql.struct(members))})"
     if keys.with_null:
         read = f"SELECT * FROM ({read}) LEFT JOIN custom_nulls ON null_in = {objects.identity_read}"
-    return f"SELECT n, line, {sql.taken_as_read(table, keys.joined)} FROM ({read})"
+    apart = f"SELECT n, line, {sql.taken_as_read(table, keys.joined)} FROM ({read})"
+    return f"SELECT *, CASE WHEN {sql.any_not_cast(table)} THEN [''] END AS _not_cast FROM ({apart})"
 
 
 def _embedded(singles: tuple[str, ...], lists: tuple[str, ...]) -> str:

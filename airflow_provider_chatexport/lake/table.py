@@ -19,6 +19,7 @@ class Kind(enum.Enum):
     JSON = "JSON"
     TEXTS = "VARCHAR[]"
     DATE = "DATE"
+    FLOAT = "DOUBLE"
 
 
 class Placement(enum.Enum):
@@ -36,6 +37,10 @@ class Column:
     :param field: the JSON key that it is read from; None for what the converter adds itself.
     :param sql: an expression over the object's fields ``d``, where reading the field and casting is not enough.
     :param reads: the JSON keys that ``sql`` reads, with JSON columns read as JSON text.
+    :param fails_on: a condition on ``d``: what the first of ``reads`` holds is not what ``sql`` is made for, and would
+        be lost.
+    :param default: of a column that the converter adds itself, for the rows that it does not visit.
+    :param promoted: read from the key of this name in ``custom``, where it stays as well.
     """
 
     name: str
@@ -44,6 +49,9 @@ class Column:
     field: str | None = None
     sql: str | None = None
     reads: tuple[str, ...] = ()
+    fails_on: str | None = None
+    promoted: bool = False
+    default: str | None = None
 
     @property
     def is_read(self) -> bool:
@@ -56,7 +64,7 @@ class Table:
     """One table. ``key`` names the columns that tell two rows of one load apart; ``sort`` the order inside a file.
 
     ``owned_by``: the column whose value says in whose export a row stands; all rows of one owner that are to be seen
-    come from the newest export of that owner.
+    come from the newest export of that owner. ``drawn``: keys whose lists become rows of other tables.
     """
 
     name: str
@@ -69,6 +77,7 @@ class Table:
     dictionary_off: tuple[str, ...] = ("custom",)
     entity: Entity | None = None
     unkept: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
     placed_by: str | None = None
     owned_by: str | None = None
 
@@ -117,11 +126,24 @@ def json_text(name: str, doc: str) -> Column:
 
 
 def texts(name: str, doc: str) -> Column:
-    return Column(name=name, kind=Kind.TEXTS, doc=doc, sql=f"json_extract_string(d.{name}, '$[*]')", reads=(name,))
+    return _list(name, name, f"json_extract_string(d.{name}, '$[*]')", doc)
 
 
 def ids_of(name: str, field: str, doc: str) -> Column:
-    return Column(name=name, kind=Kind.TEXTS, doc=doc, sql=f"json_extract_string(d.{field}, '$[*].id')", reads=(field,))
+    return _list(name, field, f"json_extract_string(d.{field}, '$[*].id')", doc)
+
+
+def _list(name: str, field: str, sql: str, doc: str) -> Column:
+    return Column(name=name, kind=Kind.TEXTS, doc=doc, sql=sql, reads=(field,), fails_on=not_a_list(field))
+
+
+def not_a_list(field: str) -> str:
+    """A condition on ``d``. Go writes a list without items as null, and some maps stand for lists."""
+    return f"d.{field}::VARCHAR NOT LIKE '[%' AND {_is_something(field)}"
+
+
+def _is_something(field: str) -> str:
+    return f"d.{field}::VARCHAR NOT IN ('null', '{{}}', '[]', '\"\"')"
 
 
 def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Column:
@@ -138,8 +160,9 @@ def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Co
         doc=doc,
         sql=f"coalesce({', '.join(found)})",
         reads=(field, or_field) if or_field else (field,),
+        fails_on=f"coalesce({', '.join(found[:2])}) IS NULL AND {_is_something(field)}",
     )
 
 
-def made(name: str, kind: Kind, doc: str) -> Column:
-    return Column(name=name, kind=kind, doc=doc)
+def made(name: str, kind: Kind, doc: str, *, default: str | None = None) -> Column:
+    return Column(name=name, kind=kind, doc=doc, default=default)

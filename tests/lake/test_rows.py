@@ -24,6 +24,7 @@ from export_objects import (
     write_lines,
 )
 
+from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.core.window import Window
 
 MOMENT = datetime(2026, 1, 1, 10, tzinfo=UTC)
@@ -108,13 +109,68 @@ def test_both_spellings_of_a_time_end_as_utc_microseconds(micros: int, text: Any
     assert MOMENT + timedelta(microseconds=micros) == row["created_at"]
 
 
-def test_a_value_of_another_type_than_documented_does_not_cost_its_line(tmp_path: Path) -> None:
-    """One field gone wrong at the service is a null, not a lost message."""
-    fields = message(reply_count="many", pinned="perhaps", updated_at="later", mentioned_users=None, text=5)
-    row = convert_lines(tmp_path, line("message", fields)).one("messages")
-    assert (None, None, None, None, "5") == tuple(
-        row[name] for name in ("reply_count", "pinned", "updated_at", "mentioned_user_ids", "text")
+ODD_VALUES: dict[str, Any] = {
+    "reply_count": "many", "deleted_reply_count": 1.5, "pinned": "perhaps", "updated_at": "later",
+    "pin_expires": {"a": 1}, "mentioned_users": "all", "mentioned_roles": {"admin": 1}, "silent": [],
+    "attachments": {"type": "image"}, "latest_reactions": 7, "pinned_by": {"name": "nobody"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [Shape.TYPED, Shape.KEYED])
+@pytest.mark.parametrize("extra", [{}, {"own": 1}, {"own": None, "custom": {"nested": 2}}])
+def test_a_value_that_its_column_cannot_hold_is_kept_and_counted(
+    shape: Shape, extra: dict[str, Any], tmp_path: Path
+) -> None:
+    """One field gone wrong at the service costs neither the message nor the value, and somebody can see it."""
+    odd = line("message", message(**ODD_VALUES, **extra), shape)
+    converted = convert_lines(tmp_path, line("message", message("m2"), shape), odd)
+    row, other = converted.rows["messages"]
+    own = {key: value for key, value in extra.items() if key != "custom"} | extra.get("custom", {})
+    assert ODD_VALUES | own == json.loads(row["custom"])
+    assert {f"messages.{key}": 1 for key in ODD_VALUES} == converted.counts.not_cast
+    assert ("{}", 0) == (other["custom"], converted.counts.rejected)
+    assert (None, None, None, 0) == tuple(
+        row[name] for name in ("reply_count", "pinned", "updated_at", "attachment_count")
     )
+
+
+def test_a_value_that_is_kept_does_not_hide_one_under_custom(tmp_path: Path) -> None:
+    """An app may have a custom field of the same name: both are there."""
+    assert {"reply_count": "many", "custom": {"reply_count": 3}} == json.loads(
+        custom_of(tmp_path, reply_count="many", custom={"reply_count": 3})
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "fields"),
+    [
+        ("users.banned", {"user": {"id": "u1", "banned": "x"}}),
+        ("attachments.original_width", {"attachments": [{"original_width": "wide"}]}),
+        ("reactions.score", {"latest_reactions": [reaction(score="high")]}),
+    ],
+)
+def test_what_lies_inside_a_message_keeps_such_values_as_well(
+    told: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    """Users, attachments and reactions are drawn from messages by another route."""
+    table, key = told.split(".")
+    converted = convert_lines(tmp_path, line("message", message(**fields)))
+    assert ({told: 1}, True) == (converted.counts.not_cast, key in json.loads(converted.rows[table][0]["custom"]))
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}, ""])
+def test_nothing_is_no_value_that_is_lost(nothing: Any, tmp_path: Path) -> None:
+    """Lists and maps may be null, empty or absent, whatever their kind."""
+    names = ("attachments", "latest_reactions", "mentioned_users", "thread_participants", "pinned_by", "user")
+    converted = convert_lines(tmp_path, line("message", message(**dict.fromkeys(names, nothing))))
+    assert ("{}", {}) == (converted.one("messages")["custom"], converted.counts.not_cast)
+
+
+@pytest.mark.parametrize("shape", [Shape.TYPED, Shape.ITEM])
+def test_a_number_or_null_may_stand_for_text(shape: Shape, tmp_path: Path) -> None:
+    """A text column holds anything, as it is written."""
+    row = convert_lines(tmp_path, line("message", message(text=5, mentioned_users=None), shape)).one("messages")
+    assert ("5", None, "{}") == (row["text"], row["mentioned_user_ids"], row["custom"])
 
 
 def test_an_author_may_be_an_id_instead_of_an_object(tmp_path: Path) -> None:
@@ -314,6 +370,28 @@ def test_latest_reactions_count_where_no_line_tells_them(tmp_path: Path) -> None
     assert ["u2", "u3"] == converted.column("reactions", "user_id")
     assert (0, 2) == (converted.counts.duplicates, sum(converted.counts.entities.values()))
     assert [CID, CID] == converted.column("reactions", "cid")
+
+
+@pytest.mark.parametrize(
+    ("missing", "counts", "n_lines", "n_inside"),
+    [
+        (0, {}, 0, 0),
+        (0, None, 0, 0),
+        (0, {"love": 2}, 1, 1),
+        (0, {"love": 1}, 2, 0),
+        (3, {"love": 4, "wow": 1}, 0, 2),
+        (2, {"love": 2}, 0, 0),
+        (0, {"love": "many"}, 0, 0),
+    ],
+)
+def test_a_message_says_how_many_of_its_reactions_are_missing(
+    missing: int, counts: Any, n_lines: int, n_inside: int, tmp_path: Path
+) -> None:
+    """Only the last ten travel inside a message: a sum over reactions must be known to be short."""
+    inside = [reaction("m1", f"in{number}") for number in range(n_inside)]
+    lines = [line("message", message(reaction_counts=counts, latest_reactions=inside)), line("message", message("m2"))]
+    lines += [line("reaction", reaction("m1", f"line{number}")) for number in range(n_lines)]
+    assert [missing, 0] == convert_lines(tmp_path, *lines).column("messages", "reactions_missing")
 
 
 def test_users_come_from_everywhere_and_the_newest_version_stays(tmp_path: Path) -> None:
