@@ -1,6 +1,7 @@
-"""`make bench`: `chatexport load` as a whole process, against what people use today, on the same file in the same run.
+"""`make bench`: `chatexport load` as a whole process, against what people use today, on the same file in the same run;
+then four questions to a lake of three years, against the same rows as plain DuckDB writes them.
 
-    make bench              300 MB, an hourly window, the peers
+    make bench              300 MB, the peers, an hourly window, reading
     make bench SIZES=300,1000,3000   the memory curve as well
 
 Prints tables and writes .cache/bench/result.json. Other work on the machine moves all figures; ratios of one run hold.
@@ -24,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import reading
 from rich.console import Console
 from rich.table import Table
 
@@ -38,6 +40,7 @@ CHATEXPORT = Path(sys.executable).with_name("chatexport")
 PEER_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 BYTES_PER_MESSAGE = 2080
 HOURLY_MB = 2
+HISTORY_MB, HISTORY_DAYS, HISTORY_MESSAGES = 30, 1100, 3_000_000
 # These are so slow that a tenth of the file must do; their time grows with the size.
 SLOW_PEERS = ("pandas", "dlt")
 # Keys that peers stop at: integers beyond 64 bits, and a value that is a number here and an object there. They are left
@@ -47,11 +50,13 @@ PEERS_STOP_AT = ("sequence", "priority")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One command on one file: medians over the runs. ``peak_mb``: resident memory of the process, at most."""
+    """One command on one file: medians over the runs. ``cpu_s``: of all cores, user and system. ``peak_mb``: resident
+    memory of the process, at most."""
 
     name: str
     file_mb: float
     seconds: float
+    cpu_s: float
     peak_mb: float
     runs: int
 
@@ -101,8 +106,8 @@ def _plain(line: bytes) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def run(command: Sequence[str | Path]) -> tuple[float, float]:
-    """Wall seconds and peak resident MB of one process. A command that fails ends the benchmark."""
+def run(command: Sequence[str | Path]) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak resident MB of one process. A command that fails ends the benchmark."""
     with tempfile.TemporaryFile() as output:
         began = time.perf_counter()
         pid = os.posix_spawn(
@@ -116,12 +121,12 @@ def run(command: Sequence[str | Path]) -> tuple[float, float]:
         if status:
             output.seek(0)
             sys.exit(f"{command} failed:\n{output.read().decode()[-2000:]}")
-    return seconds, usage.ru_maxrss / 1024
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def measure(jobs: dict[str, Path], n_runs: int) -> list[Measured]:
     """Each job on its file, in turn rather than in a row, so that all see the same weather."""
-    figures: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
+    figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in jobs}
     for _ in range(n_runs):
         for name, file in jobs.items():
             with tempfile.TemporaryDirectory(dir=CACHE) as folder:
@@ -130,8 +135,9 @@ def measure(jobs: dict[str, Path], n_runs: int) -> list[Measured]:
         Measured(
             name=name,
             file_mb=round(jobs[name].stat().st_size / 1e6, 1),
-            seconds=round(statistics.median(seconds for seconds, _ in runs), 3),
-            peak_mb=round(max(peak for _, peak in runs), 1),
+            seconds=round(statistics.median(seconds for seconds, _, _ in runs), 3),
+            cpu_s=round(statistics.median(cpu_s for _, cpu_s, _ in runs), 3),
+            peak_mb=round(max(peak for _, _, peak in runs), 1),
             runs=len(runs),
         )
         for name, runs in figures.items()
@@ -161,13 +167,43 @@ def machine() -> dict[str, Any]:
 
 def show(title: str, rows: Sequence[Measured], reference: Measured | None) -> None:
     table = Table(title=title, title_justify="left", box=None)
-    for heading in ("", "file MB", "seconds", "MB/s", "peak MB", "chatexport is"):
+    for heading in ("", "file MB", "seconds", "CPU s", "MB/s", "peak MB", "chatexport is"):
         table.add_column(heading, justify="left" if not heading else "right")
     for row in rows:
         ratio = "" if reference is None or row is reference else f"{reference.mb_per_s / row.mb_per_s:.2f} x as fast"
         table.add_row(
-            row.name, f"{row.file_mb:.0f}", f"{row.seconds:.2f}", f"{row.mb_per_s:.0f}", f"{row.peak_mb:.0f}", ratio
+            row.name,
+            f"{row.file_mb:.0f}",
+            f"{row.seconds:.2f}",
+            f"{row.cpu_s:.2f}",
+            f"{row.mb_per_s:.0f}",
+            f"{row.peak_mb:.0f}",
+            ratio,
         )
+    Console().print(table)
+
+
+def read(n_times: int) -> tuple[dict[str, float], list[reading.Answered]]:
+    """The lake of years is made once, and kept."""
+    folder = CACHE / "history"
+    if not (folder / "ours" / "catalog.duckdb").exists():
+        print(f"making a lake of {HISTORY_DAYS} days and {HISTORY_MESSAGES} messages, twice", flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        history = [ROOT / "benchmarks" / "history.py", export_file(HISTORY_MB), str(HISTORY_DAYS)]
+        run([sys.executable, *history, str(HISTORY_MESSAGES), folder])
+    return reading.sizes_mb(folder), reading.ask(folder, n_times)
+
+
+def show_reading(sizes_mb: dict[str, float], answers: Sequence[reading.Answered]) -> None:
+    title = f"reading {HISTORY_DAYS} days, {HISTORY_MESSAGES} messages: ours {sizes_mb['ours']:.0f} MB, "
+    table = Table(title=f"{title}plain COPY {sizes_mb['plain']:.0f} MB", title_justify="left", box=None)
+    for heading in ("", "rows", "ours ms", "plain ms", "ours CPU ms", "plain CPU ms", "ours is"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for row in answers:
+        figures = (row.ours_ms, row.plain_ms, row.ours_cpu_ms, row.plain_cpu_ms)
+        as_fast = f"{row.plain_ms / row.ours_ms:.2f} x as fast"
+        table.add_row(row.question, str(row.rows), *(f"{figure:.0f}" for figure in figures), as_fast)
     Console().print(table)
 
 
@@ -192,11 +228,15 @@ def main() -> None:
     hour = measure({"chatexport load": hourly}, given.runs)
     show("an hourly window", hour, None)
 
+    sizes_mb, answers = read(3 * given.runs)
+    show_reading(sizes_mb, answers)
+
     result = {
         "machine": machine(),
         "loading": [asdict(row) for row in against],
         "memory_curve": [asdict(row) for row in curve],
         "hourly": [asdict(row) for row in hour],
+        "reading": {"mb": sizes_mb, "questions": [asdict(row) for row in answers]},
     }
     (CACHE / "result.json").write_text(json.dumps(result, indent=1))
     print(f"all figures are in {(CACHE / 'result.json').relative_to(ROOT)}")

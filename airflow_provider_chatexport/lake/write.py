@@ -1,6 +1,6 @@
 """Rows -> Parquet files, one at a time: a file per table and day, sorted, with what makes reading fast.
 
-The layout's choices (zstd 3, row groups, sort order, bloom filters, no dictionary on ids and text) are measured; the
+The layout's choices (packing, row groups, sort order, bloom filters, no dictionary on ids and text) are measured; the
 measurements stand in ``docs/decisions/parquet-layout.md``.
 """
 
@@ -23,6 +23,7 @@ from airflow_provider_chatexport.lake.schema import SCHEMA_VERSION
 from airflow_provider_chatexport.lake.table import Column, Kind, Table
 
 BATCH_ROWS: Final = 20_000
+ZSTD_LEVEL: Final = 3
 MIN_ROW_GROUP: Final = 30_000
 MAX_ROW_GROUP: Final = 122_880
 # Parquet cannot tell a file's size before it is written; a row of chat is about 150 bytes packed.
@@ -68,10 +69,8 @@ class RowSource(Protocol):
 
 
 def arrow_schema(table: Table) -> pa.Schema:
-    """The schema of the table's files. Column documentation travels with the fields."""
-    return pa.schema(
-        [pa.field(column.name, _ARROW[column.kind], metadata={"description": column.doc}) for column in table]
-    )
+    """The schema of the table's files."""
+    return pa.schema([pa.field(column.name, _ARROW[column.kind]) for column in table])
 
 
 def row_group_rows(n_rows: int) -> int:
@@ -80,8 +79,12 @@ def row_group_rows(n_rows: int) -> int:
 
 
 def write_empty(table: Table, path: Path) -> None:
-    """A file of no rows: it lets an empty table be queried, and fixes the types that readers see."""
-    pq.write_table(arrow_schema(table).empty_table(), path, compression="zstd")
+    """A file of no rows: it lets an empty table be queried, and fixes the types that readers see.
+
+    It alone has the columns' descriptions: every query reads the footers of all files, which they would double.
+    """
+    described = [pa.field(column.name, _ARROW[column.kind], metadata={"description": column.doc}) for column in table]
+    pq.write_table(pa.schema(described).empty_table(), path, compression="zstd")
 
 
 def write_table(
@@ -170,8 +173,8 @@ class _DayWriter:
         self._writer = pq.ParquetWriter(
             self._local,
             schema,
-            compression="zstd",
-            compression_level=3,
+            compression={_leaf(column): _packing(column) for column in table},
+            compression_level={_leaf(column): ZSTD_LEVEL for column in table if _packing(column) == "zstd"},
             use_dictionary=[column.name for column in table if _takes_dictionary(table, column)],
             write_statistics=True,
             write_page_index=True,
@@ -223,6 +226,15 @@ class _DayWriter:
             columns.append(text.cast(field.type))
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema), row_group_size=self._group_rows)
         self._waiting, self._n_waiting = [], 0
+
+
+def _leaf(column: Column) -> str:
+    return f"{column.name}.list.element" if column.kind is Kind.TEXTS else column.name
+
+
+def _packing(column: Column) -> str:
+    """LZ4 unpacks several times faster, and is what queries wait for; JSON is long, alike, and seldom asked for."""
+    return "zstd" if column.kind is Kind.JSON else "lz4"
 
 
 def _takes_dictionary(table: Table, column: Column) -> bool:

@@ -158,13 +158,22 @@ def test_files_tell_where_they_come_from(written: list[tuple[DataFile, Path]]) -
         assert {"chatexport.schema_version": "1", **METADATA}.items() <= found.items()
 
 
-def test_columns_carry_their_description(written: list[tuple[DataFile, Path]]) -> None:
-    """The registry is the one place for it; files bring it to readers without a catalog."""
-    (_, path), *_ = of(written, "messages")
-    fields = pq.read_schema(path)
+def test_an_empty_file_carries_the_columns_descriptions(tmp_path: Path) -> None:
+    """The registry is the one place for them; one file of each table brings them to readers without a catalog."""
+    write_empty(schema.MESSAGES, tmp_path / "empty.parquet")
+    fields = pq.read_schema(tmp_path / "empty.parquet")
     assert {column.name: column.doc for column in schema.MESSAGES} == {
         field.name: (field.metadata or {})[b"description"].decode() for field in fields
     }
+
+
+def test_what_queries_wait_for_is_packed_for_speed(written: list[tuple[DataFile, Path]]) -> None:
+    """A channel's history reads ids, times and text of many small files: unpacking them was most of its time."""
+    (_, path), *_ = of(written, "messages")
+    group = pq.read_metadata(path).row_group(0)
+    packing = {group.column(at).path_in_schema: group.column(at).compression for at in range(group.num_columns)}
+    assert ("LZ4", "LZ4", "LZ4", "ZSTD") == tuple(packing[name] for name in ("id", "created_at", "text", "custom"))
+    assert packing["mentioned_user_ids.list.element"] == "LZ4"
 
 
 def test_digest_and_size_are_those_of_the_file(written: list[tuple[DataFile, Path]]) -> None:

@@ -1,0 +1,135 @@
+"""A lake of years, and the same rows by plain DuckDB: `python history.py EXPORT DAYS MESSAGES FOLDER`.
+
+The rows are the messages of EXPORT, loaded and read back, spread over DAYS days with ids, times and channels of their
+own: 100 channels, the busiest with a tenth of all.
+
+FOLDER/ours: one load a day, through the package's own writer, records and catalog; the messages table only.
+FOLDER/plain: `COPY ... PARTITION_BY (event_date)` of the same table, in the same order.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from airflow_provider_chatexport import pipeline
+from airflow_provider_chatexport.lake import loads, schema, sql
+from airflow_provider_chatexport.lake.coverage import Coverage
+from airflow_provider_chatexport.lake.settle import settle
+from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.table import Kind, Table
+from airflow_provider_chatexport.lake.write import DataFile, write_table
+
+FIRST_DAY = datetime(2022, 1, 1, tzinfo=UTC)
+N_CHANNELS = 100
+DAYS_AT_A_TIME = 50
+
+
+class Rows:
+    """The history as the writer asks for it."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, n_days: int) -> None:
+        self._con = con
+        self._n_days = n_days
+
+    def days(self, table: Table) -> dict[str, int]:  # noqa: ARG002 - there is one
+        return dict(self._con.execute("SELECT event_date::VARCHAR, count(*) FROM history GROUP BY ALL").fetchall())
+
+    def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
+        columns = ", ".join(
+            f"{sql.name(column.name)}{'::VARCHAR' if column.kind is Kind.JSON else ''} AS {sql.name(column.name)}"
+            for column in table
+        )
+        order = ", ".join(("_day", *(sql.name(column) for column in table.sort)))
+        for first in range(0, self._n_days, DAYS_AT_A_TIME):
+            begin = f"DATE '{FIRST_DAY.date()}' + {first}"
+            yield from self._con.sql(
+                f"SELECT event_date::VARCHAR AS _day, {columns} FROM history WHERE event_date >= {begin} "
+                f"AND event_date < {begin} + {DAYS_AT_A_TIME} ORDER BY {order}"
+            ).to_arrow_reader(batch_rows)
+
+
+def main(export: Path, n_days: int, n_messages: int, folder: Path) -> None:
+    pipeline.load_files([export], lake_uri=str(folder / "source"))
+    with duckdb.connect(str(folder / "history.duckdb")) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        _make_rows(con, folder / "source", n_days, n_messages)
+        con.execute(f"COPY history TO '{folder}/plain' (FORMAT parquet, PARTITION_BY (event_date))")
+        _write_ours(con, n_days, folder)
+
+
+def _make_rows(con: duckdb.DuckDBPyConnection, source: Path, n_days: int, n_messages: int) -> None:
+    own = {
+        "id": "md5(i::VARCHAR)::UUID::VARCHAR",
+        "cid": "'messaging:room-' || channel",
+        "channel_type": "'messaging'",
+        "channel_id": "'room-' || channel",
+        "parent_id": "CASE WHEN base.parent_id IS NOT NULL THEN md5((i - 1)::VARCHAR)::UUID::VARCHAR END",
+        "created_at": "moment",
+        "updated_at": "moment + (base.updated_at - base.created_at)",
+        "_exported_at": "day + INTERVAL 1 DAY",
+        "_load_id": "load_id",
+    }
+    columns = ", ".join(
+        f"{own.get(column.name, f'base.{sql.name(column.name)}')} AS {sql.name(column.name)}"
+        for column in schema.MESSAGES
+    )
+    con.execute(
+        "CREATE TEMP TABLE base AS SELECT *, row_number() OVER (ORDER BY id) - 1 AS b "
+        f"FROM read_parquet('{source}/messages/*/*.parquet', hive_partitioning = false)"
+    )
+    con.register("load_ids", pa.table({"number": range(n_days), "load_id": [_load_id(day) for day in range(n_days)]}))
+    con.execute(
+        f"CREATE TABLE history AS SELECT {columns}, day::DATE AS event_date FROM ("
+        f"SELECT i, i * {n_days} // {n_messages} AS day_number, "
+        f"{sql.instant(FIRST_DAY)} + to_days(day_number::INTEGER) AS day, "
+        "day + to_microseconds((hash(i) % 86400000000)::BIGINT) AS moment, "
+        f"floor({N_CHANNELS} * pow(hash(i, 1) / 18446744073709551616.0, 2))::INTEGER AS channel, "
+        f"hash(i, 2) % (SELECT count(*) FROM base) AS b FROM range({n_messages}) numbers(i)) made "
+        "JOIN base USING (b) JOIN load_ids ON number = day_number ORDER BY event_date, cid, created_at"
+    )
+
+
+def _load_id(day_number: int) -> str:
+    return loads.load_id_of([f"benchmark day {day_number}"])
+
+
+def _write_ours(con: duckdb.DuckDBPyConnection, n_days: int, folder: Path) -> None:
+    store = LakeStore(folder / "ours")
+    store.prepare()
+    metadata = {"chatexport.writer": loads.WRITER}
+    written = write_table(Rows(con, n_days), schema.MESSAGES, folder / "files", stem="history", metadata=metadata)
+    for file, local in written:
+        loads.commit(store, _record(file), {file.path: local})
+    settle(store)
+
+
+def _record(file: DataFile) -> loads.LoadRecord:
+    since = datetime.fromisoformat(file.day).replace(tzinfo=UTC)
+    until = since + timedelta(days=1)
+    load_id = _load_id((since - FIRST_DAY).days)
+    counts = dict.fromkeys(("rejected", "out_of_window", "duplicates", "other_entities", "rejected_lines"), 0)
+    return loads.LoadRecord(
+        load_id=load_id,
+        exported_at=until,
+        committed_at=until,
+        since=since,
+        until=until,
+        flags={},
+        sources=(),
+        coverage=tuple(
+            Coverage(cid=f"messaging:room-{n}", since=since, until=until, exported_at=until, load_id=load_id)
+            for n in range(N_CHANNELS)
+        ),
+        files=(file,),
+        counts={"lines": file.rows, "rows": {"messages": file.rows}, "entities": {"message": file.rows}, **counts},
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
