@@ -323,7 +323,7 @@ def vacuum_lake(*, lake: str, keep: timedelta, history: bool, as_json: bool) -> 
     else:
         click.echo(
             f"deleted {len(swept.superseded)} superseded files, {len(swept.unknown)} files of no record, "
-            f"{swept.n_work_folders} work folders"
+            f"{swept.n_leftovers} leftovers of broken-off work"
         )
 
 

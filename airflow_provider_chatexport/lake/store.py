@@ -86,18 +86,19 @@ class LakeStore:
             with contextlib.suppress(OSError):  # another load may be at work beside this one
                 folder.parent.rmdir()
 
-    def drop_old_work_folders(self, *, before: datetime) -> int:
-        """Removes folders of work that was broken off before a moment; how many."""
+    def drop_leftovers(self, *, before: datetime) -> int:
+        """Removes what work that was broken off before a moment left beside the lake's objects; how much."""
         if not self.is_local:
             return 0
         with self._explained("write"):
-            old = [
-                folder
-                for folder in self.local_path(_STAGING).glob("*")
-                if datetime.fromtimestamp(folder.stat().st_mtime, UTC) < before
-            ]
-            for folder in old:
-                self.drop_work_folder(folder)
+            root = self.local_path(".")
+            begun = [*(root / _STAGING).glob("*"), *root.glob(".*.*"), *root.glob("*/.*.*"), *root.glob("*/*/.*.*")]
+            old = [path for path in begun if datetime.fromtimestamp(path.lstat().st_mtime, UTC) < before]
+            for path in old:
+                if path.is_dir():
+                    self.drop_work_folder(path)
+                else:
+                    path.unlink(missing_ok=True)
             return len(old)
 
     def exists(self, path: str) -> bool:

@@ -20,17 +20,17 @@ from airflow_provider_chatexport.lake.sweep import UNKNOWN_AFTER, died, sweep, u
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """What was deleted: data files by why, and folders of broken-off loads."""
+    """What was deleted: data files by why, and leftovers of broken-off work."""
 
     superseded: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
-    n_work_folders: int = 0
+    n_leftovers: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {
             "superseded": list(self.superseded),
             "unknown": list(self.unknown),
-            "work_folders": self.n_work_folders,
+            "leftovers": self.n_leftovers,
         }
 
 
@@ -48,8 +48,8 @@ def vacuum(store: LakeStore, *, keep: timedelta, now: datetime, history: bool = 
     superseded = sweep(store, state, before=now - keep)
     unknown = tuple(unknown_files(store, state, before=now - max(keep, UNKNOWN_AFTER)))
     store.drop_data(unknown)
-    n_work_folders = store.drop_old_work_folders(before=now - max(keep, UNKNOWN_AFTER))
-    return Swept(superseded=superseded, unknown=unknown, n_work_folders=n_work_folders)
+    n_leftovers = store.drop_leftovers(before=now - max(keep, UNKNOWN_AFTER))
+    return Swept(superseded=superseded, unknown=unknown, n_leftovers=n_leftovers)
 
 
 def _end_history(store: LakeStore, *, before: datetime) -> None:

@@ -142,7 +142,7 @@ def test_vacuum_deletes_what_broken_off_work_left(lake: Lake) -> None:
     os.utime(stray, (days_ago, days_ago))
     os.utime(left, (days_ago, days_ago))
     swept = vacuum(store, keep=timedelta(0), now=now)
-    assert (("messages/event_date=2026-01-01/stray-0.parquet",), 1) == (swept.unknown, swept.n_work_folders)
+    assert (("messages/event_date=2026-01-01/stray-0.parquet",), 1) == (swept.unknown, swept.n_leftovers)
     assert not stray.exists()
     assert not left.exists()
 

@@ -1,0 +1,62 @@
+"""A disk that fills up at any step: one clear error, the lake as it was, and the next run succeeds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from lakes import Lake, at, load_file, write_export
+
+from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.verify import verify
+
+EXPORTED = "2026-01-02T03:00:00Z"
+# Limits the size of a file, which the system enforces for every library alike: the write fails as on a full disk.
+LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+from airflow_provider_chatexport.cli import main
+main(sys.argv[2:])
+"""
+
+
+def run(size_bytes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", LIMITED, str(size_bytes), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    lake = Lake(str(tmp_path / "lake"))
+    load_file(lake, write_export(tmp_path / "one", {"a": (8, "a1"), "b": (9, "b1")}), 8, 10, "2026-01-02T01:00:00Z")
+    load_file(
+        lake, write_export(tmp_path / "two", {"c": (10, "c1")}), 9, 12, "2026-01-02T02:00:00Z", accept_shrink=True
+    )
+    return lake
+
+
+# What is written grows from the sifted lines over data files and the record to the catalog.
+@pytest.mark.parametrize("size_bytes", [200, 2_000, 6_000, 400_000])
+@pytest.mark.parametrize("command", ["load", "compact"])
+def test_nothing_half_done_is_left(lake: Lake, tmp_path: Path, command: str, size_bytes: int) -> None:
+    """Whatever could not be written, views show all of before or all of after."""
+    newer = write_export(tmp_path / "three", {f"n{number}": (8, "x" * 40) for number in range(50)})
+    before, after = {"a": "a1", "c": "c1"}, {f"n{number}": "x" * 40 for number in range(50)}
+    window = ("--since", at(8), "--until", at(12), "--exported-at", EXPORTED)
+    arguments = ("load", str(newer), *window) if command == "load" else ("compact",)
+    done = run(size_bytes, *arguments, "--lake", lake.uri)
+    assert 1 == done.returncode, done
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("chatexport: ")
+    assert "Traceback" not in done.stderr
+    assert lake.texts() in (before, after if command == "load" else before)
+    again = run(2**40, *arguments, "--lake", lake.uri)
+    assert 0 == again.returncode, again.stderr
+    assert (after if command == "load" else before) == lake.texts()
+    lake.assert_tidy()
+    findings = verify(LakeStore(lake.uri), now=datetime.now(UTC)).findings
+    assert [] == [each for each in findings if each.is_fault and each.kind != "gap"]
