@@ -26,7 +26,7 @@ from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.api.watch import Watch, watch_exports
 from airflow_provider_chatexport.core.entities import ExportKind, Shape
-from airflow_provider_chatexport.core.options import LoadOptions
+from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions, parse_promote
 from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.window import Window, parse_moment
@@ -108,6 +108,16 @@ def _load_options(function: _Function) -> _Function:
     for option in (
         click.option("--keep-superseded", is_flag=True, help="Keep what newer exports replace, for messages_history."),
         click.option("--accept-shrink", is_flag=True, help="Load even if a channel that had messages has none now."),
+        click.option(
+            "--promote",
+            multiple=True,
+            metavar="TABLE.KEY=TYPE",
+            help="A custom field as a typed column: messages.priority=BIGINT. May be given many times.",
+        ),
+        click.option("--max-unpacked-bytes", type=int, help="Refuse packed files that unpack to more."),
+        click.option(
+            "--max-line-bytes", type=int, default=MAX_LINE_BYTES, show_default=True, help="Longer lines are rejects."
+        ),
         click.option("--max-rejected", type=_Limit(), help="Fail if more cannot become rows: a count, or 0.1%."),
         click.option("--strict", is_flag=True, help="Fail if any line cannot become a row; as --max-rejected 0."),
     ):
@@ -120,6 +130,9 @@ def _options_from(given: dict[str, Any]) -> LoadOptions:
         max_rejected=0 if given["strict"] else given["max_rejected"],
         accept_shrink=given["accept_shrink"],
         keep_superseded=given["keep_superseded"],
+        promote=parse_promote(given["promote"]),
+        max_line_bytes=given["max_line_bytes"],
+        max_unpacked_bytes=given["max_unpacked_bytes"],
     )
 
 
@@ -353,6 +366,9 @@ def _print_report(report: LoadReport, lake: str, *, as_json: bool) -> None:
         f"{value['out_of_window']} out of window, {value['duplicates']} duplicates, "
         f"{value['other_entities']} other entities; {len(value['files'])} files, {value['seconds']:.1f} s"
     )
+    if not_cast := value.get("not_cast"):
+        told = ", ".join(f"{key} ({count})" for key, count in not_cast.items())
+        click.echo(f"values of another kind than their column's, kept in custom: {told}")
     click.echo(f"query it: duckdb {LakeStore(lake).url(catalog.NAME)}")
 
 

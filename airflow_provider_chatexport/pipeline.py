@@ -25,7 +25,7 @@ from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, InputError, TooManyRejectsError
-from airflow_provider_chatexport.lake import guard, loads, schema
+from airflow_provider_chatexport.lake import guard, loads, promote
 from airflow_provider_chatexport.lake.convert import Conversion
 from airflow_provider_chatexport.lake.coverage import Coverage, claim
 from airflow_provider_chatexport.lake.loads import LoadRecord, SourceFile
@@ -102,14 +102,14 @@ def load_exports(
     """
     if not receipts:
         raise CallError("there is no export to load")
-    load = _Load(lake_uri, load_id=loads.load_id_of(f"task {receipt.task_id}" for receipt in receipts))
+    load = _Load(lake_uri, load_id=loads.load_id_of(f"task {receipt.task_id}" for receipt in receipts), options=options)
     if done := load.done_before():
         return done
     with load.work_folder(work_dir) as folder:
         sources = [
             _fetch(client, receipt, folder / f"export-{number}", progress) for number, receipt in enumerate(receipts)
         ]
-        return load.run(sources, folder, options, progress)
+        return load.run(sources, folder, progress)
 
 
 def load_files(
@@ -136,11 +136,11 @@ def load_files(
     sources = [_given(path, kind, window, exported_at) for path in paths]
     identity = [f"file {source.file.sha256} at {format_rfc3339(source.given.exported_at)}" for source in sources]
     told = [f"kind {kind.value}"] if kind is not None else []
-    load = _Load(lake_uri, load_id=loads.load_id_of([*identity, f"window {window}", *told]))
+    load = _Load(lake_uri, load_id=loads.load_id_of([*identity, f"window {window}", *told]), options=options)
     if done := load.done_before():
         return done
     with load.work_folder(work_dir) as folder:
-        return load.run(sources, folder, options, progress)
+        return load.run(sources, folder, progress)
 
 
 def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: Progress | None) -> _Source:
@@ -181,10 +181,15 @@ def _given(path: Path, kind: ExportKind | None, window: Window | None, exported_
 class _Load:
     """One load, from files to a committed record."""
 
-    def __init__(self, lake_uri: str, *, load_id: str) -> None:
+    def __init__(self, lake_uri: str, *, load_id: str, options: LoadOptions) -> None:
+        """:raises CallError: something is to be promoted that cannot be."""
+        self._tables = promote.tables_with(options.promote)
         self._store = LakeStore(lake_uri)
         self._store.prepare()
+        if options.promote:
+            promote.check(options.promote, LakeState(loads.all_loads(self._store)))
         self._load_id = load_id
+        self._options = options
         self._began = time.monotonic()
 
     def done_before(self) -> LoadReport | None:
@@ -199,11 +204,15 @@ class _Load:
     def work_folder(self, work_dir: Path | None) -> _WorkFolder:
         return _WorkFolder(self._store, work_dir)
 
-    def run(
-        self, sources: Sequence[_Source], folder: Path, options: LoadOptions, progress: Progress | None
-    ) -> LoadReport:
-        tell = progress or _silent
-        with Conversion(folder / "convert", load_id=self._load_id) as conversion:
+    def run(self, sources: Sequence[_Source], folder: Path, progress: Progress | None) -> LoadReport:
+        tell, options = progress or _silent, self._options
+        with Conversion(
+            folder / "convert",
+            load_id=self._load_id,
+            max_line_bytes=options.max_line_bytes,
+            max_unpacked_bytes=options.max_unpacked_bytes,
+            tables=self._tables,
+        ) as conversion:
             added = []
             for number, source in enumerate(sources):
                 tell("convert", number, len(sources))
@@ -290,8 +299,8 @@ class _Load:
             "chatexport.source_sha256": ",".join(source.file.sha256 for source in sources),
             "chatexport.window": ",".join(str(source.given.window) for source in sources),
         }
-        for number, table in enumerate(schema.TABLES):
-            tell("write", number, len(schema.TABLES))
+        for number, table in enumerate(self._tables):
+            tell("write", number, len(self._tables))
             yield from write_table(
                 conversion, table, folder / "files", stem=f"{self._load_id}-{attempt}", metadata=metadata
             )

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from airflow_provider_chatexport.errors import CallError
+
+MAX_LINE_BYTES: Final = 16 * 1024 * 1024
+# What a custom field may be promoted to: DuckDB's names, and ours for them.
+PROMOTED_TYPES: Final[Mapping[str, str]] = {
+    "VARCHAR": "VARCHAR",
+    "BIGINT": "BIGINT",
+    "DOUBLE": "DOUBLE",
+    "BOOLEAN": "BOOLEAN",
+    "DATE": "DATE",
+    "TIMESTAMPTZ": "TIMESTAMP WITH TIME ZONE",
+    "TIMESTAMP WITH TIME ZONE": "TIMESTAMP WITH TIME ZONE",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,20 +29,61 @@ class LoadOptions:
         lines (float, 0 to 1); None for any number. ``strict`` is 0.
     :param accept_shrink: commit a load even if it has no message of a channel where the lake shows some.
     :param keep_superseded: keep the messages of this load for ``messages_history`` when newer exports supersede it.
-    :raises CallError: a value is out of range.
+    :param promote: by table and key of ``custom``, the type of a column that has the key's value beside ``custom``:
+        ``{"messages": {"priority": "BIGINT"}}``.
+    :param max_line_bytes: longer lines, and longer objects of an array, are rejects.
+    :param max_unpacked_bytes: a packed file that unpacks to more is refused; None for 200 times its size, and at
+        least 1 GB.
+    :raises CallError: a value is out of range, or a type is not one of ``PROMOTED_TYPES``.
     """
 
     max_rejected: int | float | None = None
     accept_shrink: bool = False
     keep_superseded: bool = False
+    promote: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    max_line_bytes: int = MAX_LINE_BYTES
+    max_unpacked_bytes: int | None = None
 
     def __post_init__(self) -> None:
         limit = self.max_rejected
         if limit is not None and (limit < 0 or (isinstance(limit, float) and limit > 1)):
             raise CallError(f"max_rejected is {limit}; give a count (0, 10, ...) or a share of the lines (0.0 to 1.0)")
+        for name, size in (("max_line_bytes", self.max_line_bytes), ("max_unpacked_bytes", self.max_unpacked_bytes)):
+            if size is not None and size < 1:
+                raise CallError(f"{name} is {size}; give a number of bytes above 0")
+        object.__setattr__(self, "promote", _canonical(self.promote))
 
     def allows(self, *, rejected: int, lines: int) -> bool:
         """Whether a load with so many rejects may be committed."""
         if self.max_rejected is None:
             return True
         return rejected <= (self.max_rejected * lines if isinstance(self.max_rejected, float) else self.max_rejected)
+
+
+def parse_promote(texts: Iterable[str]) -> dict[str, dict[str, str]]:
+    """``messages.priority=BIGINT``, any number of them, as ``promote``.
+
+    :raises CallError: one is not of this form.
+    """
+    promote: dict[str, dict[str, str]] = {}
+    for text in texts:
+        place, _, kind = text.rpartition("=")
+        table, _, key = place.partition(".")
+        if not (table and key and kind):
+            raise CallError(f"{text[:80]!r} promotes nothing; write TABLE.KEY=TYPE, such as messages.priority=BIGINT")
+        promote.setdefault(table, {})[key] = kind
+    return promote
+
+
+def _canonical(promote: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    for table, columns in promote.items():
+        for key, kind in columns.items():
+            if not key or kind.upper() not in PROMOTED_TYPES:
+                raise CallError(
+                    f"{table}.{key} cannot be promoted to {kind[:40]!r}; types are {', '.join(PROMOTED_TYPES)}"
+                )
+    return {
+        table: {key: PROMOTED_TYPES[kind.upper()] for key, kind in columns.items()}
+        for table, columns in promote.items()
+        if columns
+    }

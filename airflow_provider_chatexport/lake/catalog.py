@@ -8,6 +8,7 @@ lake as it was when they opened it.
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from typing import Final
 import duckdb
 
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake import history, ledger, schema, sql, visible
+from airflow_provider_chatexport.lake import history, ledger, promote, schema, sql, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.ledger import LedgerView
 from airflow_provider_chatexport.lake.state import Fate, LakeState
@@ -75,7 +76,7 @@ def _build(path: Path, store: LakeStore, state: LakeState) -> None:
             _tell(con, view, state)
         con.register("hiding_rows", claim_rows(state.hiders))
         con.execute("CREATE TABLE _hiding AS FROM hiding_rows")
-        for table in schema.TABLES:
+        for table in promote.tables_of(state):
             con.execute(f"CREATE VIEW {table.name} AS {_view(store, table, state)}")
             _comment(con, table.name, table.doc, [(column.name, column.doc) for column in table])
         con.execute(f"CREATE VIEW {history.NAME} AS {_history(store, state)}")
@@ -86,16 +87,19 @@ def _build(path: Path, store: LakeStore, state: LakeState) -> None:
 
 
 def _view(store: LakeStore, table: Table, state: LakeState) -> str:
-    live = list(state.live(table))
-    whole = [store.data_path(each.file.path) for each in live if each.fate is Fate.WHOLE]
-    partly = [store.data_path(each.file.path) for each in live if each.fate is Fate.PARTLY_HIDDEN]
+    groups: dict[tuple[bool, frozenset[str]], list[str]] = defaultdict(list)
+    for each in state.live(table):
+        groups[each.fate is Fate.PARTLY_HIDDEN, promote.held_by(table, each.file)].append(
+            store.data_path(each.file.path)
+        )
     parts = []
-    if whole or not partly:
-        parts.append(f"SELECT {visible.columns(table)} FROM {_scan(store, table, whole)} rows")
-    if partly:
-        of_partly = f"SELECT {visible.columns(table)} FROM {_scan(store, table, partly)} rows"
-        parts.append(f"{of_partly} WHERE NOT {visible.hidden(table, '_hiding')}")
-    return " UNION ALL ".join(parts) + visible.newest(table, _owners(store, state) if table.owned_by else None)
+    for (partly, held), paths in (groups or {(False, frozenset[str]()): []}).items():
+        part = f"SELECT {visible.columns(table, held)} FROM {_scan(store, table, paths)} rows"
+        parts.append(f"{part} WHERE NOT {visible.hidden(table, '_hiding')}" if partly else part)
+    newest = visible.newest(table, _owners(store, state) if table.owned_by else None)
+    if newest and len(parts) > 1:
+        return f"SELECT * FROM ({' UNION ALL '.join(parts)}) rows{newest}"
+    return " UNION ALL ".join(parts) + newest
 
 
 def _owners(store: LakeStore, state: LakeState) -> str:

@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake import loads, schema, sql, visible
+from airflow_provider_chatexport.lake import loads, promote, sql, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.rewrite import Rewrite, claims_after, commit_rewrite, number_of_next
 from airflow_provider_chatexport.lake.settle import settle
@@ -91,7 +91,7 @@ def compact(store: LakeStore, *, work_dir: Path | None = None, progress: Progres
 def _attempt(store: LakeStore, state: LakeState, folder: Path, began: float, tell: Progress) -> Compacted | None:
     """None where another rewrite was committed meanwhile."""
     with Merge(store, state, folder) as merge:
-        days = [day for table in schema.TABLES for day in merge.worth_merging(table)]
+        days = [day for table in promote.tables_of(state) for day in merge.worth_merging(table)]
         if not days:
             return Compacted(seconds=time.monotonic() - began)
         gone = {each.file.path for day in days for each in day.files}

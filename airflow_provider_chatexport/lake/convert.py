@@ -14,7 +14,7 @@ Nothing is held in Python: the database spills to the work folder when it outgro
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Self
@@ -22,12 +22,12 @@ from typing import Final, Self
 import duckdb
 import pyarrow as pa
 
+from airflow_provider_chatexport.core.options import MAX_LINE_BYTES
 from airflow_provider_chatexport.core.times import EPOCH
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import schema, sql, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.coverage import Coverage
-from airflow_provider_chatexport.lake.sift import MAX_LINE_BYTES
 from airflow_provider_chatexport.lake.stage import Counts, Found, Input, Stage
 from airflow_provider_chatexport.lake.table import Placement, Table
 
@@ -43,13 +43,28 @@ class Conversion:
 
     :param folder: for what spills and for sifted files; about twice the size of the largest unpacked input.
     :param memory_limit: of the database, as DuckDB writes it.
+    :param tables: the registry's, with promoted columns where there are some.
     """
 
     def __init__(
-        self, folder: Path, *, load_id: str, memory_limit: str = MEMORY_LIMIT, max_line_bytes: int = MAX_LINE_BYTES
+        self,
+        folder: Path,
+        *,
+        load_id: str,
+        memory_limit: str = MEMORY_LIMIT,
+        max_line_bytes: int = MAX_LINE_BYTES,
+        max_unpacked_bytes: int | None = None,
+        tables: Sequence[Table] = schema.TABLES,
     ) -> None:
         self._load_id = load_id
-        self._stage = Stage(folder, load_id=load_id, memory_limit=memory_limit, max_line_bytes=max_line_bytes)
+        self._tables = tables
+        self._stage = Stage(
+            folder,
+            load_id=load_id,
+            memory_limit=memory_limit,
+            max_line_bytes=max_line_bytes,
+            max_unpacked_bytes=max_unpacked_bytes,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -176,6 +191,15 @@ class Conversion:
                 "ORDER BY ALL"
             ):
                 self.counts.not_cast[f"{table.name}.{key}"] = n_values
+        for table in self._tables:
+            for column in table:
+                if column.promoted and (
+                    n_values := self._stage.one(
+                        f"SELECT count(*) FROM stage_{table.name} WHERE {sql.promoted_text(column)} IS NOT NULL "
+                        f"AND ({sql.promoted(column)}) IS NULL"
+                    )[0]
+                ):
+                    self.counts.not_cast[f"{table.name}.{column.name}"] = n_values
 
     def _draw_users(self) -> None:
         """Users from everywhere, beside those on lines of their own; the version that is newest, then the fullest."""

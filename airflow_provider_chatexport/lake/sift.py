@@ -23,6 +23,7 @@ from typing import IO, Final
 import msgspec
 
 from airflow_provider_chatexport.core.entities import ALIASES, Entity
+from airflow_provider_chatexport.core.options import MAX_LINE_BYTES
 from airflow_provider_chatexport.lake.objects import PASSED_BY, PASSED_BY_START, missing_from, one_form, with_cid
 from airflow_provider_chatexport.lake.rawjson import (
     MAX_DEPTH,
@@ -39,7 +40,6 @@ from airflow_provider_chatexport.lake.rejects import MAX_REJECT_BYTES, Reject, r
 from airflow_provider_chatexport.lake.shapes import CHANNEL_LISTS, holds_a_user_export, unwrap
 from airflow_provider_chatexport.lake.source import Block, ExportFile, Line
 
-MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 # The reader's own limit of an object is twice this; no line within a block can be longer than the block.
 MAX_BLOCK_BYTES: Final = 8 * 1024 * 1024
 _MESSAGE, _REACTION = PASSED_BY

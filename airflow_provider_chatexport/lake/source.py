@@ -20,6 +20,8 @@ GZIP_MAGIC: Final = b"\x1f\x8b"
 BOM: Final = b"\xef\xbb\xbf"
 CHUNK_BYTES: Final = 4 * 1024 * 1024
 _TYPED_START: Final = re.compile(rb'\{"type":"\w+","data":\{')
+MAX_RATIO: Final = 200
+USUAL_UNPACKED_BYTES: Final = 1024 * 1024 * 1024
 STREAMED_LISTS: Final = frozenset({"messages", "members", "reads", "read", "reactions", "users"})
 
 
@@ -100,8 +102,9 @@ class ExportFile:
     :raises InputError: the file cannot be opened, is empty, or its gzip stream is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, max_unpacked_bytes: int | None = None) -> None:
         self.path = path
+        self._max_unpacked_bytes = max_unpacked_bytes
         self.bom_bytes = 0
         head = b"".join(self._some_chunks(1024)).lstrip()
         if not head:
@@ -120,17 +123,30 @@ class ExportFile:
         """The unpacked bytes, without a BOM."""
         try:
             with self.path.open("rb") as raw, self._unpacked(raw) as stream:
-                first = stream.read(size)
-                self.bom_bytes = len(BOM) if first.startswith(BOM) else 0
-                yield first[self.bom_bytes :]
+                limit = self._unpacked_limit() if stream is not raw else None
+                n_bytes = 0
                 while chunk := stream.read(size):
-                    yield chunk
+                    if not n_bytes:
+                        self.bom_bytes = len(BOM) if chunk.startswith(BOM) else 0
+                    n_bytes += len(chunk)
+                    if limit is not None and n_bytes > limit:
+                        raise InputError(
+                            f"{self.path} unpacks to more than {limit} bytes; nothing was loaded. If it is an export "
+                            "all the same, allow more with max_unpacked_bytes"
+                        )
+                    yield chunk[self.bom_bytes :] if n_bytes == len(chunk) else chunk
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(
                 f"{self.path} breaks off or is damaged ({type(error).__name__} while unpacking gzip); fetch it again"
             ) from None
         except OSError as error:
             raise InputError(f"{self.path} cannot be read: {error.strerror or error}") from None
+
+    def _unpacked_limit(self) -> int:
+        """Chat packs to a tenth or so; what expands a thousandfold was made to fill a disk."""
+        if self._max_unpacked_bytes is not None:
+            return self._max_unpacked_bytes
+        return max(USUAL_UNPACKED_BYTES, MAX_RATIO * self.path.stat().st_size)
 
     @property
     def is_wrapped(self) -> bool:

@@ -132,10 +132,13 @@ def _sifted(path: Path, longest_bytes: int) -> _Objects:
 class Stage:
     """The stage tables, one per table of the registry, and the database that holds them."""
 
-    def __init__(self, folder: Path, *, load_id: str, memory_limit: str, max_line_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, *, load_id: str, memory_limit: str, max_line_bytes: int, max_unpacked_bytes: int | None
+    ) -> None:
         self._folder = folder
         self._load_id = load_id
         self._max_line_bytes = max_line_bytes
+        self._max_unpacked_bytes = max_unpacked_bytes
         self._n_inputs = 0
         self._n_reads = 0
         self.counts = Counts()
@@ -167,11 +170,19 @@ class Stage:
         :raises duckdb.Error: the work folder is full, or the memory limit too small. So does every other call.
         """
         folder = self._folder / f"input-{self._n_inputs}"
-        sifter = Sifter(ExportFile(given.path), folder, max_line_bytes=self._max_line_bytes)
+        sifter = Sifter(
+            ExportFile(given.path, max_unpacked_bytes=self._max_unpacked_bytes),
+            folder,
+            max_line_bytes=self._max_line_bytes,
+        )
         sifted, sought = (None, {}) if given.kind is ExportKind.USERS else self._sift(sifter)
         if sifted is None or (given.kind is None and is_users_export(sifted, given.path.name)):
             kind = ExportKind.USERS
-            sifted = UsersSifter(ExportFile(given.path), folder, max_line_bytes=self._max_line_bytes).rewrite()
+            sifted = UsersSifter(
+                ExportFile(given.path, max_unpacked_bytes=self._max_unpacked_bytes),
+                folder,
+                max_line_bytes=self._max_line_bytes,
+            ).rewrite()
             self._con.execute(
                 "CREATE OR REPLACE TEMP TABLE exported_users AS SELECT unnest($ids::VARCHAR[]) AS id",
                 {"ids": given.user_ids},

@@ -5,10 +5,10 @@ The catalog's views and compaction use the same words, so that a compacted lake 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from airflow_provider_chatexport.lake import sql
-from airflow_provider_chatexport.lake.table import Placement, Table
+from airflow_provider_chatexport.lake.table import Column, Placement, Table
 
 
 def scan(table: Table, urls: Sequence[str]) -> str:
@@ -17,9 +17,18 @@ def scan(table: Table, urls: Sequence[str]) -> str:
     return f"read_parquet([{listed}], hive_partitioning = true, hive_types = {{'{table.partition}': DATE}})"
 
 
-def columns(table: Table) -> str:
-    """The table's columns and its day folder, of rows that are named ``rows``."""
-    return ", ".join(f"rows.{sql.name(name)}" for name in (*(column.name for column in table), table.partition))
+def columns(table: Table, held: Collection[str] = ()) -> str:
+    """The table's columns and its day folder, of rows that are named ``rows``.
+
+    :param held: the promoted columns that the rows have; the others come from ``custom``.
+    """
+    return ", ".join([*(_column(column, held) for column in table), f"rows.{sql.name(table.partition)}"])
+
+
+def _column(column: Column, held: Collection[str]) -> str:
+    if column.promoted and column.name not in held:
+        return f"{sql.promoted(column, 'rows.custom')} AS {sql.name(column.name)}"
+    return f"rows.{sql.name(column.name)}"
 
 
 def hidden(table: Table, claims: str) -> str:

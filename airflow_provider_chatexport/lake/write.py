@@ -38,6 +38,8 @@ _ARROW: Final[dict[Kind, pa.DataType]] = {
     Kind.INT: pa.int64(),
     Kind.JSON: pa.json_(pa.string()),
     Kind.TEXTS: pa.list_(pa.string()),
+    Kind.FLOAT: pa.float64(),
+    Kind.DATE: pa.date32(),
 }
 
 
@@ -47,6 +49,7 @@ class DataFile:
 
     :param path: relative to the lake.
     :param n_uncovered: rows of its table and day outside of all that the load claims; anything newer may hide them.
+    :param promoted: the promoted columns that it has beside the registry's, each with its type.
     """
 
     path: str
@@ -56,6 +59,11 @@ class DataFile:
     size_bytes: int
     sha256: str
     n_uncovered: int = 0
+    promoted: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        # JSON has no tuples, and files are kept in sets.
+        object.__setattr__(self, "promoted", tuple((name, kind) for name, kind in self.promoted))
 
 
 class RowSource(Protocol):
@@ -207,6 +215,7 @@ class _DayWriter:
             rows=self.n_rows,
             size_bytes=self._local.stat().st_size,
             sha256=file_sha256(self._local),
+            promoted=tuple((column.name, column.kind.value) for column in self._table if column.promoted),
         )
         return written, self._local
 

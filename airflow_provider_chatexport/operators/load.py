@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_chatexport.core.options import LoadOptions
+from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
@@ -33,6 +33,9 @@ class LoadExportOperator(BaseOperator):
         disappear; otherwise that is refused, because it is more often a hiccup than a truth.
     :param keep_superseded: keep the messages of this load for ``messages_history`` when newer exports supersede it.
     :param max_rejected: refuse it if more were: a count (int), or a share of the lines (float).
+    :param promote: custom fields that get a typed column beside ``custom``: ``{"messages": {"priority": "BIGINT"}}``.
+    :param max_line_bytes: longer lines are rejects.
+    :param max_unpacked_bytes: packed files that unpack to more are refused; by default 200 times their size.
     :param work_dir: where files are downloaded to and converted; by default a temporary directory.
     :param chatexport_conn_id: a connection of type ``chatexport``. (templated)
     """
@@ -49,6 +52,9 @@ class LoadExportOperator(BaseOperator):
         max_rejected: int | float | None = None,
         accept_shrink: bool = False,
         keep_superseded: bool = False,
+        promote: Mapping[str, Mapping[str, str]] | None = None,
+        max_line_bytes: int = MAX_LINE_BYTES,
+        max_unpacked_bytes: int | None = None,
         work_dir: str | Path | None = None,
         chatexport_conn_id: str = ChatExportHook.default_conn_name,
         **kwargs: Any,
@@ -60,6 +66,9 @@ class LoadExportOperator(BaseOperator):
             max_rejected=0 if strict else max_rejected,
             accept_shrink=accept_shrink,
             keep_superseded=keep_superseded,
+            promote=promote or {},
+            max_line_bytes=max_line_bytes,
+            max_unpacked_bytes=max_unpacked_bytes,
         )
         self.work_dir = work_dir
         self.chatexport_conn_id = chatexport_conn_id

@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow.sdk import Asset
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
+from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator, receipts_from
 
@@ -83,6 +84,18 @@ def test_what_is_no_receipt_is_refused(nothing) -> None:
     """The wrong task's XCom is an easy mistake."""
     with pytest.raises(Exception, match=r"receipt|no export to load"):
         receipts_from(nothing)
+
+
+def test_limits_and_promoted_fields_are_options_of_the_task(connection, tmp_path) -> None:
+    """All that the command line can do: a typed column, a limit of rejects, a limit of lines."""
+    promote = {"users": {"karma": "BIGINT", "birthland": "DOUBLE"}}
+    told = loading(exported(), tmp_path / "lake", promote=promote).execute({})
+    assert told["not_cast"].keys() == {"users.birthland"}
+    exports = exported()
+    with pytest.raises(AirflowFailException, match=r"could not become rows, and 0\.9 are allowed; nothing was loaded"):
+        loading(exports, tmp_path / "lake", max_line_bytes=100, max_rejected=0.9).execute({})
+    with pytest.raises(CallError, match="types are VARCHAR"):
+        loading(exports, tmp_path / "lake", promote={"users": {"karma": "INT8"}})
 
 
 def test_an_export_of_users_is_loaded_alone_or_with_channels(connection, tmp_path) -> None:

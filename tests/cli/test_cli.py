@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shlex
@@ -147,6 +148,36 @@ def test_load_takes_a_window_and_a_time(run: Run, export_file: Path, tmp_path: P
         told["exported_at"],
     )
     assert (1, 0) == (told["out_of_window"], told["rows"]["messages"])
+
+
+def test_load_promotes_custom_fields(run: Run, tmp_path: Path) -> None:
+    """What is of another kind than its column is counted, for scripts and for people."""
+    path = write_lines(
+        tmp_path / "export",
+        [line("message", message(f"m{at}", priority=value)) for at, value in enumerate((1, "high", 2))],
+    )
+    arguments = ("load", path, "--promote", "messages.priority=BIGINT", "--lake")
+    assert {"messages.priority": 1} == run(*arguments, tmp_path / "lake", "--json").json["not_cast"]
+    assert "kept in custom: messages.priority (1)" in run(*arguments, tmp_path / "other").out
+    asked = run("sql", "SELECT max(priority) AS n FROM messages", "--lake", tmp_path / "lake", "--json").json
+    assert [[2]] == asked["rows"]
+    wrong = ("load", path, "--promote", "priority=BIGINT", "--lake", tmp_path / "lake")
+    assert_one_sentence(run(*wrong), 2, "write TABLE.KEY=TYPE")
+
+
+def test_load_takes_limits(run: Run, export_file: Path, tmp_path: Path) -> None:
+    """What is too long is a reject, what unpacks to too much is refused, what is over the share is refused."""
+    lake = ("--lake", tmp_path / "lake")
+    assert 1 == run("load", export_file, *lake, "--max-line-bytes", 230, "--json").json["rejected"]
+    packed = tmp_path / "packed"
+    packed.write_bytes(gzip.compress(export_file.read_bytes()))
+    told = run("load", packed, "--lake", tmp_path / "b", "--max-unpacked-bytes", 100)
+    assert_one_sentence(told, 1, "unpacks to more than 100 bytes", "allow more with max_unpacked_bytes")
+    write_lines(export_file, [line("message", message()), b"{"])
+    for limit, code in (("50%", 0), ("49.9%", 1), ("0%", 1), ("1", 0), ("0", 1)):
+        ran = run("load", export_file, "--lake", tmp_path / f"at {limit}", "--max-rejected", limit)
+        assert (code, "could not become rows" in ran.err) == (ran.code, code == 1)
+    assert_one_sentence(run("load", export_file, *lake, "--max-line-bytes", 0), 2, "max_line_bytes is 0")
 
 
 def test_load_takes_an_export_of_users(run: Run, tmp_path: Path) -> None:
