@@ -215,8 +215,10 @@ class Stage:
         with ThreadPoolExecutor(1) as other:
             sifting = other.submit(sifter.sift)
             if source.begins_typed and not source.is_wrapped:
-                messages = _passed(source.path, schema.MESSAGES)
-                sought[source.path] = self._custom_keys(schema.MESSAGES, messages)
+                # Nothing has been sifted yet: the reader may meet a line that it takes for too long.
+                with contextlib.suppress(duckdb.Error):
+                    messages = _passed(source.path, schema.MESSAGES)
+                    sought[source.path] = self._custom_keys(schema.MESSAGES, messages)
             return sifting.result(), sought
 
     def _stage_passed(self, sifted: Sifted, given: Input, sought: Mapping[Path, CustomKeys | None]) -> bool:

@@ -328,6 +328,14 @@ def test_an_overlong_line_is_a_reject_of_bounded_size(shape: Shape, tmp_path_fac
     assert ["m1", "m2"] == converted.column("messages", "id")
 
 
+def test_a_line_longer_than_the_reader_s_buffer_is_a_reject(tmp_path: Path) -> None:
+    """The database looks at the file before anyone has looked at its lines: it must not end the load."""
+    lines = [line("message", message("m1")), line("message", message(text="x" * 40_000_000))]
+    converted = convert_lines(tmp_path, *lines, line("message", message("m2", custom_number=1)))
+    assert ["m1", "m2"] == converted.column("messages", "id")
+    assert 1 == converted.counts.rejected_lines
+
+
 def test_an_overlong_item_of_an_array_is_a_reject(tmp_path: Path) -> None:
     """The limit is that of an object, however its file is laid out."""
     path = tmp_path / "v1.json"

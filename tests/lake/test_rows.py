@@ -26,6 +26,7 @@ from export_objects import (
 
 from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.lake.custom import MAX_KEYS
 
 MOMENT = datetime(2026, 1, 1, 10, tzinfo=UTC)
 DAY = Window.parse("2026-01-01", "2026-01-02")
@@ -213,6 +214,32 @@ def test_custom_fields_are_one_object_wherever_they_stood(
 
 ODD_KEYS = ["", "select", "order by", 'qu"ote', "it's", "a.b", "$.a", "[0]", "*", "😀", "back\\slash", "new\nline",
             "\x00", "k" * 300, "Text", "ID", "CREATED_AT", "Custom", "n", "data", "_load_id", "e\u0301"]  # fmt: skip
+
+
+@pytest.mark.parametrize("entity", ["message", "reaction"])
+def test_a_key_with_null_is_told_from_one_that_is_absent(entity: str, tmp_path: Path) -> None:
+    """Typed reading knows no difference; yet a key that was set to null is what the app said."""
+    objects: dict[str, dict[str, Any]] = {"a": {"k": 1}, "b": {"k": None}, "c": {}, "d": {"k": {"k": None}}}
+    lines = [
+        line("message", message(name, **fields))
+        if entity == "message"
+        else line("reaction", reaction("m1", name, **fields))
+        for name, fields in objects.items()
+    ]
+    converted = convert_lines(tmp_path, line("message", message("m1")), *lines)
+    key = "id" if entity == "message" else "user_id"
+    names = converted.column(f"{entity}s", key)
+    customs = converted.column(f"{entity}s", "custom")
+    found = {name: json.loads(custom) for name, custom in zip(names, customs, strict=True)}
+    assert objects == {name: found[name] for name in objects}
+
+
+@pytest.mark.parametrize("n_keys", [MAX_KEYS - 1, MAX_KEYS + 1])
+def test_keys_may_be_more_than_one_type_holds(n_keys: int, tmp_path: Path) -> None:
+    """An app that makes keys of its own data has thousands of them over a file: they take a slower way, whole."""
+    lines = [line("message", message(f"m{n}", **{f"key {n}": n})) for n in range(n_keys)]
+    customs = convert_lines(tmp_path, *lines).column("messages", "custom")
+    assert sorted(f'{{"key {n}":{n}}}' for n in range(n_keys)) == sorted(customs)
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
