@@ -72,6 +72,8 @@ def _build(path: Path, store: LakeStore, state: LakeState) -> None:
         con.execute("SET TimeZone = 'UTC'")
         con.execute(f"ATTACH {sql.quoted(str(path))} AS catalog (STORAGE_VERSION {sql.quoted(STORAGE_VERSION)})")
         con.execute("USE catalog")
+        # Of the hundreds of comments each would write the file once more.
+        con.execute("BEGIN")
         for view in ledger.VIEWS:
             _tell(con, view, state)
         con.register("hiding_rows", claim_rows(state.hiders))
@@ -82,6 +84,7 @@ def _build(path: Path, store: LakeStore, state: LakeState) -> None:
         con.execute(f"CREATE VIEW {history.NAME} AS {_history(store, state)}")
         of_messages = [(column.name, column.doc) for column in schema.MESSAGES]
         _comment(con, history.NAME, history.DOC, [*history.COLUMNS, *of_messages])
+        con.execute("COMMIT")
         con.execute("USE memory")
         con.execute("DETACH catalog")
 
