@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+from airflow_provider_chatexport.lake.rawjson import NO_JSON
 from airflow_provider_chatexport.lake.sql import name, quoted
 from airflow_provider_chatexport.lake.table import Table
 
@@ -29,6 +30,11 @@ NULLS: Final = (
 )
 
 
+def doubtful(data: str) -> str:
+    """A condition on an object's text: it may not be JSON, though the database reads it."""
+    return " OR ".join(f"contains({data}, {quoted(word.decode())})" for word in NO_JSON)
+
+
 def find(table: Table, objects: str, identity: str) -> str:
     """A statement that makes ``custom_keys``: the keys that the table does not read, and in which objects one is null.
 
@@ -37,8 +43,10 @@ def find(table: Table, objects: str, identity: str) -> str:
     """
     known = ", ".join(quoted(key) for key in table.known_keys)
     pointer = "'/' || replace(replace(key, '~', '~0'), '/', '~1')"
-    # An object of very many keys, or a very long one, answers with the empty key, which no STRUCT can hold either.
-    too_much = f"len(keys) > {len(table.known_keys) + MAX_KEYS} OR strlen(data) > {MAX_OBJECT_BYTES}"
+    # An object of very many keys, a very long or a doubtful one has the empty key, which no STRUCT can hold either.
+    too_much = (
+        f"len(keys) > {len(table.known_keys) + MAX_KEYS} OR strlen(data) > {MAX_OBJECT_BYTES} OR {doubtful('data')}"
+    )
     return (
         "CREATE OR REPLACE TEMP TABLE custom_keys AS SELECT key, CASE WHEN contains(data, '\"' || key || '\":null') "
         f"AND json_type(data, {pointer}) = 'NULL' THEN {identity} END AS null_in FROM (SELECT *, "

@@ -13,6 +13,9 @@ from airflow_provider_chatexport.core.times import parse_instant
 # DuckDB's JSON reader takes more, but a table of chat has no use for deeper values, and other readers recurse.
 MAX_DEPTH: Final = 500
 
+# The database takes these for numbers. JSON has none: where one stands outside of a string, the line is no JSON.
+NO_JSON: Final = (b"NaN", b"Infinity")
+
 Fields = dict[str, bytes]  # an object's keys, and each value as the bytes that it is
 NOTHING: Final = (b"[]", b"{}", b"null")
 BLANK: Final = (b"null", b'""')
@@ -131,10 +134,17 @@ def text_of(fields: Fields, key: str) -> str | None:
         return None
 
 
+_NUMBER: Final = re.compile(r"-?\d+(\.\d+)?([eE]\+?\d+)?", re.ASCII)
+
+
 def is_time(value: bytes | None) -> bool:
-    """A value is a time in either of the service's spellings."""
+    """A value is a time in either of the service's spellings. Nanoseconds may stand in quotes: there are writers of
+    JSON that put all integers of 64 bits in some."""
     try:
-        return value is not None and parse_instant(json.loads(value)) is not None
+        told = json.loads(value) if value is not None else None
+        if isinstance(told, str) and _NUMBER.fullmatch(told):
+            told = int(told) if told.lstrip("-").isdigit() else float(told)
+        return parse_instant(told) is not None
     except (ValueError, OverflowError):
         return False
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 import msgspec
 
@@ -27,6 +27,7 @@ from airflow_provider_chatexport.core.options import MAX_LINE_BYTES
 from airflow_provider_chatexport.lake.objects import PASSED_BY, PASSED_BY_START, missing_from, one_form, with_cid
 from airflow_provider_chatexport.lake.rawjson import (
     MAX_DEPTH,
+    NO_JSON,
     NOTHING,
     Fields,
     NotAnObjectError,
@@ -38,10 +39,8 @@ from airflow_provider_chatexport.lake.rawjson import (
 )
 from airflow_provider_chatexport.lake.rejects import MAX_REJECT_BYTES, Reject, reject
 from airflow_provider_chatexport.lake.shapes import CHANNEL_LISTS, holds_a_user_export, unwrap
-from airflow_provider_chatexport.lake.source import Block, ExportFile, Line
+from airflow_provider_chatexport.lake.source import MAX_BLOCK_BYTES, Block, ExportFile, Line
 
-# The reader's own limit of an object is twice this; no line within a block can be longer than the block.
-MAX_BLOCK_BYTES: Final = 8 * 1024 * 1024
 _MESSAGE, _REACTION = PASSED_BY
 
 
@@ -147,7 +146,9 @@ class Sifter:
         n_messages = n_reactions = 0
         with reactions_path.open("wb") as target:
             for block in blocks:
-                if block.size_bytes > MAX_BLOCK_BYTES or block.size_bytes > self._max_line_bytes:
+                if block.size_bytes > min(MAX_BLOCK_BYTES, self._max_line_bytes):
+                    return False
+                if block.most_brackets > 2 * MAX_DEPTH:  # as many open as close
                     return False
                 reactions = [line for line in block.lines if line.startswith(_REACTION)]
                 if reactions:
@@ -191,6 +192,7 @@ class Sifter:
                 and raw.endswith(b"}}")
                 and not line.too_long
                 and raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH
+                and not any(word in raw for word in NO_JSON)
             ):
                 start = found.group()
                 entity = PASSED_BY[start]
@@ -227,13 +229,19 @@ class Sifter:
     def _sift_array(self) -> None:
         """A v1 array: an element's channel is held, its lists are taken item by item."""
         held: dict[str, bytes] = {}
-        streamed = False
-        for piece in self.source.pieces():
-            line = Line(piece.element, piece.offset, piece.raw, len(piece.raw))
+        too_long: list[tuple[str, Line]] = []
+        streamed, n_held = False, 0
+        for piece in self.source.pieces(self._max_line_bytes):
+            line = Line(piece.element, piece.offset, piece.raw, piece.size)
             if piece.key is None:
                 self.sifted.lines += 1
+                if streamed:
+                    for key, member in too_long:
+                        self._take_piece(member, key)
+                elif too_long:
+                    line = Line(line.number, line.offset, joined(held), n_held)
                 self._take_element_rest(line, held, streamed=streamed)
-                held, streamed = {}, False
+                held, too_long, streamed, n_held = {}, [], False, 0
             elif piece.item:
                 streamed = True
                 self._about_to_stream(held)
@@ -242,7 +250,11 @@ class Sifter:
                 streamed = True
                 self._take_piece(line, Entity.CHANNEL.value)
             else:
-                held[piece.key] = piece.raw
+                n_held += line.size
+                if n_held > self._max_line_bytes:
+                    too_long.append((piece.key, Line(line.number, line.offset, line.raw[:MAX_REJECT_BYTES], n_held)))
+                else:
+                    held[piece.key] = piece.raw
 
     def _about_to_stream(self, held: Fields) -> None:
         """An item of a list comes next; ``held`` are the members of its element that came before."""
@@ -255,7 +267,7 @@ class Sifter:
             self._cid = None
             return
         raw = line.raw or joined(held)  # an element that is no object comes whole
-        self._take_line(Line(line.number, line.offset, raw[: self._max_line_bytes], len(raw)))
+        self._take_line(Line(line.number, line.offset, raw[: self._max_line_bytes], max(line.size, len(raw))))
 
     def _take_held(self, line: Line, key: str) -> None:
         """A member of a channel's element; its lists may have come before the channel that they belong to."""

@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from airflow_provider_chatexport.core.options import MAX_LINE_BYTES
 from airflow_provider_chatexport.errors import InputError
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
 BOM: Final = b"\xef\xbb\xbf"
 CHUNK_BYTES: Final = 4 * 1024 * 1024
 _TYPED_START: Final = re.compile(rb'\{"type":"\w+","data":\{')
+# No line within a block can be longer than the block; the database's own limit of an object is twice this.
+MAX_BLOCK_BYTES: Final = 8 * 1024 * 1024
 MAX_RATIO: Final = 200
 USUAL_UNPACKED_BYTES: Final = 1024 * 1024 * 1024
 STREAMED_LISTS: Final = frozenset({"messages", "members", "reads", "read", "reactions", "users"})
@@ -43,7 +46,8 @@ class Line:
 class Piece:
     """One part of an array's element: a member's value, one item of a streamed list, or (key None) its end.
 
-    An element that is no object comes whole, with its end.
+    An element that is no object comes whole, with its end. ``raw`` is the beginning only where the value is longer
+    than the limit.
     """
 
     element: int
@@ -51,16 +55,25 @@ class Piece:
     key: str | None
     raw: bytes
     item: bool = False
+    over: int = 0
+
+    @property
+    def size(self) -> int:
+        return len(self.raw) + self.over
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines, without their ends."""
+    """Whole lines, without their ends. ``most_brackets``: how many a line of it has at most, those in strings too.
+
+    A line that is longer than any block should be comes cut, as the last block.
+    """
 
     first_line: int
     offset: int
     lines: list[bytes]
     size_bytes: int
+    most_brackets: int
 
 
 class PlainBlocks:
@@ -84,16 +97,26 @@ class PlainBlocks:
         for chunk in self._source.chunks():
             if target is not None:
                 target.write(chunk)
-            lines = (rest + chunk).split(b"\n")
-            size = len(rest) + len(chunk)
+            text = rest + chunk
+            lines = text.split(b"\n")
             rest = lines.pop()
-            size -= len(rest)
+            size = len(text) - len(rest)
             if lines:
-                yield Block(line, offset, lines, size)
+                yield Block(line, offset, lines, size, _most_brackets(text))
                 line += len(lines)
                 offset += size
+            if len(rest) > MAX_BLOCK_BYTES:
+                break
         if rest:
-            yield Block(line, offset, [rest], len(rest))
+            yield Block(line, offset, [rest], len(rest), _most_brackets(rest))
+
+
+_BUT_BRACKETS: Final = bytes(set(range(256)) - set(b"{}[]\n"))
+
+
+def _most_brackets(text: bytes) -> int:
+    """One pass that drops nearly all of it is several times cheaper than to count line by line."""
+    return max(map(len, text.translate(None, _BUT_BRACKETS).split(b"\n")))
 
 
 class ExportFile:
@@ -197,12 +220,17 @@ class ExportFile:
         elif rest.strip():
             yield Line(number + 1, offset, rest, size)
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Piece]:
         """The elements of one JSON array, or objects spread over lines, in pieces: one may be larger than memory.
 
+        :param max_bytes: of a value that is longer only the beginning is kept.
         :raises InputError: they are not well formed, or break off.
         """
-        return _Slicer(self).pieces()
+        return _Slicer(self, max_bytes).pieces()
+
+
+class _TooLongError(Exception):
+    """A value is longer than the limit."""
 
 
 class _Slicer:
@@ -215,9 +243,12 @@ class _Slicer:
     _SPACE = re.compile(rb"[\s,:]*")
     _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
     _ATOM = re.compile(rb'[^\s,\[\]{}"]++')
+    _TO_BRACKET = re.compile(rb'[^"\[\]{}]*+')
+    _TO_QUOTE = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
-    def __init__(self, source: ExportFile) -> None:
+    def __init__(self, source: ExportFile, max_bytes: int) -> None:
         self._source = source
+        self._max_bytes = max_bytes
         self._path = source.path
         self._chunks = source.chunks()
         self._buffer = b""
@@ -234,13 +265,13 @@ class _Slicer:
                 break
             self._element += 1
             begin = self._offset
-            whole = b""
+            whole, over = b"", 0
             if byte == b"{":
                 self._at += 1
                 yield from self._members()
             else:
-                whole = self._value()
-            yield Piece(self._element, begin, None, whole)
+                whole, over = self._value()
+            yield Piece(self._element, begin, None, whole, over=over)
         self._at += is_array
         if self._peek(at_end=True):
             raise self._broken("has more after the array's end")
@@ -257,15 +288,17 @@ class _Slicer:
                 self._at += 1
                 while self._peek() != b"]":
                     begin = self._offset
-                    yield Piece(self._element, begin, key, self._value(), item=True)
+                    raw, over = self._value()
+                    yield Piece(self._element, begin, key, raw, item=True, over=over)
                 self._at += 1
             else:
                 begin = self._offset
-                yield Piece(self._element, begin, key, self._value())
+                raw, over = self._value()
+                yield Piece(self._element, begin, key, raw, over=over)
         self._at += 1
 
     def _key(self) -> str:
-        raw = self._value()
+        raw, _ = self._value()
         try:
             key = str(json.loads(raw))
         except ValueError:
@@ -296,12 +329,22 @@ class _Slicer:
                     return b""
                 raise self._broken("breaks off")
 
-    def _value(self) -> bytes:
+    def _value(self) -> tuple[bytes, int]:
+        """A value, or its beginning and how much more there is of it."""
         first = self._peek()
-        length = self._container() if first in b"{[" else self._scalar(self._STRING if first == b'"' else self._ATOM)
+        try:
+            if first in b"{[":
+                length = self._container()
+            else:
+                length = self._scalar(self._STRING if first == b'"' else self._ATOM)
+        except _TooLongError:
+            head = self._buffer[self._at : self._at + self._max_bytes]
+            return head, self._pass_over() - len(head)
         raw = self._buffer[self._at : self._at + length]
         self._at += length
-        return raw
+        if length > self._max_bytes:
+            return raw[: self._max_bytes], length - self._max_bytes
+        return raw, 0
 
     def _scalar(self, pattern: re.Pattern[bytes]) -> int:
         while True:
@@ -309,8 +352,7 @@ class _Slicer:
             # A match that reaches the buffer's end may go on in the next chunk.
             if match and (match.end() < len(self._buffer) or pattern is self._STRING):
                 return match.end() - self._at
-            if not self._more():
-                raise self._broken("breaks off in a value")
+            self._more_of_value()
 
     def _container(self) -> int:
         depth, length = 0, 0
@@ -327,7 +369,35 @@ class _Slicer:
                 length += 1
                 if depth == 0:
                     return length
-            elif not self._more():  # the buffer ended, inside a string perhaps: the skip stopped before it
+            else:  # the buffer ended, inside a string perhaps: the skip stopped before it
+                self._more_of_value()
+
+    def _more_of_value(self) -> None:
+        if len(self._buffer) - self._at > self._max_bytes:
+            raise _TooLongError
+        if not self._more():
+            raise self._broken("breaks off in a value")
+
+    def _pass_over(self) -> int:
+        """The size of a value that is too long to be held: it is read on, and dropped as it is read."""
+        size, depth, in_string = 0, 0, False
+        is_atom = self._buffer[self._at : self._at + 1] not in (b'"', b"{", b"[")
+        while True:
+            begin = self._at
+            while True:
+                to_next = self._ATOM if is_atom else self._TO_QUOTE if in_string else self._TO_BRACKET
+                found = to_next.match(self._buffer, self._at)
+                self._at = found.end() if found else self._at
+                byte = self._buffer[self._at : self._at + 1]
+                if byte in (b"", b"\\"):  # the buffer ended, within an escape perhaps
+                    break
+                self._at += not is_atom
+                in_string = in_string != (byte == b'"')
+                depth += (byte in (b"{", b"[")) - (byte in (b"}", b"]")) if not in_string else 0
+                if is_atom or (depth == 0 and not in_string):
+                    return size + self._at - begin
+            size += self._at - begin
+            if not self._more():
                 raise self._broken("breaks off in a value")
 
     def _broken(self, what: str) -> InputError:

@@ -232,6 +232,8 @@ class Stage:
             path = sifted.passed[cast("Entity", table.entity)]
             objects = _passed(path, table)
             keys = sought[path] if path in sought else self._custom_keys(table, objects)
+            if keys is None and self._has_doubtful(objects):
+                break
             self._read(table, objects, keys, given)
         expected = [sifted.n_passed[cast("Entity", table.entity)] for table in tables]
         complete = [self._n_staged(table) for table in tables]
@@ -283,6 +285,10 @@ class Stage:
                 f"_exported_at FROM stage_{table.name} WHERE _input = {self._n_inputs}) "
                 "WHERE json_type(j) = 'OBJECT' GROUP BY j"
             )
+
+    def _has_doubtful(self, objects: _Objects) -> bool:
+        condition = custom.doubtful("data")
+        return bool(self.one(f"SELECT count(*) FROM ({objects.read_as('JSON')}) WHERE {condition}")[0])
 
     def _custom_keys(self, table: Table, objects: _Objects) -> CustomKeys | None:
         """Those of a file; None where its objects have to be taken apart one by one."""

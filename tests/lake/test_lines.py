@@ -260,6 +260,40 @@ def test_an_object_that_can_be_no_row_is_a_reject_with_the_reason(
     assert encoded(fields) in row["raw"].encode()
 
 
+@pytest.mark.parametrize("shape", ENTITY_SHAPES)
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_words_that_are_no_json_are_rejects_in_every_shape(word: str, shape: Shape, tmp_path: Path) -> None:
+    """Python writes them for numbers, and the database reads them; no other reader of the lake could."""
+    good = line("message", message("m1", text=f"is it {word}, or [{word}]?", own=f":{word}"), shape)
+    bad = line("message", message("m2", own="@"), shape).replace(b'"@"', word.encode())
+    converted = convert_lines(tmp_path, good, bad, line("message", message("m3"), shape))
+    assert (["m1", "m3"], 1) == (converted.column("messages", "id"), converted.counts.rejected)
+    assert (2, bad) == (converted.one("rejects")["line_number"], converted.one("rejects")["raw"].encode())
+
+
+@pytest.mark.parametrize("shape", ENTITY_SHAPES)
+@pytest.mark.parametrize("depth", [490, 501, 5_000, 100_000])
+def test_what_is_nested_too_deep_is_a_reject_in_every_shape(depth: int, shape: Shape, tmp_path: Path) -> None:
+    """Readers recurse: a value that one tool takes must not crash the next."""
+    lines = [
+        line("message", message("m1", own="@"), shape).replace(b'"@"', b"[" * depth + b"]" * depth),
+        line("message", message("m2", text="[{" * 1000), shape),
+    ]
+    converted = convert_lines(tmp_path, *lines)
+    assert (1 + (depth < 500), depth > 500) == (converted.counts.rows["messages"], bool(converted.counts.rejected))
+    assert [reason for reason in converted.reasons if reason != "nested deeper than 500 levels"] == []
+
+
+@pytest.mark.parametrize("shape", ENTITY_SHAPES)
+def test_nanoseconds_in_quotes_are_a_time_in_every_shape(shape: Shape, tmp_path: Path) -> None:
+    """There are writers of JSON that put integers of 64 bits in quotes."""
+    lines = [line("message", message("m1", created_at="1767261600123456789"), shape)]
+    lines.append(line("message", message("m2", created_at="9" * 30), shape))
+    converted = convert_lines(tmp_path, *lines)
+    assert ("m1", 123_456) == (converted.one("messages")["id"], converted.one("messages")["created_at"].microsecond)
+    assert 1 == converted.counts.rejected
+
+
 NO_TIMES = ["", "tomorrow", "2026-01-01", "2026-01-01T10:00:00", "infinity", "epoch", "20000-01-01T00:00:00Z",
             "2026-01-01T24:00:00Z", "2026-01-01T10:00:00+25:00", True, [], {}, 10**19, 10**30]  # fmt: skip
 

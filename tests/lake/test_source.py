@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 from pathlib import Path
@@ -206,6 +207,26 @@ def test_items_of_a_channel_come_one_by_one(tmp_path: Path) -> None:
     assert [("channel", False), ("messages", True), ("messages", True), ("draft", False), (None, False)] == [
         (piece.key, piece.item) for piece in ExportFile(file(tmp_path, content)).pieces()
     ]
+
+
+@given(
+    array=st.lists(elements, max_size=3),
+    size=st.integers(3, 40),
+    limit=st.integers(1, 60),
+)
+@many
+def test_a_value_over_the_limit_is_known_by_its_size_and_begins_as_it_did(
+    array: list[Any], size: int, limit: int, tmp_path: Path
+) -> None:
+    """A value of a gigabyte must not be held; those before and after it are as they would be."""
+    content = json.dumps(array).encode()
+    path = file(tmp_path, content)
+    whole = list(ExportFile(path).pieces())
+    with contextlib.suppress(InputError):  # a key over the limit
+        cut = list(InChunks(path, size).pieces(limit))
+        assert [(piece.key, piece.offset, piece.size, piece.raw[:limit]) for piece in whole] == [
+            (piece.key, piece.offset, piece.size, piece.raw) for piece in cut
+        ]
 
 
 def test_offsets_of_pieces_lead_to_their_first_byte(tmp_path: Path) -> None:
