@@ -268,11 +268,12 @@ class Stage:
         self._n_reads += 1
         # The quick way only tells that some value is lost: to keep it, the objects are read once more, as JSON.
         for way in dict.fromkeys((keys, None)):
-            self._con.execute(
-                f"INSERT INTO stage_{table.name} BY NAME SELECT {sql.columns(table)}, {self._origin(given)}, n AS _n, "
-                f"{self._n_reads} AS _read, line AS _line, {in_window} AS _in_window{kept}, _not_cast, "
-                f"{sql.complete(table)} AS _complete FROM ({_taken_apart(table, objects, way, extra_fields)})"
-            )
+            with self._reader_streamed():
+                self._con.execute(
+                    f"INSERT INTO stage_{table.name} BY NAME SELECT {sql.columns(table)}, {self._origin(given)}, "
+                    f"n AS _n, {self._n_reads} AS _read, line AS _line, {in_window} AS _in_window{kept}, _not_cast, "
+                    f"{sql.complete(table)} AS _complete FROM ({_taken_apart(table, objects, way, extra_fields)})"
+                )
             if way is None or not self._n_staged(table, f"_read = {self._n_reads} AND _not_cast IS NOT NULL"):
                 break
             self.delete(table, f"_read = {self._n_reads}")
@@ -289,6 +290,15 @@ class Stage:
     def _has_doubtful(self, objects: _Objects) -> bool:
         condition = custom.doubtful("data")
         return bool(self.one(f"SELECT count(*) FROM ({objects.read_as('JSON')}) WHERE {condition}")[0])
+
+    @contextlib.contextmanager
+    def _reader_streamed(self) -> Iterator[None]:
+        """The optimizer takes a reader of lines for a handful of rows, and would have a join hold all of them."""
+        self._con.execute("SET disabled_optimizers = 'build_side_probe_side'")
+        try:
+            yield
+        finally:
+            self._con.execute("RESET disabled_optimizers")
 
     def _custom_keys(self, table: Table, objects: _Objects) -> CustomKeys | None:
         """Those of a file; None where its objects have to be taken apart one by one."""
