@@ -109,6 +109,7 @@ MESSAGES: Final = Table(
         texts("mentioned_group_ids", "User groups mentioned in the text."),
         json_text("mentioned_groups", "User groups mentioned in the text, whole."),
         texts("mentioned_roles", "Roles mentioned in the text."),
+        json_text("mentioned_channel_members", "Memberships of the users mentioned, by user id: role, custom fields."),
         boolean("mentioned_channel", "The whole channel is mentioned."),
         boolean("mentioned_here", "All who are online are mentioned."),
         boolean("pinned", "Pinned in the channel."),
