@@ -1,0 +1,46 @@
+"""What a load allows: limits just met and just passed."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_chatexport.core.options import LoadOptions
+from airflow_provider_chatexport.errors import CallError
+
+
+@pytest.mark.parametrize(
+    ("allowed", "max_rejected", "rejected"),
+    [
+        (True, None, 1000),
+        (True, 0, 0),
+        (False, 0, 1),
+        (True, 10, 10),
+        (False, 10, 11),
+        (True, 0.01, 10),
+        (False, 0.01, 11),
+        (False, 0.0, 1),
+        (True, 1.0, 1000),
+        (True, 1, 1),
+        (False, 1, 2),
+    ],
+)
+def test_rejects_are_allowed_up_to_a_count_or_a_share(
+    allowed: bool, max_rejected: int | float | None, rejected: int
+) -> None:
+    """1 is one line and 1.0 is all of them; what is met exactly is allowed."""
+    assert allowed is LoadOptions(max_rejected=max_rejected).allows(rejected=rejected, lines=1000)
+
+
+@pytest.mark.parametrize(
+    ("told", "options"),
+    [
+        ("max_rejected is -1; give a count", {"max_rejected": -1}),
+        ("max_rejected is 1.5; give a count", {"max_rejected": 1.5}),
+        ("max_line_bytes is 0; give a number of bytes above 0", {"max_line_bytes": 0}),
+        ("max_unpacked_bytes is -5; give a number", {"max_unpacked_bytes": -5}),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused_at_birth(told: str, options: dict[str, int | float]) -> None:
+    """A DAG with a slip in it should not parse, rather than fail in the night."""
+    with pytest.raises(CallError, match=told):
+        LoadOptions(**options)  # type: ignore[arg-type]
