@@ -160,7 +160,9 @@ def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Co
         doc=doc,
         sql=f"coalesce({', '.join(found)})",
         reads=(field, or_field) if or_field else (field,),
-        fails_on=f"coalesce({', '.join(found[:2])}) IS NULL AND {_is_something(field)}",
+        # The usual object begins with its id, which is told without looking into it.
+        fails_on=f'd.{field}::VARCHAR NOT LIKE \'{{"id":"%\' AND {_is_something(field)} '
+        f"AND coalesce({', '.join(found[:2])}) IS NULL",
     )
 
 
