@@ -30,9 +30,10 @@ from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
 from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.window import Window, parse_moment
-from airflow_provider_chatexport.errors import CallError, ChatExportError
+from airflow_provider_chatexport.errors import CallError, ChatExportError, LakeError
 from airflow_provider_chatexport.lake import catalog, query
 from airflow_provider_chatexport.lake.compact import compact
+from airflow_provider_chatexport.lake.forget import forget_user
 from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.vacuum import vacuum
@@ -106,6 +107,8 @@ def _service(function: _Function) -> _Function:
 def _load_options(function: _Function) -> _Function:
     """Options of ``LoadOptions``, for the commands that load."""
     for option in (
+        click.option("--drop-text", is_flag=True, help="Leave out what people wrote."),
+        click.option("--hash-users", is_flag=True, help="Pseudonyms for user ids; needs CHATEXPORT_PSEUDONYM_KEY."),
         click.option("--keep-superseded", is_flag=True, help="Keep what newer exports replace, for messages_history."),
         click.option("--accept-shrink", is_flag=True, help="Load even if a channel that had messages has none now."),
         click.option(
@@ -133,6 +136,9 @@ def _options_from(given: dict[str, Any]) -> LoadOptions:
         promote=parse_promote(given["promote"]),
         max_line_bytes=given["max_line_bytes"],
         max_unpacked_bytes=given["max_unpacked_bytes"],
+        hash_users=given["hash_users"],
+        pseudonym_key=os.environ.get("CHATEXPORT_PSEUDONYM_KEY"),
+        drop_text=given["drop_text"],
     )
 
 
@@ -338,6 +344,35 @@ def vacuum_lake(*, lake: str, keep: timedelta, history: bool, as_json: bool) -> 
             f"deleted {len(swept.superseded)} superseded files, {len(swept.unknown)} files of no record, "
             f"{swept.n_leftovers} leftovers of broken-off work"
         )
+
+
+@cli.command(name="forget-user", epilog="Example: chatexport forget-user ann-17 --lake ./lake")
+@click.argument("user_id", metavar="ID")
+@_lake
+@click.option("--keep-messages", is_flag=True, help="Keep what they sent as rows, without author and text.")
+@_as_json
+def forget(*, user_id: str, lake: str, keep_messages: bool, as_json: bool) -> None:
+    """Removes a person from every file of the lake, keeps them out, and prints a receipt."""
+    store = LakeStore(lake)
+    if not store.exists(catalog.NAME):
+        raise LakeError(f"there is no lake at {store.uri}; give the address of one")
+    with TerminalProgress() as progress:
+        receipt = forget_user(
+            store, user_id, now=datetime.now(UTC), keep_messages=keep_messages, progress=progress.stage
+        )
+    if as_json:
+        click.echo(json.dumps(receipt.to_json()))
+        return
+    tables = sorted(receipt.removed.keys() | receipt.blanked.keys())
+    if tables:
+        print_table(
+            ["table", "rows removed", "rows blanked"],
+            [[name, receipt.removed[name], receipt.blanked[name]] for name in tables],
+        )
+        click.echo(f"{len(receipt.files)} files were written anew; {receipt.seconds:.1f} s")
+    else:
+        click.echo("the lake has nothing of them")
+    click.echo("they are on the lake's list, and stay out whatever is loaded")
 
 
 @cli.command(name="sql", epilog='Example: chatexport sql "SELECT cid, count(*) FROM messages GROUP BY 1" --lake ./lake')

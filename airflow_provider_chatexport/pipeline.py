@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,9 +25,11 @@ from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, InputError, TooManyRejectsError
-from airflow_provider_chatexport.lake import guard, loads, promote
+from airflow_provider_chatexport.lake import forgotten, guard, loads, promote
 from airflow_provider_chatexport.lake.convert import Conversion
 from airflow_provider_chatexport.lake.coverage import Coverage, claim
+from airflow_provider_chatexport.lake.forget import forget_user
+from airflow_provider_chatexport.lake.forgotten import Forgotten
 from airflow_provider_chatexport.lake.loads import LoadRecord, SourceFile
 from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.stage import Input
@@ -237,18 +239,23 @@ class _Load:
             coverage = self._claims(of_channels, conversion)
             found = guard.impact(self._store, LakeState(loads.all_loads(self._store)), conversion, coverage)
             guard.check(found, accept_shrink=options.accept_shrink)
-            uncovered = conversion.uncovered(coverage)
-            written = [
-                (replace(file, n_uncovered=uncovered.get((file.table, file.day), 0)), local)
-                for file, local in self._write(conversion, folder, sources, tell)
-            ]
+            listed = self._without_the_forgotten(conversion)
+            conversion.disguise(options)
+            written = self._written(conversion, folder, sources, coverage, tell)
+            if listed != forgotten.read(self._store):  # somebody was removed from the lake meanwhile
+                listed = self._without_the_forgotten(conversion)
+                written = self._written(conversion, folder, sources, coverage, tell)
             windows = [source.given.window for source, _ in of_channels]
             record = replace(
-                self._record(sources, windows, coverage, tuple(file for file, _ in written), conversion),
+                self._record(sources, windows, coverage, tuple(written), conversion),
                 keep_superseded=options.keep_superseded,
                 late_changes=found.late_changes,
             )
-        committed = loads.commit(self._store, record, {file.path: local for file, local in written})
+            committed = loads.commit(self._store, record, {file.path: local for file, local in written.items()})
+            late = forgotten.read(self._store)
+            if late != listed:
+                for user_id, keep_messages in late.among(conversion.stage.user_ids()).items():
+                    forget_user(self._store, user_id, now=datetime.now(UTC), keep_messages=keep_messages)
         log.info(
             "load committed load_id=%s rows=%d rejected=%d files=%d seconds=%.1f",
             record.load_id,
@@ -261,6 +268,14 @@ class _Load:
         if not committed:
             record = loads.find(self._store, self._load_id) or record
         return LoadReport(record=record, seconds=time.monotonic() - self._began, already_loaded=not committed)
+
+    def _without_the_forgotten(self, conversion: Conversion) -> Forgotten:
+        """Takes out who is on the lake's list; the list as it was then."""
+        listed = forgotten.read(self._store)
+        n_people = conversion.forget(listed)
+        if n_people:
+            log.info("people on the lake's list were left out load_id=%s people=%d", self._load_id, n_people)
+        return listed
 
     def _claims(self, of_channels: Iterable[tuple[_Source, set[str]]], conversion: Conversion) -> tuple[Coverage, ...]:
         """What exports of channels claim, each with the channels that its file names."""
@@ -288,9 +303,16 @@ class _Load:
                 )
         return tuple(entry for entry in claims if entry is not None)
 
-    def _write(
-        self, conversion: Conversion, folder: Path, sources: Sequence[_Source], tell: Progress
-    ) -> Iterator[tuple[DataFile, Path]]:
+    def _written(
+        self,
+        conversion: Conversion,
+        folder: Path,
+        sources: Sequence[_Source],
+        coverage: Sequence[Coverage],
+        tell: Progress,
+    ) -> dict[DataFile, Path]:
+        """The load's data files, and where each lies now."""
+        uncovered = conversion.uncovered(coverage)
         # Two attempts at the same load may be under way: each has names of its own, and the record says whose count.
         attempt = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
         metadata = {
@@ -299,11 +321,14 @@ class _Load:
             "chatexport.source_sha256": ",".join(source.file.sha256 for source in sources),
             "chatexport.window": ",".join(str(source.given.window) for source in sources),
         }
+        written: dict[DataFile, Path] = {}
         for number, table in enumerate(self._tables):
             tell("write", number, len(self._tables))
-            yield from write_table(
+            for file, local in write_table(
                 conversion, table, folder / "files", stem=f"{self._load_id}-{attempt}", metadata=metadata
-            )
+            ):
+                written[replace(file, n_uncovered=uncovered.get((file.table, file.day), 0))] = local
+        return written
 
     def _record(
         self,

@@ -85,5 +85,10 @@ _CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "description": "Fetch export files over plain http as well. Always so where the base URL itself is http.",
         "schema": {"type": "boolean", "default": False},
     },
+    "pseudonym_key": {
+        "label": "Pseudonym key",
+        "description": "Secret that hash_users makes pseudonyms with; the same one for every load of a lake.",
+        "schema": {"type": ["string", "null"], "format": "password"},
+    },
     "link_host": _optional_text("Link host", "The only host from which export files may be fetched. Empty: any."),
 }

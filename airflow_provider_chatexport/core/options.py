@@ -34,7 +34,10 @@ class LoadOptions:
     :param max_line_bytes: longer lines, and longer objects of an array, are rejects.
     :param max_unpacked_bytes: a packed file that unpacks to more is refused; None for 200 times its size, and at
         least 1 GB.
-    :raises CallError: a value is out of range, or a type is not one of ``PROMOTED_TYPES``.
+    :param hash_users: user ids become pseudonyms, and what describes a person does not land in the lake.
+    :param pseudonym_key: the secret that pseudonyms are made with; the same one in every load.
+    :param drop_text: what people wrote does not land in the lake.
+    :raises CallError: a value is out of range, a type is not one of ``PROMOTED_TYPES``, or ``hash_users`` has no key.
     """
 
     max_rejected: int | float | None = None
@@ -43,6 +46,9 @@ class LoadOptions:
     promote: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     max_line_bytes: int = MAX_LINE_BYTES
     max_unpacked_bytes: int | None = None
+    hash_users: bool = False
+    pseudonym_key: str | None = field(default=None, repr=False)
+    drop_text: bool = False
 
     def __post_init__(self) -> None:
         limit = self.max_rejected
@@ -52,6 +58,17 @@ class LoadOptions:
             if size is not None and size < 1:
                 raise CallError(f"{name} is {size}; give a number of bytes above 0")
         object.__setattr__(self, "promote", _canonical(self.promote))
+
+        if self.hash_users and not self.pseudonym_key:
+            raise CallError(
+                "hash_users needs a secret to make pseudonyms with; set CHATEXPORT_PSEUDONYM_KEY, or pseudonym_key in "
+                "the extra of the Airflow connection"
+            )
+
+    @property
+    def disguises(self) -> bool:
+        """Whether personal data is taken out before anything is written."""
+        return self.hash_users or self.drop_text
 
     def allows(self, *, rejected: int, lines: int) -> bool:
         """Whether a load with so many rejects may be committed."""

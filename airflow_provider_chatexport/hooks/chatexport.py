@@ -62,6 +62,14 @@ class ChatExportHook(BaseHook):
             raise _no_connection(self.chatexport_conn_id) from None
         return settings_from(connection)
 
+    def pseudonym_key(self) -> str | None:
+        """The secret that pseudonyms of users are made with, from the connection's extra."""
+        try:
+            connection = self.get_connection(self.chatexport_conn_id)
+        except AirflowNotFoundException:
+            raise _no_connection(self.chatexport_conn_id) from None
+        return _extra_of(connection).get(_PSEUDONYM_KEY)
+
     def client(self) -> ChatExportClient:
         """A client to use as a context manager. :raises ConnectionSettingsError: as ``settings`` does."""
         return ChatExportClient(self.settings())
@@ -119,14 +127,19 @@ def _base_url(connection: Connection) -> str:
     return f"{address}:{connection.port}" if connection.port else address
 
 
-def _extras(connection: Connection) -> dict[str, Any]:
+def _extra_of(connection: Connection) -> dict[str, Any]:
     try:
         extra = json.loads(connection.extra or "{}")
     except ValueError:
         extra = None
     if not isinstance(extra, dict):
         raise ConnectionSettingsError(f"the extra of connection {connection.conn_id!r} is not a JSON object; repair it")
-    if unknown := sorted(set(extra) - set(_READERS)):
+    return extra
+
+
+def _extras(connection: Connection) -> dict[str, Any]:
+    extra = _extra_of(connection)
+    if unknown := sorted(set(extra) - set(_READERS) - {_PSEUDONYM_KEY}):
         log.warning("connection %s: extra fields that mean nothing here: %s", connection.conn_id, ", ".join(unknown))
     read = {}
     for name, reader in _READERS.items():
@@ -151,6 +164,9 @@ def _boolean(value: Any) -> bool:
         case _:
             raise ValueError("neither true nor false")
 
+
+# No setting of the service: what loads make pseudonyms with.
+_PSEUDONYM_KEY: Final = "pseudonym_key"
 
 _Reader = Callable[[Any], Any]
 

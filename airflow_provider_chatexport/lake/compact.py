@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import duckdb
-import pyarrow as pa
 
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake import loads, promote, sql, visible
+from airflow_provider_chatexport.lake import loads, promote, schema, sql, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
-from airflow_provider_chatexport.lake.rewrite import Rewrite, claims_after, commit_rewrite, number_of_next
+from airflow_provider_chatexport.lake.rewrite import Rewrite, RowsOfDay, claims_after, commit_rewrite, number_of_next
 from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.state import Fate, LakeState, Standing
 from airflow_provider_chatexport.lake.store import LakeStore
@@ -174,7 +173,7 @@ class Merge:
         :raises LakeError: a file cannot be read, or the work folder is full.
         """
         with _explained(self._store):
-            rows = _RowsOfDay(self._con, day.day, self._visible(day))
+            rows = RowsOfDay(self._con, day.day, self._visible(day))
             n_uncovered = self._n_uncovered(day)
             metadata = {"chatexport.load_id": number_of_next(self._state), "chatexport.writer": loads.WRITER}
             written = write_table(rows, day.table, self._folder / "files", stem=self._stem, metadata=metadata)
@@ -204,16 +203,21 @@ class Merge:
         dead = ", ".join(sql.quoted(load_id) for load_id in sorted(self._state.superseded)) or "''"
         return f"{shown} WHERE _load_id NOT IN ({dead})"
 
+    def _scan(self, table: Table) -> str:
+        """All that is live of a table."""
+        urls = [self._store.url(self._store.data_path(each.file.path)) for each in self._state.live(table)]
+        return visible.scan(table, urls)
+
     def _with_outdated(self, table: Table, days: Mapping[str, Sequence[Standing]]) -> set[str]:
         """Days with rows of which a newer one of the same key is elsewhere. Leaves the newest rows in a table."""
         standings = [each for of_day in days.values() for each in of_day]
         if len(standings) < 2:
             return set()
-        urls = [self._store.url(self._store.data_path(each.file.path)) for each in self._state.live(table)]
         with _explained(self._store):
+            owners = self._scan(schema.USER_EXPORT_USERS) if table.owned_by else None
             self._con.execute(
                 f"CREATE TABLE newest_{table.name} AS SELECT {visible.columns(table)} "
-                f"FROM {visible.scan(table, urls)} rows{visible.newest(table)}"
+                f"FROM {self._scan(table)} rows{visible.newest(table, owners)}"
             )
             kept = dict(
                 self._con.execute(
@@ -221,25 +225,6 @@ class Merge:
                 ).fetchall()
             )
         return {day for day, files in days.items() if kept.get(day, 0) < sum(each.file.rows for each in files)}
-
-
-class _RowsOfDay:
-    """Rows of one table and day, for ``write_table``."""
-
-    def __init__(self, con: duckdb.DuckDBPyConnection, day: str, query: str) -> None:
-        self._con = con
-        self._day = day
-        self._query = query
-
-    def days(self, table: Table) -> Mapping[str, int]:  # noqa: ARG002 - there is one table, as there is one day
-        (n_rows,) = self._con.execute(f"SELECT count(*) FROM ({self._query})").fetchall()[0]
-        return {self._day: n_rows} if n_rows else {}
-
-    def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
-        order = ", ".join(sql.name(column) for column in table.sort)
-        yield from self._con.sql(
-            f"SELECT {sql.quoted(self._day)} AS _day, {sql.arrow_columns(table)} FROM ({self._query}) ORDER BY {order}"
-        ).to_arrow_reader(batch_rows)
 
 
 @contextlib.contextmanager

@@ -22,12 +22,14 @@ from typing import Final, Self
 import duckdb
 import pyarrow as pa
 
-from airflow_provider_chatexport.core.options import MAX_LINE_BYTES
+from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
 from airflow_provider_chatexport.core.times import EPOCH
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake import schema, sql, visible
+from airflow_provider_chatexport.lake import pseudonyms, schema, sql, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.coverage import Coverage
+from airflow_provider_chatexport.lake.erase import Eraser, Person, names_of
+from airflow_provider_chatexport.lake.forgotten import Forgotten
 from airflow_provider_chatexport.lake.stage import Counts, Found, Input, Stage
 from airflow_provider_chatexport.lake.table import Placement, Table
 
@@ -111,6 +113,49 @@ class Conversion:
             self._count_not_cast()
             counts.rows = {table.name: self._n_rows(table) for table in schema.TABLES}
             counts.drawn = {name: n_rows - told[name] for name, n_rows in counts.rows.items() if n_rows > told[name]}
+
+    def disguise(self, options: LoadOptions) -> None:
+        """Takes personal data out, as far as the options say.
+
+        :raises LakeError: the work folder is full, or the memory limit too small.
+        """
+        if options.disguises:
+            with _explained():
+                pseudonyms.disguise(self._stage, options)
+
+    def forget(self, listed: Forgotten) -> int:
+        """Takes out those who are on a lake's list; how many. Their rows are counted as ``forgotten``.
+
+        :raises LakeError: the work folder is full, or the memory limit too small.
+        """
+        if not listed.keep_messages:
+            return 0
+        with _explained():
+            people = listed.among(self._stage.user_ids())
+            for user_id, keep_messages in people.items():
+                self._forget(user_id, keep_messages=keep_messages)
+            before, self.counts.rows = self.counts.rows, {table.name: self._n_rows(table) for table in schema.TABLES}
+        for table in schema.TABLES:
+            if gone := before[table.name] - self.counts.rows[table.name]:
+                self.counts.forgotten[table.name] = self.counts.forgotten.get(table.name, 0) + gone
+        return len(people)
+
+    def _forget(self, user_id: str, *, keep_messages: bool) -> None:
+        stage, own = self._stage, sql.quoted(user_id)
+        told = [
+            name
+            for table in (schema.USERS, schema.USER_EXPORT_USERS)
+            for (name,) in stage.all(f"SELECT DISTINCT name FROM stage_{table.name} WHERE id = {own}")
+        ]
+        person = Person(user_id=user_id, names=names_of(user_id, told), keep_messages=keep_messages)
+        stage.execute(
+            f"CREATE OR REPLACE TEMP TABLE their_messages AS SELECT id FROM stage_messages WHERE user_id = {own}"
+        )
+        eraser = Eraser(stage.connection, person)
+        for table in schema.TABLES:
+            relation = f"stage_{table.name}"
+            if eraser.look(table, relation):
+                stage.execute(f"CREATE OR REPLACE TABLE {relation} AS {eraser.query(table, relation)}")
 
     def _place_reactions(self) -> None:
         """A reaction stands with its message; where that is not in the load, at its own time."""

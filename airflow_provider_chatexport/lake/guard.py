@@ -58,7 +58,7 @@ def impact(store: LakeStore, state: LakeState, conversion: Conversion, claims: S
     cids = {entry.cid for entry in claims}
     known = [entry for entry in state.coverage if entry.cid in cids]
     try:
-        stage.set_up(store.let_read)
+        store.let_read(stage.connection)
         with (
             stage.registered("new_claims", claim_rows(claims)),
             stage.registered("known_claims", claim_rows(known)),

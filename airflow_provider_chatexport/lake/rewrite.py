@@ -8,17 +8,21 @@ numbered: of two that were worked out from the same lake, the second finds its n
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from airflow_provider_chatexport.lake import loads, schema
+import duckdb
+import pyarrow as pa
+
+from airflow_provider_chatexport.lake import loads, schema, sql
 from airflow_provider_chatexport.lake.coverage import Coverage, without_superseded
 from airflow_provider_chatexport.lake.loads import LoadRecord
 from airflow_provider_chatexport.lake.state import LakeState, Standing
 from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.table import Table
 from airflow_provider_chatexport.lake.write import DataFile
 
 _NUMBERED: Final = re.compile(r"rewrite-(\d{6,})")
@@ -93,3 +97,22 @@ def _owners(state: LakeState, paths: Collection[str]) -> list[LoadRecord]:
 def _live_of(state: LakeState, owners: Sequence[LoadRecord]) -> list[Standing]:
     ids = {owner.load_id for owner in owners}
     return [each for each in state.standings if each.is_live and each.record.load_id in ids]
+
+
+class RowsOfDay:
+    """Rows of one table and day, for ``write_table``."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, day: str, query: str) -> None:
+        self._con = con
+        self._day = day
+        self._query = query
+
+    def days(self, table: Table) -> Mapping[str, int]:  # noqa: ARG002 - there is one table, as there is one day
+        (n_rows,) = self._con.execute(f"SELECT count(*) FROM ({self._query})").fetchall()[0]
+        return {self._day: n_rows} if n_rows else {}
+
+    def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
+        order = ", ".join(sql.name(column) for column in table.sort)
+        yield from self._con.sql(
+            f"SELECT {sql.quoted(self._day)} AS _day, {sql.arrow_columns(table)} FROM ({self._query}) ORDER BY {order}"
+        ).to_arrow_reader(batch_rows)

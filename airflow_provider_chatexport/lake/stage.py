@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,13 +22,14 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.core.entities import Entity, ExportKind
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.lake import custom, schema, sql
+from airflow_provider_chatexport.lake import custom, personal, schema, sql
 from airflow_provider_chatexport.lake.custom import CustomKeys
 from airflow_provider_chatexport.lake.objects import mend, parse, unreadable
+from airflow_provider_chatexport.lake.personal import Personal
 from airflow_provider_chatexport.lake.rejects import Reject
 from airflow_provider_chatexport.lake.sift import Sifted, Sifter
 from airflow_provider_chatexport.lake.source import ExportFile
-from airflow_provider_chatexport.lake.table import Table
+from airflow_provider_chatexport.lake.table import Kind, Table
 from airflow_provider_chatexport.lake.user_exports import UsersSifter, is_users_export
 
 # Users embedded in objects: fields that hold one, fields that hold a list of them.
@@ -77,6 +78,8 @@ class Counts:
     # Lines of which no entity could be told (they are among the rejected), and rows drawn from inside other objects.
     rejected_lines: int = 0
     drawn: dict[str, int] = field(default_factory=dict)
+    # Rows of people who are to stay out of the lake, by table.
+    forgotten: dict[str, int] = field(default_factory=dict)
     # By ``table.key``: values of a kind that their column cannot hold. They are in ``custom``.
     not_cast: dict[str, int] = field(default_factory=dict)
 
@@ -417,9 +420,20 @@ class Stage:
         finally:
             self._con.unregister(name)
 
-    def set_up(self, with_connection: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
-        """For a lake that lets a connection read its files."""
-        with_connection(self._con)
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The database of the stage tables, for those with queries of their own over them."""
+        return self._con
+
+    def user_ids(self) -> set[str]:
+        """Every user id in the stage tables."""
+        values = [
+            (table, f"unnest({sql.name(column.name)})" if column.kind is Kind.TEXTS else sql.name(column.name))
+            for table in schema.TABLES
+            for column in personal.columns(table, Personal.USER_ID, Personal.USER_IDS)
+        ]
+        asked = " UNION ".join(f"SELECT {value} AS id FROM stage_{table.name}" for table, value in values)
+        return {user_id for (user_id,) in self.all(f"SELECT id FROM ({asked}) WHERE id IS NOT NULL")}
 
     def close(self) -> None:
         self._con.close()

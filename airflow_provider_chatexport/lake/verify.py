@@ -127,7 +127,8 @@ def _entities_of(record: LoadRecord) -> Iterator[Finding]:
         counts["rows"].get(table.name, 0) - counts["drawn"].get(table.name, 0) for table in schema.OF_ENTITIES
     )
     others = ("duplicates", "out_of_window", "other_entities", "rejected")
-    went_out = own_rows + sum(counts[name] for name in others)
+    forgotten = sum(counts["forgotten"].get(table.name, 0) for table in schema.OF_ENTITIES)
+    went_out = own_rows + forgotten + sum(counts[name] for name in others)
     if came_in != went_out:
         yield Finding(
             kind="unaccounted",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ class LoadExportOperator(BaseOperator):
     :param strict: refuse the load if any line of a file had to be rejected; as ``max_rejected=0``.
     :param accept_shrink: load even if the export has no message of a channel where the lake shows some, which then
         disappear; otherwise that is refused, because it is more often a hiccup than a truth.
+    :param hash_users: pseudonyms instead of user ids, made with the ``pseudonym_key`` of the connection's extra; what
+        describes a person does not land.
+    :param drop_text: what people wrote does not land.
     :param keep_superseded: keep the messages of this load for ``messages_history`` when newer exports supersede it.
     :param max_rejected: refuse it if more were: a count (int), or a share of the lines (float).
     :param promote: custom fields that get a typed column beside ``custom``: ``{"messages": {"priority": "BIGINT"}}``.
@@ -55,6 +59,8 @@ class LoadExportOperator(BaseOperator):
         promote: Mapping[str, Mapping[str, str]] | None = None,
         max_line_bytes: int = MAX_LINE_BYTES,
         max_unpacked_bytes: int | None = None,
+        hash_users: bool = False,
+        drop_text: bool = False,
         work_dir: str | Path | None = None,
         chatexport_conn_id: str = ChatExportHook.default_conn_name,
         **kwargs: Any,
@@ -69,7 +75,9 @@ class LoadExportOperator(BaseOperator):
             promote=promote or {},
             max_line_bytes=max_line_bytes,
             max_unpacked_bytes=max_unpacked_bytes,
+            drop_text=drop_text,
         )
+        self.hash_users = hash_users
         self.work_dir = work_dir
         self.chatexport_conn_id = chatexport_conn_id
 
@@ -79,13 +87,17 @@ class LoadExportOperator(BaseOperator):
 
         with airflow_failures():
             receipts = receipts_from(self.exports)
-            with ChatExportHook(self.chatexport_conn_id).client() as client:
+            hook = ChatExportHook(self.chatexport_conn_id)
+            # The key that pseudonyms are made with is a secret: it comes from the connection, never from the DAG.
+            key = hook.pseudonym_key() if self.hash_users else None
+            options = replace(self.options, hash_users=self.hash_users, pseudonym_key=key)
+            with hook.client() as client:
                 report = pipeline.load_exports(
                     client,
                     receipts,
                     lake_uri=str(self.lake),
                     work_dir=Path(self.work_dir) if self.work_dir else None,
-                    options=self.options,
+                    options=options,
                 )
         summary = dict(report.to_json())
         summary["n_files"] = len(summary.pop("files", ()))

@@ -26,7 +26,7 @@ from airflow_provider_chatexport.pipeline import LoadReport
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
 UBUNTU = "livestream:ubuntu"
-_MADE_FROM_RECORDS = ("catalog.duckdb", ".catalog.duckdb", "_files/", "_loads/_checkpoint")
+_BESIDE_THE_DATA = ("catalog.duckdb", ".catalog.duckdb", "_files/", "_forgotten/", "_loads/_checkpoint")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,262 @@
+"""Removing a person from every file of a lake, and keeping them out.
+
+The list comes first (``forgotten``): from then on no load brings them in. Then every file that they occur in is written
+anew without them, those that only history reads too, and what was superseded is deleted at once, whoever may have an
+older catalog open. If the process dies on the way, running it again goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from airflow_provider_chatexport.errors import CallError, LakeError
+from airflow_provider_chatexport.lake import forgotten, loads, promote, schema, visible
+from airflow_provider_chatexport.lake.claims import claim_rows
+from airflow_provider_chatexport.lake.erase import Eraser, Person, names_of
+from airflow_provider_chatexport.lake.rewrite import Rewrite, RowsOfDay, commit_rewrite, number_of_next
+from airflow_provider_chatexport.lake.settle import settle
+from airflow_provider_chatexport.lake.state import Fate, LakeState, Standing
+from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.sweep import DEFAULT_KEEP, sweep
+from airflow_provider_chatexport.lake.table import Placement, Table
+from airflow_provider_chatexport.lake.write import DataFile, write_table
+
+log = logging.getLogger(__name__)
+
+MEMORY_LIMIT: Final = "400MB"
+_ATTEMPTS: Final = 20
+
+# (stage, files done, files in all)
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Receipt:
+    """What was done, without a word of whom. ``removed`` and ``blanked`` count rows by table.
+
+    :param files: those that were written anew, by their old paths.
+    """
+
+    removed: Counter[str] = field(default_factory=Counter)
+    blanked: Counter[str] = field(default_factory=Counter)
+    files: list[str] = field(default_factory=list)
+    deleted: int = 0
+    records: list[str] = field(default_factory=list)
+    keep_messages: bool = False
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "removed": dict(self.removed),
+            "blanked": dict(self.blanked),
+            "files": self.files,
+            "superseded_files_deleted": self.deleted,
+            "records": self.records,
+            "keep_messages": self.keep_messages,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def forget_user(
+    store: LakeStore,
+    user_id: str,
+    *,
+    now: datetime,
+    keep_messages: bool = False,
+    work_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Receipt:
+    """Removes a person, and puts a hash of their id on the list of those who stay out.
+
+    :param keep_messages: keep what they sent as rows, without author and text, so that threads and counts hold.
+    :param now: aware.
+    :raises CallError: there is no user id.
+    :raises LakeError: the lake cannot be read or written.
+    """
+    if not user_id.strip():
+        raise CallError("there is no user id to forget; give the id that the service knows the person by")
+    began = time.monotonic()
+    forgotten.add(store, user_id, keep_messages=keep_messages, now=now)
+    receipt = Receipt(keep_messages=keep_messages)
+    # Loads may be committed meanwhile that were converted before the list said so: until nothing is found.
+    for _ in range(_ATTEMPTS):
+        if not _attempt(store, user_id, receipt, work_dir, progress or (lambda *_: None)):
+            break
+    else:
+        raise LakeError(f"the lake at {store.uri} changes faster than a person can be removed; run this again later")
+    receipt.deleted = len(sweep(store, settle(store), before=now - DEFAULT_KEEP))
+    receipt.seconds = time.monotonic() - began
+    log.info("person removed files=%d rows=%d", len(receipt.files), sum(receipt.removed.values()))
+    return receipt
+
+
+def _attempt(store: LakeStore, user_id: str, receipt: Receipt, work_dir: Path | None, tell: Progress) -> bool:
+    """Whether anything was found, so that it is worth another look."""
+    began = time.monotonic()
+    state = LakeState(loads.all_loads(store))
+    dead = {each.file.path for each in state.standings if each.fate is Fate.DEAD and store.has_data(each.file.path)}
+    folder = store.work_folder(work_dir)
+    try:
+        with _explained(store), _Removal(store, state, folder) as removal:
+            removal.prepare(user_id, keep_messages=receipt.keep_messages)
+            touched = removal.touched(tell)
+            if not touched and not dead:
+                return False
+            written: dict[DataFile, Path] = {}
+            history: list[DataFile] = []
+            for number, each in enumerate(touched):
+                tell("write", number, len(touched))
+                if each.is_live:
+                    written.update(removal.write(each, receipt))
+                if each.fate is Fate.HISTORY or _may_be_history(each):
+                    versions = removal.write_history(each)
+                    history += versions
+                    written.update(versions)
+        record = commit_rewrite(
+            store,
+            state,
+            Rewrite(
+                gone={each.file.path for each in touched if each.is_live},
+                written=written,
+                history=history,
+                purged=dead | {each.file.path for each in touched},
+                facts={"kind": "removal of a person", "files": len(touched)},
+            ),
+            seconds=time.monotonic() - began,
+        )
+    finally:
+        store.drop_work_folder(folder)
+    if record is not None:
+        receipt.files += [each.file.path for each in touched]
+        receipt.records.append(record.load_id)
+    return True
+
+
+def _may_be_history(each: Standing) -> bool:
+    """Rows that newer exports hide, and that ``messages_history`` still tells."""
+    return each.fate is Fate.PARTLY_HIDDEN and each.record.keep_superseded and each.file.table == schema.MESSAGES.name
+
+
+class _Removal:
+    """Finds the person's rows in files, and writes files without them. A context manager."""
+
+    def __init__(self, store: LakeStore, state: LakeState, folder: Path) -> None:
+        self._store = store
+        self._state = state
+        self._folder = folder
+        self._stem = f"{number_of_next(state)}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+        self._n_written = 0
+        self._with_promoted = {table.name: table for table in promote.tables_of(state)}
+        self._con = duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(folder / "spill")})
+
+    def __enter__(self) -> _Removal:
+        self._con.execute("SET TimeZone = 'UTC'")
+        self._store.let_read(self._con)
+        self._con.register("hiding_rows", claim_rows(self._state.hiders))
+        self._con.execute("CREATE TABLE hiding AS FROM hiding_rows")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._con.close()
+
+    def prepare(self, user_id: str, *, keep_messages: bool) -> None:
+        """Learns their names and messages from the lake."""
+        told: list[str | None] = []
+        for table, owner in ((schema.USERS, "id"), (schema.USER_EXPORT_USERS, "id")):
+            if files := self._read(table):
+                found = self._con.execute(
+                    f"SELECT DISTINCT name FROM {self._scan(table, files)} WHERE {owner} = $1", [user_id]
+                )
+                told += [name for (name,) in found.fetchall()]
+        self._con.execute("CREATE TABLE their_messages (id VARCHAR)")
+        if files := self._read(schema.MESSAGES):
+            self._con.execute(
+                f"INSERT INTO their_messages SELECT DISTINCT id FROM {self._scan(schema.MESSAGES, files)} "
+                "WHERE user_id = $1",
+                [user_id],
+            )
+        person = Person(user_id=user_id, names=names_of(user_id, told), keep_messages=keep_messages)
+        self._eraser = Eraser(self._con, person)
+
+    def touched(self, tell: Progress) -> list[Standing]:
+        """Files that they occur in, and those that have to be written with them.
+
+        A record that stands for several others has their rows apart by the truth rule already, so all files of which
+        a newer one of them hides rows are written too.
+        """
+        tables = [(table, each) for table in schema.TABLES for each in self._read(table)]
+        found = []
+        for number, (table, each) in enumerate(tables):
+            tell("look", number, len(tables))
+            if self._eraser.look(table, self._scan(table, [each])):
+                found.append(each)
+        owners = {each.record.load_id for each in found if each.is_live}
+        paths = {each.file.path for each in found}
+        return found + [
+            each
+            for _, each in tables
+            if each.fate is Fate.PARTLY_HIDDEN and each.record.load_id in owners and each.file.path not in paths
+        ]
+
+    def write(self, each: Standing, receipt: Receipt) -> dict[DataFile, Path]:
+        """The file without them, and without the rows that newer exports hide."""
+        table = schema.BY_NAME[each.file.table]
+        touch = self._eraser.look(table, self._scan(table, [each]))
+        receipt.removed[table.name] += touch.removed
+        receipt.blanked[table.name] += touch.blanked
+        shown = f"NOT {visible.hidden(table, 'hiding')}" if table.placement is Placement.EVENT else "true"
+        return self._written(each, table, shown)
+
+    def write_history(self, each: Standing) -> dict[DataFile, Path]:
+        """The same with the rows that newer exports hide: ``messages_history`` tells them."""
+        table = schema.BY_NAME[each.file.table]
+        self._eraser.look(table, self._scan(table, [each]))
+        return self._written(each, table, "true")
+
+    def _written(self, each: Standing, table: Table, condition: str) -> dict[DataFile, Path]:
+        self._n_written += 1
+        left = self._eraser.query(table, self._scan(table, [each]))
+        self._con.execute(f"CREATE OR REPLACE TEMP TABLE rows_left AS {left}")
+        files = write_table(
+            RowsOfDay(self._con, each.file.day, f"SELECT * FROM rows_left rows WHERE {condition}"),
+            self._with_promoted[table.name],
+            self._folder / "files",
+            stem=f"{self._stem}-{self._n_written}",
+            metadata={"chatexport.load_id": number_of_next(self._state), "chatexport.writer": loads.WRITER},
+        )
+        return {replace(file, n_uncovered=min(file.rows, each.file.n_uncovered)): local for file, local in files}
+
+    def _read(self, table: Table) -> list[Standing]:
+        return [each for each in self._state.of(table) if each.is_live or each.fate is Fate.HISTORY]
+
+    def _scan(self, table: Table, files: Sequence[Standing]) -> str:
+        paths = [
+            self._store.history_path(each.file.path)
+            if each.fate is Fate.HISTORY
+            else self._store.data_path(each.file.path)
+            for each in files
+        ]
+        return visible.scan(table, [self._store.url(path) for path in paths])
+
+
+@contextlib.contextmanager
+def _explained(store: LakeStore) -> Iterator[None]:
+    """DuckDB's messages may quote a value, which may be the person's: only their kind is passed on."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise LakeError(
+            f"the lake at {store.uri} cannot be searched or written ({type(error).__name__}); the person is not wholly "
+            "removed. Run chatexport verify, then run this again"
+        ) from None

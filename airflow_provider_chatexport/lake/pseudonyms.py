@@ -1,0 +1,79 @@
+"""Loads without raw personal data: user ids become keyed hashes, and what describes a person does not land at all.
+
+The same id gives the same pseudonym in every table and every load with the same key, so joins go on working. Ids of
+channels are kept, as are the times, counts and flags. Without ``drop_text`` texts are kept as people wrote them, with
+whatever names stand in them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+from typing import Final
+
+import pyarrow as pa
+
+from airflow_provider_chatexport.core.options import LoadOptions
+from airflow_provider_chatexport.lake import schema, sql
+from airflow_provider_chatexport.lake.personal import Personal, columns
+from airflow_provider_chatexport.lake.stage import Stage
+from airflow_provider_chatexport.lake.table import Column, Table
+
+PREFIX: Final = "u_"
+_DIGITS: Final = 32  # 128 bits: no two of any number of users meet
+
+
+def pseudonym(user_id: str, key: str) -> str:
+    """``u_`` and 32 hex digits: HMAC-SHA256, cut."""
+    return PREFIX + hmac.new(key.encode(), user_id.encode(), hashlib.sha256).hexdigest()[:_DIGITS]
+
+
+def disguise(stage: Stage, options: LoadOptions) -> None:
+    """Takes out of the stage tables what the options say, before anything is written.
+
+    :raises duckdb.Error: the work folder is full, or the memory limit too small.
+    """
+    if options.hash_users:
+        ids = sorted(stage.user_ids())
+        hashed = pa.table(
+            {"id": ids, "pseudonym": [pseudonym(each, options.pseudonym_key or "") for each in ids]},
+            schema=pa.schema([("id", pa.string()), ("pseudonym", pa.string())]),
+        )
+        with stage.registered("hashed", hashed):
+            stage.execute("CREATE OR REPLACE TEMP TABLE pseudonyms AS FROM hashed")
+    for table in schema.TABLES:
+        replaced = dict(_replaced(table, options))
+        if replaced:
+            stage.execute(
+                f"CREATE OR REPLACE TABLE stage_{table.name} AS SELECT * REPLACE "
+                f"({', '.join(f'{value} AS {sql.name(name)}' for name, value in replaced.items())}) "
+                f"FROM stage_{table.name} rows"
+            )
+
+
+def _replaced(table: Table, options: LoadOptions) -> Iterator[tuple[str, str]]:
+    if options.hash_users:
+        for column in columns(table, Personal.USER_ID):
+            yield column.name, f"(SELECT pseudonym FROM pseudonyms p WHERE p.id = rows.{sql.name(column.name)})"
+        for column in columns(table, Personal.USER_IDS):
+            listed = f"unnest(rows.{sql.name(column.name)}) WITH ORDINALITY AS of_list(id, place)"
+            yield column.name, f"(SELECT list(pseudonym ORDER BY place) FROM {listed} JOIN pseudonyms USING (id))"
+        for column in columns(table, Personal.ABOUT):
+            yield column.name, f"NULL::{column.kind.value}"
+    if options.drop_text:
+        for column in columns(table, Personal.WRITTEN):
+            yield column.name, f"NULL::{column.kind.value}"
+    # What may hold anything goes with either: a whole user may stand in it as well as what somebody wrote.
+    for column in columns(table, Personal.MIXED):
+        yield column.name, _emptied(column)
+
+
+def _emptied(column: Column) -> str:
+    match column.name:
+        case "custom" | "data":
+            return "'{}'::JSON"
+        case "raw":
+            return "''"
+        case _:
+            return f"NULL::{column.kind.value}"
