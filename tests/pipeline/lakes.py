@@ -51,8 +51,7 @@ class Lake:
         return {
             path
             for path in (str(each.relative_to(root)) for each in root.rglob("*") if each.is_file())
-            if not path.startswith(("catalog.duckdb", ".catalog.duckdb", "_files/", "_loads/_checkpoint"))
-            and "/empty-v" not in path
+            if not path.startswith(_BESIDE_THE_DATA) and "/empty-v" not in path
         }
 
     def data_files(self) -> set[str]:
