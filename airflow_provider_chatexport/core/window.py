@@ -126,15 +126,19 @@ def parse_moment(value: str | datetime, name: str) -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowSources:
-    """Where a run's window may come from, each as (since, until) with either end possibly missing."""
+    """Where a run's window may come from, each as (since, until) with either end possibly missing.
+
+    ``partition``: a partitioned run's date, and how long a partition is.
+    """
 
     arguments: tuple[Any, Any] = (None, None)
     conf: tuple[Any, Any] = (None, None)
     data_interval: tuple[Any, Any] = (None, None)
+    partition: tuple[Any, timedelta | None] = (None, None)
 
 
 def resolve(sources: WindowSources) -> Window:
-    """The window of a run: arguments, else run conf and params, else the data interval.
+    """The window of a run: arguments, else run conf and params, else the data interval, else the partition.
 
     Half a window is refused rather than completed from the next source: the two ends would answer different questions.
 
@@ -152,6 +156,14 @@ def resolve(sources: WindowSources) -> Window:
         return Window.parse(since, until)
     since, until = sources.data_interval
     if since is None or until is None:
+        begin, span = sources.partition
+        if begin is not None and span is not None:
+            return Window.parse(begin, begin + span)
+        if begin is not None:
+            raise WindowError(
+                f"this run has a partition date ({begin}) and no data interval, and nothing says how long a partition "
+                "is; give the operator partition_span, such as timedelta(days=1)"
+            )
         raise WindowError(
             "this run has no window: it has no data interval (a manual run without a logical date, an asset-triggered "
             'or a partitioned run); trigger it with conf {"since": "2026-01-01T00:00:00Z", "until": '

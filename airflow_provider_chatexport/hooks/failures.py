@@ -12,11 +12,13 @@ from airflow_provider_chatexport.errors import (
     ChatExportError,
     InputError,
     RequestRefusedError,
+    TaskOverdueError,
     UnauthorizedError,
 )
 
-# The same task run again would ask the same of the same service: somebody has to change something first.
-_FINAL = (CallError, UnauthorizedError, RequestRefusedError, InputError)
+# The same task run again would ask the same of the same service: somebody has to change something first. A deadline is
+# one for all tries, so what is overdue now is overdue then.
+_FINAL = (CallError, UnauthorizedError, RequestRefusedError, InputError, TaskOverdueError)
 
 
 def is_final(error: ChatExportError) -> bool:

@@ -8,10 +8,11 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
+from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.watch import Watch, watch_exports
@@ -19,9 +20,10 @@ from airflow_provider_chatexport.core.plan import ChannelsRequest, ExportFlags, 
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.window import Window, WindowSources, resolve
-from airflow_provider_chatexport.errors import CallError, WindowError
+from airflow_provider_chatexport.errors import CallError, TaskOverdueError, WindowError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.failures import airflow_failures
+from airflow_provider_chatexport.operators.submit import KnownExports, OnMissingChannel, Submission
 from airflow_provider_chatexport.triggers.export import BACKSTOP, ExportTaskTrigger, read_event
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_WAIT_TIMEOUT: Final = timedelta(hours=6)
+DEFAULT_SETTLE: Final = timedelta(seconds=60)
 
 
 class BaseExportOperator(BaseOperator):
@@ -40,6 +43,11 @@ class BaseExportOperator(BaseOperator):
     :param poll_interval: a fixed pause between looks, as a duration or in seconds; by default it grows with the age
         of the exports from 1 to 60 seconds.
     :param deferrable: wait in the triggerer instead of on the worker.
+    :param fresh: start new exports even where those of an earlier try of this task could be waited for.
+    :param on_missing_channel: what to do where the service refuses some of the channels: ``fail``, naming all of
+        them, or ``skip`` them.
+    :param settle: how old the end of the window must be before anything is exported; a run that starts sooner waits.
+    :param allow_open_window: export a window whose end is still to come; what comes later is not in the export.
     """
 
     template_fields: Sequence[str] = ("chatexport_conn_id",)
@@ -52,10 +60,20 @@ class BaseExportOperator(BaseOperator):
         wait_timeout: timedelta | float = DEFAULT_WAIT_TIMEOUT,
         poll_interval: timedelta | float | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        fresh: bool = False,
+        on_missing_channel: OnMissingChannel = "fail",
+        settle: timedelta = DEFAULT_SETTLE,
+        allow_open_window: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if on_missing_channel not in ("fail", "skip"):
+            raise CallError(f'on_missing_channel is {on_missing_channel!r}; write "fail" or "skip"')
         self.chatexport_conn_id = chatexport_conn_id
+        self.fresh = fresh
+        self.on_missing_channel = on_missing_channel
+        self.settle = settle
+        self.allow_open_window = allow_open_window
         self.wait_timeout = wait_timeout
         self.poll_interval = poll_interval
         self.deferrable = deferrable
@@ -67,12 +85,19 @@ class BaseExportOperator(BaseOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         with airflow_failures():
             requests = self.plan(context)
-            started_epoch_s = time.time()
-            deadline_epoch_s = started_epoch_s + seconds(self.wait_timeout)
+            patience_s = self._patience_s()
             poll_interval_s = None if self.poll_interval is None else seconds(self.poll_interval)
+            self._settle(requests)
+            known = KnownExports(context.get("task_state_store"))
+            if self.fresh:
+                known.forget(requests)
             settings = ChatExportHook(self.chatexport_conn_id).settings()
             with ChatExportClient(settings) as client:
-                receipts = [self._submit(client, request) for request in requests]
+                submission = Submission(client, known)
+                submission.submit(requests, on_missing_channel=self.on_missing_channel)
+            receipts, started_epoch_s = submission.receipts, submission.started_epoch_s
+            # Of the first try: a retry that finds its exports again has what is left, not the whole time once more.
+            deadline_epoch_s = started_epoch_s + patience_s
             task_ids = [receipt.task_id for receipt in receipts]
             if not self.deferrable:
                 watch = Watch(
@@ -81,8 +106,13 @@ class BaseExportOperator(BaseOperator):
                     deadline_epoch_s=deadline_epoch_s,
                     poll_s=poll_interval_s,
                 )
-                with ChatExportClient(settings.without_retries()) as client:
-                    states = watch_exports(client, watch)
+                try:
+                    with ChatExportClient(settings.without_retries()) as client:
+                        states = watch_exports(client, watch)
+                except TaskOverdueError:
+                    known.give_more_time(receipts)
+                    raise
+                known.forget(receipt.request for receipt in receipts)
                 return _returned(receipts, {task_id: state.created_at for task_id, state in states.items()})
         return self.defer(
             trigger=ExportTaskTrigger(
@@ -94,26 +124,44 @@ class BaseExportOperator(BaseOperator):
                 receipts=[receipt.to_json() for receipt in receipts],
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=seconds(self.wait_timeout)) + BACKSTOP,
+            timeout=timedelta(seconds=max(deadline_epoch_s - time.time(), 0.0)) + BACKSTOP,
         )
 
-    def execute_complete(self, context: Context, event: Any = None) -> list[dict[str, Any]]:  # noqa: ARG002
+    def execute_complete(self, context: Context, event: Any = None) -> list[dict[str, Any]]:
         """Where the task goes on after its deferral, in a new process: all that it knows is in the event."""
         with airflow_failures():
+            known = KnownExports(context.get("task_state_store"))
+            if isinstance(event, dict) and event.get("status") == "timeout":
+                known.give_more_time([Receipt.from_json(dict(each)) for each in event["receipts"]])
             completed = read_event(event)
-            return _returned([Receipt.from_json(dict(each)) for each in completed.receipts], completed.created_at)
+            receipts = [Receipt.from_json(dict(each)) for each in completed.receipts]
+            known.forget(receipt.request for receipt in receipts)
+            return _returned(receipts, completed.created_at)
 
-    def _submit(self, client: ChatExportClient, request: ChannelsRequest | UsersRequest) -> Receipt:
-        match request:
-            case ChannelsRequest():
-                task_id = client.submit_channels(request)
-                size, window = f"channels={len(request.channels)}", request.window
-            case UsersRequest():
-                task_id = client.submit_users(request)
-                size, window = f"users={len(request.user_ids)}", None
-        # At once, and before anything else can fail: the service has no list of its tasks.
-        log.info("export started task_id=%s %s window=%s fingerprint=%s", task_id, size, window, request.fingerprint)
-        return Receipt(task_id=task_id, request=request)
+    def execute_settled(self, context: Context, event: Any = None) -> list[dict[str, Any]]:  # noqa: ARG002
+        """Where the task goes on when the end of its window is old enough."""
+        return self.execute(context)
+
+    def _settle(self, requests: Sequence[ChannelsRequest | UsersRequest]) -> None:
+        """Waits until the newest window's end is ``settle`` old: messages may still be on their way."""
+        ends = [request.window.until for request in requests if isinstance(request, ChannelsRequest) and request.window]
+        if not ends or self.allow_open_window:
+            return
+        moment = max(ends) + self.settle
+        wait_s = (moment - datetime.now(UTC)).total_seconds()
+        if wait_s <= 0:
+            return
+        log.info("waiting for the window to settle until=%s", moment.isoformat())
+        if self.deferrable:
+            timeout = timedelta(seconds=wait_s) + BACKSTOP
+            self.defer(trigger=DateTimeTrigger(moment), method_name="execute_settled", timeout=timeout)
+        time.sleep(wait_s)
+
+    def _patience_s(self) -> float:
+        """The shorter of ``wait_timeout`` and ``execution_timeout``, which Airflow itself does not count while a task
+        is deferred."""
+        patience_s = seconds(self.wait_timeout)
+        return min(patience_s, self.execution_timeout.total_seconds()) if self.execution_timeout else patience_s
 
 
 class ExportChannelsOperator(BaseExportOperator):
@@ -127,6 +175,10 @@ class ExportChannelsOperator(BaseExportOperator):
         default those of the run's conf or params ``channels``. (templated)
     :param since: begin of the window, inclusive: a datetime or ISO 8601 text with an offset. (templated)
     :param until: end of the window, exclusive. (templated)
+    :param lookback: export that much before the window again, for late edits, deletes and reactions.
+    :param max_window: longer windows become several exports.
+    :param partition_span: of a run that has a partition date and no data interval (``CronPartitionTimetable``), how
+        long its window is.
     :param version: format of the file at the service, ``v2`` or ``v1``.
     :param include_truncated_messages: messages that a truncation hides come along.
     :param include_soft_deleted_channels: channels that were deleted softly may be named.
@@ -142,6 +194,9 @@ class ExportChannelsOperator(BaseExportOperator):
         channels: Iterable[str] | str | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
+        lookback: timedelta = timedelta(0),
+        max_window: timedelta | None = None,
+        partition_span: timedelta | None = None,
         version: Literal["v1", "v2"] = "v2",
         include_truncated_messages: bool = False,
         include_soft_deleted_channels: bool = False,
@@ -153,6 +208,9 @@ class ExportChannelsOperator(BaseExportOperator):
         self.channels = channels
         self.since = since
         self.until = until
+        self.lookback = lookback
+        self.max_window = max_window
+        self.partition_span = partition_span
         self.version = version
         self.include_truncated_messages = include_truncated_messages
         self.include_soft_deleted_channels = include_soft_deleted_channels
@@ -169,18 +227,27 @@ class ExportChannelsOperator(BaseExportOperator):
         )
         asked = run_inputs(context)
         channels = listed(self.channels) or listed(asked.get("channels"))
-        return plan_channels(channels, self.window(context), flags)
+        window = self.window(context)
+        windows = window.split(self.max_window) if self.max_window else [window]
+        return [request for each in windows for request in plan_channels(channels, each, flags)]
 
     def window(self, context: Context) -> Window:
         """:raises WindowError: the run has no usable window; the sentence names the fix."""
         asked = run_inputs(context)
-        return resolve(
+        window = resolve(
             WindowSources(
                 arguments=(_end(self.since, "since"), _end(self.until, "until")),
                 conf=(_end(asked.get("since"), "since"), _end(asked.get("until"), "until")),
                 data_interval=(context.get("data_interval_start"), context.get("data_interval_end")),
+                partition=(context.get("partition_date"), self.partition_span),
             )
         )
+        if window.until > datetime.now(UTC) and not self.allow_open_window:
+            raise WindowError(
+                f"the window {window} ends in the future, so an export would not have all of it; run later, give an "
+                "until that has passed, or set allow_open_window=True"
+            )
+        return window.looking_back(self.lookback)
 
 
 class ExportUsersOperator(BaseExportOperator):

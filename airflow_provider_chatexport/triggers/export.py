@@ -88,7 +88,7 @@ class ExportTaskTrigger(BaseTrigger):
         try:
             created_at = await self._wait()
         except TaskOverdueError as error:
-            return self._payload("timeout", error=error.message, final=False, open=list(error.task_ids))
+            return self._payload("timeout", error=error.message, final=is_final(error), open=list(error.task_ids))
         except ChatExportError as error:
             return self._payload("failed", error=error.message, final=is_final(error))
         return self._payload("completed", created_at=created_at)

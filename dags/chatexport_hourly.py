@@ -1,0 +1,32 @@
+"""Every hour: the last hour, and two days before it once more, so that late edits, deletes and reactions come in.
+
+How far back is worth it, the lake itself says: ``SELECT * FROM late_changes``.
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.sdk import DAG
+from airflow.timetables.interval import CronDataIntervalTimetable
+from pendulum import datetime
+
+from airflow_provider_chatexport.operators.export import ExportChannelsOperator
+from airflow_provider_chatexport.operators.load import LoadExportOperator
+
+LAKE = os.environ.get("CHATEXPORT_LAKE", str(Path.home() / "chatexport-lake"))
+CHANNELS = os.environ.get("CHATEXPORT_CHANNELS", "livestream:ubuntu,messaging:ubuntu-support")
+
+with DAG(
+    dag_id="chatexport_hourly",
+    schedule=CronDataIntervalTimetable("@hourly", timezone="UTC"),
+    start_date=datetime(2025, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=4,
+    tags=["chatexport"],
+) as dag:
+    export = ExportChannelsOperator(
+        task_id="export", channels=CHANNELS, lookback=timedelta(days=2), deferrable=True, retries=3
+    )
+    load = LoadExportOperator(task_id="load", exports=export.output, lake=LAKE, retries=3)
+    export >> load

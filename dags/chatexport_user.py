@@ -1,0 +1,28 @@
+"""All that the service holds of some people, for a data-subject request: triggered by hand, with their ids.
+
+    airflow dags trigger chatexport_user --conf '{"user_ids": ["ann-17"]}'
+
+What comes is in the views ``user_export_users``, ``user_export_messages`` and ``user_export_reactions``.
+"""
+
+import os
+from pathlib import Path
+
+from airflow.sdk import DAG, Param
+from pendulum import datetime
+
+from airflow_provider_chatexport.operators.export import ExportUsersOperator
+from airflow_provider_chatexport.operators.load import LoadExportOperator
+
+LAKE = os.environ.get("CHATEXPORT_LAKE", str(Path.home() / "chatexport-lake"))
+
+with DAG(
+    dag_id="chatexport_user",
+    schedule=None,
+    start_date=datetime(2025, 1, 1, tz="UTC"),
+    params={"user_ids": Param([], type="array", title="User ids", items={"type": "string"})},
+    tags=["chatexport"],
+) as dag:
+    export = ExportUsersOperator(task_id="export", deferrable=True)
+    load = LoadExportOperator(task_id="load", exports=export.output, lake=LAKE)
+    export >> load

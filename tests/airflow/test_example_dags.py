@@ -1,0 +1,55 @@
+"""The example DAGs besides the daily one, run through Airflow itself."""
+
+from __future__ import annotations
+
+import runpy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import httpx
+import pytest
+
+DAGS = Path(__file__).parents[2] / "dags"
+CHANNEL = "livestream:ubuntu"
+
+pytestmark = pytest.mark.usefixtures("airflow_database")
+
+
+@pytest.fixture
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CHATEXPORT_LAKE", str(tmp_path / "lake"))
+    monkeypatch.setenv("CHATEXPORT_CHANNELS", CHANNEL)
+    return tmp_path / "lake"
+
+
+def run(name: str, **arguments: Any) -> str:
+    dag = runpy.run_path(str(DAGS / f"{name}.py"))["dag"]
+    return str(dag.test(**arguments).state.value)
+
+
+def asked(lake: Path, query: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(lake / "catalog.duckdb"), read_only=True) as catalog:
+        return catalog.sql(query).fetchall()
+
+
+def test_the_hourly_dag_brings_late_edits_in(connection, lake) -> None:
+    """A message of yesterday that was edited meanwhile is in the lake as it is now, and told of in late_changes."""
+    early, later = datetime(2025, 1, 7, 12, tzinfo=UTC), datetime(2025, 1, 8, 12, tzinfo=UTC)
+    assert run("chatexport_hourly", logical_date=early) == "success"
+    last_day = "deleted_at IS NULL AND type = 'regular' AND created_at >= TIMESTAMPTZ '2025-01-07 00:00:00Z'"
+    ((edited,),) = asked(lake, f"SELECT min(id) FROM messages WHERE {last_day}")
+    body = {"edit": {"id": edited, "text": "said otherwise"}}
+    httpx.post(f"{connection.url}/_sandbox/messages", json=body).raise_for_status()
+    assert run("chatexport_hourly", logical_date=later) == "success"
+    assert [("said otherwise",)] == asked(lake, f"SELECT text FROM messages WHERE id = '{edited}'")
+    assert [(1,)] == asked(lake, "SELECT sum(edited)::INT FROM late_changes")
+
+
+def test_the_users_dag_answers_a_data_subject_request(connection, lake) -> None:
+    """Ids in the run's conf, rows in tables of their own, and none in messages."""
+    user_id = connection.world.user_ids()[0]
+    assert run("chatexport_user", run_conf={"user_ids": [user_id]}) == "success"
+    assert [(user_id,)] == asked(lake, "SELECT DISTINCT export_user_id FROM user_export_users")
+    assert [(0,)] == asked(lake, "SELECT count(*) FROM messages")

@@ -1,0 +1,206 @@
+"""Tries that follow another: the exports of the first are found again, and asked for once."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from test_export_operators import EXPORTS, exporting, requests_to, run
+
+from airflow_provider_chatexport.operators.export import ExportChannelsOperator
+
+LOST = 20  # more looks in a row than a wait puts up with
+
+
+class Store:
+    """As Airflow's store of a task instance: JSON values by key, which survive retries and clears."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self.values[key]) if key in self.values else default
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        self.values[key] = json.dumps(value)
+
+    def delete(self, key: str) -> None:
+        self.values.pop(key, None)
+
+
+@pytest.fixture
+def context() -> dict[str, Any]:
+    return {"task_state_store": Store()}
+
+
+def alive(connection: Any) -> list[str]:
+    return [cid for cid in connection.world.cids if not connection.world.channel_is_deleted(cid)]
+
+
+def n_exports(connection: Any) -> int:
+    return sum(request["status"] == 201 for request in requests_to(connection, EXPORTS) if request["method"] == "POST")
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize("max_window", [None, timedelta(minutes=30)], ids=["one export", "four"])
+def test_a_retry_waits_for_the_exports_of_the_first_try(connection, fault, context, deferrable, max_window) -> None:
+    """A service that was away for a while must not cost as many exports once more."""
+    operator = exporting(max_window=max_window, deferrable=deferrable)
+    fault("status:503", "/api/v2/tasks", times=LOST)
+    with pytest.raises(AirflowException, match="503"):
+        run(operator, context)
+    first = n_exports(connection)
+    httpx.delete(f"{connection.url}/_sandbox/faults")
+    returned = run(exporting(max_window=max_window, deferrable=deferrable), context)
+    assert (first, first) == (len(returned), n_exports(connection))
+
+
+def test_a_try_that_dies_before_its_deferral_is_found_again(connection, context) -> None:
+    """The id is stored the moment it is known: whatever happens to the process then, the next try has it."""
+    with pytest.raises(TaskDeferred):
+        exporting(deferrable=True).execute(context)
+    with pytest.raises(TaskDeferred) as again:
+        exporting(deferrable=True).execute(context)
+    assert 1 == n_exports(connection) == len(again.value.trigger.task_ids)
+
+
+def test_a_try_that_dies_between_two_submits_asks_for_the_rest_only(connection, context) -> None:
+    """Of two exports one was accepted when the try ended: the retry submits the other."""
+    window = {"until": "2025-01-03T00:00:00Z", "max_window": timedelta(days=1)}
+    third_fails = {"do": "status:403", "path": EXPORTS, "method": "POST", "times": 1, "after": 1}
+    httpx.post(f"{connection.url}/_sandbox/faults", json=third_fails).raise_for_status()
+    with pytest.raises(AirflowException):
+        exporting(deferrable=True, **window).execute(context)
+    assert 1 == n_exports(connection)
+    assert 2 == len(run(exporting(deferrable=True, **window), context))
+    assert 2 == n_exports(connection)
+
+
+def test_a_cleared_run_that_succeeded_exports_anew(connection, context) -> None:
+    """Whoever clears a success wants the state of now, not the old snapshot once more."""
+    run(exporting(deferrable=True), context)
+    assert {} == context["task_state_store"].values
+    run(exporting(deferrable=True), context)
+    assert 2 == n_exports(connection)
+
+
+def test_an_export_that_failed_is_asked_for_anew(connection, fault, context) -> None:
+    """Waiting for it once more would fail once more."""
+    fault("fail-task", EXPORTS, method="POST")
+    with pytest.raises(AirflowException, match="ended as failed"):
+        run(exporting(deferrable=True), context)
+    assert 1 == len(run(exporting(deferrable=True), context))
+    assert 2 == n_exports(connection)
+
+
+def test_another_question_is_another_export(connection, context) -> None:
+    """Changed channels, window or flags must not be answered with the export of the old ones."""
+    with pytest.raises(TaskDeferred):
+        exporting(deferrable=True).execute(context)
+    run(exporting(deferrable=True, include_truncated_messages=True), context)
+    assert 2 == n_exports(connection)
+
+
+def test_fresh_forces_a_new_export(connection, context) -> None:
+    """For whoever knows better."""
+    with pytest.raises(TaskDeferred):
+        exporting(deferrable=True).execute(context)
+    run(exporting(deferrable=True, fresh=True), context)
+    assert 2 == n_exports(connection)
+
+
+def test_an_airflow_without_the_store_submits_again(connection) -> None:
+    """Before 3.3 a retry costs one unused export, and comes out right."""
+    with pytest.raises(TaskDeferred):
+        exporting(deferrable=True).execute({})
+    assert 1 == len(run(exporting(deferrable=True), {}))
+    assert 2 == n_exports(connection)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_the_deadline_is_one_for_all_tries(connection, fault, context, deferrable) -> None:
+    """A retry that finds its exports has what is left; past it there is no retry, and a clear waits on from then."""
+    fault("stall-task", EXPORTS, method="POST")
+    arguments = {"deferrable": deferrable, "wait_timeout": 0.3}
+    with pytest.raises(AirflowFailException, match="exports are not done"):
+        run(exporting(**arguments), context)
+    (stored,) = (json.loads(each) for each in context["task_state_store"].values.values())
+    assert stored["submitted_epoch_s"] > datetime.now(UTC).timestamp() - 30
+    context["task_state_store"].set(
+        next(iter(context["task_state_store"].values)), {**stored, "submitted_epoch_s": 1.0}
+    )
+    with pytest.raises(AirflowFailException, match="exports are not done"):
+        run(exporting(deferrable=deferrable, wait_timeout=3600), context)
+    assert 1 == n_exports(connection)
+
+
+def test_execution_timeout_holds_across_deferral(connection, fault, context) -> None:
+    """Airflow does not count it while a task is deferred."""
+    fault("stall-task", EXPORTS, method="POST")
+    with pytest.raises(AirflowFailException, match="exports are not done"):
+        run(exporting(deferrable=True, wait_timeout=3600, execution_timeout=timedelta(seconds=0.3)), context)
+
+
+def test_all_channels_that_are_refused_are_named_at_once(connection, context) -> None:
+    """One run, one list: not one channel more with every try."""
+    channels = [*alive(connection), "messaging:gone-1", "messaging:gone-2"]
+    with pytest.raises(AirflowFailException, match=r"refuses 2 channel\(s\): messaging:gone-1, messaging:gone-2"):
+        run(exporting(channels=channels, deferrable=True), context)
+
+
+def test_refused_channels_can_be_skipped(connection, context) -> None:
+    """The others are exported, each once."""
+    good = alive(connection)
+    returned = run(exporting(channels=[*good, "messaging:gone"], on_missing_channel="skip"), context)
+    exported = [cid for receipt in returned for cid in receipt["request"]["channels"]]
+    assert sorted(good) == sorted(exported)
+
+
+def test_a_window_that_just_ended_is_left_to_settle(connection) -> None:
+    """Messages may still be on their way: the task waits, deferred, and only then asks for the export."""
+    until = datetime.now(UTC)
+    operator = exporting(since=until - timedelta(hours=1), until=until, deferrable=True, settle=timedelta(hours=1))
+    with pytest.raises(TaskDeferred) as deferral:
+        operator.execute({})
+    assert ("execute_settled", until + timedelta(hours=1)) == (
+        deferral.value.method_name,
+        deferral.value.trigger.moment,
+    )
+    assert 0 == n_exports(connection)
+    operator.settle = timedelta(0)
+    with pytest.raises(TaskDeferred) as waiting:
+        operator.execute_settled({})
+    assert waiting.value.method_name == "execute_complete"
+
+
+def test_a_window_that_is_not_over_is_refused_unless_asked_for(connection) -> None:
+    """Its export would look whole and not be."""
+    ahead = {"since": datetime.now(UTC), "until": datetime.now(UTC) + timedelta(hours=1)}
+    with pytest.raises(AirflowFailException, match="ends in the future"):
+        exporting(**ahead).execute({})
+    assert 1 == len(run(exporting(**ahead, allow_open_window=True)))
+
+
+def test_lookback_and_max_window_shape_the_requests() -> None:
+    """Late changes come in by a wider window; a long one is cut into exports that tile it."""
+    operator = exporting(lookback=timedelta(days=1), max_window=timedelta(hours=13))
+    spans = [(request.window.since, request.window.until) for request in operator.plan({})]
+    assert [
+        (datetime(2024, 12, 31, tzinfo=UTC), datetime(2024, 12, 31, 13, tzinfo=UTC)),
+        (datetime(2024, 12, 31, 13, tzinfo=UTC), datetime(2025, 1, 1, 2, tzinfo=UTC)),
+    ] == spans
+
+
+def test_a_partitioned_run_has_its_partition_as_window() -> None:
+    """CronPartitionTimetable gives a date and no interval."""
+    context = {"partition_date": datetime(2025, 1, 3, tzinfo=UTC)}
+    channels = ["livestream:ubuntu"]
+    asked = ExportChannelsOperator(task_id="export", channels=channels, partition_span=timedelta(days=1))
+    (request,) = asked.plan(context)
+    assert str(request.window) == "2025-01-03T00:00:00.000000Z..2025-01-04T00:00:00.000000Z"
+    with pytest.raises(AirflowFailException, match="give the operator partition_span"):
+        ExportChannelsOperator(task_id="export", channels=channels).execute(context)
