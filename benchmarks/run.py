@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import costs
 import reading
 from rich.console import Console
 from rich.table import Table
@@ -41,6 +42,7 @@ PEER_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 BYTES_PER_MESSAGE = 2080
 HOURLY_MB = 2
 HISTORY_MB, HISTORY_DAYS, HISTORY_MESSAGES = 30, 1100, 3_000_000
+LAKE_SIZES = (10, 1000, 5000)  # loads
 # These are so slow that a tenth of the file must do; their time grows with the size.
 SLOW_PEERS = ("pandas", "dlt")
 # Keys that peers stop at: integers beyond 64 bits, and a value that is a number here and an object there. They are left
@@ -230,6 +232,7 @@ def main() -> None:
 
     sizes_mb, answers = read(3 * given.runs)
     show_reading(sizes_mb, answers)
+    of_age = costs.measure(LAKE_SIZES)
 
     result = {
         "machine": machine(),
@@ -237,6 +240,7 @@ def main() -> None:
         "memory_curve": [asdict(row) for row in curve],
         "hourly": [asdict(row) for row in hour],
         "reading": {"mb": sizes_mb, "questions": [asdict(row) for row in answers]},
+        "age": of_age,
     }
     (CACHE / "result.json").write_text(json.dumps(result, indent=1))
     print(f"all figures are in {(CACHE / 'result.json').relative_to(ROOT)}")
