@@ -41,22 +41,25 @@ def lake(tmp_path: Path) -> Lake:
 
 # What is written grows from the sifted lines over data files and the record to the catalog.
 @pytest.mark.parametrize("size_bytes", [200, 2_000, 6_000, 400_000])
-@pytest.mark.parametrize("command", ["load", "compact"])
+@pytest.mark.parametrize("command", ["load", "compact", "forget-user"])
 def test_nothing_half_done_is_left(lake: Lake, tmp_path: Path, command: str, size_bytes: int) -> None:
     """Whatever could not be written, views show all of before or all of after."""
     newer = write_export(tmp_path / "three", {f"n{number}": (8, "x" * 40) for number in range(50)})
     before, after = {"a": "a1", "c": "c1"}, {f"n{number}": "x" * 40 for number in range(50)}
     window = ("--since", at(8), "--until", at(12), "--exported-at", EXPORTED)
-    arguments = ("load", str(newer), *window) if command == "load" else ("compact",)
+    arguments = {"load": ("load", str(newer), *window), "compact": ("compact",), "forget-user": ("forget-user", "u1")}[
+        command
+    ]
+    after = {"load": after, "compact": before, "forget-user": {}}[command]
     done = run(size_bytes, *arguments, "--lake", lake.uri)
     assert 1 == done.returncode, done
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith("chatexport: ")
     assert "Traceback" not in done.stderr
-    assert lake.texts() in (before, after if command == "load" else before)
+    assert lake.texts() in (before, after)
     again = run(2**40, *arguments, "--lake", lake.uri)
     assert 0 == again.returncode, again.stderr
-    assert (after if command == "load" else before) == lake.texts()
+    assert after == lake.texts()
     lake.assert_tidy()
     findings = verify(LakeStore(lake.uri), now=datetime.now(UTC)).findings
     assert [] == [each for each in findings if each.is_fault and each.kind != "gap"]

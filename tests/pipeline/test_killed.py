@@ -11,9 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from export_objects import channel, line, message, write_lines
 from lakes import Lake, at, load_file, write_export
 
 from airflow_provider_chatexport.lake.compact import compact
+from airflow_provider_chatexport.lake.forget import forget_user
 from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.vacuum import vacuum
@@ -121,4 +123,20 @@ def test_maintenance_killed_at_any_step(
         assert shown == template.lake.texts(), step
         again(template.store)
         assert shown == template.lake.texts(), step
+        template.assert_well()
+
+
+def test_a_removal_of_a_person_killed_at_any_step(template: Template) -> None:
+    """Views show the person's messages or none of them, and running it again removes what is left everywhere."""
+    theirs = [line("message", message("p", cid="a:1", user={"id": "person-1"}, created_at=at(11, 30)))]
+    path = Path(template.lake.uri).parent / "theirs"
+    load_file(template.lake, write_lines(path, [line("channel", channel("a:1")), *theirs]), 11, 12, EXPORTED)
+    template.save()
+    before, after = BEFORE | {"p": "text of p"}, BEFORE
+    assert before == template.lake.texts()
+    for step in template.kill_at_every_step("forget-user", "person-1"):
+        assert template.lake.texts() in (before, after), step
+        assert template.glob() in (before, after), step
+        forget_user(template.store, "person-1", now=datetime.now(UTC))
+        assert (after, after) == (template.lake.texts(), template.glob()), step
         template.assert_well()

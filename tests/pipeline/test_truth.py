@@ -19,6 +19,7 @@ from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake.compact import compact
+from airflow_provider_chatexport.lake.forget import forget_user
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.vacuum import vacuum
 from airflow_provider_chatexport.lake.verify import verify
@@ -39,6 +40,7 @@ class Sent:
     text: str
     deleted: bool = False
     reacted: bool = False
+    user: str = "u1"
 
     @property
     def created_at(self) -> datetime:
@@ -68,6 +70,7 @@ class Export:
         for each in self.found:
             told = {
                 "cid": each.cid,
+                "user": {"id": each.user},
                 "created_at": each.created_at.isoformat(),
                 "updated_at": each.created_at.isoformat(),
                 "text": each.text,
@@ -98,6 +101,7 @@ class Service(RuleBasedStateMachine):
         self.sent: dict[str, Sent] = {}
         self.exports: list[Export] = []
         self.loaded: list[Export] = []
+        self.forgotten: set[str] = set()
         self.n = 0
         for hour in (0, 3, 6, 9):
             for cid in CIDS:
@@ -106,7 +110,7 @@ class Service(RuleBasedStateMachine):
     @rule(cid=st.sampled_from(CIDS), hour=hours)
     def send(self, cid: str, hour: int) -> None:
         self.n += 1
-        self.sent[f"m{self.n}"] = Sent(f"m{self.n}", cid, hour, "first")
+        self.sent[f"m{self.n}"] = Sent(f"m{self.n}", cid, hour, "first", user=f"person-{self.n % 5}")
 
     @rule(change=st.sampled_from(["edit", "delete", "hard-delete", "react"]), at=st.integers(0, 99))
     def change(self, change: str, at: int) -> None:
@@ -124,6 +128,7 @@ class Service(RuleBasedStateMachine):
                 f"edit {self.n}" if change == "edit" else each.text,
                 each.deleted or change == "delete",
                 each.reacted or change == "react",
+                each.user,
             )
 
     @rule(cid=st.sampled_from(CIDS), hour=hours)
@@ -156,6 +161,13 @@ class Service(RuleBasedStateMachine):
             compact(self.store)
             self.lake.assert_glob_equals_view()
 
+    @rule(user=st.sampled_from(["person-1", "person-3"]))
+    def forget(self, user: str) -> None:
+        """Now and then; whatever is loaded later must not bring them back."""
+        if len(self.loaded) > 2:
+            forget_user(self.store, user, now=datetime.now(UTC))
+            self.forgotten.add(user)
+
     @rule(history=st.booleans())
     def vacuum(self, history: bool) -> None:
         if self.loaded:
@@ -174,7 +186,7 @@ class Service(RuleBasedStateMachine):
                     expected |= {
                         each.id: [each.text, each.deleted, each.reacted]
                         for each in newest.found
-                        if each.cid == cid and each.hour == hour
+                        if each.cid == cid and each.hour == hour and each.user not in self.forgotten
                     }
         shown = self.lake.rows(
             "SELECT id, text, deleted_at IS NOT NULL, EXISTS (FROM reactions WHERE message_id = messages.id) "

@@ -1,0 +1,54 @@
+"""Many processes load overlapping windows at once: the lake ends as if one had loaded them in order."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+from lakes import Lake, at, load_file, write_export
+
+N_PROCESSES, N_LOADS = 8, 200
+# Each process loads its share with an interpreter of its own, as workers do; the files say which window they are of.
+LOADER = """
+import json, sys
+from pathlib import Path
+from airflow_provider_chatexport import pipeline
+from airflow_provider_chatexport.core.options import LoadOptions
+from airflow_provider_chatexport.core.times import parse_rfc3339
+from airflow_provider_chatexport.core.window import Window
+
+for path, since, until, exported_at in json.loads(sys.argv[2]):
+    pipeline.load_files(
+        [Path(path)], lake_uri=sys.argv[1], window=Window.parse(since, until), exported_at=parse_rfc3339(exported_at),
+        options=LoadOptions(accept_shrink=True),
+    )
+"""
+
+
+def test_200_overlapping_loads_from_8_processes_end_as_from_one(tmp_path: Path) -> None:
+    """No lock, no lost load, no doubled row, in whatever order they finish."""
+    chosen = random.Random(7)
+    exports, expected = [], {}
+    for number in range(N_LOADS):
+        since = chosen.randrange(0, 20)
+        until = chosen.randrange(since + 1, 23)
+        texts = {f"{hour}-{chosen.randrange(3)}": (hour, f"of {number}") for hour in range(since, until)}
+        exported_at = f"2026-01-02T{number // 60:02}:{number % 60:02}:00Z"
+        expected = {key: told for key, told in expected.items() if not since <= told[0] < until} | texts
+        path = write_export(tmp_path / f"export-{number}", texts)
+        exports.append([str(path), at(since), at(until), exported_at])
+    lake = Lake(str(tmp_path / "lake"))
+    chosen.shuffle(exports)
+    loaders = [
+        subprocess.Popen([sys.executable, "-c", LOADER, lake.uri, json.dumps(exports[share::N_PROCESSES])])
+        for share in range(N_PROCESSES)
+    ]
+    assert [0] * N_PROCESSES == [loader.wait(timeout=280) for loader in loaders]
+    assert {key: text for key, (_, text) in expected.items()} == lake.texts()
+    assert N_LOADS == lake.value("SELECT count(*) FROM loads")
+    # Whoever finished last may have died before showing it all: the next load would, and so does the command.
+    lake.assert_tidy()
+    assert load_file(lake, Path(exports[0][0]), None, None, exports[0][3], accept_shrink=True)
