@@ -12,7 +12,16 @@ from pathlib import Path
 from export_objects import channel, line, message, reaction, write_lines
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 from lakes import Lake
 
 from airflow_provider_chatexport import pipeline
@@ -84,7 +93,7 @@ class Export:
 
 
 hours = st.integers(0, HOURS - 1)
-spans = st.tuples(st.integers(0, HOURS), st.integers(0, HOURS)).filter(lambda span: span[0] < span[1])
+spans = hours.flatmap(lambda since: st.tuples(st.just(since), st.integers(since + 1, HOURS)))
 some_cids = st.sampled_from([CIDS[:1], CIDS[1:], CIDS])
 
 
@@ -155,23 +164,28 @@ class Service(RuleBasedStateMachine):
         self.loaded.append(export)
         return multiple(export) if again else multiple()
 
+    @rule(cids=some_cids, span=spans, keep=st.booleans())
+    def export_and_load(self, cids: tuple[str, ...], span: tuple[int, int], keep: bool) -> None:
+        """What a schedule does; the bundle above is for those that arrive late or twice."""
+        self.load(self.export(cids, span), keep, again=False)
+
+    @precondition(lambda self: self.loaded)
     @rule()
     def compact(self) -> None:
-        if self.loaded:
-            compact(self.store)
-            self.lake.assert_glob_equals_view()
+        compact(self.store)
+        self.lake.assert_glob_equals_view()
 
+    @precondition(lambda self: len(self.loaded) > 2)
     @rule(user=st.sampled_from(["person-1", "person-3"]))
     def forget(self, user: str) -> None:
-        """Now and then; whatever is loaded later must not bring them back."""
-        if len(self.loaded) > 2:
-            forget_user(self.store, user, now=datetime.now(UTC))
-            self.forgotten.add(user)
+        """Whatever is loaded later must not bring them back."""
+        forget_user(self.store, user, now=datetime.now(UTC))
+        self.forgotten.add(user)
 
+    @precondition(lambda self: self.loaded)
     @rule(history=st.booleans())
     def vacuum(self, history: bool) -> None:
-        if self.loaded:
-            vacuum(self.store, keep=timedelta(0), now=datetime.now(UTC), history=history)
+        vacuum(self.store, keep=timedelta(0), now=datetime.now(UTC), history=history)
 
     @invariant()
     def the_lake_shows_what_the_newest_exports_said(self) -> None:
@@ -206,5 +220,5 @@ class Service(RuleBasedStateMachine):
 
 TestService = Service.TestCase
 TestService.settings = settings(
-    max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
