@@ -196,16 +196,13 @@ class LakeStore:
             self._fs.cp_file(self._full(path), self._full(to_path))
 
     def put_new(self, path: str, content: bytes) -> bool:
-        """Writes an object unless it exists; whether it was written.
-
-        On an object store without conditional writes two writers at the same instant may both be told yes; the name
-        is derived from the content's source, so both mean the same.
-        """
+        """Writes an object unless it exists; whether it was written."""
         with self._explained("write"):
             if not self.is_local:
-                if self._fs.exists(self._full(path)):
+                try:
+                    self._fs.pipe_file(self._full(path), content, mode="create")
+                except FileExistsError:
                     return False
-                self._fs.pipe_file(self._full(path), content)
                 return True
             beside = self._write_beside(path, content)
             try:

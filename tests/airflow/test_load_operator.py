@@ -11,6 +11,8 @@ from airflow.sdk import Asset
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_provider_chatexport.errors import CallError
+from airflow_provider_chatexport.lake import query
+from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator, receipts_from
 
@@ -96,6 +98,29 @@ def test_limits_and_promoted_fields_are_options_of_the_task(connection, tmp_path
         loading(exports, tmp_path / "lake", max_line_bytes=100, max_rejected=0.9).execute({})
     with pytest.raises(CallError, match="types are VARCHAR"):
         loading(exports, tmp_path / "lake", promote={"users": {"karma": "INT8"}})
+
+
+def test_pseudonyms_are_made_with_the_key_of_the_connection(connection, set_connection, tmp_path, caplog) -> None:
+    """The secret is in the connection alone; without it nothing lands, and neither do ids, names or texts with it."""
+    lake, exports = tmp_path / "lake", exported()
+    with pytest.raises(AirflowException, match="hash_users needs a secret"):
+        loading(exports, lake, hash_users=True).execute({})
+    assert not lake.exists()
+    set_connection(
+        login=connection.api_key,
+        password=connection.api_secret,
+        host=connection.url,
+        extra={"pseudonym_key": "only-in-the-connection"},
+    )
+    operator = loading(exports, lake, hash_users=True, drop_text=True)
+    told = operator.execute({})
+    assert told["rows"]["messages"] == 161
+    ids = {message["user"]["id"] for message in connection.world.messages("livestream:ubuntu")}
+    shown = {row[0]: row[1:] for row in query.run(LakeStore(lake), "SELECT id, name FROM users")[1]}
+    assert not ids & shown.keys()
+    assert {(None,)} == {tuple(row) for row in shown.values()}
+    assert [[None]] == query.run(LakeStore(lake), "SELECT DISTINCT text FROM messages")[1]
+    assert "only-in-the-connection" not in caplog.text + json.dumps(told) + repr(vars(operator))
 
 
 def test_an_export_of_users_is_loaded_alone_or_with_channels(connection, tmp_path) -> None:

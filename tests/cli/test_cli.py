@@ -215,6 +215,46 @@ def test_looks_at_a_lake_are_tables_for_people(run: Run, export_file: Path, tmp_
     assert f"wrote {lake}/catalog.duckdb" in run("catalog", "--lake", lake).out
 
 
+@pytest.fixture
+def overlapping(run: Run, tmp_path: Path) -> Path:
+    """A lake of one hour that was loaded twice, the second time without one of its messages and with a new one."""
+    lake = tmp_path / "lake"
+    for number, ids in ((1, ("m1", "m2")), (2, ("m1", "m3"))):
+        path = write_lines(
+            tmp_path / f"export{number}",
+            [line("channel", channel()), *(line("message", message(each)) for each in ids)],
+        )
+        day = f"2026-02-0{number}T00:00:00Z"
+        window = ("--since", "2026-01-01T10:00:00Z", "--until", f"2026-01-01T1{3 - number}:00:00Z")
+        loaded = run("load", path, "--lake", lake, *window, "--exported-at", day)
+        assert 0 == loaded.code, loaded.err
+    return lake
+
+
+def test_upkeep_is_one_json_object_each(run: Run, overlapping: Path) -> None:
+    """What a nightly job reads."""
+    done = run("compact", "--lake", overlapping, "--json").json
+    assert done["rows_hidden"] > 0
+    assert done["record"]
+    swept = run("vacuum", "--lake", overlapping, "--keep", "0s", "--json").json
+    assert {"superseded", "unknown", "leftovers"} <= swept.keys()
+    receipt = run("forget-user", "u1", "--lake", overlapping, "--json").json
+    assert 2 == receipt["removed"]["messages"]
+    assert "u1" not in json.dumps(receipt)
+
+
+def test_upkeep_tells_a_person_what_it_did(run: Run, overlapping: Path) -> None:
+    """And, run again, that there is nothing to do."""
+    assert "hidden ones left out" in run("compact", "--lake", overlapping).out
+    assert "nothing to do" in run("compact", "--lake", overlapping).out
+    assert "superseded files" in run("vacuum", "--lake", overlapping, "--keep", "0s").out
+    told = run("forget-user", "u1", "--lake", overlapping).out
+    assert "rows removed" in told
+    assert "stay out whatever is loaded" in told
+    assert "the lake has nothing of them" in run("forget-user", "u1", "--lake", overlapping).out
+    assert 1 == run("forget-user", "u1", "--lake", overlapping / "elsewhere").code
+
+
 def test_a_statement_without_a_result_is_no_error(run: Run, export_file: Path, tmp_path: Path) -> None:
     """SET and the like give no rows; what would write is refused."""
     run("load", export_file, "--lake", tmp_path / "lake")

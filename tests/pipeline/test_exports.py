@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import random
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import fsspec
@@ -18,14 +20,19 @@ from moto.server import ThreadedMotoServer
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
+from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, LakeError, NotFoundError
 from airflow_provider_chatexport.lake import loads
+from airflow_provider_chatexport.lake.compact import compact
+from airflow_provider_chatexport.lake.forget import forget_user
 from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.vacuum import vacuum
+from airflow_provider_chatexport.lake.verify import verify
 from airflow_provider_chatexport.sandbox.server import Sandbox
 from airflow_provider_chatexport.sandbox.world import Bounds, World
 
@@ -65,6 +72,41 @@ def test_consecutive_windows_tile_whatever_the_bounds_of_the_service(
             pipeline.load_exports(client, exports_of(client, since, until), lake_uri=lake.uri)
     assert ids_between(sandbox.world, NINE, ELEVEN) == lake.texts()
     assert 1 == lake.value("SELECT count(*) FROM messages WHERE text = 'on the edge'")
+
+
+@pytest.mark.parametrize("bounds", list(Bounds))
+def test_overlapping_windows_over_a_changing_history(bounds: Bounds, start_sandbox: Any, lake: Lake) -> None:
+    """Every quarter of an hour is as the newest export of it said, whatever the bounds, to the message on the edge."""
+    sandbox = start_sandbox(bounds=bounds)
+    chosen = random.Random(11)
+    quarters = [parse_rfc3339(NINE) + timedelta(minutes=15 * number) for number in range(9)]
+    expected: dict[datetime, dict[str, str]] = {}
+    for number in range(10):
+        change(sandbox, chosen, number, at=chosen.choice(quarters[:-1]))
+        first = chosen.randrange(0, 8)
+        covered = quarters[first : chosen.randrange(first + 2, 10)]
+        since, until = covered[0].isoformat(), covered[-1].isoformat()
+        with client_of(sandbox) as client:
+            receipts = exports_of(client, since, until)
+            pipeline.load_exports(client, receipts, lake_uri=lake.uri, options=LoadOptions(accept_shrink=True))
+        for quarter, end in pairwise(covered):
+            expected[quarter] = ids_between(sandbox.world, quarter.isoformat(), end.isoformat())
+    assert {key: text for each in expected.values() for key, text in each.items()} == lake.texts()
+    assert lake.value("SELECT count(*) FROM messages WHERE second(created_at) = 0 AND text LIKE 'on the edge%'") > 0
+
+
+def change(sandbox: Sandbox, chosen: random.Random, number: int, *, at: datetime) -> None:
+    """One message on the edge is added, one is edited, one is deleted for good; and a minute goes by."""
+    one, another = chosen.sample(sorted(ids_between(sandbox.world, NINE, ELEVEN)), 2)
+    added = {"cid": UBUNTU, "text": f"on the edge {number}", "user_id": "u-edge", "created_at": at.isoformat()}
+    with httpx.Client(base_url=f"{sandbox.url}/_sandbox/") as control:
+        for body in (
+            {"add": added},
+            {"edit": {"id": one, "text": f"edit {number}"}},
+            {"delete": {"id": another, "hard": True}},
+        ):
+            control.post("messages", json=body).raise_for_status()
+        control.post("clock", json={"advance_s": 60}).raise_for_status()
 
 
 def test_a_lookback_brings_edits_in_and_takes_deleted_messages_out(
@@ -213,11 +255,46 @@ def test_a_lake_in_an_object_store_is_written_like_a_local_one(
 def test_loading_again_into_an_object_store_changes_nothing(
     client: ChatExportClient, exported: Callable[..., list[Receipt]], bucket: Lake
 ) -> None:
-    """Without conditional writes the name of the record is what keeps a load from being two."""
+    """The record is written on the condition that none is there: the second writer learns of the first."""
     receipts = exported(NINE, TEN)
     pipeline.load_exports(client, receipts, lake_uri=bucket.uri)
     assert pipeline.load_exports(client, receipts, lake_uri=bucket.uri).already_loaded
-    assert 1 == len(loads.all_loads(LakeStore(bucket.uri)))
+    store = LakeStore(bucket.uri)
+    (record,) = loads.all_loads(store)
+    assert not store.put_new(record.path, b"another")
+    assert record == loads.find(store, record.load_id)
+
+
+def test_upkeep_of_a_lake_in_an_object_store(
+    client: ChatExportClient,
+    exported: Callable[..., list[Receipt]],
+    bucket: Lake,
+    sandbox: Sandbox,
+    control: Callable[..., None],
+) -> None:
+    """Compaction, clean-up and the removal of a person do there what they do on a disk."""
+    store = LakeStore(bucket.uri)
+    pipeline.load_exports(client, exported(NINE, TEN), lake_uri=bucket.uri)
+    control("clock", {"advance_s": 60})
+    half_past = NINE.replace(":00:00Z", ":30:00Z")
+    pipeline.load_exports(client, exported(half_past, ELEVEN), lake_uri=bucket.uri)
+    expected = ids_between(sandbox.world, NINE, ELEVEN)
+    assert expected == bucket.texts()
+    assert compact(store).rows_hidden > 0
+    assert expected == bucket.texts()
+    now = datetime.now(UTC) + timedelta(days=2)
+    assert () == vacuum(store, keep=timedelta(0), now=now).superseded  # nothing opens by name there: gone at once
+    author = bucket.value("SELECT user_id FROM messages GROUP BY user_id ORDER BY count(*) DESC LIMIT 1")
+    theirs = {each for (each,) in bucket.rows(f"SELECT id FROM messages WHERE user_id = '{author}'")}
+    receipt = forget_user(store, author, now=now)
+    assert len(theirs) == receipt.removed["messages"] > 0
+    assert expected.keys() - theirs == bucket.texts().keys()
+    assert 0 == bucket.value(f"SELECT count(*) FROM users WHERE id = '{author}'")
+    vacuum(store, keep=timedelta(0), now=now)
+    assert {each.file.path for each in LakeState(loads.all_loads(store)).standings if each.is_live} == {
+        path for path, _ in store.data_files()
+    }
+    assert [] == [each for each in verify(store, now=now).findings if each.is_fault]
 
 
 def test_an_object_store_that_refuses_is_one_sentence(bucket: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
