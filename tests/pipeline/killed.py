@@ -61,5 +61,5 @@ if __name__ == "__main__":
     finally:
         if steps.kill_at == 0:
             sys.stdout.flush()
-            os.write(1, ("\nSTEPS " + " ".join(map(str, worth_killing_at(steps.kinds))) + "\n").encode())
-            os.write(1, "\n".join(f"{n} {steps.kinds[n - 1]}" for n in worth_killing_at(steps.kinds)).encode())
+            told = [f"{number} {steps.kinds[number - 1]}" for number in worth_killing_at(steps.kinds)]
+            os.write(1, "\n".join(["\nSTEPS", *told]).encode())

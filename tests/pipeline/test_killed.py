@@ -20,6 +20,7 @@ from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.vacuum import vacuum
 from airflow_provider_chatexport.lake.verify import verify
+from airflow_provider_chatexport.sandbox.server import Sandbox
 
 KILLED = Path(__file__).with_name("killed.py")
 BEFORE = {"a": "a1", "b": "b1", "c": "c1"}
@@ -47,12 +48,17 @@ class Template:
         command = [sys.executable, str(KILLED), self.lake.uri, str(kill_at), *arguments, "--lake", self.lake.uri]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
-    def kill_at_every_step(self, *arguments: str) -> Iterator[int]:
-        """The lake after each kill, one after the other."""
+    def kill_at_every_step(self, *arguments: str, within: str = "") -> Iterator[int]:
+        """The lake after each kill, one after the other.
+
+        :param within: only steps with this in their description.
+        """
         listed = self.run(0, *arguments)
         assert listed.returncode == 0, listed.stderr
-        (steps,) = [text.removeprefix("STEPS ") for text in listed.stdout.splitlines() if text.startswith("STEPS ")]
-        for step in map(int, steps.split()):
+        _, steps = listed.stdout.split("\nSTEPS\n")
+        chosen = [int(number) for number, _, told in map(_parts, steps.splitlines()) if within in told]
+        assert chosen
+        for step in chosen:
             self.put_back()
             killed = self.run(step, *arguments)
             # A folder that is made or not at random moves the numbers by a few: past the last there is nothing to kill.
@@ -70,6 +76,10 @@ class Template:
         vacuum(self.store, keep=timedelta(0), now=datetime.now(UTC) + timedelta(days=2))
         self.lake.assert_tidy()
         assert [] == list((Path(self.lake.uri) / "_staging").glob("*"))
+
+
+def _parts(told: str) -> tuple[str, str, str]:
+    return told.partition(" ")
 
 
 @pytest.fixture
@@ -97,6 +107,21 @@ def test_a_load_killed_at_any_step(template: Template) -> None:
         template.assert_well()
     assert BEFORE in seen
     assert AFTER in seen
+
+
+def test_a_download_killed_at_any_step(template: Template, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a file that is half here is seen, and the window comes whole when it is exported again."""
+    template.save()
+    monkeypatch.setenv("STREAM_API_KEY", sandbox.api_key)
+    monkeypatch.setenv("STREAM_API_SECRET", sandbox.api_secret)
+    monkeypatch.setenv("STREAM_BASE_URL", sandbox.url)
+    window = ("--since", "2025-01-01T09:00:00Z", "--until", "2025-01-01T10:00:00Z")
+    arguments = ("export", "--channel", "livestream:ubuntu", *window)
+    for step in template.kill_at_every_step(*arguments, within="/export-"):
+        assert (BEFORE, BEFORE) == (template.lake.texts(), template.glob()), step
+        assert 0 == template.run(0, *arguments).returncode
+        assert len(BEFORE) + 161 == len(template.lake.texts())
+        template.assert_well()
 
 
 @pytest.mark.parametrize(
