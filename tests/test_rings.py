@@ -27,9 +27,10 @@ MAY_IMPORT = {
     "triggers": {"errors", "core", "api", "hooks"},
     "sensors": {"errors", "core", "api", "hooks", "triggers"},
     "operators": {"errors", "core", "api", "hooks", "triggers", "pipeline"},
+    "task_groups": {"errors", "core", "hooks", "operators"},
     "cli": {"__init__", "errors", "core", "api", "lake", "pipeline", "sandbox"},
 }
-AIRFLOW_RINGS = {"hooks", "triggers", "operators", "sensors"}
+AIRFLOW_RINGS = {"hooks", "triggers", "operators", "sensors", "task_groups"}
 # Nothing from outside of the standard library, and of that no file system and no clock.
 PURE = {"errors", "core"}
 IMPURE_MODULES = {"io", "os", "pathlib", "shutil", "socket", "subprocess", "tempfile", "threading", "time", "urllib"}

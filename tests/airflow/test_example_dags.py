@@ -34,6 +34,15 @@ def asked(lake: Path, query: str) -> list[tuple[Any, ...]]:
         return catalog.sql(query).fetchall()
 
 
+def test_the_quick_dag_is_the_daily_one_in_three_lines(connection, lake) -> None:
+    """A task group exports the day, and the day before it once more, and loads both."""
+    assert run("chatexport_quick", logical_date=datetime(2025, 1, 3, tzinfo=UTC)) == "success"
+    said = connection.world.messages(
+        CHANNEL, since=datetime(2025, 1, 1, tzinfo=UTC), until=datetime(2025, 1, 3, tzinfo=UTC)
+    )
+    assert [(sum(1 for _ in said),)] == asked(lake, "SELECT count(*) FROM messages")
+
+
 def test_the_hourly_dag_brings_late_edits_in(connection, lake) -> None:
     """A message of yesterday that was edited meanwhile is in the lake as it is now, and told of in late_changes."""
     early, later = datetime(2025, 1, 7, 12, tzinfo=UTC), datetime(2025, 1, 8, 12, tzinfo=UTC)

@@ -1,0 +1,32 @@
+"""The usual case: a day's messages of some channels into a lake, as one task group.
+
+``export`` and ``load`` take whatever else the two operators take.
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.sdk import DAG
+from airflow.timetables.interval import CronDataIntervalTimetable
+from pendulum import datetime
+
+from airflow_provider_chatexport.task_groups import chat_export_to_lake
+
+LAKE = os.environ.get("CHATEXPORT_LAKE", str(Path.home() / "chatexport-lake"))
+CHANNELS = os.environ.get("CHATEXPORT_CHANNELS", "livestream:ubuntu,messaging:ubuntu-support")
+
+with DAG(
+    dag_id="chatexport_quick",
+    schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
+    start_date=datetime(2025, 1, 1, tz="UTC"),
+    catchup=False,
+    tags=["chatexport"],
+) as dag:
+    chat_export_to_lake(
+        channels=CHANNELS,
+        lake=LAKE,
+        lookback=timedelta(days=1),
+        default_args={"retries": 3},
+        load={"max_rejected": 0.01},
+    )

@@ -1,0 +1,57 @@
+"""The task group for the usual case: what it makes of its arguments."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from airflow.sdk import DAG, Asset
+
+from airflow_provider_chatexport.errors import CallError
+from airflow_provider_chatexport.task_groups import chat_export_to_lake
+
+
+def made(**arguments):
+    with DAG(dag_id="made", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
+        chat_export_to_lake(**{"lake": "/lake", **arguments})
+    return dag
+
+
+def test_what_is_given_reaches_its_task() -> None:
+    """The group adds names and the arrow between them; what the operators can do, it can do."""
+    asset = Asset("lake", uri="file:///lake")
+    dag = made(
+        channels=["a:b"],
+        group_id="chat",
+        chatexport_conn_id="mine",
+        lookback=timedelta(days=1),
+        settle=timedelta(0),
+        outlets=[asset],
+        export={"max_window": timedelta(hours=1), "pool": "exports"},
+        load={"keep_superseded": True},
+        default_args={"retries": 7},
+    )
+    export, load = dag.task_dict["chat.export"], dag.task_dict["chat.load"]
+    assert export.downstream_task_ids == {"chat.load"}
+    assert (["a:b"], timedelta(days=1), timedelta(0)) == (export.channels, export.lookback, export.settle)
+    assert (timedelta(hours=1), "exports", True) == (export.max_window, export.pool, export.deferrable)
+    assert ("/lake", [asset], True) == (load.lake, load.outlets, load.options.keep_superseded)
+    assert ["mine"] * 2 == [task.chatexport_conn_id for task in (export, load)]
+    assert [7] * 2 == [task.retries for task in (export, load)]
+
+
+def test_two_groups_fit_into_one_dag() -> None:
+    """Two apps, two lakes, one schedule."""
+    with DAG(dag_id="made", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
+        first = chat_export_to_lake(lake="/a", group_id="a", chatexport_conn_id="app_a")
+        first >> chat_export_to_lake(lake="/b", group_id="b", chatexport_conn_id="app_b")
+    assert {"b.export"} == dag.task_dict["a.load"].downstream_task_ids
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"export": {"channels": "a:b"}}, {"load": {"lake": "/b"}}, {"load": {"exports": []}}]
+)
+def test_an_argument_given_in_two_places_is_refused(arguments) -> None:
+    """Which of the two would hold, nobody could tell from the DAG."""
+    with pytest.raises(CallError, match="is an argument of chat_export_to_lake itself"):
+        made(**arguments)
