@@ -27,7 +27,14 @@ $(READY): constraints.txt pyproject.toml
 demo: $(READY)  ## Real Airflow exports three days of real chat from the sandbox, and DuckDB queries the result
 	@$(BIN)/python scripts/demo.py
 
-test: $(READY)  ## The whole test suite, as CI runs it
+# dbt lives apart: its dependencies and Airflow's do not go together.
+.venv-dbt/.ready: $(READY) dbt/requirements.txt
+	@test -x .venv-dbt/bin/python || $(PYTHON) -m venv .venv-dbt
+	@$(BIN)/python -m uv pip install --quiet --python .venv-dbt/bin/python --require-hashes -r dbt/requirements.txt \
+	  || .venv-dbt/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r dbt/requirements.txt
+	@touch $@
+
+test: $(READY) .venv-dbt/.ready  ## The whole test suite, as CI runs it
 	@$(BIN)/python -m pytest
 
 check: $(READY)  ## Lint, format, types
@@ -57,6 +64,8 @@ bench: .venv-bench/.ready  ## Loading, against what people use today; SIZES=300,
 constraints: $(READY)  ## Pins everything anew, from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	  --no-header --group dev --all-extras pyproject.toml -o constraints.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	  --no-header dbt/requirements.in -o dbt/requirements.txt
 
 clean:  ## Removes the environment, the demo and what tests left
-	@rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	@rm -rf $(VENV) .venv-* .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

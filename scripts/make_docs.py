@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from airflow_provider_chatexport.lake import history, ledger, schema
 from airflow_provider_chatexport.lake.ledger import LedgerView
 from airflow_provider_chatexport.lake.table import Placement, Table
@@ -51,8 +53,13 @@ def _table(table: Table) -> str:
     return "\n".join([f"## {table.name}", "", f"{table.doc}{key} {placed}", "", *_header(), *rows])
 
 
+def type_of(kind: pa.DataType) -> str:
+    """The DuckDB type of a ledger's column."""
+    return _TYPES[str(kind)]
+
+
 def _view(view: LedgerView) -> str:
-    rows = [f"| `{column}` | {_TYPES[str(kind)]} | {doc} |" for column, kind, doc in view.columns]
+    rows = [f"| `{column}` | {type_of(kind)} | {doc} |" for column, kind, doc in view.columns]
     return "\n".join([f"## {view.name}", "", view.doc, "", *_header(), *rows])
 
 

@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "vacuum": ("upkeep", "vacuum_lake"),
     "forget-user": ("upkeep", "forget"),
     "catalog": ("upkeep", "write_catalog"),
+    "dbt": ("dbt", "dbt"),
 }
 
 

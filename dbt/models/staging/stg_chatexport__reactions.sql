@@ -1,0 +1,15 @@
+-- made from the registry by `python scripts/make_dbt.py`; a test compares
+select
+    "message_id",
+    "cid",
+    "user_id",
+    "type",
+    "score",
+    "created_at",
+    "updated_at",
+    "message_created_at",
+    "custom",
+    "_exported_at",
+    "_load_id",
+    "event_date"
+from {{ lake_table('reactions') }}

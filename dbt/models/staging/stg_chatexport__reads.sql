@@ -1,0 +1,15 @@
+-- made from the registry by `python scripts/make_dbt.py`; a test compares
+select
+    "cid",
+    "user_id",
+    "last_read",
+    "last_read_message_id",
+    "unread_messages",
+    "last_delivered_at",
+    "last_delivered_message_id",
+    "custom",
+    "_exported_at",
+    "_load_id",
+    "export_date"
+from {{ lake_table('reads') }}
+qualify row_number() over (partition by "cid", "user_id" order by _exported_at desc, _load_id desc) = 1

@@ -1,0 +1,33 @@
+-- made from the registry by `python scripts/make_dbt.py`; a test compares
+select
+    "id",
+    "name",
+    "role",
+    "image",
+    "language",
+    "teams",
+    "teams_role",
+    "banned",
+    "shadow_banned",
+    "ban_expires",
+    "invisible",
+    "online",
+    "bypass_moderation",
+    "avg_response_time",
+    "blocked_user_ids",
+    "devices",
+    "privacy_settings",
+    "push_notifications",
+    "created_at",
+    "updated_at",
+    "last_active",
+    "last_engaged_at",
+    "deactivated_at",
+    "deleted_at",
+    "revoke_tokens_issued_before",
+    "custom",
+    "_exported_at",
+    "_load_id",
+    "export_date"
+from {{ lake_table('users') }}
+qualify row_number() over (partition by "id" order by _exported_at desc, _load_id desc) = 1

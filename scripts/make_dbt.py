@@ -1,0 +1,152 @@
+"""Writes what is generated in dbt/: sources and staging models, from the registry. A test compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from make_docs import type_of
+
+from airflow_provider_chatexport.lake import history, ledger, schema, sql
+from airflow_provider_chatexport.lake.table import Kind, Placement, Table
+
+DBT = Path(__file__).resolve().parents[1] / "dbt"
+GENERATED = "made from the registry by `python scripts/make_dbt.py`; a test compares"
+STAGED = tuple(table for table in schema.TABLES if table.key and not table.owned_by)
+# Freshness is told by the tables that every export fills.
+FRESH = {schema.MESSAGES.name, schema.CHANNELS.name}
+# Column -> what it has to be found in: staging model and column. Warnings: an export need not hold the other side.
+REFERS = {
+    ("messages", "cid"): "channels.cid",
+    ("messages", "user_id"): "users.id",
+    ("members", "user_id"): "users.id",
+    ("reactions", "message_id"): "messages.id",
+    ("attachments", "message_id"): "messages.id",
+}
+ACCEPTED = {("messages", "type"): ("regular", "reply", "system", "ephemeral", "error", "deleted")}
+
+Column = tuple[str, str, str]  # name, DuckDB type, description
+
+
+def files() -> dict[str, str]:
+    """Generated files of the dbt package: path below ``dbt/`` -> content."""
+    made = {
+        "models/sources.yml": _yaml(_sources(), "sources"),
+        "models/staging/staging.yml": _yaml(list(map(_staging_model, STAGED)), "models"),
+    }
+    return made | {f"models/staging/{_staged(table)}.sql": _staging_sql(table) for table in STAGED}
+
+
+def _sources() -> list[dict[str, Any]]:
+    """The same tables twice, of which a project has one: in the catalog, and as files."""
+    tables = [_source_table(table.name, table.doc, _columns(table)) for table in schema.TABLES]
+    known = [_source_table(view.name, view.doc, _ledger_columns(view)) for view in ledger.VIEWS]
+    known.append(_source_table(history.NAME, history.DOC, _history_columns()))
+    in_catalog = {
+        "name": "chatexport",
+        "description": "Tables of the lake, as the views of its catalog show them.",
+        "database": "{{ var('chatexport_catalog', 'lake') }}",
+        "schema": "main",
+        "config": {"enabled": "{{ var('chatexport_lake_files', '') == '' }}"},
+        "tables": [*tables, *known],
+    }
+    as_files = {
+        "name": "chatexport_files",
+        "description": "Tables of the lake, as a glob over its files finds them.",
+        "schema": "main",
+        "config": {
+            "enabled": "{{ var('chatexport_lake_files', '') != '' }}",
+            "formatter": "oldstyle",
+            "external_location": "read_parquet('{{ var('chatexport_lake_files', '') }}/%(name)s/*/*.parquet', "
+            "hive_partitioning = true)",
+        },
+        "tables": tables,
+    }
+    return [in_catalog, as_files]
+
+
+def _source_table(name: str, doc: str, columns: Iterable[Column]) -> dict[str, Any]:
+    table: dict[str, Any] = {"name": name, "description": doc}
+    if name in FRESH:
+        table["config"] = {
+            "loaded_at_field": "_exported_at",
+            "freshness": {"warn_after": {"count": 26, "period": "hour"}},
+        }
+    return table | {"columns": [_column(*column) for column in columns]}
+
+
+def _columns(table: Table) -> list[Column]:
+    told = [(column.name, column.kind.value, column.doc) for column in table]
+    return [*told, (table.partition, Kind.DATE.value, "The day folder.")]
+
+
+def _ledger_columns(view: ledger.LedgerView) -> list[Column]:
+    return [(name, type_of(kind), doc) for name, kind, doc in view.columns]
+
+
+def _history_columns() -> list[Column]:
+    return [*((name, Kind.TIME.value, doc) for name, doc in history.COLUMNS), *_columns(schema.MESSAGES)]
+
+
+def _column(name: str, kind: str, doc: str) -> dict[str, Any]:
+    return {"name": name, "data_type": kind.lower(), "description": doc}
+
+
+def _staged(table: Table) -> str:
+    return f"stg_chatexport__{table.name}"
+
+
+def _staging_model(table: Table) -> dict[str, Any]:
+    columns = []
+    for name, kind, doc in _columns(table):
+        column = _column(name, kind, doc)
+        if tests := _tests(table, name):
+            column["data_tests"] = tests
+        columns.append(column)
+    model: dict[str, Any] = {
+        "name": _staged(table),
+        "description": table.doc,
+        "config": {"contract": {"enforced": True}},
+        "columns": columns,
+    }
+    if len(table.key) > 1:
+        model["data_tests"] = [{"unique_together": {"arguments": {"columns": list(table.key)}}}]
+    return model
+
+
+def _tests(table: Table, column: str) -> Sequence[Any]:
+    warn = {"config": {"severity": "warn"}}
+    tests: list[Any] = ["unique"] if table.key == (column,) else []
+    if column in table.key or column in (table.placed_by, table.partition, "_exported_at", "_load_id"):
+        tests.append("not_null")
+    if found := REFERS.get((table.name, column)):
+        to, field = found.split(".")
+        arguments = {"to": f"ref('stg_chatexport__{to}')", "field": field}
+        tests.append({"relationships": {"arguments": arguments, **warn}})
+    if values := ACCEPTED.get((table.name, column)):
+        tests.append({"accepted_values": {"arguments": {"values": list(values)}, **warn}})
+    return tests
+
+
+def _staging_sql(table: Table) -> str:
+    columns = ",\n    ".join(sql.name(name) for name, _, _ in _columns(table))
+    text = f"-- {GENERATED}\nselect\n    {columns}\nfrom {{{{ lake_table('{table.name}') }}}}\n"
+    if table.placement is Placement.SNAPSHOT:
+        # The catalog's views show the newest already; a glob over the files does not.
+        key = ", ".join(map(sql.name, table.key))
+        text += f"qualify row_number() over (partition by {key} order by _exported_at desc, _load_id desc) = 1\n"
+    return text
+
+
+def _yaml(entries: list[dict[str, Any]], kind: str) -> str:
+    body = yaml.safe_dump({"version": 2, kind: entries}, sort_keys=False, allow_unicode=True, width=110)
+    return f"# {GENERATED}\n{body}"
+
+
+if __name__ == "__main__":
+    for path, content in files().items():
+        target = DBT / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(content)
