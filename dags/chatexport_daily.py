@@ -6,7 +6,7 @@
 import os
 from pathlib import Path
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Asset
 from airflow.timetables.interval import CronDataIntervalTimetable
 from pendulum import datetime
 
@@ -24,5 +24,5 @@ with DAG(
     tags=["chatexport"],
 ) as dag:
     export = ExportChannelsOperator(task_id="export", channels=CHANNELS, deferrable=True)
-    load = LoadExportOperator(task_id="load", exports=export.output, lake=LAKE)
+    load = LoadExportOperator(task_id="load", exports=export.output, lake=LAKE, outlets=[Asset("chatexport_lake")])
     export >> load
