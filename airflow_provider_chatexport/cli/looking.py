@@ -5,26 +5,48 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 
 from airflow_provider_chatexport.cli.options import json_option, lake_option
 from airflow_provider_chatexport.cli.terminal import print_table
+from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake import query
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.verify import verify
 
 
-@click.command(name="coverage", epilog="Example: chatexport coverage --lake ./lake")
+@click.command(name="coverage", epilog="Example: chatexport coverage --lake ./lake --png coverage.png")
 @lake_option
+@click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Draw it: channels by time.")
 @json_option
-def show_coverage(*, lake: str, as_json: bool) -> None:
-    """Which channel is covered when."""
-    spans = query.coverage(LakeStore(lake))
+def show_coverage(*, lake: str, png: Path | None, as_json: bool) -> None:
+    """Which channel is covered when: loaded, loaded again, missing in between."""
+    store = LakeStore(lake)
+    if png is not None:
+        _draw(store, png)
+    spans = query.coverage(store)
     if as_json:
-        click.echo(json.dumps({"coverage": spans}))
+        click.echo(json.dumps({"coverage": spans} | ({"png": str(png)} if png else {})))
         return
     print_table(["channel", "since", "until", "loads", "messages"], [list(span.values()) for span in spans])
+    if png is not None:
+        click.echo(f"drawn in {png}")
+
+
+def _draw(store: LakeStore, path: Path) -> None:
+    try:
+        # Drawing is optional, and its library takes longer to load than the rest of the command.
+        from airflow_provider_chatexport.cli import pictures  # noqa: PLC0415
+    except ImportError:
+        raise CallError(
+            "a picture needs matplotlib, which is not installed; pip install 'airflow-provider-chatexport[plot]'"
+        ) from None
+    try:
+        pictures.draw_coverage(query.coverage_map(store), store.uri, path)
+    except OSError as error:
+        raise CallError(f"cannot write {path}: {error.strerror}; name a file in a folder that can be written") from None
 
 
 @click.command(name="verify", epilog="Example: chatexport verify --lake ./lake")

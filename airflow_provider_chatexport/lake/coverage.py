@@ -159,6 +159,33 @@ def covered_spans(entries: Iterable[Coverage]) -> dict[str, list[Span]]:
     return spans
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """A span of time of a channel that ``n_claims`` entries cover, the same ones throughout; 0 in a gap."""
+
+    since: datetime
+    until: datetime
+    n_claims: int
+
+
+def stretches(entries: Iterable[Coverage]) -> dict[str, list[Stretch]]:
+    """Per channel, from its first to its last covered moment: how often each was loaded. Neighbours differ."""
+    found: dict[str, list[Stretch]] = {}
+    for cid, of_channel in _by_channel(entries).items():
+        steps: dict[datetime, int] = defaultdict(int)
+        for entry in of_channel:
+            steps[entry.since] += 1
+            steps[entry.until] -= 1
+        n_claims, begin = 0, None
+        found[cid] = []
+        for moment in sorted(each for each, change in steps.items() if change):
+            if begin is not None:
+                found[cid].append(Stretch(since=begin, until=moment, n_claims=n_claims))
+            n_claims += steps[moment]
+            begin = moment
+    return found
+
+
 def _cover(entries: Iterable[Coverage], since: datetime, until: datetime) -> bool:
     reached = since
     for entry in sorted(entries, key=lambda each: each.since):

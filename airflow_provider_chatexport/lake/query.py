@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.errors import CallError, LakeError
-from airflow_provider_chatexport.lake import catalog, sql
+from airflow_provider_chatexport.lake import catalog, loads, sql
+from airflow_provider_chatexport.lake.coverage import Stretch, stretches
 from airflow_provider_chatexport.lake.store import LakeStore
 
 
@@ -74,6 +75,16 @@ def coverage(store: LakeStore) -> list[dict[str, Any]]:
     )
     keys = ("cid", "since", "until", "loads", "messages")
     return [dict(zip(keys, row, strict=True)) for row in rows]
+
+
+def coverage_map(store: LakeStore) -> dict[str, list[Stretch]]:
+    """How often each moment of each channel was loaded, superseded loads included.
+
+    :raises LakeError: there is no lake, or it cannot be read.
+    """
+    if not store.exists(catalog.NAME):
+        raise LakeError(f"there is no lake at {store.uri}; load something into it first")
+    return stretches(entry for record in loads.all_loads(store) if record.is_load for entry in record.coverage)
 
 
 def plain(value: Any) -> Any:

@@ -223,6 +223,29 @@ def test_looks_at_a_lake_are_tables_for_people(run: Run, export_file: Path, tmp_
     assert f"wrote {lake}/catalog.duckdb" in run("catalog", "--lake", lake).out
 
 
+def test_coverage_can_be_drawn(run: Run, overlapping: Path, tmp_path: Path) -> None:
+    """A picture for the wiki or the weekly mail; the table is told all the same."""
+    ran = run("coverage", "--lake", overlapping, "--png", tmp_path / "a.png", "--json")
+    assert {"coverage", "png"} == ran.json.keys()
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert "drawn in" in run("coverage", "--lake", overlapping, "--png", tmp_path / "b.png").out
+    nowhere = run("coverage", "--lake", overlapping, "--png", tmp_path / "none" / "c.png")
+    assert_one_sentence(nowhere, 2, "cannot write", "No such file or directory")
+    assert_one_sentence(run("coverage", "--lake", tmp_path, "--png", tmp_path / "d.png"), 1, "there is no lake")
+
+
+def test_a_picture_without_its_library_is_one_sentence(overlapping: Path, tmp_path: Path) -> None:
+    """Drawing is an extra: whoever has not installed it is told its name, and every other command works."""
+    code = (
+        "import sys; sys.modules['matplotlib'] = None; from airflow_provider_chatexport.cli import main; "
+        "main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "coverage", "--lake", str(overlapping)]
+    ran = subprocess.run([*command, "--png", str(tmp_path / "a.png")], check=False, capture_output=True, text=True)
+    assert_one_sentence(Ran(ran.returncode, ran.stdout, ran.stderr), 2, "airflow-provider-chatexport[plot]")
+    assert 0 == subprocess.run(command, check=False, capture_output=True).returncode
+
+
 @pytest.fixture
 def overlapping(run: Run, tmp_path: Path) -> Path:
     """A lake of one hour that was loaded twice, the second time without one of its messages and with a new one."""

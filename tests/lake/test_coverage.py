@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_chatexport.lake.coverage import BEGINNING, Coverage, claim, hiding, superseded
+from airflow_provider_chatexport.lake.coverage import BEGINNING, Coverage, claim, hiding, stretches, superseded
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOURS = range(8)
@@ -156,3 +157,17 @@ def test_a_claim_from_the_beginning_of_time_survives_its_record() -> None:
     each = Coverage(cid="a:1", since=BEGINNING, until=at(1), exported_at=at(2), load_id="load-1")
     assert each.to_json("load-1")["since"] is None
     assert each == Coverage.from_json(each.to_json("load-1"), "load-1")
+
+
+@given(lakes)
+@settings(max_examples=300, deadline=None)
+def test_stretches_count_how_often_each_moment_was_loaded(lake: list[Coverage]) -> None:
+    """What the picture of coverage shows, moment by moment, and without a seam where nothing changes."""
+    for cid, found in stretches(lake).items():
+        for hour in HOURS:
+            covering = sum(each.cid == cid and each.since <= at(hour) < each.until for each in lake)
+            shown = [each.n_claims for each in found if each.since <= at(hour) < each.until]
+            assert [covering] == (shown or [0])
+        for one, other in pairwise(found):
+            assert one.until == other.since
+            assert one.n_claims != other.n_claims
