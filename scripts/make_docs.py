@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from airflow_provider_chatexport.lake import history, ledger, schema
+from airflow_provider_chatexport.lake import history, ledger, macros, schema
 from airflow_provider_chatexport.lake.ledger import LedgerView
 from airflow_provider_chatexport.lake.table import Placement, Table
 
@@ -37,6 +37,7 @@ def tables_page() -> str:
         *(_table(table) for table in schema.TABLES),
         *(_view(view) for view in ledger.VIEWS),
         _history(),
+        _macros(),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -67,6 +68,14 @@ def _history() -> str:
     rows = [f"| `{column}` | TIMESTAMP WITH TIME ZONE | {doc} |" for column, doc in history.COLUMNS]
     rows.append("| ... | | All columns of `messages`. |")
     return "\n".join([f"## {history.NAME}", "", history.DOC, "", *_header(), *rows])
+
+
+def _macros() -> str:
+    rows = [
+        f"| `{each.name}({', '.join(each.parameters)})` | {each.doc} | `{each.example}` |" for each in macros.MACROS
+    ]
+    told = "Of the catalog, where it is the database in use: opened by itself, or after `USE`."
+    return "\n".join(["## Macros", "", told, "", "| macro | what it gives | example |", "|---|---|---|", *rows])
 
 
 def _header() -> list[str]:

@@ -16,7 +16,7 @@ from typing import Final
 import duckdb
 
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake import history, ledger, promote, schema, sql, visible
+from airflow_provider_chatexport.lake import history, ledger, macros, promote, schema, sql, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.ledger import LedgerView
 from airflow_provider_chatexport.lake.state import Fate, LakeState
@@ -84,6 +84,9 @@ def _build(path: Path, store: LakeStore, state: LakeState) -> None:
         con.execute(f"CREATE VIEW {history.NAME} AS {_history(store, state)}")
         of_messages = [(column.name, column.doc) for column in schema.MESSAGES]
         _comment(con, history.NAME, history.DOC, [*history.COLUMNS, *of_messages])
+        for macro in macros.MACROS:
+            con.execute(macro.create())
+            con.execute(f"COMMENT ON MACRO {'TABLE ' * macro.is_table}{macro.name} IS {sql.quoted(macro.doc)}")
         con.execute("COMMIT")
         con.execute("USE memory")
         con.execute("DETACH catalog")
