@@ -35,7 +35,7 @@ demo: $(READY)  ## Real Airflow exports three days of real chat from the sandbox
 	@touch $@
 
 test: $(READY) .venv-dbt/.ready  ## The whole test suite, as CI runs it
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 check: $(READY)  ## Lint, format, types
 	@$(BIN)/ruff check .

@@ -7,10 +7,11 @@ What if the process dies
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from airflow_provider_chatexport.api.download import download
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import UsersRequest
+from airflow_provider_chatexport.core.progress import CONVERT, DOWNLOAD, WRITE, Progress, silent
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
@@ -40,7 +42,6 @@ from airflow_provider_chatexport.lake.write import DataFile, file_sha256, write_
 log = logging.getLogger(__name__)
 
 # (stage, done, whole or None): bytes while downloading, files while converting, tables while writing.
-Progress = Callable[[str, int, int | None], None]
 
 DEFAULT_OPTIONS: Final = LoadOptions()
 
@@ -92,7 +93,7 @@ def load_exports(
     lake_uri: str,
     work_dir: Path | None = None,
     options: LoadOptions = DEFAULT_OPTIONS,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> LoadReport:
     """Fetches finished exports and commits them to the lake as one load. The same exports again change nothing.
 
@@ -123,7 +124,7 @@ def load_files(
     kind: ExportKind | None = None,
     work_dir: Path | None = None,
     options: LoadOptions = DEFAULT_OPTIONS,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> LoadReport:
     """Commits export files that are already here to the lake as one load.
 
@@ -145,12 +146,8 @@ def load_files(
         return load.run(sources, folder, progress)
 
 
-def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: Progress | None) -> _Source:
-    def tell(done_bytes: int, all_bytes: int | None) -> None:
-        if progress is not None:
-            progress("download", done_bytes, all_bytes)
-
-    fetched = download(client, receipt.task_id, target, progress=tell)
+def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: Progress) -> _Source:
+    fetched = download(client, receipt.task_id, target, progress=functools.partial(progress, DOWNLOAD))
     file = SourceFile(
         name=f"export {receipt.task_id}",
         task_id=receipt.task_id,
@@ -206,24 +203,25 @@ class _Load:
     def work_folder(self, work_dir: Path | None) -> _WorkFolder:
         return _WorkFolder(self._store, work_dir)
 
-    def run(self, sources: Sequence[_Source], folder: Path, progress: Progress | None) -> LoadReport:
-        tell, options = progress or _silent, self._options
+    def run(self, sources: Sequence[_Source], folder: Path, tell: Progress) -> LoadReport:
+        options = self._options
         with Conversion(
             folder / "convert",
             load_id=self._load_id,
             max_line_bytes=options.max_line_bytes,
             max_unpacked_bytes=options.max_unpacked_bytes,
             tables=self._tables,
+            progress=tell,
         ) as conversion:
             added = []
-            for number, source in enumerate(sources):
-                tell("convert", number, len(sources))
+            for source in sources:
                 added.append(conversion.add(source.given))
                 if added[-1].kind is ExportKind.USERS and source.given.window is not None:
                     raise InputError(
                         f"{source.file.name} looks like an export of users (users and messages, and no channel), which "
                         "has no window; leave since and until out, or say that it is an export of channels"
                     )
+            tell(CONVERT, 0, None)
             conversion.finish()
             counts = conversion.counts
             if not options.allows(rejected=counts.rejected, lines=counts.lines):
@@ -322,12 +320,15 @@ class _Load:
             "chatexport.window": ",".join(str(source.given.window) for source in sources),
         }
         written: dict[DataFile, Path] = {}
-        for number, table in enumerate(self._tables):
-            tell("write", number, len(self._tables))
+        n_rows, n_written = sum(conversion.counts.rows.values()), 0
+        tell(WRITE, 0, n_rows)
+        for table in self._tables:
             for file, local in write_table(
                 conversion, table, folder / "files", stem=f"{self._load_id}-{attempt}", metadata=metadata
             ):
                 written[replace(file, n_uncovered=uncovered.get((file.table, file.day), 0))] = local
+                n_written += file.rows
+                tell(WRITE, n_written, n_rows)
         return written
 
     def _record(
@@ -368,7 +369,3 @@ class _WorkFolder:
 
     def __exit__(self, *_: object) -> None:
         self._store.drop_work_folder(self._folder)
-
-
-def _silent(stage: str, done: int, whole: int | None) -> None:
-    """Tells nobody."""

@@ -1,31 +1,47 @@
-"""What a person sees: tables on stdout, and on stderr how far long work is, where that is a terminal."""
+"""What a person sees: tables on stdout, and on stderr how far long work is.
+
+On a terminal that is a line that moves. Elsewhere, in a log, it is a line when a stage ends and now and then while it
+lasts, for those who asked for them with ``--verbose``.
+"""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from airflow_provider_chatexport.core.progress import UNITS, Unit
+
+log = logging.getLogger(__name__)
+
+# A log is told of a long stage so often, seconds.
+LOG_EVERY_S: Final = 10.0
 
 
 class TerminalProgress:
-    """Stages of a load. Used as a context manager."""
+    """Stages of long work. Used as a context manager; ``stage`` is what loads and upkeep call."""
 
-    def __init__(self) -> None:
-        console = Console(stderr=True)
+    def __init__(self, console: Console | None = None) -> None:
+        console = console or Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
+            BarColumn(bar_width=24),
+            _Told(),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
         self._current: tuple[str, TaskID] | None = None
+        self._logged = _LoggedStage() if not console.is_terminal else None
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -35,6 +51,8 @@ class TerminalProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+        if self._logged is not None:
+            self._logged.end()
 
     def say(self, what: str) -> None:
         """A stage of unknown length."""
@@ -42,11 +60,67 @@ class TerminalProgress:
 
     def stage(self, name: str, done: int, whole: int | None) -> None:
         """How far a stage is; a new name begins a new one."""
+        if self._logged is not None:
+            self._logged.tell(name, done, whole)
+            return
         if self._current is None or self._current[0] != name:
             if self._current is not None:
                 self._progress.remove_task(self._current[1])
             self._current = (name, self._progress.add_task(name, total=whole))
         self._progress.update(self._current[1], completed=done, total=whole)
+
+
+class _Told(ProgressColumn):
+    """How much of how much, and how fast: ``1.2 GB of 2.9 GB, 250.0 MB/s``."""
+
+    def render(self, task: Task) -> Text:
+        return Text(_amount(task.description, int(task.completed), task.total, task.speed))
+
+
+class _LoggedStage:
+    """The stage that a log is told of."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._amount: tuple[int, int | None] = (0, None)
+        self._began_s = self._told_s = 0.0
+
+    def tell(self, name: str, done: int, whole: int | None) -> None:
+        now_s = time.monotonic()
+        if self._name != name:
+            self.end()
+            self._name, self._began_s, self._told_s = name, now_s, now_s
+        self._amount = (done, whole)
+        if now_s - self._told_s >= LOG_EVERY_S:
+            self._told_s = now_s
+            self._log("%s: %s")
+
+    def end(self) -> None:
+        if self._name:
+            self._log("%s is done: %s")
+            self._name = ""
+
+    def _log(self, line: str) -> None:
+        done, whole = self._amount
+        lasted_s = time.monotonic() - self._began_s
+        told = _amount(self._name, done, whole, done / lasted_s if lasted_s else None)
+        log.info(line, self._name, ", ".join(filter(None, [told, f"{lasted_s:.1f} s"])))
+
+
+def _amount(stage: str, done: int, whole: float | None, per_second: float | None) -> str:
+    unit = UNITS.get(stage)
+    if unit is None:
+        return ""
+    parts = [_counted(done, unit) if whole is None else f"{_counted(done, unit)} of {_counted(int(whole), unit)}"]
+    if unit is not Unit.BYTES:
+        parts[0] += f" {unit.value}"
+    if per_second and unit in (Unit.BYTES, Unit.ROWS):
+        parts.append(f"{_counted(int(per_second), unit)}{' rows' if unit is Unit.ROWS else ''}/s")
+    return ", ".join(parts)
+
+
+def _counted(number: int, unit: Unit) -> str:
+    return decimal(number) if unit is Unit.BYTES else f"{number:,}"
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

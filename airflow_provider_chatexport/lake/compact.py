@@ -11,13 +11,14 @@ import hashlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 
+from airflow_provider_chatexport.core.progress import COMPACT, Progress, silent
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import loads, promote, schema, sql, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
@@ -34,9 +35,6 @@ MEMORY_LIMIT: Final = "400MB"
 # Files of this size are not worth merging: a scan reads them as fast as a larger one.
 LARGE_BYTES: Final = 256 * 1024 * 1024
 _ATTEMPTS: Final = 5
-
-# (stage, days done, days in all)
-Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +65,7 @@ class Compacted:
         }
 
 
-def compact(store: LakeStore, *, work_dir: Path | None = None, progress: Progress | None = None) -> Compacted:
+def compact(store: LakeStore, *, work_dir: Path | None = None, progress: Progress = silent) -> Compacted:
     """Merges what is worth merging, and commits it as one.
 
     :raises LakeError: the lake cannot be read or written, or other compactions were first time and again.
@@ -77,7 +75,7 @@ def compact(store: LakeStore, *, work_dir: Path | None = None, progress: Progres
         state = LakeState(loads.all_loads(store))
         folder = store.work_folder(work_dir)
         try:
-            done = _attempt(store, state, folder, began, progress or (lambda *_: None))
+            done = _attempt(store, state, folder, began, progress)
         finally:
             store.drop_work_folder(folder)
         if done is not None:
@@ -97,7 +95,7 @@ def _attempt(store: LakeStore, state: LakeState, folder: Path, began: float, tel
         merge.claim(gone)
         written: dict[DataFile, Path] = {}
         for number, day in enumerate(days):
-            tell("compact", number, len(days))
+            tell(COMPACT, number, len(days))
             written.update(merge.write(day))
     n_rows, n_before = sum(file.rows for file in written), sum(each.file.rows for day in days for each in day.files)
     seconds = time.monotonic() - began

@@ -23,6 +23,7 @@ import duckdb
 import pyarrow as pa
 
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
+from airflow_provider_chatexport.core.progress import Progress, silent
 from airflow_provider_chatexport.core.times import EPOCH
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import pseudonyms, schema, sql, visible
@@ -57,6 +58,7 @@ class Conversion:
         max_line_bytes: int = MAX_LINE_BYTES,
         max_unpacked_bytes: int | None = None,
         tables: Sequence[Table] = schema.TABLES,
+        progress: Progress = silent,
     ) -> None:
         self._load_id = load_id
         self._tables = tables
@@ -66,6 +68,7 @@ class Conversion:
             memory_limit=memory_limit,
             max_line_bytes=max_line_bytes,
             max_unpacked_bytes=max_unpacked_bytes,
+            tell=progress,
         )
 
     def __enter__(self) -> Self:

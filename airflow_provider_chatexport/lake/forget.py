@@ -12,7 +12,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import duckdb
 
+from airflow_provider_chatexport.core.progress import LOOK, REWRITE, Progress, silent
 from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake import forgotten, loads, promote, schema, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
@@ -36,9 +37,6 @@ log = logging.getLogger(__name__)
 
 MEMORY_LIMIT: Final = "400MB"
 _ATTEMPTS: Final = 20
-
-# (stage, files done, files in all)
-Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,7 +73,7 @@ def forget_user(
     now: datetime,
     keep_messages: bool = False,
     work_dir: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Receipt:
     """Removes a person, and puts a hash of their id on the list of those who stay out.
 
@@ -91,7 +89,7 @@ def forget_user(
     receipt = Receipt(keep_messages=keep_messages)
     # Loads may be committed meanwhile that were converted before the list said so: until nothing is found.
     for _ in range(_ATTEMPTS):
-        if not _attempt(store, user_id, receipt, work_dir, progress or (lambda *_: None)):
+        if not _attempt(store, user_id, receipt, work_dir, progress):
             break
     else:
         raise LakeError(f"the lake at {store.uri} changes faster than a person can be removed; run this again later")
@@ -116,7 +114,7 @@ def _attempt(store: LakeStore, user_id: str, receipt: Receipt, work_dir: Path | 
             written: dict[DataFile, Path] = {}
             history: list[DataFile] = []
             for number, each in enumerate(touched):
-                tell("write", number, len(touched))
+                tell(REWRITE, number, len(touched))
                 if each.is_live:
                     written.update(removal.write(each, receipt))
                 if each.fate is Fate.HISTORY or _may_be_history(each):
@@ -198,7 +196,7 @@ class _Removal:
         tables = [(table, each) for table in schema.TABLES for each in self._read(table)]
         found = []
         for number, (table, each) in enumerate(tables):
-            tell("look", number, len(tables))
+            tell(LOOK, number, len(tables))
             if self._eraser.look(table, self._scan(table, [each])):
                 found.append(each)
         owners = {each.record.load_id for each in found if each.is_live}

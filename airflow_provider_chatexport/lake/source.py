@@ -9,7 +9,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -122,11 +122,15 @@ def _most_brackets(text: bytes) -> int:
 class ExportFile:
     """One export file on disk.
 
+    :param tell: is told how many bytes of the file have been read, packed ones where it is packed.
     :raises InputError: the file cannot be opened, is empty, or its gzip stream is damaged.
     """
 
-    def __init__(self, path: Path, *, max_unpacked_bytes: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, max_unpacked_bytes: int | None = None, tell: Callable[[int], None] | None = None
+    ) -> None:
         self.path = path
+        self._tell = tell
         self._max_unpacked_bytes = max_unpacked_bytes
         self.bom_bytes = 0
         head = b"".join(self._some_chunks(1024)).lstrip()
@@ -157,6 +161,8 @@ class ExportFile:
                             f"{self.path} unpacks to more than {limit} bytes; nothing was loaded. If it is an export "
                             "all the same, allow more with max_unpacked_bytes"
                         )
+                    if self._tell is not None:
+                        self._tell(raw.tell())
                     yield chunk[self.bom_bytes :] if n_bytes == len(chunk) else chunk
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(

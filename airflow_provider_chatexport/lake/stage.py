@@ -21,6 +21,7 @@ import duckdb
 import pyarrow as pa
 
 from airflow_provider_chatexport.core.entities import Entity, ExportKind
+from airflow_provider_chatexport.core.progress import CONVERT, READ, Progress
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake import custom, personal, schema, sql
 from airflow_provider_chatexport.lake.custom import CustomKeys
@@ -136,9 +137,17 @@ class Stage:
     """The stage tables, one per table of the registry, and the database that holds them."""
 
     def __init__(
-        self, folder: Path, *, load_id: str, memory_limit: str, max_line_bytes: int, max_unpacked_bytes: int | None
+        self,
+        folder: Path,
+        *,
+        load_id: str,
+        memory_limit: str,
+        max_line_bytes: int,
+        max_unpacked_bytes: int | None,
+        tell: Progress,
     ) -> None:
         self._folder = folder
+        self._progress = tell
         self._load_id = load_id
         self._max_line_bytes = max_line_bytes
         self._max_unpacked_bytes = max_unpacked_bytes
@@ -166,6 +175,14 @@ class Stage:
             self._con.execute(sql.create_stage(table, columns))
         self._con.execute("CREATE TABLE embedded_users (j JSON, exported_at TIMESTAMPTZ)")
 
+    def _opened(self, given: Input) -> ExportFile:
+        size_bytes = given.path.stat().st_size if given.path.exists() else None  # that it is gone, the reader tells
+        return ExportFile(
+            given.path,
+            max_unpacked_bytes=self._max_unpacked_bytes,
+            tell=lambda n_bytes: self._progress(READ, n_bytes, size_bytes),
+        )
+
     def add(self, given: Input) -> Found:
         """Sifts and stages one file.
 
@@ -174,7 +191,7 @@ class Stage:
         """
         folder = self._folder / f"input-{self._n_inputs}"
         sifter = Sifter(
-            ExportFile(given.path, max_unpacked_bytes=self._max_unpacked_bytes),
+            self._opened(given),
             folder,
             max_line_bytes=self._max_line_bytes,
         )
@@ -182,7 +199,7 @@ class Stage:
         if sifted is None or (given.kind is None and is_users_export(sifted, given.path.name)):
             kind = ExportKind.USERS
             sifted = UsersSifter(
-                ExportFile(given.path, max_unpacked_bytes=self._max_unpacked_bytes),
+                self._opened(given),
                 folder,
                 max_line_bytes=self._max_line_bytes,
             ).rewrite()
@@ -192,6 +209,7 @@ class Stage:
             )
         else:
             kind = ExportKind.CHANNELS
+            self._progress(CONVERT, 0, None)
             if sifted.passed and not self._stage_passed(sifted, given, sought):
                 sifted = sifter.rewrite()
         for table in (schema.BY_ENTITY if kind is ExportKind.CHANNELS else schema.BY_ENTITY_OF_USERS).values():

@@ -1,0 +1,70 @@
+"""Progress as people see it: on a real terminal, and in a log."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from export_objects import channel, line, message, write_lines
+
+COMMAND = [sys.executable, "-c", "import sys; from airflow_provider_chatexport.cli import main; main(sys.argv[1:])"]
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """Some 30 MB: long enough for every stage to be seen."""
+    lines = [line("message", message(f"m{number}", text="x" * 1000)) for number in range(20_000)]
+    return write_lines(tmp_path / "export", [line("channel", channel()), *lines])
+
+
+def on_a_terminal(*arguments: str, columns: int = 100) -> str:
+    """All that a terminal of this width was sent on stderr."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "LINES": "24"}
+    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=theirs, env=environment)
+    os.close(theirs)
+    seen = b"".join(_read(ours))
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    return seen.decode()
+
+
+def _read(terminal: int) -> Iterator[bytes]:
+    while True:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            return
+        if not piece:
+            return
+        yield piece
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_a_terminal_shows_stages_with_amounts_and_rates(large: Path, tmp_path: Path, columns: int) -> None:
+    """What it is doing, how far it is, how fast, and how much longer; and nothing of it stays on the screen."""
+    seen = on_a_terminal("load", str(large), "--lake", str(tmp_path / "lake"), columns=columns)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
+    for stage in ("read", "convert", "write"):
+        assert stage in text
+    assert re.search(r"[\d.]+ MB of [\d.]+ MB, [\d.]+ MB/s", text)
+    assert re.search(r"[\d,]+ of [\d,]+ rows", text)
+    assert max(len(each) for each in re.split(r"[\r\n]+", text)) <= columns
+    assert seen.rstrip().endswith(("\x1b[2K", "\x1b[?25h"))
+
+
+def test_a_log_gets_one_line_per_stage_and_only_if_asked(large: Path, tmp_path: Path) -> None:
+    """Cron mails what is printed: without --verbose that is nothing."""
+    quiet = [*COMMAND, "load", str(large), "--lake", str(tmp_path / "quiet")]
+    assert "" == subprocess.run(quiet, check=True, capture_output=True, text=True).stderr
+    loud = [*COMMAND, "-v", "load", str(large), "--lake", str(tmp_path / "loud")]
+    told = subprocess.run(loud, check=True, capture_output=True, text=True).stderr
+    assert "\x1b" not in told
+    assert 1 == len(re.findall(r"^INFO read is done: [\d.]+ MB of [\d.]+ MB, ", told, re.MULTILINE))
+    assert 1 == len(re.findall(r"^INFO write is done: [\d,]+ of [\d,]+ rows, ", told, re.MULTILINE))
