@@ -1,11 +1,17 @@
-"""Writes what is generated in docs/: today the table reference, from the registry. A test compares."""
+"""Writes what is generated in docs/: the table reference from the registry, the command line's from its options.
+
+A test compares.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pyarrow as pa
 
+from airflow_provider_chatexport.cli import cli
 from airflow_provider_chatexport.lake import history, ledger, macros, schema
 from airflow_provider_chatexport.lake.ledger import LedgerView
 from airflow_provider_chatexport.lake.table import Placement, Table
@@ -82,5 +88,61 @@ def _header() -> list[str]:
     return ["| column | type | what it is |", "|---|---|---|"]
 
 
+_OPTIONS = ("| option | what it is |", "|---|---|")
+
+
+def cli_page() -> str:
+    """The command line as Markdown."""
+    parts = [
+        "# Command line",
+        "`chatexport export` fetches a window without Airflow, `chatexport load` takes files that are here already; "
+        "the other commands look at a lake or keep it in order. Each ends with 0 when it is done, 1 when the work "
+        "failed, 2 when the call was wrong; an error is one sentence on stderr. `--json` prints one JSON object on "
+        "stdout and nothing else there. This page is made from the commands by `python scripts/make_docs.py`.",
+        *(_command(name, command) for name, command in commands(cli)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def commands(group: click.Group, before: str = "chatexport") -> Iterator[tuple[str, click.Command]]:
+    """What can be typed, with what it does: ``chatexport load``, ``chatexport dbt init``."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{before} {name}")
+        elif command is not None:
+            yield f"{before} {name}", command
+
+
+def _command(name: str, command: click.Command) -> str:
+    context = click.Context(command)
+    given = [each.make_metavar(context) for each in command.params if isinstance(each, click.Argument)]
+    rows = [
+        f"| `{', '.join(option.opts)}` | {option.help or ''}{_more(option)} |"
+        for option in command.params
+        if isinstance(option, click.Option)
+    ]
+    example = (command.epilog or "").removeprefix("Example: ")
+    usage = f"`{' '.join([name, *given])}`, and options:" if given else "Options:"
+    return "\n".join(
+        [f"## {name}", "", f"{command.help}", "", "```sh", example, "```", "", usage, "", *_OPTIONS, *rows]
+    )
+
+
+def _more(option: click.Option) -> str:
+    told = []
+    if isinstance(option.type, click.Choice):
+        told.append(f"One of {', '.join(f'`{choice}`' for choice in option.type.choices)}.")
+    if option.envvar:
+        told.append(f"Also from `{option.envvar}`.")
+    if option.required:
+        told.append("Required.")
+    elif isinstance(option.default, (str, int, float)) and not option.is_flag and option.default != "":
+        told.append(f"Default: `{option.default}`.")
+    return "".join(f" {each}" for each in told)
+
+
 if __name__ == "__main__":
     (DOCS / "tables.md").write_text(tables_page())
+    (DOCS / "cli.md").write_text(cli_page())

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
-from make_docs import tables_page
+from export_objects import channel, line, message
+from make_docs import cli_page, tables_page
+
+from airflow_provider_chatexport.sandbox.server import Sandbox
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -17,6 +23,11 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 def test_the_table_reference_is_the_registry() -> None:
     """A column that is added without `python scripts/make_docs.py` would be missing from the page."""
     assert (ROOT / "docs" / "tables.md").read_text() == tables_page()
+
+
+def test_the_page_of_the_command_line_is_the_commands() -> None:
+    """An option that is added without `python scripts/make_docs.py` would be missing from the page."""
+    assert (ROOT / "docs" / "cli.md").read_text() == cli_page()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -48,5 +59,37 @@ def test_the_readme_commands_are_make_targets_and_chatexport_commands() -> None:
     assert set(re.findall(r"^chatexport ([a-z-]+)", shell, re.MULTILINE)) <= commands
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+@pytest.fixture
+def home(tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the pages' commands are typed: beside an export file, with the variables that lead to a sandbox."""
+    content = b"\n".join([line("channel", channel()), line("message", message())])
+    for name in ("an-export-that-is-already-here.ndjson.gz", "export.ndjson.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(content))
+    monkeypatch.setenv("STREAM_API_KEY", sandbox.api_key)
+    monkeypatch.setenv("STREAM_API_SECRET", sandbox.api_secret)
+    monkeypatch.setenv("STREAM_BASE_URL", sandbox.url)
+    return tmp_path
+
+
+def test_the_commands_of_the_pages_do_what_they_say(home: Path) -> None:
+    """Whoever copies them line by line, from the README's first to the last of the command line's page."""
+    chatexport = str(Path(sys.executable).with_name("chatexport"))
+    typed = [
+        text
+        for page in ("README.md", "docs/cli.md")
+        for block in _blocks("sh", page)
+        for text in block.splitlines()
+        if text.startswith("chatexport ") and not text.startswith("chatexport sandbox")
+    ]
+    assert len(typed) > 15
+    for text in typed:
+        command = shlex.split(text.replace("./chat-dbt", f"./dbt-{typed.index(text)}"), comments=True)
+        ran = subprocess.run([chatexport, *command[1:]], cwd=home, check=False, capture_output=True, text=True)
+        assert (0, "") == (ran.returncode, ran.stderr), text
+    (query,) = _blocks("sql", "README.md")
+    with duckdb.connect(str(home / "lake" / "catalog.duckdb"), read_only=True) as lake:
+        assert lake.sql(query).fetchall()
+
+
+def _blocks(language: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)

@@ -35,9 +35,11 @@ from airflow_provider_chatexport.pipeline import LoadReport
 
 
 @click.command(
-    epilog="Example: chatexport export --channel livestream:ubuntu --since 2025-01-01 --until 2025-01-02 --lake ./lake"
+    epilog="Example: chatexport export --channel livestream:ubuntu --since 2025-01-06 --until 2025-01-07 --lake ./lake"
 )
-@click.option("--channel", "channels", multiple=True, required=True, metavar="TYPE:ID", help="May be given many times.")
+@click.option(
+    "--channel", "channels", multiple=True, required=True, metavar="TYPE:ID", help="A channel; may be given many times."
+)
 @click.option("--since", type=Moment(), required=True, help="Begin of the window, inside; ISO 8601.")
 @click.option("--until", type=Moment(), required=True, help="End of the window, outside.")
 @lake_option
@@ -46,7 +48,9 @@ from airflow_provider_chatexport.pipeline import LoadReport
 @click.option("--include-soft-deleted-channels", is_flag=True, help="Soft-deleted channels, too.")
 @click.option("--clear-deleted-message-text", is_flag=True, help="Without the text of deleted messages.")
 @click.option("--export-users", is_flag=True, help="The channels' users, too.")
-@click.option("--export-version", type=click.Choice(["v1", "v2"]), default="v2", show_default=True)
+@click.option(
+    "--export-version", type=click.Choice(["v1", "v2"]), default="v2", show_default=True, help="Format of the file."
+)
 @click.option("--lookback", type=Duration(), default="0s", help="Export that much before the window again: 7d, 36h.")
 @click.option("--wait-timeout", type=Duration(), default="2h", show_default=True, help="How long an export may take.")
 @load_options

@@ -18,9 +18,19 @@ from airflow_provider_chatexport.sandbox.world import Bounds
 @click.option("--port", default=8900, show_default=True, help="Port; 0 picks a free one.")
 @click.option("--data", type=click.Path(path_type=Path), help="Chat to serve instead of the corpus that ships.")
 @click.option("--messages", type=int, help="Make this many messages instead.")
-@click.option("--shape", type=click.Choice([shape.value for shape in Shape]), default="typed", show_default=True)
 @click.option(
-    "--bounds", type=click.Choice(["half-open", "inclusive", "exclusive"]), default="half-open", show_default=True
+    "--shape",
+    type=click.Choice([shape.value for shape in Shape]),
+    default="typed",
+    show_default=True,
+    help="How a line of an export looks.",
+)
+@click.option(
+    "--bounds",
+    type=click.Choice(["half-open", "inclusive", "exclusive"]),
+    default="half-open",
+    show_default=True,
+    help="Whether a message on the edge of a window is in it.",
 )
 @click.option("--gzip", is_flag=True, help="Export files are gzip.")
 @click.option("--task-seconds", type=float, default=1.0, show_default=True, help="How long an export takes.")

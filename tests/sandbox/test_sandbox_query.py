@@ -44,7 +44,7 @@ def test_an_empty_filter_finds_every_living_channel(calls):
         ({"$or": [{"id": "rust"}, {"id": "stripe"}]}, {"messaging:rust", "commerce:stripe"}),
         ({"$nor": [{"type": "team"}, {"type": "messaging"}]}, {"livestream:ubuntu", "commerce:stripe"}),
     ],
-    ids=str,
+    ids=lambda each: str(sorted(each)) if isinstance(each, set) else str(each),
 )
 def test_filters_find_what_they_say(calls, conditions, expected):
     """Each operator, over fields of the schema and custom ones."""
