@@ -88,7 +88,7 @@ def test_the_commands_of_the_pages_do_what_they_say(home: Path) -> None:
         assert (0, "") == (ran.returncode, ran.stderr), text
     (query,) = _blocks("sql", "README.md")
     with duckdb.connect(str(home / "lake" / "catalog.duckdb"), read_only=True) as lake:
-        assert lake.sql(query).fetchall()
+        assert lake.sql(query).to_arrow_table().num_rows > 0
 
 
 def _blocks(language: str, page: str = "README.md") -> list[str]:
