@@ -27,7 +27,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [_modules("hooks.chatexport")],
-        "operators": [_modules("operators.export", "operators.load")],
+        "operators": [_modules("operators.channels", "operators.export", "operators.load")],
         "sensors": [_modules("sensors.export")],
         "triggers": [_modules("triggers.export")],
         "connection-types": [

@@ -11,6 +11,7 @@ import logging
 import ssl
 import time
 import urllib.request
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -18,11 +19,12 @@ import httpx
 from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_chatexport.api import protocol
-from airflow_provider_chatexport.api.protocol import Call, ChannelQuery, FoundChannel
+from airflow_provider_chatexport.api.protocol import Call
 from airflow_provider_chatexport.api.replies import Reply
 from airflow_provider_chatexport.api.retry import Patience
 from airflow_provider_chatexport.api.settings import ServiceSettings
-from airflow_provider_chatexport.core.plan import ChannelsRequest, UsersRequest
+from airflow_provider_chatexport.core.discovery import ChannelPage, ChannelQuery, ChannelSearch, FoundChannel
+from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UsersRequest
 from airflow_provider_chatexport.core.task import TaskId, TaskState
 from airflow_provider_chatexport.errors import (
     ConnectionSettingsError,
@@ -57,9 +59,15 @@ class ChatExportClient:
         """An export's status, with a fresh link if it is completed. :raises ServiceError: after the last attempt."""
         return self._run(protocol.get_task(task_id))
 
-    def query_channels(self, query: ChannelQuery) -> tuple[FoundChannel, ...]:
+    def query_channels(self, page: ChannelPage) -> tuple[FoundChannel, ...]:
         """One page of channels. :raises ServiceError: after the last attempt."""
-        return self._run(protocol.query_channels(query))
+        return self._run(protocol.query_channels(page))
+
+    def find_channels(self, query: ChannelQuery) -> Iterator[Cid]:
+        """All channels that a query finds, each once, a page at a time. :raises ServiceError: as ``query_channels``."""
+        search = ChannelSearch(query)
+        while page := search.next_page:
+            yield from search.saw(self.query_channels(page))
 
     def close(self) -> None:
         self._transport.close()
@@ -111,9 +119,9 @@ class AsyncChatExportClient:
         """An export's status, with a fresh link if it is completed. :raises ServiceError: after the last attempt."""
         return await self._run(protocol.get_task(task_id))
 
-    async def query_channels(self, query: ChannelQuery) -> tuple[FoundChannel, ...]:
+    async def query_channels(self, page: ChannelPage) -> tuple[FoundChannel, ...]:
         """One page of channels. :raises ServiceError: after the last attempt."""
-        return await self._run(protocol.query_channels(query))
+        return await self._run(protocol.query_channels(page))
 
     async def aclose(self) -> None:
         await self._transport.aclose()

@@ -7,9 +7,8 @@ Only the ``/api/v2`` family is spoken; its replies are read as tolerantly as the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
@@ -19,6 +18,7 @@ import jwt
 from airflow_provider_chatexport import __version__
 from airflow_provider_chatexport.api.replies import Reply, error_from, parse_json, scrub
 from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.core.discovery import ChannelPage, FoundChannel
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UsersRequest
 from airflow_provider_chatexport.core.task import Status, TaskId, TaskState
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_instant
@@ -26,7 +26,6 @@ from airflow_provider_chatexport.errors import ServiceError, UnexpectedReplyErro
 
 # A token is minted for each request. Ten minutes forgive a worker's clock that is behind by as much.
 TOKEN_LIFETIME_S: Final = 600
-MAX_CHANNELS_PER_PAGE: Final = 30
 
 _T = TypeVar("_T")
 
@@ -43,25 +42,6 @@ class Call(Generic[_T]):
     decode: Callable[[Any], _T]
     body: Mapping[str, Any] | None = None
     starts_export: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelQuery:
-    """One page of channels ("Querying Channels"): at most 30; an offset over 1000 is not an error there but a trap."""
-
-    filter_conditions: Mapping[str, Any] = field(default_factory=dict)
-    sort: Sequence[Mapping[str, Any]] = ({"field": "created_at", "direction": 1},)
-    limit: int = MAX_CHANNELS_PER_PAGE
-    offset: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundChannel:
-    """A channel as a query tells it: as much as paging and planning need."""
-
-    cid: Cid
-    created_at: datetime | None = None
-    last_message_at: datetime | None = None
 
 
 def submit_channels(request: ChannelsRequest) -> Call[TaskId]:
@@ -110,17 +90,17 @@ def get_task(task_id: TaskId) -> Call[TaskState]:
     )
 
 
-def query_channels(query: ChannelQuery) -> Call[tuple[FoundChannel, ...]]:
+def query_channels(page: ChannelPage) -> Call[tuple[FoundChannel, ...]]:
     """One page of channels, without their messages and members."""
     return Call(
         doing="listing channels",
         method="POST",
         path="/api/v2/chat/channels",
         body={
-            "filter_conditions": dict(query.filter_conditions),
-            "sort": [dict(order) for order in query.sort],
-            "limit": query.limit,
-            "offset": query.offset,
+            "filter_conditions": dict(page.filter_conditions),
+            "sort": [dict(order) for order in page.sort],
+            "limit": page.limit,
+            "offset": page.offset,
             "state": False,
         },
         decode=_decode_channels,

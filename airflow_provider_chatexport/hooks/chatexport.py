@@ -12,8 +12,8 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow.sdk.log import mask_secret
 
 from airflow_provider_chatexport.api.client import AsyncChatExportClient, ChatExportClient
-from airflow_provider_chatexport.api.protocol import ChannelQuery
 from airflow_provider_chatexport.api.settings import DEFAULT_BASE_URL, ServiceSettings
+from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.errors import ChatExportError, ConnectionSettingsError
 from airflow_provider_chatexport.provider_info import get_provider_info
 
@@ -91,7 +91,7 @@ class ChatExportHook(BaseHook):
         """Ask the service for one channel: proves address, key and secret without starting anything."""
         try:
             with self.client() as client:
-                found = client.query_channels(ChannelQuery(limit=1))
+                found = client.query_channels(ChannelPage(limit=1))
         except ChatExportError as error:
             return False, error.message
         seen = "and sees channels" if found else "but the app has no channels yet"

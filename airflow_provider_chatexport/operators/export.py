@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 import time
 from abc import abstractmethod
@@ -16,6 +15,7 @@ from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.watch import Watch, watch_exports
+from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.core.plan import ChannelsRequest, ExportFlags, UsersRequest, plan_channels, plan_users
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.task import TaskId
@@ -23,6 +23,8 @@ from airflow_provider_chatexport.core.window import Window, WindowSources, resol
 from airflow_provider_chatexport.errors import CallError, TaskOverdueError, WindowError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.failures import airflow_failures
+from airflow_provider_chatexport.operators.channels import Channels, chosen_channels
+from airflow_provider_chatexport.operators.params import listed, run_inputs, window_end
 from airflow_provider_chatexport.operators.submit import KnownExports, OnMissingChannel, Submission
 from airflow_provider_chatexport.triggers.export import BACKSTOP, ExportTaskTrigger, read_event
 
@@ -82,12 +84,16 @@ class BaseExportOperator(BaseOperator):
     def plan(self, context: Context) -> Sequence[ChannelsRequest | UsersRequest]:
         """What to ask the service for in this run. :raises CallError: the run does not say, or says it wrongly."""
 
+    def window_until(self, context: Context) -> datetime | None:  # noqa: ARG002
+        """The end of the run's window; None where there is no window. :raises WindowError: it is not usable."""
+        return None
+
     def execute(self, context: Context) -> list[dict[str, Any]]:
         with airflow_failures():
-            requests = self.plan(context)
             patience_s = self._patience_s()
             poll_interval_s = None if self.poll_interval is None else seconds(self.poll_interval)
-            self._settle(requests)
+            self._settle(self.window_until(context))
+            requests = self.plan(context)
             known = KnownExports(context.get("task_state_store"))
             if self.fresh:
                 known.forget(requests)
@@ -142,12 +148,11 @@ class BaseExportOperator(BaseOperator):
         """Where the task goes on when the end of its window is old enough."""
         return self.execute(context)
 
-    def _settle(self, requests: Sequence[ChannelsRequest | UsersRequest]) -> None:
-        """Waits until the newest window's end is ``settle`` old: messages may still be on their way."""
-        ends = [request.window.until for request in requests if isinstance(request, ChannelsRequest) and request.window]
-        if not ends or self.allow_open_window:
+    def _settle(self, until: datetime | None) -> None:
+        """Waits until the window's end is ``settle`` old: messages may still be on their way."""
+        if until is None or self.allow_open_window:
             return
-        moment = max(ends) + self.settle
+        moment = until + self.settle
         wait_s = (moment - datetime.now(UTC)).total_seconds()
         if wait_s <= 0:
             return
@@ -171,8 +176,10 @@ class ExportChannelsOperator(BaseExportOperator):
     interval. It is half-open, and consecutive windows tile exactly. In Airflow 3, schedule with
     ``CronDataIntervalTimetable``: the interval of ``"@daily"`` alone has zero length, and is refused.
 
-    :param channels: channels as ``TYPE:ID``, as a list or separated by commas; any number, 25 go into one export. By
-        default those of the run's conf or params ``channels``. (templated)
+    :param channels: channels as ``TYPE:ID``, as a list or separated by commas, or a ``ChannelQuery`` that finds them
+        when the task runs; any number, 25 go into one export. By default those of the run's conf or params
+        ``channels``. (templated, also within the query)
+    :param extra_channels: channels besides, such as soft-deleted ones, which no query finds. (templated)
     :param since: begin of the window, inclusive: a datetime or ISO 8601 text with an offset. (templated)
     :param until: end of the window, exclusive. (templated)
     :param lookback: export that much before the window again, for late edits, deletes and reactions.
@@ -186,12 +193,19 @@ class ExportChannelsOperator(BaseExportOperator):
     :param export_users: as the service documents it.
     """
 
-    template_fields: Sequence[str] = ("channels", "since", "until", *BaseExportOperator.template_fields)
+    template_fields: Sequence[str] = (
+        "channels",
+        "extra_channels",
+        "since",
+        "until",
+        *BaseExportOperator.template_fields,
+    )
 
     def __init__(
         self,
         *,
-        channels: Iterable[str] | str | None = None,
+        channels: Channels = None,
+        extra_channels: Iterable[str] | str | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
         lookback: timedelta = timedelta(0),
@@ -206,6 +220,7 @@ class ExportChannelsOperator(BaseExportOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.channels = channels
+        self.extra_channels = extra_channels
         self.since = since
         self.until = until
         self.lookback = lookback
@@ -225,19 +240,23 @@ class ExportChannelsOperator(BaseExportOperator):
             clear_deleted_message_text=self.clear_deleted_message_text,
             export_users=self.export_users,
         )
-        asked = run_inputs(context)
-        channels = listed(self.channels) or listed(asked.get("channels"))
         window = self.window(context)
-        windows = window.split(self.max_window) if self.max_window else [window]
+        windows = list(window.split(self.max_window) if self.max_window else [window])
+        channels = chosen_channels(self, context)
+        if not channels and isinstance(self.channels, ChannelQuery):
+            raise CallError("the channel query finds no channel; check its filter_conditions")
         return [request for each in windows for request in plan_channels(channels, each, flags)]
+
+    def window_until(self, context: Context) -> datetime:
+        return self.window(context).until
 
     def window(self, context: Context) -> Window:
         """:raises WindowError: the run has no usable window; the sentence names the fix."""
         asked = run_inputs(context)
         window = resolve(
             WindowSources(
-                arguments=(_end(self.since, "since"), _end(self.until, "until")),
-                conf=(_end(asked.get("since"), "since"), _end(asked.get("until"), "until")),
+                arguments=(window_end(self.since, "since"), window_end(self.until, "until")),
+                conf=(window_end(asked.get("since"), "since"), window_end(asked.get("until"), "until")),
                 data_interval=(context.get("data_interval_start"), context.get("data_interval_end")),
                 partition=(context.get("partition_date"), self.partition_span),
             )
@@ -273,43 +292,6 @@ def seconds(duration: timedelta | float) -> float:
     if value <= 0:
         raise CallError(f"wait_timeout and poll_interval must be more than zero, not {duration}")
     return value
-
-
-def run_inputs(context: Context) -> Mapping[str, Any]:
-    """What the person or program that triggered the run gave it: params, and conf over them."""
-    dag_run = context.get("dag_run")
-    given = getattr(dag_run, "conf", None) or {}
-    return {**(context.get("params") or {}), **given}
-
-
-def listed(value: Any) -> list[str]:
-    """Names from a list, or from text: separated by commas, or a list as a template renders it.
-
-    :raises CallError: it is neither.
-    """
-    if value is None:
-        return []
-    if isinstance(value, str):
-        text = value.strip()
-        if not text.startswith("["):
-            return [name.strip() for name in text.split(",") if name.strip() and name.strip() != "None"]
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            raise CallError("a list of names cannot be read; write them separated by commas") from None
-    names = list(value) if isinstance(value, Iterable) and not isinstance(value, Mapping) else [value]
-    if not all(isinstance(name, str) for name in names):
-        raise CallError("a list of names holds something that is not text; write names, such as messaging:general")
-    return names
-
-
-def _end(value: Any, name: str) -> str | datetime | None:
-    if value is None or isinstance(value, (str, datetime)):
-        return value
-    raise WindowError(
-        f"the window's {name} is a {type(value).__name__}; give a datetime, or ISO 8601 text such as "
-        "2026-01-01T00:00:00Z"
-    )
 
 
 def _returned(receipts: Iterable[Receipt], created_at: Mapping[TaskId, datetime]) -> list[dict[str, Any]]:

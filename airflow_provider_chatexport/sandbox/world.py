@@ -86,6 +86,8 @@ class World:
         self._crowd = _Crowd(live.user_ids, world_ends_us=ends_us)
         # The second busiest: the busiest is what people look at first, and should not puzzle them.
         self._truncated_us = {cid: live.moment_us(cid, _TRUNCATED_FRACTION) for cid in live.cids[1:2]}
+        self._known, self._deleted = frozenset(self.cids), frozenset(retired.cids)
+        self._channels: dict[str, tuple[Changes, dict[str, Any]]] = {}
         self._members: dict[str, list[dict[str, Any]]] = {}
         self._reacted: dict[str, list[str]] | None = None
         self._changes = Changes()
@@ -112,10 +114,17 @@ class World:
 
     def channel(self, cid: str) -> dict[str, Any] | None:
         """Complete ChannelResponse; None for a channel that never was."""
-        if cid not in self.cids:
+        if cid not in self._known:
             return None
-        chronicle = self._chronicle(cid)
         changes = self._changes
+        # A query over thousands of channels looks at all of them for each page: each is built once between changes.
+        built = self._channels.get(cid)
+        if built is None or built[0] is not changes:
+            built = self._channels[cid] = (changes, self._built_channel(cid, changes))
+        return built[1]
+
+    def _built_channel(self, cid: str, changes: Changes) -> dict[str, Any]:
+        chronicle = self._chronicle(cid)
         tail = [record for record in chronicle.tail(cid, _MAX_UNREAD) if record.id not in changes.gone]
         moments_us = [at_us for at_us, _ in self._added_to(cid, changes)] + [record.at_us for record in tail[-1:]]
         last_us = max(moments_us, default=None)
@@ -130,7 +139,7 @@ class World:
 
     def channel_is_deleted(self, cid: str) -> bool:
         """Whether the channel is soft-deleted."""
-        return cid in self._retired.cids
+        return cid in self._deleted
 
     def members(self, cid: str) -> list[dict[str, Any]]:
         """Complete ChannelMemberResponses: the most talkative, at most 200, the owner first.
@@ -300,9 +309,9 @@ class World:
     # Behind the above.
 
     def _chronicle(self, cid: str) -> Chronicle:
-        if cid not in self.cids:
+        if cid not in self._known:
             raise KeyError(cid)
-        return self._retired if cid in self._retired.cids else self._live
+        return self._retired if cid in self._deleted else self._live
 
     def _record(self, message_id: str) -> Record | None:
         return self._live.record(message_id) or self._retired.record(message_id)

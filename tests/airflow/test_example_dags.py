@@ -11,6 +11,8 @@ import duckdb
 import httpx
 import pytest
 
+from airflow_provider_chatexport.core.window import Window
+
 DAGS = Path(__file__).parents[2] / "dags"
 CHANNEL = "livestream:ubuntu"
 
@@ -41,6 +43,19 @@ def test_the_quick_dag_is_the_daily_one_in_three_lines(connection, lake) -> None
         CHANNEL, since=datetime(2025, 1, 1, tzinfo=UTC), until=datetime(2025, 1, 3, tzinfo=UTC)
     )
     assert [(sum(1 for _ in said),)] == asked(lake, "SELECT count(*) FROM messages")
+
+
+def test_the_discovery_dag_maps_batches_of_what_it_finds(connection, lake, monkeypatch) -> None:
+    """Every channel with a message since the window began, each batch a load of its own, and the others not at all."""
+    conf = {"since": "2025-01-07T00:00:00Z", "until": "2025-01-08T00:00:00Z"}
+    assert run("chatexport_discovery", logical_date=datetime(2025, 1, 8, tzinfo=UTC)) == "success"
+    window = Window.parse(**conf)
+    spoke = {
+        cid
+        for cid in connection.world.cids
+        if any(connection.world.messages(cid, since=window.since, until=window.until))
+    }
+    assert spoke == {cid for (cid,) in asked(lake, "SELECT DISTINCT cid FROM messages")}
 
 
 def test_the_hourly_dag_brings_late_edits_in(connection, lake) -> None:

@@ -13,11 +13,14 @@ from typing import Any
 import httpx
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import ParamValidationError
 
 from airflow_provider_chatexport.core.plan import ChannelsRequest
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator, listed
+from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator
+from airflow_provider_chatexport.operators.params import listed, window_params
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
 SINCE, UNTIL = "2025-01-01T00:00:00Z", "2025-01-01T02:00:00Z"
@@ -175,6 +178,24 @@ def test_channels_may_come_from_the_run() -> None:
     context: Any = {"dag_run": SimpleNamespace(conf={"channels": "a:b,c:d"})}
     (request,) = exporting(channels=None).plan(context)
     assert request.channels == ("a:b", "c:d")
+
+
+def test_the_form_of_a_manual_run_asks_for_window_and_channels() -> None:
+    """Left empty, the form changes nothing; filled in, it holds; and Airflow itself refuses what is no time."""
+    with DAG(dag_id="asked", schedule=None, params=window_params()) as dag:
+        operator = ExportChannelsOperator(task_id="export")
+    day = {
+        "data_interval_start": datetime(2025, 1, 1, tzinfo=UTC),
+        "data_interval_end": datetime(2025, 1, 2, tzinfo=UTC),
+    }
+    untouched: Any = {**day, "params": dag.params.dump()}
+    assert Window.parse("2025-01-01", "2025-01-02") == operator.window(untouched)
+    filled: Any = {**day, "params": {**dag.params.dump(), "since": SINCE, "until": UNTIL, "channels": ["a:b"]}}
+    (request,) = operator.plan(filled)
+    assert (WINDOW, ("a:b",)) == (request.window, request.channels)
+    with pytest.raises(ParamValidationError):
+        dag.params["since"] = "yesterday"
+    assert {"since", "until"} == window_params(channels=False).keys()
 
 
 def test_a_wrong_key_fails_without_retries(sandbox, set_connection) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from airflow.sdk import DAG, Asset
 
+from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.task_groups import chat_export_to_lake
 
@@ -38,6 +39,16 @@ def test_what_is_given_reaches_its_task() -> None:
     assert ("/lake", [asset], True) == (load.lake, load.outlets, load.options.keep_superseded)
     assert ["mine"] * 2 == [task.chatexport_conn_id for task in (export, load)]
     assert [7] * 2 == [task.retries for task in (export, load)]
+
+
+def test_batches_are_exported_and_loaded_each_for_itself() -> None:
+    """A batch that is done need not wait for the others: export and load are mapped together."""
+    dag = made(channels=ChannelQuery(), extra_channels=["a:b"], channels_per_task=7, export={"pool": "exports"})
+    listing, export = (dag.task_dict[f"chat_export_to_lake.{name}"] for name in ("channels", "batch.export"))
+    assert (7, ["a:b"]) == (listing.channels_per_task, listing.extra_channels)
+    assert {"chat_export_to_lake.batch.export"} == listing.downstream_task_ids
+    assert {"chat_export_to_lake.batch.load"} == export.downstream_task_ids
+    assert ("exports", True) == (export.pool, export.get_closest_mapped_task_group() is not None)
 
 
 def test_two_groups_fit_into_one_dag() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_chatexport.api.protocol import ChannelQuery
 from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UserId, UsersRequest
 from airflow_provider_chatexport.core.task import Status, TaskId
 from airflow_provider_chatexport.errors import (
@@ -47,7 +47,7 @@ def test_a_users_export_is_accepted(drive, settings, sandbox) -> None:
 
 def test_channels_are_listed(drive, settings) -> None:
     """A page of channels must decode, times included: discovery and the connection test stand on it."""
-    found = drive(settings, "query_channels", ChannelQuery(limit=2))
+    found = drive(settings, "query_channels", ChannelPage(limit=2))
     assert len(found) == 2
     assert all(channel.created_at is not None for channel in found)
 
@@ -56,7 +56,7 @@ def test_channels_are_listed(drive, settings) -> None:
 def test_a_passing_failure_is_overcome(drive, settings, control, do) -> None:
     """Two failures in a row must not reach the caller."""
     control.fault(do, CHANNELS, times=2)
-    assert drive(settings, "query_channels", ChannelQuery(limit=1))
+    assert drive(settings, "query_channels", ChannelPage(limit=1))
     assert len(control.requests(CHANNELS)) == 3
 
 
@@ -64,7 +64,7 @@ def test_a_lasting_failure_ends_with_its_error_after_the_last_attempt(drive, mak
     """The caller must get the service's error, not the retry library's, and no more requests than were set."""
     control.fault("status:503", CHANNELS, times=100)
     with pytest.raises(ServiceUnavailableError, match=r"listing channels failed.*HTTP 503") as caught:
-        drive(make_settings(max_attempts=3), "query_channels", ChannelQuery())
+        drive(make_settings(max_attempts=3), "query_channels", ChannelPage())
     assert caught.value.http_status == 503
     assert len(control.requests(CHANNELS)) == 3
 
@@ -72,7 +72,7 @@ def test_a_lasting_failure_ends_with_its_error_after_the_last_attempt(drive, mak
 def test_a_rate_limit_is_waited_out_and_is_no_failure(drive, make_settings, control) -> None:
     """Being limited is how the service says later: it must not use up the attempts for failures."""
     control.fault("status:429", CHANNELS, times=1)
-    assert drive(make_settings(max_attempts=1), "query_channels", ChannelQuery(limit=1))
+    assert drive(make_settings(max_attempts=1), "query_channels", ChannelPage(limit=1))
     assert len(control.requests(CHANNELS)) == 2
 
 
@@ -80,7 +80,7 @@ def test_a_rate_limit_beyond_our_patience_is_reported_with_its_pause(drive, sett
     """A trigger makes its own pauses: it needs the error at once, and when to come back."""
     control.fault("status:429", CHANNELS, times=100)
     with pytest.raises(RateLimitedError) as caught:
-        drive(settings.without_retries(), "query_channels", ChannelQuery())
+        drive(settings.without_retries(), "query_channels", ChannelPage())
     assert caught.value.retry_after_s == 1
     assert len(control.requests(CHANNELS)) == 1
 
@@ -90,7 +90,7 @@ def test_a_refusal_is_not_repeated(drive, settings, control, status) -> None:
     """A request that is wrong stays wrong: repeating it would only use up the rate limit."""
     control.fault(f"status:{status}", CHANNELS, times=5)
     with pytest.raises(RequestRefusedError):
-        drive(settings, "query_channels", ChannelQuery())
+        drive(settings, "query_channels", ChannelPage())
     assert len(control.requests(CHANNELS)) == 1
 
 
@@ -98,7 +98,7 @@ def test_a_refusal_is_not_repeated(drive, settings, control, status) -> None:
 def test_a_wrong_key_or_secret_is_refused_once(drive, make_settings, control, wrong) -> None:
     """The sentence must name what to check, and hold neither key nor secret."""
     with pytest.raises(UnauthorizedError, match="check the API key") as caught:
-        drive(make_settings(**wrong), "query_channels", ChannelQuery())
+        drive(make_settings(**wrong), "query_channels", ChannelPage())
     assert not any(value in str(caught.value) for value in wrong.values())
     assert len(control.requests(CHANNELS)) == 1
 
@@ -137,13 +137,13 @@ def test_an_unreachable_service_is_one_sentence(drive, make_settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(ServiceUnavailableError, match=rf"127.0.0.1:{port} cannot be reached.*check the address"):
-        drive(make_settings(base_url=f"http://127.0.0.1:{port}", max_attempts=2), "query_channels", ChannelQuery())
+        drive(make_settings(base_url=f"http://127.0.0.1:{port}", max_attempts=2), "query_channels", ChannelPage())
 
 
 def test_an_address_that_is_not_the_api_says_so(drive, make_settings, sandbox) -> None:
     """A success that is not JSON, from a portal's login page say, must not pass for an empty list."""
     with pytest.raises((NotFoundError, UnexpectedReplyError), match="check the address"):
-        drive(make_settings(base_url=f"{sandbox.url}/elsewhere"), "query_channels", ChannelQuery())
+        drive(make_settings(base_url=f"{sandbox.url}/elsewhere"), "query_channels", ChannelPage())
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_no_key_secret_or_token_reaches_a_log_or_an_error(
     for do in ("drop", "status:503", "status:401", "status:429"):
         control.fault(do, CHANNELS, times=2)
         with pytest.raises(Exception, match="listing channels") as caught:
-            drive(make_settings(max_attempts=2, rate_limit_patience_s=0.0), "query_channels", ChannelQuery())
+            drive(make_settings(max_attempts=2, rate_limit_patience_s=0.0), "query_channels", ChannelPage())
         said += [str(caught.value), repr(caught.value)]
     text = "\n".join([everything_logged.text, *said])
     assert "http" in text

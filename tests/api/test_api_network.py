@@ -18,8 +18,8 @@ from cryptography.x509.oid import NameOID
 
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.download import Downloaded, download
-from airflow_provider_chatexport.api.protocol import ChannelQuery
 from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.errors import (
     ConnectionSettingsError,
@@ -66,14 +66,14 @@ def test_an_authority_of_ones_own_is_trusted_when_it_is_named(drive, scripted_se
     ca_file, tls = authority
     server = scripted_server(tls=tls)
     server.answers = lambda _path, _headers: NO_CHANNELS
-    assert drive(settings_for(server.url, ca_file=str(ca_file)), "query_channels", ChannelQuery()) == ()
+    assert drive(settings_for(server.url, ca_file=str(ca_file)), "query_channels", ChannelPage()) == ()
 
 
 def test_an_unknown_authority_is_not_trusted(drive, scripted_server, authority) -> None:
     """Or anyone could read the token."""
     server = scripted_server(tls=authority[1])
     with pytest.raises(ServiceUnavailableError, match="cannot be reached"):
-        drive(settings_for(server.url), "query_channels", ChannelQuery())
+        drive(settings_for(server.url), "query_channels", ChannelPage())
     assert server.asked == []
 
 
@@ -81,7 +81,7 @@ def test_a_proxy_that_is_set_is_used(drive, scripted_server) -> None:
     """A worker without a way out but the proxy."""
     proxy = scripted_server()
     proxy.answers = lambda _path, _headers: NO_CHANNELS
-    assert drive(settings_for("http://chat.example", proxy=proxy.url), "query_channels", ChannelQuery()) == ()
+    assert drive(settings_for("http://chat.example", proxy=proxy.url), "query_channels", ChannelPage()) == ()
     ((target, _headers),) = proxy.asked
     assert target.startswith("http://chat.example/api/v2/chat/channels?")
 
@@ -92,7 +92,7 @@ def test_the_environments_proxy_is_used(drive, scripted_server, monkeypatch) -> 
     proxy.answers = lambda _path, _headers: NO_CHANNELS
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert drive(settings_for("http://chat.example"), "query_channels", ChannelQuery()) == ()
+    assert drive(settings_for("http://chat.example"), "query_channels", ChannelPage()) == ()
     assert len(proxy.asked) == 1
 
 
@@ -100,7 +100,7 @@ def test_a_proxy_of_another_kind_is_refused_with_a_sentence(drive, monkeypatch) 
     """A SOCKS proxy in the environment needs a package that is not here: no traceback about imports."""
     monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1")
     with pytest.raises(ConnectionSettingsError, match="no HTTP proxy"):
-        drive(settings_for("http://chat.example"), "query_channels", ChannelQuery())
+        drive(settings_for("http://chat.example"), "query_channels", ChannelPage())
 
 
 def test_a_redirect_is_not_followed(drive, scripted_server) -> None:
@@ -108,7 +108,7 @@ def test_a_redirect_is_not_followed(drive, scripted_server) -> None:
     server = scripted_server()
     server.answers = lambda _path, _headers: (302, {"location": f"{server.url}/elsewhere"}, b"")
     with pytest.raises(UnexpectedReplyError, match=r"HTTP 302.*check the address"):
-        drive(settings_for(server.url), "query_channels", ChannelQuery())
+        drive(settings_for(server.url), "query_channels", ChannelPage())
     assert len(server.asked) == 1
 
 
@@ -117,7 +117,7 @@ def test_a_page_of_a_portal_is_not_a_reply(drive, scripted_server) -> None:
     server = scripted_server()
     server.answers = lambda _path, _headers: (200, {"content-type": "text/html"}, b"<html>please log in</html>")
     with pytest.raises(UnexpectedReplyError, match="not the documented reply"):
-        drive(settings_for(server.url), "query_channels", ChannelQuery())
+        drive(settings_for(server.url), "query_channels", ChannelPage())
 
 
 FIRST, SECOND = b"a" * 600 + b"b" * 400, b"c" * 700

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_chatexport.api import protocol
-from airflow_provider_chatexport.api.protocol import ChannelQuery
 from airflow_provider_chatexport.api.replies import Reply, read_retry_after, scrub
 from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, ExportFlags, UserId, UsersRequest
 from airflow_provider_chatexport.core.task import Status, TaskId
 from airflow_provider_chatexport.core.window import Window
@@ -35,7 +35,7 @@ CALLS = [
     protocol.submit_channels(ChannelsRequest(channels=(Cid("messaging:a"),))),
     protocol.submit_users(UsersRequest(user_ids=(UserId("u"),))),
     protocol.get_task(TaskId("t")),
-    protocol.query_channels(ChannelQuery()),
+    protocol.query_channels(ChannelPage()),
 ]
 
 json_values = st.recursive(

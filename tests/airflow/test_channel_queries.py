@@ -1,0 +1,115 @@
+"""Channels that are found by a query instead of named, over a real socket."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from test_export_operators import EXPORTS, SINCE, UNTIL, exporting, requests_to, run
+
+from airflow_provider_chatexport.core.discovery import ChannelQuery
+from airflow_provider_chatexport.errors import CallError
+from airflow_provider_chatexport.operators.channels import ListChannelsOperator
+
+DELETED = "messaging:retired"
+N_CHANNELS = 1_500
+
+
+@pytest.fixture
+def many(start_sandbox, set_connection, tmp_path: Path) -> list[str]:
+    """More channels than offsets reach, one message each."""
+    cids = [f"messaging:c{number:05}" for number in range(N_CHANNELS)]
+    at = "2025-01-01T00:30:00Z"
+    lines = [{"cid": cid, "id": cid, "at": at, "author": "ann", "kind": "regular", "text": "hi"} for cid in cids]
+    corpus = tmp_path / "many.ndjson"
+    corpus.write_text("\n".join(json.dumps(line) for line in lines))
+    sandbox = start_sandbox(data=corpus)
+    set_connection(login=sandbox.api_key, password=sandbox.api_secret, host=sandbox.url)
+    return cids
+
+
+def listing(**arguments: Any) -> ListChannelsOperator:
+    return ListChannelsOperator(task_id="channels", **arguments)
+
+
+def test_channels_past_the_offset_limit_are_planned_once_each(many) -> None:
+    """Offsets end at 1000 without an error: who pages by them gets the same page for ever."""
+    requests = exporting(channels=ChannelQuery()).plan({})
+    assert sorted(many) == sorted(cid for request in requests for cid in request.channels)
+    assert len(requests) == N_CHANNELS / 25
+
+
+def test_batches_hold_each_channel_once(many) -> None:
+    """What mapped tasks are given: lists of channels, small enough for XCom, none twice."""
+    batches = json.loads(json.dumps(listing(channels=ChannelQuery(), channels_per_task=400).execute({})))
+    assert [400, 400, 400, 300] == [len(batch) for batch in batches]
+    assert sorted(many) == sorted(cid for batch in batches for cid in batch)
+
+
+def test_a_query_finds_what_its_filter_says(connection) -> None:
+    """And what a query cannot find, soft-deleted channels, may be named besides."""
+    query = ChannelQuery(filter_conditions={"type": "team"})
+    deleted = {"extra_channels": [DELETED], "include_soft_deleted_channels": True}
+    (request,) = exporting(channels=query, **deleted).plan({})
+    assert {"team:mediawiki", "team:ubuntu-meeting", DELETED} == set(request.channels)
+    assert 1 == len(run(exporting(channels=query, **deleted, deferrable=True)))
+
+
+def test_a_filter_may_hold_templates(connection) -> None:
+    """Which channels are lively depends on the run's window."""
+    query = ChannelQuery(filter_conditions={"type": {"$in": ["{{ params.kind }}"]}})
+    ((cid,),) = listing(channels=query).execute({"params": {"kind": "commerce"}})
+    assert cid == "commerce:stripe"
+
+
+def test_named_channels_and_those_of_the_run_can_be_batched_too(connection) -> None:
+    """The mapped form is not for queries alone; repeats are dropped."""
+    assert [["a:b", "a:c"], ["a:d"]] == listing(
+        channels="a:b,a:c", extra_channels=["a:d", "a:b"], channels_per_task=2
+    ).execute({})
+    assert [["a:b"]] == listing().execute({"params": {"channels": ["a:b"]}})
+
+
+def test_a_query_that_finds_nothing_says_so(connection) -> None:
+    """An export task without a channel would succeed over an empty app, or over a mistyped filter."""
+    with pytest.raises(AirflowFailException, match="the channel query finds no channel"):
+        exporting(channels=ChannelQuery(filter_conditions={"type": "nonesuch"})).execute({})
+    assert [] == requests_to(connection, EXPORTS)
+    assert [] == listing(channels=ChannelQuery(filter_conditions={"type": "nonesuch"})).execute({})
+
+
+def test_a_filter_that_the_service_refuses_is_one_sentence(connection) -> None:
+    """A retry would ask the same."""
+    with pytest.raises(AirflowFailException, match="listing channels was refused"):
+        listing(channels=ChannelQuery(filter_conditions={"type": {"$near": 1}})).execute({})
+
+
+def test_a_window_that_is_wrong_costs_no_search(connection) -> None:
+    """Thousands of requests before a mistake is told would be unkind to both sides."""
+    with pytest.raises(AirflowFailException, match="reversed"):
+        exporting(channels=ChannelQuery(), since=UNTIL, until=SINCE).execute({})
+    assert [] == requests_to(connection, "/api")
+
+
+def test_more_batches_than_airflow_maps_are_refused_with_the_size_that_fits(monkeypatch) -> None:
+    """Airflow's own error comes after the search, and does not say what to set."""
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "2")
+    channels = [f"a:{number}" for number in range(5)]
+    with pytest.raises(AirflowFailException, match="set channels_per_task to 3 or more"):
+        listing(channels=channels, channels_per_task=2).execute({})
+    with pytest.raises(CallError, match="channels_per_task is 0"):
+        listing(channels_per_task=0)
+
+
+def test_settling_comes_before_the_search(connection) -> None:
+    """A channel that is made while the window settles has messages in it."""
+    until = datetime.now(UTC)
+    operator = exporting(channels=ChannelQuery(), since="2025-01-01T00:00:00Z", until=until, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferral:
+        operator.execute({})
+    assert deferral.value.method_name == "execute_settled"
+    assert [] == requests_to(connection, "/api")
