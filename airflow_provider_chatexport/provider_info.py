@@ -30,6 +30,10 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [_modules("operators.channels", "operators.export", "operators.load")],
         "sensors": [_modules("sensors.export")],
         "triggers": [_modules("triggers.export")],
+        "extra-links": ["airflow_provider_chatexport.operators.links.ExportTaskLink"],
+        "config": {
+            "chatexport": {"description": "Defaults of tasks that export.", "options": CONFIG_OPTIONS},
+        },
         "connection-types": [
             {
                 "connection-type": "chatexport",
@@ -64,6 +68,22 @@ def _seconds(label: str, default_s: float, description: str) -> dict[str, Any]:
 def _optional_text(label: str, description: str) -> dict[str, Any]:
     return {"label": label, "description": description, "schema": {"type": ["string", "null"]}}
 
+
+def _option(default_s: str, description: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "version_added": "0.1.0",
+        "type": "float",
+        "example": None,
+        "default": default_s,
+    }
+
+
+CONFIG_OPTIONS: dict[str, dict[str, Any]] = {
+    "wait_timeout_s": _option("21600", "Seconds that a task waits for its exports in all."),
+    "poll_interval_s": _option("0", "Seconds between two looks at an export; 0: they grow with its age from 1 to 60."),
+    "settle_s": _option("60", "Seconds that the end of a window must be past before it is exported."),
+}
 
 _CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "connect_timeout_s": _seconds("Connect time-out (s)", 10, "Seconds to wait for a connection."),

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import TaskGroup, task_group
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.operators.channels import Channels, ListChannelsOperator
-from airflow_provider_chatexport.operators.export import DEFAULT_SETTLE, ExportChannelsOperator
+from airflow_provider_chatexport.operators.export import ExportChannelsOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator
 
 _GROUPS_OWN: Final = ("task_id", "channels", "extra_channels", "exports")
@@ -27,7 +27,7 @@ def chat_export_to_lake(
     group_id: str = "chat_export_to_lake",
     chatexport_conn_id: str = ChatExportHook.default_conn_name,
     lookback: timedelta = timedelta(0),
-    settle: timedelta = DEFAULT_SETTLE,
+    settle: timedelta | None = None,
     deferrable: bool = True,
     outlets: Sequence[Any] = (),
     export: Mapping[str, Any] | None = None,

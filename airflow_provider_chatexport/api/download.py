@@ -22,7 +22,13 @@ from airflow_provider_chatexport.api.client import ChatExportClient, transport_o
 from airflow_provider_chatexport.api.replies import read_retry_after
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.task import Status, TaskId, TaskState
-from airflow_provider_chatexport.errors import DownloadError, FileGoneError, LinkExpiredError, TaskFailedError
+from airflow_provider_chatexport.errors import (
+    DownloadError,
+    FileGoneError,
+    LinkExpiredError,
+    NotFoundError,
+    TaskFailedError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +98,10 @@ def _fetch_whole(client: ChatExportClient, task_id: TaskId, transfer: _Transfer)
     n_fruitless = 0
     furthest_bytes = 0
     while True:
-        task = client.task(task_id)
+        try:
+            task = client.task(task_id)
+        except NotFoundError:
+            raise _gone(task_id) from None
         try:
             transfer.fetch(checked_link(task, settings), settings)
             return task
@@ -276,6 +285,6 @@ def _refused(task_id: TaskId, why: str) -> DownloadError:
 
 def _gone(task_id: TaskId) -> FileGoneError:
     return FileGoneError(
-        f"the service no longer has the file of export {task_id}: it keeps export files for 60 days; export the window "
-        "again"
+        f"the service no longer has the file of export {task_id}: it keeps export files for 60 days; export again (in "
+        "Airflow, clear the export task), or check that this connection is of the app that exported"
     )

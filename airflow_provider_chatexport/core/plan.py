@@ -77,6 +77,12 @@ class ChannelsRequest:
         middle = len(self.channels) // 2
         return replace(self, channels=self.channels[:middle]), replace(self, channels=self.channels[middle:])
 
+    def halved(self) -> tuple[ChannelsRequest, ChannelsRequest] | None:
+        """The same channels over two halves of the window, for an export that is too much for the service at once.
+        None where there is no window, or too short a one."""
+        halves = self.window.halves() if self.window else None
+        return (replace(self, window=halves[0]), replace(self, window=halves[1])) if halves else None
+
     def to_json(self) -> dict[str, Any]:
         return {
             "channels": list(self.channels),

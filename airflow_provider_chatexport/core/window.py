@@ -17,6 +17,8 @@ from airflow_provider_chatexport.errors import WindowError
 
 # One second on both sides covers inclusive, exclusive and second-granular bounds alike.
 REQUEST_PADDING: Final = timedelta(seconds=1)
+# Below this the padding is most of what a half asks for.
+SHORTEST_HALVED: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,13 @@ class Window:
             until = min(since + max_span, self.until)
             yield Window(since=since, until=until)
             since = until
+
+    def halves(self) -> tuple[Window, Window] | None:
+        """Two windows that tile this one; None where it is too short for that to help."""
+        if self.span < SHORTEST_HALVED:
+            return None
+        middle = self.since + self.span // 2
+        return Window(since=self.since, until=middle), Window(since=middle, until=self.until)
 
     def to_json(self) -> dict[str, str]:
         return {"since": format_rfc3339(self.since), "until": format_rfc3339(self.until)}

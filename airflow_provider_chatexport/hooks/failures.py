@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_chatexport.errors import (
     CallError,
     ChatExportError,
+    FileGoneError,
     InputError,
     RequestRefusedError,
     TaskOverdueError,
@@ -17,8 +18,8 @@ from airflow_provider_chatexport.errors import (
 )
 
 # The same task run again would ask the same of the same service: somebody has to change something first. A deadline is
-# one for all tries, so what is overdue now is overdue then.
-_FINAL = (CallError, UnauthorizedError, RequestRefusedError, InputError, TaskOverdueError)
+# one for all tries, so what is overdue now is overdue then, and a file that is gone does not come back.
+_FINAL = (CallError, UnauthorizedError, RequestRefusedError, InputError, TaskOverdueError, FileGoneError)
 
 
 def is_final(error: ChatExportError) -> bool:

@@ -20,12 +20,14 @@ from airflow_provider_chatexport.core.plan import ChannelsRequest, ExportFlags, 
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.window import Window, WindowSources, resolve
-from airflow_provider_chatexport.errors import CallError, TaskOverdueError, WindowError
+from airflow_provider_chatexport.errors import CallError, TaskFailedError, TaskOverdueError, WindowError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
+from airflow_provider_chatexport.hooks.configuration import configured_s
 from airflow_provider_chatexport.hooks.failures import airflow_failures
 from airflow_provider_chatexport.operators.channels import Channels, chosen_channels
+from airflow_provider_chatexport.operators.links import ExportTaskLink
 from airflow_provider_chatexport.operators.params import listed, run_inputs, window_end
-from airflow_provider_chatexport.operators.submit import KnownExports, OnMissingChannel, Submission
+from airflow_provider_chatexport.operators.submit import KnownExports, OnMissingChannel, Started, Submission, unfinished
 from airflow_provider_chatexport.triggers.export import BACKSTOP, ExportTaskTrigger, read_event
 
 if TYPE_CHECKING:
@@ -33,15 +35,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEFAULT_WAIT_TIMEOUT: Final = timedelta(hours=6)
-DEFAULT_SETTLE: Final = timedelta(seconds=60)
+# What the trigger hands through beside each receipt, for a deferral that ends in splitting.
+_N_SPLITS: Final = "n_splits"
+_STARTED_EPOCH_S: Final = "started_epoch_s"
 
 
 class BaseExportOperator(BaseOperator):
     """Start the exports of this run, wait for all of them, return their receipts.
 
     :param chatexport_conn_id: a connection of type ``chatexport``.
-    :param wait_timeout: how long to wait in all, as a duration or in seconds.
+    :param wait_timeout: how long to wait in all, as a duration or in seconds; by default 6 hours.
     :param poll_interval: a fixed pause between looks, as a duration or in seconds; by default it grows with the age
         of the exports from 1 to 60 seconds.
     :param deferrable: wait in the triggerer instead of on the worker.
@@ -49,32 +52,41 @@ class BaseExportOperator(BaseOperator):
     :param on_missing_channel: what to do where the service refuses some of the channels: ``fail``, naming all of
         them, or ``skip`` them.
     :param settle: how old the end of the window must be before anything is exported; a run that starts sooner waits.
+        By default a minute. The section ``[chatexport]`` of Airflow's configuration has these three defaults.
+    :param max_splits: how often an export of channels that fails, or is not done in its share of the time, is halved by
+        window and asked for again; the shares of ``max_splits`` + 1 rounds are equal.
     :param allow_open_window: export a window whose end is still to come; what comes later is not in the export.
     """
 
     template_fields: Sequence[str] = ("chatexport_conn_id",)
     ui_color = "#e3f2ff"
+    operator_extra_links = (ExportTaskLink(),)
+    export_url = ""
 
     def __init__(
         self,
         *,
         chatexport_conn_id: str = ChatExportHook.default_conn_name,
-        wait_timeout: timedelta | float = DEFAULT_WAIT_TIMEOUT,
+        wait_timeout: timedelta | float | None = None,
         poll_interval: timedelta | float | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         fresh: bool = False,
         on_missing_channel: OnMissingChannel = "fail",
-        settle: timedelta = DEFAULT_SETTLE,
+        settle: timedelta | None = None,
+        max_splits: int = 0,
         allow_open_window: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if on_missing_channel not in ("fail", "skip"):
             raise CallError(f'on_missing_channel is {on_missing_channel!r}; write "fail" or "skip"')
+        if max_splits < 0:
+            raise CallError(f"max_splits is {max_splits}; give 0 or more")
         self.chatexport_conn_id = chatexport_conn_id
         self.fresh = fresh
         self.on_missing_channel = on_missing_channel
         self.settle = settle
+        self.max_splits = max_splits
         self.allow_open_window = allow_open_window
         self.wait_timeout = wait_timeout
         self.poll_interval = poll_interval
@@ -90,69 +102,114 @@ class BaseExportOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         with airflow_failures():
-            patience_s = self._patience_s()
-            poll_interval_s = None if self.poll_interval is None else seconds(self.poll_interval)
+            # What is wrong with the call itself is told before anything is asked of the service.
+            self._patience_s()
             self._settle(self.window_until(context))
             requests = self.plan(context)
             known = KnownExports(context.get("task_state_store"))
             if self.fresh:
-                known.forget(requests)
-            settings = ChatExportHook(self.chatexport_conn_id).settings()
-            with ChatExportClient(settings) as client:
+                known.forget_all(requests)
+            with ChatExportHook(self.chatexport_conn_id).client() as client:
                 submission = Submission(client, known)
                 submission.submit(requests, on_missing_channel=self.on_missing_channel)
-            receipts, started_epoch_s = submission.receipts, submission.started_epoch_s
             # Of the first try: a retry that finds its exports again has what is left, not the whole time once more.
-            deadline_epoch_s = started_epoch_s + patience_s
-            task_ids = [receipt.task_id for receipt in receipts]
-            if not self.deferrable:
-                watch = Watch(
-                    task_ids,
-                    started_epoch_s=started_epoch_s,
-                    deadline_epoch_s=deadline_epoch_s,
-                    poll_s=poll_interval_s,
-                )
-                try:
-                    with ChatExportClient(settings.without_retries()) as client:
-                        states = watch_exports(client, watch)
-                except TaskOverdueError:
-                    known.give_more_time(receipts)
-                    raise
-                known.forget(receipt.request for receipt in receipts)
-                return _returned(receipts, {task_id: state.created_at for task_id, state in states.items()})
-        return self.defer(
-            trigger=ExportTaskTrigger(
-                chatexport_conn_id=self.chatexport_conn_id,
-                task_ids=task_ids,
-                started_epoch_s=started_epoch_s,
-                deadline_epoch_s=deadline_epoch_s,
-                poll_interval_s=poll_interval_s,
-                receipts=[receipt.to_json() for receipt in receipts],
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=max(deadline_epoch_s - time.time(), 0.0)) + BACKSTOP,
-        )
+            return self._wait(known, submission.started, submission.started_epoch_s)
 
     def execute_complete(self, context: Context, event: Any = None) -> list[dict[str, Any]]:
         """Where the task goes on after its deferral, in a new process: all that it knows is in the event."""
         with airflow_failures():
             known = KnownExports(context.get("task_state_store"))
-            if isinstance(event, dict) and event.get("status") == "timeout":
-                known.give_more_time([Receipt.from_json(dict(each)) for each in event["receipts"]])
+            handed = event.get("receipts") or [] if isinstance(event, dict) else []
+            receipts = [Receipt.from_json(dict(each)) for each in handed]
+            self._show(receipts)
+            status = event.get("status") if isinstance(event, dict) else None
+            if status in ("failed", "timeout") and self.max_splits and receipts:
+                started = [
+                    Started(receipt=receipt, n_splits=each.get(_N_SPLITS, 0))
+                    for receipt, each in zip(receipts, handed, strict=True)
+                ]
+                if halved := self._split(known, started, overdue=status == "timeout"):
+                    return self._wait(known, halved, handed[0].get(_STARTED_EPOCH_S, time.time()))
+            if status == "timeout":
+                known.give_more_time(receipts)
             completed = read_event(event)
-            receipts = [Receipt.from_json(dict(each)) for each in completed.receipts]
-            known.forget(receipt.request for receipt in receipts)
+            known.forget_all(receipt.request for receipt in receipts)
             return _returned(receipts, completed.created_at)
 
     def execute_settled(self, context: Context, event: Any = None) -> list[dict[str, Any]]:  # noqa: ARG002
         """Where the task goes on when the end of its window is old enough."""
         return self.execute(context)
 
+    def _wait(self, known: KnownExports, started: list[Started], started_epoch_s: float) -> list[dict[str, Any]]:
+        """Until all are completed, deferred or here.
+
+        :raises TaskDeferred: the task goes on in ``execute_complete``.
+        :raises TaskFailedError: the service ended one as failed.
+        :raises TaskOverdueError: the deadline passed.
+        """
+        deadline_epoch_s = started_epoch_s + self._patience_s() * self._share(started)
+        poll_interval_s = self._poll_interval_s()
+        receipts = [each.receipt for each in started]
+        task_ids = [receipt.task_id for receipt in receipts]
+        self._show(receipts)
+        if self.deferrable:
+            self.defer(
+                trigger=ExportTaskTrigger(
+                    chatexport_conn_id=self.chatexport_conn_id,
+                    task_ids=task_ids,
+                    started_epoch_s=started_epoch_s,
+                    deadline_epoch_s=deadline_epoch_s,
+                    poll_interval_s=poll_interval_s,
+                    receipts=[
+                        {**each.receipt.to_json(), _N_SPLITS: each.n_splits, _STARTED_EPOCH_S: started_epoch_s}
+                        for each in started
+                    ],
+                ),
+                method_name="execute_complete",
+                timeout=timedelta(seconds=max(deadline_epoch_s - time.time(), 0.0)) + BACKSTOP,
+            )
+        watch = Watch(
+            task_ids, started_epoch_s=started_epoch_s, deadline_epoch_s=deadline_epoch_s, poll_s=poll_interval_s
+        )
+        settings = ChatExportHook(self.chatexport_conn_id).settings()
+        try:
+            with ChatExportClient(settings.without_retries()) as client:
+                states = watch_exports(client, watch)
+        except (TaskFailedError, TaskOverdueError) as error:
+            overdue = isinstance(error, TaskOverdueError)
+            if halved := self._split(known, started, overdue=overdue):
+                return self._wait(known, halved, started_epoch_s)
+            if overdue:
+                known.give_more_time(receipts)
+            raise
+        known.forget_all(receipt.request for receipt in receipts)
+        return _returned(receipts, {task_id: state.created_at for task_id, state in states.items()})
+
+    def _share(self, started: Iterable[Started]) -> float:
+        """The part of the time that is over before exports are split once more: each halving has an equal part."""
+        n_splits = max(each.n_splits for each in started)
+        return min(1.0, (n_splits + 1) / (self.max_splits + 1))
+
+    def _split(self, known: KnownExports, started: list[Started], *, overdue: bool) -> list[Started]:
+        """What to wait for instead, if the service does not finish some of these; empty: nothing can be split."""
+        if not self.max_splits:
+            return []
+        with ChatExportHook(self.chatexport_conn_id).client() as client:
+            lost = unfinished(client, started, overdue=overdue)
+            if not lost:
+                # The deadline of a share passed while the last of them was being completed.
+                return started if overdue else []
+            submission = Submission(client, known)
+            if not submission.split(lost, max_splits=self.max_splits, on_missing_channel=self.on_missing_channel):
+                return []
+        return [*(each for each in started if each not in lost), *submission.started]
+
     def _settle(self, until: datetime | None) -> None:
         """Waits until the window's end is ``settle`` old: messages may still be on their way."""
         if until is None or self.allow_open_window:
             return
-        moment = until + self.settle
+        settle = timedelta(seconds=configured_s("settle_s")) if self.settle is None else self.settle
+        moment = until + settle
         wait_s = (moment - datetime.now(UTC)).total_seconds()
         if wait_s <= 0:
             return
@@ -165,8 +222,19 @@ class BaseExportOperator(BaseOperator):
     def _patience_s(self) -> float:
         """The shorter of ``wait_timeout`` and ``execution_timeout``, which Airflow itself does not count while a task
         is deferred."""
-        patience_s = seconds(self.wait_timeout)
+        patience_s = seconds(configured_s("wait_timeout_s") if self.wait_timeout is None else self.wait_timeout)
         return min(patience_s, self.execution_timeout.total_seconds()) if self.execution_timeout else patience_s
+
+    def _poll_interval_s(self) -> float | None:
+        """A fixed pause between looks; None: it grows with the age of the exports."""
+        interval = configured_s("poll_interval_s") or None if self.poll_interval is None else self.poll_interval
+        return None if interval is None else seconds(interval)
+
+    def _show(self, receipts: Sequence[Receipt]) -> None:
+        """For the extra link: the address of the first export at the service, without key or token."""
+        if receipts:
+            base_url = ChatExportHook(self.chatexport_conn_id).settings().base_url
+            self.export_url = f"{base_url}/api/v2/tasks/{receipts[0].task_id}"
 
 
 class ExportChannelsOperator(BaseExportOperator):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, BaseOperator
 
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
 from airflow_provider_chatexport.core.receipt import Receipt
@@ -19,16 +19,21 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
+_WHAT_PEOPLE_DID: Final = ("messages", "reactions", "user_export_users")
+
+
 class LoadExportOperator(BaseOperator):
     """Download finished exports, convert them, and commit them to the lake as one load.
 
-    Returns the load's counts, its id and its window: small enough for XCom, and nothing of what people wrote. Running
-    it again with the same exports changes nothing. Assets given as ``outlets`` get the same summary as their event's
-    extra.
+    Returns the load's counts, its id and its window: small enough for XCom or a notification, and nothing of what
+    people wrote. Running it again with the same exports changes nothing. Assets given as ``outlets`` get the same
+    summary as their event's extra, and the partition of a partitioned run.
 
     :param exports: what an export task returned, or a list of that from mapped ones; exports of channels and of users
         may be mixed. (templated)
     :param lake: the lake's address: a local path or an fsspec address such as ``s3://chat/lake``. (templated)
+    :param on_empty: what to do where the exports hold no message, reaction or user: ``load`` them, a success with 0
+        rows, or ``skip`` the tasks that follow. They are committed in any case: that a window was silent is knowledge.
     :param strict: refuse the load if any line of a file had to be rejected; as ``max_rejected=0``.
     :param accept_shrink: load even if the export has no message of a channel where the lake shows some, which then
         disappear; otherwise that is refused, because it is more often a hiccup than a truth.
@@ -52,6 +57,7 @@ class LoadExportOperator(BaseOperator):
         *,
         exports: Any,
         lake: str | Path,
+        on_empty: Literal["load", "skip"] = "load",
         strict: bool = False,
         max_rejected: int | float | None = None,
         accept_shrink: bool = False,
@@ -66,7 +72,10 @@ class LoadExportOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if on_empty not in ("load", "skip"):
+            raise CallError(f'on_empty is {on_empty!r}; write "load" or "skip"')
         self.exports = exports
+        self.on_empty = on_empty
         self.lake = lake
         self.options = LoadOptions(
             max_rejected=0 if strict else max_rejected,
@@ -101,8 +110,16 @@ class LoadExportOperator(BaseOperator):
                 )
         summary = dict(report.to_json())
         summary["n_files"] = len(summary.pop("files", ()))
+        if self.on_empty == "skip" and not any(summary["rows"].get(table) for table in _WHAT_PEOPLE_DID):
+            raise AirflowSkipException(
+                f"the exports hold no message; load {summary['load_id']} says that it was silent"
+            )
         for outlet in self.outlets:
-            context["outlet_events"][outlet].extra.update(summary)
+            event = context["outlet_events"][outlet]
+            event.extra.update(summary)
+            # Of a partitioned run: who waits for the partition is told which one it is. Aliases have none.
+            if (partition := context.get("partition_key")) and isinstance(outlet, Asset):
+                event.add_partitions(partition)
         return summary
 
 

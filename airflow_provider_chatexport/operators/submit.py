@@ -26,6 +26,7 @@ OnMissingChannel = Literal["fail", "skip"]
 Request = ChannelsRequest | UsersRequest
 
 _KEY: Final = "chatexport.{fingerprint}"
+_SPLIT: Final = "chatexport.split"
 _ENTRY_VERSION: Final = 1
 
 
@@ -65,6 +66,16 @@ class KnownExports:
             entry = {"v": _ENTRY_VERSION, "task_id": receipt.task_id, "submitted_epoch_s": submitted_epoch_s}
             self._store.set(_key(receipt.request), entry)
 
+    def was_split(self, request: Request) -> bool:
+        """Whether an earlier try found that the service does not finish this, and went on with its halves."""
+        return self._store is not None and request.fingerprint in self._store.get(_SPLIT, [])
+
+    def split(self, request: Request) -> None:
+        """From now on this is asked for in halves."""
+        self.forget([request])
+        if self._store is not None:
+            self._store.set(_SPLIT, sorted({*self._store.get(_SPLIT, []), request.fingerprint}))
+
     def give_more_time(self, receipts: Iterable[Receipt]) -> None:
         """After a deadline that passed: whoever clears the task goes on waiting for the same exports, from then on."""
         for receipt in receipts:
@@ -76,6 +87,12 @@ class KnownExports:
             for request in requests:
                 self._store.delete(_key(request))
 
+    def forget_all(self, requests: Iterable[Request]) -> None:
+        """These, and what was split on the way to them."""
+        self.forget(requests)
+        if self._store is not None and self._store.get(_SPLIT):
+            self._store.delete(_SPLIT)
+
     def _entry(self, request: Request) -> Mapping[str, Any] | None:
         entry = self._store.get(_key(request)) if self._store is not None else None
         return entry if isinstance(entry, Mapping) and entry.get("v") == _ENTRY_VERSION else None
@@ -83,6 +100,14 @@ class KnownExports:
 
 def _key(request: Request) -> str:
     return _KEY.format(fingerprint=request.fingerprint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """An export that is waited for. ``n_splits``: how often its window was halved on the way to it."""
+
+    receipt: Receipt
+    n_splits: int = 0
 
 
 @dataclass(slots=True)
@@ -95,7 +120,7 @@ class Submission:
 
     client: ChatExportClient
     known: KnownExports
-    receipts: list[Receipt] = field(default_factory=list)
+    started: list[Started] = field(default_factory=list)
     started_epoch_s: float = field(default_factory=time.time)
     missing: list[tuple[str, RequestRefusedError]] = field(default_factory=list)
 
@@ -107,11 +132,29 @@ class Submission:
         """
         for request in requests:
             self._one(request)
+        self._tell_missing(on_missing_channel)
+
+    def split(self, lost: Sequence[Started], *, max_splits: int, on_missing_channel: OnMissingChannel = "fail") -> bool:
+        """Starts both halves of exports that the service does not finish. False, and nothing is done, where one of them
+        cannot be halved, or not once more. Raises as ``submit`` does."""
+        halves = [_halves(each, max_splits) for each in lost]
+        if not all(halves):
+            return False
+        for each, parts in zip(lost, halves, strict=True):
+            task_id, request = each.receipt.task_id, each.receipt.request
+            log.warning("export is split in two task_id=%s fingerprint=%s", task_id, request.fingerprint)
+            self.known.split(request)
+            for part in parts:
+                self._one(part, each.n_splits + 1)
+        self._tell_missing(on_missing_channel)
+        return True
+
+    def _tell_missing(self, on_missing_channel: OnMissingChannel) -> None:
         if not self.missing:
             return
         named = ", ".join(cid for cid, _ in self.missing[:10])
         more = f" and {len(self.missing) - 10} more" if len(self.missing) > 10 else ""
-        if on_missing_channel == "skip" and self.receipts:
+        if on_missing_channel == "skip" and self.started:
             log.warning("channels are skipped, because the service refuses them channels=%s%s", named, more)
             return
         first = self.missing[0][1]
@@ -122,10 +165,14 @@ class Submission:
             code=first.code,
         )
 
-    def _one(self, request: Request) -> None:
+    def _one(self, request: Request, n_splits: int = 0) -> None:
+        if isinstance(request, ChannelsRequest) and self.known.was_split(request):
+            for half in request.halved() or ():
+                self._one(half, n_splits + 1)
+            return
         if found := self.known.find(self.client, request):
             receipt, submitted_epoch_s = found
-            self.receipts.append(receipt)
+            self.started.append(Started(receipt=receipt, n_splits=n_splits))
             self.started_epoch_s = min(self.started_epoch_s, submitted_epoch_s)
             return
         try:
@@ -138,10 +185,33 @@ class Submission:
                 return
             # One bad channel spoils its whole batch: halves of it, until it stands alone.
             for half in request.bisected():
-                self._one(half)
+                self._one(half, n_splits)
             return
         self.known.remember(receipt, time.time())
-        self.receipts.append(receipt)
+        self.started.append(Started(receipt=receipt, n_splits=n_splits))
+
+
+def _halves(lost: Started, max_splits: int) -> tuple[ChannelsRequest, ...]:
+    request = lost.receipt.request
+    if lost.n_splits >= max_splits or not isinstance(request, ChannelsRequest):
+        return ()
+    return request.halved() or ()
+
+
+def unfinished(client: ChatExportClient, started: Iterable[Started], *, overdue: bool) -> list[Started]:
+    """Those that the service ended as failed, or does not know; if they are overdue, those not completed as well.
+
+    :raises ServiceError: the service could not be asked.
+    """
+    lost = []
+    for each in started:
+        try:
+            status = client.task(each.receipt.task_id).status
+        except NotFoundError:
+            status = Status.FAILED
+        if status is not Status.COMPLETED and (overdue or status.ended):
+            lost.append(each)
+    return lost
 
 
 def _submitted(client: ChatExportClient, request: Request) -> Receipt:

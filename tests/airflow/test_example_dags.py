@@ -12,6 +12,8 @@ import httpx
 import pytest
 
 from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.verify import verify
 
 DAGS = Path(__file__).parents[2] / "dags"
 CHANNEL = "livestream:ubuntu"
@@ -56,6 +58,17 @@ def test_the_discovery_dag_maps_batches_of_what_it_finds(connection, lake, monke
         if any(connection.world.messages(cid, since=window.since, until=window.until))
     }
     assert spoke == {cid for (cid,) in asked(lake, "SELECT DISTINCT cid FROM messages")}
+
+
+def test_the_backfill_dag_loads_weeks_that_tile_its_window(connection, lake) -> None:
+    """Weeks as mapped tasks: three loads, every message of the window once, coverage without a gap."""
+    conf = {"since": "2024-12-25T00:00:00Z", "until": "2025-01-10T12:00:00Z"}
+    assert run("chatexport_backfill", run_conf=conf) == "success"
+    window = Window.parse(**conf)
+    said = connection.world.messages(CHANNEL, since=window.since, until=window.until)
+    assert [(sum(1 for _ in said),)] == asked(lake, "SELECT count(*) FROM messages")
+    assert [(3,)] == asked(lake, "SELECT count(*) FROM loads")
+    assert verify(LakeStore(lake), now=datetime.now(UTC)).ok
 
 
 def test_the_hourly_dag_brings_late_edits_in(connection, lake) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
@@ -34,15 +35,17 @@ def exporting(**arguments: Any) -> ExportChannelsOperator:
 
 
 def run(operator: Any, context: dict[str, Any] | None = None) -> Any:
-    """What Airflow does with a task, deferral included, with everything that crosses a process made JSON."""
-    try:
-        return operator.execute(context or {})
-    except TaskDeferred as deferral:
-        path, arguments = deferral.trigger.serialize()
-        trigger = resolve_name(path)(**json.loads(json.dumps(arguments)))
-        (event,) = asyncio.run(collected(trigger))
-        method = getattr(operator, deferral.method_name)
-        return method(context or {}, event=json.loads(json.dumps(event.payload)))
+    """What Airflow does with a task, deferrals included, with everything that crosses a process made JSON."""
+    step = partial(operator.execute, context or {})
+    while True:
+        try:
+            return step()
+        except TaskDeferred as deferral:
+            path, arguments = deferral.trigger.serialize()
+            trigger = resolve_name(path)(**json.loads(json.dumps(arguments)))
+            (event,) = asyncio.run(collected(trigger))
+            method = getattr(operator, deferral.method_name)
+            step = partial(method, context or {}, event=json.loads(json.dumps(event.payload)))
 
 
 async def collected(trigger: Any) -> list[Any]:
@@ -98,6 +101,43 @@ def test_each_task_id_is_logged_when_it_is_known(connection, fault, caplog) -> N
     with caplog.at_level(logging.INFO), pytest.raises(TaskDeferred) as deferral:
         exporting(deferrable=True).execute({})
     assert f"export started task_id={deferral.value.trigger.task_ids[0]}" in caplog.text
+
+
+def test_the_link_is_there_while_the_task_is_deferred_and_after(connection) -> None:
+    """Which export at which host, for whoever asks the service's support; no key, no token."""
+    operator = exporting(deferrable=True)
+    with pytest.raises(TaskDeferred) as deferral:
+        operator.execute({})
+    (link,) = operator.operator_extra_links
+    expected = f"{connection.url}/api/v2/tasks/{deferral.value.trigger.task_ids[0]}"
+    assert expected == link.get_link(operator, ti_key=None)
+    resumed = exporting(deferrable=True)
+    assert "" == link.get_link(resumed, ti_key=None)
+    (event,) = asyncio.run(collected(deferral.value.trigger))
+    resumed.execute_complete({}, event=event.payload)
+    assert expected == link.get_link(resumed, ti_key=None)
+
+
+@pytest.mark.parametrize("option", ["wait_timeout_s", "settle_s", "poll_interval_s"])
+def test_defaults_of_the_deployment_reach_the_task(connection, fault, monkeypatch, option) -> None:
+    """What the task leaves open, Airflow's configuration may say."""
+    monkeypatch.setenv(f"AIRFLOW__CHATEXPORT__{option.upper()}", "0.25")
+    now = datetime.now(UTC)
+    operator = exporting(
+        since=now - timedelta(hours=1), until=now - timedelta(seconds=1), deferrable=True, poll_interval=None
+    )
+    fault("stall-task", EXPORTS, method="POST")
+    with pytest.raises(TaskDeferred) as deferral:
+        operator.execute({})
+    settled = option == "settle_s"
+    assert ("execute_complete" if settled else "execute_settled") == deferral.value.method_name
+    monkeypatch.setenv("AIRFLOW__CHATEXPORT__SETTLE_S", "0")
+    with pytest.raises(TaskDeferred) as waiting:
+        operator.execute_settled({})
+    trigger = waiting.value.trigger
+    patience_s = trigger.deadline_epoch_s - trigger.started_epoch_s
+    assert (0.25 if option == "wait_timeout_s" else 6 * 3600) == pytest.approx(patience_s)
+    assert (0.25 if option == "poll_interval_s" else None) == trigger.poll_interval_s
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.sdk import Asset
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
@@ -17,12 +18,11 @@ from airflow_provider_chatexport.operators.export import ExportChannelsOperator,
 from airflow_provider_chatexport.operators.load import LoadExportOperator, receipts_from
 
 
-def exported(channel: str = "livestream:ubuntu") -> Any:
+def exported(channel: str = "livestream:ubuntu", **window: str) -> Any:
     operator = ExportChannelsOperator(
         task_id="export",
         channels=[channel],
-        since="2025-01-01T09:00:00Z",
-        until="2025-01-01T10:00:00Z",
+        **{"since": "2025-01-01T09:00:00Z", "until": "2025-01-01T10:00:00Z", **window},
         poll_interval=0.02,
         deferrable=False,
     )
@@ -63,6 +63,37 @@ def test_outlets_tell_what_was_loaded(connection, tmp_path) -> None:
     events = OutletEventAccessors()
     told = loading(exported(), tmp_path / "lake", outlets=[lake]).execute({"outlet_events": events})
     assert events[lake].extra == told
+
+
+def test_the_event_of_a_partitioned_run_names_its_partition(connection, tmp_path) -> None:
+    """A DAG that waits for a partition of the lake is started for the one that was loaded."""
+    lake = Asset("chat-lake", uri="file:///chat/lake")
+    events = OutletEventAccessors()
+    context = {"outlet_events": events, "partition_key": "2025-01-01T00:00:00"}
+    loading(exported(), tmp_path / "lake", outlets=[lake]).execute(context)
+    assert {"2025-01-01T00:00:00"} == events[lake].partition_keys
+
+
+def test_a_silent_window_is_a_success_or_skips_what_follows(connection, tmp_path) -> None:
+    """Silence is knowledge, and committed either way; whoever builds on new messages may leave that out."""
+    lake = tmp_path / "lake"
+    exports = exported(since="2024-06-01T00:00:00Z", until="2024-06-02T00:00:00Z")
+    assert 0 == loading(exports, lake).execute({})["rows"]["messages"]
+    with pytest.raises(AirflowSkipException, match="the exports hold no message"):
+        loading(exports, tmp_path / "other", on_empty="skip").execute({})
+    for each in (lake, tmp_path / "other"):
+        assert [[1]] == query.run(LakeStore(each), "SELECT count(*) FROM coverage")[1]
+    assert loading(exported(), lake, on_empty="skip").execute({})["rows"]["messages"]
+    with pytest.raises(CallError, match="on_empty is 'fail'"):
+        loading(exports, lake, on_empty="fail")
+
+
+def test_a_file_that_is_gone_is_one_sentence_and_not_retried(connection, tmp_path) -> None:
+    """60 days after its export a load cannot come right by itself: the export has to be made anew."""
+    exports = exported()
+    httpx.post(f"{connection.url}/_sandbox/clock", json={"advance_s": 61 * 86400}).raise_for_status()
+    with pytest.raises(AirflowFailException, match=r"keeps export files for 60 days; .* clear the export task"):
+        loading(exports, tmp_path / "lake").execute({})
 
 
 def test_an_expired_link_in_the_middle_is_no_matter(connection, fault, tmp_path) -> None:

@@ -8,10 +8,13 @@ import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
+from pkgutil import resolve_name
 
 import jsonschema
 import pytest
 
+from airflow_provider_chatexport.errors import CallError
+from airflow_provider_chatexport.hooks.configuration import configured_s
 from airflow_provider_chatexport.provider_info import get_provider_info
 
 REPOSITORY = Path(__file__).parents[2]
@@ -36,6 +39,27 @@ def test_every_module_that_is_named_exists() -> None:
     (connection,) = info["connection-types"]
     module, _, name = connection["hook-class-name"].rpartition(".")
     assert getattr(importlib.import_module(module), name).conn_type == connection["connection-type"]
+
+
+def test_every_link_and_default_that_is_named_exists() -> None:
+    """A link that does not import is dropped without a word; an option that nobody reads would be a lie."""
+    info = get_provider_info()
+    for path in info["extra-links"]:
+        assert resolve_name(path)().name
+    (section,) = info["config"]
+    options = info["config"][section]["options"]
+    assert {name: float(option["default"]) for name, option in options.items()} == {
+        name: configured_s(name) for name in options
+    }
+
+
+def test_defaults_of_the_deployment_hold_where_a_task_says_nothing(monkeypatch) -> None:
+    """Read when a task runs: no DAG needs to be touched. Nonsense is one sentence."""
+    monkeypatch.setenv("AIRFLOW__CHATEXPORT__SETTLE_S", "7.5")
+    assert 7.5 == configured_s("settle_s")
+    monkeypatch.setenv("AIRFLOW__CHATEXPORT__SETTLE_S", "a minute")
+    with pytest.raises(CallError, match=r"\[chatexport\] settle_s .* give a number of seconds"):
+        configured_s("settle_s")
 
 
 def test_parsing_a_dag_loads_nothing_heavy() -> None:
