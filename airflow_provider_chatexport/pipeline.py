@@ -27,7 +27,7 @@ from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, InputError, TooManyRejectsError
-from airflow_provider_chatexport.lake import forgotten, guard, loads, promote
+from airflow_provider_chatexport.lake import forgotten, guard, loads, promote, schema
 from airflow_provider_chatexport.lake.convert import Conversion
 from airflow_provider_chatexport.lake.coverage import Coverage, claim
 from airflow_provider_chatexport.lake.forget import forget_user
@@ -70,6 +70,32 @@ class LoadReport:
             "bytes_in": record.bytes_in,
             "seconds": round(self.seconds, 3),
         }
+
+    def tables(self) -> list[WrittenTable]:
+        """What the load wrote, by table: for lineage."""
+        files = {table: [file for file in self.record.files if file.table == table.name] for table in schema.TABLES}
+        return [
+            WrittenTable(
+                name=table.name,
+                columns=tuple((column.name, column.kind.value, column.doc) for column in table),
+                n_rows=sum(file.rows for file in found),
+                n_files=len(found),
+                size_bytes=sum(file.size_bytes for file in found),
+            )
+            for table, found in files.items()
+            if found
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenTable:
+    """A table in the files of one load. ``columns``: name, type and meaning of each."""
+
+    name: str
+    columns: tuple[tuple[str, str, str], ...]
+    n_rows: int
+    n_files: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

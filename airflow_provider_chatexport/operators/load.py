@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, BaseOperator
 
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
@@ -17,6 +18,8 @@ from airflow_provider_chatexport.hooks.failures import airflow_failures
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_provider_chatexport.pipeline import LoadReport
 
 
 _WHAT_PEOPLE_DID: Final = ("messages", "reactions", "user_export_users")
@@ -88,6 +91,7 @@ class LoadExportOperator(BaseOperator):
         )
         self.hash_users = hash_users
         self.work_dir = work_dir
+        self._loaded: tuple[list[Receipt], LoadReport] | None = None
         self.chatexport_conn_id = chatexport_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -108,6 +112,8 @@ class LoadExportOperator(BaseOperator):
                     work_dir=Path(self.work_dir) if self.work_dir else None,
                     options=options,
                 )
+            self._tell_lineage(hook, receipts)
+        self._loaded = (receipts, report)
         summary = dict(report.to_json())
         summary["n_files"] = len(summary.pop("files", ()))
         if self.on_empty == "skip" and not any(summary["rows"].get(table) for table in _WHAT_PEOPLE_DID):
@@ -121,6 +127,29 @@ class LoadExportOperator(BaseOperator):
             if (partition := context.get("partition_key")) and isinstance(outlet, Asset):
                 event.add_partitions(partition)
         return summary
+
+    def _tell_lineage(self, hook: ChatExportHook, receipts: list[Receipt]) -> None:
+        """To Airflow's own collector, for whoever reads lineage without OpenLineage."""
+        collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
+        for kind in sorted({receipt.kind.value for receipt in receipts}):
+            collector.add_input_asset(context=hook, uri=f"chatexport://{hook.settings().host}/{kind}")
+        lake = str(self.lake)
+        uri = lake if "://" in lake else Path(lake).absolute().as_uri()
+        collector.add_output_asset(context=hook, uri=uri)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002
+        """What the OpenLineage provider asks for when the task has succeeded; None where nothing was loaded."""
+        from airflow_provider_chatexport.operators import lineage  # noqa: PLC0415 - its imports may not be installed
+
+        if self._loaded is None:
+            return None
+        receipts, report = self._loaded
+        return lineage.lineage_of(
+            service_host=ChatExportHook(self.chatexport_conn_id).settings().host,
+            kinds=[receipt.kind.value for receipt in receipts],
+            lake_uri=str(self.lake),
+            tables=report.tables(),
+        )
 
 
 def receipts_from(exports: Any) -> list[Receipt]:

@@ -31,6 +31,17 @@ os.environ.update(
     AIRFLOW_DISABLE_GREENBACK_PORTAL="1",
 )
 
+# Without somebody who reads it, Airflow collects no lineage.
+(HOME / "plugins").mkdir()
+(HOME / "plugins" / "lineage_reader.py").write_text("""
+from airflow.plugins_manager import AirflowPlugin
+from airflow.sdk.lineage import HookLineageReader
+
+class LineageReaderPlugin(AirflowPlugin):
+    name = "lineage_reader"
+    hook_lineage_readers = [HookLineageReader]
+""")
+
 SetConnection = Callable[..., None]
 
 

@@ -1,0 +1,61 @@
+"""A load in OpenLineage's terms. Imported when the OpenLineage provider asks, which then is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow.providers.common.compat.openlineage.facet import (
+    Dataset,
+    OutputDataset,
+    OutputStatisticsOutputDatasetFacet,
+    SchemaDatasetFacet,
+    SchemaDatasetFacetFields,
+)
+from airflow.providers.openlineage.extractors import OperatorLineage
+
+if TYPE_CHECKING:
+    from airflow_provider_chatexport.pipeline import WrittenTable
+
+
+def lineage_of(
+    *, service_host: str, kinds: Iterable[str], lake_uri: str, tables: Iterable[WrittenTable]
+) -> OperatorLineage[Any, Any]:
+    """From the service's channels or users to the lake's tables. Neither channels nor users are named: their ids are
+    personal data, and there may be thousands.
+
+    Names follow OpenLineage's naming of datasets: a table's folder below its bucket, or below ``file``.
+    """
+    namespace, folder = _named(lake_uri)
+    return OperatorLineage(
+        inputs=[Dataset(namespace=f"chatexport://{service_host}", name=kind) for kind in sorted(set(kinds))],
+        outputs=[
+            OutputDataset(
+                namespace=namespace,
+                name=f"{folder}/{table.name}",
+                facets={
+                    "schema": SchemaDatasetFacet(
+                        fields=[
+                            SchemaDatasetFacetFields(name=name, type=kind, description=doc)
+                            for name, kind, doc in table.columns
+                        ]
+                    )
+                },
+                outputFacets={
+                    "outputStatistics": OutputStatisticsOutputDatasetFacet(
+                        rowCount=table.n_rows, size=table.size_bytes, fileCount=table.n_files
+                    )
+                },
+            )
+            for table in tables
+        ],
+    )
+
+
+def _named(lake_uri: str) -> tuple[str, str]:
+    parts = urlsplit(lake_uri)
+    if parts.scheme in ("", "file"):
+        return "file", str(Path(parts.path if parts.scheme else lake_uri).absolute())
+    return f"{parts.scheme}://{parts.netloc}", parts.path.strip("/") or "/"
