@@ -49,10 +49,11 @@ class LoadExportOperator(BaseOperator):
     :param max_line_bytes: longer lines are rejects.
     :param max_unpacked_bytes: packed files that unpack to more are refused; by default 200 times their size.
     :param work_dir: where files are downloaded to and converted; by default a temporary directory.
+        (templated)
     :param chatexport_conn_id: a connection of type ``chatexport``. (templated)
     """
 
-    template_fields: Sequence[str] = ("exports", "lake", "chatexport_conn_id")
+    template_fields: Sequence[str] = ("exports", "lake", "work_dir", "chatexport_conn_id")
     ui_color = "#e3ffe8"
 
     def __init__(

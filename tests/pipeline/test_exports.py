@@ -25,7 +25,7 @@ from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.errors import CallError, LakeError, NotFoundError
+from airflow_provider_chatexport.errors import CallError, FileGoneError, LakeError
 from airflow_provider_chatexport.lake import loads
 from airflow_provider_chatexport.lake.compact import compact
 from airflow_provider_chatexport.lake.forget import forget_user
@@ -185,7 +185,7 @@ def test_an_export_that_the_service_does_not_know_leaves_nothing_behind(
     """One good and one bad receipt: no half of a load."""
     good = exported(NINE, TEN)
     unknown = Receipt(task_id=TaskId("00000000-0000-0000-0000-000000000000"), request=good[0].request)
-    with pytest.raises(NotFoundError):
+    with pytest.raises(FileGoneError):
         pipeline.load_exports(client, [*good, unknown], lake_uri=lake.uri)
     assert set() == lake.files()
 

@@ -1,0 +1,91 @@
+"""The window of a run under each kind of schedule, as Airflow's own timetables make runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.timetables.base import DataInterval, TimeRestriction
+from airflow.timetables.interval import CronDataIntervalTimetable, DeltaDataIntervalTimetable
+from airflow.timetables.simple import NullTimetable
+from airflow.timetables.trigger import CronPartitionTimetable, CronTriggerTimetable, DeltaTriggerTimetable
+from pendulum import instance
+
+from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.operators.export import ExportChannelsOperator
+
+DAY = timedelta(days=1)
+FROM = instance(datetime(2025, 1, 6, tzinfo=UTC))
+NOON = instance(datetime(2025, 1, 8, 12, tzinfo=UTC))
+THE_6TH = Window.parse("2025-01-06", "2025-01-07")
+THE_5TH = Window.parse("2025-01-05", "2025-01-06")
+
+
+def first_run(timetable: Any) -> dict[str, Any]:
+    """What a task sees of the first run that a scheduler makes from the 6th on."""
+    restriction = TimeRestriction(earliest=FROM, latest=None, catchup=True)
+    info = timetable.next_dagrun_info_v2(last_dagrun_info=None, restriction=restriction)
+    return {**seen(info.data_interval), "partition_date": info.partition_date, "partition_key": info.partition_key}
+
+
+def manual_run(timetable: Any) -> dict[str, Any]:
+    """What a task sees of a run that is triggered by hand with a logical date, at noon of the 8th."""
+    return seen(timetable.infer_manual_data_interval(run_after=NOON))
+
+
+def seen(interval: DataInterval | None) -> dict[str, Any]:
+    return {"data_interval_start": interval.start, "data_interval_end": interval.end} if interval else {}
+
+
+def window(context: Any, **arguments: Any) -> Window:
+    return ExportChannelsOperator(task_id="export", channels="a:b", **arguments).window(context)
+
+
+@pytest.mark.parametrize(
+    ("timetable", "expected"),
+    [
+        (CronDataIntervalTimetable("@daily", timezone="UTC"), THE_6TH),
+        (CronTriggerTimetable("@daily", timezone="UTC", interval=DAY), THE_5TH),
+        (DeltaDataIntervalTimetable(DAY), THE_6TH),
+        (DeltaTriggerTimetable(DAY, interval=DAY), THE_5TH),
+    ],
+    ids=["cron data interval", "cron trigger", "delta data interval", "delta trigger"],
+)
+def test_a_scheduled_run_is_about_the_day_before_it(timetable, expected) -> None:
+    """Both kinds give whole days; which one the first run has differs by one."""
+    assert expected == window(first_run(timetable))
+
+
+def test_plain_daily_is_refused_with_the_timetable_that_helps() -> None:
+    """Airflow 3 makes this of "@daily": a run with an interval of zero length, which would export nothing."""
+    operator = ExportChannelsOperator(task_id="export", channels="a:b")
+    with pytest.raises(AirflowFailException, match="CronDataIntervalTimetable"):
+        operator.execute(first_run(CronTriggerTimetable("@daily", timezone="UTC")))
+
+
+def test_a_run_by_hand_is_about_the_last_whole_day() -> None:
+    """As the form offers it: with the logical date of now."""
+    assert Window.parse("2025-01-07", "2025-01-08") == window(
+        manual_run(CronDataIntervalTimetable("@daily", timezone="UTC"))
+    )
+
+
+@pytest.mark.parametrize("context", [{}, manual_run(NullTimetable())], ids=["no logical date", "no schedule"])
+def test_a_run_without_a_window_of_its_own_needs_one_given(context) -> None:
+    """By hand without a schedule, by an asset, over REST without a logical date: arguments or conf say which window."""
+    with pytest.raises(AirflowFailException, match="give the operator since and until"):
+        ExportChannelsOperator(task_id="export", channels="a:b").execute(context)
+    given = {"since": "2025-01-06T00:00:00Z", "until": "2025-01-07T00:00:00Z"}
+    assert THE_6TH == window(context, **given) == window({**context, "params": given})
+
+
+def test_a_partitioned_run_is_about_its_partition() -> None:
+    """With ``run_offset=-1`` that is the day before; without it, a day that has only begun, which is refused."""
+    context = first_run(CronPartitionTimetable("@daily", timezone="UTC", run_offset=-1))
+    assert THE_5TH == window(context, partition_span=DAY)
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    today: Any = {"partition_date": midnight}
+    with pytest.raises(AirflowFailException, match="ends in the future"):
+        ExportChannelsOperator(task_id="export", channels="a:b", partition_span=DAY).execute(today)
