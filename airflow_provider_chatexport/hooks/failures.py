@@ -38,4 +38,6 @@ def airflow_failures() -> Iterator[None]:
     try:
         yield
     except ChatExportError as error:
-        raise airflow_failure(error.message, final=is_final(error)) from None
+        failure = airflow_failure(error.message, final=is_final(error))
+        failure.retry_after_s = getattr(error, "retry_after_s", None)  # type: ignore[attr-defined]
+        raise failure from None

@@ -10,10 +10,14 @@ from typing import Any
 import duckdb
 import httpx
 import pytest
+from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
+from sqlalchemy import select
 
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.verify import verify
+from airflow_provider_chatexport.operators.links import ExportTaskLink
 
 DAGS = Path(__file__).parents[2] / "dags"
 CHANNEL = "livestream:ubuntu"
@@ -45,6 +49,14 @@ def test_the_quick_dag_is_the_daily_one_in_three_lines(connection, lake) -> None
         CHANNEL, since=datetime(2025, 1, 1, tzinfo=UTC), until=datetime(2025, 1, 3, tzinfo=UTC)
     )
     assert [(sum(1 for _ in said),)] == asked(lake, "SELECT count(*) FROM messages")
+
+
+def test_the_link_of_an_export_is_kept_where_the_ui_reads_it(connection, lake) -> None:
+    """Airflow drops a link that it cannot serialize or push, with a line in the log and nothing on the page."""
+    assert run("chatexport_quick", logical_date=datetime(2025, 1, 4, tzinfo=UTC)) == "success"
+    with create_session() as session:
+        links = session.scalars(select(XComModel.value).where(XComModel.key == ExportTaskLink().xcom_key)).all()
+    assert [link for link in links if connection.url in link]
 
 
 def test_the_discovery_dag_maps_batches_of_what_it_finds(connection, lake, monkeypatch) -> None:

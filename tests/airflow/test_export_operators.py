@@ -13,9 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
+from airflow.exceptions import ParamValidationError
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import ParamValidationError
 
 from airflow_provider_chatexport.core.plan import ChannelsRequest
 from airflow_provider_chatexport.core.receipt import Receipt

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 from airflow.providers.openlineage.extractors.manager import ExtractorManager
-from airflow.sdk.lineage import get_hook_lineage_collector
 from test_load_operator import exported, loading
 
 from airflow_provider_chatexport.operators.lineage import lineage_of
@@ -58,7 +58,7 @@ def test_lakes_are_named_as_openlineage_names_them(lake, named) -> None:
 
 def test_airflows_own_collector_is_told_too(connection, tmp_path) -> None:
     """For readers of lineage that do not speak OpenLineage."""
-    get_hook_lineage_collector.cache_clear()
+    pytest.importorskip("airflow.sdk.lineage", reason="this Airflow collects lineage elsewhere")
     loading(exported(), tmp_path / "lake").execute({})
     collected = get_hook_lineage_collector().collected_assets
     host = connection.url.removeprefix("http://")

@@ -69,6 +69,8 @@ def test_the_event_of_a_partitioned_run_names_its_partition(connection, tmp_path
     """A DAG that waits for a partition of the lake is started for the one that was loaded."""
     lake = Asset("chat-lake", uri="file:///chat/lake")
     events = OutletEventAccessors()
+    if not hasattr(events[lake], "add_partitions"):
+        pytest.skip("this Airflow has no partitions of assets; they came with 3.3")
     context = {"outlet_events": events, "partition_key": "2025-01-01T00:00:00"}
     loading(exported(), tmp_path / "lake", outlets=[lake]).execute(context)
     assert {"2025-01-01T00:00:00"} == events[lake].partition_keys

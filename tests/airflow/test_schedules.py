@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.timetables import trigger
 from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.timetables.interval import CronDataIntervalTimetable, DeltaDataIntervalTimetable
 from airflow.timetables.simple import NullTimetable
-from airflow.timetables.trigger import CronPartitionTimetable, CronTriggerTimetable, DeltaTriggerTimetable
+from airflow.timetables.trigger import CronTriggerTimetable, DeltaTriggerTimetable
 from pendulum import instance
 
 from airflow_provider_chatexport.core.window import Window
@@ -26,8 +27,11 @@ THE_5TH = Window.parse("2025-01-05", "2025-01-06")
 def first_run(timetable: Any) -> dict[str, Any]:
     """What a task sees of the first run that a scheduler makes from the 6th on."""
     restriction = TimeRestriction(earliest=FROM, latest=None, catchup=True)
+    if not hasattr(timetable, "next_dagrun_info_v2"):  # before Airflow 3.2
+        info = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
+        return seen(info.data_interval)
     info = timetable.next_dagrun_info_v2(last_dagrun_info=None, restriction=restriction)
-    return {**seen(info.data_interval), "partition_date": info.partition_date, "partition_key": info.partition_key}
+    return {**seen(info.data_interval), "partition_date": info.partition_date}
 
 
 def manual_run(timetable: Any) -> dict[str, Any]:
@@ -83,7 +87,9 @@ def test_a_run_without_a_window_of_its_own_needs_one_given(context) -> None:
 
 def test_a_partitioned_run_is_about_its_partition() -> None:
     """With ``run_offset=-1`` that is the day before; without it, a day that has only begun, which is refused."""
-    context = first_run(CronPartitionTimetable("@daily", timezone="UTC", run_offset=-1))
+    if not hasattr(trigger, "CronPartitionTimetable"):
+        pytest.skip("this Airflow has no partitioned runs; they came with 3.2")
+    context = first_run(trigger.CronPartitionTimetable("@daily", timezone="UTC", run_offset=-1))
     assert THE_5TH == window(context, partition_span=DAY)
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     today: Any = {"partition_date": midnight}

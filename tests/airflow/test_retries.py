@@ -1,0 +1,54 @@
+"""When a failed task is tried again, as Airflow asks the policy."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import airflow.sdk
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException
+from test_export_operators import EXPORTS, exporting
+
+if not hasattr(airflow.sdk, "RetryPolicy"):
+    pytest.skip("this Airflow has no retry policies; they came with 3.3", allow_module_level=True)
+
+from airflow_provider_chatexport.operators.retries import ServiceRetryPolicy
+
+
+def failure(**arguments: Any) -> AirflowException:
+    with pytest.raises(AirflowException) as caught:
+        exporting(**arguments).execute({})
+    return caught.value
+
+
+def delays(error: BaseException) -> list[timedelta | None]:
+    return [ServiceRetryPolicy().evaluate(error, number, 10).retry_delay for number in (1, 2, 3, 10)]
+
+
+def test_pauses_double_up_to_half_an_hour(connection, fault) -> None:
+    """A service that is away for long is not asked every five minutes by every task."""
+    fault("status:503", EXPORTS, method="POST", times=100)
+    assert [timedelta(minutes=minutes) for minutes in (1, 2, 4, 30)] == delays(failure())
+
+
+def test_the_service_says_when_to_come_back(sandbox, set_connection, fault) -> None:
+    """Whoever comes sooner is refused again, and costs everybody else of the app their turn."""
+    patience = {"rate_limit_patience_s": 0.001}
+    set_connection(login=sandbox.api_key, password=sandbox.api_secret, host=sandbox.url, extra=patience)
+    fault("status:429", EXPORTS, method="POST", times=100)
+    error = failure()
+    assert error.retry_after_s >= 1
+    error.retry_after_s = 240.0
+    assert [timedelta(minutes=minutes) for minutes in (4, 4, 4, 30)] == delays(error)
+
+
+def test_what_is_no_failure_of_the_service_follows_the_task() -> None:
+    """A fault in somebody's own code is not ours to wait out."""
+    assert [None] * 4 == delays(TypeError("not ours"))
+
+
+def test_an_operator_takes_the_policy() -> None:
+    """As any argument of a task."""
+    policy = ServiceRetryPolicy()
+    assert exporting(retry_policy=policy).retry_policy is policy
