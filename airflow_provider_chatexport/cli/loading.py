@@ -89,7 +89,10 @@ def export(**given: Any) -> None:
     _print_report(replace(report, seconds=time.monotonic() - began), given["lake"], as_json=given["as_json"])
 
 
-@click.command(epilog="Example: chatexport load export.ndjson.gz --lake ./lake")
+@click.command(
+    short_help="Export files that are here already, into the lake.",
+    epilog="Example: chatexport load export.ndjson.gz --lake ./lake",
+)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @lake_option
 @click.option("--since", type=Moment(), help="What the files cover, if you know: begin, inside.")

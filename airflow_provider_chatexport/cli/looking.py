@@ -17,7 +17,11 @@ from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.verify import verify
 
 
-@click.command(name="coverage", epilog="Example: chatexport coverage --lake ./lake --png coverage.png")
+@click.command(
+    name="coverage",
+    short_help="Which channel is covered when.",
+    epilog="Example: chatexport coverage --lake ./lake --png coverage.png",
+)
 @lake_option
 @click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Draw it: channels by time.")
 @json_option
@@ -49,7 +53,11 @@ def _draw(store: LakeStore, path: Path) -> None:
         raise CallError(f"cannot write {path}: {error.strerror}; name a file in a folder that can be written") from None
 
 
-@click.command(name="verify", epilog="Example: chatexport verify --lake ./lake")
+@click.command(
+    name="verify",
+    short_help="Is anything missing, altered or unaccounted for?",
+    epilog="Example: chatexport verify --lake ./lake",
+)
 @lake_option
 @json_option
 def verify_lake(*, lake: str, as_json: bool) -> None:
@@ -61,7 +69,7 @@ def verify_lake(*, lake: str, as_json: bool) -> None:
         if verdict.findings:
             print_table(["", "kind", "what"], [["!" if f.is_fault else "", f.kind, f.what] for f in verdict.findings])
         click.echo(
-            f"{verdict.n_loads} loads, {verdict.n_files} files: "
+            f"{_count(verdict.n_loads, 'load')}, {_count(verdict.n_files, 'file')}: "
             + ("all is as recorded, without a gap" if verdict.ok else "not all is well")
         )
     if not verdict.ok:
@@ -81,3 +89,7 @@ def run_sql(*, statement: str, lake: str, as_json: bool) -> None:
         click.echo(json.dumps({"columns": columns, "rows": rows}, default=str))
     else:
         print_table(columns, rows)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

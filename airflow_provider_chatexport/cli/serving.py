@@ -13,7 +13,10 @@ from airflow_provider_chatexport.sandbox.settings import SandboxSettings
 from airflow_provider_chatexport.sandbox.world import Bounds
 
 
-@click.command(epilog="Example: chatexport sandbox --port 8900 --task-seconds 2")
+@click.command(
+    short_help="The service on localhost, with real chat in it.",
+    epilog="Example: chatexport sandbox --port 8900 --task-seconds 2",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8900, show_default=True, help="Port; 0 picks a free one.")
 @click.option("--data", type=click.Path(path_type=Path), help="Chat to serve instead of the corpus that ships.")

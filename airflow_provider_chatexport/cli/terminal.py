@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 # A log is told of a long stage so often, seconds.
 LOG_EVERY_S: Final = 10.0
+# Ids and times are not longer, and are not read in two pieces.
+_UNBROKEN: Final = 28
+_SOME_ROOM: Final = 10
+_GAP: Final = 2
 
 
 class TerminalProgress:
@@ -124,14 +128,36 @@ def _counted(number: int, unit: Unit) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table on stdout, as wide as the terminal allows."""
+    """A table on stdout, as wide as the terminal allows. Ids and times are broken last."""
+    console = Console(markup=False, highlight=False)
+    told = [[_short(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *told, strict=True)]
+    unbroken = _unbroken(widths, console.width)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    numeric = [all(isinstance(row[at], int | float | None) for row in rows) for at in range(len(columns))]
-    for name, is_number in zip(columns, numeric, strict=True):
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_short(value) for value in row))
-    Console(markup=False, highlight=False).print(table)
+    for at, name in enumerate(columns):
+        is_number = all(isinstance(row[at], int | float | None) for row in rows)
+        table.add_column(
+            name,
+            justify="right" if is_number else "left",
+            overflow="fold",
+            min_width=widths[at] if at in unbroken else None,
+        )
+    for row in told:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _unbroken(widths: Sequence[int], width: int) -> set[int]:
+    """Which columns can keep their width, the narrow ones first, so that each of the others has some room."""
+    room = width - _GAP * len(widths)
+    kept: set[int] = set()
+    for n_before, at in enumerate(sorted(range(len(widths)), key=lambda each: widths[each])):
+        n_after = len(widths) - n_before - 1
+        if widths[at] > _UNBROKEN or widths[at] + _SOME_ROOM * n_after > room:
+            break
+        room -= widths[at]
+        kept.add(at)
+    return kept
 
 
 def _short(value: Any) -> str:

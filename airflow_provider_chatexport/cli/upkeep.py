@@ -18,7 +18,9 @@ from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.vacuum import vacuum
 
 
-@click.command(name="catalog", epilog="Example: chatexport catalog --lake ./lake")
+@click.command(
+    name="catalog", short_help="Writes catalog.duckdb anew.", epilog="Example: chatexport catalog --lake ./lake"
+)
 @lake_option
 @json_option
 def write_catalog(*, lake: str, as_json: bool) -> None:
@@ -30,7 +32,11 @@ def write_catalog(*, lake: str, as_json: bool) -> None:
     click.echo(json.dumps({"catalog": path}) if as_json else f"wrote {path}")
 
 
-@click.command(name="compact", epilog="Example: chatexport compact --lake ./lake")
+@click.command(
+    name="compact",
+    short_help="Fewer, larger files, without hidden rows.",
+    epilog="Example: chatexport compact --lake ./lake",
+)
 @lake_option
 @json_option
 def compact_lake(*, lake: str, as_json: bool) -> None:
@@ -48,7 +54,11 @@ def compact_lake(*, lake: str, as_json: bool) -> None:
         )
 
 
-@click.command(name="vacuum", epilog="Example: chatexport vacuum --lake ./lake --keep 7d")
+@click.command(
+    name="vacuum",
+    short_help="Deletes what no query needs any more.",
+    epilog="Example: chatexport vacuum --lake ./lake --keep 7d",
+)
 @lake_option
 @click.option("--keep", type=Duration(), default="1d", show_default=True, help="Keep what died since: 0s, 36h, 7d.")
 @click.option("--history", is_flag=True, help="Also what --keep-superseded kept for messages_history.")
@@ -65,7 +75,11 @@ def vacuum_lake(*, lake: str, keep: timedelta, history: bool, as_json: bool) -> 
         )
 
 
-@click.command(name="forget-user", epilog="Example: chatexport forget-user ann-17 --lake ./lake")
+@click.command(
+    name="forget-user",
+    short_help="Removes a person from every file.",
+    epilog="Example: chatexport forget-user ann-17 --lake ./lake",
+)
 @click.argument("user_id", metavar="ID")
 @lake_option
 @click.option("--keep-messages", is_flag=True, help="Keep what they sent as rows, without author and text.")

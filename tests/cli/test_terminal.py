@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from export_objects import channel, line, message, write_lines
 
+from airflow_provider_chatexport.cli.terminal import print_table
+
 COMMAND = [sys.executable, "-c", "import sys; from airflow_provider_chatexport.cli import main; main(sys.argv[1:])"]
 
 
@@ -68,3 +70,17 @@ def test_a_log_gets_one_line_per_stage_and_only_if_asked(large: Path, tmp_path: 
     assert "\x1b" not in told
     assert 1 == len(re.findall(r"^INFO read is done: [\d.]+ MB of [\d.]+ MB, ", told, re.MULTILINE))
     assert 1 == len(re.findall(r"^INFO write is done: [\d,]+ of [\d,]+ rows, ", told, re.MULTILINE))
+
+
+@pytest.mark.parametrize(("columns", "broken"), [(80, ["text"]), (120, []), (40, ["text", "id"])])
+def test_a_table_breaks_long_text_before_ids(
+    columns: int, broken: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An id or a time in two pieces cannot be copied; where there is no room for all, nothing is left out."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    row = {"id": "u-1234567890-1234567890", "at": "2025-01-01T09:14:00", "text": "long " * 10 + "end", "n": 1}
+    print_table(list(row), [list(row.values())])
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= columns
+    assert broken == [name for name in ("text", "id") if str(row[name]) not in shown]
+    assert sorted("".join(map(str, [*row, *row.values()])).replace(" ", "")) == sorted("".join(shown.split()))
