@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from airflow_provider_chatexport.api.client import AsyncChatExportClient, ChatExportClient
+from airflow_provider_chatexport.api.turns import turns_of
 from airflow_provider_chatexport.core.task import GiveUp, Status, TaskId, TaskState, Wait, next_step
 from airflow_provider_chatexport.errors import RateLimitedError, ServiceError, TaskFailedError, TaskOverdueError
 
@@ -159,9 +160,11 @@ def watch_exports(client: ChatExportClient, watch: Watch) -> Mapping[TaskId, Tas
 
 
 async def watch_exports_async(client: AsyncChatExportClient, watch: Watch) -> Mapping[TaskId, TaskState]:
-    """Wait on an event loop. Returns and raises as ``watch_exports`` does."""
+    """Wait on an event loop, in line with others there. Returns and raises as ``watch_exports`` does."""
+    turns = turns_of(client.settings)
     while True:
         for task_id in watch.open:
+            await turns.wait()
             try:
                 watch.saw(task_id, await client.task(task_id))
             except ServiceError as error:
