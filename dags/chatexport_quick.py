@@ -1,6 +1,7 @@
 """The usual case: a day's messages of some channels into a lake, as one task group.
 
-``export`` and ``load`` take whatever else the two operators take.
+``export`` and ``load`` take whatever else the two operators take. Whoever triggers a run by hand
+may pick another window.
 """
 
 import os
@@ -11,6 +12,7 @@ from airflow.sdk import DAG
 from airflow.timetables.interval import CronDataIntervalTimetable
 from pendulum import datetime
 
+from airflow_provider_chatexport.operators.params import window_params
 from airflow_provider_chatexport.task_groups import chat_export_to_lake
 
 LAKE = os.environ.get("CHATEXPORT_LAKE", str(Path.home() / "chatexport-lake"))
@@ -21,6 +23,7 @@ with DAG(
     schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
     start_date=datetime(2025, 1, 1, tz="UTC"),
     catchup=False,
+    params=window_params(channels=False),
     tags=["chatexport"],
 ) as dag:
     chat_export_to_lake(

@@ -186,23 +186,26 @@ class BaseExportOperator(BaseOperator):
         return _returned(receipts, {task_id: state.created_at for task_id, state in states.items()})
 
     def _share(self, started: Iterable[Started]) -> float:
-        """The part of the time that is over before exports are split once more: each halving has an equal part."""
-        n_splits = max(each.n_splits for each in started)
-        return min(1.0, (n_splits + 1) / (self.max_splits + 1))
+        """The part of the time that is over before exports are split once more: each halving has an equal part. All of
+        it, where there is nothing to halve."""
+        n_splits = [each.n_splits for each in started if each.can_be_halved(self.max_splits)]
+        return (max(n_splits) + 1) / (self.max_splits + 1) if n_splits else 1.0
 
     def _split(self, known: KnownExports, started: list[Started], *, overdue: bool) -> list[Started]:
-        """What to wait for instead, if the service does not finish some of these; empty: nothing can be split."""
+        """What to wait for instead, if the service does not finish some of these; empty: there is no way on."""
         if not self.max_splits:
             return []
         with ChatExportHook(self.chatexport_conn_id).client() as client:
             lost = unfinished(client, started, overdue=overdue)
-            if not lost:
-                # The deadline of a share passed while the last of them was being completed.
-                return started if overdue else []
-            submission = Submission(client, known)
-            if not submission.split(lost, max_splits=self.max_splits, on_missing_channel=self.on_missing_channel):
+            halved = [each for each in lost if each.can_be_halved(self.max_splits)]
+            if overdue and not halved and self._share(started) < 1:
+                # What could be halved is done by now. The rest has the rest of the time.
+                return [replace(each, n_splits=self.max_splits) for each in started]
+            if not halved or (len(halved) < len(lost) and not overdue):
                 return []
-        return [*(each for each in started if each not in lost), *submission.started]
+            submission = Submission(client, known)
+            submission.split(halved, on_missing_channel=self.on_missing_channel)
+        return [*(each for each in started if each not in halved), *submission.started]
 
     def _settle(self, until: datetime | None) -> None:
         """Waits until the window's end is ``settle`` old: messages may still be on their way."""

@@ -109,6 +109,14 @@ class Started:
     receipt: Receipt
     n_splits: int = 0
 
+    def can_be_halved(self, max_splits: int) -> bool:
+        return self.n_splits < max_splits and bool(self.halves())
+
+    def halves(self) -> tuple[ChannelsRequest, ...]:
+        """None where there is no window, or a very short one."""
+        request = self.receipt.request
+        return (isinstance(request, ChannelsRequest) and request.halved()) or ()
+
 
 @dataclass(slots=True)
 class Submission:
@@ -134,20 +142,15 @@ class Submission:
             self._one(request)
         self._tell_missing(on_missing_channel)
 
-    def split(self, lost: Sequence[Started], *, max_splits: int, on_missing_channel: OnMissingChannel = "fail") -> bool:
-        """Starts both halves of exports that the service does not finish. False, and nothing is done, where one of them
-        cannot be halved, or not once more. Raises as ``submit`` does."""
-        halves = [_halves(each, max_splits) for each in lost]
-        if not all(halves):
-            return False
-        for each, parts in zip(lost, halves, strict=True):
+    def split(self, lost: Iterable[Started], *, on_missing_channel: OnMissingChannel = "fail") -> None:
+        """Starts both halves of exports that the service does not finish. Raises as ``submit`` does."""
+        for each in lost:
             task_id, request = each.receipt.task_id, each.receipt.request
             log.warning("export is split in two task_id=%s fingerprint=%s", task_id, request.fingerprint)
             self.known.split(request)
-            for part in parts:
-                self._one(part, each.n_splits + 1)
+            for half in each.halves():
+                self._one(half, each.n_splits + 1)
         self._tell_missing(on_missing_channel)
-        return True
 
     def _tell_missing(self, on_missing_channel: OnMissingChannel) -> None:
         if not self.missing:
@@ -189,13 +192,6 @@ class Submission:
             return
         self.known.remember(receipt, time.time())
         self.started.append(Started(receipt=receipt, n_splits=n_splits))
-
-
-def _halves(lost: Started, max_splits: int) -> tuple[ChannelsRequest, ...]:
-    request = lost.receipt.request
-    if lost.n_splits >= max_splits or not isinstance(request, ChannelsRequest):
-        return ()
-    return request.halved() or ()
 
 
 def unfinished(client: ChatExportClient, started: Iterable[Started], *, overdue: bool) -> list[Started]:

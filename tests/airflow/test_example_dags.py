@@ -51,6 +51,14 @@ def test_the_quick_dag_is_the_daily_one_in_three_lines(connection, lake) -> None
     assert [(sum(1 for _ in said),)] == asked(lake, "SELECT count(*) FROM messages")
 
 
+def test_whoever_triggers_a_run_may_pick_its_window(connection, lake) -> None:
+    """Two hours of another day, chosen in the form; the lookback of the DAG holds for them too."""
+    conf = {"since": "2025-01-08T05:00:00Z", "until": "2025-01-08T07:00:00Z"}
+    assert run("chatexport_quick", logical_date=datetime(2025, 1, 3, tzinfo=UTC), run_conf=conf) == "success"
+    loaded = "since = TIMESTAMPTZ '2025-01-07 05:00:00Z' AND until = TIMESTAMPTZ '2025-01-08 07:00:00Z'"
+    assert [(True,)] == asked(lake, f"SELECT {loaded} FROM loads")
+
+
 def test_the_link_of_an_export_is_kept_where_the_ui_reads_it(connection, lake) -> None:
     """Airflow drops a link that it cannot serialize or push, with a line in the log and nothing on the page."""
     assert run("chatexport_quick", logical_date=datetime(2025, 1, 4, tzinfo=UTC)) == "success"

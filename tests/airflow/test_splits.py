@@ -82,6 +82,26 @@ def test_a_retry_goes_on_with_the_halves(connection, fault, deferrable) -> None:
     assert (3, {}) == (n_exports(connection), store.values)
 
 
+@both_ways
+def test_what_cannot_be_halved_has_all_of_the_time(connection, fault, deferrable) -> None:
+    """Exports of users, and windows of seconds: waiting for a split that cannot come would only end it sooner."""
+    fault("stall-task", EXPORTS, method="POST")
+    short = {"since": "2025-01-01T00:00:00Z", "until": "2025-01-01T00:00:30Z"}
+    with pytest.raises(AirflowFailException, match=r"not done (?![01] )\d+ s after"):
+        run(exporting(**short, max_splits=9, wait_timeout=2, deferrable=deferrable))
+
+
+@both_ways
+def test_when_all_that_can_be_halved_is_done_the_rest_has_the_rest_of_the_time(connection, fault, deferrable) -> None:
+    """A long window that is done must not cut the time of a short one beside it."""
+    body = {"do": "stall-task", "path": EXPORTS, "method": "POST", "times": 1, "after": 1}
+    httpx.post(f"{connection.url}/_sandbox/faults", json=body).raise_for_status()
+    an_hour_and_a_bit = {"until": "2025-01-01T01:00:30Z", "max_window": timedelta(hours=1)}
+    with pytest.raises(AirflowFailException, match=r"1 of 2 exports are not done (?![012] )\d+ s after"):
+        run(exporting(**an_hour_and_a_bit, max_splits=1, wait_timeout=3, deferrable=deferrable))
+    assert 2 == n_exports(connection)
+
+
 def test_a_service_that_is_away_is_no_reason_to_split(connection, fault) -> None:
     """The export may be fine; only nobody could ask."""
     fault("status:503", "/api/v2/tasks", times=LOST)
