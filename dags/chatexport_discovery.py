@@ -19,6 +19,7 @@ from airflow_provider_chatexport.task_groups import chat_export_to_lake
 
 LAKE = os.environ.get("CHATEXPORT_LAKE", str(Path.home() / "chatexport-lake"))
 POOL = os.environ.get("CHATEXPORT_POOL", "default_pool")
+CHANNELS_PER_TASK = int(os.environ.get("CHATEXPORT_CHANNELS_PER_TASK", "250"))
 LIVELY = ChannelQuery(filter_conditions={"last_message_at": {"$gte": "{{ data_interval_start.isoformat() }}"}})
 
 with DAG(
@@ -30,7 +31,7 @@ with DAG(
 ) as dag:
     chat_export_to_lake(
         channels=LIVELY,
-        channels_per_task=250,
+        channels_per_task=CHANNELS_PER_TASK,
         lake=LAKE,
         export={"pool": POOL, "on_missing_channel": "skip"},
         default_args={"retries": 3},

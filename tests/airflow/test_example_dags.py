@@ -68,16 +68,18 @@ def test_the_link_of_an_export_is_kept_where_the_ui_reads_it(connection, lake) -
 
 
 def test_the_discovery_dag_maps_batches_of_what_it_finds(connection, lake, monkeypatch) -> None:
-    """Every channel with a message since the window began, each batch a load of its own, and the others not at all."""
-    conf = {"since": "2025-01-07T00:00:00Z", "until": "2025-01-08T00:00:00Z"}
+    """Every channel with a message since the window began, each batch of two a load of its own."""
+    monkeypatch.setenv("CHATEXPORT_CHANNELS_PER_TASK", "2")
     assert run("chatexport_discovery", logical_date=datetime(2025, 1, 8, tzinfo=UTC)) == "success"
-    window = Window.parse(**conf)
+    window = Window.parse("2025-01-07", "2025-01-08")
     spoke = {
         cid
         for cid in connection.world.cids
         if any(connection.world.messages(cid, since=window.since, until=window.until))
     }
     assert spoke == {cid for (cid,) in asked(lake, "SELECT DISTINCT cid FROM messages")}
+    # Six channels have a message since then, if not on that day.
+    assert [(3,)] == asked(lake, "SELECT count(*) FROM loads")
 
 
 def test_the_backfill_dag_loads_weeks_that_tile_its_window(connection, lake) -> None:
