@@ -1,0 +1,57 @@
+"""What the page about Airflow promises."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_chatexport.operators.channels import ListChannelsOperator
+from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator
+from airflow_provider_chatexport.operators.load import LoadExportOperator
+from airflow_provider_chatexport.provider_info import CONFIG_OPTIONS
+from airflow_provider_chatexport.task_groups import chat_export_to_lake
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "airflow.md").read_text()
+
+
+def arguments(callable_: Any) -> set[str]:
+    """Its own and those of our base classes."""
+    classes = [each for each in getattr(callable_, "__mro__", [callable_]) if each.__module__.startswith("airflow_pro")]
+    signatures = [inspect.signature(each.__init__ if inspect.isclass(each) else each) for each in classes]
+    return {name for each in signatures for name in each.parameters} - {"self", "kwargs"}
+
+
+@pytest.mark.parametrize(
+    "callable_",
+    [ExportChannelsOperator, ExportUsersOperator, ListChannelsOperator, LoadExportOperator, chat_export_to_lake],
+    ids=lambda each: each.__name__,
+)
+def test_every_argument_is_on_the_page(callable_) -> None:
+    """An argument that only the code knows is one that nobody uses."""
+    assert callable_.__name__ in PAGE
+    assert set() == {name for name in arguments(callable_) if f"`{name}`" not in PAGE}
+
+
+def test_every_example_is_on_the_page() -> None:
+    """And none that is gone."""
+    assert {path.name for path in (ROOT / "dags").glob("*.py")} == set(re.findall(r"`(chatexport_\w+\.py)`", PAGE))
+
+
+def test_every_default_of_the_deployment_is_on_the_page() -> None:
+    """With the value that it has."""
+    told = dict(re.findall(r"^(\w+_s) = (\S+)", PAGE, re.MULTILINE))
+    assert {name: option["default"] for name, option in CONFIG_OPTIONS.items()} == told
+
+
+def test_the_first_example_is_a_dag() -> None:
+    """It is what people copy."""
+    names: dict[str, Any] = {}
+    exec(re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[0], names)
+    (dag,) = (each for each in names.values() if isinstance(each, DAG))
+    assert {"chat_export_to_lake.export", "chat_export_to_lake.load"} == set(dag.task_dict)
