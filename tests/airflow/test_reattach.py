@@ -97,6 +97,15 @@ def test_an_export_that_failed_is_asked_for_anew(connection, fault, context) -> 
     assert 2 == n_exports(connection)
 
 
+def test_an_export_that_the_service_has_forgotten_is_asked_for_anew(connection, context) -> None:
+    """Files are kept for 60 days: whoever clears a run after that gets a new export, not an error about the old one."""
+    with pytest.raises(TaskDeferred):
+        exporting(deferrable=True).execute(context)
+    httpx.post(f"{connection.url}/_sandbox/clock", json={"advance_s": 61 * 86400}).raise_for_status()
+    assert 1 == len(run(exporting(deferrable=True), context))
+    assert 2 == n_exports(connection)
+
+
 def test_another_question_is_another_export(connection, context) -> None:
     """Changed channels, window or flags must not be answered with the export of the old ones."""
     with pytest.raises(TaskDeferred):
