@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -12,15 +14,19 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, Bas
 
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
 from airflow_provider_chatexport.core.receipt import Receipt
-from airflow_provider_chatexport.errors import CallError
+from airflow_provider_chatexport.errors import CallError, FileGoneError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
+from airflow_provider_chatexport.hooks.configuration import configured_s
 from airflow_provider_chatexport.hooks.failures import airflow_failures
+from airflow_provider_chatexport.operators.submit import KnownExports, exported_again
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_chatexport.pipeline import LoadReport
 
+
+log = logging.getLogger(__name__)
 
 _WHAT_PEOPLE_DID: Final = ("messages", "reactions", "user_export_users")
 
@@ -35,6 +41,8 @@ class LoadExportOperator(BaseOperator):
     :param exports: what an export task returned, or a list of that from mapped ones; exports of channels and of users
         may be mixed. (templated)
     :param lake: the lake's address: a local path or an fsspec address such as ``s3://chat/lake``. (templated)
+    :param on_missing_file: what to do where the service no longer has a file, which it keeps for 60 days: ``fail``, or
+        ``export`` all of them again and wait for that on the worker.
     :param on_empty: what to do where the exports hold no message, reaction or user: ``load`` them, a success with 0
         rows, or ``skip`` the tasks that follow. They are committed in any case: that a window was silent is knowledge.
     :param strict: refuse the load if any line of a file had to be rejected; as ``max_rejected=0``.
@@ -61,6 +69,7 @@ class LoadExportOperator(BaseOperator):
         *,
         exports: Any,
         lake: str | Path,
+        on_missing_file: Literal["fail", "export"] = "fail",
         on_empty: Literal["load", "skip"] = "load",
         strict: bool = False,
         max_rejected: int | float | None = None,
@@ -78,7 +87,10 @@ class LoadExportOperator(BaseOperator):
         super().__init__(**kwargs)
         if on_empty not in ("load", "skip"):
             raise CallError(f'on_empty is {on_empty!r}; write "load" or "skip"')
+        if on_missing_file not in ("fail", "export"):
+            raise CallError(f'on_missing_file is {on_missing_file!r}; write "fail" or "export"')
         self.exports = exports
+        self.on_missing_file = on_missing_file
         self.on_empty = on_empty
         self.lake = lake
         self.options = LoadOptions(
@@ -106,13 +118,23 @@ class LoadExportOperator(BaseOperator):
             key = hook.pseudonym_key() if self.hash_users else None
             options = replace(self.options, hash_users=self.hash_users, pseudonym_key=key)
             with hook.client() as client:
-                report = pipeline.load_exports(
+                load = partial(
+                    pipeline.load_exports,
                     client,
-                    receipts,
                     lake_uri=str(self.lake),
                     work_dir=Path(self.work_dir) if self.work_dir else None,
                     options=options,
                 )
+                try:
+                    report = load(receipts)
+                except FileGoneError as error:
+                    if self.on_missing_file == "fail":
+                        raise
+                    log.warning("%s; exporting again", error)
+                    known = KnownExports(context.get("task_state_store"))
+                    receipts = exported_again(client, known, receipts, patience_s=configured_s("wait_timeout_s"))
+                    report = load(receipts)
+                    known.forget_all(receipt.request for receipt in receipts)
             self._tell_lineage(hook, receipts)
         self._loaded = (receipts, report)
         summary = dict(report.to_json())

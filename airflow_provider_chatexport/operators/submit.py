@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from airflow_provider_chatexport.api.client import ChatExportClient
+from airflow_provider_chatexport.api.watch import Watch, watch_exports
 from airflow_provider_chatexport.core.plan import ChannelsRequest, UsersRequest
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.task import Status, TaskId
@@ -221,3 +222,25 @@ def _submitted(client: ChatExportClient, request: Request) -> Receipt:
     # At once, and before anything else can fail: the service has no list of its tasks.
     log.info("export started task_id=%s %s window=%s fingerprint=%s", task_id, size, window, request.fingerprint)
     return Receipt(task_id=task_id, request=request)
+
+
+def exported_again(
+    client: ChatExportClient, known: KnownExports, receipts: Iterable[Receipt], *, patience_s: float
+) -> list[Receipt]:
+    """The same questions as new exports, waited for here.
+
+    :raises TaskFailedError: the service ended one as failed.
+    :raises TaskOverdueError: one was not done in time.
+    :raises ServiceError: the service could not be asked.
+    """
+    submission = Submission(client, known)
+    submission.submit([receipt.request for receipt in receipts])
+    made = [each.receipt for each in submission.started]
+    watch = Watch(
+        [receipt.task_id for receipt in made],
+        started_epoch_s=submission.started_epoch_s,
+        deadline_epoch_s=submission.started_epoch_s + patience_s,
+    )
+    with ChatExportClient(client.settings.without_retries()) as watching:
+        watch_exports(watching, watch)
+    return made

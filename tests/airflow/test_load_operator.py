@@ -98,6 +98,16 @@ def test_a_file_that_is_gone_is_one_sentence_and_not_retried(connection, tmp_pat
         loading(exports, tmp_path / "lake").execute({})
 
 
+def test_a_file_that_is_gone_can_be_exported_again(connection, tmp_path) -> None:
+    """For loads that may come late: the window comes as the service has it now."""
+    exports = exported()
+    httpx.post(f"{connection.url}/_sandbox/clock", json={"advance_s": 61 * 86400}).raise_for_status()
+    told = loading(exports, tmp_path / "lake", on_missing_file="export").execute({})
+    assert told["rows"]["messages"] == 161
+    with pytest.raises(CallError, match="on_missing_file is 'skip'"):
+        loading(exports, tmp_path / "lake", on_missing_file="skip")
+
+
 def test_an_expired_link_in_the_middle_is_no_matter(connection, fault, tmp_path) -> None:
     """A load may begin a day after its export: links are made anew, and a break is continued."""
     fault("truncate:1000", "/download")
