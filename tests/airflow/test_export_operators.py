@@ -221,7 +221,7 @@ def test_channels_may_come_from_the_run() -> None:
 
 
 def test_the_form_of_a_manual_run_asks_for_window_and_channels() -> None:
-    """Left empty, the form changes nothing; filled in, it holds; and Airflow itself refuses what is no time."""
+    """Left empty, the form changes nothing; filled in, it holds; nonsense is refused."""
     with DAG(dag_id="asked", schedule=None, params=window_params()) as dag:
         operator = ExportChannelsOperator(task_id="export")
     day = {
@@ -234,7 +234,9 @@ def test_the_form_of_a_manual_run_asks_for_window_and_channels() -> None:
     (request,) = operator.plan(filled)
     assert (WINDOW, ("a:b",)) == (request.window, request.channels)
     with pytest.raises(ParamValidationError):
-        dag.params["since"] = "yesterday"
+        window_params()["channels"].resolve(value=7)
+    with pytest.raises(AirflowFailException, match="since is not a time: 'yesterday'"):
+        operator.execute({**day, "params": {"since": "yesterday", "until": UNTIL}})
     assert {"since", "until"} == window_params(channels=False).keys()
 
 
