@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("api-server", "scheduler", "triggerer", "dag-processor")
@@ -84,17 +85,23 @@ class AirflowStack:
     ) -> None:
         self._stop_all()
 
-    def start(self, part: str) -> None:
-        with (self.home / f"{part}.log").open("ab") as log:
-            self._processes[part] = subprocess.Popen(
+    def start(self, part: str, name: str | None = None) -> None:
+        """:param name: for a second one of a kind, such as of triggerers."""
+        name = name or part
+        with (self.home / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
                 ["airflow", part], env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
 
     def kill(self, part: str, with_signal: signal.Signals = signal.SIGKILL) -> None:
-        """Ends a part and all that it started."""
+        """Ends a part and all that it started; one that does not heed a gentler signal is killed after a while."""
         process = self._processes.pop(part)
         os.killpg(process.pid, with_signal)
-        process.wait()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
         """A call of the public REST API, ``/api/v2`` left out; the answer's JSON."""
@@ -107,6 +114,19 @@ class AirflowStack:
         )
         answer.raise_for_status()
         return answer.json() if answer.content else None
+
+    def airflow(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A call of Airflow's own command line, in this home."""
+        return subprocess.run(
+            ["airflow", *arguments], env=self._environment, capture_output=True, text=True, check=False, timeout=120
+        )
+
+    def unpause(self, dag_id: str) -> None:
+        self.api("PATCH", f"/dags/{dag_id}", {"is_paused": False})
+
+    def children(self, part: str) -> list[psutil.Process]:
+        """The processes that a part has started, and theirs: the last ones of a scheduler run tasks."""
+        return psutil.Process(self._processes[part].pid).children(recursive=True)
 
     def run(self, dag_id: str, *, timeout_s: float = 120.0, **body: Any) -> dict[str, Any]:
         """Triggers a run over REST and waits for its end; the run as the API tells it."""

@@ -1,0 +1,54 @@
+"""All of Airflow over the sandbox, each part a process of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from airflow_stack import AirflowStack, sandbox_connection
+from e2e_counts import CHANNELS, DAG
+
+from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox.settings import SandboxSettings
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lake")
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    # Long enough that the task must be deferred and resumed, and that the scheduler has seen it deferred by then.
+    with Sandbox(SandboxSettings(task_s=6.0, rate_limit=False)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stack(sandbox: Sandbox, lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
+    environment = {
+        "AIRFLOW_CONN_CHATEXPORT_DEFAULT": sandbox_connection(sandbox.url),
+        "CHATEXPORT_LAKE": str(lake),
+        "CHATEXPORT_CHANNELS": ",".join(CHANNELS),
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",  # the other examples are not waited for
+        # On a slow machine the scheduler may hear of a task's first half when the second runs, and call it failed.
+        "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "3",
+        "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "2",
+        # A process that was killed is to be missed within seconds rather than minutes.
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
+        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
+    }
+    with AirflowStack(tmp_path_factory.mktemp("airflow"), environment) as running:
+        running.unpause(DAG)
+        # The schedule's newest run begins at once; tests that count exports come after it.
+        deadline = time.monotonic() + 200
+        while not (runs := running.api("GET", f"/dags/{DAG}/dagRuns")["dag_runs"]):
+            assert time.monotonic() < deadline, "the schedule has made no run"
+            time.sleep(0.5)
+        running.wait(DAG, runs[0]["dag_run_id"], timeout_s=200)
+        yield running

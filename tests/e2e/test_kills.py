@@ -1,0 +1,184 @@
+"""Parts of Airflow killed while a run is under way: it comes out right, with one export where a try was stored."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from airflow_stack import AirflowStack
+from e2e_counts import DAG, rows_in, told_by_the_corpus
+
+from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.verify import verify
+from airflow_provider_chatexport.sandbox.server import Sandbox
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+
+SUBMIT, STATUS, DOWNLOAD = "/api/v2/chat/export_channels", "/api/v2/tasks", "/download"
+
+
+class Run:
+    """One run of a day of its own, in the middle of which something is done."""
+
+    def __init__(self, stack: AirflowStack, sandbox: Sandbox, lake: Path, day: datetime) -> None:
+        self.stack, self.sandbox, self.lake = stack, sandbox, lake
+        self.since, self.until = day.date().isoformat(), (day + timedelta(days=1)).date().isoformat()
+        self.id = ""
+
+    def begin(self) -> None:
+        self.control("DELETE", "requests")
+        conf = {"since": f"{self.since}T00:00:00Z", "until": f"{self.until}T00:00:00Z"}
+        run = self.stack.api("POST", f"/dags/{DAG}/dagRuns", {"logical_date": None, "conf": conf})
+        self.id = run["dag_run_id"]
+
+    def control(self, method: str, path: str, body: Any = None) -> Any:
+        answer = httpx.request(method, f"{self.sandbox.url}/_sandbox/{path}", json=body, timeout=30)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def slow_down(self, path: str, seconds: float, method: str = "GET") -> None:
+        """The next such request waits so long before its answer."""
+        self.control("POST", "faults", {"method": method, "path": path, "do": f"slow:{seconds}", "times": 1})
+
+    def asked(self, path: str) -> int:
+        return sum(each["path"].startswith(path) for each in self.control("GET", "requests"))
+
+    def until_it(self, is_so: Callable[[], Any], what: str) -> Any:
+        deadline = time.monotonic() + 120
+        while not (found := is_so()):
+            assert time.monotonic() < deadline, f"{what} did not come"
+            time.sleep(0.1)
+        return found
+
+    def state_of(self, task_id: str) -> str | None:
+        state: str | None = self.stack.api("GET", f"/dags/{DAG}/dagRuns/{self.id}/taskInstances/{task_id}")["state"]
+        return state
+
+    def kill_task(self, with_signal: signal.Signals) -> None:
+        """The process that runs the task, which is the last of the scheduler's line."""
+        processes = self.stack.children("scheduler")
+        parents = {process.ppid() for process in processes}
+        last = [each for each in processes if each.pid not in parents and self._runs_a_task(each)]
+        assert last, [each.cmdline() for each in processes]
+        for process in last:
+            os.kill(process.pid, with_signal)
+
+    @staticmethod
+    def _runs_a_task(process: psutil.Process) -> bool:
+        parent = process.parent()
+        return parent is not None and "LocalExecutor" in " ".join(parent.cmdline()) + parent.name()
+
+    def comes_out_right(self, *, exports: Collection[int] = (1,)) -> None:
+        """Rows as the corpus has them, one success, a clean lake, and so many exports."""
+        run = self.stack.wait(DAG, self.id, timeout_s=400)
+        assert run["state"] == "success"
+        assert told_by_the_corpus(self.since, self.until) == rows_in(self.lake, self.since, self.until)
+        findings = verify(LakeStore(self.lake), now=datetime.now(UTC)).findings
+        assert [] == [each for each in findings if each.is_fault and each.kind != "gap"]
+        assert self.asked(SUBMIT) in exports
+
+
+@pytest.fixture
+def run(stack: AirflowStack, sandbox: Sandbox, lake: Path, request: pytest.FixtureRequest) -> Iterator[Run]:
+    days = request.config.stash.setdefault(DAYS, iter(range(30)))
+    made = Run(stack, sandbox, lake, datetime(2025, 1, 2, tzinfo=UTC) + timedelta(days=next(days)))
+    yield made
+    made.control("DELETE", "faults")
+
+
+DAYS = pytest.StashKey[Iterator[int]]()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
+def test_a_worker_killed_while_it_submits(run: Run, how: signal.Signals) -> None:
+    """Nobody knows the id of what it asked for: the retry asks again, and one export is left unread. A gentler signal
+    lets the request end, and the id is stored."""
+    run.slow_down(SUBMIT, 30, "POST")
+    run.begin()
+    run.until_it(lambda: run.asked(SUBMIT), "the submit")
+    run.kill_task(how)
+    run.comes_out_right(exports=(2,) if how is signal.SIGKILL else (1, 2))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
+def test_a_worker_killed_while_it_downloads(run: Run, how: signal.Signals) -> None:
+    """The load is tried again, from the same export."""
+    run.slow_down(DOWNLOAD, 30)
+    run.begin()
+    run.until_it(lambda: run.asked(DOWNLOAD), "the download")
+    run.kill_task(how)
+    run.comes_out_right()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
+def test_a_triggerer_killed_while_it_waits(run: Run, how: signal.Signals) -> None:
+    """Another one goes on with the same export, under the same deadline."""
+    run.begin()
+    run.until_it(lambda: run.asked(STATUS), "a look at the export")
+    run.stack.kill("triggerer", how)
+    run.stack.start("triggerer")
+    run.comes_out_right()
+
+
+def test_two_triggerers_of_which_one_dies(run: Run) -> None:
+    """The other takes over what it waited for."""
+    run.stack.start("triggerer", name="second")
+    run.begin()
+    run.until_it(lambda: run.asked(STATUS), "a look at the export")
+    run.stack.kill("triggerer")
+    run.comes_out_right()
+    run.stack.start("triggerer")
+    run.stack.kill("second")
+
+
+def test_a_scheduler_killed_while_the_run_waits(run: Run) -> None:
+    """The triggerer waits without it; the next scheduler resumes the task."""
+    run.begin()
+    run.until_it(lambda: run.state_of("export") == "deferred", "the wait")
+    run.stack.kill("scheduler")
+    run.stack.start("scheduler")
+    run.comes_out_right()
+
+
+def test_a_deferred_task_that_is_cleared(run: Run) -> None:
+    """It finds its own export again."""
+    run.begin()
+    run.until_it(lambda: run.asked(STATUS), "a look at the export")
+    body = {"dry_run": False, "dag_run_id": run.id, "task_ids": ["export"], "only_failed": False}
+    run.stack.api("POST", f"/dags/{DAG}/clearTaskInstances", body)
+    run.comes_out_right()
+
+
+def test_a_deferred_task_that_is_marked_as_failed_and_then_cleared(run: Run) -> None:
+    """Somebody changed their mind: the export was not cancelled, and is still good."""
+    run.begin()
+    run.until_it(lambda: run.asked(STATUS), "a look at the export")
+    path = f"/dags/{DAG}/dagRuns/{run.id}/taskInstances/export"
+    run.stack.api("PATCH", path, {"new_state": "failed"})
+    run.until_it(lambda: run.stack.api("GET", f"/dags/{DAG}/dagRuns/{run.id}")["state"] == "failed", "the failure")
+    body = {"dry_run": False, "dag_run_id": run.id, "only_failed": True}
+    run.stack.api("POST", f"/dags/{DAG}/clearTaskInstances", body)
+    run.comes_out_right()
+
+
+@pytest.mark.parametrize("do", ["status:503", "status:429", "drop"])
+def test_a_service_that_is_away_for_a_while(run: Run, do: str) -> None:
+    """Looks that fail are borne; nothing is submitted again."""
+    run.control("POST", "faults", {"method": "GET", "path": STATUS, "do": do, "times": 4})
+    run.begin()
+    run.comes_out_right()
+
+
+def test_a_link_that_expired_before_the_load_began(run: Run) -> None:
+    """The load asks for a fresh one."""
+    run.control("POST", "faults", {"method": "GET", "path": DOWNLOAD, "do": "expire", "times": 1})
+    run.begin()
+    run.comes_out_right()
