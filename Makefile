@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench e2e up clean constraints
+.PHONY: help demo test test-min check format bench e2e up clean constraints
 
 help:  ## This list
 	@echo "airflow-provider-chatexport: from Stream Chat's export API to Parquet that people query"
@@ -37,6 +37,16 @@ demo: $(READY)  ## Real Airflow exports three days of real chat from the sandbox
 test: $(READY) .venv-dbt/.ready  ## The whole test suite, as CI runs it
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4
 
+.venv-min/.ready: $(READY) constraints-min.txt
+	@test -x .venv-min/bin/python || $(PYTHON) -m venv .venv-min
+	@$(BIN)/python -m uv pip install --quiet --python .venv-min/bin/python --require-hashes -r constraints-min.txt \
+	  || .venv-min/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints-min.txt
+	@.venv-min/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+test-min: .venv-min/.ready .venv-dbt/.ready  ## Unit and DAG suites on the oldest Airflow that is supported
+	@.venv-min/bin/python -m pytest -n auto --maxprocesses 4 tests/airflow tests/api tests/core tests/cli
+
 check: $(READY)  ## Lint, format, types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -66,6 +76,8 @@ constraints: $(READY)  ## Pins everything anew, from pyproject.toml
 	  --no-header --group dev --all-extras pyproject.toml -o constraints.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	  --no-header dbt/requirements.in -o dbt/requirements.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	  --no-header --group dev --all-extras -c constraints-min.in pyproject.toml -o constraints-min.txt
 
 clean:  ## Removes the environment, the demo and what tests left
 	@rm -rf $(VENV) .venv-* .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
