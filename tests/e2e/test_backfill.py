@@ -38,6 +38,12 @@ def backfill(stack: AirflowStack, *more: str) -> None:
         time.sleep(2)
 
 
+def faults(lake: Path) -> list[str]:
+    """What verify finds, but for the gap between the month and the day of the schedule's own run."""
+    findings = verify(LakeStore(lake), now=datetime.now(UTC)).findings
+    return [each.what for each in findings if each.is_fault and f"not covered from {END}T00" not in each.what]
+
+
 def _epoch_s(moment: str) -> float:
     return datetime.fromisoformat(moment).timestamp()
 
@@ -48,7 +54,7 @@ def test_thirty_days_twice_over_are_the_days_once(stack: AirflowStack, lake: Pat
     backfill(stack)
     expected = told_by_the_corpus(FIRST, END)
     assert expected == rows_in(lake, FIRST, END)
-    assert verify(LakeStore(lake), now=datetime.now(UTC)).ok
+    assert [] == faults(lake)
     again_from = datetime.now(UTC)
     backfill(stack, "--reprocess-behavior", "completed")
     assert expected == rows_in(lake, FIRST, END)
@@ -61,4 +67,4 @@ def test_thirty_days_twice_over_are_the_days_once(stack: AirflowStack, lake: Pat
             [again_from, f"{FIRST}T00:00:00Z", f"{END}T00:00:00Z"],
         ).fetchall()
     assert (0, 2 * N_DAYS) == (n_old, n_loads)
-    assert verify(LakeStore(lake), now=datetime.now(UTC)).ok
+    assert [] == faults(lake)
