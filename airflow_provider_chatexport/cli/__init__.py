@@ -35,6 +35,7 @@ _COMMANDS: Final = {
     "forget-user": ("upkeep", "forget"),
     "catalog": ("upkeep", "write_catalog"),
     "dbt": ("dbt", "dbt"),
+    "plan": ("planning", "plan"),
 }
 
 

@@ -22,6 +22,7 @@ from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.sizing import sizing
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.core.window import Window
@@ -57,6 +58,16 @@ def test_a_window_has_exactly_the_messages_of_the_service(load: Load, lake: Lake
     assert ids_between(sandbox.world, NINE, TEN) == lake.texts()
     assert len(lake.texts()) == report.record.counts["rows"]["messages"] > 100
     lake.assert_tidy()
+
+
+def test_estimates_are_near_what_a_load_takes(load: Load, lake: Lake) -> None:
+    """The plan's figures per message were measured; a day of the corpus is within half and twice of them."""
+    report = load("2025-01-08T00:00:00Z", "2025-01-09T00:00:00Z")
+    rows, files = report.record.counts["rows"], report.record.files
+    planned = sizing(channels=1, messages=rows["messages"], windows=1)
+    assert planned.files == len(files)
+    assert 0.5 < sum(file.size_bytes for file in files) / planned.lake_bytes < 2
+    assert 0.5 < report.record.bytes_in / planned.download_bytes < 2
 
 
 @pytest.mark.parametrize("bounds", list(Bounds))
