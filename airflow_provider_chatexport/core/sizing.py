@@ -1,4 +1,4 @@
-"""What a backfill asks for: exports, hours under the rate limit, disk, memory, files.."""
+"""What a backfill asks for: exports, hours under the rate limit, disk, memory, files."""
 
 from __future__ import annotations
 
