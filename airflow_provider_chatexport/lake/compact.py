@@ -7,14 +7,13 @@ is taken over as it is. Loads, readers and other compactions may be at work mean
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import duckdb
 
@@ -22,7 +21,14 @@ from airflow_provider_chatexport.core.progress import COMPACT, Progress, silent
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import loads, promote, schema, sql, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
-from airflow_provider_chatexport.lake.rewrite import Rewrite, RowsOfDay, claims_after, commit_rewrite, number_of_next
+from airflow_provider_chatexport.lake.rewrite import (
+    Rewrite,
+    Rewriter,
+    RowsOfDay,
+    claims_after,
+    commit_rewrite,
+    number_of_next,
+)
 from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.state import Fate, LakeState, Standing
 from airflow_provider_chatexport.lake.store import LakeStore
@@ -31,7 +37,6 @@ from airflow_provider_chatexport.lake.write import DataFile, write_table
 
 log = logging.getLogger(__name__)
 
-MEMORY_LIMIT: Final = "400MB"
 # Files of this size are not worth merging: a scan reads them as fast as a larger one.
 LARGE_BYTES: Final = 256 * 1024 * 1024
 _ATTEMPTS: Final = 5
@@ -125,28 +130,15 @@ class Day:
     files: tuple[Standing, ...]
 
 
-class Merge:
-    """Reads days of a lake as its views show them, and writes each as one file. A context manager."""
+class Merge(Rewriter):
+    """Reads days of a lake as its views show them, and writes each as one file."""
 
     def __init__(self, store: LakeStore, state: LakeState, folder: Path) -> None:
-        self._store = store
-        self._state = state
-        self._folder = folder
-        self._stem = f"{number_of_next(state)}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
-        self._con = duckdb.connect(
-            config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(folder / "spill"), "threads": 2}
-        )
+        super().__init__(store, state, folder, threads=2)
 
-    def __enter__(self) -> Merge:
+    def __enter__(self) -> Self:
         with _explained(self._store):
-            self._con.execute("SET TimeZone = 'UTC'")
-            self._store.let_read(self._con)
-            self._con.register("hiding_rows", claim_rows(self._state.hiders))
-            self._con.execute("CREATE TABLE hiding AS FROM hiding_rows")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._con.close()
+            return super().__enter__()
 
     def claim(self, gone: set[str]) -> None:
         """Says which files will go, and so what the new ones will be claimed by."""

@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from airflow_provider_chatexport.lake.rawjson import NO_JSON
 from airflow_provider_chatexport.lake.sql import name, quoted
@@ -81,3 +81,12 @@ class CustomKeys:
         parts = [quoted(f'"{key}":') + f" || d.{name(key)}" for key in self.names]
         members = ", ".join(["nulls", *parts] if self.with_null else parts)
         return f"('{{' || nullif(concat_ws(',', {members}), '') || '}}')::JSON"
+
+
+def joined(flat: dict[str, Any], nested: dict[str, Any]) -> str:
+    """Both sets of keys in one object; where they contradict each other, the flat one, and all of the nested ones
+    once more under ``custom``."""
+    both = nested | flat
+    if any(nested[key] != flat[key] for key in nested.keys() & flat.keys()):
+        both["custom"] = nested
+    return json.dumps(both, ensure_ascii=False, separators=(",", ":"))

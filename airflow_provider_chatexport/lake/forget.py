@@ -8,7 +8,6 @@ older catalog open. If the process dies on the way, running it again goes on fro
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import time
 from collections import Counter
@@ -23,9 +22,8 @@ import duckdb
 from airflow_provider_chatexport.core.progress import LOOK, REWRITE, Progress, silent
 from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake import forgotten, loads, promote, schema, visible
-from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.erase import Eraser, Person, names_of
-from airflow_provider_chatexport.lake.rewrite import Rewrite, RowsOfDay, commit_rewrite, number_of_next
+from airflow_provider_chatexport.lake.rewrite import Rewrite, Rewriter, RowsOfDay, commit_rewrite, number_of_next
 from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.state import Fate, LakeState, Standing
 from airflow_provider_chatexport.lake.store import LakeStore
@@ -35,7 +33,6 @@ from airflow_provider_chatexport.lake.write import DataFile, write_table
 
 log = logging.getLogger(__name__)
 
-MEMORY_LIMIT: Final = "400MB"
 _ATTEMPTS: Final = 20
 
 
@@ -146,27 +143,13 @@ def _may_be_history(each: Standing) -> bool:
     return each.fate is Fate.PARTLY_HIDDEN and each.record.keep_superseded and each.file.table == schema.MESSAGES.name
 
 
-class _Removal:
-    """Finds the person's rows in files, and writes files without them. A context manager."""
+class _Removal(Rewriter):
+    """Finds the person's rows in files, and writes files without them."""
 
     def __init__(self, store: LakeStore, state: LakeState, folder: Path) -> None:
-        self._store = store
-        self._state = state
-        self._folder = folder
-        self._stem = f"{number_of_next(state)}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+        super().__init__(store, state, folder)
         self._n_written = 0
         self._with_promoted = {table.name: table for table in promote.tables_of(state)}
-        self._con = duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(folder / "spill")})
-
-    def __enter__(self) -> _Removal:
-        self._con.execute("SET TimeZone = 'UTC'")
-        self._store.let_read(self._con)
-        self._con.register("hiding_rows", claim_rows(self._state.hiders))
-        self._con.execute("CREATE TABLE hiding AS FROM hiding_rows")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._con.close()
 
     def prepare(self, user_id: str, *, keep_messages: bool) -> None:
         """Learns their names and messages from the lake."""

@@ -7,17 +7,19 @@ numbered: of two that were worked out from the same lake, the second finds its n
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import duckdb
 import pyarrow as pa
 
 from airflow_provider_chatexport.lake import loads, schema, sql
+from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.coverage import Coverage, without_superseded
 from airflow_provider_chatexport.lake.loads import LoadRecord
 from airflow_provider_chatexport.lake.state import LakeState, Standing
@@ -25,6 +27,7 @@ from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.table import Table
 from airflow_provider_chatexport.lake.write import DataFile
 
+MEMORY_LIMIT: Final = "400MB"
 _NUMBERED: Final = re.compile(r"rewrite-(\d{6,})")
 
 
@@ -44,6 +47,32 @@ class Rewrite:
     history: Collection[DataFile] = ()
     purged: Collection[str] = ()
     facts: Mapping[str, Any]
+
+
+class Rewriter:
+    """Reads files of a lake by the truth rule, and writes others. A context manager.
+
+    ``_con`` has a table ``hiding`` with the claims that hide rows, ``_stem`` begins the names of new files.
+    """
+
+    def __init__(self, store: LakeStore, state: LakeState, folder: Path, **config: Any) -> None:
+        self._store = store
+        self._state = state
+        self._folder = folder
+        self._stem = f"{number_of_next(state)}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+        self._con = duckdb.connect(
+            config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(folder / "spill"), **config}
+        )
+
+    def __enter__(self) -> Self:
+        self._con.execute("SET TimeZone = 'UTC'")
+        self._store.let_read(self._con)
+        self._con.register("hiding_rows", claim_rows(self._state.hiders))
+        self._con.execute("CREATE TABLE hiding AS FROM hiding_rows")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._con.close()
 
 
 def number_of_next(state: LakeState) -> str:

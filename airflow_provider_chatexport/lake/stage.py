@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import duckdb
 import pyarrow as pa
@@ -27,20 +27,19 @@ from airflow_provider_chatexport.lake import custom, personal, schema, sql
 from airflow_provider_chatexport.lake.custom import CustomKeys
 from airflow_provider_chatexport.lake.objects import mend, parse, unreadable
 from airflow_provider_chatexport.lake.personal import Personal
+from airflow_provider_chatexport.lake.reading import (
+    EMBEDDED_USERS,
+    Objects,
+    embedded_users,
+    passed_objects,
+    sifted_objects,
+    taken_apart,
+)
 from airflow_provider_chatexport.lake.rejects import Reject
 from airflow_provider_chatexport.lake.sift import Sifted, Sifter
 from airflow_provider_chatexport.lake.source import ExportFile
 from airflow_provider_chatexport.lake.table import Kind, Table
 from airflow_provider_chatexport.lake.user_exports import UsersSifter, is_users_export
-
-# Users embedded in objects: fields that hold one, fields that hold a list of them.
-_EMBEDDED_USERS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
-    "messages": (("user", "pinned_by"), ("mentioned_users", "thread_participants")),
-    "reactions": (("user",), ()),
-    "channels": (("created_by", "truncated_by"), ()),
-    "members": (("user",), ()),
-    "reads": (("user",), ()),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,54 +82,6 @@ class Counts:
     forgotten: dict[str, int] = field(default_factory=dict)
     # By ``table.key``: values of a kind that their column cannot hold. They are in ``custom``.
     not_cast: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Objects:
-    """Objects of one entity in a file, how to read them, and what tells them apart: as JSON, and as a STRUCT ``d``."""
-
-    path: Path
-    columns: Mapping[str, str]
-    condition: str
-    identity: str
-    identity_read: str
-    longest_bytes: int = 0
-
-    def read_as(self, kind: str) -> str:
-        """A query for the objects in this type as ``data``, with ``n``, ``line`` and ``owner``."""
-        place = "n, line, owner" if "n" in self.columns else "NULL AS n, NULL AS line, NULL AS owner"
-        lines = sql.read_lines(self.path, {**self.columns, "data": kind}, self.longest_bytes)
-        return f"SELECT data, {place} FROM {lines} WHERE {self.condition}"
-
-
-def _passed(path: Path, table: Table) -> _Objects:
-    """Those in the lines that passed by."""
-    entity = cast("Entity", table.entity)
-    kinds = table.fields
-    fields = [field for column in table if column.name in table.key for field in (column.field, *column.reads) if field]
-    as_json = [f"json_extract_string(data, '$.{field}')" for field in fields]
-    as_read = [
-        f"d.{field}" if kinds[field] == "VARCHAR" else f"json_extract_string(d.{field}, '$')" for field in fields
-    ]
-    return _Objects(
-        path=path,
-        columns={"type": "VARCHAR"},
-        condition=f"type = '{entity.value}'",
-        identity=f"concat_ws(' ', {', '.join(as_json)})",
-        identity_read=f"concat_ws(' ', {', '.join(as_read)})",
-    )
-
-
-def _sifted(path: Path, longest_bytes: int) -> _Objects:
-    """Those that were written anew."""
-    return _Objects(
-        path=path,
-        columns={"n": "BIGINT", "line": "BIGINT", "owner": "VARCHAR"},
-        condition="n IS NOT NULL",
-        identity="n",
-        identity_read="n",
-        longest_bytes=longest_bytes,
-    )
 
 
 class Stage:
@@ -238,7 +189,7 @@ class Stage:
             if source.begins_typed and not source.is_wrapped:
                 # Nothing has been sifted yet: the reader may meet a line that it takes for too long.
                 with contextlib.suppress(duckdb.Error):
-                    messages = _passed(source.path, schema.MESSAGES)
+                    messages = passed_objects(source.path, schema.MESSAGES)
                     sought[source.path] = self._custom_keys(schema.MESSAGES, messages)
             return sifting.result(), sought
 
@@ -251,7 +202,7 @@ class Stage:
         tables = [schema.BY_ENTITY[entity] for entity, n_lines in sifted.n_passed.items() if n_lines]
         for table in tables:
             path = sifted.passed[cast("Entity", table.entity)]
-            objects = _passed(path, table)
+            objects = passed_objects(path, table)
             keys = sought[path] if path in sought else self._custom_keys(table, objects)
             if keys is None and self._has_doubtful(objects):
                 break
@@ -269,17 +220,17 @@ class Stage:
         if not sifted.n_written[entity]:
             return
         path = sifted.path(entity)
-        objects = _sifted(path, sifted.longest)
+        objects = sifted_objects(path, sifted.longest)
         self._read(table, objects, self._custom_keys(table, objects), given)
         if self._n_staged(table) < sifted.n_written[entity]:
             self._settle(table, path, sifted, given)
 
-    def _read(self, table: Table, objects: _Objects, keys: CustomKeys | None, given: Input) -> None:
+    def _read(self, table: Table, objects: Objects, keys: CustomKeys | None, given: Input) -> None:
         """One scan, in which every object is read once."""
-        singles, lists = _EMBEDDED_USERS.get(table.name, ((), ()))
+        singles, lists = EMBEDDED_USERS.get(table.name, ((), ()))
         kept = "".join(f", CASE WHEN json_array_length(d.{key}) > 0 THEN d.{key} END AS _{key}" for key in table.drawn)
         if singles:
-            kept += f", {_embedded(singles, lists)} AS _embedded"
+            kept += f", {embedded_users(singles, lists)} AS _embedded"
         in_window = "true"
         if given.window is not None and table is schema.MESSAGES:
             since, until = sql.instant(given.window.since), sql.instant(given.window.until)
@@ -293,7 +244,7 @@ class Stage:
                 self._con.execute(
                     f"INSERT INTO stage_{table.name} BY NAME SELECT {sql.columns(table)}, {self._origin(given)}, "
                     f"n AS _n, {self._n_reads} AS _read, line AS _line, {in_window} AS _in_window{kept}, _not_cast, "
-                    f"{sql.complete(table)} AS _complete FROM ({_taken_apart(table, objects, way, extra_fields)})"
+                    f"{sql.complete(table)} AS _complete FROM ({taken_apart(table, objects, way, extra_fields)})"
                 )
             if way is None or not self._n_staged(table, f"_read = {self._n_reads} AND _not_cast IS NOT NULL"):
                 break
@@ -308,7 +259,7 @@ class Stage:
                 "WHERE json_type(j) = 'OBJECT' GROUP BY j"
             )
 
-    def _has_doubtful(self, objects: _Objects) -> bool:
+    def _has_doubtful(self, objects: Objects) -> bool:
         condition = custom.doubtful("data")
         return bool(self.one(f"SELECT count(*) FROM ({objects.read_as('JSON')}) WHERE {condition}")[0])
 
@@ -321,7 +272,7 @@ class Stage:
         finally:
             self._con.execute("RESET disabled_optimizers")
 
-    def _custom_keys(self, table: Table, objects: _Objects) -> CustomKeys | None:
+    def _custom_keys(self, table: Table, objects: Objects) -> CustomKeys | None:
         """Those of a file; None where its objects have to be taken apart one by one."""
         if table.owned_by is not None:
             return None
@@ -339,7 +290,7 @@ class Stage:
         if clashing:
             self._con.executemany(
                 f"UPDATE stage_{table.name} SET custom = ? WHERE rowid = ?",
-                [[_joined_custom(*json.loads(both)), row] for row, both in clashing],
+                [[custom.joined(*json.loads(both)), row] for row, both in clashing],
             )
 
     def _settle(self, table: Table, path: Path, sifted: Sifted, given: Input) -> None:
@@ -364,7 +315,7 @@ class Stage:
                     mended.write(outcome)
         if not n_mended:
             return
-        self._read(table, _sifted(mended_path, sifted.longest), None, given)
+        self._read(table, sifted_objects(mended_path, sifted.longest), None, given)
         staged = self._staged(table)
         with mended_path.open("rb") as objects:
             sifted.rejects += [
@@ -456,47 +407,3 @@ class Stage:
     def close(self) -> None:
         self._con.close()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _taken_apart(table: Table, objects: _Objects, keys: CustomKeys | None, extra_fields: Collection[str]) -> str:
-    """A query for objects as ``d`` and ``flat``, with ``_not_cast``, the keys of values that no column can hold."""
-    if keys is None:
-        apart = sql.taken_apart(table, "data", extra_fields)
-        apart = f"SELECT n, line, owner, data, {apart} FROM ({objects.read_as('JSON')})"
-        if table.owned_by is not None:
-            apart = f"SELECT *, {_owner(table)} AS {table.owned_by} FROM ({apart})"
-        return sql.keeping_what_is_not_cast(table, apart, "data")
-    members = sql.fields(table, extra_fields) | dict.fromkeys(keys.names, "JSON")
-    read = f"SELECT n, line, data AS d FROM ({objects.read_as(sql.struct(members))})"
-    if keys.with_null:
-        read = f"SELECT * FROM ({read}) LEFT JOIN custom_nulls ON null_in = {objects.identity_read}"
-    apart = f"SELECT n, line, {sql.taken_as_read(table, keys.joined)} FROM ({read})"
-    return f"SELECT *, CASE WHEN {sql.any_not_cast(table)} THEN [''] END AS _not_cast FROM ({apart})"
-
-
-def _embedded(singles: tuple[str, ...], lists: tuple[str, ...]) -> str:
-    """The users embedded in an object, as a list of JSON."""
-    parts = [f"[{', '.join(f'd.{one}' for one in singles)}]"]
-    parts.extend(
-        f"CASE WHEN json_array_length(d.{many}) > 0 THEN from_json(d.{many}, '[\"JSON\"]') ELSE [] END"
-        for many in lists
-    )
-    return " || ".join(parts)
-
-
-def _owner(table: Table) -> str:
-    """Whose export an object of a users export stands in."""
-    entity = cast("Entity", table.entity)
-    if entity is Entity.USER:
-        return "d.id"
-    author = next(column.sql for column in schema.BY_ENTITY[entity] if column.name == "user_id")
-    return f"CASE WHEN ({author}) IN (FROM exported_users) THEN ({author}) ELSE owner END"
-
-
-def _joined_custom(flat: dict[str, Any], nested: dict[str, Any]) -> str:
-    """Both sets of keys in one object; where they contradict each other, the flat one, and all of the nested ones
-    once more under ``custom``."""
-    joined = nested | flat
-    if any(nested[key] != flat[key] for key in nested.keys() & flat.keys()):
-        joined["custom"] = nested
-    return json.dumps(joined, ensure_ascii=False, separators=(",", ":"))

@@ -27,7 +27,9 @@ def test_a_load_sets_off_dbt(connection, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("CHATEXPORT_LAKE", str(lake))
     monkeypatch.setenv("CHATEXPORT_CHANNELS", "livestream:ubuntu")
     monkeypatch.setenv("CHATEXPORT_DBT_PROJECT", str(project))
-    monkeypatch.setenv("CHATEXPORT_DBT", str(ROOT / ".venv-dbt" / "bin" / "dbt"))
+    dbt = ROOT / ".venv-dbt" / "bin" / "dbt"
+    assert dbt.exists(), "dbt's environment is missing; run `make .venv-dbt/.ready`"
+    monkeypatch.setenv("CHATEXPORT_DBT", str(dbt))
     daily = dag_of("chatexport_daily")
     assert daily.test(logical_date=datetime(2025, 1, 7, tzinfo=UTC)).state == "success"
     main(["dbt", "init", str(project), "--lake", str(lake)])

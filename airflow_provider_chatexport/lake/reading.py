@@ -1,0 +1,108 @@
+"""How the database reads the objects of a file: as JSON, or as a STRUCT of typed fields, which is several times faster.
+
+Queries only; ``stage`` runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+from airflow_provider_chatexport.core.entities import Entity
+from airflow_provider_chatexport.lake import schema, sql
+from airflow_provider_chatexport.lake.custom import CustomKeys
+from airflow_provider_chatexport.lake.table import Table
+
+# Users embedded in objects: fields that hold one, fields that hold a list of them.
+EMBEDDED_USERS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "messages": (("user", "pinned_by"), ("mentioned_users", "thread_participants")),
+    "reactions": (("user",), ()),
+    "channels": (("created_by", "truncated_by"), ()),
+    "members": (("user",), ()),
+    "reads": (("user",), ()),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objects:
+    """Objects of one entity in a file, how to read them, and what tells them apart: as JSON, and as a STRUCT ``d``."""
+
+    path: Path
+    columns: Mapping[str, str]
+    condition: str
+    identity: str
+    identity_read: str
+    longest_bytes: int = 0
+
+    def read_as(self, kind: str) -> str:
+        """A query for the objects in this type as ``data``, with ``n``, ``line`` and ``owner``."""
+        place = "n, line, owner" if "n" in self.columns else "NULL AS n, NULL AS line, NULL AS owner"
+        lines = sql.read_lines(self.path, {**self.columns, "data": kind}, self.longest_bytes)
+        return f"SELECT data, {place} FROM {lines} WHERE {self.condition}"
+
+
+def passed_objects(path: Path, table: Table) -> Objects:
+    """Those in the lines that passed by."""
+    entity = cast("Entity", table.entity)
+    kinds = table.fields
+    fields = [field for column in table if column.name in table.key for field in (column.field, *column.reads) if field]
+    as_json = [f"json_extract_string(data, '$.{field}')" for field in fields]
+    as_read = [
+        f"d.{field}" if kinds[field] == "VARCHAR" else f"json_extract_string(d.{field}, '$')" for field in fields
+    ]
+    return Objects(
+        path=path,
+        columns={"type": "VARCHAR"},
+        condition=f"type = '{entity.value}'",
+        identity=f"concat_ws(' ', {', '.join(as_json)})",
+        identity_read=f"concat_ws(' ', {', '.join(as_read)})",
+    )
+
+
+def sifted_objects(path: Path, longest_bytes: int) -> Objects:
+    """Those that were written anew."""
+    return Objects(
+        path=path,
+        columns={"n": "BIGINT", "line": "BIGINT", "owner": "VARCHAR"},
+        condition="n IS NOT NULL",
+        identity="n",
+        identity_read="n",
+        longest_bytes=longest_bytes,
+    )
+
+
+def taken_apart(table: Table, objects: Objects, keys: CustomKeys | None, extra_fields: Collection[str]) -> str:
+    """A query for objects as ``d`` and ``flat``, with ``_not_cast``, the keys of values that no column can hold."""
+    if keys is None:
+        apart = sql.taken_apart(table, "data", extra_fields)
+        apart = f"SELECT n, line, owner, data, {apart} FROM ({objects.read_as('JSON')})"
+        if table.owned_by is not None:
+            apart = f"SELECT *, {_owner(table)} AS {table.owned_by} FROM ({apart})"
+        return sql.keeping_what_is_not_cast(table, apart, "data")
+    members = sql.fields(table, extra_fields) | dict.fromkeys(keys.names, "JSON")
+    read = f"SELECT n, line, data AS d FROM ({objects.read_as(sql.struct(members))})"
+    if keys.with_null:
+        read = f"SELECT * FROM ({read}) LEFT JOIN custom_nulls ON null_in = {objects.identity_read}"
+    apart = f"SELECT n, line, {sql.taken_as_read(table, keys.joined)} FROM ({read})"
+    return f"SELECT *, CASE WHEN {sql.any_not_cast(table)} THEN [''] END AS _not_cast FROM ({apart})"
+
+
+def embedded_users(singles: tuple[str, ...], lists: tuple[str, ...]) -> str:
+    """The users embedded in an object, as a list of JSON."""
+    parts = [f"[{', '.join(f'd.{one}' for one in singles)}]"]
+    parts.extend(
+        f"CASE WHEN json_array_length(d.{many}) > 0 THEN from_json(d.{many}, '[\"JSON\"]') ELSE [] END"
+        for many in lists
+    )
+    return " || ".join(parts)
+
+
+def _owner(table: Table) -> str:
+    """Whose export an object of a users export stands in."""
+    entity = cast("Entity", table.entity)
+    if entity is Entity.USER:
+        return "d.id"
+    author = next(column.sql for column in schema.BY_ENTITY[entity] if column.name == "user_id")
+    return f"CASE WHEN ({author}) IN (FROM exported_users) THEN ({author}) ELSE owner END"
