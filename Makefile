@@ -70,6 +70,7 @@ up: $(READY)  ## Airflow's UI on localhost over the sandbox, to click around in
 
 bench: .venv-bench/.ready  ## Loading, against what people use today; SIZES=300,1000,3000 for the memory curve
 	@$(BIN)/python benchmarks/run.py --sizes $(or $(SIZES),300)
+	@$(BIN)/python benchmarks/waiting.py
 
 constraints: $(READY)  ## Pins everything anew, from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
