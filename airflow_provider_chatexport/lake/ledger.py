@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.lake.coverage import BEGINNING, Coverage
 from airflow_provider_chatexport.lake.loads import LoadRecord
+from airflow_provider_chatexport.lake.rows import UTC_TIME, arrow_rows
 from airflow_provider_chatexport.lake.state import LakeState
 
-_UTC: Final = pa.timestamp("us", tz="UTC")
 Columns = tuple[tuple[str, pa.DataType, str], ...]
 
 
@@ -33,17 +33,17 @@ class LedgerView:
 
 
 def _table(columns: Columns, rows: Iterable[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), schema=pa.schema([(name, kind) for name, kind, _ in columns]))
+    return arrow_rows(rows, pa.schema([(name, kind) for name, kind, _ in columns]))
 
 
 _LOAD_COLUMNS: Final[Columns] = (
     ("load_id", pa.string(), "Derived from the exports' task ids: the same exports are the same load."),
-    ("exported_at", _UTC, "When the service made the newest export of the load."),
-    ("committed_at", _UTC, "When the load became visible."),
-    ("retired_at", _UTC, "When newer loads had superseded all of it; null while it lives."),
+    ("exported_at", UTC_TIME, "When the service made the newest export of the load."),
+    ("committed_at", UTC_TIME, "When the load became visible."),
+    ("retired_at", UTC_TIME, "When newer loads had superseded all of it; null while it lives."),
     ("rewritten_into", pa.string(), "The compaction, or removal of a person, that took over its files; null for none."),
-    ("since", _UTC, "Begin of its window, inside; null for the beginning of time."),
-    ("until", _UTC, "End of its window, outside; null where no window was given."),
+    ("since", UTC_TIME, "Begin of its window, inside; null for the beginning of time."),
+    ("until", UTC_TIME, "End of its window, outside; null where no window was given."),
     ("task_ids", pa.list_(pa.string()), "Export tasks at the service."),
     ("lines", pa.int64(), "Lines of the export files that are not blank."),
     ("rows", pa.json_(), "Rows written, by table."),
@@ -88,9 +88,9 @@ def _load_row(record: LoadRecord, state: LakeState) -> dict[str, Any]:
 
 _COVERAGE_COLUMNS: Final[Columns] = (
     ("cid", pa.string(), "Channel, as `type:id`."),
-    ("since", _UTC, "Covered from here on, inside; null for the beginning of time."),
-    ("until", _UTC, "Covered up to here, outside."),
-    ("exported_at", _UTC, "When the service made the export."),
+    ("since", UTC_TIME, "Covered from here on, inside; null for the beginning of time."),
+    ("until", UTC_TIME, "Covered up to here, outside."),
+    ("exported_at", UTC_TIME, "When the service made the export."),
     ("load_id", pa.string(), "The load that claims it."),
 )
 

@@ -92,7 +92,8 @@ def write_empty(table: Table, path: Path) -> None:
     It alone has the columns' descriptions: every query reads the footers of all files, which they would double.
     """
     described = [pa.field(column.name, _ARROW[column.kind], metadata={"description": column.doc}) for column in table]
-    pq.write_table(pa.schema(described).empty_table(), path, compression="zstd")
+    # Closed as it was opened: a table without rows would be made of arrays, for which pyarrow imports pandas if it can.
+    pq.ParquetWriter(path, pa.schema(described), compression="zstd").close()
 
 
 def write_table(
