@@ -12,13 +12,12 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_chatexport.api.client import ChatExportClient
-from airflow_provider_chatexport.api.download import download
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import UsersRequest
@@ -37,13 +36,17 @@ from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.stage import Input
 from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.table import Table
 from airflow_provider_chatexport.lake.write import DataFile, file_sha256, write_table
+
+if TYPE_CHECKING:
+    from airflow_provider_chatexport.api.client import ChatExportClient
 
 log = logging.getLogger(__name__)
 
-# (stage, done, whole or None): bytes while downloading, files while converting, tables while writing.
-
 DEFAULT_OPTIONS: Final = LoadOptions()
+# Tables that are written at a time.
+WRITERS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +176,7 @@ def load_files(
 
 
 def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: Progress) -> _Source:
-    fetched = download(client, receipt.task_id, target, progress=functools.partial(progress, DOWNLOAD))
+    fetched = client.download(receipt.task_id, target, progress=functools.partial(progress, DOWNLOAD))
     file = SourceFile(
         name=f"export {receipt.task_id}",
         task_id=receipt.task_id,
@@ -348,12 +351,17 @@ class _Load:
         written: dict[DataFile, Path] = {}
         n_rows, n_written = sum(conversion.counts.rows.values()), 0
         tell(WRITE, 0, n_rows)
-        for table in self._tables:
-            for file, local in write_table(
-                conversion, table, folder / "files", stem=f"{self._load_id}-{attempt}", metadata=metadata
-            ):
-                written[replace(file, n_uncovered=uncovered.get((file.table, file.day), 0))] = local
-                n_written += file.rows
+
+        def write(table: Table) -> list[tuple[DataFile, Path]]:
+            stem = f"{self._load_id}-{attempt}"
+            return list(write_table(conversion, table, folder / "files", stem=stem, metadata=metadata))
+
+        # Beside the messages, which take the longest, the other tables.
+        with ThreadPoolExecutor(WRITERS) as writers:
+            for files in writers.map(write, self._tables):
+                for file, local in files:
+                    written[replace(file, n_uncovered=uncovered.get((file.table, file.day), 0))] = local
+                    n_written += file.rows
                 tell(WRITE, n_written, n_rows)
         return written
 

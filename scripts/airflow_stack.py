@@ -39,7 +39,7 @@ class AirflowStack:
 
     def __init__(self, home: Path, environment: Mapping[str, str], *, dags: Path = ROOT / "dags") -> None:
         self.home = home
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._environment = {
@@ -196,7 +196,7 @@ def sandbox_connection(url: str, **extra: Any) -> str:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

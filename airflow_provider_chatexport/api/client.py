@@ -6,12 +6,10 @@ hold the API key; it also follows the environment's cookies and redirects, of wh
 
 from __future__ import annotations
 
-import functools
 import logging
-import ssl
 import time
-import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -19,15 +17,16 @@ import httpx
 from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_chatexport.api import protocol
+from airflow_provider_chatexport.api.download import Downloaded, ProgressCallback, download
 from airflow_provider_chatexport.api.protocol import Call
 from airflow_provider_chatexport.api.replies import Reply
 from airflow_provider_chatexport.api.retry import Patience
 from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.api.transport import transport_options
 from airflow_provider_chatexport.core.discovery import ChannelPage, ChannelQuery, ChannelSearch, FoundChannel
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UsersRequest
 from airflow_provider_chatexport.core.task import TaskId, TaskState
 from airflow_provider_chatexport.errors import (
-    ConnectionSettingsError,
     ServiceUnavailableError,
     UnexpectedReplyError,
 )
@@ -58,6 +57,10 @@ class ChatExportClient:
     def task(self, task_id: TaskId) -> TaskState:
         """An export's status, with a fresh link if it is completed. :raises ServiceError: after the last attempt."""
         return self._run(protocol.get_task(task_id))
+
+    def download(self, task_id: TaskId, target: Path, *, progress: ProgressCallback | None = None) -> Downloaded:
+        """The file of a completed export. Raises as ``download.download`` does, which this is."""
+        return download(self, task_id, target, progress=progress)
 
     def query_channels(self, page: ChannelPage) -> tuple[FoundChannel, ...]:
         """One page of channels. :raises ServiceError: after the last attempt."""
@@ -153,11 +156,6 @@ class AsyncChatExportClient:
         return protocol.read_reply(call, _reply(response, body), self.settings, now_epoch_s=time.time())
 
 
-def transport_options(settings: ServiceSettings, url: str) -> dict[str, Any]:
-    """Keyword arguments of httpx's transports for one host: trust, and the proxy that is set or in the environment."""
-    return {"verify": _tls_context(settings.ca_file), "proxy": settings.proxy or _proxy_from_environment(url)}
-
-
 def no_answer(error: Exception, call: Call[Any], settings: ServiceSettings) -> ServiceUnavailableError:
     """The error for a request that got no whole answer. ``reply_lost``: the service may have acted on it."""
     never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError))
@@ -187,30 +185,3 @@ def checked_size(chunk: bytes, size_so_far_bytes: int, call: Call[Any], settings
 
 def _reply(response: httpx.Response, body: bytearray) -> Reply:
     return Reply(status=response.status_code, headers=dict(response.headers), body=bytes(body))
-
-
-@functools.lru_cache(maxsize=8)
-def _tls_context(ca_file: str | None) -> ssl.SSLContext:
-    # Loading the authorities takes tens of milliseconds, which a triggerer with many triggers must not spend on each.
-    if ca_file is None:
-        return httpx.create_ssl_context()
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConnectionSettingsError(
-            f"ca_file {ca_file!r} cannot be used ({type(error).__name__}); give a PEM file of certificate authorities"
-        ) from None
-
-
-def _proxy_from_environment(url: str) -> str | None:
-    parsed = httpx.URL(url)
-    address = urllib.request.getproxies().get(parsed.scheme)
-    if not address or urllib.request.proxy_bypass(parsed.host):
-        return None
-    address = address if "://" in address else f"http://{address}"
-    if not address.startswith(("http://", "https://")):
-        raise ConnectionSettingsError(
-            f"the environment's {parsed.scheme}_proxy is no HTTP proxy; set proxy in the connection, or add "
-            f"{parsed.host} to no_proxy"
-        )
-    return address

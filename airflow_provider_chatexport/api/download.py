@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import httpx
 
-from airflow_provider_chatexport.api.client import ChatExportClient, transport_options
 from airflow_provider_chatexport.api.replies import read_retry_after
 from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.api.transport import transport_options
 from airflow_provider_chatexport.core.task import Status, TaskId, TaskState
 from airflow_provider_chatexport.errors import (
     DownloadError,
@@ -29,6 +29,9 @@ from airflow_provider_chatexport.errors import (
     NotFoundError,
     TaskFailedError,
 )
+
+if TYPE_CHECKING:
+    from airflow_provider_chatexport.api.client import ChatExportClient
 
 log = logging.getLogger(__name__)
 

@@ -22,10 +22,11 @@ from airflow_provider_chatexport.errors import CallError, ChatExportError
 EXIT_FAILED: Final = 1
 EXIT_WRONG_CALL: Final = 2
 
-# Command -> module and name. Modules are loaded on use: a query need not wait for the sandbox's web server.
+# Command -> module and name. Modules are loaded on use: a query need not wait for the sandbox's web server, nor a
+# load for the HTTP client.
 _COMMANDS: Final = {
     "sandbox": ("serving", "sandbox"),
-    "export": ("loading", "export"),
+    "export": ("exporting", "export"),
     "load": ("loading", "load"),
     "coverage": ("looking", "show_coverage"),
     "verify": ("looking", "verify_lake"),

@@ -133,6 +133,6 @@ def _tell(con: duckdb.DuckDBPyConnection, view: LedgerView, state: LakeState) ->
 
 
 def _comment(con: duckdb.DuckDBPyConnection, view: str, doc: str, columns: Iterable[tuple[str, str]]) -> None:
-    con.execute(f"COMMENT ON VIEW {view} IS {sql.quoted(doc)}")
-    for name, column_doc in columns:
-        con.execute(f"COMMENT ON COLUMN {view}.{sql.name(name)} IS {sql.quoted(column_doc)}")
+    told = [f"COMMENT ON VIEW {view} IS {sql.quoted(doc)}"]
+    told += [f"COMMENT ON COLUMN {view}.{sql.name(name)} IS {sql.quoted(column_doc)}" for name, column_doc in columns]
+    con.execute("; ".join(told))

@@ -209,16 +209,15 @@ class Conversion:
             "unnest(from_json(_latest_reactions, '[\"JSON\"]')) AS j "
             "FROM stage_messages WHERE _latest_reactions IS NOT NULL"
         )
-        self._stage.execute(f"CREATE OR REPLACE TEMP TABLE latest AS {self._apart(table, items)}")
         self._stage.execute(
             "INSERT INTO stage_reactions BY NAME SELECT "
             f"{sql.columns(table, leave_out=('message_id', 'cid'))}, latest.id AS message_id, latest.cid AS cid, "
             "latest.created_at AS message_created_at, _exported_at, _load_id, -1 AS _input, 0 AS _n, _not_cast "
-            "FROM latest WHERE json_type(j) = 'OBJECT'"
+            f"FROM ({self._apart(table, items)}) latest WHERE {sql.is_object('j')}"
         )
         self._stage.execute(
-            "INSERT INTO embedded_users SELECT DISTINCT j->'user', _exported_at FROM latest "
-            "WHERE json_type(j, '$.user') = 'OBJECT'"
+            "INSERT INTO embedded_users SELECT DISTINCT j, _exported_at FROM (SELECT json_extract(j, '/user') AS j, "
+            f"_exported_at FROM ({items})) WHERE {sql.is_object('j')}"
         )
         self._keep_newest(table)
 
@@ -275,11 +274,8 @@ class Conversion:
 
     def days(self, table: Table) -> dict[str, int]:
         """Rows per day folder, days ascending, as text."""
-        return dict(
-            self._stage.all(
-                f"SELECT {sql.day(table)} AS day, count(*) FROM stage_{table.name} GROUP BY day ORDER BY day"
-            )
-        )
+        query = f"SELECT {sql.day(table)} AS day, count(*) FROM stage_{table.name} GROUP BY day ORDER BY day"
+        return dict(self._stage.query(query).fetchall())
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
         """The table as Arrow: ``_day``, then the registry's columns; by day, and sorted within it.
@@ -290,7 +286,7 @@ class Conversion:
         with _explained():
             for days in _in_groups(self.days(table), SORT_ROWS):
                 yield from self._stage.query(
-                    f"SELECT {sql.day(table)} AS _day, {sql.arrow_columns(table)} FROM stage_{table.name} "
+                    f"SELECT {sql.date(table)} AS _day, {sql.arrow_columns(table)} FROM stage_{table.name} "
                     f"WHERE {sql.in_days(table, days[0], days[-1])} ORDER BY {order}"
                 ).to_arrow_reader(batch_rows)
 

@@ -143,5 +143,6 @@ class RowsOfDay:
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
         order = ", ".join(sql.name(column) for column in table.sort)
         yield from self._con.sql(
-            f"SELECT {sql.quoted(self._day)} AS _day, {sql.arrow_columns(table)} FROM ({self._query}) ORDER BY {order}"
+            f"SELECT DATE {sql.quoted(self._day)} AS _day, {sql.arrow_columns(table)} FROM ({self._query}) "
+            f"ORDER BY {order}"
         ).to_arrow_reader(batch_rows)

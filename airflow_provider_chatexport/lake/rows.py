@@ -6,35 +6,29 @@ pandas, and a load of an hour would take half a second longer for nothing.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-import duckdb
 import orjson
 import pyarrow as pa
-
-from airflow_provider_chatexport.lake import sql
+from pyarrow import json as arrow_json
 
 UTC_TIME: Final = pa.timestamp("us", tz="UTC")
-# JSON text is handed over as text: read as JSON it would be a quoted string.
-_READ_AS: Final = {
-    pa.string(): "VARCHAR",
-    pa.json_(): "VARCHAR",
-    pa.int64(): "BIGINT",
-    pa.float64(): "DOUBLE",
-    UTC_TIME: "TIMESTAMPTZ",
-    pa.list_(pa.string()): "VARCHAR[]",
-}
 
 
 def arrow_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """:param rows: values by column name; times aware, JSON as text.
     :param schema: of text, JSON, whole numbers, floats, times in UTC and lists of text.
     """
-    names = ", ".join(map(sql.name, schema.names))
-    members = orjson.dumps([{field.name: _READ_AS[field.type] for field in schema}]).decode()
-    given = orjson.dumps([dict(row) for row in rows]).decode()
-    with duckdb.connect() as con:
-        con.execute("SET TimeZone = 'UTC'")
-        query = f"SELECT {names} FROM (SELECT unnest(from_json($rows, {sql.quoted(members)}), recursive := true))"
-        return con.sql(query, params={"rows": given}).to_arrow_table().cast(schema)
+    lines = b"\n".join(orjson.dumps(dict(row), option=orjson.OPT_UTC_Z) for row in rows)
+    if not lines:
+        return pa.Table.from_batches([], schema=schema)  # ``empty_table`` would import pandas
+    # JSON text is handed over as text: read as JSON it would be an object.
+    read_as = pa.schema([(field.name, pa.string() if field.type == pa.json_() else field.type) for field in schema])
+    return arrow_json.read_json(
+        io.BytesIO(lines),
+        # No row may lie across two blocks.
+        read_options=arrow_json.ReadOptions(block_size=len(lines) + 1, use_threads=False),
+        parse_options=arrow_json.ParseOptions(explicit_schema=read_as, unexpected_field_behavior="error"),
+    ).cast(schema)

@@ -133,6 +133,11 @@ def complete(table: Table) -> str:
     return " AND ".join(needed)
 
 
+def is_object(element: str) -> str:
+    """A condition on JSON that the database wrote, or read and found well formed: it is an object."""
+    return f"starts_with({element}::VARCHAR, '{{')"
+
+
 def _value(column: Column) -> str:
     if column.sql is not None:
         return column.sql
@@ -231,7 +236,12 @@ def create_stage(table: Table, extra: str = "") -> str:
 
 def day(table: Table) -> str:
     """The day folder of a row, as text: the UTC day of its moment, or of its export."""
-    return f"strftime({_moment(table)} AT TIME ZONE 'UTC', '%Y-%m-%d')"
+    return f"strftime({date(table)}, '%Y-%m-%d')"
+
+
+def date(table: Table) -> str:
+    """The same as a date, which is sorted faster than text."""
+    return f"({_moment(table)} AT TIME ZONE 'UTC')::DATE"
 
 
 def in_days(table: Table, first: str, last: str) -> str:

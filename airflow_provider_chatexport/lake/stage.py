@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import duckdb
 import pyarrow as pa
@@ -30,16 +30,19 @@ from airflow_provider_chatexport.lake.personal import Personal
 from airflow_provider_chatexport.lake.reading import (
     EMBEDDED_USERS,
     Objects,
-    embedded_users,
     passed_objects,
     sifted_objects,
     taken_apart,
+    users_in,
 )
 from airflow_provider_chatexport.lake.rejects import Reject
+from airflow_provider_chatexport.lake.rows import arrow_rows
 from airflow_provider_chatexport.lake.sift import Sifted, Sifter
 from airflow_provider_chatexport.lake.source import ExportFile
 from airflow_provider_chatexport.lake.table import Kind, Table
 from airflow_provider_chatexport.lake.user_exports import UsersSifter, is_users_export
+
+_JOINED_CUSTOM: Final = pa.schema([("row", pa.int64()), ("custom", pa.string())])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,22 +110,20 @@ class Stage:
         self.counts = Counts()
         folder.mkdir(parents=True, exist_ok=True)
         # In memory, because a database file would write every row twice; what does not fit spills to the folder.
-        self._con = duckdb.connect(
-            config={
-                "memory_limit": memory_limit,
-                "temp_directory": str(folder / "spill"),
-                "preserve_insertion_order": False,
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-            },
+        self._con = _in_utc(
+            duckdb.connect(
+                config={
+                    "memory_limit": memory_limit,
+                    "temp_directory": str(folder / "spill"),
+                    "preserve_insertion_order": False,
+                    "autoinstall_known_extensions": False,
+                    "autoload_known_extensions": False,
+                },
+            )
         )
-        self._con.execute("SET TimeZone = 'UTC'")
         for table in schema.TABLES:
             parts = ", _attachments JSON, _latest_reactions JSON" if table is schema.MESSAGES else ""
-            columns = (
-                f", _read INTEGER, _in_window BOOLEAN DEFAULT true, _complete BOOLEAN, _embedded JSON[]{parts}, "
-                "_not_cast VARCHAR[]"
-            )
+            columns = f", _read INTEGER, _in_window BOOLEAN DEFAULT true, _complete BOOLEAN{parts}, _not_cast VARCHAR[]"
             self._con.execute(sql.create_stage(table, columns))
         self._con.execute("CREATE TABLE embedded_users (j JSON, exported_at TIMESTAMPTZ)")
 
@@ -200,6 +201,7 @@ class Stage:
         :param sought: custom keys that are known already, of messages only.
         """
         tables = [schema.BY_ENTITY[entity] for entity, n_lines in sifted.n_passed.items() if n_lines]
+        taken: list[tuple[Table, Objects, CustomKeys | None]] = []
         for table in tables:
             path = sifted.passed[cast("Entity", table.entity)]
             objects = passed_objects(path, table)
@@ -207,9 +209,12 @@ class Stage:
             if keys is None and self._has_doubtful(objects):
                 break
             self._read(table, objects, keys, given)
+            taken.append((table, objects, keys))
         expected = [sifted.n_passed[cast("Entity", table.entity)] for table in tables]
         complete = [self._n_staged(table) for table in tables]
         if expected == complete and not any(self.n_extra(table) for table in tables):
+            for table, objects, keys in taken:
+                self._gather_users(table, objects, keys, given)
             return True
         for table in tables:
             self.delete(table, f"_input = {self._n_inputs}")
@@ -221,22 +226,21 @@ class Stage:
             return
         path = sifted.path(entity)
         objects = sifted_objects(path, sifted.longest)
-        self._read(table, objects, self._custom_keys(table, objects), given)
+        keys = self._custom_keys(table, objects)
+        self._read(table, objects, keys, given)
+        self._gather_users(table, objects, keys, given)
         if self._n_staged(table) < sifted.n_written[entity]:
             self._settle(table, path, sifted, given)
 
     def _read(self, table: Table, objects: Objects, keys: CustomKeys | None, given: Input) -> None:
         """One scan, in which every object is read once."""
-        singles, lists = EMBEDDED_USERS.get(table.name, ((), ()))
         kept = "".join(f", CASE WHEN json_array_length(d.{key}) > 0 THEN d.{key} END AS _{key}" for key in table.drawn)
-        if singles:
-            kept += f", {embedded_users(singles, lists)} AS _embedded"
         in_window = "true"
         if given.window is not None and table is schema.MESSAGES:
             since, until = sql.instant(given.window.since), sql.instant(given.window.until)
             in_window = f"{sql.CREATED_AT} >= {since} AND {sql.CREATED_AT} < {until}"
         kept += f", {table.owned_by}" if table.owned_by is not None else ""
-        extra_fields = {*singles, *table.drawn} - table.fields.keys()
+        extra_fields = set(table.drawn) - table.fields.keys()
         self._n_reads += 1
         # The quick way only tells that some value is lost: to keep it, the objects are read once more, as JSON.
         for way in dict.fromkeys((keys, None)):
@@ -252,11 +256,12 @@ class Stage:
         # Asked as a column: a filter would be pushed down to where it takes every object apart once more.
         self.delete(table, f"_input = {self._n_inputs} AND _complete IS NOT true")
         self._join_clashing_custom(table)
-        if singles:
+
+    def _gather_users(self, table: Table, objects: Objects, keys: CustomKeys | None, given: Input) -> None:
+        if table.name in EMBEDDED_USERS:
             self._con.execute(
-                f"INSERT INTO embedded_users SELECT j, any_value(_exported_at) FROM (SELECT unnest(_embedded) AS j, "
-                f"_exported_at FROM stage_{table.name} WHERE _input = {self._n_inputs}) "
-                "WHERE json_type(j) = 'OBJECT' GROUP BY j"
+                f"INSERT INTO embedded_users SELECT j, {sql.instant(given.exported_at)} "
+                f"FROM ({users_in(table, objects, keys)})"
             )
 
     def _has_doubtful(self, objects: Objects) -> bool:
@@ -287,10 +292,13 @@ class Stage:
         clashing = self.all(
             f"SELECT rowid, custom::VARCHAR FROM stage_{table.name} WHERE starts_with(custom::VARCHAR, '[')"
         )
-        if clashing:
-            self._con.executemany(
-                f"UPDATE stage_{table.name} SET custom = ? WHERE rowid = ?",
-                [[custom.joined(*json.loads(both)), row] for row, both in clashing],
+        if not clashing:
+            return
+        both = [{"row": row, "custom": custom.joined(*json.loads(each))} for row, each in clashing]
+        with self.registered("joined_custom", arrow_rows(both, _JOINED_CUSTOM)):
+            self._con.execute(
+                f"UPDATE stage_{table.name} SET custom = joined_custom.custom FROM joined_custom "
+                f"WHERE stage_{table.name}.rowid = joined_custom.row"
             )
 
     def _settle(self, table: Table, path: Path, sifted: Sifted, given: Input) -> None:
@@ -377,8 +385,8 @@ class Stage:
         self._con.execute(query)
 
     def query(self, query: str) -> duckdb.DuckDBPyRelation:
-        """A result that is read as it is asked for."""
-        return self._con.sql(query)
+        """A result that is read as it is asked for, also beside others."""
+        return _in_utc(self._con.cursor()).sql(query)
 
     @contextlib.contextmanager
     def registered(self, name: str, rows: pa.Table) -> Iterator[None]:
@@ -407,3 +415,7 @@ class Stage:
     def close(self) -> None:
         self._con.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _in_utc(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    return con.execute("SET TimeZone = 'UTC'")

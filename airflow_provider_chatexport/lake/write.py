@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -28,7 +30,8 @@ MIN_ROW_GROUP: Final = 30_000
 MAX_ROW_GROUP: Final = 122_880
 # Parquet cannot tell a file's size before it is written; a row of chat is about 150 bytes packed.
 MAX_FILE_ROWS: Final = 3_500_000
-# Batches that may wait to be packed.
+# Files that are packed at a time, and batches that may wait for it.
+PACKERS: Final = 2
 MAX_WAITING: Final = 3
 
 _ARROW: Final[dict[Kind, pa.DataType]] = {
@@ -73,7 +76,7 @@ class RowSource(Protocol):
         """Rows per day folder, days ascending, as text."""
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
-        """``_day`` and the registry's columns; by day, and sorted within it."""
+        """``_day``, a date, and the registry's columns; by day, and sorted within it."""
 
 
 def arrow_schema(table: Table) -> pa.Schema:
@@ -107,7 +110,7 @@ def write_table(
 ) -> Iterator[tuple[DataFile, Path]]:
     """Writes the table's rows below ``folder``, laid out as in the lake; yields each file as it is done.
 
-    The rows come sorted by day, so one writer is open at a time, however many days there are.
+    The rows come sorted by day, so two writers are open at a time, however many days there are.
 
     :param stem: the beginning of each file's name.
     :param metadata: for the files' key-value metadata, beside the schema version.
@@ -128,8 +131,10 @@ def _written(
     rows_of_day = source.days(table)
     schema = arrow_schema(table).with_metadata({"chatexport.schema_version": str(SCHEMA_VERSION), **metadata})
     writer: _DayWriter | None = None
-    # The database sorts the next rows while these are packed; both leave Python's lock alone.
-    with ThreadPoolExecutor(1) as packer:
+    # The database sorts the next rows while these are packed; all leave Python's lock alone. A file has one packer.
+    with ExitStack() as stack:
+        packers = itertools.cycle([stack.enter_context(ThreadPoolExecutor(1)) for _ in range(PACKERS)])
+        packer = next(packers)
         packed: deque[Future[None]] = deque()
         closed: list[Future[tuple[DataFile, Path]]] = []
         for batch in source.rows(table, BATCH_ROWS):
@@ -137,6 +142,7 @@ def _written(
                 if writer is None or writer.day != day or writer.n_rows >= max_file_rows:
                     if writer is not None:
                         closed.append(packer.submit(writer.close))
+                    packer = next(packers)
                     part_number = writer.part + 1 if writer is not None and writer.day == day else 0
                     writer = _DayWriter(table, schema, folder, stem, day, part_number, rows_of_day[day])
                 writer.n_rows += part.num_rows
@@ -153,7 +159,7 @@ def _written(
 
 def _by_day(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
     """The batch in runs of equal ``_day``, without that column. Rows come sorted by it."""
-    days = batch.column("_day").to_pylist()
+    days = [day.isoformat() for day in batch.column("_day").to_pylist()]
     rest = batch.drop_columns(["_day"])
     start = 0
     while start < batch.num_rows:

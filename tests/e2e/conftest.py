@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from airflow_stack import AirflowStack, sandbox_connection
+from airflow_stack import ROOT, AirflowStack, free_port, sandbox_connection
 from e2e_counts import CHANNELS, DAG
 
 from airflow_provider_chatexport.sandbox.server import Sandbox
@@ -21,8 +22,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    # Long enough that the task must be deferred and resumed, and that the scheduler has seen it deferred by then.
-    with Sandbox(SandboxSettings(task_s=6.0, rate_limit=False)) as running:
+    # Long enough that the task must be deferred and resumed, and that the scheduler has seen it deferred by then. The
+    # port is its own, so that one that was restarted is found again.
+    with Sandbox(SandboxSettings(port=free_port(), task_s=6.0, rate_limit=False)) as running:
         yield running
 
 
@@ -43,7 +45,10 @@ def stack(sandbox: Sandbox, lake: Path, tmp_path_factory: pytest.TempPathFactory
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
         "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
     }
-    with AirflowStack(tmp_path_factory.mktemp("airflow"), environment) as running:
+    dags = tmp_path_factory.mktemp("dags")
+    for folder in (ROOT / "dags", Path(__file__).parent / "dags"):
+        shutil.copytree(folder, dags, dirs_exist_ok=True)
+    with AirflowStack(tmp_path_factory.mktemp("airflow"), environment, dags=dags) as running:
         running.unpause(DAG)
         # The schedule's newest run begins at once; tests that count exports come after it.
         deadline = time.monotonic() + 200

@@ -51,11 +51,11 @@ class Run:
     def asked(self, path: str) -> int:
         return sum(each["path"].startswith(path) for each in self.control("GET", "requests"))
 
-    def until_it(self, is_so: Callable[[], Any], what: str) -> Any:
+    def until_it(self, is_so: Callable[[], Any], what: str, *, every_s: float = 0.1) -> Any:
         deadline = time.monotonic() + 120
         while not (found := is_so()):
             assert time.monotonic() < deadline, f"{what} did not come"
-            time.sleep(0.1)
+            time.sleep(every_s)
         return found
 
     def state_of(self, task_id: str) -> str | None:
@@ -64,17 +64,23 @@ class Run:
 
     def kill_task(self, with_signal: signal.Signals) -> None:
         """The process that runs the task, which is the last of the scheduler's line."""
+        running = self.task_processes()
+        assert running, [each.cmdline() for each in self.stack.children("scheduler")]
+        for process in running:
+            os.kill(process.pid, with_signal)
+
+    def task_processes(self) -> list[psutil.Process]:
         processes = self.stack.children("scheduler")
         parents = {process.ppid() for process in processes}
-        last = [each for each in processes if each.pid not in parents and self._runs_a_task(each)]
-        assert last, [each.cmdline() for each in processes]
-        for process in last:
-            os.kill(process.pid, with_signal)
+        return [each for each in processes if each.pid not in parents and self._runs_a_task(each)]
 
     @staticmethod
     def _runs_a_task(process: psutil.Process) -> bool:
         parent = process.parent()
         return parent is not None and "LocalExecutor" in " ".join(parent.cmdline()) + parent.name()
+
+    def n_data_files(self) -> int:
+        return sum(1 for _ in self.lake.glob("_files/**/*.pq"))
 
     def comes_out_right(self, *, exports: Collection[int] = (1,)) -> None:
         """Rows as the corpus has them, one success, a clean lake, and so many exports."""
@@ -125,6 +131,26 @@ def test_a_triggerer_killed_while_it_waits(run: Run, how: signal.Signals) -> Non
     run.until_it(lambda: run.asked(STATUS), "a look at the export")
     run.stack.kill("triggerer", how)
     run.stack.start("triggerer")
+    run.comes_out_right()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
+def test_a_worker_killed_while_it_resumes(run: Run, how: signal.Signals) -> None:
+    """The retry finds the export of the first try, unless that had already said that it was done with it."""
+    run.begin()
+    run.until_it(lambda: run.state_of("export") == "deferred", "the wait")
+    run.until_it(run.task_processes, "the end of the wait")
+    run.kill_task(how)
+    run.comes_out_right(exports=(1, 2))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
+def test_a_worker_killed_while_it_commits(run: Run, how: signal.Signals) -> None:
+    """Its data files are in the lake, its record is not, or not yet known to be: the retry makes one load of it."""
+    run.begin()
+    before = run.n_data_files()
+    run.until_it(lambda: run.n_data_files() > before, "a data file", every_s=0.005)
+    run.kill_task(how)
     run.comes_out_right()
 
 
@@ -182,3 +208,30 @@ def test_a_link_that_expired_before_the_load_began(run: Run) -> None:
     run.control("POST", "faults", {"method": "GET", "path": DOWNLOAD, "do": "expire", "times": 1})
     run.begin()
     run.comes_out_right()
+
+
+def test_a_service_that_has_forgotten_the_export(run: Run) -> None:
+    """As after a restart of the sandbox, which keeps nothing: the retry asks for it anew."""
+    run.begin()
+    run.until_it(lambda: run.asked(STATUS), "a look at the export")
+    run.sandbox.__exit__(None, None, None)
+    run.sandbox.__enter__()
+    run.comes_out_right()
+
+
+def test_a_file_that_is_gone_when_the_load_begins(run: Run) -> None:
+    """After 60 days nothing is retried: the export is to be cleared, which makes a new one. Comes last: time passes."""
+    run.slow_down(DOWNLOAD, 30)
+    run.begin()
+    run.until_it(lambda: run.asked(DOWNLOAD), "the download")
+    tasks = f"/dags/{DAG}/dagRuns/{run.id}/taskInstances"
+    run.stack.api("PATCH", f"{tasks}/load", {"new_state": "failed"})
+    run.until_it(lambda: run.stack.api("GET", f"/dags/{DAG}/dagRuns/{run.id}")["state"] == "failed", "the failure")
+    run.control("POST", "clock", {"advance_s": 61 * 86400})
+    again = {"dry_run": False, "dag_run_id": run.id, "only_failed": False}
+    run.stack.api("POST", f"/dags/{DAG}/clearTaskInstances", {**again, "task_ids": ["load"]})
+    assert "failed" == run.stack.wait(DAG, run.id, timeout_s=200)["state"]
+    logs = run.stack.home / "logs" / f"dag_id={DAG}" / f"run_id={run.id}" / "task_id=load"
+    assert 1 == sum("keeps export files for 60 days" in each.read_text() for each in logs.glob("attempt=*.log"))
+    run.stack.api("POST", f"/dags/{DAG}/clearTaskInstances", again)
+    run.comes_out_right(exports=(2,))

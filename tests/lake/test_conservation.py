@@ -140,20 +140,54 @@ def test_the_same_entities_in_any_mix_of_shapes_give_the_same_rows(objects: list
     assert typed.counts == mixed.counts
 
 
-@given(objects=st.lists(entities.filter(lambda each: each[0] not in ("channel", "user")), max_size=8))
+LISTS = {"messages": "message", "members": "member", "reads": "read", "reactions": "reaction"}
+of_a_channel = entities.filter(lambda each: each[0] in LISTS.values())
+
+
+def in_lists(objects: list[Entity]) -> Fields:
+    """A channel's element, with its lists one after another."""
+    return {"channel": channel(), **{key: [f for name, f in objects if name == kind] for key, kind in LISTS.items()}}
+
+
+def in_order(objects: list[Entity]) -> list[Entity]:
+    """The same objects in the order of the lists, since it tells equal versions apart."""
+    return [("channel", channel()), *(each for kind in LISTS.values() for each in objects if each[0] == kind)]
+
+
+def without_places(rows: dict[str, Any]) -> dict[str, Any]:
+    return {name: [{k: v for k, v in row.items() if k != "line_number"} for row in of] for name, of in rows.items()}
+
+
+@given(
+    chunks=st.lists(
+        st.tuples(st.lists(of_a_channel, max_size=4), st.sampled_from([*ENTITY_SHAPES, Shape.CHANNEL])),
+        min_size=1,
+        max_size=4,
+    )
+)
+@few
+def test_whole_channels_among_lines_of_other_shapes_give_the_same_rows(chunks: Any) -> None:
+    """A channel with its lists on one line, beside the same in lines of their own."""
+    typed, mixed = [], []
+    for objects, shape in chunks:
+        ordered = in_order(objects)
+        typed += [line(name, fields) for name, fields in ordered]
+        if shape is Shape.CHANNEL:
+            mixed.append(encoded(in_lists(objects)))
+        else:
+            mixed += [line(name, fields, shape) for name, fields in ordered]
+    by_line, by_channel = loaded(b"\n".join(typed)), loaded(b"\n".join(mixed))
+    assert without_places(by_line.rows) == without_places(by_channel.rows)
+    assert by_line.counts.entities == by_channel.counts.entities
+
+
+@given(objects=st.lists(of_a_channel, max_size=8))
 @few
 def test_a_v1_array_gives_the_same_rows_as_lines(objects: list[Entity]) -> None:
     """The older format streams its lists item by item, by another reader."""
-    lists = {"messages": "message", "members": "member", "reads": "read", "reactions": "reaction"}
-    # An array has its lists one after another; the lines come in that order, since it tells equal versions apart.
-    ordered = [each for kind in lists.values() for each in objects if each[0] == kind]
-    element = {"channel": channel(), **{key: [f for name, f in ordered if name == kind] for key, kind in lists.items()}}
-    array = loaded(json.dumps([element], ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    lines = loaded(b"\n".join([line("channel", channel()), *(line(name, fields) for name, fields in ordered)]))
-    without_places = lambda rows: [{k: v for k, v in row.items() if k != "line_number"} for row in rows]  # noqa: E731
-    assert {name: without_places(rows) for name, rows in lines.rows.items()} == {
-        name: without_places(rows) for name, rows in array.rows.items()
-    }
+    array = loaded(json.dumps([in_lists(objects)], ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    lines = loaded(b"\n".join(line(name, fields) for name, fields in in_order(objects)))
+    assert without_places(lines.rows) == without_places(array.rows)
     assert lines.counts.entities == array.counts.entities
 
 

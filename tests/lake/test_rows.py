@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -470,4 +470,4 @@ def test_a_day_is_a_utc_day_whatever_the_machine_s_zone(tmp_path: Path, monkeypa
     """The day folder is a UTC day on every machine."""
     monkeypatch.setenv("TZ", "Pacific/Auckland")
     row = convert_lines(tmp_path, line("message", message(created_at=AT))).one("messages")
-    assert (MOMENT, "2026-01-01") == (row["created_at"], row["_day"])
+    assert (MOMENT, date(2026, 1, 1)) == (row["created_at"], row["_day"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,12 @@ class Rows:
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
         whole = pa.Table.from_pylist(
             [
-                {"_day": day, **{column.name: None for column in table}, "id": f"{day}-{number:07}"}
+                {"_day": date.fromisoformat(day), **{column.name: None for column in table}, "id": f"{day}-{number:07}"}
                 for day, n_rows in self._days.items()
                 for number in range(n_rows)
             ],
             schema=pa.schema(
-                [("_day", pa.string()), *((field.name, _plain(field.type)) for field in arrow_schema(table))]
+                [("_day", pa.date32()), *((field.name, _plain(field.type)) for field in arrow_schema(table))]
             ),
         )
         yield from whole.to_batches(max_chunksize=batch_rows)
