@@ -15,18 +15,18 @@ from airflow_provider_chatexport.lake.rawjson import BLANK, Fields, NotAnObjectE
 from airflow_provider_chatexport.lake.rejects import Reject, reject
 from airflow_provider_chatexport.lake.source import Line
 
-# How the lines begin that may pass by without being taken apart.
-PASSED_BY: Final = {
+# How most lines of most files begin: their objects are known without taking the line apart.
+TYPED: Final = {
     b'{"type":"message","data":{': Entity.MESSAGE,
     b'{"type":"reaction","data":{': Entity.REACTION,
 }
-PASSED_BY_START: Final = re.compile(b"|".join(re.escape(start) for start in PASSED_BY))
+TYPED_START: Final = re.compile(b"|".join(re.escape(start) for start in TYPED))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiftedObject:
     """An object as it was passed on: its number, its line and that line's offset, its bytes, and whether its line was
-    taken apart before or passed by as a whole."""
+    taken apart before."""
 
     n: int
     line: int
@@ -68,7 +68,7 @@ def unreadable(entity: Entity, found: SiftedObject, reason: str) -> Reject:
     """A reject of an object that was passed on, with its line as it stood where that is known."""
     raw = found.data
     if not found.parsed:
-        start = next(start for start, passed in PASSED_BY.items() if passed is entity)
+        start = next(start for start, typed in TYPED.items() if typed is entity)
         raw = start[:-1] + raw + b"}"
     return reject(Line(found.line, found.offset, raw, len(raw)), reason)
 

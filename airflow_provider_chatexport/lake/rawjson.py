@@ -13,9 +13,6 @@ from airflow_provider_chatexport.core.times import parse_instant
 # DuckDB's JSON reader takes more, but a table of chat has no use for deeper values, and other readers recurse.
 MAX_DEPTH: Final = 500
 
-# The database takes these for numbers. JSON has none: where one stands outside of a string, the line is no JSON.
-NO_JSON: Final = (b"NaN", b"Infinity")
-
 Fields = dict[str, bytes]  # an object's keys, and each value as the bytes that it is
 NOTHING: Final = (b"[]", b"{}", b"null")
 BLANK: Final = (b"null", b'""')

@@ -5,7 +5,6 @@ Queries only; ``stage`` runs them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +27,18 @@ EMBEDDED_USERS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objects:
-    """Objects of one entity in a file, how to read them, and what tells them apart: as JSON, and as a STRUCT ``d``."""
+    """Objects of one entity in a file, and how to read them.
+
+    :param identity: what tells them apart, of an object ``d``; ``nulls`` names objects by it.
+    :param nulls: where it is told which objects have keys with null that the registry does not read.
+    """
 
     path: Path
     columns: Mapping[str, str]
     condition: str
     identity: str
-    identity_read: str
+    identity_kind: str
+    nulls: Path
     longest_bytes: int = 0
 
     def read_as(self, kind: str) -> str:
@@ -44,32 +48,27 @@ class Objects:
         return f"SELECT data, {place} FROM {lines} WHERE {self.condition}"
 
 
-def passed_objects(path: Path, table: Table) -> Objects:
+def passed_messages(path: Path, nulls: Path) -> Objects:
     """Those in the lines that passed by."""
-    entity = cast("Entity", table.entity)
-    kinds = table.fields
-    fields = [field for column in table if column.name in table.key for field in (column.field, *column.reads) if field]
-    as_json = [f"json_extract_string(data, '$.{field}')" for field in fields]
-    as_read = [
-        f"d.{field}" if kinds[field] == "VARCHAR" else f"json_extract_string(d.{field}, '$')" for field in fields
-    ]
     return Objects(
         path=path,
         columns={"type": "VARCHAR"},
-        condition=f"type = '{entity.value}'",
-        identity=f"concat_ws(' ', {', '.join(as_json)})",
-        identity_read=f"concat_ws(' ', {', '.join(as_read)})",
+        condition="type = 'message'",
+        identity="d.id",
+        identity_kind="VARCHAR",
+        nulls=nulls,
     )
 
 
-def sifted_objects(path: Path, longest_bytes: int) -> Objects:
+def sifted_objects(path: Path, nulls: Path, longest_bytes: int) -> Objects:
     """Those that were written anew."""
     return Objects(
         path=path,
         columns={"n": "BIGINT", "line": "BIGINT", "owner": "VARCHAR"},
         condition="n IS NOT NULL",
         identity="n",
-        identity_read="n",
+        identity_kind="BIGINT",
+        nulls=nulls,
         longest_bytes=longest_bytes,
     )
 
@@ -85,22 +84,19 @@ def taken_apart(table: Table, objects: Objects, keys: CustomKeys | None, extra_f
     members = sql.fields(table, extra_fields) | dict.fromkeys(keys.names, "JSON")
     read = f"SELECT n, line, data AS d FROM ({objects.read_as(sql.struct(members))})"
     if keys.with_null:
-        read = f"SELECT * FROM ({read}) LEFT JOIN custom_nulls ON null_in = {objects.identity_read}"
+        noted = sql.read_lines(objects.nulls, {"null_in": objects.identity_kind, "nulls": "VARCHAR"})
+        read = f"SELECT * FROM ({read}) LEFT JOIN {noted} ON null_in = {objects.identity}"
     apart = f"SELECT n, line, {sql.taken_as_read(table, keys.joined)} FROM ({read})"
     return f"SELECT *, CASE WHEN {sql.any_not_cast(table)} THEN [''] END AS _not_cast FROM ({apart})"
 
 
-def users_in(table: Table, objects: Objects, keys: CustomKeys | None) -> str:
+def users_in(table: Table, objects: Objects) -> str:
     """A query for the users embedded in objects, each as JSON ``j``, in the version that stands there.
 
     A scan of its own: as columns of the objects' rows they would be a third of what those take.
     """
     singles, lists = EMBEDDED_USERS[table.name]
-    members = dict.fromkeys((*singles, *lists), "JSON")
-    if keys is None:
-        read = f"SELECT json_transform(data, {sql.quoted(json.dumps(members))}) AS d FROM ({objects.read_as('JSON')})"
-    else:
-        read = f"SELECT data AS d FROM ({objects.read_as(sql.struct(members))})"
+    read = f"SELECT data AS d FROM ({objects.read_as(sql.struct(dict.fromkeys((*singles, *lists), 'JSON')))})"
     of_lists = [f"CASE WHEN strlen(d.{many}) > 2 THEN from_json(d.{many}, '[\"JSON\"]') END" for many in lists]
     one_by_one = f"[{', '.join(f'd.{one}' for one in singles)}]"
     # The usual object has one user and no list of them.

@@ -3,10 +3,11 @@
 Whatever shape a line comes in, past this point there is one. Objects are passed on as the bytes that they are: no
 number, key or escape is touched.
 
-Most lines of most files are ``typed`` messages and reactions. They are told by their first bytes, and where a file has
-no others but those of channels and the like, its messages and reactions are not written anew: the reader behind takes
-them from the file itself (``sift``). If it refuses one of them, the file is sifted line by line (``rewrite``); what the
-reader refuses then comes to ``objects.mend``.
+Most lines of most files are ``typed`` messages and reactions, told by their first bytes. Where a file has its messages
+in no other way, they are not written anew: the reader behind takes them from the file itself (``sift``). If it refuses
+one of them, the file is sifted line by line (``rewrite``); what the reader refuses then comes to ``objects.mend``.
+
+On the way the keys are gathered that the registry does not read (``custom``), and each object is held to be JSON.
 """
 
 from __future__ import annotations
@@ -14,20 +15,21 @@ from __future__ import annotations
 import bisect
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
 from airflow_provider_chatexport.core.entities import ALIASES, Entity
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES
-from airflow_provider_chatexport.lake.objects import PASSED_BY, PASSED_BY_START, missing_from, one_form, with_cid
+from airflow_provider_chatexport.lake import schema
+from airflow_provider_chatexport.lake.custom import NO_OBJECT, CustomKeys, KeyWatch
+from airflow_provider_chatexport.lake.objects import TYPED, TYPED_START, missing_from, one_form, with_cid
 from airflow_provider_chatexport.lake.rawjson import (
     MAX_DEPTH,
-    NO_JSON,
     NOTHING,
     Fields,
     NotAnObjectError,
@@ -41,20 +43,23 @@ from airflow_provider_chatexport.lake.rejects import MAX_REJECT_BYTES, Reject, r
 from airflow_provider_chatexport.lake.shapes import CHANNEL_LISTS, holds_a_user_export, unwrap
 from airflow_provider_chatexport.lake.source import MAX_BLOCK_BYTES, Block, ExportFile, Line
 
-_MESSAGE, _REACTION = PASSED_BY
+_MESSAGE, _REACTION = TYPED
 
 
 @dataclass(slots=True, kw_only=True)
 class Sifted:
     """What a file was made of. ``lines`` counts those that are not blank (a v1 array's elements).
 
-    ``passed``: the files whose ``typed`` lines of messages and reactions are to be read as they stand, ``n_passed`` of
-    each; all else is in files of its own.
+    ``passed``: the file whose ``typed`` lines of messages are to be read as they stand, ``n_passed`` of them; all else
+    is in files of its own. Of the reactions beside them it is not known then where their lines begin.
+
+    ``keys``: the keys of each entity's objects that the registry does not read; None where no STRUCT can hold them.
     """
 
     folder: Path
-    passed: dict[Entity, Path] = field(default_factory=dict)
-    n_passed: Counter[Entity] = field(default_factory=Counter)
+    passed: Path | None = None
+    n_passed: int = 0
+    keys: dict[Entity, CustomKeys | None] = field(default_factory=dict)
     lines: int = 0
     entities: Counter[str] = field(default_factory=Counter)
     rejects: list[Reject] = field(default_factory=list)
@@ -68,6 +73,10 @@ class Sifted:
 
     def path(self, entity: Entity) -> Path:
         return self.folder / f"{entity.value}.ndjson"
+
+    def nulls_path(self, entity: Entity) -> Path:
+        """Which objects have keys with null that the registry does not read."""
+        return self.folder / f"{entity.value}.nulls"
 
     @property
     def others_path(self) -> Path:
@@ -84,6 +93,49 @@ class Sifted:
         return self.channels[at - 1][1] if at else None
 
 
+@dataclass(slots=True, kw_only=True)
+class _Output:
+    """Where the objects of an entity go. ``n_objects``: how many did."""
+
+    entity: Entity
+    objects: IO[bytes]
+    nulls: IO[bytes]
+    watch: KeyWatch
+    n_objects: int = 0
+
+    def note(self, identity: int | str, nulls: list[str]) -> None:
+        told = {"null_in": identity, "nulls": ",".join(f'"{key}":null' for key in nulls)}
+        self.nulls.write(msgspec.json.encode(told) + b"\n")
+
+    @property
+    def keys(self) -> CustomKeys | None:
+        keys = self.watch.keys
+        return keys and replace(keys, with_null=self.nulls.tell() > 0)
+
+
+class _UnusualError(Exception):
+    """The messages of a file cannot be left where they are."""
+
+
+class _Reaction(msgspec.Struct, tag_field="type", tag="reaction", forbid_unknown_fields=True, gc=False):
+    data: msgspec.Raw
+
+
+def _line_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
+    """For lines of typed messages, decoded as this kind, and of reactions."""
+    message = msgspec.defstruct(
+        "_Message", [("data", kind)], tag_field="type", tag="message", forbid_unknown_fields=True, gc=False
+    )
+    return msgspec.json.Decoder(message | _Reaction).decode_lines
+
+
+def _named(message_id: str | None) -> str:
+    """An object that has no number is told by its id. :raises _UnusualError: it has none that is text."""
+    if message_id is None:
+        raise _UnusualError
+    return message_id
+
+
 class Sifter:
     """Sifts one file into ``folder``."""
 
@@ -92,7 +144,9 @@ class Sifter:
         self._max_line_bytes = max_line_bytes
         self._cid: str | None = None
         self._owner: str | None = None
-        self._outputs: dict[Entity, IO[bytes]] = {}
+        self._outputs: dict[Entity, _Output] = {}
+        self._typed: dict[bytes, _Output] = {}
+        self._decoder: tuple[Any, Callable[[bytes], list[Any]]] | None = None
         self._others: IO[bytes]
         self.sifted = Sifted(folder=folder)
 
@@ -101,14 +155,14 @@ class Sifter:
         return self.source.is_array or self.source.is_spread
 
     def sift(self) -> Sifted:
-        """The file's messages and reactions left where they are, if they can be; else all of it written anew.
+        """The file's messages left where they are, if they can be; else all of it written anew.
 
         :raises InputError: the file breaks off, or its array is not well formed.
         """
         if not self._in_pieces:
-            with self._outputs_open():
-                if self._pass_by():
-                    return self.sifted
+            with contextlib.suppress(_UnusualError), self._outputs_open():
+                self._pass_by()
+                return self.sifted
         return self.rewrite()
 
     def rewrite(self) -> Sifted:
@@ -130,85 +184,112 @@ class Sifter:
         self.sifted.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             for entity in Entity:
-                self._outputs[entity] = stack.enter_context(self.sifted.path(entity).open("wb"))
+                self._outputs[entity] = _Output(
+                    entity=entity,
+                    objects=stack.enter_context(self.sifted.path(entity).open("wb")),
+                    nulls=stack.enter_context(self.sifted.nulls_path(entity).open("wb")),
+                    watch=KeyWatch(schema.BY_ENTITY[entity]),
+                )
+            self._typed = {start: self._outputs[entity] for start, entity in TYPED.items()}
             self._others = stack.enter_context(self.sifted.others_path.open("wb"))
             yield
+            for entity, output in self._outputs.items():
+                self.sifted.keys[entity] = output.keys
+                self.sifted.n_written[entity] = output.n_objects
+                if output.n_objects:
+                    self.sifted.entities[entity.value] += output.n_objects
 
-    def _pass_by(self) -> bool:
-        """Looks at each line's first and last bytes only, and takes apart those that are no message or reaction.
+    def _pass_by(self) -> None:
+        """Leaves the messages where they are, and takes all other lines.
 
-        Reactions are copied out: they are few, and the file of all lines is then read for messages only. False where
-        that will not do: a message in another shape, a line of unusual length, other line ends.
+        :raises _UnusualError: a message is in another shape or not JSON, a line of unusual length.
         """
         sifted = self.sifted
-        reactions_path = sifted.folder / "reactions.ndjson"
         blocks = self.source.plain_blocks(sifted.folder / "plain.ndjson")
-        n_messages = n_reactions = 0
-        with reactions_path.open("wb") as target:
-            for block in blocks:
-                if block.size_bytes > min(MAX_BLOCK_BYTES, self._max_line_bytes):
-                    return False
-                if block.most_brackets > 2 * MAX_DEPTH:  # as many open as close
-                    return False
-                reactions = [line for line in block.lines if line.startswith(_REACTION)]
-                if reactions:
-                    target.write(b"\n".join(reactions) + b"\n")
-                n_whole = sum([line.endswith(b"}}") for line in block.lines])
-                n_of_block = sum([line.startswith(_MESSAGE) for line in block.lines])
-                n_messages += n_of_block
-                n_reactions += len(reactions)
-                sifted.lines += n_of_block + len(reactions)
-                if n_of_block + len(reactions) == n_whole == len(block.lines):
-                    continue
-                if not self._take_others(block):
-                    return False
-        sifted.passed = {Entity.MESSAGE: blocks.path, Entity.REACTION: reactions_path}
-        sifted.n_passed.update({Entity.MESSAGE: n_messages, Entity.REACTION: n_reactions})
-        sifted.entities.update({entity.value: count for entity, count in sifted.n_passed.items() if count})
+        longest = min(MAX_BLOCK_BYTES, self._max_line_bytes)
+        for block in blocks:
+            if len(block.text) > longest or block.most_openings() > MAX_DEPTH:
+                raise _UnusualError
+            if not self._pass_at_once(block):
+                for line in block.lines():
+                    self._pass_line(line)
+            if self._outputs[Entity.MESSAGE].n_objects:
+                raise _UnusualError
+        sifted.passed = blocks.path
+        sifted.lines += sifted.n_passed
+        if sifted.n_passed:
+            sifted.entities[Entity.MESSAGE.value] += sifted.n_passed
+
+    def _pass_at_once(self, block: Block) -> bool:
+        """All lines of a block, if they are messages and reactions of keys that were met before; else False."""
+        messages, reactions = self._outputs[Entity.MESSAGE], self._outputs[Entity.REACTION]
+        if self._decoder is None or self._decoder[0] is not messages.watch.kind:
+            self._decoder = (messages.watch.kind, _line_decoder(messages.watch.kind))
+        try:
+            lines = self._decoder[1](block.text)
+        except NO_OBJECT:
+            return False
+        if len(lines) != block.n_lines:  # some are blank
+            return False
+        n_reactions = 0
+        for number, line in enumerate(lines, block.first_line):
+            if type(line) is _Reaction:
+                n_reactions += 1
+                self._write_typed(reactions, Line(number, 0, b"", 0), bytes(line.data))
+            elif nulls := messages.watch.saw_decoded(line.data):
+                messages.note(_named(messages.watch.text_of(line.data, "id")), nulls)
+        self.sifted.lines += n_reactions
+        self.sifted.n_passed += len(lines) - n_reactions
         return True
 
-    def _take_others(self, block: Block) -> bool:
-        """The lines of a block that are no message or reaction; False where those that are cannot pass by."""
-        offset = block.offset
-        for number, raw in enumerate(block.lines, block.first_line):
-            if raw.startswith((_MESSAGE, _REACTION)):
-                if not raw.endswith(b"}}"):
-                    return False
-            elif raw and not raw.isspace():
-                self.sifted.lines += 1
-                self._take_line(Line(number, offset, raw, len(raw)))
-            offset += len(raw) + 1
-        return not (self.sifted.n_written[Entity.MESSAGE] or self.sifted.n_written[Entity.REACTION])
+    def _pass_line(self, line: Line) -> None:
+        if not line.raw.startswith(_MESSAGE):
+            self.sifted.lines += 1
+            self._take_typed_or_any(line)
+            return
+        message = line.raw[len(_MESSAGE) - 1 : -1]
+        watch = self._outputs[Entity.MESSAGE].watch
+        try:
+            if nulls := watch.saw(message):
+                self._outputs[Entity.MESSAGE].note(_named(text_of(read_object(message)[1], "id")), nulls)
+        except NotAnObjectError:
+            raise _UnusualError from None
+        if not line.raw.endswith(b"}}"):
+            raise _UnusualError
+        self.sifted.n_passed += 1
 
     def _sift_lines(self) -> None:
-        sifted, starts = self.sifted, PASSED_BY_START.match
-        counts = dict.fromkeys(PASSED_BY.values(), 0)
         for line in self.source.lines(self._max_line_bytes):
-            sifted.lines += 1
-            raw = line.raw
-            found = starts(raw)
-            if (
-                found is not None
-                and raw.endswith(b"}}")
-                and not line.too_long
-                and raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH
-                and not any(word in raw for word in NO_JSON)
-            ):
-                start = found.group()
-                entity = PASSED_BY[start]
-                sifted.last_n += 1
-                counts[entity] += 1
-                sifted.longest = max(sifted.longest, len(raw))
-                self._outputs[entity].write(
-                    b'{"n":%d,"line":%d,"pos":%d,"data":{%b\n'
-                    % (sifted.last_n, line.number, line.offset, raw[len(start) :])
-                )
-            else:
-                self._take_line(line)
-        for entity, count in counts.items():
-            if count:
-                sifted.entities[entity.value] += count
-                sifted.n_written[entity] += count
+            self.sifted.lines += 1
+            self._take_typed_or_any(line)
+
+    def _take_typed_or_any(self, line: Line) -> None:
+        if not self._take_typed(line):
+            self._take_line(line)
+
+    def _take_typed(self, line: Line) -> bool:
+        """A typed message or reaction that looks like what it should be, without taking it apart; else False."""
+        raw = line.raw
+        found = TYPED_START.match(raw)
+        if found is None or not raw.endswith(b"}}") or line.too_long or _may_be_deep(raw):
+            return False
+        try:
+            self._write_typed(self._typed[found.group()], line, raw[found.end() - 1 : -1])
+        except NotAnObjectError:
+            return False
+        return True
+
+    def _write_typed(self, output: _Output, line: Line, payload: bytes) -> None:
+        """:raises NotAnObjectError: it is no JSON, or no object."""
+        nulls, sifted = output.watch.saw(payload), self.sifted
+        sifted.last_n += 1
+        sifted.longest = max(sifted.longest, len(payload))
+        output.n_objects += 1
+        output.objects.write(
+            b'{"n":%d,"line":%d,"pos":%d,"data":%b}\n' % (sifted.last_n, line.number, line.offset, payload)
+        )
+        if nulls:
+            output.note(sifted.last_n, nulls)
 
     def _take_line(self, line: Line) -> None:
         if line.too_long:
@@ -305,19 +386,21 @@ class Sifter:
         if missing := missing_from(entity, fields, cid):
             self._reject_entity(line, entity.value, f"{entity.value} without {missing}")
             return
+        nulls = self._outputs[entity].watch.saw_members(fields)
         self._write(entity, line, with_cid(payload, fields, cid))
+        if nulls:
+            self._outputs[entity].note(self.sifted.last_n, nulls)
 
     def _write(self, entity: Entity, line: Line, payload: bytes) -> None:
-        sifted = self.sifted
+        sifted, output = self.sifted, self._outputs[entity]
         sifted.last_n += 1
-        sifted.entities[entity.value] += 1
-        sifted.n_written[entity] += 1
         sifted.longest = max(sifted.longest, len(payload))
+        output.n_objects += 1
         if b"\n" in payload:  # legal between the tokens of a v1 array's objects, never inside a string
             payload = payload.replace(b"\n", b" ").replace(b"\r", b" ")
         if entity is Entity.CHANNEL and self._cid is not None:
             sifted.channels.append((sifted.last_n, self._cid))
-        self._outputs[entity].write(one_form(sifted.last_n, line.number, line.offset, payload, self._owner))
+        output.objects.write(one_form(sifted.last_n, line.number, line.offset, payload, self._owner))
 
     def _channel_of(self, entity: Entity, fields: Fields) -> str | None:
         """An object's channel: its own word, else the channel that its element or the line before names."""
@@ -350,3 +433,7 @@ class Sifter:
         """A line, or a part of one, of which no entity can be told."""
         self.sifted.rejected_lines += 1
         self.sifted.rejects.append(reject(line, reason))
+
+
+def _may_be_deep(raw: bytes) -> bool:
+    return raw.count(b"{") + raw.count(b"[") > MAX_DEPTH

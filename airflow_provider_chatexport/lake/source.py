@@ -21,6 +21,8 @@ GZIP_MAGIC: Final = b"\x1f\x8b"
 BOM: Final = b"\xef\xbb\xbf"
 CHUNK_BYTES: Final = 4 * 1024 * 1024
 _TYPED_START: Final = re.compile(rb'\{"type":"\w+","data":\{')
+# What is looked at several times over had better stay in the processor's cache.
+BLOCK_BYTES: Final = 128 * 1024
 # No line within a block can be longer than the block; the database's own limit of an object is twice this.
 MAX_BLOCK_BYTES: Final = 8 * 1024 * 1024
 MAX_RATIO: Final = 200
@@ -64,16 +66,31 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines, without their ends. ``most_brackets``: how many a line of it has at most, those in strings too.
+    """Whole lines, as they stand.
 
     A line that is longer than any block should be comes cut, as the last block.
     """
 
     first_line: int
+    n_lines: int
     offset: int
-    lines: list[bytes]
-    size_bytes: int
-    most_brackets: int
+    text: bytes
+
+    def lines(self) -> Iterator[Line]:
+        """Those that are not blank."""
+        offset = self.offset
+        for number, raw in enumerate(self.text.split(b"\n"), self.first_line):
+            if raw and not raw.isspace():
+                yield Line(number, offset, raw, len(raw))
+            offset += len(raw) + 1
+
+    def most_openings(self) -> int:
+        """How many brackets a line of it opens at most, those in strings too: no value is nested deeper."""
+        # One pass that drops nearly all of it is several times cheaper than to count line by line.
+        return max(map(len, self.text.translate(None, _BUT_OPENINGS).split(b"\n")))
+
+
+_BUT_OPENINGS: Final = bytes(set(range(256)) - set(b"{[\n"))
 
 
 class PlainBlocks:
@@ -93,30 +110,23 @@ class PlainBlocks:
             yield from self._blocks(target)
 
     def _blocks(self, target: BinaryIO | None) -> Iterator[Block]:
-        line, offset, rest = 1, 0, b""
-        for chunk in self._source.chunks():
+        line, offset, rest = 1, self._source.bom_bytes, b""
+        for chunk in self._source.chunks(BLOCK_BYTES):
             if target is not None:
                 target.write(chunk)
-            text = rest + chunk
-            lines = text.split(b"\n")
-            rest = lines.pop()
-            size = len(text) - len(rest)
-            if lines:
-                yield Block(line, offset, lines, size, _most_brackets(text))
-                line += len(lines)
-                offset += size
+            end = chunk.rfind(b"\n") + 1
+            if not end:
+                rest += chunk
+            else:
+                text, rest = rest + chunk[:end], chunk[end:]
+                n_lines = text.count(b"\n")
+                yield Block(line, n_lines, offset, text)
+                line += n_lines
+                offset += len(text)
             if len(rest) > MAX_BLOCK_BYTES:
                 break
         if rest:
-            yield Block(line, offset, [rest], len(rest), _most_brackets(rest))
-
-
-_BUT_BRACKETS: Final = bytes(set(range(256)) - set(b"{}[]\n"))
-
-
-def _most_brackets(text: bytes) -> int:
-    """One pass that drops nearly all of it is several times cheaper than to count line by line."""
-    return max(map(len, text.translate(None, _BUT_BRACKETS).split(b"\n")))
+            yield Block(line, 1, offset, rest)
 
 
 class ExportFile:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
@@ -30,7 +30,7 @@ from airflow_provider_chatexport.lake.personal import Personal
 from airflow_provider_chatexport.lake.reading import (
     EMBEDDED_USERS,
     Objects,
-    passed_objects,
+    passed_messages,
     sifted_objects,
     taken_apart,
     users_in,
@@ -42,6 +42,8 @@ from airflow_provider_chatexport.lake.source import ExportFile
 from airflow_provider_chatexport.lake.table import Kind, Table
 from airflow_provider_chatexport.lake.user_exports import UsersSifter, is_users_export
 
+# What is read from the file as it stands, and what lies beside it.
+_PASSING: Final = (schema.MESSAGES, schema.REACTIONS)
 _JOINED_CUSTOM: Final = pa.schema([("row", pa.int64()), ("custom", pa.string())])
 
 
@@ -147,7 +149,7 @@ class Stage:
             folder,
             max_line_bytes=self._max_line_bytes,
         )
-        sifted, sought = (None, {}) if given.kind is ExportKind.USERS else self._sift(sifter)
+        sifted = None if given.kind is ExportKind.USERS else self._sift(sifter)
         if sifted is None or (given.kind is None and is_users_export(sifted, given.path.name)):
             kind = ExportKind.USERS
             sifted = UsersSifter(
@@ -162,10 +164,11 @@ class Stage:
         else:
             kind = ExportKind.CHANNELS
             self._progress(CONVERT, 0, None)
-            if sifted.passed and not self._stage_passed(sifted, given, sought):
+            if sifted.passed and not self._stage_passed(sifted.passed, sifted, given):
                 sifted = sifter.rewrite()
         for table in (schema.BY_ENTITY if kind is ExportKind.CHANNELS else schema.BY_ENTITY_OF_USERS).values():
-            self._stage(table, sifted, given)
+            if not (sifted.passed and table in _PASSING):
+                self._stage(table, sifted, given)
             if table is schema.USER_EXPORT_USERS:
                 self._con.execute(
                     f"INSERT INTO exported_users SELECT id FROM stage_{table.name} WHERE _input = {self._n_inputs}"
@@ -181,56 +184,70 @@ class Stage:
         shutil.rmtree(folder, ignore_errors=True)
         return Found(kind=kind, cids=sifted.cids)
 
-    def _sift(self, sifter: Sifter) -> tuple[Sifted, dict[Path, CustomKeys | None]]:
-        """While lines are looked at, the database looks for keys, in what are most likely the same lines."""
+    def _sift(self, sifter: Sifter) -> Sifted:
+        """While lines are looked at, the database gathers the users, from what are most likely the same lines."""
         source = sifter.source
-        sought: dict[Path, CustomKeys | None] = {}
+        self._users_gathered = False
         with ThreadPoolExecutor(1) as other:
             sifting = other.submit(sifter.sift)
             if source.begins_typed and not source.is_wrapped:
                 # Nothing has been sifted yet: the reader may meet a line that it takes for too long.
-                with contextlib.suppress(duckdb.Error):
-                    messages = passed_objects(source.path, schema.MESSAGES)
-                    sought[source.path] = self._custom_keys(schema.MESSAGES, messages)
-            return sifting.result(), sought
+                with contextlib.suppress(duckdb.Error), self._on_one_core():
+                    self._gather_passed(passed_messages(source.path, sifter.sifted.nulls_path(Entity.MESSAGE)))
+                    self._users_gathered = True
+            return sifting.result()
 
-    def _stage_passed(self, sifted: Sifted, given: Input, sought: Mapping[Path, CustomKeys | None]) -> bool:
-        """Messages and reactions from the file as it stands; False, and nothing staged, where that will not do: one is
-        not complete, or comes twice, so that the order of lines matters.
+    @contextlib.contextmanager
+    def _on_one_core(self) -> Iterator[None]:
+        """Leaves the others to Python, which needs one and takes longer."""
+        self._con.execute("SET threads = 1")
+        try:
+            yield
+        finally:
+            self._con.execute("RESET threads")
 
-        :param sought: custom keys that are known already, of messages only.
-        """
-        tables = [schema.BY_ENTITY[entity] for entity, n_lines in sifted.n_passed.items() if n_lines]
-        taken: list[tuple[Table, Objects, CustomKeys | None]] = []
-        for table in tables:
-            path = sifted.passed[cast("Entity", table.entity)]
-            objects = passed_objects(path, table)
-            keys = sought[path] if path in sought else self._custom_keys(table, objects)
-            if keys is None and self._has_doubtful(objects):
-                break
-            self._read(table, objects, keys, given)
-            taken.append((table, objects, keys))
-        expected = [sifted.n_passed[cast("Entity", table.entity)] for table in tables]
-        complete = [self._n_staged(table) for table in tables]
-        if expected == complete and not any(self.n_extra(table) for table in tables):
-            for table, objects, keys in taken:
-                self._gather_users(table, objects, keys, given)
-            return True
-        for table in tables:
-            self.delete(table, f"_input = {self._n_inputs}")
-        return False
+    def _gather_passed(self, objects: Objects) -> None:
+        self._con.execute(f"CREATE OR REPLACE TEMP TABLE passed_users AS {users_in(schema.MESSAGES, objects)}")
+
+    def _stage_passed(self, path: Path, sifted: Sifted, given: Input) -> bool:
+        """Messages from the file as it stands, and the reactions beside them; False, and nothing staged, where that
+        will not do: one is not complete, or a message comes twice, so that the order of lines matters."""
+        messages, reactions = _PASSING
+        objects = passed_messages(path, sifted.nulls_path(Entity.MESSAGE))
+        if sifted.n_passed:
+            self._read(messages, objects, sifted.keys[Entity.MESSAGE], given)
+        n_staged = {messages: self._n_staged(messages), reactions: self._read_sifted(reactions, sifted, given)}
+        if [*n_staged.values()] != [sifted.n_passed, sifted.n_written[Entity.REACTION]] or self.n_extra(messages):
+            for table in _PASSING:
+                self.delete(table, f"_input = {self._n_inputs}")
+            return False
+        if not self._users_gathered:
+            self._gather_passed(objects)
+        self._con.execute(f"INSERT INTO embedded_users SELECT j, {sql.instant(given.exported_at)} FROM passed_users")
+        self._gather_sifted(reactions, sifted, given)
+        return True
 
     def _stage(self, table: Table, sifted: Sifted, given: Input) -> None:
+        n_written = sifted.n_written[cast("Entity", table.entity)]
+        if n_written:
+            n_staged = self._read_sifted(table, sifted, given)
+            self._gather_sifted(table, sifted, given)
+            if n_staged < n_written:
+                self._settle(table, sifted, given)
+
+    def _read_sifted(self, table: Table, sifted: Sifted, given: Input) -> int:
+        """How many have become rows."""
         entity = cast("Entity", table.entity)
         if not sifted.n_written[entity]:
-            return
-        path = sifted.path(entity)
-        objects = sifted_objects(path, sifted.longest)
-        keys = self._custom_keys(table, objects)
-        self._read(table, objects, keys, given)
-        self._gather_users(table, objects, keys, given)
-        if self._n_staged(table) < sifted.n_written[entity]:
-            self._settle(table, path, sifted, given)
+            return 0
+        self._read(table, _objects(sifted, entity), None if table.owned_by else sifted.keys[entity], given)
+        return self._n_staged(table)
+
+    def _gather_sifted(self, table: Table, sifted: Sifted, given: Input) -> None:
+        entity = cast("Entity", table.entity)
+        if table.name in EMBEDDED_USERS and sifted.n_written[entity]:
+            users = users_in(table, _objects(sifted, entity))
+            self._con.execute(f"INSERT INTO embedded_users SELECT j, {sql.instant(given.exported_at)} FROM ({users})")
 
     def _read(self, table: Table, objects: Objects, keys: CustomKeys | None, given: Input) -> None:
         """One scan, in which every object is read once."""
@@ -257,17 +274,6 @@ class Stage:
         self.delete(table, f"_input = {self._n_inputs} AND _complete IS NOT true")
         self._join_clashing_custom(table)
 
-    def _gather_users(self, table: Table, objects: Objects, keys: CustomKeys | None, given: Input) -> None:
-        if table.name in EMBEDDED_USERS:
-            self._con.execute(
-                f"INSERT INTO embedded_users SELECT j, {sql.instant(given.exported_at)} "
-                f"FROM ({users_in(table, objects, keys)})"
-            )
-
-    def _has_doubtful(self, objects: Objects) -> bool:
-        condition = custom.doubtful("data")
-        return bool(self.one(f"SELECT count(*) FROM ({objects.read_as('JSON')}) WHERE {condition}")[0])
-
     @contextlib.contextmanager
     def _reader_streamed(self) -> Iterator[None]:
         """The optimizer takes a reader of lines for a handful of rows, and would have a join hold all of them."""
@@ -276,16 +282,6 @@ class Stage:
             yield
         finally:
             self._con.execute("RESET disabled_optimizers")
-
-    def _custom_keys(self, table: Table, objects: Objects) -> CustomKeys | None:
-        """Those of a file; None where its objects have to be taken apart one by one."""
-        if table.owned_by is not None:
-            return None
-        self.execute(custom.find(table, objects.read_as("JSON"), objects.identity))
-        keys = CustomKeys.of(table, self.all(custom.SUMMARY))
-        if keys is not None and keys.with_null:
-            self.execute(custom.NULLS)
-        return keys
 
     def _join_clashing_custom(self, table: Table) -> None:
         """Keys that stand flat and under ``custom`` alike cannot be joined as text; they are rare, so in Python."""
@@ -301,10 +297,10 @@ class Stage:
                 f"WHERE stage_{table.name}.rowid = joined_custom.row"
             )
 
-    def _settle(self, table: Table, path: Path, sifted: Sifted, given: Input) -> None:
+    def _settle(self, table: Table, sifted: Sifted, given: Input) -> None:
         """Objects that the reader refused or left incomplete: mended and read again, or rejected with the reason."""
         entity = cast("Entity", table.entity)
-        staged = self._staged(table)
+        staged, path = self._staged(table), sifted.path(entity)
         mended_path = path.with_suffix(".mended")
         n_mended = 0
         with path.open("rb") as objects, mended_path.open("wb") as mended:
@@ -323,7 +319,7 @@ class Stage:
                     mended.write(outcome)
         if not n_mended:
             return
-        self._read(table, sifted_objects(mended_path, sifted.longest), None, given)
+        self._read(table, replace(_objects(sifted, entity), path=mended_path), None, given)
         staged = self._staged(table)
         with mended_path.open("rb") as objects:
             sifted.rejects += [
@@ -415,6 +411,10 @@ class Stage:
     def close(self) -> None:
         self._con.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _objects(sifted: Sifted, entity: Entity) -> Objects:
+    return sifted_objects(sifted.path(entity), sifted.nulls_path(entity), sifted.longest)
 
 
 def _in_utc(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
