@@ -195,7 +195,7 @@ def test_a_deferred_task_that_is_marked_as_failed_and_then_cleared(run: Run) -> 
     run.comes_out_right()
 
 
-@pytest.mark.parametrize("do", ["status:503", "status:429", "drop"])
+@pytest.mark.parametrize("do", ["status:503", "status:429", "drop", "slow:5"])
 def test_a_service_that_is_away_for_a_while(run: Run, do: str) -> None:
     """Looks that fail are borne; nothing is submitted again."""
     run.control("POST", "faults", {"method": "GET", "path": STATUS, "do": do, "times": 4})
