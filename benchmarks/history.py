@@ -49,7 +49,7 @@ class Rows:
         for first in range(0, self._n_days, DAYS_AT_A_TIME):
             begin = f"DATE '{FIRST_DAY.date()}' + {first}"
             yield from self._con.sql(
-                f"SELECT event_date::VARCHAR AS _day, {columns} FROM history WHERE event_date >= {begin} "
+                f"SELECT event_date::DATE AS _day, {columns} FROM history WHERE event_date >= {begin} "
                 f"AND event_date < {begin} + {DAYS_AT_A_TIME} ORDER BY {order}"
             ).to_arrow_reader(batch_rows)
 
