@@ -232,12 +232,15 @@ class Sifter:
         if len(lines) != block.n_lines:  # some are blank
             return False
         n_reactions = 0
-        for number, line in enumerate(lines, block.first_line):
-            if type(line) is _Reaction:
-                n_reactions += 1
-                self._write_typed(reactions, Line(number, 0, b"", 0), bytes(line.data))
-            elif nulls := messages.watch.saw_decoded(line.data):
-                messages.note(_named(messages.watch.text_of(line.data, "id")), nulls)
+        try:
+            for number, line in enumerate(lines, block.first_line):
+                if type(line) is _Reaction:
+                    n_reactions += 1
+                    self._write_typed(reactions, Line(number, 0, b"", 0), bytes(line.data))
+                elif nulls := messages.watch.saw_decoded(line.data):
+                    messages.note(_named(messages.watch.text_of(line.data, "id")), nulls)
+        except NotAnObjectError:  # a reaction, and some of the block has been written
+            raise _UnusualError from None
         self.sifted.lines += n_reactions
         self.sifted.n_passed += len(lines) - n_reactions
         return True

@@ -271,6 +271,33 @@ def test_what_only_looks_like_json_is_a_reject_in_every_shape(word: str, shape: 
     assert (2, bad) == (converted.one("rejects")["line_number"], converted.one("rejects")["raw"].encode())
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'{"type":"reaction","data":[1]}',
+        b'{"type":"reaction","data":5}',
+        b'{"type":"reaction","data":{"message_id":"m1","user_id":"u1","type":"love","created_at":5e99}}',
+        b'{"type":"reaction","data":{}}',
+        b'{"type":"message","data":{}}',
+        b'{"type":"message","data":[]}',
+        b'{"type":"message","data":{"id":5,"cid":"a:b","created_at":"2026-01-01T00:00:00Z","own":null}}]',
+    ],
+)
+def test_a_typed_line_that_is_odd_is_one_reject_with_its_place(odd: bytes, tmp_path: Path) -> None:
+    """Most lines are only glanced at: those among them that are no row are still told one by one."""
+    good = [line("message", message(f"m{number}", own=None)) for number in range(3)]
+    converted = convert_lines(tmp_path, *good, line("reaction", reaction("m1", "u1")), odd, line("channel", channel()))
+    assert (["m0", "m1", "m2"], 1, 6) == (
+        converted.column("messages", "id"),
+        converted.counts.rejected,
+        converted.counts.lines,
+    )
+    assert ['{"own":null}'] * 3 == converted.column("messages", "custom")
+    row = converted.one("rejects")
+    before = sum(len(each) + 1 for each in (*good, line("reaction", reaction("m1", "u1"))))
+    assert (5, before, odd) == (row["line_number"], row["byte_offset"], row["raw"].encode())
+
+
 @pytest.mark.parametrize("shape", ENTITY_SHAPES)
 @pytest.mark.parametrize("depth", [490, 501, 5_000, 100_000])
 def test_what_is_nested_too_deep_is_a_reject_in_every_shape(depth: int, shape: Shape, tmp_path: Path) -> None:
