@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import msgspec
 
@@ -44,6 +44,8 @@ from airflow_provider_chatexport.lake.shapes import CHANNEL_LISTS, holds_a_user_
 from airflow_provider_chatexport.lake.source import MAX_BLOCK_BYTES, Block, ExportFile, Line
 
 _MESSAGE, _REACTION = TYPED
+# The database holds the notes of a file in memory while it reads the objects.
+MAX_NOTES: Final = 300_000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,22 +97,27 @@ class Sifted:
 
 @dataclass(slots=True, kw_only=True)
 class _Output:
-    """Where the objects of an entity go. ``n_objects``: how many did."""
+    """Where the objects of an entity go. ``n_objects``: how many did. ``n_notes``: how many have keys with null."""
 
     entity: Entity
     objects: IO[bytes]
     nulls: IO[bytes]
     watch: KeyWatch
     n_objects: int = 0
+    n_notes: int = 0
 
     def note(self, identity: int | str, nulls: list[str]) -> None:
+        self.n_notes += 1
+        if self.n_notes > MAX_NOTES:
+            return
         told = {"null_in": identity, "nulls": ",".join(f'"{key}":null' for key in nulls)}
         self.nulls.write(msgspec.json.encode(told) + b"\n")
 
     @property
     def keys(self) -> CustomKeys | None:
-        keys = self.watch.keys
-        return keys and replace(keys, with_null=self.nulls.tell() > 0)
+        """None also where too many have keys with null."""
+        keys = self.watch.keys if self.n_notes <= MAX_NOTES else None
+        return keys and replace(keys, with_null=self.n_notes > 0)
 
 
 class _UnusualError(Exception):

@@ -112,7 +112,7 @@ class Stage:
         self.counts = Counts()
         folder.mkdir(parents=True, exist_ok=True)
         # In memory, because a database file would write every row twice; what does not fit spills to the folder.
-        self._con = _in_utc(
+        self._con = _set_up(
             duckdb.connect(
                 config={
                     "memory_limit": memory_limit,
@@ -382,7 +382,7 @@ class Stage:
 
     def query(self, query: str) -> duckdb.DuckDBPyRelation:
         """A result that is read as it is asked for, also beside others."""
-        return _in_utc(self._con.cursor()).sql(query)
+        return _set_up(self._con.cursor()).sql(query)
 
     @contextlib.contextmanager
     def registered(self, name: str, rows: pa.Table) -> Iterator[None]:
@@ -417,5 +417,6 @@ def _objects(sifted: Sifted, entity: Entity) -> Objects:
     return sifted_objects(sifted.path(entity), sifted.nulls_path(entity), sifted.longest)
 
 
-def _in_utc(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
-    return con.execute("SET TimeZone = 'UTC'")
+def _set_up(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    # Where it takes its process for an interactive one, it would draw a bar into our output.
+    return con.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from export_objects import channel, encoded, line, message
+
+from airflow_provider_chatexport.lake.sift import MAX_NOTES
 
 MEGABYTE = 1024 * 1024
 MAX_RSS_KB = 1_000_000
@@ -75,6 +78,21 @@ def test_a_packed_file_that_expands_without_end_is_refused(tmp_path: Path) -> No
     ended = load(packed(tmp_path / "export", [GOOD, b"\n", *[b" " * MEGABYTE] * 1100]))
     assert (1, True) == (ended.code, "unpacks to more than 1073741824 bytes; nothing was loaded" in ended.told)
     assert ended.max_rss_kb < MAX_RSS_KB
+
+
+def test_keys_with_null_in_very_many_messages_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """A reader of fields cannot tell null from absent, so it is noted which have some: up to so many."""
+    before, after = line("message", message("@", own=None)).split(b"@", 1)
+    with (path := tmp_path / "export").open("wb") as export:
+        export.writelines(b"%b%d%b\n" % (before, number, after.replace(b"@", b"")) for number in range(MAX_NOTES + 1))
+    ended = load(path)
+    assert (0, MAX_NOTES + 1) == (ended.code, ended.report["rows"]["messages"])
+    assert ended.max_rss_kb < MAX_RSS_KB
+    with duckdb.connect(str(tmp_path / "lake" / "catalog.duckdb"), read_only=True) as catalog:
+        found = catalog.sql(
+            "SELECT count(DISTINCT id), count(*) FROM messages WHERE custom = '{\"own\":null}'"
+        ).fetchall()
+    assert [(MAX_NOTES + 1, MAX_NOTES + 1)] == found
 
 
 @pytest.mark.parametrize("is_packed", [False, True])
