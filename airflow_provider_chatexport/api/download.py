@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 import httpx
 
@@ -29,9 +29,6 @@ from airflow_provider_chatexport.errors import (
     NotFoundError,
     TaskFailedError,
 )
-
-if TYPE_CHECKING:
-    from airflow_provider_chatexport.api.client import ChatExportClient
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +45,15 @@ PLAIN_HEADERS: Final = {
 ProgressCallback = Callable[[int, int | None], None]
 
 
+class StatusSource(Protocol):
+    """Whoever can be asked for the status of an export: ``ChatExportClient``."""
+
+    settings: ServiceSettings
+
+    def task(self, task_id: TaskId) -> TaskState:
+        """The status, with a fresh link if the export is completed. :raises ServiceError: after the last attempt."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downloaded:
     """A whole export file. ``sha256`` is over its bytes as they lie on disk; ``task`` is the last status reply."""
@@ -59,7 +65,7 @@ class Downloaded:
 
 
 def download(
-    client: ChatExportClient,
+    client: StatusSource,
     task_id: TaskId,
     target: Path,
     *,
@@ -96,7 +102,7 @@ def download(
     return Downloaded(path=target, size_bytes=transfer.size_bytes, sha256=transfer.sha256, task=task)
 
 
-def _fetch_whole(client: ChatExportClient, task_id: TaskId, transfer: _Transfer) -> TaskState:
+def _fetch_whole(client: StatusSource, task_id: TaskId, transfer: _Transfer) -> TaskState:
     settings = client.settings
     n_fruitless = 0
     furthest_bytes = 0

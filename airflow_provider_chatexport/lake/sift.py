@@ -12,21 +12,18 @@ On the way the keys are gathered that the registry does not read (``custom``), a
 
 from __future__ import annotations
 
-import bisect
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any
 
 import msgspec
 
 from airflow_provider_chatexport.core.entities import ALIASES, Entity
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES
 from airflow_provider_chatexport.lake import schema
-from airflow_provider_chatexport.lake.custom import NO_OBJECT, CustomKeys, KeyWatch
+from airflow_provider_chatexport.lake.custom import NO_OBJECT, KeyWatch
 from airflow_provider_chatexport.lake.objects import TYPED, TYPED_START, missing_from, one_form, with_cid
 from airflow_provider_chatexport.lake.rawjson import (
     MAX_DEPTH,
@@ -39,85 +36,12 @@ from airflow_provider_chatexport.lake.rawjson import (
     read_object,
     text_of,
 )
-from airflow_provider_chatexport.lake.rejects import MAX_REJECT_BYTES, Reject, reject
+from airflow_provider_chatexport.lake.rejects import MAX_REJECT_BYTES, reject
 from airflow_provider_chatexport.lake.shapes import CHANNEL_LISTS, holds_a_user_export, unwrap
+from airflow_provider_chatexport.lake.sifted import Output, Sifted
 from airflow_provider_chatexport.lake.source import MAX_BLOCK_BYTES, Block, ExportFile, Line
 
 _MESSAGE, _REACTION = TYPED
-# The database holds the notes of a file in memory while it reads the objects.
-MAX_NOTES: Final = 300_000
-
-
-@dataclass(slots=True, kw_only=True)
-class Sifted:
-    """What a file was made of. ``lines`` counts those that are not blank (a v1 array's elements).
-
-    ``passed``: the file whose ``typed`` lines of messages are to be read as they stand, ``n_passed`` of them; all else
-    is in files of its own. Of the reactions beside them it is not known then where their lines begin.
-
-    ``keys``: the keys of each entity's objects that the registry does not read; None where no STRUCT can hold them.
-    """
-
-    folder: Path
-    passed: Path | None = None
-    n_passed: int = 0
-    keys: dict[Entity, CustomKeys | None] = field(default_factory=dict)
-    lines: int = 0
-    entities: Counter[str] = field(default_factory=Counter)
-    rejects: list[Reject] = field(default_factory=list)
-    n_written: Counter[Entity] = field(default_factory=Counter)
-    n_others: int = 0
-    rejected_lines: int = 0
-    longest: int = 0
-    last_n: int = 0
-    channels: list[tuple[int, str]] = field(default_factory=list)
-    n_user_exports: int = 0
-
-    def path(self, entity: Entity) -> Path:
-        return self.folder / f"{entity.value}.ndjson"
-
-    def nulls_path(self, entity: Entity) -> Path:
-        """Which objects have keys with null that the registry does not read."""
-        return self.folder / f"{entity.value}.nulls"
-
-    @property
-    def others_path(self) -> Path:
-        return self.folder / "other.ndjson"
-
-    @property
-    def cids(self) -> set[str]:
-        """The channels that the file names on lines of their own."""
-        return {cid for _, cid in self.channels}
-
-    def cid_before(self, n: int) -> str | None:
-        """The channel that an object with this number belongs to by its place in the file."""
-        at = bisect.bisect_left(self.channels, (n, ""))
-        return self.channels[at - 1][1] if at else None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Output:
-    """Where the objects of an entity go. ``n_objects``: how many did. ``n_notes``: how many have keys with null."""
-
-    entity: Entity
-    objects: IO[bytes]
-    nulls: IO[bytes]
-    watch: KeyWatch
-    n_objects: int = 0
-    n_notes: int = 0
-
-    def note(self, identity: int | str, nulls: list[str]) -> None:
-        self.n_notes += 1
-        if self.n_notes > MAX_NOTES:
-            return
-        told = {"null_in": identity, "nulls": ",".join(f'"{key}":null' for key in nulls)}
-        self.nulls.write(msgspec.json.encode(told) + b"\n")
-
-    @property
-    def keys(self) -> CustomKeys | None:
-        """None also where too many have keys with null."""
-        keys = self.watch.keys if self.n_notes <= MAX_NOTES else None
-        return keys and replace(keys, with_null=self.n_notes > 0)
 
 
 class _UnusualError(Exception):
@@ -151,8 +75,8 @@ class Sifter:
         self._max_line_bytes = max_line_bytes
         self._cid: str | None = None
         self._owner: str | None = None
-        self._outputs: dict[Entity, _Output] = {}
-        self._typed: dict[bytes, _Output] = {}
+        self._outputs: dict[Entity, Output] = {}
+        self._typed: dict[bytes, Output] = {}
         self._decoder: tuple[Any, Callable[[bytes], list[Any]]] | None = None
         self._others: IO[bytes]
         self.sifted = Sifted(folder=folder)
@@ -191,7 +115,7 @@ class Sifter:
         self.sifted.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             for entity in Entity:
-                self._outputs[entity] = _Output(
+                self._outputs[entity] = Output(
                     entity=entity,
                     objects=stack.enter_context(self.sifted.path(entity).open("wb")),
                     nulls=stack.enter_context(self.sifted.nulls_path(entity).open("wb")),
@@ -289,7 +213,7 @@ class Sifter:
             return False
         return True
 
-    def _write_typed(self, output: _Output, line: Line, payload: bytes) -> None:
+    def _write_typed(self, output: Output, line: Line, payload: bytes) -> None:
         """:raises NotAnObjectError: it is no JSON, or no object."""
         nulls, sifted = output.watch.saw(payload), self.sifted
         sifted.last_n += 1

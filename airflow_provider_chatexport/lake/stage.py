@@ -37,7 +37,8 @@ from airflow_provider_chatexport.lake.reading import (
 )
 from airflow_provider_chatexport.lake.rejects import Reject
 from airflow_provider_chatexport.lake.rows import arrow_rows
-from airflow_provider_chatexport.lake.sift import Sifted, Sifter
+from airflow_provider_chatexport.lake.sift import Sifter
+from airflow_provider_chatexport.lake.sifted import Sifted
 from airflow_provider_chatexport.lake.source import ExportFile
 from airflow_provider_chatexport.lake.table import Kind, Table
 from airflow_provider_chatexport.lake.user_exports import UsersSifter, is_users_export

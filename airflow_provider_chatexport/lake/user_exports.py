@@ -20,7 +20,8 @@ from airflow_provider_chatexport.lake.rawjson import (
     text_of,
 )
 from airflow_provider_chatexport.lake.shapes import REPLY_TOOK
-from airflow_provider_chatexport.lake.sift import Sifted, Sifter
+from airflow_provider_chatexport.lake.sift import Sifter
+from airflow_provider_chatexport.lake.sifted import Sifted
 from airflow_provider_chatexport.lake.source import Line
 
 # Without these an object cannot be a row: they are its key, beside the user.

@@ -15,7 +15,7 @@ import duckdb
 import pytest
 from export_objects import channel, encoded, line, message
 
-from airflow_provider_chatexport.lake.sift import MAX_NOTES
+from airflow_provider_chatexport.lake.sifted import MAX_NOTES
 
 MEGABYTE = 1024 * 1024
 MAX_RSS_KB = 1_000_000

@@ -1,0 +1,90 @@
+"""What sifting makes of a file: where its objects lie, which keys they have, and how many of everything there are."""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Final
+
+import msgspec
+
+from airflow_provider_chatexport.core.entities import Entity
+from airflow_provider_chatexport.lake.custom import CustomKeys, KeyWatch
+from airflow_provider_chatexport.lake.rejects import Reject
+
+# The database holds the notes of a file in memory while it reads the objects.
+MAX_NOTES: Final = 300_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Sifted:
+    """What a file was made of. ``lines`` counts those that are not blank (a v1 array's elements).
+
+    ``passed``: the file whose ``typed`` lines of messages are to be read as they stand, ``n_passed`` of them; all else
+    is in files of its own. Of the reactions beside them it is not known then where their lines begin.
+
+    ``keys``: the keys of each entity's objects that the registry does not read; None where no STRUCT can hold them.
+    """
+
+    folder: Path
+    passed: Path | None = None
+    n_passed: int = 0
+    keys: dict[Entity, CustomKeys | None] = field(default_factory=dict)
+    lines: int = 0
+    entities: Counter[str] = field(default_factory=Counter)
+    rejects: list[Reject] = field(default_factory=list)
+    n_written: Counter[Entity] = field(default_factory=Counter)
+    n_others: int = 0
+    rejected_lines: int = 0
+    longest: int = 0
+    last_n: int = 0
+    channels: list[tuple[int, str]] = field(default_factory=list)
+    n_user_exports: int = 0
+
+    def path(self, entity: Entity) -> Path:
+        return self.folder / f"{entity.value}.ndjson"
+
+    def nulls_path(self, entity: Entity) -> Path:
+        """Which objects have keys with null that the registry does not read."""
+        return self.folder / f"{entity.value}.nulls"
+
+    @property
+    def others_path(self) -> Path:
+        return self.folder / "other.ndjson"
+
+    @property
+    def cids(self) -> set[str]:
+        """The channels that the file names on lines of their own."""
+        return {cid for _, cid in self.channels}
+
+    def cid_before(self, n: int) -> str | None:
+        """The channel that an object with this number belongs to by its place in the file."""
+        at = bisect.bisect_left(self.channels, (n, ""))
+        return self.channels[at - 1][1] if at else None
+
+
+@dataclass(slots=True, kw_only=True)
+class Output:
+    """Where the objects of an entity go. ``n_objects``: how many did. ``n_notes``: how many have keys with null."""
+
+    entity: Entity
+    objects: IO[bytes]
+    nulls: IO[bytes]
+    watch: KeyWatch
+    n_objects: int = 0
+    n_notes: int = 0
+
+    def note(self, identity: int | str, nulls: list[str]) -> None:
+        self.n_notes += 1
+        if self.n_notes > MAX_NOTES:
+            return
+        told = {"null_in": identity, "nulls": ",".join(f'"{key}":null' for key in nulls)}
+        self.nulls.write(msgspec.json.encode(told) + b"\n")
+
+    @property
+    def keys(self) -> CustomKeys | None:
+        """None also where too many have keys with null."""
+        keys = self.watch.keys if self.n_notes <= MAX_NOTES else None
+        return keys and replace(keys, with_null=self.n_notes > 0)
