@@ -333,7 +333,10 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except duckdb.OutOfMemoryException:
-        raise LakeError("converting failed: the memory limit is too small for it; give it a larger one") from None
+        raise LakeError(
+            "converting failed: the load does not fit into the converter's memory; export a shorter window "
+            "(max_window), or load the file in parts"
+        ) from None
     except duckdb.Error as error:
         raise LakeError(
             f"converting failed in the database ({type(error).__name__}); make sure that the work folder has room for "
