@@ -200,6 +200,7 @@ class Conversion:
             f"INSERT INTO stage_attachments BY NAME SELECT {sql.columns(table)}, message_id, cid, message_created_at, "
             f"position, _exported_at, _load_id, _input, _n, _line, _not_cast FROM ({self._apart(table, items)})"
         )
+        self._stage.join_clashing_custom(table)
 
     def _draw_latest_reactions(self) -> None:
         """Reactions that travel inside messages count where no line of their own, or only an older one, tells them."""
@@ -219,6 +220,7 @@ class Conversion:
             "INSERT INTO embedded_users SELECT DISTINCT j, _exported_at FROM (SELECT json_extract(j, '/user') AS j, "
             f"_exported_at FROM ({items})) WHERE {sql.is_object('j')}"
         )
+        self._stage.join_clashing_custom(table)
         self._keep_newest(table)
 
     def _count_missing_reactions(self) -> None:
@@ -257,6 +259,7 @@ class Conversion:
             f"{sql.quoted(self._load_id)} AS _load_id, -1 AS _input, strlen(j::VARCHAR) AS _n, _not_cast FROM "
             f"({self._apart(table, versions)}) WHERE d.id IS NOT NULL"
         )
+        self._stage.join_clashing_custom(table)
         self._keep_newest(table)
 
     def _draw_exported_users(self) -> None:

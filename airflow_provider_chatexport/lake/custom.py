@@ -29,6 +29,7 @@ _NONE: Final[list[str]] = []
 NO_OBJECT: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _decode_any: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_two: Final = msgspec.json.Decoder(tuple[dict[str, msgspec.Raw], dict[str, msgspec.Raw]]).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,10 +140,14 @@ def _member(number: int) -> str:
     return f"key_{number}"
 
 
-def joined(flat: dict[str, Any], nested: dict[str, Any]) -> str:
-    """Both sets of keys in one object; where they contradict each other, the flat one, and all of the nested ones
-    once more under ``custom``."""
-    both = nested | flat
-    if any(nested[key] != flat[key] for key in nested.keys() & flat.keys()):
-        both["custom"] = nested
-    return json.dumps(both, ensure_ascii=False, separators=(",", ":"))
+def joined(both: str) -> str:
+    """One object of two that share keys, given side by side as a JSON list: the flat keys, then the nested ones.
+
+    Values stay as they are written. Where the two contradict each other, the flat one counts, and all of the nested
+    ones stand once more under ``custom``.
+    """
+    flat, nested = _decode_two(both)
+    members: dict[str, Any] = nested | flat
+    if any(bytes(nested[key]) != bytes(flat[key]) for key in nested.keys() & flat.keys()):
+        members["custom"] = nested
+    return msgspec.json.encode(members).decode()

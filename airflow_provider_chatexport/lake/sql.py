@@ -192,7 +192,7 @@ def any_not_cast(table: Table) -> str:
 
 
 # Flat and nested keys are joined as text: no number or escape in them is read and written anew. Where the same key
-# stands in both, the two objects are left side by side, for ``convert`` to join.
+# stands in both, the two objects are left side by side, for ``stage`` to join.
 CUSTOM: Final = """CASE
     WHEN d.custom IS NULL OR d.custom::VARCHAR IN ('{}', 'null') THEN coalesce(flat, '{}')
     WHEN json_type(d.custom) <> 'OBJECT'

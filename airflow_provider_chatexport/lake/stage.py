@@ -8,7 +8,6 @@ are missing, or lack what a row needs, are mended or rejected (``_settle``).
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,9 +42,11 @@ from airflow_provider_chatexport.lake.source import ExportFile
 from airflow_provider_chatexport.lake.table import Kind, Table
 from airflow_provider_chatexport.lake.user_exports import UsersSifter, is_users_export
 
+# Rows whose two objects are joined at a time; each may be long.
+JOINED_ROWS: Final = 2_048
+_CUSTOM: Final = pa.schema([("custom", pa.string())])
 # What is read from the file as it stands, and what lies beside it.
 _PASSING: Final = (schema.MESSAGES, schema.REACTIONS)
-_JOINED_CUSTOM: Final = pa.schema([("row", pa.int64()), ("custom", pa.string())])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,7 +274,7 @@ class Stage:
             self.delete(table, f"_read = {self._n_reads}")
         # Asked as a column: a filter would be pushed down to where it takes every object apart once more.
         self.delete(table, f"_input = {self._n_inputs} AND _complete IS NOT true")
-        self._join_clashing_custom(table)
+        self.join_clashing_custom(table)
 
     @contextlib.contextmanager
     def _reader_streamed(self) -> Iterator[None]:
@@ -284,19 +285,20 @@ class Stage:
         finally:
             self._con.execute("RESET disabled_optimizers")
 
-    def _join_clashing_custom(self, table: Table) -> None:
-        """Keys that stand flat and under ``custom`` alike cannot be joined as text; they are rare, so in Python."""
-        clashing = self.all(
-            f"SELECT rowid, custom::VARCHAR FROM stage_{table.name} WHERE starts_with(custom::VARCHAR, '[')"
-        )
-        if not clashing:
-            return
-        both = [{"row": row, "custom": custom.joined(*json.loads(each))} for row, each in clashing]
-        with self.registered("joined_custom", arrow_rows(both, _JOINED_CUSTOM)):
-            self._con.execute(
-                f"UPDATE stage_{table.name} SET custom = joined_custom.custom FROM joined_custom "
-                f"WHERE stage_{table.name}.rowid = joined_custom.row"
-            )
+    def join_clashing_custom(self, table: Table) -> None:
+        """Keys that stand flat and under ``custom`` alike cannot be joined as text; they are rare, so in Python.
+
+        The rows are written anew: an update would hold what it replaces in memory.
+        """
+        clashing = "starts_with(custom::VARCHAR, '[')"
+        if self.one(f"SELECT count(*) FROM stage_{table.name} WHERE {clashing}") != (0,):
+            rows = self.query(
+                f"SELECT * REPLACE (custom::VARCHAR AS custom) FROM stage_{table.name} WHERE {clashing}"
+            ).to_arrow_reader(JOINED_ROWS)
+            for batch in rows:
+                with self.registered("joined_custom", _with_joined_custom(batch)):
+                    self._con.execute(f"INSERT INTO stage_{table.name} BY NAME FROM joined_custom")
+            self.delete(table, clashing)
 
     def _settle(self, table: Table, sifted: Sifted, given: Input) -> None:
         """Objects that the reader refused or left incomplete: mended and read again, or rejected with the reason."""
@@ -416,6 +418,12 @@ class Stage:
 
 def _objects(sifted: Sifted, entity: Entity) -> Objects:
     return sifted_objects(sifted.path(entity), sifted.nulls_path(entity), sifted.longest)
+
+
+def _with_joined_custom(batch: pa.RecordBatch) -> pa.Table:
+    at = batch.schema.names.index("custom")
+    joined = arrow_rows(({"custom": custom.joined(both)} for both in batch.column(at).to_pylist()), _CUSTOM)
+    return pa.Table.from_batches([batch]).set_column(at, _CUSTOM[0], joined.column(0))
 
 
 def _set_up(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:

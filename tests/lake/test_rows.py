@@ -212,6 +212,27 @@ def test_custom_fields_are_one_object_wherever_they_stood(
     assert expected == json.loads(custom_of(tmp_path, **fields))
 
 
+@pytest.mark.parametrize("table", ["attachments", "reactions", "users"])
+def test_a_contradiction_is_kept_in_what_is_drawn_from_messages_as_well(table: str, tmp_path: Path) -> None:
+    own = {"a": 1, "custom": {"a": 2, "b": 3}}
+    drawn: dict[str, dict[str, Any]] = {
+        "attachments": {"attachments": [{"type": "image", **own}]},
+        "reactions": {"latest_reactions": [reaction(**own)]},
+        "users": {"user": user(**own)},
+    }
+    converted = convert_lines(tmp_path, line("message", message(**drawn[table])))
+    customs = [json.loads(custom) for custom in converted.column(table, "custom")]
+    assert {"a": 1, "b": 3, "custom": {"a": 2, "b": 3}} in customs
+
+
+def test_a_contradiction_keeps_integers_longer_than_languages_take(tmp_path: Path) -> None:
+    digits = "7" * 5000
+    clash = b'{"a":1,"custom":{"a":2,"n":%s}}' % digits.encode()
+    whole = line("message", message())[:-2] + b"," + clash[1:-1] + b"}}"
+    custom = convert_lines(tmp_path, whole).one("messages")["custom"]
+    assert f'{{"a":1,"n":{digits},"custom":{{"a":2,"n":{digits}}}}}' == custom
+
+
 ODD_KEYS = ["", "select", "order by", 'qu"ote', "it's", "a.b", "$.a", "[0]", "*", "😀", "back\\slash", "new\nline",
             "\x00", "k" * 300, "Text", "ID", "CREATED_AT", "Custom", "n", "data", "_load_id", "e\u0301"]  # fmt: skip
 
