@@ -24,7 +24,10 @@ ChatExportError
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
+
+_CREDENTIALS: Final = re.compile(r"://[^/@\s]+@")
 
 
 class ChatExportError(Exception):
@@ -33,8 +36,9 @@ class ChatExportError(Exception):
     retryable = False
 
     def __init__(self, message: str, **facts: Any) -> None:
-        super().__init__(message)
-        self.message = message
+        # Addresses of lakes and services stand in messages, and some have a password in them.
+        self.message = _CREDENTIALS.sub("://***@", message)
+        super().__init__(self.message)
         self.facts = facts
         for name, value in facts.items():
             setattr(self, name, value)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_chatexport.core.entities import ExportKind
@@ -33,7 +35,7 @@ from airflow_provider_chatexport.lake.forget import forget_user
 from airflow_provider_chatexport.lake.forgotten import Forgotten
 from airflow_provider_chatexport.lake.loads import LoadRecord, SourceFile
 from airflow_provider_chatexport.lake.settle import settle
-from airflow_provider_chatexport.lake.stage import Input
+from airflow_provider_chatexport.lake.stage import Found, Input
 from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.table import Table
@@ -106,13 +108,25 @@ class _Source:
     """One export file, and what is known of it.
 
     ``cids`` None: a file given by hand, which claims, per channel, only from its first to its last message unless the
-    window was stated.
+    window was stated. Then ``identity`` is what the file system says of it.
     """
 
     file: SourceFile
     given: Input
     cids: tuple[str, ...] | None
     flags: dict[str, Any] = field(default_factory=dict)
+    identity: tuple[int, int, int] | None = None
+
+    def check_unchanged(self) -> None:
+        """:raises InputError: it was written to or replaced since it was first looked at; it is read several times."""
+        try:
+            is_same = self.identity is None or self.identity == _identity(self.given.path.stat())
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise InputError(
+                f"{self.given.path} changed while it was read; nothing was loaded, load it once it is whole"
+            )
 
 
 def load_exports(
@@ -163,6 +177,8 @@ def load_files(
     :raises InputError: a file is not an export, or has more rejects than allowed.
     :raises LakeError: the lake cannot be read or written.
     """
+    if not paths:
+        raise CallError("there is no file to load")
     if kind is ExportKind.USERS and window is not None:
         raise CallError("an export of users has no window; leave since and until out")
     sources = [_given(path, kind, window, exported_at) for path in paths]
@@ -194,6 +210,8 @@ def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: P
 def _given(path: Path, kind: ExportKind | None, window: Window | None, exported_at: datetime | None) -> _Source:
     try:
         stat = path.stat()
+        if not S_ISREG(stat.st_mode) and not S_ISDIR(stat.st_mode):
+            raise InputError(f"{path} is no regular file, and it is read more than once; copy it to one first")
         digest = file_sha256(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}; give the path of an export file") from None
@@ -203,7 +221,12 @@ def _given(path: Path, kind: ExportKind | None, window: Window | None, exported_
             path=path, exported_at=exported_at or datetime.fromtimestamp(stat.st_mtime, UTC), window=window, kind=kind
         ),
         cids=None,
+        identity=_identity(stat),
     )
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int, int]:
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 class _Load:
@@ -240,11 +263,13 @@ class _Load:
             max_line_bytes=options.max_line_bytes,
             max_unpacked_bytes=options.max_unpacked_bytes,
             tables=self._tables,
+            pseudonym_key=options.pseudonym_key if options.hash_users else None,
             progress=tell,
         ) as conversion:
             added = []
             for source in sources:
                 added.append(conversion.add(source.given))
+                source.check_unchanged()
                 if added[-1].kind is ExportKind.USERS and source.given.window is not None:
                     raise InputError(
                         f"{source.file.name} looks like an export of users (users and messages, and no channel), which "
@@ -259,9 +284,7 @@ class _Load:
                     "allowed; nothing was loaded. Allow more (without strict any number) and look at the table rejects"
                 )
             of_channels = [
-                (source, each.cids)
-                for source, each in zip(sources, added, strict=True)
-                if each.kind is ExportKind.CHANNELS
+                (source, each) for source, each in zip(sources, added, strict=True) if each.kind is ExportKind.CHANNELS
             ]
             coverage = self._claims(of_channels, conversion)
             found = guard.impact(self._store, LakeState(loads.all_loads(self._store)), conversion, coverage)
@@ -281,7 +304,7 @@ class _Load:
             committed = loads.commit(self._store, record, {file.path: local for file, local in written.items()})
             late = forgotten.read(self._store)
             if late != listed:
-                for user_id, keep_messages in late.among(conversion.stage.user_ids()).items():
+                for user_id, keep_messages in conversion.people(late).items():
                     forget_user(self._store, user_id, now=datetime.now(UTC), keep_messages=keep_messages)
         log.info(
             "load committed load_id=%s rows=%d rejected=%d files=%d seconds=%.1f",
@@ -304,14 +327,15 @@ class _Load:
             log.info("people on the lake's list were left out load_id=%s people=%d", self._load_id, n_people)
         return listed
 
-    def _claims(self, of_channels: Iterable[tuple[_Source, set[str]]], conversion: Conversion) -> tuple[Coverage, ...]:
-        """What exports of channels claim, each with the channels that its file names."""
-        spans = conversion.message_spans()
+    def _claims(self, of_channels: Iterable[tuple[_Source, Found]], conversion: Conversion) -> tuple[Coverage, ...]:
+        """What exports of channels claim: each for the channels that its own file names or has messages of."""
+        spans_of_file = conversion.message_spans()
         claims = []
         for source, found in of_channels:
+            spans = spans_of_file.get(found.number, {})
             window = source.given.window
             stated = source.cids is not None or window is not None
-            for cid in source.cids or sorted(found | spans.keys()):
+            for cid in source.cids or sorted(found.cids | spans.keys()):
                 if stated:
                     since, until = (window.since, window.until) if window else (None, None)
                 elif cid in spans:

@@ -98,7 +98,8 @@ def cli_page() -> str:
         "`chatexport export` fetches a window without Airflow, `chatexport load` takes files that are here already; "
         "the other commands look at a lake or keep it in order. Each ends with 0 when it is done, 1 when the work "
         "failed, 2 when the call was wrong; an error is one sentence on stderr. `--json` prints one JSON object on "
-        "stdout and nothing else there. This page is made from the commands by `python scripts/make_docs.py`.",
+        "stdout and nothing else there. `chatexport -v COMMAND` logs each stage to stderr, and there is `chatexport "
+        "--version`. This page is made from the commands by `python scripts/make_docs.py`.",
         *(_command(name, command) for name, command in commands(cli)),
     ]
     return "\n\n".join(parts) + "\n"

@@ -59,7 +59,7 @@ class Lake:
         return {path for path, _ in LakeStore(self.uri).data_files()}
 
     def state(self) -> LakeState:
-        return LakeState(loads.all_loads(LakeStore(self.uri), from_checkpoint=False))
+        return LakeState(loads.all_loads(LakeStore(self.uri), known={}))
 
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_bytes()) for path in sorted((Path(self.uri) / "_loads").glob("*.json"))]

@@ -53,7 +53,11 @@ class _Commands(click.Group):
         return super().get_command(ctx, cmd_name)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: chatexport load export.ndjson.gz --lake ./lake",
+)
 @click.version_option(__version__, prog_name="chatexport")
 @click.option("-v", "--verbose", is_flag=True, help="Log each stage to stderr.")
 def cli(*, verbose: bool) -> None:
@@ -73,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.ClickException as error:
-        error.show()
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "chatexport"
+        click.echo(f"chatexport: {error.format_message().rstrip('.')}; see {command} --help", err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
@@ -86,6 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(f"chatexport: {error.message}", err=True)
         sys.exit(EXIT_WRONG_CALL if isinstance(error, CallError) else EXIT_FAILED)
     except Exception as error:  # the last line of defence: a traceback helps nobody who did not write the code
+        if isinstance(error, RuntimeError) and "interrupted" in str(error):  # what DuckDB makes of Ctrl-C in a query
+            click.echo("stopped", err=True)
+            sys.exit(EXIT_FAILED)
         if os.environ.get("CHATEXPORT_DEBUG"):
             raise
         click.echo(

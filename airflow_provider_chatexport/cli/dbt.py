@@ -10,7 +10,7 @@ import click
 
 import airflow_provider_chatexport
 from airflow_provider_chatexport.cli.options import json_option, lake_option
-from airflow_provider_chatexport.errors import CallError, LakeError
+from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake import catalog
 from airflow_provider_chatexport.lake.store import LakeStore
 
@@ -18,7 +18,7 @@ from airflow_provider_chatexport.lake.store import LakeStore
 _MADE_BY_DBT = ("target", "logs", "dbt_packages", "*.duckdb", ".user.yml", "*.wal")
 
 
-@click.group(name="dbt")
+@click.group(name="dbt", epilog="Example: chatexport dbt init ./chat-dbt --lake ./lake")
 def dbt() -> None:
     """A dbt project over the lake."""
 
@@ -30,8 +30,7 @@ def dbt() -> None:
 def init(*, folder: Path, lake: str, as_json: bool) -> None:
     """Writes a dbt project with sources, staging models, marts and a profile for the lake."""
     store = LakeStore(lake)
-    if not store.exists(catalog.NAME):
-        raise LakeError(f"there is no lake at {store.uri}; load something, or run chatexport catalog --lake {lake}")
+    catalog.require_lake(store)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CallError(f"{folder} is there and not empty; name a new folder")
     try:
@@ -42,7 +41,8 @@ def init(*, folder: Path, lake: str, as_json: bool) -> None:
             project = folder / "dbt_project.yml"
             project.write_text(
                 project.read_text().replace(
-                    'chatexport_lake_files: ""', f"chatexport_lake_files: {json.dumps(store.uri)}"
+                    'chatexport_lake_files: ""',
+                    f"chatexport_lake_files: {_quoted(store.uri)}",
                 )
             )
     except OSError as error:
@@ -65,17 +65,24 @@ def _package() -> Path:
     return installed if installed.is_dir() else modules.parent / "dbt"
 
 
+def _quoted(text: str) -> str:
+    """JSON, which YAML reads as it is, but for characters in two escapes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _profile(store: LakeStore) -> str:
-    """Paths are written as JSON, which YAML reads as it is."""
     if store.is_local:
         reads = [
             "      attach:",
-            f"        - {{path: {json.dumps(store.url(catalog.NAME))}, alias: lake, read_only: true}}",
+            f"        - {{path: {_quoted(store.url(catalog.NAME))}, alias: lake, read_only: true}}",
         ]
     else:
         # DuckDB attaches a database on an object store through an extension alone, which has to be downloaded; files
         # it reads through fsspec as well.
-        reads = ["      filesystems:", f"        - {{fs: {json.dumps(store.uri.partition('://')[0])}}}"]
+        reads = [
+            "      filesystems:",
+            f"        - {{fs: {_quoted(store.uri.partition('://')[0])}}}",
+        ]
     return "\n".join(
         [
             "chatexport:",

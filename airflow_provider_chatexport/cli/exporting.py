@@ -26,6 +26,7 @@ from airflow_provider_chatexport.cli.terminal import TerminalProgress
 from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.store import LakeStore
 
 
@@ -53,6 +54,8 @@ from airflow_provider_chatexport.lake.store import LakeStore
 def export(**given: Any) -> None:
     """One window without Airflow: submit, wait, download, load."""
     options = options_from(given)
+    if not given["wait_timeout"]:
+        raise CallError("--wait-timeout is zero; give an export some time, such as 2h")
     window = Window(since=given["since"], until=given["until"]).looking_back(given["lookback"])
     flags = ExportFlags(
         version=given["export_version"],
@@ -77,7 +80,8 @@ def export(**given: Any) -> None:
             started_epoch_s=started_epoch_s,
             deadline_epoch_s=started_epoch_s + given["wait_timeout"].total_seconds(),
         )
-        watch_exports(client, watch)
+        with ChatExportClient(settings.without_retries()) as watching:
+            watch_exports(watching, watch)
         report = pipeline.load_exports(
             client, receipts, lake_uri=given["lake"], options=options, progress=progress.stage
         )

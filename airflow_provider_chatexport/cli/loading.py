@@ -69,12 +69,15 @@ def print_report(report: LoadReport, lake: str, *, as_json: bool) -> None:
     if report.already_loaded:
         click.echo(f"load {value['load_id']} is in the lake already; nothing was written")
     print_table(["table", "rows"], [[name, count] for name, count in value["rows"].items() if count])
+    n_forgotten = sum(report.record.counts["forgotten"].values())
+    forgotten = f", {n_forgotten} rows of people who stay out" if n_forgotten else ""
     click.echo(
         f"load {value['load_id']}: {value['lines']} lines, {value['rejected']} rejected, "
         f"{value['out_of_window']} out of window, {value['duplicates']} duplicates, "
-        f"{value['other_entities']} other entities; {len(value['files'])} files, {value['seconds']:.1f} s"
+        f"{value['other_entities']} other entities{forgotten}; {len(value['files'])} files, {value['seconds']:.1f} s"
     )
     if not_cast := value.get("not_cast"):
         told = ", ".join(f"{key} ({count})" for key, count in not_cast.items())
         click.echo(f"values of another kind than their column's, kept in custom: {told}")
-    click.echo(f"query it: duckdb {LakeStore(lake).url(catalog.NAME)}")
+    path = LakeStore(lake).url(catalog.NAME)
+    click.echo(f'query it: chatexport sql "FROM messages LIMIT 10" --lake {lake}, or duckdb {path}')

@@ -26,7 +26,7 @@ from airflow_provider_chatexport.lake.verify import verify
 @click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="Draw it: channels by time.")
 @json_option
 def show_coverage(*, lake: str, png: Path | None, as_json: bool) -> None:
-    """Which channel is covered when: loaded, loaded again, missing in between."""
+    """Which channel is covered from when to when without a gap; --png draws gaps, and what was loaded again, too."""
     store = LakeStore(lake)
     if png is not None:
         _draw(store, png)
@@ -86,7 +86,7 @@ def run_sql(*, statement: str, lake: str, as_json: bool) -> None:
     """A query over the catalog's views."""
     columns, rows = query.run(LakeStore(lake), statement)
     if as_json:
-        click.echo(json.dumps({"columns": columns, "rows": rows}, default=str))
+        click.echo(json.dumps({"columns": columns, "rows": rows}, default=str, allow_nan=False))
     else:
         print_table(columns, rows)
 

@@ -11,13 +11,18 @@ from typing import Any, Final, TypeVar
 import click
 
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions, parse_promote
+from airflow_provider_chatexport.core.times import EARLIEST, LATEST
 from airflow_provider_chatexport.core.window import parse_moment
 from airflow_provider_chatexport.errors import ChatExportError
+
+# The variable that holds the key which pseudonyms of users are made with.
+PSEUDONYM_KEY: Final = "CHATEXPORT_PSEUDONYM_KEY"
+LONGEST: Final = timedelta(days=36_525)
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-class Duration(click.ParamType[timedelta]):
+class Duration(click.ParamType):  # type: ignore[type-arg] # a generic since click 8.4
     """``90s``, ``15m``, ``36h``, ``7d``."""
 
     name = "duration"
@@ -29,10 +34,16 @@ class Duration(click.ParamType[timedelta]):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value).strip())
         if match is None:
             self.fail(f"{value!r} is not a duration; write 90s, 15m, 36h or 7d", param, ctx)
-        return timedelta(**{self._UNITS[match.group(2)]: float(match.group(1))})
+        try:
+            duration = timedelta(**{self._UNITS[match.group(2)]: float(match.group(1))})
+        except OverflowError:
+            duration = timedelta.max
+        if duration > LONGEST:
+            self.fail(f"{value!r} is longer than a century; write a shorter one", param, ctx)
+        return duration
 
 
-class Limit(click.ParamType[float]):
+class Limit(click.ParamType):  # type: ignore[type-arg] # a generic since click 8.4
     """A count, or a share as ``0.5%``."""
 
     name = "count or share"
@@ -44,7 +55,7 @@ class Limit(click.ParamType[float]):
         return int(match.group(1)) if match.group(1) else float(match.group(2)) / 100
 
 
-class Moment(click.ParamType[datetime]):
+class Moment(click.ParamType):  # type: ignore[type-arg] # a generic since click 8.4
     """ISO 8601 with an offset; a date alone is its UTC midnight."""
 
     name = "time"
@@ -56,6 +67,8 @@ class Moment(click.ParamType[datetime]):
             self.fail(error.message, param, ctx)
         if moment.tzinfo is None:
             self.fail(f"{value!r} has no time zone; write {value}Z or another offset", param, ctx)
+        if not EARLIEST.year < moment.year < LATEST.year:
+            self.fail(f"{value!r} is at the calendar's end; write a year between 2 and 9998", param, ctx)
         return moment
 
 
@@ -79,6 +92,14 @@ def service_options(function: _Function) -> _Function:
 def load_options(function: _Function) -> _Function:
     """Options of ``LoadOptions``, for the commands that load."""
     for option in (
+        click.option(
+            "--sink",
+            type=click.Choice(["parquet"]),
+            default="parquet",
+            show_default=True,
+            expose_value=False,
+            help="How the lake is kept; there is no other way yet.",
+        ),
         click.option("--drop-text", is_flag=True, help="Leave out what people wrote."),
         click.option("--hash-users", is_flag=True, help="Pseudonyms for user ids; needs CHATEXPORT_PSEUDONYM_KEY."),
         click.option("--keep-superseded", is_flag=True, help="Keep what newer exports replace, for messages_history."),
@@ -109,6 +130,6 @@ def options_from(given: dict[str, Any]) -> LoadOptions:
         max_line_bytes=given["max_line_bytes"],
         max_unpacked_bytes=given["max_unpacked_bytes"],
         hash_users=given["hash_users"],
-        pseudonym_key=os.environ.get("CHATEXPORT_PSEUDONYM_KEY"),
+        pseudonym_key=os.environ.get(PSEUDONYM_KEY),
         drop_text=given["drop_text"],
     )

@@ -56,9 +56,8 @@ def layout(found: Mapping[str, Sequence[Stretch]]) -> CoverageMap:
     every = -(-len(ordered) // MAX_LABELS) if ordered else 1
     rows = []
     for number, cid in enumerate(ordered):
-        label = cid if len(cid) <= _LONGEST_LABEL else f"{cid[: _LONGEST_LABEL - 1]}…"
         rows.append(
-            Row(label=label if number % every == 0 else "", bars=tuple(_bar(each, begin) for each in found[cid]))
+            Row(label=_short(cid) if number % every == 0 else "", bars=tuple(_bar(each, begin) for each in found[cid]))
         )
     return CoverageMap(
         rows=tuple(rows),
@@ -101,7 +100,7 @@ def draw_coverage(found: Mapping[str, Sequence[Stretch]], lake: str, path: Path)
             )
     axes.set_ylim(n_rows - 0.5, -0.5)
     labels = [(number, row.label) for number, row in enumerate(drawn.rows) if row.label]
-    axes.set_yticks([number for number, _ in labels], [label for _, label in labels], fontsize=8)
+    axes.set_yticks([number for number, _ in labels], [label for _, label in labels], fontsize=8, parse_math=False)
     if drawn.begin is not None and drawn.end is not None:
         axes.set_xlim(date2num(drawn.begin), date2num(drawn.end))
     locator = AutoDateLocator(minticks=4, maxticks=10)
@@ -114,7 +113,7 @@ def draw_coverage(found: Mapping[str, Sequence[Stretch]], lake: str, path: Path)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.set_title(_title(drawn, lake), loc="left", fontsize=12)
+    axes.set_title(_title(drawn, lake), loc="left", fontsize=12, parse_math=False)
     figure.legend(
         handles=[Patch(color=color, label=kind) for kind, color in COLORS.items()],
         loc="outside lower right",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from airflow_provider_chatexport.cli.options import json_option
 from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.sandbox.server import serve
 from airflow_provider_chatexport.sandbox.settings import SandboxSettings
@@ -38,6 +40,7 @@ from airflow_provider_chatexport.sandbox.world import Bounds
 @click.option("--gzip", is_flag=True, help="Export files are gzip.")
 @click.option("--task-seconds", type=float, default=1.0, show_default=True, help="How long an export takes.")
 @click.option("--no-rate-limit", is_flag=True, help="Refuse nothing for coming too fast.")
+@json_option
 def sandbox(**given: Any) -> None:
     """The service on localhost, with real chat in it: for demos, and to test your own DAGs."""
     settings = SandboxSettings(
@@ -51,4 +54,5 @@ def sandbox(**given: Any) -> None:
         task_s=given["task_seconds"],
         rate_limit=not given["no_rate_limit"],
     )
-    serve(settings, lambda url: click.echo(f"listening on {url}"))
+    as_json = given["as_json"]
+    serve(settings, lambda url: click.echo(json.dumps({"url": url}) if as_json else f"listening on {url}"))

@@ -7,6 +7,8 @@ lasts, for those who asked for them with ``--verbose``.
 from __future__ import annotations
 
 import logging
+import os
+import re
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -28,6 +30,8 @@ LOG_EVERY_S: Final = 10.0
 _UNBROKEN: Final = 28
 _SOME_ROOM: Final = 10
 _GAP: Final = 2
+# Messages may hold sequences that a terminal obeys.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class TerminalProgress:
@@ -128,10 +132,13 @@ def _counted(number: int, unit: Unit) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table on stdout, as wide as the terminal allows. Ids and times are broken last."""
+    """A table on stdout, as wide as the terminal allows; ids and times are broken last. Where no terminal is, nothing
+    is broken."""
     console = Console(markup=False, highlight=False)
     told = [[_short(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *told, strict=True)]
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = max(sum(widths) + _GAP * len(widths), console.width)
     unbroken = _unbroken(widths, console.width)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for at, name in enumerate(columns):
@@ -161,5 +168,6 @@ def _unbroken(widths: Sequence[int], width: int) -> set[int]:
 
 
 def _short(value: Any) -> str:
-    """RFC3339 without what is zero: a table has 80 columns."""
-    return str(value).removesuffix("T00:00:00.000000Z").replace(".000000Z", "Z") if value is not None else ""
+    """RFC3339 without what is zero, because a table has 80 columns; and nothing that a terminal would obey."""
+    text = str(value).removesuffix("T00:00:00.000000Z").replace(".000000Z", "Z") if value is not None else ""
+    return _CONTROL.sub("\ufffd", text)

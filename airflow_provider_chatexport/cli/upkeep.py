@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 
 import click
 
-from airflow_provider_chatexport.cli.options import Duration, json_option, lake_option
+from airflow_provider_chatexport.cli.options import PSEUDONYM_KEY, Duration, json_option, lake_option
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
-from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import catalog
 from airflow_provider_chatexport.lake.compact import compact
 from airflow_provider_chatexport.lake.forget import forget_user
@@ -87,11 +87,14 @@ def vacuum_lake(*, lake: str, keep: timedelta, history: bool, as_json: bool) -> 
 def forget(*, user_id: str, lake: str, keep_messages: bool, as_json: bool) -> None:
     """Removes a person from every file of the lake, keeps them out, and prints a receipt."""
     store = LakeStore(lake)
-    if not store.exists(catalog.NAME):
-        raise LakeError(f"there is no lake at {store.uri}; give the address of one")
     with TerminalProgress() as progress:
         receipt = forget_user(
-            store, user_id, now=datetime.now(UTC), keep_messages=keep_messages, progress=progress.stage
+            store,
+            user_id,
+            now=datetime.now(UTC),
+            keep_messages=keep_messages,
+            pseudonym_key=os.environ.get(PSEUDONYM_KEY),
+            progress=progress.stage,
         )
     if as_json:
         click.echo(json.dumps(receipt.to_json()))

@@ -21,7 +21,7 @@ FILES_PER_WINDOW: Final = 7
 # The unpacked export, the lines that are taken apart, what DuckDB spills, the files in the making (docs/operating.md).
 WORK_COPIES: Final = 3
 # The largest that a load took, of an export of 2.9 GB (benchmarks/README.md).
-MEMORY_BYTES: Final = 750_000_000
+MEMORY_BYTES: Final = 800_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

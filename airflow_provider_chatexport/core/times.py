@@ -7,6 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# The calendar of Python and of the lake, less a day at both ends, so that every moment inside has a day in every zone.
+EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
+LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
 # 0 to 9 fraction digits: the service cuts trailing zeros, and 5, 6 and 9 digits occur in one real export.
 _RFC3339: Final = re.compile(
@@ -27,7 +30,10 @@ def parse_rfc3339(text: str) -> datetime:
     day, clock, fraction, offset = match.groups()
     micros = (fraction or "")[:6].ljust(6, "0")
     zone = "+00:00" if offset in "Zz" else offset
-    return datetime.fromisoformat(f"{day}T{clock}.{micros}{zone}").astimezone(UTC)
+    try:
+        return datetime.fromisoformat(f"{day}T{clock}.{micros}{zone}").astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"not in the calendar: {text!r}") from None
 
 
 def from_unix_ns(ns: int | float) -> datetime:
@@ -42,7 +48,8 @@ def to_unix_ns(moment: datetime) -> int:
 
 def format_rfc3339(moment: datetime) -> str:
     """An aware datetime as ``2026-01-01T00:00:00.000000Z``: always microseconds and Z, so that it sorts as text."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Not strftime, whose %Y has fewer than four digits before the year 1000 on some systems.
+    return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def parse_instant(value: object) -> datetime | None:

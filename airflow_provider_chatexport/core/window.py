@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
-from airflow_provider_chatexport.core.times import format_rfc3339
+from airflow_provider_chatexport.core.times import EARLIEST, LATEST, format_rfc3339
 from airflow_provider_chatexport.errors import WindowError
 
 # One second on both sides covers inclusive, exclusive and second-granular bounds alike.
 REQUEST_PADDING: Final = timedelta(seconds=1)
 # Below this the padding is most of what a half asks for.
 SHORTEST_HALVED: Final = timedelta(minutes=1)
+_CALENDAR: Final = "give a time between the years 2 and 9998"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +40,12 @@ class Window:
                     f"the window's {name} ({moment.isoformat()}) has no time zone; write an offset, such as "
                     f"{moment.isoformat()}+00:00"
                 )
-            utc = moment.astimezone(UTC)
+            try:
+                utc = moment.astimezone(UTC)
+            except OverflowError:
+                utc = moment.replace(tzinfo=UTC)
+            if not EARLIEST <= utc < LATEST:
+                raise WindowError(f"the window's {name} ({moment.isoformat()}) is at the calendar's end; {_CALENDAR}")
             # A plain datetime, set as a frozen dataclass allows it: pendulum's, which Airflow hands out, loses its zone
             # in ``since - timedelta`` once it is in datetime.UTC (measured with pendulum 3.3).
             object.__setattr__(self, name, datetime.combine(utc.date(), utc.time(), UTC))
@@ -74,7 +80,7 @@ class Window:
 
     def padded(self, by: timedelta = REQUEST_PADDING) -> Window:
         """What to ask the service for, so that nothing inside is missed."""
-        return Window(since=self.since - by, until=self.until + by)
+        return Window(since=max(self.since - by, EARLIEST), until=min(self.until + by, LATEST - timedelta.resolution))
 
     def looking_back(self, lookback: timedelta) -> Window:
         """The same window begun ``lookback`` earlier: late edits, deletes and reactions come in with it.
@@ -83,6 +89,8 @@ class Window:
         """
         if lookback < timedelta(0):
             raise WindowError(f"lookback is negative ({lookback}); give a duration of zero or more")
+        if lookback > self.since - EARLIEST:
+            raise WindowError(f"a lookback of {lookback} goes past the calendar's begin; {_CALENDAR}")
         return Window(since=self.since - lookback, until=self.until)
 
     def split(self, max_span: timedelta) -> Iterator[Window]:

@@ -68,7 +68,8 @@ class ChatExportHook(BaseHook):
             connection = self.get_connection(self.chatexport_conn_id)
         except AirflowNotFoundException:
             raise _no_connection(self.chatexport_conn_id) from None
-        return _extra_of(connection).get(_PSEUDONYM_KEY)
+        key = _extra_of(connection).get(_PSEUDONYM_KEY)
+        return None if key is None else str(key)
 
     def client(self) -> ChatExportClient:
         """A client to use as a context manager. :raises ConnectionSettingsError: as ``settings`` does."""

@@ -16,7 +16,7 @@ from typing import Final
 import duckdb
 
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake import history, ledger, macros, promote, schema, sql, visible
+from airflow_provider_chatexport.lake import history, ledger, loads, macros, promote, schema, sql, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.ledger import LedgerView
 from airflow_provider_chatexport.lake.state import Fate, LakeState
@@ -28,6 +28,12 @@ NAME: Final = "catalog.duckdb"
 # The oldest storage that DuckDB 2.0 writes and that DuckDB 1.2 reads.
 STORAGE_VERSION: Final = "v1.2.0"
 ANCHOR_DAY: Final = "1970-01-01"
+
+
+def require_lake(store: LakeStore) -> None:
+    """:raises LakeError: there is no lake at the address."""
+    if not store.exists(NAME) and not loads.names(store):
+        raise LakeError(f"there is no lake at {store.uri}; give the address of one, or load something into it first")
 
 
 def publish(store: LakeStore, state: LakeState) -> None:

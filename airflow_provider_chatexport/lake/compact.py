@@ -19,7 +19,7 @@ import duckdb
 
 from airflow_provider_chatexport.core.progress import COMPACT, Progress, silent
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake import loads, promote, schema, sql, visible
+from airflow_provider_chatexport.lake import catalog, loads, promote, schema, sql, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.rewrite import (
     Rewrite,
@@ -70,17 +70,21 @@ class Compacted:
         }
 
 
-def compact(store: LakeStore, *, work_dir: Path | None = None, progress: Progress = silent) -> Compacted:
+def compact(
+    store: LakeStore, *, work_dir: Path | None = None, large_bytes: int = LARGE_BYTES, progress: Progress = silent
+) -> Compacted:
     """Merges what is worth merging, and commits it as one.
 
+    :param large_bytes: files of this size are left alone, unless newer exports hide rows of them.
     :raises LakeError: the lake cannot be read or written, or other compactions were first time and again.
     """
+    catalog.require_lake(store)
     for _ in range(_ATTEMPTS):
         began = time.monotonic()
         state = LakeState(loads.all_loads(store))
         folder = store.work_folder(work_dir)
         try:
-            done = _attempt(store, state, folder, began, progress)
+            done = _attempt(store, state, folder, large_bytes, began, progress)
         finally:
             store.drop_work_folder(folder)
         if done is not None:
@@ -90,10 +94,12 @@ def compact(store: LakeStore, *, work_dir: Path | None = None, progress: Progres
     raise LakeError(f"the lake at {store.uri} is being compacted by others; nothing was changed, try again later")
 
 
-def _attempt(store: LakeStore, state: LakeState, folder: Path, began: float, tell: Progress) -> Compacted | None:
+def _attempt(
+    store: LakeStore, state: LakeState, folder: Path, large_bytes: int, began: float, tell: Progress
+) -> Compacted | None:
     """None where another rewrite was committed meanwhile."""
     with Merge(store, state, folder) as merge:
-        days = [day for table in promote.tables_of(state) for day in merge.worth_merging(table)]
+        days = [day for table in promote.tables_of(state) for day in merge.worth_merging(table, large_bytes)]
         if not days:
             return Compacted(seconds=time.monotonic() - began)
         gone = {each.file.path for day in days for each in day.files}
@@ -145,11 +151,16 @@ class Merge(Rewriter):
         self._con.register("claim_rows", claim_rows(claims_after(self._state, gone)))
         self._con.execute("CREATE TABLE claims AS FROM claim_rows")
 
-    def worth_merging(self, table: Table) -> Iterator[Day]:
+    def worth_merging(self, table: Table, large_bytes: int) -> Iterator[Day]:
         """Days with several files, or with rows that no view shows."""
         days: dict[str, list[Standing]] = defaultdict(list)
         for each in self._state.live(table):
-            if each.file.size_bytes < LARGE_BYTES or each.fate is Fate.PARTLY_HIDDEN:
+            # Of snapshots all, because a row's newest version is looked for among all of them.
+            if (
+                each.file.size_bytes < large_bytes
+                or each.fate is Fate.PARTLY_HIDDEN
+                or table.placement is Placement.SNAPSHOT
+            ):
                 days[each.file.day].append(each)
         outdated = self._with_outdated(table, days) if table.placement is Placement.SNAPSHOT else set()
         for day, files in sorted(days.items()):

@@ -14,6 +14,8 @@ Nothing is held in Python: the database spills to the work folder when it outgro
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -32,11 +34,17 @@ from airflow_provider_chatexport.lake.coverage import Coverage
 from airflow_provider_chatexport.lake.erase import Eraser, Person, names_of
 from airflow_provider_chatexport.lake.forgotten import Forgotten
 from airflow_provider_chatexport.lake.stage import Counts, Found, Input, Stage
-from airflow_provider_chatexport.lake.table import Placement, Table
+from airflow_provider_chatexport.lake.table import Kind, Placement, Table
 
 MEMORY_LIMIT: Final = "400MB"
 # What is sorted at a time: the sort of all of a 3 GB export at once did not fit into the limit.
 SORT_ROWS: Final = 100_000
+SORT_BYTES: Final = 100_000_000
+BATCH_BYTES: Final = 16_000_000
+# Rows of this size on average are sorted on one core, with more room.
+LARGE_ROW_BYTES: Final = 8_000
+# What is taken apart at a time of lists inside messages.
+SLICE_BYTES: Final = 16_000_000
 
 
 class Conversion:
@@ -47,6 +55,7 @@ class Conversion:
     :param folder: for what spills and for sifted files; about twice the size of the largest unpacked input.
     :param memory_limit: of the database, as DuckDB writes it.
     :param tables: the registry's, with promoted columns where there are some.
+    :param pseudonym_key: given where users are to get pseudonyms.
     """
 
     def __init__(
@@ -58,10 +67,13 @@ class Conversion:
         max_line_bytes: int = MAX_LINE_BYTES,
         max_unpacked_bytes: int | None = None,
         tables: Sequence[Table] = schema.TABLES,
+        pseudonym_key: str | None = None,
         progress: Progress = silent,
     ) -> None:
         self._load_id = load_id
         self._tables = tables
+        self._pseudonym_key = pseudonym_key
+        self._disguised = False
         self._stage = Stage(
             folder,
             load_id=load_id,
@@ -124,17 +136,47 @@ class Conversion:
         """
         if options.disguises:
             with _explained():
-                pseudonyms.disguise(self._stage, options)
+                pseudonyms.disguise(self._stage, self._pseudonyms, options)
+            self._disguised = options.hash_users
+
+    def people(self, listed: Forgotten) -> dict[str, bool]:
+        """Who in the tables is on a lake's list, and whether their messages stay; by their ids as the tables have them.
+
+        Where users get pseudonyms, the list may know a person by either.
+
+        :raises LakeError: the work folder is full, or the memory limit too small.
+        """
+        if not listed.keep_messages:
+            return {}
+        if self._pseudonym_key is None:
+            with _explained():
+                return listed.among(self._stage.user_ids())
+        found = listed.among({*self._pseudonyms, *self._pseudonyms.values()})
+        people = {}
+        for user_id, hidden in self._pseudonyms.items():
+            keep = [found[each] for each in (user_id, hidden) if each in found]
+            if keep:
+                people[hidden if self._disguised else user_id] = all(keep)
+        return people
+
+    @functools.cached_property
+    def _pseudonyms(self) -> dict[str, str]:
+        """Of every user in the tables, by the id that they came with."""
+        if self._pseudonym_key is None:
+            return {}
+        with _explained():
+            ids = sorted(self._stage.user_ids())
+        return {user_id: pseudonyms.pseudonym(user_id, self._pseudonym_key) for user_id in ids}
 
     def forget(self, listed: Forgotten) -> int:
         """Takes out those who are on a lake's list; how many. Their rows are counted as ``forgotten``.
 
         :raises LakeError: the work folder is full, or the memory limit too small.
         """
-        if not listed.keep_messages:
+        people = self.people(listed)
+        if not people:
             return 0
         with _explained():
-            people = listed.among(self._stage.user_ids())
             for user_id, keep_messages in people.items():
                 self._forget(user_id, keep_messages=keep_messages)
             before, self.counts.rows = self.counts.rows, {table.name: self._n_rows(table) for table in schema.TABLES}
@@ -161,9 +203,9 @@ class Conversion:
                 stage.execute(f"CREATE OR REPLACE TABLE {relation} AS {eraser.query(table, relation)}")
 
     def _place_reactions(self) -> None:
-        """A reaction stands with its message; where that is not in the load, at its own time."""
+        """A reaction stands with its message; where that is not in the load, at its own time, and cut by it."""
         self._stage.execute(
-            "UPDATE stage_reactions r SET message_created_at = m.created_at, cid = coalesce(r.cid, m.cid), "
+            "UPDATE stage_reactions r SET message_created_at = m.created_at, cid = coalesce(m.cid, r.cid), "
             "_in_window = m.in_window FROM (SELECT id, any_value(cid) AS cid, any_value(created_at) AS created_at, "
             "bool_or(_in_window) AS in_window FROM stage_messages GROUP BY id) m WHERE m.id = r.message_id"
         )
@@ -196,10 +238,12 @@ class Conversion:
             "unnest(range(json_array_length(_attachments)::BIGINT)) AS position "
             "FROM stage_messages WHERE _attachments IS NOT NULL"
         )
-        self._stage.execute(
-            f"INSERT INTO stage_attachments BY NAME SELECT {sql.columns(table)}, message_id, cid, message_created_at, "
-            f"position, _exported_at, _load_id, _input, _n, _line, _not_cast FROM ({self._apart(table, items)})"
-        )
+        for some in self._slices("_attachments"):
+            self._stage.execute(
+                f"INSERT INTO stage_attachments BY NAME SELECT {sql.columns(table)}, message_id, cid, "
+                "message_created_at, position, _exported_at, _load_id, _input, _n, _line, _not_cast "
+                f"FROM ({self._apart(table, f'{items} AND {some}')})"
+            )
         self._stage.join_clashing_custom(table)
 
     def _draw_latest_reactions(self) -> None:
@@ -210,18 +254,30 @@ class Conversion:
             "unnest(from_json(_latest_reactions, '[\"JSON\"]')) AS j "
             "FROM stage_messages WHERE _latest_reactions IS NOT NULL"
         )
-        self._stage.execute(
-            "INSERT INTO stage_reactions BY NAME SELECT "
-            f"{sql.columns(table, leave_out=('message_id', 'cid'))}, latest.id AS message_id, latest.cid AS cid, "
-            "latest.created_at AS message_created_at, _exported_at, _load_id, -1 AS _input, 0 AS _n, _not_cast "
-            f"FROM ({self._apart(table, items)}) latest WHERE {sql.is_object('j')}"
-        )
-        self._stage.execute(
-            "INSERT INTO embedded_users SELECT DISTINCT j, _exported_at FROM (SELECT json_extract(j, '/user') AS j, "
-            f"_exported_at FROM ({items})) WHERE {sql.is_object('j')}"
-        )
+        for some in self._slices("_latest_reactions"):
+            self._stage.execute(
+                "INSERT INTO stage_reactions BY NAME SELECT "
+                f"{sql.columns(table, leave_out=('message_id', 'cid'))}, latest.id AS message_id, latest.cid AS cid, "
+                "latest.created_at AS message_created_at, _exported_at, _load_id, -1 AS _input, 0 AS _n, _not_cast "
+                f"FROM ({self._apart(table, f'{items} AND {some}')}) latest WHERE {sql.is_object('j')}"
+            )
+            self._stage.execute(
+                "INSERT INTO embedded_users SELECT DISTINCT j, _exported_at FROM (SELECT json_extract(j, '/user') "
+                f"AS j, _exported_at FROM ({items} AND {some})) WHERE {sql.is_object('j')}"
+            )
         self._stage.join_clashing_custom(table)
         self._keep_newest(table)
+
+    def _slices(self, column: str) -> Iterator[str]:
+        """Conditions on ``stage_messages``: all rows that have something in a JSON column, a bounded part at a time."""
+        n_bytes, first, last = self._stage.one(
+            f"SELECT sum(strlen({column}::VARCHAR)), min(rowid), max(rowid) FROM stage_messages "
+            f"WHERE {column} IS NOT NULL"
+        )
+        if n_bytes is not None:
+            n_rows = (last - first) // (1 + n_bytes // SLICE_BYTES) + 1
+            for begin in range(first, last + 1, n_rows):
+                yield f"rowid >= {begin} AND rowid < {begin + n_rows}"
 
     def _count_missing_reactions(self) -> None:
         """Few messages have reactions, and of those few have more than the export carries: the others are left at 0."""
@@ -278,7 +334,7 @@ class Conversion:
     def days(self, table: Table) -> dict[str, int]:
         """Rows per day folder, days ascending, as text."""
         query = f"SELECT {sql.day(table)} AS day, count(*) FROM stage_{table.name} GROUP BY day ORDER BY day"
-        return dict(self._stage.query(query).fetchall())
+        return dict(self._stage.fetched(query))
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
         """The table as Arrow: ``_day``, then the registry's columns; by day, and sorted within it.
@@ -287,20 +343,29 @@ class Conversion:
         """
         order = ", ".join(("_day", *(sql.name(column) for column in table.sort)))
         with _explained():
-            for days in _in_groups(self.days(table), SORT_ROWS):
+            row_bytes = self._row_bytes(table)
+            if row_bytes > LARGE_ROW_BYTES:
+                self._stage.make_room()
+            for days in _in_groups(self.days(table), min(SORT_ROWS, int(SORT_BYTES / row_bytes))):
                 yield from self._stage.query(
                     f"SELECT {sql.date(table)} AS _day, {sql.arrow_columns(table)} FROM stage_{table.name} "
                     f"WHERE {sql.in_days(table, days[0], days[-1])} ORDER BY {order}"
-                ).to_arrow_reader(batch_rows)
+                ).to_arrow_reader(max(1, min(batch_rows, int(BATCH_BYTES / row_bytes))))
 
-    def message_spans(self) -> dict[str, tuple[datetime, datetime]]:
-        """Per channel, the times of its first and last message in this load."""
-        return {
-            cid: (EPOCH + timedelta(microseconds=first), EPOCH + timedelta(microseconds=last))
-            for cid, first, last in self._stage.all(
-                "SELECT cid, epoch_us(min(created_at)), epoch_us(max(created_at)) FROM stage_messages GROUP BY cid"
-            )
-        }
+    def _row_bytes(self, table: Table) -> float:
+        """How long the texts of a row are, on average; a row of nothing has some bytes as well."""
+        texts = [f"coalesce(strlen({sql.name(c.name)}::VARCHAR), 0)" for c in table if c.kind in (Kind.TEXT, Kind.JSON)]
+        query = f"SELECT coalesce(avg({' + '.join(texts)}), 0) + 100 FROM stage_{table.name}"
+        return float(self._stage.fetched(query)[0][0])
+
+    def message_spans(self) -> dict[int, dict[str, tuple[datetime, datetime]]]:
+        """Per file, by its number in the order of ``add``, and channel: the times of its first and last message."""
+        spans: dict[int, dict[str, tuple[datetime, datetime]]] = defaultdict(dict)
+        for number, cid, first, last in self._stage.all(
+            "SELECT _input, cid, epoch_us(min(created_at)), epoch_us(max(created_at)) FROM stage_messages GROUP BY ALL"
+        ):
+            spans[number][cid] = (EPOCH + timedelta(microseconds=first), EPOCH + timedelta(microseconds=last))
+        return spans
 
     def uncovered(self, coverage: Iterable[Coverage]) -> dict[tuple[str, str], int]:
         """Event rows outside of all that the load claims to cover, by table and day; only those that have any."""

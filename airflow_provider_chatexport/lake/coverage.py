@@ -6,8 +6,9 @@ its channel contains its moment with a later ``(exported_at, load_id)`` than the
 
 from __future__ import annotations
 
+import bisect
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
@@ -123,6 +124,20 @@ class Newer:
         """Whether nothing that the entry tells about a span (by default all of its own) can be visible."""
         since, until = (entry.since, entry.until) if span is None else span.cut(entry)
         return since >= until or _cover(self.than(entry, span), since, until)
+
+    def hidden_since(
+        self, entry: Coverage, span: Span | None, committed_at: Callable[[Coverage], datetime]
+    ) -> datetime | None:
+        """When the newer entries first hid all that the entry tells about a span; None where they do not."""
+        since, until = (entry.since, entry.until) if span is None else span.cut(entry)
+        newer = self.than(entry, span)
+        moments = sorted({committed_at(each) for each in newer})
+
+        def hid_all(moment: datetime) -> bool:
+            return _cover([each for each in newer if committed_at(each) <= moment], since, until)
+
+        at = bisect.bisect_left(moments, True, key=hid_all)
+        return moments[at] if at < len(moments) else None
 
 
 def superseded(entries: Iterable[Coverage]) -> set[str]:

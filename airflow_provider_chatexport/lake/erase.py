@@ -111,7 +111,7 @@ class Eraser:
             yield f"rows.{sql.name(name)}::VARCHAR IN (SELECT told FROM scrubbed)"
 
     def _mentions(self, text: str) -> str:
-        found = " OR ".join(f"contains(lower({text}), {sql.quoted(word.lower())})" for word in self._person.words)
+        found = " OR ".join(f"contains(lower({text}), lower({sql.quoted(word)}))" for word in self._person.words)
         return f"coalesce({found}, false)"
 
     def _learn(self, table: Table, relation: str) -> None:
@@ -152,6 +152,15 @@ class Eraser:
                 yield column.name, kept
 
 
+# Scripts that put no space between words: Thai to Lao, Myanmar, Khmer, kana and Han.
+_UNSPACED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+
+
+def _as_word(word: str) -> str:
+    """A pattern that finds a word, and not a longer one that it is part of, where its script tells words apart."""
+    return re.escape(word) if _UNSPACED.search(word) else rf"(?<![\w-]){re.escape(word)}(?![\w-])"
+
+
 _SCRUBBED: Final = pa.schema([("told", pa.string()), ("left_over", pa.string())])
 
 
@@ -161,7 +170,7 @@ class Scrubber:
     def __init__(self, person: Person) -> None:
         self._id = person.user_id
         words = sorted(person.words, key=len, reverse=True)
-        self._words = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, words))})(?![\w-])", re.IGNORECASE)
+        self._words = re.compile("|".join(map(_as_word, words)), re.IGNORECASE)
 
     def text(self, text: str) -> str:
         """What people wrote, or JSON, without the person."""

@@ -20,7 +20,7 @@ from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import schema
 from airflow_provider_chatexport.lake.loads import LoadRecord
 from airflow_provider_chatexport.lake.state import Fate, LakeState, Standing
-from airflow_provider_chatexport.lake.store import ANCHOR_PREFIX, LakeStore
+from airflow_provider_chatexport.lake.store import ANCHOR_PREFIX, LakeStore, in_its_folder
 
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
@@ -122,9 +122,8 @@ def _exchanged(store: LakeStore, target: Path, wanted: Mapping[str, Path]) -> bo
 
 
 def _link(data: Path, link: Path) -> None:
-    link.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):  # another process is showing the same file at this moment
-        os.link(data, link)
+        in_its_folder(link, lambda: os.link(data, link))
 
 
 def _exchange() -> Callable[[Path, Path], bool] | None:

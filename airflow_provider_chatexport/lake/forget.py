@@ -21,8 +21,9 @@ import duckdb
 
 from airflow_provider_chatexport.core.progress import LOOK, REWRITE, Progress, silent
 from airflow_provider_chatexport.errors import CallError, LakeError
-from airflow_provider_chatexport.lake import forgotten, loads, promote, schema, visible
+from airflow_provider_chatexport.lake import catalog, forgotten, loads, promote, schema, visible
 from airflow_provider_chatexport.lake.erase import Eraser, Person, names_of
+from airflow_provider_chatexport.lake.pseudonyms import pseudonym
 from airflow_provider_chatexport.lake.rewrite import Rewrite, Rewriter, RowsOfDay, commit_rewrite, number_of_next
 from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.state import Fate, LakeState, Standing
@@ -69,24 +70,29 @@ def forget_user(
     *,
     now: datetime,
     keep_messages: bool = False,
+    pseudonym_key: str | None = None,
     work_dir: Path | None = None,
     progress: Progress = silent,
 ) -> Receipt:
     """Removes a person, and puts a hash of their id on the list of those who stay out.
 
     :param keep_messages: keep what they sent as rows, without author and text, so that threads and counts hold.
+    :param pseudonym_key: the one that loads with ``hash_users`` were given: then the person's pseudonym goes as well.
     :param now: aware.
     :raises CallError: there is no user id.
     :raises LakeError: the lake cannot be read or written.
     """
     if not user_id.strip():
         raise CallError("there is no user id to forget; give the id that the service knows the person by")
+    catalog.require_lake(store)
     began = time.monotonic()
-    forgotten.add(store, user_id, keep_messages=keep_messages, now=now)
+    ids = [user_id, *([pseudonym(user_id, pseudonym_key)] if pseudonym_key else [])]
+    for each in ids:
+        forgotten.add(store, each, keep_messages=keep_messages, now=now)
     receipt = Receipt(keep_messages=keep_messages)
     # Loads may be committed meanwhile that were converted before the list said so: until nothing is found.
     for _ in range(_ATTEMPTS):
-        if not _attempt(store, user_id, receipt, work_dir, progress):
+        if not any(_attempt(store, each, receipt, work_dir, progress) for each in ids):
             break
     else:
         raise LakeError(f"the lake at {store.uri} changes faster than a person can be removed; run this again later")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -174,15 +175,19 @@ def commit(store: LakeStore, record: LoadRecord, local: Mapping[str, Path]) -> b
 
     :param local: where those of the record's files lie that are new, by their path in the lake.
     """
+    content = record.to_bytes()
     try:
         for path, local_path in local.items():
             store.put_data(local_path, path)
-        committed = store.put_new(record.path, record.to_bytes())
+        committed = store.put_new(record.path, content)
     except BaseException:
         # What failed may have been the answer and not the deed: files of a record that is there must stay.
         if not store.exists(record.path):
             store.drop_data(local)
         raise
+    # A store that lost its answer may have been asked again, and have found what this very attempt had written.
+    if not committed and store.read(record.path) == content:
+        return True
     if not committed:
         store.drop_data(local)
     return committed
@@ -193,12 +198,12 @@ def names(store: LakeStore) -> list[str]:
     return store.list(FOLDER, ".json")
 
 
-def all_loads(store: LakeStore, *, from_checkpoint: bool = True) -> list[LoadRecord]:
+def all_loads(store: LakeStore, *, known: Mapping[str, Any] | None = None) -> list[LoadRecord]:
     """Every record ever committed, by export time.
 
-    :param from_checkpoint: read most of them from the checkpoint; records never change.
+    :param known: records by path that need not be read again, because records never change; by default the checkpoint.
     """
-    known = read_checkpoint(store) if from_checkpoint else {}
+    known = read_checkpoint(store) if known is None else known
     records = [
         LoadRecord.from_json(known[path], store.url(path))
         if path in known
@@ -214,9 +219,10 @@ def read_checkpoint(store: LakeStore) -> dict[str, Any]:
         return {}
     try:
         value = orjson.loads(gzip.decompress(store.read(CHECKPOINT)))
-    except (ValueError, OSError, EOFError):
+    except (ValueError, OSError, EOFError, zlib.error):
         return {}
-    return value["records"] if value.get("v") == RECORD_VERSION else {}
+    usable = isinstance(value, dict) and value.get("v") == RECORD_VERSION and isinstance(value.get("records"), dict)
+    return value["records"] if usable else {}
 
 
 def write_checkpoint(store: LakeStore, records: Sequence[LoadRecord]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import pyarrow as pa
@@ -17,10 +17,12 @@ import pyarrow as pa
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.lake import schema, sql
 from airflow_provider_chatexport.lake.personal import Personal, columns
+from airflow_provider_chatexport.lake.rows import arrow_rows
 from airflow_provider_chatexport.lake.stage import Stage
 from airflow_provider_chatexport.lake.table import Column, Table
 
 PREFIX: Final = "u_"
+_PSEUDONYMS: Final = pa.schema([("id", pa.string()), ("pseudonym", pa.string())])
 _DIGITS: Final = 32  # 128 bits: no two of any number of users meet
 
 
@@ -29,17 +31,14 @@ def pseudonym(user_id: str, key: str) -> str:
     return PREFIX + hmac.new(key.encode(), user_id.encode(), hashlib.sha256).hexdigest()[:_DIGITS]
 
 
-def disguise(stage: Stage, options: LoadOptions) -> None:
+def disguise(stage: Stage, pseudonyms: Mapping[str, str], options: LoadOptions) -> None:
     """Takes out of the stage tables what the options say, before anything is written.
 
+    :param pseudonyms: of every user in the tables, by id, if there are to be any.
     :raises duckdb.Error: the work folder is full, or the memory limit too small.
     """
     if options.hash_users:
-        ids = sorted(stage.user_ids())
-        hashed = pa.table(
-            {"id": ids, "pseudonym": [pseudonym(each, options.pseudonym_key or "") for each in ids]},
-            schema=pa.schema([("id", pa.string()), ("pseudonym", pa.string())]),
-        )
+        hashed = arrow_rows(({"id": each, "pseudonym": hidden} for each, hidden in pseudonyms.items()), _PSEUDONYMS)
         with stage.registered("hashed", hashed):
             stage.execute("CREATE OR REPLACE TEMP TABLE pseudonyms AS FROM hashed")
     for table in schema.TABLES:

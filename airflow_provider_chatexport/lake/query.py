@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import math
 import tempfile
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
@@ -16,15 +19,18 @@ from airflow_provider_chatexport.lake import catalog, loads, sql
 from airflow_provider_chatexport.lake.coverage import Stretch, stretches
 from airflow_provider_chatexport.lake.store import LakeStore
 
+_QUERIES: Final = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+
 
 def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
-    """Column names and rows of one query over the catalog, read-only. Times are RFC3339 text, UTC.
+    """Column names and rows of one query over the catalog, as ``plain`` has them.
 
     :raises LakeError: there is no catalog, or a file that it names cannot be read.
-    :raises CallError: the query is wrong.
+    :raises CallError: the query is wrong, or would change something.
     """
+    catalog.require_lake(store)
     if not store.exists(catalog.NAME):
-        raise LakeError(f"there is no lake at {store.uri}; load something into it first")
+        raise LakeError(f"the lake at {store.uri} has no catalog; run chatexport catalog")
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as con:
         path = store.url(catalog.NAME)
         if not store.is_local:
@@ -37,16 +43,28 @@ def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
             con.execute(f"ATTACH {sql.quoted(path)} AS lake (READ_ONLY)")
             con.execute("USE lake")
             # Arrow rather than fetchall(), which needs a package of time zones for TIMESTAMPTZ.
-            relation = con.sql(statement)
-            found = relation.to_arrow_table() if relation is not None else pa.table({})
-        except (duckdb.OperationalError, duckdb.DataError) as error:
+            found = con.sql(_one_query(con, statement)).to_arrow_table()
+        except duckdb.DataError as error:
+            # Its message quotes the value, which may be what a person wrote.
+            raise LakeError(
+                f"the query failed on a value that it cannot convert ({type(error).__name__}); TRY_CAST makes that null"
+            ) from None
+        except duckdb.OperationalError as error:
             raise LakeError(f"the query failed: {_first_line(error)}") from None
         except duckdb.Error as error:
             raise CallError(f"the query is wrong: {_first_line(error)}") from None
-    columns = list(found.column_names)
-    return columns, [
-        [plain(value) for value in row] for row in zip(*(column.to_pylist() for column in found.columns), strict=True)
-    ]
+    try:
+        values = [column.to_pylist() for column in found.columns]
+    except (ValueError, OverflowError):
+        raise LakeError("the query's result has a time outside of the years 1 to 9999; cast it to text") from None
+    return list(found.column_names), [[plain(value) for value in row] for row in zip(*values, strict=True)]
+
+
+def _one_query(con: duckdb.DuckDBPyConnection, statement: str) -> str:
+    statements = con.extract_statements(statement)
+    if len(statements) != 1 or statements[0].type not in _QUERIES:
+        raise CallError("give one query, such as SELECT count(*) FROM messages; nothing in a lake is changed by SQL")
+    return statement
 
 
 def coverage(store: LakeStore) -> list[dict[str, Any]]:
@@ -82,14 +100,24 @@ def coverage_map(store: LakeStore) -> dict[str, list[Stretch]]:
 
     :raises LakeError: there is no lake, or it cannot be read.
     """
-    if not store.exists(catalog.NAME):
-        raise LakeError(f"there is no lake at {store.uri}; load something into it first")
+    catalog.require_lake(store)
     return stretches(entry for record in loads.all_loads(store) if record.is_load for entry in record.coverage)
 
 
-def plain(value: Any) -> Any:
-    """A value as people and JSON read it: times as RFC3339, intervals as days and hours."""
+def plain(value: Any) -> Any:  # noqa: PLR0911 - a case for each kind
+    """A value as people and JSON read it: times as RFC3339, intervals as days and hours, bytes in base64, and null for
+    what is no number."""
     match value:
+        case list():
+            return [plain(item) for item in value]
+        case dict():
+            return {key: plain(item) for key, item in value.items()}
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case float() if not math.isfinite(value):
+            return None
+        case bytes():
+            return base64.b64encode(value).decode()
         case datetime() if value.tzinfo is not None:
             return format_rfc3339(value)
         case pa.MonthDayNano(months=months, days=days, nanoseconds=ns):

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from airflow_provider_chatexport.core.times import parse_instant
+from airflow_provider_chatexport.core.times import LATEST, parse_instant
 
 # DuckDB's JSON reader takes more, but a table of chat has no use for deeper values, and other readers recurse.
 MAX_DEPTH: Final = 500
@@ -117,6 +117,11 @@ def items_of(raw: bytes) -> list[bytes]:
     try:
         return [bytes(item) for item in _decode_items(raw)]
     except (msgspec.DecodeError, RecursionError):
+        # As the value of a member it is mended, where it can be.
+        listed = checked_value(raw)
+    try:
+        return [bytes(item) for item in _decode_items(listed)]
+    except (msgspec.DecodeError, RecursionError):
         raise NotAnObjectError(_fault(raw)) from None
 
 
@@ -135,15 +140,16 @@ _NUMBER: Final = re.compile(r"-?\d+(\.\d+)?([eE]\+?\d+)?", re.ASCII)
 
 
 def is_time(value: bytes | None) -> bool:
-    """A value is a time in either of the service's spellings. Nanoseconds may stand in quotes: there are writers of
-    JSON that put all integers of 64 bits in some."""
+    """A value is a time in either of the service's spellings, with a day after it. Nanoseconds may stand in quotes:
+    there are writers of JSON that put all integers of 64 bits in some."""
     try:
         told = json.loads(value) if value is not None else None
         if isinstance(told, str) and _NUMBER.fullmatch(told):
             told = int(told) if told.lstrip("-").isdigit() else float(told)
-        return parse_instant(told) is not None
+        moment = parse_instant(told)
     except (ValueError, OverflowError):
         return False
+    return moment is not None and moment < LATEST
 
 
 def is_object(value: bytes) -> bool:

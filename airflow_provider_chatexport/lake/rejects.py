@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import msgspec
 
 from airflow_provider_chatexport.lake.source import Line
 
@@ -22,8 +25,35 @@ class Reject:
     raw_encoding: str
     raw_size_bytes: int
 
-    def to_row(self) -> dict[str, Any]:
-        return asdict(self)
+
+REJECT_COLUMNS: Final = {
+    "line_number": "BIGINT",
+    "byte_offset": "BIGINT",
+    "reason": "VARCHAR",
+    "raw": "VARCHAR",
+    "raw_encoding": "VARCHAR",
+    "raw_size_bytes": "BIGINT",
+}
+
+
+class RejectFile:
+    """Rejects as JSON lines in a file: of a file of garbage there may be millions."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.n_rows = 0
+        self._stream: IO[bytes] | None = None
+
+    def append(self, row: Reject) -> None:
+        if self._stream is None:
+            self._stream = self.path.open("ab" if self.n_rows else "wb")
+        self._stream.write(msgspec.json.encode(row) + b"\n")
+        self.n_rows += 1
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
 
 def reject(line: Line, reason: str) -> Reject:

@@ -440,3 +440,7 @@ BY_NAME: Final = {table.name: table for table in TABLES}
 BY_ENTITY: Final = {table.entity: table for table in TABLES if table.entity is not None and not table.owned_by}
 BY_ENTITY_OF_USERS: Final = {table.entity: table for table in _USER_EXPORTS if table.entity is not None}
 OF_ENTITIES: Final = (*BY_ENTITY.values(), *BY_ENTITY_OF_USERS.values())
+# Of any table, in lower case, with the partitions: no folder above a lake may be named by one of them and a value.
+COLUMN_NAMES: Final = frozenset(
+    name.lower() for table in TABLES for name in (table.partition, *(column.name for column in table))
+)

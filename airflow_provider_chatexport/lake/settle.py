@@ -27,10 +27,11 @@ def settle(store: LakeStore, *, thoroughly: bool = False) -> LakeState:
     :raises LakeError: the lake cannot be read or written.
     """
     catalog.publish_anchors(store)
+    # Read once: another process may write it between two rounds, and what is not in it has to be looked at in each.
+    known = loads.read_checkpoint(store)
     while True:
         before = loads.names(store)
-        known = loads.read_checkpoint(store)
-        state = LakeState(loads.all_loads(store))
+        state = LakeState(loads.all_loads(store, known=known))
         fresh = [record for record in state.records if record.path not in known]
         folders.bring_up(store, state, None if thoroughly else fresh)
         catalog.publish(store, state)

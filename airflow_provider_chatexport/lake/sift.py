@@ -13,14 +13,15 @@ On the way the keys are gathered that the registry does not read (``custom``), a
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import msgspec
 
-from airflow_provider_chatexport.core.entities import ALIASES, Entity
+from airflow_provider_chatexport.core.entities import ALIASES, OTHER_NAMES, Entity
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES
 from airflow_provider_chatexport.lake import schema
 from airflow_provider_chatexport.lake.custom import NO_OBJECT, KeyWatch
@@ -31,6 +32,7 @@ from airflow_provider_chatexport.lake.rawjson import (
     Fields,
     NotAnObjectError,
     checked_value,
+    is_object,
     items_of,
     joined,
     read_object,
@@ -42,6 +44,12 @@ from airflow_provider_chatexport.lake.sifted import Output, Sifted
 from airflow_provider_chatexport.lake.source import MAX_BLOCK_BYTES, Block, ExportFile, Line
 
 _MESSAGE, _REACTION = TYPED
+# Names of entities that this version has no table for, and how many of them are told apart.
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
+MAX_NAMES: Final = 50
+# How much of them goes into a file: the database reads thousands of objects at a time, and these may be large ones.
+OTHERS_BYTES: Final = 32_000_000
+OTHER: Final = "other"
 
 
 class _UnusualError(Exception):
@@ -114,6 +122,7 @@ class Sifter:
         self.sifted = Sifted(folder=self.sifted.folder)
         self.sifted.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
+            stack.callback(self.sifted.rejects.close)
             for entity in Entity:
                 self._outputs[entity] = Output(
                     entity=entity,
@@ -122,7 +131,8 @@ class Sifter:
                     watch=KeyWatch(schema.BY_ENTITY[entity]),
                 )
             self._typed = {start: self._outputs[entity] for start, entity in TYPED.items()}
-            self._others = stack.enter_context(self.sifted.others_path.open("wb"))
+            self._others = self.sifted.others_path(0).open("wb")
+            stack.callback(self._close_others)
             yield
             for entity, output in self._outputs.items():
                 self.sifted.keys[entity] = output.keys
@@ -340,10 +350,7 @@ class Sifter:
         """An object's channel: its own word, else the channel that its element or the line before names."""
         if entity is Entity.USER:
             return None
-        own = text_of(fields, "cid") or text_of(fields, "channel_cid")
-        channel_type, channel_id = text_of(fields, "channel_type"), text_of(fields, "channel_id")
-        if own is None and channel_type and channel_id:
-            own = f"{channel_type}:{channel_id}"
+        own = _own_channel(fields)
         if entity is Entity.CHANNEL:
             channel_type, channel_id = text_of(fields, "type"), text_of(fields, "id")
             self._cid = own = own or (f"{channel_type}:{channel_id}" if channel_type and channel_id else None)
@@ -352,21 +359,43 @@ class Sifter:
         return own or self._cid
 
     def _write_other(self, line: Line, name: str, payload: bytes) -> None:
-        record = {"entity": name, "cid": self._cid, "line_number": line.number}
-        self.sifted.entities[name] += 1
+        own = _own_channel(read_object(payload)[1]) if is_object(payload) else None
+        record = {"entity": name, "cid": own or self._cid, "line_number": line.number}
+        self._count(name)
         self.sifted.n_others += 1
         self.sifted.longest = max(self.sifted.longest, len(payload))
         data = payload.replace(b"\n", b" ").replace(b"\r", b" ")
+        if self._others.tell() > OTHERS_BYTES:
+            self._close_others()
+            self._others = self.sifted.others_path(self.sifted.n_other_parts).open("wb")
+            self.sifted.n_other_parts += 1
         self._others.write(msgspec.json.encode(record)[:-1] + b',"data":' + data + b"}\n")
 
+    def _close_others(self) -> None:
+        self._others.close()
+
+    def _count(self, name: str) -> None:
+        """Names come from lines, and counts go to places where no text may: what hardly is a name counts as other."""
+        counted = self.sifted.entities
+        is_known = name in ALIASES or name in OTHER_NAMES or name in counted
+        is_name = is_known or (len(counted) < MAX_NAMES and _NAME.fullmatch(name) is not None)
+        counted[name if is_name else OTHER] += 1
+
     def _reject_entity(self, line: Line, name: str, reason: str) -> None:
-        self.sifted.entities[name] += 1
+        self._count(name)
         self.sifted.rejects.append(reject(line, reason))
 
     def _reject_line(self, line: Line, reason: str) -> None:
         """A line, or a part of one, of which no entity can be told."""
         self.sifted.rejected_lines += 1
         self.sifted.rejects.append(reject(line, reason))
+
+
+def _own_channel(fields: Fields) -> str | None:
+    """The channel that an object names itself."""
+    channel_type, channel_id = text_of(fields, "channel_type"), text_of(fields, "channel_id")
+    own = text_of(fields, "cid") or text_of(fields, "channel_cid")
+    return own or (f"{channel_type}:{channel_id}" if channel_type and channel_id else None)
 
 
 def _may_be_deep(raw: bytes) -> bool:

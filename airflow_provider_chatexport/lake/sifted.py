@@ -12,7 +12,7 @@ import msgspec
 
 from airflow_provider_chatexport.core.entities import Entity
 from airflow_provider_chatexport.lake.custom import CustomKeys, KeyWatch
-from airflow_provider_chatexport.lake.rejects import Reject
+from airflow_provider_chatexport.lake.rejects import RejectFile
 
 # The database holds the notes of a file in memory while it reads the objects.
 MAX_NOTES: Final = 300_000
@@ -34,14 +34,18 @@ class Sifted:
     keys: dict[Entity, CustomKeys | None] = field(default_factory=dict)
     lines: int = 0
     entities: Counter[str] = field(default_factory=Counter)
-    rejects: list[Reject] = field(default_factory=list)
     n_written: Counter[Entity] = field(default_factory=Counter)
     n_others: int = 0
+    n_other_parts: int = 1
     rejected_lines: int = 0
     longest: int = 0
     last_n: int = 0
     channels: list[tuple[int, str]] = field(default_factory=list)
     n_user_exports: int = 0
+    rejects: RejectFile = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rejects = RejectFile(self.folder / "rejects.ndjson")
 
     def path(self, entity: Entity) -> Path:
         return self.folder / f"{entity.value}.ndjson"
@@ -50,9 +54,8 @@ class Sifted:
         """Which objects have keys with null that the registry does not read."""
         return self.folder / f"{entity.value}.nulls"
 
-    @property
-    def others_path(self) -> Path:
-        return self.folder / "other.ndjson"
+    def others_path(self, part: int) -> Path:
+        return self.folder / f"other-{part}.ndjson"
 
     @property
     def cids(self) -> set[str]:

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from airflow_provider_chatexport.core.times import format_rfc3339
+from airflow_provider_chatexport.core.times import LATEST, format_rfc3339
 from airflow_provider_chatexport.lake.table import Column, Kind, Placement, Table, not_a_list
 
 DEFAULT_OBJECT_BYTES: Final = 16 * 1024 * 1024
@@ -37,7 +37,7 @@ def read_lines(path: Path, columns: Mapping[str, str], longest_bytes: int = 0) -
     typed = ", ".join(f"{column}: {quoted(kind)}" for column, kind in columns.items())
     return (
         f"read_json({quoted(str(path))}, format='newline_delimited', records=true, ignore_errors=true, "
-        f"maximum_object_size={size}, columns={{{typed}}})"
+        f"compression='none', hive_partitioning=false, maximum_object_size={size}, columns={{{typed}}})"
     )
 
 
@@ -75,8 +75,17 @@ def _created_at(table: Table) -> str:
 
 
 def time(text: str) -> str:
-    """RFC3339 text or unix nanoseconds, as TIMESTAMPTZ; null where it is neither."""
-    return f"coalesce(TRY_CAST({text} AS TIMESTAMPTZ), make_timestamptz(TRY_CAST({text} AS BIGINT) // 1000))"
+    """RFC3339 text or unix nanoseconds, as TIMESTAMPTZ; null where it is neither.
+
+    The usual spelling is told by its places, which is cheaper than a regular expression. The cast does the rest, but
+    for hour 24, which it takes for the next day, and the year 0.
+    """
+    usual = f"{text} LIKE '____-__-__T__:__:__%Z' AND {text} NOT LIKE '%T24:%' AND {text} NOT LIKE '0000%'"
+    number = f"make_timestamptz(TRY_CAST({text} AS BIGINT) // 1000)"
+    return (
+        f"CASE WHEN {usual} THEN TRY_CAST({text} AS TIMESTAMPTZ) WHEN regexp_full_match({text}, {quoted(_INSTANT)}) "
+        f"THEN coalesce(TRY_CAST(upper({text}) AS TIMESTAMPTZ), {number}) END"
+    )
 
 
 def cast(text: str, kind: Kind) -> str:
@@ -109,7 +118,8 @@ CREATED_AT: Final = "_created_at"
 
 # What core.times.parse_instant takes. DuckDB by itself takes "infinity", "epoch", a date alone and naive times as well.
 _INSTANT: Final = (
-    r"\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)"
+    r"(000[1-9]|00[1-9]\d|0[1-9]\d\d|[1-8]\d{3}|9[0-8]\d\d|99[0-8]\d|999[0-8])-\d\d-\d\d"
+    r"[Tt ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)"
     r"|-?\d+(\.\d+)?([eE]\+?\d+)?"
 )
 
@@ -120,14 +130,7 @@ def complete(table: Table) -> str:
     if table.owned_by is not None:
         needed.append(f"{table.owned_by} <> ''")
     if table.placed_by is not None:
-        # The usual spelling is told by its places, which is cheaper than a regular expression; the cast does the rest,
-        # but for hour 24, which it takes for the next day.
-        needed.append(
-            "CASE WHEN d.created_at LIKE '____-__-__T__:__:__%Z' AND d.created_at NOT LIKE '%T24:%' THEN true "
-            f"ELSE regexp_full_match(d.created_at, {quoted(_INSTANT)}) END"
-        )
-        needed.append(f"{CREATED_AT} >= TIMESTAMPTZ '0001-01-01 00:00:00Z'")
-        needed.append(f"{CREATED_AT} < TIMESTAMPTZ '10000-01-01 00:00:00Z'")
+        needed.append(f"{CREATED_AT} < {instant(LATEST)}")
     if table.placed_by == "created_at":
         needed.append("d.cid <> ''")
     return " AND ".join(needed)

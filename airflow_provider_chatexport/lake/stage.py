@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import duckdb
 import pyarrow as pa
@@ -24,6 +23,7 @@ from airflow_provider_chatexport.core.progress import CONVERT, READ, Progress
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake import custom, personal, schema, sql
 from airflow_provider_chatexport.lake.custom import CustomKeys
+from airflow_provider_chatexport.lake.database import Database
 from airflow_provider_chatexport.lake.objects import mend, parse, unreadable
 from airflow_provider_chatexport.lake.personal import Personal
 from airflow_provider_chatexport.lake.reading import (
@@ -34,7 +34,7 @@ from airflow_provider_chatexport.lake.reading import (
     taken_apart,
     users_in,
 )
-from airflow_provider_chatexport.lake.rejects import Reject
+from airflow_provider_chatexport.lake.rejects import REJECT_COLUMNS, Reject, RejectFile
 from airflow_provider_chatexport.lake.rows import arrow_rows
 from airflow_provider_chatexport.lake.sift import Sifter
 from airflow_provider_chatexport.lake.sifted import Sifted
@@ -44,6 +44,7 @@ from airflow_provider_chatexport.lake.user_exports import UsersSifter, is_users_
 
 # Rows whose two objects are joined at a time; each may be long.
 JOINED_ROWS: Final = 2_048
+_PLACES: Final = pa.schema([("n", pa.int64()), ("place", pa.string())])
 _CUSTOM: Final = pa.schema([("custom", pa.string())])
 # What is read from the file as it stands, and what lies beside it.
 _PASSING: Final = (schema.MESSAGES, schema.REACTIONS)
@@ -65,8 +66,9 @@ class Input:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a file turned out to be: of which kind, and the channels that it names."""
+    """What a file turned out to be: its number in the order of adding, its kind, and the channels that it names."""
 
+    number: int
     kind: ExportKind
     cids: set[str]
 
@@ -91,8 +93,8 @@ class Counts:
     not_cast: dict[str, int] = field(default_factory=dict)
 
 
-class Stage:
-    """The stage tables, one per table of the registry, and the database that holds them."""
+class Stage(Database):
+    """The stage tables, one per table of the registry."""
 
     def __init__(
         self,
@@ -113,23 +115,12 @@ class Stage:
         self._n_reads = 0
         self.counts = Counts()
         folder.mkdir(parents=True, exist_ok=True)
-        # In memory, because a database file would write every row twice; what does not fit spills to the folder.
-        self._con = _set_up(
-            duckdb.connect(
-                config={
-                    "memory_limit": memory_limit,
-                    "temp_directory": str(folder / "spill"),
-                    "preserve_insertion_order": False,
-                    "autoinstall_known_extensions": False,
-                    "autoload_known_extensions": False,
-                },
-            )
-        )
+        super().__init__(folder, memory_limit=memory_limit)
         for table in schema.TABLES:
             parts = ", _attachments JSON, _latest_reactions JSON" if table is schema.MESSAGES else ""
             columns = f", _read INTEGER, _in_window BOOLEAN DEFAULT true, _complete BOOLEAN{parts}, _not_cast VARCHAR[]"
-            self._con.execute(sql.create_stage(table, columns))
-        self._con.execute("CREATE TABLE embedded_users (j JSON, exported_at TIMESTAMPTZ)")
+            self.execute(sql.create_stage(table, columns))
+        self.execute("CREATE TABLE embedded_users (j JSON, exported_at TIMESTAMPTZ)")
 
     def _opened(self, given: Input) -> ExportFile:
         size_bytes = given.path.stat().st_size if given.path.exists() else None  # that it is gone, the reader tells
@@ -159,7 +150,7 @@ class Stage:
                 folder,
                 max_line_bytes=self._max_line_bytes,
             ).rewrite()
-            self._con.execute(
+            self.execute(
                 "CREATE OR REPLACE TEMP TABLE exported_users AS SELECT unnest($ids::VARCHAR[]) AS id",
                 {"ids": given.user_ids},
             )
@@ -172,11 +163,13 @@ class Stage:
             if not (sifted.passed and table in _PASSING):
                 self._stage(table, sifted, given)
             if table is schema.USER_EXPORT_USERS:
-                self._con.execute(
+                self.execute(
                     f"INSERT INTO exported_users SELECT id FROM stage_{table.name} WHERE _input = {self._n_inputs}"
                 )
+        self._place_by_channel_lines(sifted)
         self._stage_others(sifted, given)
         self._stage_rejects(sifted.rejects, given)
+        found = Found(number=self._n_inputs, kind=kind, cids=sifted.cids)
         self._n_inputs += 1
         self.counts.lines += sifted.lines
         for name, count in sifted.entities.items():
@@ -184,7 +177,7 @@ class Stage:
         self.counts.other_entities += sifted.n_others
         self.counts.rejected_lines += sifted.rejected_lines
         shutil.rmtree(folder, ignore_errors=True)
-        return Found(kind=kind, cids=sifted.cids)
+        return found
 
     def _sift(self, sifter: Sifter) -> Sifted:
         """While lines are looked at, the database gathers the users, from what are most likely the same lines."""
@@ -194,22 +187,13 @@ class Stage:
             sifting = other.submit(sifter.sift)
             if source.begins_typed and not source.is_wrapped:
                 # Nothing has been sifted yet: the reader may meet a line that it takes for too long.
-                with contextlib.suppress(duckdb.Error), self._on_one_core():
+                with contextlib.suppress(duckdb.Error), self.on_one_core():
                     self._gather_passed(passed_messages(source.path, sifter.sifted.nulls_path(Entity.MESSAGE)))
                     self._users_gathered = True
             return sifting.result()
 
-    @contextlib.contextmanager
-    def _on_one_core(self) -> Iterator[None]:
-        """Leaves the others to Python, which needs one and takes longer."""
-        self._con.execute("SET threads = 1")
-        try:
-            yield
-        finally:
-            self._con.execute("RESET threads")
-
     def _gather_passed(self, objects: Objects) -> None:
-        self._con.execute(f"CREATE OR REPLACE TEMP TABLE passed_users AS {users_in(schema.MESSAGES, objects)}")
+        self.execute(f"CREATE OR REPLACE TEMP TABLE passed_users AS {users_in(schema.MESSAGES, objects)}")
 
     def _stage_passed(self, path: Path, sifted: Sifted, given: Input) -> bool:
         """Messages from the file as it stands, and the reactions beside them; False, and nothing staged, where that
@@ -219,13 +203,15 @@ class Stage:
         if sifted.n_passed:
             self._read(messages, objects, sifted.keys[Entity.MESSAGE], given)
         n_staged = {messages: self._n_staged(messages), reactions: self._read_sifted(reactions, sifted, given)}
-        if [*n_staged.values()] != [sifted.n_passed, sifted.n_written[Entity.REACTION]] or self.n_extra(messages):
+        if [*n_staged.values()] != [sifted.n_passed, sifted.n_written[Entity.REACTION]] or self.n_extra(
+            messages, f"_input = {self._n_inputs}"
+        ):
             for table in _PASSING:
                 self.delete(table, f"_input = {self._n_inputs}")
             return False
         if not self._users_gathered:
             self._gather_passed(objects)
-        self._con.execute(f"INSERT INTO embedded_users SELECT j, {sql.instant(given.exported_at)} FROM passed_users")
+        self.execute(f"INSERT INTO embedded_users SELECT j, {sql.instant(given.exported_at)} FROM passed_users")
         self._gather_sifted(reactions, sifted, given)
         return True
 
@@ -249,13 +235,13 @@ class Stage:
         entity = cast("Entity", table.entity)
         if table.name in EMBEDDED_USERS and sifted.n_written[entity]:
             users = users_in(table, _objects(sifted, entity))
-            self._con.execute(f"INSERT INTO embedded_users SELECT j, {sql.instant(given.exported_at)} FROM ({users})")
+            self.execute(f"INSERT INTO embedded_users SELECT j, {sql.instant(given.exported_at)} FROM ({users})")
 
     def _read(self, table: Table, objects: Objects, keys: CustomKeys | None, given: Input) -> None:
         """One scan, in which every object is read once."""
         kept = "".join(f", CASE WHEN json_array_length(d.{key}) > 0 THEN d.{key} END AS _{key}" for key in table.drawn)
         in_window = "true"
-        if given.window is not None and table is schema.MESSAGES:
+        if given.window is not None and table in _PASSING:
             since, until = sql.instant(given.window.since), sql.instant(given.window.until)
             in_window = f"{sql.CREATED_AT} >= {since} AND {sql.CREATED_AT} < {until}"
         kept += f", {table.owned_by}" if table.owned_by is not None else ""
@@ -263,8 +249,8 @@ class Stage:
         self._n_reads += 1
         # The quick way only tells that some value is lost: to keep it, the objects are read once more, as JSON.
         for way in dict.fromkeys((keys, None)):
-            with self._reader_streamed():
-                self._con.execute(
+            with self.reader_streamed():
+                self.execute(
                     f"INSERT INTO stage_{table.name} BY NAME SELECT {sql.columns(table)}, {self._origin(given)}, "
                     f"n AS _n, {self._n_reads} AS _read, line AS _line, {in_window} AS _in_window{kept}, _not_cast, "
                     f"{sql.complete(table)} AS _complete FROM ({taken_apart(table, objects, way, extra_fields)})"
@@ -275,15 +261,6 @@ class Stage:
         # Asked as a column: a filter would be pushed down to where it takes every object apart once more.
         self.delete(table, f"_input = {self._n_inputs} AND _complete IS NOT true")
         self.join_clashing_custom(table)
-
-    @contextlib.contextmanager
-    def _reader_streamed(self) -> Iterator[None]:
-        """The optimizer takes a reader of lines for a handful of rows, and would have a join hold all of them."""
-        self._con.execute("SET disabled_optimizers = 'build_side_probe_side'")
-        try:
-            yield
-        finally:
-            self._con.execute("RESET disabled_optimizers")
 
     def join_clashing_custom(self, table: Table) -> None:
         """Keys that stand flat and under ``custom`` alike cannot be joined as text; they are rare, so in Python.
@@ -297,8 +274,20 @@ class Stage:
             ).to_arrow_reader(JOINED_ROWS)
             for batch in rows:
                 with self.registered("joined_custom", _with_joined_custom(batch)):
-                    self._con.execute(f"INSERT INTO stage_{table.name} BY NAME FROM joined_custom")
+                    self.execute(f"INSERT INTO stage_{table.name} BY NAME FROM joined_custom")
             self.delete(table, clashing)
+
+    def _place_by_channel_lines(self, sifted: Sifted) -> None:
+        """A reaction tells no channel: where its message is not in the load, it is of the channel before it."""
+        if not self._n_staged(schema.REACTIONS, "cid IS NULL") or not sifted.channels:
+            return
+        places = arrow_rows(({"n": n, "place": cid} for n, cid in sifted.channels), _PLACES)
+        with self.registered("places", places):
+            self.execute(
+                "UPDATE stage_reactions SET cid = place FROM (SELECT r.rowid AS row, place FROM stage_reactions r "
+                f"ASOF JOIN places ON r._n > places.n WHERE r.cid IS NULL AND r._input = {self._n_inputs}) found "
+                "WHERE stage_reactions.rowid = found.row"
+            )
 
     def _settle(self, table: Table, sifted: Sifted, given: Input) -> None:
         """Objects that the reader refused or left incomplete: mended and read again, or rejected with the reason."""
@@ -325,30 +314,29 @@ class Stage:
         self._read(table, replace(_objects(sifted, entity), path=mended_path), None, given)
         staged = self._staged(table)
         with mended_path.open("rb") as objects:
-            sifted.rejects += [
-                unreadable(entity, found, f"{entity.value} with a key or a time that no row can hold")
-                for found in parse(objects)
-                if found.n not in staged
-            ]
+            for found in parse(objects):
+                if found.n not in staged:
+                    reason = f"{entity.value} with a key or a time that no row can hold"
+                    sifted.rejects.append(unreadable(entity, found, reason))
 
     def _stage_others(self, sifted: Sifted, given: Input) -> None:
         if not sifted.n_others:
             return
         columns = {"entity": "VARCHAR", "cid": "VARCHAR", "line_number": "BIGINT", "data": "JSON"}
-        self._con.execute(
-            f"INSERT INTO stage_other_entities BY NAME SELECT *, {self._origin(given)} FROM "
-            + sql.read_lines(sifted.others_path, columns, sifted.longest)
-        )
-
-    def _stage_rejects(self, rejects: Iterable[Reject], given: Input) -> None:
-        for row in rejects:
-            self._con.execute(
-                "INSERT INTO stage_rejects BY NAME SELECT $line_number AS line_number, $byte_offset AS byte_offset, "
-                "$reason AS reason, $raw AS raw, $raw_encoding AS raw_encoding, $raw_size_bytes AS raw_size_bytes, "
-                + self._origin(given),
-                row.to_row(),
+        for part in range(sifted.n_other_parts):
+            self.execute(
+                f"INSERT INTO stage_other_entities BY NAME SELECT *, {self._origin(given)} FROM "
+                + sql.read_lines(sifted.others_path(part), columns, sifted.longest)
             )
-            self.counts.rejected += 1
+
+    def _stage_rejects(self, rejects: RejectFile, given: Input) -> None:
+        rejects.close()
+        if rejects.n_rows:
+            self.execute(
+                f"INSERT INTO stage_rejects BY NAME SELECT *, {self._origin(given)} FROM "
+                + sql.read_lines(rejects.path, REJECT_COLUMNS)
+            )
+        self.counts.rejected += rejects.n_rows
 
     def _origin(self, given: Input) -> str:
         return (
@@ -365,41 +353,14 @@ class Stage:
             self.one(f"SELECT count(*) FROM stage_{table.name} WHERE _input = {self._n_inputs} AND ({condition})")[0]
         )
 
-    def n_extra(self, table: Table) -> int:
+    def n_extra(self, table: Table, condition: str = "true") -> int:
         """Rows more than keys."""
         key = ", ".join(sql.name(column) for column in table.key)
-        return int(self.one(f"SELECT count(*) - count(DISTINCT ({key})) FROM stage_{table.name}")[0])
+        return int(self.one(f"SELECT count(*) - count(DISTINCT ({key})) FROM stage_{table.name} WHERE {condition}")[0])
 
     def delete(self, table: Table, condition: str) -> int:
         """How many rows went."""
         return int(self.one(f"DELETE FROM stage_{table.name} WHERE {condition}")[0])
-
-    def one(self, query: str) -> tuple[Any, ...]:
-        return self._con.execute(query).fetchall()[0]
-
-    def all(self, query: str) -> list[tuple[Any, ...]]:
-        return self._con.execute(query).fetchall()
-
-    def execute(self, query: str) -> None:
-        self._con.execute(query)
-
-    def query(self, query: str) -> duckdb.DuckDBPyRelation:
-        """A result that is read as it is asked for, also beside others."""
-        return _set_up(self._con.cursor()).sql(query)
-
-    @contextlib.contextmanager
-    def registered(self, name: str, rows: pa.Table) -> Iterator[None]:
-        """Arrow rows as a table, for as long as it takes."""
-        self._con.register(name, rows)
-        try:
-            yield
-        finally:
-            self._con.unregister(name)
-
-    @property
-    def connection(self) -> duckdb.DuckDBPyConnection:
-        """The database of the stage tables, for those with queries of their own over them."""
-        return self._con
 
     def user_ids(self) -> set[str]:
         """Every user id in the stage tables."""
@@ -412,7 +373,7 @@ class Stage:
         return {user_id for (user_id,) in self.all(f"SELECT id FROM ({asked}) WHERE id IS NOT NULL")}
 
     def close(self) -> None:
-        self._con.close()
+        super().close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -424,8 +385,3 @@ def _with_joined_custom(batch: pa.RecordBatch) -> pa.Table:
     at = batch.schema.names.index("custom")
     joined = arrow_rows(({"custom": custom.joined(both)} for both in batch.column(at).to_pylist()), _CUSTOM)
     return pa.Table.from_batches([batch]).set_column(at, _CUSTOM[0], joined.column(0))
-
-
-def _set_up(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
-    # Where it takes its process for an interactive one, it would draw a bar into our output.
-    return con.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -66,9 +66,6 @@ class LakeState:
             and all(self._newer.hide_all(entry) for entry in record.coverage)
         }
 
-    def record_ids(self) -> set[str]:
-        return {record.load_id for record in self.records}
-
     @cached_property
     def coverage(self) -> list[Coverage]:
         """The claims that decide what is visible."""
@@ -113,7 +110,7 @@ class LakeState:
         """When newer loads had superseded all of it; None while anything of it can be visible."""
         if record.load_id not in self.superseded:
             return None
-        return max(self._owner[newer].committed_at for entry in record.coverage for newer in self._newer.than(entry))
+        return max(self._hidden_since(record.coverage, None), default=None)
 
     def rewritten_into(self, record: LoadRecord) -> str | None:
         """The record that stands for it now."""
@@ -162,8 +159,15 @@ class LakeState:
         if not touched:
             return Fate.WHOLE, None
         if all_hidden:
-            return Fate.DEAD, max(self._owner[newer].committed_at for newer in touched)
+            return Fate.DEAD, max(self._hidden_since(record.coverage, day), default=None)
         return Fate.PARTLY_HIDDEN, None
+
+    def _hidden_since(self, entries: Iterable[Coverage], span: Span | None) -> Iterator[datetime]:
+        """When newer claims first hid all that each of the entries tells about a span."""
+        for entry in entries:
+            since = self._newer.hidden_since(entry, span, lambda newer: self._owner[newer].committed_at)
+            if since is not None:
+                yield since
 
     def _applied(self, entry: Coverage, newer: Coverage) -> bool:
         """Whether what the newer claim hides was left out when the files were written: both went into one rewrite."""

@@ -11,14 +11,16 @@ file has its address in the table's folder alone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import duckdb
 import fsspec
@@ -26,11 +28,20 @@ from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.lake import schema
 
 _STAGING: Final = "_staging"
 _FILES: Final = "_files"
 # Files without rows, that let an empty table be queried, whatever the records say.
 ANCHOR_PREFIX: Final = "empty-v"
+# Our own names, so that nothing else that lies in the lake's folder is ever taken for ours.
+_DATA_FILE: Final = re.compile(r"[a-z_]+/[a-z_]+=\d{4}-\d\d-\d\d/[0-9a-f]{24}-[0-9a-f]{8}(-\d+)+\.parquet")
+_BESIDE: Final = re.compile(r"\..+\.[0-9a-f]{32}")
+# Stores of buckets and objects: they have no folders to make, and what they would make instead is a bucket.
+_OF_OBJECTS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"})
+_ATTEMPTS: Final = 100
+
+_Done = TypeVar("_Done")
 
 
 class LakeStore:
@@ -44,6 +55,12 @@ class LakeStore:
             fs, root = fsspec.core.url_to_fs(str(uri), use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise LakeError(f"no file system serves the lake address {uri}: {error}") from None
+        named = {part.partition("=")[0].lower() for part in str(root).split("/") if "=" in part}
+        if taken := sorted(named & schema.COLUMN_NAMES):
+            raise LakeError(
+                f"the lake address {uri} has a folder {taken[0]}=..., which readers of Parquet take for that column; "
+                "choose another folder"
+            )
         self._fs: Any = fs
         self._root = str(root).rstrip("/")
         self.is_local = isinstance(fs, LocalFileSystem)
@@ -64,7 +81,8 @@ class LakeStore:
         :raises LakeError: it cannot be written.
         """
         with self._explained("write"):
-            self._fs.makedirs(self._root, exist_ok=True)
+            if not _OF_OBJECTS & {self._fs.protocol, *self._fs.protocol}:
+                self._fs.makedirs(self._root, exist_ok=True)
             if self.is_local and not os.access(self._root, os.W_OK):
                 raise PermissionError(13, "Permission denied")
 
@@ -77,7 +95,7 @@ class LakeStore:
             else:
                 base = work_dir or Path(tempfile.gettempdir())
                 folder = base / f"chatexport-{uuid.uuid4().hex}"
-            folder.mkdir(parents=True, mode=0o700)
+            in_its_folder(folder, lambda: folder.mkdir(mode=0o700))
             return folder
 
     def drop_work_folder(self, folder: Path) -> None:
@@ -92,8 +110,10 @@ class LakeStore:
             return 0
         with self._explained("write"):
             root = self.local_path(".")
-            begun = [*(root / _STAGING).glob("*"), *root.glob(".*.*"), *root.glob("*/.*.*"), *root.glob("*/*/.*.*")]
-            old = [path for path in begun if datetime.fromtimestamp(path.lstat().st_mtime, UTC) < before]
+            work = list((root / _STAGING).glob("*"))
+            places = (".*", "_*/.*", "*/*=*/.*", f"{_FILES}/*/*=*/.*")
+            beside = [path for place in places for path in root.glob(place) if _BESIDE.fullmatch(path.name)]
+            old = [path for path in work + beside if datetime.fromtimestamp(path.lstat().st_mtime, UTC) < before]
             for path in old:
                 if path.is_dir():
                     self.drop_work_folder(path)
@@ -163,7 +183,7 @@ class LakeStore:
         """
         if not self.is_local:
             for path, modified_at in self.walk("", ".parquet"):
-                if not path.rsplit("/", 1)[1].startswith(ANCHOR_PREFIX):
+                if _DATA_FILE.fullmatch(path):
                     yield path, modified_at
             return
         for path, modified_at in self.walk(_FILES, ".pq"):
@@ -179,10 +199,12 @@ class LakeStore:
             if self.is_local:
                 _sync(local)
                 target = Path(self._full(path))
-                target.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    local.replace(target)
-                except OSError:  # another disk: a copy beside the target, then the rename
+                    in_its_folder(target, lambda: local.replace(target))
+                except OSError as error:
+                    if error.errno != errno.EXDEV:
+                        raise
+                    # Another disk: a copy beside the target, then the rename.
                     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
                     shutil.copyfile(local, beside)
                     _sync(beside)
@@ -235,9 +257,8 @@ class LakeStore:
 
     def _write_beside(self, path: str, content: bytes) -> Path:
         target = Path(self._full(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
         beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        beside.write_bytes(content)
+        in_its_folder(beside, lambda: beside.write_bytes(content))
         _sync(beside)
         return beside
 
@@ -254,6 +275,16 @@ class LakeStore:
                 f"cannot {verb} the lake at {self.uri}: {what}; check that the place exists, has room, and may be "
                 "written by this user"
             ) from None
+
+
+def in_its_folder(path: Path, put: Callable[[], _Done]) -> _Done:
+    """Puts something where a path says, in a folder that is made if it has to be, and that others may take away at any
+    moment because it is empty."""
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return put()
+    return put()
 
 
 def _modified_at(facts: dict[str, Any]) -> datetime:

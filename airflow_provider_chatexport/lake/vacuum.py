@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow_provider_chatexport.lake import loads
+from airflow_provider_chatexport.lake import catalog, loads
 from airflow_provider_chatexport.lake.rewrite import Rewrite, commit_rewrite
 from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.state import Fate, LakeState
@@ -42,9 +42,10 @@ def vacuum(store: LakeStore, *, keep: timedelta, now: datetime, history: bool = 
     :param now: aware.
     :raises LakeError: the lake cannot be read or written.
     """
+    catalog.require_lake(store)
     if history:
         _end_history(store, before=now - keep)
-    state = LakeState(loads.all_loads(store, from_checkpoint=False))
+    state = LakeState(loads.all_loads(store, known={}))
     superseded = sweep(store, state, before=now - keep)
     unknown = tuple(unknown_files(store, state, before=now - max(keep, UNKNOWN_AFTER)))
     store.drop_data(unknown)

@@ -15,10 +15,10 @@ from itertools import pairwise
 from typing import Any, Final
 
 from airflow_provider_chatexport.core.times import format_rfc3339
-from airflow_provider_chatexport.lake import folders, loads, schema
+from airflow_provider_chatexport.lake import catalog, folders, loads, schema
 from airflow_provider_chatexport.lake.coverage import Coverage, covered_spans, hiding
 from airflow_provider_chatexport.lake.loads import LoadRecord
-from airflow_provider_chatexport.lake.state import LakeState
+from airflow_provider_chatexport.lake.state import Fate, LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.sweep import UNKNOWN_AFTER, unknown_files
 
@@ -65,7 +65,8 @@ def verify(store: LakeStore, *, now: datetime) -> Verdict:
     :param now: aware; what is younger than a day and in no record may belong to a load under way.
     :raises LakeError: the lake cannot be read, or a record is none.
     """
-    state = LakeState(loads.all_loads(store, from_checkpoint=False))
+    catalog.require_lake(store)
+    state = LakeState(loads.all_loads(store, known={}))
     loaded = [record for record in state.records if record.is_load]
     findings = [
         *_gaps(state.coverage),
@@ -129,26 +130,27 @@ def _entities_of(record: LoadRecord) -> Iterator[Finding]:
     others = ("duplicates", "out_of_window", "other_entities", "rejected")
     forgotten = sum(counts["forgotten"].get(table.name, 0) for table in schema.OF_ENTITIES)
     went_out = own_rows + forgotten + sum(counts[name] for name in others)
-    if came_in != went_out:
+    if came_in != went_out or counts["lines"] > came_in:
         yield Finding(
             kind="unaccounted",
-            what=f"load {record.load_id} took in {came_in} entities and accounts for {went_out}; load its exports "
-            "again, and report it",
+            what=f"load {record.load_id} took in {counts['lines']} lines with {came_in} entities and accounts for "
+            f"{went_out}; load its exports again, and report it",
         )
 
 
 def _files(store: LakeStore, state: LakeState) -> Iterator[Finding]:
     for each in state.standings:
-        if not each.is_live:
+        if not each.is_live and each.fate is not Fate.HISTORY:
             continue
         where = f"{each.file.path} of load {each.record.load_id}"
-        for path in _addresses(store, each.file.path):
+        for path in _addresses(store, each.file.path) if each.is_live else [store.history_path(each.file.path)]:
             try:
                 digest = hashlib.sha256()
                 for chunk in store.chunks(path):
                     digest.update(chunk)
-            except FileNotFoundError:
-                yield Finding(kind="missing", what=f"{where} is gone ({path}); {_CURE}")
+            except OSError as error:
+                what = "is gone" if isinstance(error, FileNotFoundError) else f"cannot be read, {error.strerror}"
+                yield Finding(kind="missing", what=f"{where} {what} ({path}); {_CURE}")
                 break
             if digest.hexdigest() != each.file.sha256:
                 yield Finding(kind="altered", what=f"{where} is not what was written; export its window again")

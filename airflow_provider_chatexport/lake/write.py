@@ -28,6 +28,8 @@ BATCH_ROWS: Final = 20_000
 ZSTD_LEVEL: Final = 3
 MIN_ROW_GROUP: Final = 30_000
 MAX_ROW_GROUP: Final = 122_880
+# Of rows that are unusually long, as they lie in memory until their group is full.
+MAX_GROUP_BYTES: Final = 64 * 1024 * 1024
 # Parquet cannot tell a file's size before it is written; a row of chat is about 150 bytes packed.
 MAX_FILE_ROWS: Final = 3_500_000
 # Files that are packed at a time, and batches that may wait for it.
@@ -184,6 +186,7 @@ class _DayWriter:
         self._local.parent.mkdir(parents=True, exist_ok=True)
         self._waiting: list[pa.RecordBatch] = []
         self._n_waiting = 0
+        self._waiting_bytes = 0
         self.n_rows = 0
         self._writer = pq.ParquetWriter(
             self._local,
@@ -211,6 +214,8 @@ class _DayWriter:
             batch = batch.slice(room)
         if batch.num_rows:
             self._take(batch)
+        if self._waiting_bytes >= MAX_GROUP_BYTES:
+            self._flush()
 
     def close(self) -> tuple[DataFile, Path]:
         self._flush()
@@ -229,6 +234,7 @@ class _DayWriter:
     def _take(self, batch: pa.RecordBatch) -> None:
         self._waiting.append(batch)
         self._n_waiting += batch.num_rows
+        self._waiting_bytes += batch.nbytes
 
     def _flush(self) -> None:
         if not self._n_waiting:
@@ -241,7 +247,7 @@ class _DayWriter:
             text = column.cast(pa.string()) if isinstance(field.type, pa.JsonType) else column
             columns.append(text.cast(field.type))
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema), row_group_size=self._group_rows)
-        self._waiting, self._n_waiting = [], 0
+        self._waiting, self._n_waiting, self._waiting_bytes = [], 0, 0
 
 
 def _leaf(column: Column) -> str:

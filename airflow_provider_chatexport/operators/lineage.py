@@ -58,4 +58,4 @@ def _named(lake_uri: str) -> tuple[str, str]:
     parts = urlsplit(lake_uri)
     if parts.scheme in ("", "file"):
         return "file", str(Path(parts.path if parts.scheme else lake_uri).absolute())
-    return f"{parts.scheme}://{parts.netloc}", parts.path.strip("/") or "/"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}", parts.path.strip("/") or "/"

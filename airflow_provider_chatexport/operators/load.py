@@ -56,8 +56,8 @@ class LoadExportOperator(BaseOperator):
     :param promote: custom fields that get a typed column beside ``custom``: ``{"messages": {"priority": "BIGINT"}}``.
     :param max_line_bytes: longer lines are rejects.
     :param max_unpacked_bytes: packed files that unpack to more are refused; by default 200 times their size.
-    :param work_dir: where files are downloaded to and converted; by default a temporary directory.
-        (templated)
+    :param work_dir: where files are downloaded to and converted; by default beside a local lake, else a temporary
+        directory. (templated)
     :param chatexport_conn_id: a connection of type ``chatexport``. (templated)
     """
 

@@ -114,7 +114,7 @@ class Started:
         return self.n_splits < max_splits and bool(self.halves())
 
     def halves(self) -> tuple[ChannelsRequest, ...]:
-        """None where there is no window, or a very short one."""
+        """Empty where there is no window, or a very short one."""
         request = self.receipt.request
         return (isinstance(request, ChannelsRequest) and request.halved()) or ()
 

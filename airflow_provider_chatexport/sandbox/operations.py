@@ -107,7 +107,7 @@ def _told_task(call: Call, *, kinds: frozenset[Kind]) -> dict[str, Any]:
     task_id = call.request.path_params["task_id"]
     task = call.service.tasks.find(task_id)
     if task is None or task.kind not in kinds:
-        raise not_found(f"Can't find task with id {task_id}")
+        raise not_found(f'Can\'t find task with id "{task_id}"')
     progress = call.service.tasks.progress(task)
     told: dict[str, Any] = {
         "task_id": task.id,

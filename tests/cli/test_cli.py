@@ -141,7 +141,7 @@ def test_load_tells_a_person_what_it_did(run: Run, export_file: Path, tmp_path: 
     first = run("load", export_file, "--lake", tmp_path / "lake")
     assert (0, "") == (first.code, first.err)
     assert "2 lines, 0 rejected, 0 out of window, 0 duplicates" in first.out
-    assert f"query it: duckdb {tmp_path}/lake/catalog.duckdb" in first.out
+    assert f"duckdb {tmp_path}/lake/catalog.duckdb" in first.out
     assert "is in the lake already; nothing was written" in run("load", export_file, "--lake", tmp_path / "lake").out
 
 
@@ -286,11 +286,59 @@ def test_upkeep_tells_a_person_what_it_did(run: Run, overlapping: Path) -> None:
     assert 1 == run("forget-user", "u1", "--lake", overlapping / "elsewhere").code
 
 
-def test_a_statement_without_a_result_is_no_error(run: Run, export_file: Path, tmp_path: Path) -> None:
-    """SET and the like give no rows; what would write is refused."""
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "",
+        "SELECT 1; SELECT 2",
+        "CREATE TABLE mine (id INTEGER)",
+        "COPY (SELECT 1) TO 'a-file-of-the-lake'",
+        "SET threads = 1",
+    ],
+)
+def test_sql_takes_one_query_and_changes_nothing(run: Run, export_file: Path, tmp_path: Path, statement: str) -> None:
     run("load", export_file, "--lake", tmp_path / "lake")
-    assert_one_sentence(run("sql", "CREATE TABLE mine (id INTEGER)", "--lake", tmp_path / "lake"), 2, "read-only")
-    assert [] == run("sql", "SET threads = 1", "--lake", tmp_path / "lake", "--json").json["rows"]
+    assert_one_sentence(run("sql", statement, "--lake", tmp_path / "lake"), 2, "give one query")
+    for query in (
+        "FROM loads",
+        "DESCRIBE messages",
+        "SHOW TABLES",
+        "WITH a AS (SELECT 1 AS b) FROM a",
+        "EXPLAIN FROM users",
+    ):
+        assert run("sql", query, "--lake", tmp_path / "lake", "--json").json["rows"]
+
+
+def test_values_of_any_kind_are_json(run: Run, export_file: Path, tmp_path: Path) -> None:
+    """Numbers are numbers, times are RFC3339 wherever they stand, and what JSON has no word for is null or text."""
+    run("load", export_file, "--lake", tmp_path / "lake")
+    values = {
+        "sum(1)": 1,
+        "1.5::DECIMAL(4, 2)": 1.5,
+        "'nan'::DOUBLE": None,
+        "'inf'::DOUBLE": None,
+        "'a'::BLOB": "YQ==",
+        "[TIMESTAMPTZ '2026-01-01 10:00:00Z']": ["2026-01-01T10:00:00.000000Z"],
+        "{'at': TIMESTAMPTZ '2026-01-01 10:00:00Z'}": {"at": "2026-01-01T10:00:00.000000Z"},
+        "DATE '2026-01-01'": "2026-01-01",
+    }
+    rows = run("sql", f"SELECT {', '.join(values)}", "--lake", tmp_path / "lake", "--json").json["rows"]
+    assert [[*values.values()]] == rows
+
+
+def test_a_failing_query_quotes_no_message(run: Run, export_file: Path, tmp_path: Path) -> None:
+    run("load", export_file, "--lake", tmp_path / "lake")
+    told = run("sql", "SELECT text::INTEGER FROM messages", "--lake", tmp_path / "lake")
+    assert_one_sentence(told, 1, "TRY_CAST")
+    assert "text of" not in told.err
+
+
+@pytest.mark.parametrize("command", ["verify", "compact", "vacuum", "coverage", "sql"])
+def test_a_lake_that_is_not_there_is_not_well(run: Run, tmp_path: Path, command: str) -> None:
+    """A typo in a nightly job would be green for ever."""
+    arguments = ["FROM loads"] if command == "sql" else []
+    assert_one_sentence(run(command, *arguments, "--lake", tmp_path / "typo"), 1, "there is no lake")
+    assert not (tmp_path / "typo").exists()
 
 
 LOAD = ["load", "x", "--lake", "y"]

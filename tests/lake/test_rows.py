@@ -25,6 +25,7 @@ from export_objects import (
 )
 
 from airflow_provider_chatexport.core.entities import Shape
+from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake.custom import MAX_KEYS
 
@@ -231,6 +232,24 @@ def test_a_contradiction_keeps_integers_longer_than_languages_take(tmp_path: Pat
     whole = line("message", message())[:-2] + b"," + clash[1:-1] + b"}}"
     custom = convert_lines(tmp_path, whole).one("messages")["custom"]
     assert f'{{"a":1,"n":{digits},"custom":{{"a":2,"n":{digits}}}}}' == custom
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["infinity", "epoch", "2026-01-01", "2026-01-01T10:00:00", "2026-01-01T24:00:00Z", "2026-01-01T10:00:00+25:00",
+     "20000-01-01T00:00:00Z", "0000-01-01T00:00:00Z"],
+)  # fmt: skip
+def test_a_guessed_time_is_worse_than_one_that_stays_as_it_was_told(odd: str, tmp_path: Path) -> None:
+    """In every column: a version that is infinitely new would win for ever."""
+    row = convert_lines(tmp_path, line("message", message(updated_at=odd, deleted_at=odd))).one("messages")
+    assert (None, None) == (row["updated_at"], row["deleted_at"])
+    assert {"updated_at": odd, "deleted_at": odd} == json.loads(row["custom"])
+
+
+@pytest.mark.parametrize("text", ["2026-01-01t10:00:00z", "2026-01-01 10:00:00.5Z", "2026-01-01T12:00:00+02:00"])
+def test_rfc3339_in_any_spelling_is_a_time(text: str, tmp_path: Path) -> None:
+    row = convert_lines(tmp_path, line("message", message(created_at=text, deleted_at=text))).one("messages")
+    assert parse_rfc3339(text) == row["created_at"] == row["deleted_at"]
 
 
 ODD_KEYS = ["", "select", "order by", 'qu"ote', "it's", "a.b", "$.a", "[0]", "*", "😀", "back\\slash", "new\nline",

@@ -12,9 +12,11 @@ from export_objects import channel, line, member, message, reaction, user, write
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.core.entities import Shape
+from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.lake import loads
+from airflow_provider_chatexport.lake import loads, schema
 from airflow_provider_chatexport.lake.settle import settle
+from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.verify import Verdict, verify
 
@@ -107,6 +109,23 @@ def test_a_file_that_was_put_in_the_place_of_another_is_altered(store) -> None:
     path.unlink()
     path.write_bytes(content + b"more")
     assert ["altered"] == kinds(verify(store, now=NOW))
+
+
+def test_a_file_that_only_history_reads_is_looked_at_as_well(tmp_path: Path) -> None:
+    """``messages_history`` fails without it."""
+    for hour in (1, 2):
+        pipeline.load_files(
+            [write_lines(tmp_path / f"export-{hour}", [line("message", message(text=str(hour)))])],
+            lake_uri=str(tmp_path / "lake"),
+            window=Window.parse("2026-01-01", "2026-01-02"),
+            exported_at=datetime(2026, 1, 20, hour, tzinfo=UTC),
+            options=LoadOptions(keep_superseded=True),
+        )
+    store = LakeStore(tmp_path / "lake")
+    assert verify(store, now=NOW).ok
+    (kept,) = [each for each in LakeState(loads.all_loads(store)).of(schema.MESSAGES) if not each.is_live]
+    Path(store.url(store.history_path(kept.file.path))).unlink()
+    assert ["missing"] == kinds(verify(store, now=NOW))
 
 
 def test_an_entity_that_went_nowhere_is_found(store) -> None:

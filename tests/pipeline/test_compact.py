@@ -10,6 +10,7 @@ import duckdb
 import pytest
 from lakes import Lake, at, load_file, write_export
 
+from airflow_provider_chatexport.lake import schema
 from airflow_provider_chatexport.lake.compact import compact
 from airflow_provider_chatexport.lake.rewrite import Rewrite, commit_rewrite, number_of_next
 from airflow_provider_chatexport.lake.state import LakeState
@@ -145,6 +146,51 @@ def test_vacuum_deletes_what_broken_off_work_left(lake: Lake) -> None:
     assert (("messages/event_date=2026-01-01/stray-0.parquet",), 1) == (swept.unknown, swept.n_leftovers)
     assert not stray.exists()
     assert not left.exists()
+
+
+def test_vacuum_leaves_alone_what_is_not_ours(lake: Lake) -> None:
+    """A lake may lie in a folder that has other things in it."""
+    others = [Path(lake.uri, name) for name in (".eslintrc.json", "src/.env.local", "src/.cache.d/x", "src/a/.b.c")]
+    days_ago = (datetime.now(UTC) - timedelta(days=9)).timestamp()
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("theirs")
+        os.utime(path, (days_ago, days_ago))
+        os.utime(path.parent, (days_ago, days_ago))
+    ours = Path(lake.uri, "_loads", f".x.json.{'0' * 32}")
+    ours.write_text("broken off")
+    os.utime(ours, (days_ago, days_ago))
+    assert 1 == vacuum(LakeStore(lake.uri), keep=timedelta(0), now=datetime.now(UTC)).n_leftovers
+    assert all(path.exists() for path in others)
+
+
+def test_a_store_of_objects_has_no_data_files_but_ours(tmp_path: Path) -> None:
+    """Whoever keeps the lake at the root of a bucket has other Parquet files there."""
+    lake = Lake("memory://bucket-of-many-things")
+    load_file(lake, write_export(tmp_path / "one", {"a": (8, "a1")}), 8, 10, exported(1))
+    store = LakeStore(lake.uri)
+    store.replace("sales/year=2025/orders.parquet", b"theirs")
+    store.replace("messages/event_date=2025-01-01/mine.parquet", b"theirs")
+    assert {each.file.path for each in lake.state().standings} == lake.data_files()
+
+
+def test_a_file_is_dead_since_it_was_wholly_hidden(lake: Lake, tmp_path: Path) -> None:
+    """Later loads of the same hours make it no younger: it would never be old enough to go."""
+    first = load_file(lake, write_export(tmp_path / "four", {"a": (8, "a2")}), 8, 12, exported(4))
+    load_file(lake, write_export(tmp_path / "five", {"a": (8, "a3")}), 8, 12, exported(5))
+    died = {
+        each.dead_since
+        for each in lake.state().of(schema.MESSAGES)
+        if not each.is_live and each.record.load_id != first.record.load_id
+    }
+    assert {first.record.committed_at} == died
+
+
+def test_a_large_snapshot_file_is_not_doubled(lake: Lake) -> None:
+    """It is as good as a small one for what is newest of a key."""
+    largest = max(each.file.size_bytes for each in lake.state().standings if each.file.table == "channels")
+    compact(LakeStore(lake.uri), large_bytes=largest)
+    lake.assert_glob_equals_view()
 
 
 def test_of_two_compactions_at_once_one_begins_anew(lake: Lake) -> None:

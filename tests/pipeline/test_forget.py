@@ -219,6 +219,32 @@ def test_pseudonyms_leave_no_raw_personal_data(tmp_path: Path) -> None:
     assert verify(LakeStore(lake.uri), now=NOW).ok
 
 
+@pytest.mark.parametrize("told", ["ann-17", pseudonym("ann-17", "secret")], ids=["the id", "the pseudonym"])
+def test_who_was_forgotten_stays_out_under_a_pseudonym_too(told: str, tmp_path: Path) -> None:
+    """By whichever of the two they were named."""
+    lake = Lake(str(tmp_path / "lake"))
+    load(lake, export(tmp_path / "one"), 1, hash_users=True, pseudonym_key="secret")
+    forget_user(LakeStore(lake.uri), told, now=NOW, pseudonym_key="secret" if told == "ann-17" else None)
+    hidden = pseudonym("ann-17", "secret")
+    assert hidden not in everything(lake)
+    load(lake, export(tmp_path / "two", "still Ann"), 2, hash_users=True, pseudonym_key="secret")
+    assert hidden not in everything(lake)
+    assert {"by-bob", "quiet"} == set(lake.texts())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("ΓΙΏΡΓΟΣ", "Γεια ΓΙΏΡΓΟΣ, γιώργος"), ("田中", "田中さんは"), ("Ann", "ann ANN")],
+    ids=["final sigma", "kanji", "case"],
+)
+def test_names_are_found_in_any_script(name: str, text: str, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    by_bob = line("message", message("m", user=BOB, text=text, mentioned_users=[{"id": "u7", "name": name}]))
+    load(lake, write_lines(tmp_path / "one", [by_bob]))
+    forget_user(LakeStore(lake.uri), "u7", now=NOW)
+    assert name.lower()[:2] not in lake.value("SELECT text FROM messages").lower()
+
+
 def test_pseudonyms_need_a_key() -> None:
     """Without one, anyone could make them from ids."""
     with pytest.raises(CallError, match="hash_users needs a secret"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from export_objects import line, message, write_lines
+from export_objects import channel, line, message, reaction, write_lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lakes import Lake, at, load_file, write_export
@@ -28,6 +29,7 @@ from airflow_provider_chatexport.lake import catalog, loads, query, schema
 from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.table import Table
+from airflow_provider_chatexport.lake.verify import verify
 
 FIRST, SECOND, THIRD = "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z"
 MARK = "a-text-that-nobody-else-may-read"
@@ -241,6 +243,147 @@ def test_a_file_without_a_window_claims_only_what_it_shows(lake: Lake, tmp_path:
     )
     load_file(lake, write_export(tmp_path / "two", {"m9": (9, "new"), "m10": (10, "new")}), None, None, SECOND)
     assert {"m8": "old", "m9": "new", "m10": "new", "m11": "old"} == lake.texts()
+
+
+def test_of_several_files_each_claims_only_what_it_shows_itself(lake: Lake, tmp_path: Path) -> None:
+    """Files of different channels have different ages: a newer one says nothing of what only the others hold."""
+    one = write_export(tmp_path / "one", {"m8": (8, "one"), "m9": (9, "one")}, cid="a:1")
+    two = write_export(tmp_path / "two", {"m10": (10, "two")}, cid="a:2")
+    os.utime(one, (1_800_000_000, 1_800_000_000))
+    os.utime(two, (1_800_000_060, 1_800_000_060))
+    pipeline.load_files([one, two], lake_uri=lake.uri)
+    assert {"m8": "one", "m9": "one", "m10": "two"} == lake.texts()
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00Z", "0999-12-31T23:59:59.999999Z", "9998-12-31T23:59:59.999999999Z"]
+)
+def test_a_moment_at_the_ends_of_the_calendar_is_one_like_others(moment: str, lake: Lake, tmp_path: Path) -> None:
+    """Go's zero time is the first; whatever a record says of it has to be read again."""
+    for number in range(2):
+        path = write_lines(tmp_path / f"export-{number}", [line("message", message(f"m{number}", created_at=moment))])
+        load_file(lake, path, None, None, datetime.now(UTC))
+    assert "m1" in lake.texts()
+    assert lake.value("SELECT created_at FROM messages WHERE id = 'm1'").startswith(moment[:19])
+    lake.assert_tidy()
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31T00:00:00Z", "9999-12-31T23:59:59.999999Z", "0000-12-31T23:59:59Z"])
+def test_a_moment_past_the_ends_of_the_calendar_is_a_reject(moment: str, lake: Lake, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "export", [line("message", message(created_at=moment)), line("message", message())])
+    assert 1 == load_file(lake, path, None, None, datetime.now(UTC)).record.counts["rejected"]
+
+
+def test_an_answer_that_a_store_lost_leaves_the_load_committed(lake: Lake, tmp_path: Path) -> None:
+    """Clients of object stores ask again, and hear that the record is there: it is their own."""
+
+    class AskedTwice(LakeStore):
+        def put_new(self, path: str, content: bytes) -> bool:
+            super().put_new(path, content)
+            return super().put_new(path, content)
+
+    load_file(lake, write_export(tmp_path / "export", {"m8": (8, "one")}), 8, 9, FIRST)
+    (record,) = lake.state().records
+    local = {}
+    for file in record.files:
+        local[file.path] = tmp_path / f"{file.table}.parquet"
+        local[file.path].write_bytes(Path(lake.uri, file.path).read_bytes())
+    other = AskedTwice(tmp_path / "other")
+    other.prepare()
+    assert loads.commit(other, record, local)
+    assert all(other.has_data(file.path) for file in record.files)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x1f\x8b\x08\x00 not that", gzip.compress(b"[]"), gzip.compress(b'{"v":1}')],
+    ids=["empty", "corrupt", "a list", "no records"],
+)
+def test_a_checkpoint_of_no_use_is_left_alone(content: bytes, lake: Lake, tmp_path: Path) -> None:
+    load_file(lake, write_export(tmp_path / "one", {"m8": (8, "one")}), 8, 9, FIRST)
+    LakeStore(lake.uri).replace(loads.CHECKPOINT, content)
+    load_file(lake, write_export(tmp_path / "two", {"m9": (9, "two")}), 9, 10, SECOND)
+    assert {"m8": "one", "m9": "two"} == lake.texts()
+
+
+@pytest.mark.parametrize("name", ["type=chat", "event_date=2026-01-01", "ID=5"])
+def test_a_folder_that_readers_take_for_a_column_is_refused(name: str, tmp_path: Path) -> None:
+    """Its value would stand in every row."""
+    path = write_export(tmp_path / "export", {"m8": (8, "one")})
+    with pytest.raises(LakeError, match="choose another folder"):
+        load_file(Lake(str(tmp_path / name / "lake")), path, 8, 9, FIRST)
+    load_file(Lake(str(tmp_path / "tenant=a" / "lake")), path, 8, 9, FIRST)
+
+
+def test_an_export_below_a_folder_like_that_or_named_as_packed_is_read(lake: Lake, tmp_path: Path) -> None:
+    """What a file is, its bytes say, and not its address."""
+    folder = tmp_path / "data=1"
+    folder.mkdir()
+    load_file(lake, write_export(folder / "export.ndjson.gz", {"m8": (8, "one")}), 8, 9, FIRST)
+    assert {"m8": "one"} == lake.texts()
+
+
+def test_a_reaction_whose_message_is_elsewhere_is_replaced_and_cut_like_one_that_is_here(
+    lake: Lake, tmp_path: Path
+) -> None:
+    """It tells no channel: it is of the one before it, so that a newer export of the window takes it away."""
+    lines = [line("channel", channel("a:1")), line("reaction", reaction("gone", created_at=at(8, 30)))]
+    load_file(lake, write_lines(tmp_path / "one", lines), 8, 9, FIRST)
+    load_file(lake, write_lines(tmp_path / "two", [*lines, b""]), 8, 9, SECOND)
+    assert [["a:1", 1]] == lake.rows("SELECT cid, count(*) FROM reactions GROUP BY ALL")
+    assert 1 == load_file(lake, write_lines(tmp_path / "three", lines), 9, 10, THIRD).record.counts["out_of_window"]
+    assert 1 == lake.value("SELECT count(*) FROM reactions")
+
+
+def test_names_of_entities_in_a_report_are_names(lake: Lake, tmp_path: Path) -> None:
+    """What a line puts in the place of a name goes into records and XCom: nothing that looks like no name."""
+    lines = [line("message", message()), b'{"My password is x":{}}', b'{"type":"poll","data":{"cid":"a:9"}}']
+    lines += [b'{"thing_%d":{}}' % number for number in range(100)]
+    report = load_file(lake, write_lines(tmp_path / "export", lines), None, None, FIRST)
+    told = report_of(report)["entities"]
+    assert (102, True) == (sum(told.values()) - told["message"], len(told) <= 52)
+    assert "password" not in json.dumps(report_of(report))
+    assert "a:9" == lake.value("SELECT cid FROM other_entities WHERE entity = 'poll'")
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(lake: Lake, tmp_path: Path) -> None:
+    """It is read more than once: its first half would be told by the second reading."""
+    path = write_export(tmp_path / "export", {"m8": (8, "one")})
+
+    def meanwhile(stage: str, done: int, whole: int | None) -> None:
+        if stage == "read" and not path.read_bytes().endswith(b"more"):
+            with path.open("ab") as more:
+                more.write(b"more")
+
+    with pytest.raises(InputError, match="changed while it was read"):
+        pipeline.load_files([path], lake_uri=lake.uri, progress=meanwhile)
+    assert [] == lake.records()
+
+
+def test_a_pipe_is_refused(lake: Lake, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="no regular file"):
+        pipeline.load_files([tmp_path / "pipe"], lake_uri=lake.uri)
+
+
+def test_no_file_is_nothing_to_load(lake: Lake) -> None:
+    with pytest.raises(CallError, match="no file to load"):
+        pipeline.load_files([], lake_uri=lake.uri)
+
+
+def test_objects_far_larger_than_usual_are_loaded_like_others(lake: Lake, tmp_path: Path) -> None:
+    """Rows of 20 KB and more are sorted on one core; entities without a table lie in several files of 32 MB."""
+    text = "x" * 20_000
+    lines = [
+        line("message", message(f"m{number}", text=f"{number}{text}", attachments=[{"title": text}] * 5))
+        for number in range(300)
+    ]
+    lines += [line("poll", {"id": f"p{number}", "name": text * 50}) for number in range(40)]
+    report = load_file(lake, write_lines(tmp_path / "export", lines), None, None, datetime.now(UTC))
+    rows = report.record.counts["rows"]
+    assert (300, 1500, 40) == (rows["messages"], rows["attachments"], rows["other_entities"])
+    assert 300 == lake.value("SELECT count(DISTINCT left(text, 3)) FROM messages WHERE strlen(text) > 20_000")
+    assert verify(LakeStore(lake.uri), now=datetime.now(UTC)).ok
 
 
 def test_an_export_of_an_open_window_leaves_its_rest_as_a_gap(lake: Lake, tmp_path: Path) -> None:

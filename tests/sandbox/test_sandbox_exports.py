@@ -77,7 +77,7 @@ def test_an_unknown_task_is_named_in_the_error(calls):
     """Tests of three official SDKs look for these words."""
     reply = calls.http.get("/api/v2/tasks/none-such")
     assert (reply.status_code, reply.json()["code"]) == (404, 16)
-    assert reply.json()["message"] == 'GetTask failed with error: "Can\'t find task with id none-such"'
+    assert reply.json()["message"] == 'GetTask failed with error: "Can\'t find task with id "none-such""'
 
 
 @pytest.mark.parametrize(

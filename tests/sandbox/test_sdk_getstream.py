@@ -144,7 +144,7 @@ def test_errors_are_the_sdks_own_with_code_and_message(stream):
     with pytest.raises(StreamApiException, match="Can't find channel") as unknown:
         export(stream, "messaging:none-such")
     assert (unknown.value.status_code, unknown.value.code) == (404, 16)
-    with pytest.raises(StreamApiException, match="Can't find task with id none-such"):
+    with pytest.raises(StreamApiException, match='Can\'t find task with id "none-such"'):
         stream.get_task("none-such")
     with pytest.raises(StreamApiException) as wrong:
         stream.chat.export_channels(channels=[])

@@ -106,7 +106,7 @@ def test_errors_are_the_sdks_own_with_code_and_message(chat):
     with pytest.raises(StreamAPIException, match="Can't find channel") as unknown:
         chat.export_channels([{"type": "messaging", "id": "none-such"}])
     assert (unknown.value.status_code, unknown.value.error_code) == (404, 16)
-    with pytest.raises(StreamAPIException, match="Can't find task with id none-such"):
+    with pytest.raises(StreamAPIException, match='Can\'t find task with id "none-such"'):
         chat.get_task("none-such")
     with pytest.raises(StreamAPIException) as wrong:
         chat.export_channels([])
