@@ -203,11 +203,17 @@ class Conversion:
                 stage.execute(f"CREATE OR REPLACE TABLE {relation} AS {eraser.query(table, relation)}")
 
     def _place_reactions(self) -> None:
-        """A reaction stands with its message; where that is not in the load, at its own time, and cut by it."""
+        """A reaction stands with its message. Where that is not in the load, it is of the channel before it, and stands
+        at its own time, which has to be in the window."""
         self._stage.execute(
             "UPDATE stage_reactions r SET message_created_at = m.created_at, cid = coalesce(m.cid, r.cid), "
             "_in_window = m.in_window FROM (SELECT id, any_value(cid) AS cid, any_value(created_at) AS created_at, "
             "bool_or(_in_window) AS in_window FROM stage_messages GROUP BY id) m WHERE m.id = r.message_id"
+        )
+        self._stage.execute(
+            "UPDATE stage_reactions SET cid = place FROM (SELECT r.rowid AS row, c.cid AS place FROM stage_reactions r "
+            "ASOF JOIN channel_lines c ON c.input = r._input AND c.n < r._n WHERE r.cid IS NULL) found "
+            "WHERE stage_reactions.rowid = found.row"
         )
         self._stage.execute(
             "UPDATE stage_reactions SET message_created_at = created_at WHERE message_created_at IS NULL"
@@ -354,7 +360,11 @@ class Conversion:
 
     def _row_bytes(self, table: Table) -> float:
         """How long the texts of a row are, on average; a row of nothing has some bytes as well."""
-        texts = [f"coalesce(strlen({sql.name(c.name)}::VARCHAR), 0)" for c in table if c.kind in (Kind.TEXT, Kind.JSON)]
+        texts = [
+            f"coalesce(strlen({sql.name(column.name)}::VARCHAR), 0)"
+            for column in table
+            if column.kind in (Kind.TEXT, Kind.JSON) and not column.promoted
+        ]
         query = f"SELECT coalesce(avg({' + '.join(texts)}), 0) + 100 FROM stage_{table.name}"
         return float(self._stage.fetched(query)[0][0])
 

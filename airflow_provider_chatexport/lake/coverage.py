@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
@@ -125,6 +125,10 @@ class Newer:
         since, until = (entry.since, entry.until) if span is None else span.cut(entry)
         return since >= until or _cover(self.than(entry, span), since, until)
 
+    def hide_whole(self, entries: Collection[Coverage]) -> bool:
+        """Whether nothing can be visible of a record that claims these; one that claims nothing is not hidden."""
+        return bool(entries) and all(self.hide_all(entry) for entry in entries)
+
     def hidden_since(
         self, entry: Coverage, span: Span | None, committed_at: Callable[[Coverage], datetime]
     ) -> datetime | None:
@@ -138,16 +142,6 @@ class Newer:
 
         at = bisect.bisect_left(moments, True, key=hid_all)
         return moments[at] if at < len(moments) else None
-
-
-def superseded(entries: Iterable[Coverage]) -> set[str]:
-    """Loads of which nothing can be visible: newer loads cover every moment of every channel that they claim.
-
-    A load is judged by its claims alone; one with rows outside of them must not be asked about here.
-    """
-    entries = list(entries)
-    newer = Newer(entries)
-    return {entry.load_id for entry in entries} - {entry.load_id for entry in entries if not newer.hide_all(entry)}
 
 
 def without_superseded(entries: Iterable[Coverage]) -> list[Coverage]:

@@ -44,7 +44,7 @@ from airflow_provider_chatexport.lake.user_exports import UsersSifter, is_users_
 
 # Rows whose two objects are joined at a time; each may be long.
 JOINED_ROWS: Final = 2_048
-_PLACES: Final = pa.schema([("n", pa.int64()), ("place", pa.string())])
+_CHANNEL_LINES: Final = pa.schema([("input", pa.int64()), ("n", pa.int64()), ("cid", pa.string())])
 _CUSTOM: Final = pa.schema([("custom", pa.string())])
 # What is read from the file as it stands, and what lies beside it.
 _PASSING: Final = (schema.MESSAGES, schema.REACTIONS)
@@ -121,6 +121,7 @@ class Stage(Database):
             columns = f", _read INTEGER, _in_window BOOLEAN DEFAULT true, _complete BOOLEAN{parts}, _not_cast VARCHAR[]"
             self.execute(sql.create_stage(table, columns))
         self.execute("CREATE TABLE embedded_users (j JSON, exported_at TIMESTAMPTZ)")
+        self.execute("CREATE TABLE channel_lines (input BIGINT, n BIGINT, cid VARCHAR)")
 
     def _opened(self, given: Input) -> ExportFile:
         size_bytes = given.path.stat().st_size if given.path.exists() else None  # that it is gone, the reader tells
@@ -166,7 +167,7 @@ class Stage(Database):
                 self.execute(
                     f"INSERT INTO exported_users SELECT id FROM stage_{table.name} WHERE _input = {self._n_inputs}"
                 )
-        self._place_by_channel_lines(sifted)
+        self._note_channel_lines(sifted)
         self._stage_others(sifted, given)
         self._stage_rejects(sifted.rejects, given)
         found = Found(number=self._n_inputs, kind=kind, cids=sifted.cids)
@@ -277,17 +278,11 @@ class Stage(Database):
                     self.execute(f"INSERT INTO stage_{table.name} BY NAME FROM joined_custom")
             self.delete(table, clashing)
 
-    def _place_by_channel_lines(self, sifted: Sifted) -> None:
-        """A reaction tells no channel: where its message is not in the load, it is of the channel before it."""
-        if not self._n_staged(schema.REACTIONS, "cid IS NULL") or not sifted.channels:
-            return
-        places = arrow_rows(({"n": n, "place": cid} for n, cid in sifted.channels), _PLACES)
-        with self.registered("places", places):
-            self.execute(
-                "UPDATE stage_reactions SET cid = place FROM (SELECT r.rowid AS row, place FROM stage_reactions r "
-                f"ASOF JOIN places ON r._n > places.n WHERE r.cid IS NULL AND r._input = {self._n_inputs}) found "
-                "WHERE stage_reactions.rowid = found.row"
-            )
+    def _note_channel_lines(self, sifted: Sifted) -> None:
+        """Where the channels stand in the file: some objects are told to be of one by their place alone."""
+        lines = ({"input": self._n_inputs, "n": n, "cid": cid} for n, cid in sifted.channels)
+        with self.registered("channels_found", arrow_rows(lines, _CHANNEL_LINES)):
+            self.execute("INSERT INTO channel_lines BY NAME FROM channels_found")
 
     def _settle(self, table: Table, sifted: Sifted, given: Input) -> None:
         """Objects that the reader refused or left incomplete: mended and read again, or rejected with the reason."""

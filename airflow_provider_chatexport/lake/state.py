@@ -61,9 +61,7 @@ class LakeState:
         self.superseded = {
             record.load_id
             for record in self.current
-            if record.coverage
-            and not any(file.n_uncovered for file in record.files)
-            and all(self._newer.hide_all(entry) for entry in record.coverage)
+            if not any(file.n_uncovered for file in record.files) and self._newer.hide_whole(record.coverage)
         }
 
     @cached_property

@@ -35,7 +35,9 @@ _FILES: Final = "_files"
 # Files without rows, that let an empty table be queried, whatever the records say.
 ANCHOR_PREFIX: Final = "empty-v"
 # Our own names, so that nothing else that lies in the lake's folder is ever taken for ours.
-_DATA_FILE: Final = re.compile(r"[a-z_]+/[a-z_]+=\d{4}-\d\d-\d\d/[0-9a-f]{24}-[0-9a-f]{8}(-\d+)+\.parquet")
+_DATA_FILE: Final = re.compile(
+    r"[a-z_]+/[a-z_]+=\d{4}-\d\d-\d\d/([0-9a-f]{24}|rewrite-\d+)-[0-9a-f]{8}(-\d+)+\.parquet"
+)
 _BESIDE: Final = re.compile(r"\..+\.[0-9a-f]{32}")
 # Stores of buckets and objects: they have no folders to make, and what they would make instead is a bucket.
 _OF_OBJECTS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"})

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_chatexport.lake.coverage import BEGINNING, Coverage, claim, hiding, stretches, superseded
+from airflow_provider_chatexport.lake.coverage import BEGINNING, Coverage, Newer, claim, hiding, stretches
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOURS = range(8)
@@ -31,6 +31,12 @@ entries = st.builds(
     st.sampled_from(["a:1", "a:2"]),
 )
 lakes = st.lists(entries, max_size=12)
+
+
+def superseded(lake: list[Coverage]) -> set[str]:
+    """Loads of which nothing can be visible."""
+    newer = Newer(lake)
+    return {each.load_id for each in lake if newer.hide_whole([own for own in lake if own.load_id == each.load_id])}
 
 
 def newest_at(lake: list[Coverage], cid: str, hour: int) -> Coverage | None:
