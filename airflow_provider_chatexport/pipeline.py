@@ -279,9 +279,11 @@ class _Load:
             conversion.finish()
             counts = conversion.counts
             if not options.allows(rejected=counts.rejected, lines=counts.lines):
+                number, line = conversion.first_reject()
                 raise TooManyRejectsError(
                     f"{counts.rejected} of {counts.lines} lines could not become rows, and {options.max_rejected} are "
-                    "allowed; nothing was loaded. Allow more (without strict any number) and look at the table rejects"
+                    f"allowed; nothing was loaded. The first is line {line} of {sources[number].file.name}. Allow more "
+                    "(without strict any number), and the table rejects will say why"
                 )
             of_channels = [
                 (source, each) for source, each in zip(sources, added, strict=True) if each.kind is ExportKind.CHANNELS

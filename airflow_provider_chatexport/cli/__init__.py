@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -67,6 +68,14 @@ def cli(*, verbose: bool) -> None:
     )
 
 
+# What the same settings are called in Python; messages are made there.
+_ARGUMENTS: Final = re.compile(r"\b(max_unpacked_bytes|max_line_bytes|max_rejected|wait_timeout|hash_users)\b")
+
+
+def _as_option(argument: re.Match[str]) -> str:
+    return "--" + argument.group().replace("_", "-")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script."""
     if not sys.warnoptions:
@@ -88,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
     except ChatExportError as error:
-        click.echo(f"chatexport: {error.message}", err=True)
+        click.echo(f"chatexport: {_ARGUMENTS.sub(_as_option, error.message)}", err=True)
         sys.exit(EXIT_WRONG_CALL if isinstance(error, CallError) else EXIT_FAILED)
     except Exception as error:  # the last line of defence: a traceback helps nobody who did not write the code
         if isinstance(error, RuntimeError) and "interrupted" in str(error):  # what DuckDB makes of Ctrl-C in a query

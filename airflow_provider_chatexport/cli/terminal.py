@@ -46,20 +46,21 @@ class TerminalProgress:
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
         )
         self._current: tuple[str, TaskID] | None = None
         self._logged = _LoggedStage() if not console.is_terminal else None
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._logged is None:
+            self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
-        if self._logged is not None:
+        if self._logged is None:
+            self._progress.stop()
+        else:
             self._logged.end()
 
     def say(self, what: str) -> None:
@@ -73,6 +74,7 @@ class TerminalProgress:
             return
         if self._current is None or self._current[0] != name:
             if self._current is not None:
+                self._progress.refresh()  # a short stage is seen as well, where it ended
                 self._progress.remove_task(self._current[1])
             self._current = (name, self._progress.add_task(name, total=whole))
         self._progress.update(self._current[1], completed=done, total=whole)

@@ -368,6 +368,11 @@ class Conversion:
         query = f"SELECT coalesce(avg({' + '.join(texts)}), 0) + 100 FROM stage_{table.name}"
         return float(self._stage.fetched(query)[0][0])
 
+    def first_reject(self) -> tuple[int, int]:
+        """The file, by its number in the order of ``add``, and the line of the first reject; there has to be one."""
+        number, line = self._stage.one("SELECT _input, line_number FROM stage_rejects ORDER BY ALL LIMIT 1")
+        return number, line
+
     def message_spans(self) -> dict[int, dict[str, tuple[datetime, datetime]]]:
         """Per file, by its number in the order of ``add``, and channel: the times of its first and last message."""
         spans: dict[int, dict[str, tuple[datetime, datetime]]] = defaultdict(dict)

@@ -56,7 +56,10 @@ class LakeStore:
         try:
             fs, root = fsspec.core.url_to_fs(str(uri), use_listings_cache=False)
         except (ImportError, ValueError) as error:
-            raise LakeError(f"no file system serves the lake address {uri}: {error}") from None
+            raise LakeError(
+                f"no file system serves the lake address {uri}: {error}; give a folder, or an address such as "
+                "s3://bucket/lake, for which there is airflow-provider-chatexport[s3]"
+            ) from None
         named = {part.partition("=")[0].lower() for part in str(root).split("/") if "=" in part}
         if taken := sorted(named & schema.COLUMN_NAMES):
             raise LakeError(
