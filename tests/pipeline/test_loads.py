@@ -124,9 +124,7 @@ def test_a_failed_load_leaves_nothing_behind(failure: str, lake: Lake, tmp_path:
 def test_strict_refuses_before_the_commit(lake: Lake, tmp_path: Path) -> None:
     """One reject is enough; without strict the same file is loaded with its reject in a table."""
     path = write_lines(tmp_path / "export", [line("message", message()), b"{broken"])
-    with pytest.raises(
-        TooManyRejectsError, match=r"0 are allowed; nothing was loaded\. The first is line 2 of export"
-    ):
+    with pytest.raises(TooManyRejectsError, match=r"0 are allowed; nothing was loaded\. The first is line 2 of export"):
         pipeline.load_files([path], lake_uri=lake.uri, options=LoadOptions(max_rejected=0))
     assert set() == lake.files()
     assert 1 == pipeline.load_files([path], lake_uri=lake.uri).record.counts["rejected"]
