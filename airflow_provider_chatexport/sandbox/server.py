@@ -156,7 +156,7 @@ def _listen(settings: SandboxSettings) -> socket.socket:
     except OSError as problem:
         raise CallError(
             f"the sandbox cannot listen on {settings.host}:{settings.port}: {problem.strerror or problem}; "
-            "choose an address of this machine, and another port, or 0 for any free one"
+            "choose another --port, or 0 for any free one, and a --host of this machine"
         ) from None
 
 

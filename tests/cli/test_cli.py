@@ -504,7 +504,9 @@ def test_the_sandbox_says_where_it_listens_and_ends_cleanly(
 def test_a_port_that_is_taken_is_one_sentence(run: Run, sandbox: Sandbox) -> None:
     """The commonest way for a server not to start."""
     port = sandbox.url.rsplit(":", 1)[1]
-    assert_one_sentence(run("sandbox", "--port", port), 2, f"cannot listen on 127.0.0.1:{port}", "another port, or 0")
+    assert_one_sentence(
+        run("sandbox", "--port", port), 2, f"cannot listen on 127.0.0.1:{port}", "choose another --port"
+    )
 
 
 def test_a_reader_that_goes_away_is_no_traceback(
