@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
-from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
+from airflow_provider_chatexport.core.times import EARLIEST, format_rfc3339, parse_rfc3339
 
 # An export without bounds covers everything before it was made.
-BEGINNING: Final = datetime(1, 1, 2, tzinfo=UTC)
+BEGINNING: Final = EARLIEST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

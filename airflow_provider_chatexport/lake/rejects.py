@@ -9,6 +9,7 @@ from typing import IO, Final
 
 import msgspec
 
+from airflow_provider_chatexport.lake import schema
 from airflow_provider_chatexport.lake.source import Line
 
 MAX_REJECT_BYTES: Final = 64 * 1024
@@ -27,12 +28,7 @@ class Reject:
 
 
 REJECT_COLUMNS: Final = {
-    "line_number": "BIGINT",
-    "byte_offset": "BIGINT",
-    "reason": "VARCHAR",
-    "raw": "VARCHAR",
-    "raw_encoding": "VARCHAR",
-    "raw_size_bytes": "BIGINT",
+    column.name: column.kind.value for column in schema.REJECTS if column not in (schema.EXPORTED_AT, schema.LOAD_ID)
 }
 
 

@@ -148,13 +148,12 @@ class LakeState:
         day = Span.of_day(file.day)
         if file.n_uncovered:  # rows outside of its claims may be hidden by anything
             return Fate.PARTLY_HIDDEN, None
-        touched: list[Coverage] = []
-        all_hidden = True
+        is_touched, all_hidden = False, True
         for entry in record.coverage:
             if entry.overlaps(day.since, day.until):
-                touched += [newer for newer in self._newer.than(entry, day) if not self._applied(entry, newer)]
+                is_touched |= any(not self._applied(entry, newer) for newer in self._newer.than(entry, day))
                 all_hidden = all_hidden and self._newer.hide_all(entry, day)
-        if not touched:
+        if not is_touched:
             return Fate.WHOLE, None
         if all_hidden:
             return Fate.DEAD, max(self._hidden_since(record.coverage, day), default=None)
