@@ -1,6 +1,6 @@
 """The tables' folders: for whoever reads the lake by a glob, exactly the live files, and nothing half done.
 
-On a local disk a day's folder holds links to the data files. Where files come and go at once, a new folder is made and
+On a local disk a day's folder holds links to the data files. Where several come or go at once, a new folder is made and
 exchanged with the old one in one step, so that a glob sees the day before or after, never both and never neither. On an
 object store the folders hold the files themselves; what is dead is deleted from there.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import shutil
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -24,23 +24,49 @@ from airflow_provider_chatexport.lake.store import ANCHOR_PREFIX, LakeStore, in_
 
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
+# How long a reader may take from opening a folder to having listed it, which is two system calls.
+_LISTED_WITHIN_S: Final = 0.25
 
 
-def bring_up(store: LakeStore, state: LakeState, records: Iterable[LoadRecord] | None = None) -> None:
-    """Makes the folders show what is live.
+class Replaced:
+    """Folders that others took the place of. They keep their files for a moment: to a glob that had opened one of them
+    and not listed it yet, a folder emptied at once would be a day without rows. With its files, it is the day before,
+    or an error that says which of them has gone."""
+
+    def __init__(self, store: LakeStore) -> None:
+        self._store = store
+        self._folders: list[Path] = []
+        self._last_at = 0.0
+
+    def add(self, work_folder: Path) -> None:
+        self._folders.append(work_folder)
+        self._last_at = time.monotonic()
+
+    def drop(self) -> None:
+        """Removes them, once nobody is in the midst of listing them."""
+        if self._folders:
+            time.sleep(max(0.0, self._last_at + _LISTED_WITHIN_S - time.monotonic()))
+        while self._folders:
+            self._store.drop_work_folder(self._folders.pop())
+
+
+def bring_up(store: LakeStore, state: LakeState, records: Iterable[LoadRecord] | None = None) -> Replaced:
+    """Makes the folders show what is live. The folders that it replaced are the caller's to drop.
 
     :param records: look only at what these records added, hid or replaced; by default at all there is.
     :raises LakeError: the lake cannot be written.
     """
+    replaced = Replaced(store)
     days = _by_day(state.standings)
     wanted = set(days) if records is None else _touched_by(list(records), state)
     if store.is_local:
         if records is None:
             wanted |= {str(path.relative_to(store.local_path("."))) for path in _day_folders(store)}
         for folder in sorted(wanted):
-            _show(store, folder, [each for each in days.get(folder, ()) if each.is_live])
+            _show(store, folder, [each for each in days.get(folder, ()) if each.is_live], replaced)
     else:
         _delete_dead(store, [each for folder in wanted for each in days.get(folder, ())])
+    return replaced
 
 
 def shown(store: LakeStore) -> set[str]:
@@ -81,13 +107,13 @@ def _day_folders(store: LakeStore) -> list[Path]:
     ]
 
 
-def _show(store: LakeStore, folder: str, live: list[Standing]) -> None:
+def _show(store: LakeStore, folder: str, live: list[Standing], replaced: Replaced) -> None:
     target = store.local_path(folder)
     wanted = {PurePosixPath(each.file.path).name: store.local_path(store.data_path(each.file.path)) for each in live}
     there = {name for name in _names_in(target) if name.endswith(".parquet") and not name.startswith(ANCHOR_PREFIX)}
     new, gone = wanted.keys() - there, there - wanted.keys()
     try:
-        if new and gone and _exchanged(store, target, wanted):
+        if len(new) + len(gone) > 1 and there and wanted and _exchanged(store, target, wanted, replaced):
             return
         for name in new:
             _link(wanted[name], target / name)
@@ -103,22 +129,26 @@ def _show(store: LakeStore, folder: str, live: list[Standing]) -> None:
         ) from None
 
 
-def _exchanged(store: LakeStore, target: Path, wanted: Mapping[str, Path]) -> bool:
+def _exchanged(store: LakeStore, target: Path, wanted: Mapping[str, Path], replaced: Replaced) -> bool:
     """Puts a folder of the wanted links in the target's place at once; False where the system cannot do that."""
     exchange = _exchange()
     if exchange is None:
         return False
     beside = store.work_folder(None) / target.name
+    done = False
     try:
         for name in _names_in(target):
             if name.startswith(ANCHOR_PREFIX):
                 _link(target / name, beside / name)
         for name, data in wanted.items():
             _link(data, beside / name)
-        return exchange(beside, target)
+        done = exchange(beside, target)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        store.drop_work_folder(beside.parent)
+        if done:
+            replaced.add(beside.parent)
+        else:
+            store.drop_work_folder(beside.parent)
+    return done
 
 
 def _link(data: Path, link: Path) -> None:

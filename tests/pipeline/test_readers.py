@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from lakes import Lake, load_file, write_export
 
+from airflow_provider_chatexport.lake import folders
 from airflow_provider_chatexport.lake.compact import compact
 from airflow_provider_chatexport.lake.store import LakeStore
 
@@ -83,3 +85,24 @@ def test_no_reader_ever_sees_a_wrong_sum(tmp_path: Path, hours_a_load: int, hows
         assert [str((80, 80 * 5, 80))] == list(each["answers"])
     assert {} == told["kept"]["errors"] | told["view"]["errors"]
     assert {"IOException"} >= {name for each in told.values() for name in each["errors"]}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="folders are exchanged on Linux alone")
+def test_a_folder_that_a_reader_has_just_opened_is_not_emptied_under_it(tmp_path: Path) -> None:
+    """A glob opens a folder, then lists it: between the two, another may take its place. An empty listing would be a
+    day without rows; the listing of before is an error at worst, because its files have gone."""
+    lake = Lake(str(tmp_path / "lake"))
+    load_file(lake, write_export(tmp_path / "from", {"a": (8, "a1")}), 8, 12, "2026-01-02T00:00:00Z")
+    day = next(Path(lake.uri).glob("messages/event_date=2*"))
+    (live,) = (path.name for path in day.iterdir())
+    for name in ("one.parquet", "two.parquet"):  # as if newer loads had hidden them
+        os.link(day / live, day / name)
+    opened = os.open(day, os.O_RDONLY)
+    try:
+        replaced = folders.bring_up(LakeStore(lake.uri), lake.state())
+        assert {live} == {each.name for each in os.scandir(day)}
+        assert {live, "one.parquet", "two.parquet"} == {each.name for each in os.scandir(opened)}
+    finally:
+        os.close(opened)
+    replaced.drop()
+    lake.assert_tidy()
