@@ -247,9 +247,10 @@ class Conversion:
         for some in self._slices("_attachments"):
             self._stage.execute(
                 f"INSERT INTO stage_attachments BY NAME SELECT {sql.columns(table)}, message_id, cid, "
-                "message_created_at, position, _exported_at, _load_id, _input, _n, _line, _not_cast "
-                f"FROM ({self._apart(table, f'{items} AND {some}')})"
+                "message_created_at, position, _exported_at, _load_id, _input, _n, _line, _not_cast, "
+                f"({sql.is_object('j')}) IS true AS _complete FROM ({self._apart(table, f'{items} AND {some}')})"
             )
+        self._keep_odd_lists("attachments", table)
         self._stage.join_clashing_custom(table)
 
     def _draw_latest_reactions(self) -> None:
@@ -264,15 +265,28 @@ class Conversion:
             self._stage.execute(
                 "INSERT INTO stage_reactions BY NAME SELECT "
                 f"{sql.columns(table, leave_out=('message_id', 'cid'))}, latest.id AS message_id, latest.cid AS cid, "
-                "latest.created_at AS message_created_at, _exported_at, _load_id, -1 AS _input, 0 AS _n, _not_cast "
-                f"FROM ({self._apart(table, f'{items} AND {some}')}) latest WHERE {sql.is_object('j')}"
+                "latest.created_at AS message_created_at, _exported_at, _load_id, -1 AS _input, 0 AS _n, _not_cast, "
+                f"({sql.is_object('j')} AND {sql.keyed(table, leave_out=('message_id',))}) IS true AS _complete "
+                f"FROM ({self._apart(table, f'{items} AND {some}')}) latest"
             )
             self._stage.execute(
                 "INSERT INTO embedded_users SELECT DISTINCT j, _exported_at FROM (SELECT json_extract(j, '/user') "
                 f"AS j, _exported_at FROM ({items} AND {some})) WHERE {sql.is_object('j')}"
             )
+        self._keep_odd_lists("latest_reactions", table)
         self._stage.join_clashing_custom(table)
         self._keep_newest(table)
+
+    def _keep_odd_lists(self, key: str, table: Table) -> None:
+        """Items that can be no row: the list that they are in stays with its message, under its key, and is counted."""
+        odd = f"SELECT message_id FROM stage_{table.name} WHERE NOT _complete"
+        if self._stage.one(f"SELECT count(*) FROM ({odd})") != (0,):
+            self._stage.execute(
+                f"""UPDATE stage_messages SET custom = '[{{"{key}":' || _{key}::VARCHAR || '}},' || custom || ']', """
+                f"_not_cast = list_append(coalesce(_not_cast, []), '{key}') WHERE id IN ({odd})"
+            )
+            self._stage.join_clashing_custom(schema.MESSAGES)
+            self._stage.delete(table, "NOT _complete")
 
     def _slices(self, column: str) -> Iterator[str]:
         """Conditions on ``stage_messages``: all rows that have something in a JSON column, a bounded part at a time."""
@@ -319,7 +333,7 @@ class Conversion:
         self._stage.execute(
             f"INSERT INTO stage_users BY NAME SELECT {sql.columns(table)}, exported_at AS _exported_at, "
             f"{sql.quoted(self._load_id)} AS _load_id, -1 AS _input, strlen(j::VARCHAR) AS _n, _not_cast FROM "
-            f"({self._apart(table, versions)}) WHERE d.id IS NOT NULL"
+            f"({self._apart(table, versions)}) WHERE {sql.keyed(table)}"
         )
         self._stage.join_clashing_custom(table)
         self._keep_newest(table)

@@ -5,8 +5,8 @@ from here. Field names and meanings: the service's API objects (Message, Channel
 Read) as its API description names them.
 
 A key of an object that no column reads goes into ``custom``, whole. Four keys are read and not kept: ``own_reactions``
-(always empty for a server), ``quoted_message`` (a copy of another message), ``latest_reactions`` and ``user`` and their
-like (rows of other tables).
+(always empty for a server), ``quoted_message`` (a copy of another message, but for its id), ``latest_reactions`` and
+``user`` and their like (rows of other tables).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ MESSAGES: Final = Table(
     bloom=("id", "user_id", "parent_id"),
     dictionary_off=("id", "text", "html", "custom"),
     placed_by="created_at",
-    unkept=("latest_reactions", "own_reactions", "quoted_message"),
+    unkept=("latest_reactions", "own_reactions"),
     drawn=("attachments", "latest_reactions"),
     columns=(
         text("id", "Message id, unique in the app."),
@@ -89,7 +89,7 @@ MESSAGES: Final = Table(
         text("text", "The text as written (markdown); of a soft-deleted message too, unless the export cleared it."),
         text("html", "The text as the service rendered it."),
         text("parent_id", "Message that this one replies to in a thread."),
-        text("quoted_message_id", "Message that this one quotes."),
+        id_of("quoted_message_id", "quoted_message", "Message that this one quotes.", or_field="quoted_message_id"),
         boolean("show_in_channel", "A thread reply that is shown in the channel as well."),
         integer("reply_count", "Replies in this message's thread."),
         integer("deleted_reply_count", "Deleted replies in this message's thread."),

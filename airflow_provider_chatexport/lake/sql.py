@@ -126,7 +126,7 @@ _INSTANT: Final = (
 
 def complete(table: Table) -> str:
     """A condition on ``d``: it has what a row of the table cannot do without, and a time that readers can hold."""
-    needed = [f"({_value(column)}) <> ''" for column in table if column.name in table.key and column.is_read]
+    needed = [keyed(table)]
     if table.owned_by is not None:
         needed.append(f"{table.owned_by} <> ''")
     if table.placed_by is not None:
@@ -134,6 +134,13 @@ def complete(table: Table) -> str:
     if table.placed_by == "created_at":
         needed.append("d.cid <> ''")
     return " AND ".join(needed)
+
+
+def keyed(table: Table, *, leave_out: Collection[str] = ()) -> str:
+    """A condition on ``d``: it has the parts of the table's key that come from the object."""
+    names = [name for name in table.key if name not in leave_out]
+    parts = [f"({_value(column)}) <> ''" for column in table if column.name in names and column.is_read]
+    return " AND ".join(parts) or "true"
 
 
 def is_object(element: str) -> str:

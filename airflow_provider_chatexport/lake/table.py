@@ -126,15 +126,26 @@ def json_text(name: str, doc: str) -> Column:
 
 
 def texts(name: str, doc: str) -> Column:
-    return _list(name, name, f"json_extract_string(d.{name}, '$[*]')", doc)
+    return _list(name, name, "$[*]", doc)
 
 
 def ids_of(name: str, field: str, doc: str) -> Column:
-    return _list(name, field, f"json_extract_string(d.{field}, '$[*].id')", doc)
+    return _list(name, field, "$[*].id", doc)
 
 
-def _list(name: str, field: str, sql: str, doc: str) -> Column:
-    return Column(name=name, kind=Kind.TEXTS, doc=doc, sql=sql, reads=(field,), fails_on=not_a_list(field))
+def _list(name: str, field: str, path: str, doc: str) -> Column:
+    found = f"json_extract_string(d.{field}, '{path}')"
+    told = f"list_filter({found}, lambda told: told <> '')"
+    # The usual list has nothing in it, which is told first.
+    lacks_some = f"strlen(d.{field}::VARCHAR) > 2 AND len({told}) < json_array_length(d.{field})"
+    return Column(
+        name=name,
+        kind=Kind.TEXTS,
+        doc=doc,
+        sql=found,
+        reads=(field,),
+        fails_on=f"({not_a_list(field)}) OR ({lacks_some})",
+    )
 
 
 def not_a_list(field: str) -> str:

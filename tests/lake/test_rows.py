@@ -160,6 +160,49 @@ def test_what_lies_inside_a_message_keeps_such_values_as_well(
     assert ({told: 1}, True) == (converted.counts.not_cast, key in json.loads(converted.rows[table][0]["custom"]))
 
 
+@pytest.mark.parametrize("shape", [Shape.TYPED, Shape.KEYED])
+@pytest.mark.parametrize("own", [{}, {"own": 1}, {"custom": {"attachments": "mine", "latest_reactions": "mine"}}])
+@pytest.mark.parametrize(
+    ("key", "good", "odd"),
+    [
+        ("attachments", {"type": "image"}, [None, 1, "x", ["y"]]),
+        ("latest_reactions", reaction(), [None, {"type": "like"}, {"user_id": "u1"}, {"user_id": "", "type": "like"}]),
+        ("mentioned_users", {"id": "u2"}, [None, "u3", {"name": "nobody"}]),
+        ("thread_participants", {"id": "u2"}, [{}]),
+        ("mentioned_roles", "admin", [None, ""]),
+    ],
+)
+def test_a_list_with_odd_items_is_kept_and_counted(
+    shape: Shape, key: str, good: Any, odd: list[Any], own: dict[str, Any], tmp_path: Path
+) -> None:
+    """What can be a row or an id is one; nothing of the rest vanishes."""
+    told = [good, *odd]
+    converted = convert_lines(tmp_path, line("message", message(**{key: told}, **own), shape))
+    nested = own.get("custom", {})
+    flat = {name: value for name, value in own.items() if name != "custom"} | {key: told}
+    contradicted = {"custom": nested} if key in nested else {}
+    assert nested | flat | contradicted == json.loads(converted.one("messages")["custom"])
+    assert {f"messages.{key}": 1} == converted.counts.not_cast
+    rows = {"attachments": "attachments", "latest_reactions": "reactions"}
+    if key in rows:
+        assert 1 == converted.counts.rows[rows[key]]
+
+
+def test_an_id_is_kept_of_a_message_that_is_quoted_whole(tmp_path: Path) -> None:
+    quoted = message("m0", text="the copy of it")
+    rows = convert_lines(
+        tmp_path,
+        line("message", message("m1", quoted_message=quoted)),
+        line("message", message("m2", quoted_message=quoted, quoted_message_id="m0")),
+        line("message", message("m3", quoted_message_id="m0")),
+    ).rows["messages"]
+    assert [("m0", "{}")] * 3 == [(row["quoted_message_id"], row["custom"]) for row in rows]
+
+
+def test_nobody_is_no_user(tmp_path: Path) -> None:
+    assert [] == convert_lines(tmp_path, line("message", message(user={"id": "", "name": "x"}))).rows["users"]
+
+
 @pytest.mark.parametrize("nothing", [None, [], {}, ""])
 def test_nothing_is_no_value_that_is_lost(nothing: Any, tmp_path: Path) -> None:
     """Lists and maps may be null, empty or absent, whatever their kind."""
