@@ -30,7 +30,6 @@ MODELS = {
 NOT_KEPT = {
     ("messages", "latest_reactions"): "rows of reactions",
     ("messages", "own_reactions"): "always empty for a server",
-    ("messages", "quoted_message"): "a copy of another message",
     ("channels", "members"): "members have lines of their own",
 }
 KINDS = {bool: Kind.BOOL, int: Kind.INT, datetime: Kind.TIME, str: Kind.TEXT, dict: Kind.JSON}
