@@ -10,14 +10,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_chatexport.core.entities import ExportKind
@@ -28,9 +26,10 @@ from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, InputError, TooManyRejectsError
-from airflow_provider_chatexport.lake import forgotten, guard, loads, promote, schema
+from airflow_provider_chatexport.lake import catalog, forgotten, guard, loads, promote, schema
 from airflow_provider_chatexport.lake.convert import Conversion
 from airflow_provider_chatexport.lake.coverage import Coverage, claim
+from airflow_provider_chatexport.lake.fingerprint import Fingerprint
 from airflow_provider_chatexport.lake.forget import forget_user
 from airflow_provider_chatexport.lake.forgotten import Forgotten
 from airflow_provider_chatexport.lake.loads import LoadRecord, SourceFile
@@ -39,7 +38,7 @@ from airflow_provider_chatexport.lake.stage import Found, Input
 from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.table import Table
-from airflow_provider_chatexport.lake.write import DataFile, file_sha256, write_table
+from airflow_provider_chatexport.lake.write import DataFile, write_table
 
 if TYPE_CHECKING:
     from airflow_provider_chatexport.api.client import ChatExportClient
@@ -53,9 +52,11 @@ WRITERS: Final = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:
-    """What a load did. ``already_loaded``: these exports were in the lake before, and nothing was written."""
+    """What a load did, and the address of the catalog that shows it. ``already_loaded``: these exports were in the lake
+    before, and nothing was written."""
 
     record: LoadRecord
+    catalog: str
     seconds: float
     already_loaded: bool = False
 
@@ -108,22 +109,18 @@ class _Source:
     """One export file, and what is known of it.
 
     ``cids`` None: a file given by hand, which claims, per channel, only from its first to its last message unless the
-    window was stated. Then ``identity`` is what the file system says of it.
+    window was stated. It has a ``fingerprint``, because it may change while it is read.
     """
 
     file: SourceFile
     given: Input
     cids: tuple[str, ...] | None
     flags: dict[str, Any] = field(default_factory=dict)
-    identity: tuple[int, int, int] | None = None
+    fingerprint: Fingerprint | None = None
 
     def check_unchanged(self) -> None:
         """:raises InputError: it was written to or replaced since it was first looked at; it is read several times."""
-        try:
-            is_same = self.identity is None or self.identity == _identity(self.given.path.stat())
-        except OSError:
-            is_same = False
-        if not is_same:
+        if self.fingerprint is not None and not self.fingerprint.is_of(self.given.path):
             raise InputError(
                 f"{self.given.path} changed while it was read; nothing was loaded, load it once it is whole"
             )
@@ -165,6 +162,7 @@ def load_files(
     window: Window | None = None,
     exported_at: datetime | None = None,
     kind: ExportKind | None = None,
+    fingerprints: Sequence[Fingerprint] | None = None,
     work_dir: Path | None = None,
     options: LoadOptions = DEFAULT_OPTIONS,
     progress: Progress = silent,
@@ -174,6 +172,7 @@ def load_files(
     :param window: what the files cover, if it is known: rows outside are left out. Exports of users have none.
     :param kind: what they are exports of; by default each file is known by what it holds.
     :param exported_at: when the service made them, aware; by default each file's modification time.
+    :param fingerprints: of the files, by whoever has read them already.
     :raises InputError: a file is not an export, or has more rejects than allowed.
     :raises LakeError: the lake cannot be read or written.
     """
@@ -181,7 +180,8 @@ def load_files(
         raise CallError("there is no file to load")
     if kind is ExportKind.USERS and window is not None:
         raise CallError("an export of users has no window; leave since and until out")
-    sources = [_given(path, kind, window, exported_at) for path in paths]
+    fingerprints = fingerprints or [Fingerprint.of(path) for path in paths]
+    sources = [_given(*each, kind, window, exported_at) for each in zip(paths, fingerprints, strict=True)]
     identity = [f"file {source.file.sha256} at {format_rfc3339(source.given.exported_at)}" for source in sources]
     told = [f"kind {kind.value}"] if kind is not None else []
     load = _Load(lake_uri, load_id=loads.load_id_of([*identity, f"window {window}", *told]), options=options)
@@ -207,26 +207,15 @@ def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: P
     return _Source(file=file, given=given, cids=request.channels, flags=asdict(request.flags))
 
 
-def _given(path: Path, kind: ExportKind | None, window: Window | None, exported_at: datetime | None) -> _Source:
-    try:
-        stat = path.stat()
-        if not S_ISREG(stat.st_mode) and not S_ISDIR(stat.st_mode):
-            raise InputError(f"{path} is no regular file, and it is read more than once; copy it to one first")
-        digest = file_sha256(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}; give the path of an export file") from None
+def _given(
+    path: Path, fingerprint: Fingerprint, kind: ExportKind | None, window: Window | None, exported_at: datetime | None
+) -> _Source:
     return _Source(
-        file=SourceFile(name=path.name, task_id=None, sha256=digest, size_bytes=stat.st_size),
-        given=Input(
-            path=path, exported_at=exported_at or datetime.fromtimestamp(stat.st_mtime, UTC), window=window, kind=kind
-        ),
+        file=SourceFile(name=path.name, task_id=None, sha256=fingerprint.sha256, size_bytes=fingerprint.size_bytes),
+        given=Input(path=path, exported_at=exported_at or fingerprint.modified_at, window=window, kind=kind),
         cids=None,
-        identity=_identity(stat),
+        fingerprint=fingerprint,
     )
-
-
-def _identity(stat: os.stat_result) -> tuple[int, int, int]:
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 class _Load:
@@ -250,7 +239,7 @@ class _Load:
             return None
         log.info("load is in the lake already load_id=%s", self._load_id)
         settle(self._store, thoroughly=True)
-        return LoadReport(record=record, seconds=time.monotonic() - self._began, already_loaded=True)
+        return self._report(record, already_loaded=True)
 
     def work_folder(self, work_dir: Path | None) -> _WorkFolder:
         return _WorkFolder(self._store, work_dir)
@@ -319,7 +308,12 @@ class _Load:
         settle(self._store)
         if not committed:
             record = loads.find(self._store, self._load_id) or record
-        return LoadReport(record=record, seconds=time.monotonic() - self._began, already_loaded=not committed)
+        return self._report(record, already_loaded=not committed)
+
+    def _report(self, record: LoadRecord, *, already_loaded: bool) -> LoadReport:
+        seconds = time.monotonic() - self._began
+        url = self._store.url(catalog.NAME)
+        return LoadReport(record=record, catalog=url, seconds=seconds, already_loaded=already_loaded)
 
     def _without_the_forgotten(self, conversion: Conversion) -> Forgotten:
         """Takes out who is on the lake's list; the list as it was then."""

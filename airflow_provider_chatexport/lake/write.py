@@ -7,7 +7,6 @@ measurements stand in ``docs/decisions/parquet-layout.md``.
 from __future__ import annotations
 
 import bisect
-import hashlib
 import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.lake.fingerprint import file_sha256
 from airflow_provider_chatexport.lake.schema import SCHEMA_VERSION
 from airflow_provider_chatexport.lake.table import Column, Kind, Table
 
@@ -261,8 +261,3 @@ def _packing(column: Column) -> str:
 
 def _takes_dictionary(table: Table, column: Column) -> bool:
     return column.name not in table.dictionary_off and column.kind in (Kind.TEXT, Kind.JSON)
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
