@@ -255,53 +255,13 @@ class _Load:
             pseudonym_key=options.pseudonym_key if options.hash_users else None,
             progress=tell,
         ) as conversion:
-            added = []
-            for source in sources:
-                added.append(conversion.add(source.given))
-                source.check_unchanged()
-                if added[-1].kind is ExportKind.USERS and source.given.window is not None:
-                    raise InputError(
-                        f"{source.file.name} looks like an export of users (users and messages, and no channel), which "
-                        "has no window; leave since and until out, or say that it is an export of channels"
-                    )
-            tell(CONVERT, 0, None)
-            conversion.finish()
-            counts = conversion.counts
-            if not options.allows(rejected=counts.rejected, lines=counts.lines):
-                number, line = conversion.first_reject()
-                raise TooManyRejectsError(
-                    f"{counts.rejected} of {counts.lines} lines could not become rows, and {options.max_rejected} are "
-                    f"allowed; nothing was loaded. The first is line {line} of {sources[number].file.name}. Allow more "
-                    "(without strict any number), and the table rejects will say why"
-                )
-            of_channels = [
-                (source, each) for source, each in zip(sources, added, strict=True) if each.kind is ExportKind.CHANNELS
-            ]
-            coverage = self._claims(of_channels, conversion)
-            found = guard.impact(self._store, LakeState(loads.all_loads(self._store)), conversion, coverage)
-            guard.check(found, accept_shrink=options.accept_shrink)
-            listed = self._without_the_forgotten(conversion)
-            conversion.disguise(options)
-            written = self._written(conversion, folder, sources, coverage, tell)
-            if listed != forgotten.read(self._store):  # somebody was removed from the lake meanwhile
-                listed = self._without_the_forgotten(conversion)
-                written = self._written(conversion, folder, sources, coverage, tell)
-            windows = [source.given.window for source, _ in of_channels]
-            record = replace(
-                self._record(sources, windows, coverage, tuple(written), conversion),
-                keep_superseded=options.keep_superseded,
-                late_changes=found.late_changes,
-            )
-            committed = loads.commit(self._store, record, {file.path: local for file, local in written.items()})
-            late = forgotten.read(self._store)
-            if late != listed:
-                for user_id, keep_messages in conversion.people(late).items():
-                    forget_user(self._store, user_id, now=datetime.now(UTC), keep_messages=keep_messages)
+            found = self._converted(conversion, sources, tell)
+            record, committed = self._committed(conversion, found, folder, tell)
         log.info(
             "load committed load_id=%s rows=%d rejected=%d files=%d seconds=%.1f",
             record.load_id,
             sum(record.counts["rows"].values()),
-            counts.rejected,
+            record.counts["rejected"],
             len(record.files),
             time.monotonic() - self._began,
         )
@@ -309,6 +269,60 @@ class _Load:
         if not committed:
             record = loads.find(self._store, self._load_id) or record
         return self._report(record, already_loaded=not committed)
+
+    def _converted(
+        self, conversion: Conversion, sources: Sequence[_Source], tell: Progress
+    ) -> Sequence[tuple[_Source, Found]]:
+        """Reads the files: what each turned out to be. Refuses what must not be loaded."""
+        found = []
+        for source in sources:
+            each = conversion.add(source.given)
+            source.check_unchanged()
+            if each.kind is ExportKind.USERS and source.given.window is not None:
+                raise InputError(
+                    f"{source.file.name} looks like an export of users (users and messages, and no channel), which "
+                    "has no window; leave since and until out, or say that it is an export of channels"
+                )
+            found.append((source, each))
+        tell(CONVERT, 0, None)
+        conversion.finish()
+        counts, max_rejected = conversion.counts, self._options.max_rejected
+        if not self._options.allows(rejected=counts.rejected, lines=counts.lines):
+            number, line = conversion.first_reject()
+            raise TooManyRejectsError(
+                f"{counts.rejected} of {counts.lines} lines could not become rows, and {max_rejected} are "
+                f"allowed; nothing was loaded. The first is line {line} of {sources[number].file.name}. Allow more "
+                "(without strict any number), and the table rejects will say why"
+            )
+        return found
+
+    def _committed(
+        self, conversion: Conversion, found: Sequence[tuple[_Source, Found]], folder: Path, tell: Progress
+    ) -> tuple[LoadRecord, bool]:
+        """The load's record, and whether it was this attempt that committed it."""
+        sources = [source for source, _ in found]
+        of_channels = [(source, each) for source, each in found if each.kind is ExportKind.CHANNELS]
+        coverage = self._claims(of_channels, conversion)
+        impact = guard.impact(self._store, LakeState(loads.all_loads(self._store)), conversion, coverage)
+        guard.check(impact, accept_shrink=self._options.accept_shrink)
+        listed = self._without_the_forgotten(conversion)
+        conversion.disguise(self._options)
+        written = self._written(conversion, folder, sources, coverage, tell)
+        if listed != forgotten.read(self._store):  # somebody was removed from the lake meanwhile
+            listed = self._without_the_forgotten(conversion)
+            written = self._written(conversion, folder, sources, coverage, tell)
+        windows = [source.given.window for source, _ in of_channels]
+        record = replace(
+            self._record(sources, windows, coverage, tuple(written), conversion),
+            keep_superseded=self._options.keep_superseded,
+            late_changes=impact.late_changes,
+        )
+        committed = loads.commit(self._store, record, {file.path: local for file, local in written.items()})
+        late = forgotten.read(self._store)
+        if late != listed:
+            for user_id, keep_messages in conversion.people(late).items():
+                forget_user(self._store, user_id, now=datetime.now(UTC), keep_messages=keep_messages)
+        return record, committed
 
     def _report(self, record: LoadRecord, *, already_loaded: bool) -> LoadReport:
         seconds = time.monotonic() - self._began

@@ -86,7 +86,8 @@ class LakeStore:
         :raises LakeError: it cannot be written.
         """
         with self._explained("write"):
-            if not _OF_OBJECTS & {self._fs.protocol, *self._fs.protocol}:
+            names = self._fs.protocol
+            if _OF_OBJECTS.isdisjoint([names] if isinstance(names, str) else names):
                 self._fs.makedirs(self._root, exist_ok=True)
             if self.is_local and not os.access(self._root, os.W_OK):
                 raise PermissionError(13, "Permission denied")

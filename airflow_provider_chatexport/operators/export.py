@@ -132,9 +132,9 @@ class BaseExportOperator(BaseOperator):
                     return self._wait(known, halved, handed[0].get(_STARTED_EPOCH_S, time.time()))
             if status == "timeout":
                 known.give_more_time(receipts)
-            completed = read_event(event)
+            created_at = read_event(event)
             known.forget_all(receipt.request for receipt in receipts)
-            return _returned(receipts, completed.created_at)
+            return _returned(receipts, created_at)
 
     def execute_settled(self, context: Context, event: Any = None) -> list[dict[str, Any]]:  # noqa: ARG002
         """Where the task goes on when the end of its window is old enough."""

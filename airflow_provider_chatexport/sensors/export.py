@@ -83,7 +83,7 @@ class ExportTaskSensor(BaseSensorOperator):
             if isinstance(event, dict) and event.get("status") == "timeout":
                 # The exception of every sensor that ran out of time: not retried, and turned to a skip by soft_fail.
                 raise AirflowSensorTimeout(str(event.get("error")))
-            ((task_id, created_at),) = read_event(event).created_at.items()
+            ((task_id, created_at),) = read_event(event).items()
         return _told(task_id, created_at)
 
     def _task_id(self) -> TaskId:

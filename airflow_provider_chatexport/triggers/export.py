@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -112,16 +111,9 @@ class ExportTaskTrigger(BaseTrigger):
         return {"v": PAYLOAD_VERSION, "status": status, "receipts": self.receipts, **facts}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportsCompleted:
-    """What a trigger's event says when all went well. ``created_at``: of each task, by the service's clock."""
-
-    created_at: Mapping[TaskId, datetime]
-    receipts: Sequence[Mapping[str, Any]]
-
-
-def read_event(event: Any) -> ExportsCompleted:
-    """What an ``ExportTaskTrigger`` fired, in the process where the task goes on.
+def read_event(event: Any) -> dict[TaskId, datetime]:
+    """What an ``ExportTaskTrigger`` fired, in the process where the task goes on: when each export was made, by the
+    service's clock.
 
     :raises AirflowException: it says that the exports failed, or are overdue.
     :raises AirflowFailException: the same, and a retry would be in vain.
@@ -132,10 +124,7 @@ def read_event(event: Any) -> ExportsCompleted:
     _check_version(event.get("v"), "event")
     if event["status"] != "completed":
         raise airflow_failure(str(event.get("error")), final=bool(event.get("final")))
-    return ExportsCompleted(
-        created_at={TaskId(task_id): parse_rfc3339(text) for task_id, text in event["created_at"].items()},
-        receipts=event["receipts"],
-    )
+    return {TaskId(task_id): parse_rfc3339(text) for task_id, text in event["created_at"].items()}
 
 
 def _check_version(found: Any, what: str) -> None:
