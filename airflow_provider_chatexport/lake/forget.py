@@ -2,7 +2,8 @@
 
 The list comes first (``forgotten``): from then on no load brings them in. Then every file that they occur in is written
 anew without them, those that only history reads too, and what was superseded is deleted at once, whoever may have an
-older catalog open. If the process dies on the way, running it again goes on from there.
+older catalog open. Last goes what work that was broken off left behind, as ``vacuum`` knows it. If the process dies on
+the way, running it again goes on from there.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from airflow_provider_chatexport.lake.rewrite import Rewrite, Rewriter, RowsOfDa
 from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.state import Fate, LakeState, Standing
 from airflow_provider_chatexport.lake.store import LakeStore
-from airflow_provider_chatexport.lake.sweep import DEFAULT_KEEP, sweep
+from airflow_provider_chatexport.lake.sweep import DEFAULT_KEEP
 from airflow_provider_chatexport.lake.table import Placement, Table
+from airflow_provider_chatexport.lake.vacuum import vacuum
 from airflow_provider_chatexport.lake.write import DataFile, write_table
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class Receipt:
     blanked: Counter[str] = field(default_factory=Counter)
     files: list[str] = field(default_factory=list)
     deleted: int = 0
+    leftovers: int = 0
     records: list[str] = field(default_factory=list)
     keep_messages: bool = False
     seconds: float = 0.0
@@ -58,6 +61,7 @@ class Receipt:
             "blanked": dict(self.blanked),
             "files": self.files,
             "superseded_files_deleted": self.deleted,
+            "leftovers_deleted": self.leftovers,
             "records": self.records,
             "keep_messages": self.keep_messages,
             "seconds": round(self.seconds, 3),
@@ -96,7 +100,9 @@ def forget_user(
             break
     else:
         raise LakeError(f"the lake at {store.uri} changes faster than a person can be removed; run this again later")
-    receipt.deleted = len(sweep(store, settle(store), before=now - DEFAULT_KEEP))
+    settle(store)
+    swept = vacuum(store, keep=DEFAULT_KEEP, now=now)
+    receipt.deleted, receipt.leftovers = len(swept.superseded), len(swept.unknown) + swept.n_leftovers
     receipt.seconds = time.monotonic() - began
     log.info("person removed files=%d rows=%d", len(receipt.files), sum(receipt.removed.values()))
     return receipt

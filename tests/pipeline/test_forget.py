@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -108,6 +109,18 @@ def test_no_file_holds_the_person_afterwards(lake: Lake) -> None:
     lake.assert_tidy()
     findings = verify(LakeStore(lake.uri), now=NOW).findings
     assert [] == [each for each in findings if each.is_fault]
+
+
+def test_what_a_killed_load_left_of_them_goes_as_well(lake: Lake) -> None:
+    """A work folder holds the export as it came. One of today may be a load that is under way."""
+    for name, modified_at in (("old", NOW - timedelta(days=2)), ("new", NOW)):
+        folder = Path(lake.uri) / "_staging" / name
+        export_file = export(folder.parent.parent / f"{name}-export")
+        folder.mkdir(parents=True)
+        export_file.rename(folder / "export-0")
+        os.utime(folder, (modified_at.timestamp(), modified_at.timestamp()))
+    receipt = forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    assert (["new"], 1) == ([path.name for path in (Path(lake.uri) / "_staging").iterdir()], receipt.leftovers)
 
 
 def test_what_others_wrote_stays(lake: Lake) -> None:
