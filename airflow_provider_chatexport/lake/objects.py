@@ -15,24 +15,31 @@ from airflow_provider_chatexport.lake.rawjson import BLANK, Fields, NotAnObjectE
 from airflow_provider_chatexport.lake.rejects import Reject, reject
 from airflow_provider_chatexport.lake.source import Line
 
+TYPED_MESSAGE: Final = b'{"type":"message","data":{'
+TYPED_REACTION: Final = b'{"type":"reaction","data":{'
 # How most lines of most files begin: their objects are known without taking the line apart.
-TYPED: Final = {
-    b'{"type":"message","data":{': Entity.MESSAGE,
-    b'{"type":"reaction","data":{': Entity.REACTION,
+STARTS: Final = {
+    TYPED_MESSAGE: Entity.MESSAGE,
+    TYPED_REACTION: Entity.REACTION,
+    b'{"message":{': Entity.MESSAGE,
+    b'{"reaction":{': Entity.REACTION,
+    b'{"type":"message","item":{': Entity.MESSAGE,
+    b'{"type":"reaction","item":{': Entity.REACTION,
 }
-TYPED_START: Final = re.compile(b"|".join(re.escape(start) for start in TYPED))
+ANY_START: Final = re.compile(b"|".join(re.escape(start) for start in STARTS))
+_NUMBERS: Final = {start: number for number, start in enumerate(STARTS)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiftedObject:
-    """An object as it was passed on: its number, its line and that line's offset, its bytes, and whether its line was
-    taken apart before."""
+    """An object as it was passed on: its number, its line and that line's offset, its bytes, and the beginning of its
+    line, None where that was taken apart."""
 
     n: int
     line: int
     offset: int
     data: bytes
-    parsed: bool
+    start: bytes | None
 
 
 def parse(objects: Iterable[bytes]) -> Iterator[SiftedObject]:
@@ -45,7 +52,7 @@ def parse(objects: Iterable[bytes]) -> Iterator[SiftedObject]:
             line=numbers["line"],
             offset=numbers["pos"],
             data=data[:-1],
-            parsed=numbers.get("parsed", False),
+            start=list(STARTS)[numbers["start"]] if "start" in numbers else None,
         )
 
 
@@ -57,26 +64,28 @@ def mend(entity: Entity, found: SiftedObject, cid: str | None) -> bytes | Reject
     try:
         payload, fields = read_object(found.data)
     except NotAnObjectError as error:
-        return unreadable(entity, found, str(error))
+        return unreadable(found, str(error))
     if missing := missing_from(entity, fields, cid):
-        return unreadable(entity, found, f"{entity.value} without {missing}")
+        return unreadable(found, f"{entity.value} without {missing}")
     in_channel = cid if entity is not Entity.REACTION else None
     return one_form(found.n, found.line, found.offset, with_cid(payload, fields, in_channel))
 
 
-def unreadable(entity: Entity, found: SiftedObject, reason: str) -> Reject:
+def unreadable(found: SiftedObject, reason: str) -> Reject:
     """A reject of an object that was passed on, with its line as it stood where that is known."""
-    raw = found.data
-    if not found.parsed:
-        start = next(start for start, typed in TYPED.items() if typed is entity)
-        raw = start[:-1] + raw + b"}"
+    raw = found.data if found.start is None else found.start[:-1] + found.data + b"}"
     return reject(Line(found.line, found.offset, raw, len(raw)), reason)
 
 
 def one_form(n: int, line: int, offset: int, payload: bytes, owner: str | None = None) -> bytes:
     """:param owner: in a users export, the user in whose part of the file the object stands."""
     whose = b"" if owner is None else b'"owner":%b,' % msgspec.json.encode(owner)
-    return b'{"n":%d,"line":%d,"pos":%d,"parsed":true,%b"data":%b}\n' % (n, line, offset, whose, payload)
+    return b'{"n":%d,"line":%d,"pos":%d,%b"data":%b}\n' % (n, line, offset, whose, payload)
+
+
+def as_it_stood(n: int, line: int, offset: int, start: bytes, payload: bytes) -> bytes:
+    """The same of an object whose line was not taken apart but cut off behind its beginning."""
+    return b'{"n":%d,"line":%d,"pos":%d,"start":%d,"data":%b}\n' % (n, line, offset, _NUMBERS[start], payload)
 
 
 def with_cid(payload: bytes, fields: Fields, cid: str | None) -> bytes:

@@ -3,9 +3,10 @@
 Whatever shape a line comes in, past this point there is one. Objects are passed on as the bytes that they are: no
 number, key or escape is touched.
 
-Most lines of most files are ``typed`` messages and reactions, told by their first bytes. Where a file has its messages
-in no other way, they are not written anew: the reader behind takes them from the file itself (``sift``). If it refuses
-one of them, the file is sifted line by line (``rewrite``); what the reader refuses then comes to ``objects.mend``.
+Most lines of most files are messages and reactions, told by their first bytes in three of the shapes. Where all
+messages are ``typed``, they are not written anew: the reader behind takes them from the file itself (``sift``). If it
+refuses one of them, the file is sifted line by line (``rewrite``); what the reader refuses then comes to
+``objects.mend``.
 
 On the way the keys are gathered that the registry does not read (``custom``), and each object is held to be JSON.
 """
@@ -25,7 +26,16 @@ from airflow_provider_chatexport.core.entities import ALIASES, OTHER_NAMES, Enti
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES
 from airflow_provider_chatexport.lake import schema
 from airflow_provider_chatexport.lake.custom import NO_OBJECT, KeyWatch
-from airflow_provider_chatexport.lake.objects import TYPED, TYPED_START, missing_from, one_form, with_cid
+from airflow_provider_chatexport.lake.objects import (
+    ANY_START,
+    STARTS,
+    TYPED_MESSAGE,
+    TYPED_REACTION,
+    as_it_stood,
+    missing_from,
+    one_form,
+    with_cid,
+)
 from airflow_provider_chatexport.lake.rawjson import (
     MAX_DEPTH,
     NOTHING,
@@ -43,7 +53,6 @@ from airflow_provider_chatexport.lake.shapes import CHANNEL_LISTS, holds_a_user_
 from airflow_provider_chatexport.lake.sifted import Output, Sifted
 from airflow_provider_chatexport.lake.source import MAX_BLOCK_BYTES, Block, ExportFile, Line
 
-_MESSAGE, _REACTION = TYPED
 # Names of entities that this version has no table for, and how many of them are told apart.
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 MAX_NAMES: Final = 50
@@ -84,7 +93,6 @@ class Sifter:
         self._cid: str | None = None
         self._owner: str | None = None
         self._outputs: dict[Entity, Output] = {}
-        self._typed: dict[bytes, Output] = {}
         self._decoder: tuple[Any, Callable[[bytes], list[Any]]] | None = None
         self._others: IO[bytes]
         self.sifted = Sifted(folder=folder)
@@ -130,7 +138,6 @@ class Sifter:
                     nulls=stack.enter_context(self.sifted.nulls_path(entity).open("wb")),
                     watch=KeyWatch(schema.BY_ENTITY[entity]),
                 )
-            self._typed = {start: self._outputs[entity] for start, entity in TYPED.items()}
             self._others = self.sifted.others_path(0).open("wb")
             stack.callback(self._close_others)
             yield
@@ -163,7 +170,7 @@ class Sifter:
 
     def _pass_at_once(self, block: Block) -> bool:
         """All lines of a block, if they are messages and reactions of keys that were met before; else False."""
-        messages, reactions = self._outputs[Entity.MESSAGE], self._outputs[Entity.REACTION]
+        messages = self._outputs[Entity.MESSAGE]
         if self._decoder is None or self._decoder[0] is not messages.watch.kind:
             self._decoder = (messages.watch.kind, _line_decoder(messages.watch.kind))
         try:
@@ -177,7 +184,7 @@ class Sifter:
             for number, line in enumerate(lines, block.first_line):
                 if type(line) is _Reaction:
                     n_reactions += 1
-                    self._write_typed(reactions, Line(number, 0, b"", 0), bytes(line.data))
+                    self._write_as_it_stood(Line(number, 0, b"", 0), TYPED_REACTION, bytes(line.data))
                 elif nulls := messages.watch.saw_decoded(line.data):
                     messages.note(_named(messages.watch.text_of(line.data, "id")), nulls)
         except NotAnObjectError:  # a reaction, and some of the block has been written
@@ -187,11 +194,11 @@ class Sifter:
         return True
 
     def _pass_line(self, line: Line) -> None:
-        if not line.raw.startswith(_MESSAGE):
+        if not line.raw.startswith(TYPED_MESSAGE):
             self.sifted.lines += 1
-            self._take_typed_or_any(line)
+            self._take_any(line)
             return
-        message = line.raw[len(_MESSAGE) - 1 : -1]
+        message = line.raw[len(TYPED_MESSAGE) - 1 : -1]
         watch = self._outputs[Entity.MESSAGE].watch
         try:
             if nulls := watch.saw(message):
@@ -205,33 +212,32 @@ class Sifter:
     def _sift_lines(self) -> None:
         for line in self.source.lines(self._max_line_bytes):
             self.sifted.lines += 1
-            self._take_typed_or_any(line)
+            self._take_any(line)
 
-    def _take_typed_or_any(self, line: Line) -> None:
-        if not self._take_typed(line):
+    def _take_any(self, line: Line) -> None:
+        if not self._take_usual(line):
             self._take_line(line)
 
-    def _take_typed(self, line: Line) -> bool:
-        """A typed message or reaction that looks like what it should be, without taking it apart; else False."""
+    def _take_usual(self, line: Line) -> bool:
+        """A message or reaction that looks like what it should be, without taking it apart; else False."""
         raw = line.raw
-        found = TYPED_START.match(raw)
+        found = ANY_START.match(raw)
         if found is None or not raw.endswith(b"}}") or line.too_long or _may_be_deep(raw):
             return False
         try:
-            self._write_typed(self._typed[found.group()], line, raw[found.end() - 1 : -1])
+            self._write_as_it_stood(line, found.group(), raw[found.end() - 1 : -1])
         except NotAnObjectError:
             return False
         return True
 
-    def _write_typed(self, output: Output, line: Line, payload: bytes) -> None:
+    def _write_as_it_stood(self, line: Line, start: bytes, payload: bytes) -> None:
         """:raises NotAnObjectError: it is no JSON, or no object."""
-        nulls, sifted = output.watch.saw(payload), self.sifted
+        output, sifted = self._outputs[STARTS[start]], self.sifted
+        nulls = output.watch.saw(payload)
         sifted.last_n += 1
         sifted.longest = max(sifted.longest, len(payload))
         output.n_objects += 1
-        output.objects.write(
-            b'{"n":%d,"line":%d,"pos":%d,"data":%b}\n' % (sifted.last_n, line.number, line.offset, payload)
-        )
+        output.objects.write(as_it_stood(sifted.last_n, line.number, line.offset, start, payload))
         if nulls:
             output.note(sifted.last_n, nulls)
 

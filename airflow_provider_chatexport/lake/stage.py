@@ -297,7 +297,7 @@ class Stage(Database):
                 outcome = (
                     mend(entity, found, sifted.cid_before(found.n))
                     if table.owned_by is None
-                    else unreadable(entity, found, f"{entity.value} of none of the users exported")
+                    else unreadable(found, f"{entity.value} of none of the users exported")
                 )
                 if isinstance(outcome, Reject):
                     sifted.rejects.append(outcome)
@@ -312,7 +312,7 @@ class Stage(Database):
             for found in parse(objects):
                 if found.n not in staged:
                     reason = f"{entity.value} with a key or a time that no row can hold"
-                    sifted.rejects.append(unreadable(entity, found, reason))
+                    sifted.rejects.append(unreadable(found, reason))
 
     def _stage_others(self, sifted: Sifted, given: Input) -> None:
         if not sifted.n_others:
