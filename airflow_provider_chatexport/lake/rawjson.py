@@ -40,18 +40,17 @@ def _members(raw: bytes) -> Fields:
         raw.decode()
     except UnicodeDecodeError as error:
         raise NotAnObjectError(f"not UTF-8 at byte {error.start} of the line") from None
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
-        raise NotAnObjectError(f"nested deeper than {MAX_DEPTH} levels")
     try:
         return {key: bytes(value) for key, value in _decode_members(raw).items()}
     except msgspec.ValidationError:
         raise NotAnObjectError("not a JSON object") from None
     except (msgspec.DecodeError, RecursionError):
+        check_depth(raw)
         raise NotAnObjectError(_fault(raw), mendable=True) from None
 
 
-def read_object(raw: bytes) -> tuple[bytes, Fields]:
-    """An object in a form that the JSON reader takes, and its members.
+def take_apart(raw: bytes) -> tuple[bytes, Fields]:
+    """An object in a form that the JSON reader takes, and its members, however deep those are.
 
     :raises NotAnObjectError: the bytes are no UTF-8, no JSON, or no object.
     """
@@ -62,6 +61,21 @@ def read_object(raw: bytes) -> tuple[bytes, Fields]:
             raise
         mended = _without_lone_surrogates(raw)
         return mended, _members(mended)
+
+
+def read_object(raw: bytes) -> tuple[bytes, Fields]:
+    """The same of one that is not too deep.
+
+    :raises NotAnObjectError: it is too deep as well.
+    """
+    check_depth(raw)
+    return take_apart(raw)
+
+
+def check_depth(raw: bytes) -> None:
+    """:raises NotAnObjectError: a value is nested too deep."""
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
+        raise NotAnObjectError(f"nested deeper than {MAX_DEPTH} levels")
 
 
 def checked_value(raw: bytes) -> bytes:
@@ -78,7 +92,7 @@ _STEPS: Final = {ord("{"): 1, ord("["): 1, ord("]"): -1, ord("}"): -1}
 
 
 def _depth(raw: bytes) -> int:
-    """How deep values are nested. A line may hold a whole channel, so no step is taken in Python."""
+    """How deep values are nested. There may be thousands of brackets, so no step is taken in Python."""
     brackets = _STRINGS.sub(b"", raw).translate(None, _BUT_BRACKETS)
     return max(itertools.accumulate(map(_STEPS.__getitem__, brackets)), default=0)
 

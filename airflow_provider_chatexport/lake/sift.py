@@ -41,11 +41,13 @@ from airflow_provider_chatexport.lake.rawjson import (
     NOTHING,
     Fields,
     NotAnObjectError,
+    check_depth,
     checked_value,
     is_object,
     items_of,
     joined,
     read_object,
+    take_apart,
     text_of,
 )
 from airflow_provider_chatexport.lake.rejects import MAX_REJECT_BYTES, reject
@@ -252,10 +254,10 @@ class Sifter:
             self._reject_line(line, str(error))
 
     def _take_object(self, line: Line, raw: bytes) -> None:
-        raw, fields = read_object(raw)
+        raw, fields = take_apart(raw)
         self.sifted.n_user_exports += holds_a_user_export(fields)
         for name, payload in unwrap(fields, raw):
-            self._take_entity(line, name, payload)
+            self._take_entity(line, name, payload, fields if payload is raw else None)
 
     def _sift_array(self) -> None:
         """A v1 array: an element's channel is held, its lists are taken item by item."""
@@ -321,13 +323,17 @@ class Sifter:
             return
         self._take_entity(line, name, line.raw)
 
-    def _take_entity(self, line: Line, name: str, payload: bytes) -> None:
+    def _take_entity(self, line: Line, name: str, payload: bytes, fields: Fields | None = None) -> None:
+        """:param fields: of an object that was taken apart already."""
         entity = ALIASES.get(name)
         try:
             if entity is None:
                 self._write_other(line, name, checked_value(payload))
                 return
-            payload, fields = read_object(payload)
+            if fields is None:
+                payload, fields = read_object(payload)
+            else:
+                check_depth(payload)
         except NotAnObjectError as error:
             name = entity.value if entity else name
             self._reject_entity(line, name, f"{name}: {error}")

@@ -249,12 +249,22 @@ class _TooLongError(Exception):
     """A value is longer than the limit."""
 
 
+def _nested(levels: int) -> bytes:
+    """A pattern of an object or a list, whole, with values nested so deep at most."""
+    inner = plain = rb'[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+"'
+    for _ in range(levels):
+        inner = rb"%b|[\[{](?:%b)*+[\]}]" % (plain, inner)
+    return rb"[\[{](?:%b)*+[\]}]" % inner
+
+
 class _Slicer:
     """Cuts one JSON array, or objects one after another, into pieces by brackets and strings, without building objects.
 
     A value's own syntax is not checked here: whoever parses the piece does.
     """
 
+    # What is nested no deeper than objects of chat are is found in one step, and all else bracket by bracket.
+    _USUAL = re.compile(_nested(6), re.DOTALL)
     _SKIP = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
     _SPACE = re.compile(rb"[\s,:]*")
     _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
@@ -371,6 +381,8 @@ class _Slicer:
             self._more_of_value()
 
     def _container(self) -> int:
+        if usual := self._USUAL.match(self._buffer, self._at):
+            return usual.end() - self._at
         depth, length = 0, 0
         while True:
             skipped = self._SKIP.match(self._buffer, self._at + length)

@@ -15,6 +15,7 @@ from airflow_provider_chatexport.lake.rawjson import (
     BLANK,
     Fields,
     NotAnObjectError,
+    check_depth,
     checked_value,
     read_object,
     text_of,
@@ -66,13 +67,16 @@ class UsersSifter(Sifter):
         super()._take_element_rest(line, held, streamed=streamed)
         self._owner = None
 
-    def _take_entity(self, line: Line, name: str, payload: bytes) -> None:
+    def _take_entity(self, line: Line, name: str, payload: bytes, fields: Fields | None = None) -> None:
         entity = ALIASES.get(name)
         try:
             if entity not in _NEEDED:
                 self._write_other(line, name, checked_value(payload))
                 return
-            payload, fields = read_object(payload)
+            if fields is None:
+                payload, fields = read_object(payload)
+            else:
+                check_depth(payload)
         except NotAnObjectError as error:
             name = entity.value if entity else name
             self._reject_entity(line, name, f"{name}: {error}")
