@@ -234,7 +234,7 @@ class Conversion:
     def _apart(self, table: Table, objects: str) -> str:
         """:param objects: a query for ``j``, an object as JSON, and what else is to be kept."""
         apart = f"SELECT *, {sql.taken_apart(table, 'j')} FROM ({objects})"
-        return sql.keeping_what_is_not_cast(table, apart, "j")
+        return sql.keeping_what_is_not_cast(table, apart, "j", is_placed=False)
 
     def _draw_attachments(self) -> None:
         table = schema.ATTACHMENTS

@@ -24,6 +24,7 @@ from airflow_provider_chatexport.lake.table import (
     id_of,
     ids_of,
     integer,
+    is_something,
     json_text,
     made,
     text,
@@ -55,6 +56,11 @@ _REACTIONS_MISSING: Final = made(
     Kind.INT,
     "Reactions that `reaction_counts` knows of and the export does not carry: 0 where `reactions` has all of them.",
     default="0",
+)
+
+_QUOTED: Final = (
+    "coalesce(CASE WHEN d.quoted_message_id::VARCHAR <> '\"\"' THEN json_extract_string(d.quoted_message_id, '$') END, "
+    "json_extract_string(d.quoted_message, '$.id'))"
 )
 
 MESSAGES: Final = Table(
@@ -89,7 +95,14 @@ MESSAGES: Final = Table(
         text("text", "The text as written (markdown); of a soft-deleted message too, unless the export cleared it."),
         text("html", "The text as the service rendered it."),
         text("parent_id", "Message that this one replies to in a thread."),
-        id_of("quoted_message_id", "quoted_message", "Message that this one quotes.", or_field="quoted_message_id"),
+        Column(
+            name="quoted_message_id",
+            kind=Kind.TEXT,
+            doc="Message that this one quotes.",
+            sql=_QUOTED,
+            reads=("quoted_message", "quoted_message_id"),
+            fails_on=f"{is_something('quoted_message')} AND ({_QUOTED}) IS NULL",
+        ),
         boolean("show_in_channel", "A thread reply that is shown in the channel as well."),
         integer("reply_count", "Replies in this message's thread."),
         integer("deleted_reply_count", "Deleted replies in this message's thread."),

@@ -157,10 +157,12 @@ def _value(column: Column) -> str:
     return cast(field, column.kind)
 
 
-def not_cast(table: Table) -> dict[str, str]:
+def not_cast(table: Table, *, is_placed: bool = True) -> dict[str, str]:
     """By JSON key, a condition on ``d``: its value is of a kind that the table's column cannot hold.
 
     Text and JSON columns hold anything.
+
+    :param is_placed: the object's own time decides its day, and one that is none makes no row.
     """
     conditions = {key: not_a_list(key) for key in table.drawn}
     for column in table:
@@ -168,22 +170,22 @@ def not_cast(table: Table) -> dict[str, str]:
             conditions[column.reads[0]] = column.fails_on
         elif column.field is not None and column.kind in (Kind.TIME, Kind.BOOL, Kind.INT):
             conditions[column.field] = f"d.{name(column.field)} IS NOT NULL AND ({_value(column)}) IS NULL"
-    if table.placed_by is not None:
-        conditions.pop("created_at", None)  # what has none is no row
+    if table.placed_by is not None and is_placed:
+        conditions.pop("created_at", None)
     return conditions
 
 
-def keeping_what_is_not_cast(table: Table, query: str, element: str) -> str:
+def keeping_what_is_not_cast(table: Table, query: str, element: str, *, is_placed: bool = True) -> str:
     """The query with ``flat`` as it should be: the values that no column can hold are in it, under their keys.
 
     :param query: has ``d``, ``flat`` and the element, the object as JSON. The result has ``_not_cast`` as well, the
         keys at fault, null where there is none.
     """
-    conditions = not_cast(table)
+    conditions = not_cast(table, is_placed=is_placed)
     if not conditions:
         return f"SELECT *, NULL::VARCHAR[] AS _not_cast FROM ({query})"
     keys = ", ".join(f"CASE WHEN {condition} THEN {quoted(key)} END" for key, condition in conditions.items())
-    found = f"CASE WHEN {any_not_cast(table)} THEN string_split(concat_ws(',', {keys}), ',') END"
+    found = f"CASE WHEN {any_not_cast(table, is_placed=is_placed)} THEN string_split(concat_ws(',', {keys}), ',') END"
     members = ", ".join(
         f"CASE WHEN list_contains(_not_cast, {quoted(key)}) "
         f"THEN {quoted(json.dumps(key) + ':')} || json_extract({element}, {quoted('/' + key)})::VARCHAR END"
@@ -196,9 +198,9 @@ def keeping_what_is_not_cast(table: Table, query: str, element: str) -> str:
     )
 
 
-def any_not_cast(table: Table) -> str:
+def any_not_cast(table: Table, *, is_placed: bool = True) -> str:
     """A condition on ``d``: some value of it is of a kind that no column can hold."""
-    return " OR ".join(f"({condition})" for condition in not_cast(table).values()) or "false"
+    return " OR ".join(f"({condition})" for condition in not_cast(table, is_placed=is_placed).values()) or "false"
 
 
 # Flat and nested keys are joined as text: no number or escape in them is read and written anew. Where the same key

@@ -150,21 +150,24 @@ def _list(name: str, field: str, path: str, doc: str) -> Column:
 
 def not_a_list(field: str) -> str:
     """A condition on ``d``. Go writes a list without items as null, and some maps stand for lists."""
-    return f"d.{field}::VARCHAR NOT LIKE '[%' AND {_is_something(field)}"
+    return f"d.{field}::VARCHAR NOT LIKE '[%' AND {is_something(field)}"
 
 
-def _is_something(field: str) -> str:
+def is_something(field: str) -> str:
+    """A condition on ``d``: a key is there, and not empty in any of Go's ways."""
     return f"d.{field}::VARCHAR NOT IN ('null', '{{}}', '[]', '\"\"')"
 
 
 def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Column:
     """The id of an embedded object, or of what stands in its place as a plain id, or of the plain id beside it."""
+    nobody = f"""d.{field}::VARCHAR LIKE '{{"id":""%'"""
     found = [
-        f"json_extract_string(d.{field}, '$.id')",
+        f"CASE WHEN NOT ({nobody}) THEN json_extract_string(d.{field}, '$.id') END",
         f"CASE WHEN json_type(d.{field}) = 'VARCHAR' THEN json_extract_string(d.{field}, '$') END",
     ]
     if or_field:
         found.append(f"json_extract_string(d.{or_field}, '$')")
+    unusual = f"""d.{field}::VARCHAR NOT LIKE '{{"id":"%' OR {nobody}"""
     return Column(
         name=name,
         kind=Kind.TEXT,
@@ -172,8 +175,7 @@ def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Co
         sql=f"coalesce({', '.join(found)})",
         reads=(field, or_field) if or_field else (field,),
         # The usual object begins with its id, which is told without looking into it.
-        fails_on=f'd.{field}::VARCHAR NOT LIKE \'{{"id":"%\' AND {_is_something(field)} '
-        f"AND coalesce({', '.join(found[:2])}) IS NULL",
+        fails_on=f"({unusual}) AND {is_something(field)} AND coalesce({', '.join(found[:2])}) IS NULL",
     )
 
 

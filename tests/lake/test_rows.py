@@ -149,6 +149,7 @@ def test_a_value_that_is_kept_does_not_hide_one_under_custom(tmp_path: Path) -> 
         ("users.banned", {"user": {"id": "u1", "banned": "x"}}),
         ("attachments.original_width", {"attachments": [{"original_width": "wide"}]}),
         ("reactions.score", {"latest_reactions": [reaction(score="high")]}),
+        ("reactions.created_at", {"latest_reactions": [reaction(created_at="soon")]}),
     ],
 )
 def test_what_lies_inside_a_message_keeps_such_values_as_well(
@@ -195,12 +196,25 @@ def test_an_id_is_kept_of_a_message_that_is_quoted_whole(tmp_path: Path) -> None
         line("message", message("m1", quoted_message=quoted)),
         line("message", message("m2", quoted_message=quoted, quoted_message_id="m0")),
         line("message", message("m3", quoted_message_id="m0")),
+        line("message", message("m4", quoted_message={"id": "m9"}, quoted_message_id="m0")),
+        line("message", message("m5", quoted_message=quoted, quoted_message_id="")),
     ).rows["messages"]
-    assert [("m0", "{}")] * 3 == [(row["quoted_message_id"], row["custom"]) for row in rows]
+    assert [("m0", "{}")] * 5 == [(row["quoted_message_id"], row["custom"]) for row in rows]
 
 
 def test_nobody_is_no_user(tmp_path: Path) -> None:
-    assert [] == convert_lines(tmp_path, line("message", message(user={"id": "", "name": "x"}))).rows["users"]
+    """Who it is may stand beside; what has no id is kept where the values are that no column can hold."""
+    nobody = {"id": "", "name": "x"}
+    converted = convert_lines(
+        tmp_path,
+        line("message", message("m1", user=nobody)),
+        line("message", message("m2", user=nobody, user_id="u2")),
+        line("reaction", reaction("m2", user=nobody, user_id="u3")),
+    )
+    one, two = converted.rows["messages"]
+    assert (None, {"user": nobody}) == (one["user_id"], json.loads(one["custom"]))
+    assert ("u2", {"user": nobody}) == (two["user_id"], json.loads(two["custom"]))
+    assert (["u3"], []) == (converted.column("reactions", "user_id"), converted.rows["users"])
 
 
 @pytest.mark.parametrize("nothing", [None, [], {}, ""])
