@@ -27,7 +27,8 @@ STARTS: Final = {
     b'{"type":"reaction","item":{': Entity.REACTION,
 }
 ANY_START: Final = re.compile(b"|".join(re.escape(start) for start in STARTS))
-_NUMBERS: Final = {start: number for number, start in enumerate(STARTS)}
+_BY_NUMBER: Final = tuple(STARTS)
+_NUMBERS: Final = {start: number for number, start in enumerate(_BY_NUMBER)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ def parse(objects: Iterable[bytes]) -> Iterator[SiftedObject]:
             line=numbers["line"],
             offset=numbers["pos"],
             data=data[:-1],
-            start=list(STARTS)[numbers["start"]] if "start" in numbers else None,
+            start=_BY_NUMBER[numbers["start"]] if "start" in numbers else None,
         )
 
 

@@ -45,7 +45,7 @@ def _members(raw: bytes) -> Fields:
     except msgspec.ValidationError:
         raise NotAnObjectError("not a JSON object") from None
     except (msgspec.DecodeError, RecursionError):
-        check_depth(raw)
+        _check_depth(raw)
         raise NotAnObjectError(_fault(raw), mendable=True) from None
 
 
@@ -63,16 +63,17 @@ def take_apart(raw: bytes) -> tuple[bytes, Fields]:
         return mended, _members(mended)
 
 
-def read_object(raw: bytes) -> tuple[bytes, Fields]:
+def read_object(raw: bytes, fields: Fields | None = None) -> tuple[bytes, Fields]:
     """The same of one that is not too deep.
 
+    :param fields: its members, if it was taken apart already.
     :raises NotAnObjectError: it is too deep as well.
     """
-    check_depth(raw)
-    return take_apart(raw)
+    _check_depth(raw)
+    return take_apart(raw) if fields is None else (raw, fields)
 
 
-def check_depth(raw: bytes) -> None:
+def _check_depth(raw: bytes) -> None:
     """:raises NotAnObjectError: a value is nested too deep."""
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
         raise NotAnObjectError(f"nested deeper than {MAX_DEPTH} levels")

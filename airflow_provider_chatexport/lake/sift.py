@@ -41,7 +41,6 @@ from airflow_provider_chatexport.lake.rawjson import (
     NOTHING,
     Fields,
     NotAnObjectError,
-    check_depth,
     checked_value,
     is_object,
     items_of,
@@ -330,10 +329,7 @@ class Sifter:
             if entity is None:
                 self._write_other(line, name, checked_value(payload))
                 return
-            if fields is None:
-                payload, fields = read_object(payload)
-            else:
-                check_depth(payload)
+            payload, fields = read_object(payload, fields)
         except NotAnObjectError as error:
             name = entity.value if entity else name
             self._reject_entity(line, name, f"{name}: {error}")

@@ -185,7 +185,7 @@ def keeping_what_is_not_cast(table: Table, query: str, element: str, *, is_place
     if not conditions:
         return f"SELECT *, NULL::VARCHAR[] AS _not_cast FROM ({query})"
     keys = ", ".join(f"CASE WHEN {condition} THEN {quoted(key)} END" for key, condition in conditions.items())
-    found = f"CASE WHEN {any_not_cast(table, is_placed=is_placed)} THEN string_split(concat_ws(',', {keys}), ',') END"
+    found = f"CASE WHEN {_any(conditions)} THEN string_split(concat_ws(',', {keys}), ',') END"
     members = ", ".join(
         f"CASE WHEN list_contains(_not_cast, {quoted(key)}) "
         f"THEN {quoted(json.dumps(key) + ':')} || json_extract({element}, {quoted('/' + key)})::VARCHAR END"
@@ -198,9 +198,13 @@ def keeping_what_is_not_cast(table: Table, query: str, element: str, *, is_place
     )
 
 
-def any_not_cast(table: Table, *, is_placed: bool = True) -> str:
+def any_not_cast(table: Table) -> str:
     """A condition on ``d``: some value of it is of a kind that no column can hold."""
-    return " OR ".join(f"({condition})" for condition in not_cast(table, is_placed=is_placed).values()) or "false"
+    return _any(not_cast(table))
+
+
+def _any(conditions: Mapping[str, str]) -> str:
+    return " OR ".join(f"({condition})" for condition in conditions.values()) or "false"
 
 
 # Flat and nested keys are joined as text: no number or escape in them is read and written anew. Where the same key

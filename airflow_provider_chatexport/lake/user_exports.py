@@ -15,7 +15,6 @@ from airflow_provider_chatexport.lake.rawjson import (
     BLANK,
     Fields,
     NotAnObjectError,
-    check_depth,
     checked_value,
     read_object,
     text_of,
@@ -73,10 +72,7 @@ class UsersSifter(Sifter):
             if entity not in _NEEDED:
                 self._write_other(line, name, checked_value(payload))
                 return
-            if fields is None:
-                payload, fields = read_object(payload)
-            else:
-                check_depth(payload)
+            payload, fields = read_object(payload, fields)
         except NotAnObjectError as error:
             name = entity.value if entity else name
             self._reject_entity(line, name, f"{name}: {error}")
