@@ -30,6 +30,7 @@ from airflow_provider_chatexport.lake.table import (
     text,
     texts,
     time,
+    told,
 )
 
 SCHEMA_VERSION: Final = 1
@@ -58,10 +59,7 @@ _REACTIONS_MISSING: Final = made(
     default="0",
 )
 
-_QUOTED: Final = (
-    "coalesce(CASE WHEN d.quoted_message_id::VARCHAR <> '\"\"' THEN json_extract_string(d.quoted_message_id, '$') END, "
-    "json_extract_string(d.quoted_message, '$.id'))"
-)
+_QUOTED: Final = f"coalesce({told('quoted_message_id')}, json_extract_string(d.quoted_message, '$.id'))"
 
 MESSAGES: Final = Table(
     name="messages",

@@ -163,10 +163,10 @@ def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Co
     nobody = f"""d.{field}::VARCHAR LIKE '{{"id":""%'"""
     found = [
         f"CASE WHEN NOT ({nobody}) THEN json_extract_string(d.{field}, '$.id') END",
-        f"CASE WHEN json_type(d.{field}) = 'VARCHAR' THEN json_extract_string(d.{field}, '$') END",
+        f"CASE WHEN json_type(d.{field}) = 'VARCHAR' THEN {told(field)} END",
     ]
     if or_field:
-        found.append(f"json_extract_string(d.{or_field}, '$')")
+        found.append(told(or_field))
     unusual = f"""d.{field}::VARCHAR NOT LIKE '{{"id":"%' OR {nobody}"""
     return Column(
         name=name,
@@ -177,6 +177,11 @@ def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Co
         # The usual object begins with its id, which is told without looking into it.
         fails_on=f"({unusual}) AND {is_something(field)} AND coalesce({', '.join(found[:2])}) IS NULL",
     )
+
+
+def told(field: str) -> str:
+    """A value that stands by itself, as text; an empty one tells nothing."""
+    return f"nullif(json_extract_string(d.{field}, '$'), '')"
 
 
 def made(name: str, kind: Kind, doc: str, *, default: str | None = None) -> Column:

@@ -217,6 +217,21 @@ def test_nobody_is_no_user(tmp_path: Path) -> None:
     assert (["u3"], []) == (converted.column("reactions", "user_id"), converted.rows["users"])
 
 
+def test_an_empty_id_tells_nobody(tmp_path: Path) -> None:
+    converted = convert_lines(
+        tmp_path,
+        line("message", message("m1", user="", user_id="u1")),
+        line("message", message("m2", user=None, user_id="")),
+        line("message", message("m3", user="", user_id="")),
+        line("reaction", reaction("m1", user="", user_id="u2")),
+        line("reaction", reaction("m2", user="", user_id="")),
+    )
+    assert ["u1", None, None] == converted.column("messages", "user_id")
+    assert ["u2"] == converted.column("reactions", "user_id")
+    assert ["reaction without user_id"] == converted.column("rejects", "reason")
+    assert ["{}"] * 3 == converted.column("messages", "custom")
+
+
 @pytest.mark.parametrize("nothing", [None, [], {}, ""])
 def test_nothing_is_no_value_that_is_lost(nothing: Any, tmp_path: Path) -> None:
     """Lists and maps may be null, empty or absent, whatever their kind."""
