@@ -2,13 +2,17 @@
 
 The route of a line:
 
-1. ``source`` cuts the file into lines, ``sift`` brings each into one form, an object of one entity, or rejects it.
-2. ``stage`` reads the objects with explicit types made from the registry.
-3. ``finish`` gives each row its moment, cuts to the window, keeps one row per key, and draws out what lies inside
-   objects: attachments, latest reactions, embedded users.
-4. ``write`` makes files of what remains.
+1. ``source`` cuts the file into lines, into blocks of lines, or into the pieces of an array.
+2. ``sift`` tells each line's entity. Messages in the usual shape stay in the file; all else is written into a file per
+   entity, in one form, or rejected. Where a message cannot be left in place, all of them are written.
+3. ``stage`` has the database read both into a table per entity, by the queries of ``reading``, with types from the
+   registry; there it is told whether a row is in the window. What the reader refuses is mended or rejected.
+4. ``finish`` places reactions, cuts to the window, keeps one row per key, and has ``draw`` add the rows that lie inside
+   objects.
+5. ``write`` makes files of what remains.
 
-Nothing is held in Python: the database spills to the work folder when it outgrows its memory limit.
+Exports of users go by ``user_exports`` in the second step, and have no window. No file is held in memory: the database
+spills to the work folder when it outgrows its limit.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import pseudonyms, schema, sql, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.coverage import Coverage
+from airflow_provider_chatexport.lake.draw import Drawing
 from airflow_provider_chatexport.lake.erase import Eraser, Person, names_of
 from airflow_provider_chatexport.lake.forgotten import Forgotten
 from airflow_provider_chatexport.lake.stage import Counts, Found, Input, Stage
@@ -43,8 +48,6 @@ SORT_BYTES: Final = 100_000_000
 BATCH_BYTES: Final = 16_000_000
 # Rows of this size on average are sorted on one core, with more room.
 LARGE_ROW_BYTES: Final = 8_000
-# What is taken apart at a time of lists inside messages.
-SLICE_BYTES: Final = 16_000_000
 
 
 class Conversion:
@@ -70,7 +73,6 @@ class Conversion:
         pseudonym_key: str | None = None,
         progress: Progress = silent,
     ) -> None:
-        self._load_id = load_id
         self._tables = tables
         self._pseudonym_key = pseudonym_key
         self._disguised = False
@@ -118,16 +120,17 @@ class Conversion:
             for table in (schema.MESSAGES, schema.REACTIONS):
                 counts.out_of_window += self._stage.delete(table, "NOT _in_window")
             for table in schema.OF_ENTITIES:
-                counts.duplicates += self._keep_newest(table)
-            told = {table.name: self._n_rows(table) for table in schema.TABLES}
-            self._draw_attachments()
-            self._draw_latest_reactions()
-            self._draw_users()
-            self._draw_exported_users()
+                counts.duplicates += self._stage.keep_newest(table)
+            by_themselves = {table.name: self._n_rows(table) for table in schema.TABLES}
+            Drawing(self._stage).draw()
             self._count_missing_reactions()
             self._count_not_cast()
             counts.rows = {table.name: self._n_rows(table) for table in schema.TABLES}
-            counts.drawn = {name: n_rows - told[name] for name, n_rows in counts.rows.items() if n_rows > told[name]}
+            counts.drawn = {
+                name: n_rows - by_themselves[name]
+                for name, n_rows in counts.rows.items()
+                if n_rows > by_themselves[name]
+            }
 
     def disguise(self, options: LoadOptions) -> None:
         """Takes personal data out, as far as the options say.
@@ -219,86 +222,6 @@ class Conversion:
             "UPDATE stage_reactions SET message_created_at = created_at WHERE message_created_at IS NULL"
         )
 
-    def _keep_newest(self, table: Table) -> int:
-        """One row per key: of the newest export, in it the newest version, of two alike the later one. Rows dropped."""
-        if not self._stage.n_extra(table):
-            return 0
-        key = ", ".join(sql.name(column) for column in table.key)
-        version = "last_read" if table is schema.READS else "updated_at"
-        return self._stage.delete(
-            table,
-            f"rowid NOT IN (SELECT rowid FROM stage_{table.name} QUALIFY row_number() OVER (PARTITION BY {key} "
-            f"ORDER BY _exported_at DESC, {version} DESC NULLS LAST, _input DESC, _n DESC NULLS LAST, rowid DESC) = 1)",
-        )
-
-    def _apart(self, table: Table, objects: str) -> str:
-        """:param objects: a query for ``j``, an object as JSON, and what else is to be kept."""
-        apart = f"SELECT *, {sql.taken_apart(table, 'j')} FROM ({objects})"
-        return sql.keeping_what_is_not_cast(table, apart, "j", is_placed=False)
-
-    def _draw_attachments(self) -> None:
-        table = schema.ATTACHMENTS
-        items = (
-            "SELECT id AS message_id, cid, created_at AS message_created_at, _exported_at, _load_id, _input, _n, "
-            "_line, unnest(from_json(_attachments, '[\"JSON\"]')) AS j, "
-            "unnest(range(json_array_length(_attachments)::BIGINT)) AS position "
-            "FROM stage_messages WHERE _attachments IS NOT NULL"
-        )
-        for some in self._slices("_attachments"):
-            self._stage.execute(
-                f"INSERT INTO stage_attachments BY NAME SELECT {sql.columns(table)}, message_id, cid, "
-                "message_created_at, position, _exported_at, _load_id, _input, _n, _line, _not_cast, "
-                f"({sql.is_object('j')}) IS true AS _complete FROM ({self._apart(table, f'{items} AND {some}')})"
-            )
-        self._keep_odd_lists("attachments", table)
-        self._stage.join_clashing_custom(table)
-
-    def _draw_latest_reactions(self) -> None:
-        """Reactions that travel inside messages count where no line of their own, or only an older one, tells them."""
-        table = schema.REACTIONS
-        items = (
-            "SELECT id, cid, created_at, _exported_at, _load_id, "
-            "unnest(from_json(_latest_reactions, '[\"JSON\"]')) AS j "
-            "FROM stage_messages WHERE _latest_reactions IS NOT NULL"
-        )
-        for some in self._slices("_latest_reactions"):
-            self._stage.execute(
-                "INSERT INTO stage_reactions BY NAME SELECT "
-                f"{sql.columns(table, leave_out=('message_id', 'cid'))}, latest.id AS message_id, latest.cid AS cid, "
-                "latest.created_at AS message_created_at, _exported_at, _load_id, -1 AS _input, 0 AS _n, _not_cast, "
-                f"({sql.is_object('j')} AND {sql.keyed(table, leave_out=('message_id',))}) IS true AS _complete "
-                f"FROM ({self._apart(table, f'{items} AND {some}')}) latest"
-            )
-            self._stage.execute(
-                "INSERT INTO embedded_users SELECT DISTINCT j, _exported_at FROM (SELECT json_extract(j, '/user') "
-                f"AS j, _exported_at FROM ({items} AND {some})) WHERE {sql.is_object('j')}"
-            )
-        self._keep_odd_lists("latest_reactions", table)
-        self._stage.join_clashing_custom(table)
-        self._keep_newest(table)
-
-    def _keep_odd_lists(self, key: str, table: Table) -> None:
-        """Items that can be no row: the list that they are in stays with its message, under its key, and is counted."""
-        odd = f"SELECT message_id FROM stage_{table.name} WHERE NOT _complete"
-        if self._stage.one(f"SELECT count(*) FROM ({odd})") != (0,):
-            self._stage.execute(
-                f"""UPDATE stage_messages SET custom = '[{{"{key}":' || _{key}::VARCHAR || '}},' || custom || ']', """
-                f"_not_cast = list_append(coalesce(_not_cast, []), '{key}') WHERE id IN ({odd})"
-            )
-            self._stage.join_clashing_custom(schema.MESSAGES)
-            self._stage.delete(table, "NOT _complete")
-
-    def _slices(self, column: str) -> Iterator[str]:
-        """Conditions on ``stage_messages``: all rows that have something in a JSON column, a bounded part at a time."""
-        n_bytes, first, last = self._stage.one(
-            f"SELECT sum(strlen({column}::VARCHAR)), min(rowid), max(rowid) FROM stage_messages "
-            f"WHERE {column} IS NOT NULL"
-        )
-        if n_bytes is not None:
-            n_rows = (last - first) // (1 + n_bytes // SLICE_BYTES) + 1
-            for begin in range(first, last + 1, n_rows):
-                yield f"rowid >= {begin} AND rowid < {begin + n_rows}"
-
     def _count_missing_reactions(self) -> None:
         """Few messages have reactions, and of those few have more than the export carries: the others are left at 0."""
         self._stage.execute(
@@ -325,28 +248,6 @@ class Conversion:
                     )[0]
                 ):
                     self.counts.not_cast[f"{table.name}.{column.name}"] = n_values
-
-    def _draw_users(self) -> None:
-        """Users from everywhere, beside those on lines of their own; the version that is newest, then the fullest."""
-        table = schema.USERS
-        versions = "SELECT j, max(exported_at) AS exported_at FROM embedded_users GROUP BY j"
-        self._stage.execute(
-            f"INSERT INTO stage_users BY NAME SELECT {sql.columns(table)}, exported_at AS _exported_at, "
-            f"{sql.quoted(self._load_id)} AS _load_id, -1 AS _input, strlen(j::VARCHAR) AS _n, _not_cast FROM "
-            f"({self._apart(table, versions)}) WHERE {sql.keyed(table)}"
-        )
-        self._stage.join_clashing_custom(table)
-        self._keep_newest(table)
-
-    def _draw_exported_users(self) -> None:
-        """Every user of whom an export holds rows has a row too: it says which of their exports is the newest."""
-        owner, users = schema.USER_EXPORT_USERS.owned_by, schema.USER_EXPORT_USERS.name
-        for table in (schema.USER_EXPORT_MESSAGES, schema.USER_EXPORT_REACTIONS):
-            self._stage.execute(
-                f"INSERT INTO stage_{users} BY NAME SELECT {owner}, {owner} AS id, max(_exported_at) AS _exported_at, "
-                f"{sql.quoted(self._load_id)} AS _load_id, '{{}}' AS custom FROM stage_{table.name} "
-                f"WHERE {owner} NOT IN (SELECT {owner} FROM stage_{users}) GROUP BY {owner}"
-            )
 
     def _n_rows(self, table: Table) -> int:
         return int(self._stage.one(f"SELECT count(*) FROM stage_{table.name}")[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +27,7 @@ STARTS: Final = {
 }
 ANY_START: Final = re.compile(b"|".join(re.escape(start) for start in STARTS))
 _BY_NUMBER: Final = tuple(STARTS)
+_NUMBERED: Final = b'{"n":'
 _NUMBERS: Final = {start: number for number, start in enumerate(_BY_NUMBER)}
 
 
@@ -43,18 +43,22 @@ class SiftedObject:
     start: bytes | None
 
 
-def parse(objects: Iterable[bytes]) -> Iterator[SiftedObject]:
-    """The lines of one of the files, taken apart again."""
-    for raw in objects:
-        head, _, data = raw.rstrip(b"\n").partition(b',"data":')
-        numbers = json.loads(head + b"}")
-        yield SiftedObject(
-            n=numbers["n"],
-            line=numbers["line"],
-            offset=numbers["pos"],
-            data=data[:-1],
-            start=_BY_NUMBER[numbers["start"]] if "start" in numbers else None,
-        )
+def number_of(raw: bytes) -> int:
+    """Of a line of one of the files, without taking it apart."""
+    return int(raw[len(_NUMBERED) : raw.index(b",")])
+
+
+def parse(raw: bytes) -> SiftedObject:
+    """A line of one of the files, taken apart again."""
+    head, _, data = raw.rstrip(b"\n").partition(b',"data":')
+    numbers = json.loads(head + b"}")
+    return SiftedObject(
+        n=numbers["n"],
+        line=numbers["line"],
+        offset=numbers["pos"],
+        data=data[:-1],
+        start=_BY_NUMBER[numbers["start"]] if "start" in numbers else None,
+    )
 
 
 def mend(entity: Entity, found: SiftedObject, cid: str | None) -> bytes | Reject:

@@ -8,21 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import cast
 
 from airflow_provider_chatexport.core.entities import Entity
 from airflow_provider_chatexport.lake import schema, sql
 from airflow_provider_chatexport.lake.custom import CustomKeys
 from airflow_provider_chatexport.lake.table import Table
-
-# Users embedded in objects: fields that hold one, fields that hold a list of them.
-EMBEDDED_USERS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
-    "messages": (("user", "pinned_by"), ("mentioned_users", "thread_participants")),
-    "reactions": (("user",), ()),
-    "channels": (("created_by", "truncated_by"), ()),
-    "members": (("user",), ()),
-    "reads": (("user",), ()),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +33,8 @@ class Objects:
     longest_bytes: int = 0
 
     def read_as(self, kind: str) -> str:
-        """A query for the objects in this type as ``data``, with ``n``, ``line`` and ``owner``."""
-        place = "n, line, owner" if "n" in self.columns else "NULL AS n, NULL AS line, NULL AS owner"
+        """A query for the objects in this type as ``data``, with ``n`` and ``owner``."""
+        place = "n, owner" if "n" in self.columns else "NULL AS n, NULL AS owner"
         lines = sql.read_lines(self.path, {**self.columns, "data": kind}, self.longest_bytes)
         return f"SELECT data, {place} FROM {lines} WHERE {self.condition}"
 
@@ -64,7 +55,7 @@ def sifted_objects(path: Path, nulls: Path, longest_bytes: int) -> Objects:
     """Those that were written anew."""
     return Objects(
         path=path,
-        columns={"n": "BIGINT", "line": "BIGINT", "owner": "VARCHAR"},
+        columns={"n": "BIGINT", "owner": "VARCHAR"},
         condition="n IS NOT NULL",
         identity="n",
         identity_kind="BIGINT",
@@ -74,19 +65,20 @@ def sifted_objects(path: Path, nulls: Path, longest_bytes: int) -> Objects:
 
 
 def taken_apart(table: Table, objects: Objects, keys: CustomKeys | None, extra_fields: Collection[str]) -> str:
-    """A query for objects as ``d`` and ``flat``, with ``_not_cast``, the keys of values that no column can hold."""
+    """A query for objects as ``d`` and ``flat``, with ``_not_cast``: the keys of values that no column can hold, or,
+    where ``keys`` are given, only that there are some."""
     if keys is None:
         apart = sql.taken_apart(table, "data", extra_fields)
-        apart = f"SELECT n, line, owner, data, {apart} FROM ({objects.read_as('JSON')})"
+        apart = sql.with_values(table, f"SELECT n, owner, data, {apart} FROM ({objects.read_as('JSON')})")
         if table.owned_by is not None:
             apart = f"SELECT *, {_owner(table)} AS {table.owned_by} FROM ({apart})"
         return sql.keeping_what_is_not_cast(table, apart, "data")
     members = sql.fields(table, extra_fields) | dict.fromkeys(keys.names, "JSON")
-    read = f"SELECT n, line, data AS d FROM ({objects.read_as(sql.struct(members))})"
+    read = f"SELECT n, data AS d FROM ({objects.read_as(sql.struct(members))})"
     if keys.with_null:
         noted = sql.read_lines(objects.nulls, {"null_in": objects.identity_kind, "nulls": "VARCHAR"})
         read = f"SELECT * FROM ({read}) LEFT JOIN {noted} ON null_in = {objects.identity}"
-    apart = f"SELECT n, line, {sql.taken_as_read(table, keys.joined)} FROM ({read})"
+    apart = sql.with_values(table, f"SELECT n, d, {keys.joined} AS flat FROM ({read})")
     return f"SELECT *, CASE WHEN {sql.any_not_cast(table)} THEN [''] END AS _not_cast FROM ({apart})"
 
 
@@ -95,7 +87,7 @@ def users_in(table: Table, objects: Objects) -> str:
 
     A scan of its own: as columns of the objects' rows they would be a third of what those take.
     """
-    singles, lists = EMBEDDED_USERS[table.name]
+    singles, lists = table.users, table.user_lists
     read = f"SELECT data AS d FROM ({objects.read_as(sql.struct(dict.fromkeys((*singles, *lists), 'JSON')))})"
     of_lists = [f"CASE WHEN strlen(d.{many}) > 2 THEN from_json(d.{many}, '[\"JSON\"]') END" for many in lists]
     one_by_one = f"[{', '.join(f'd.{one}' for one in singles)}]"

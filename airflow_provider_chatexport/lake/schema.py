@@ -4,9 +4,9 @@ The converter's SQL, the Arrow schema of the files, the views with their comment
 from here. Field names and meanings: the service's API objects (Message, Channel, Member, User, Reaction, Attachment,
 Read) as its API description names them.
 
-A key of an object that no column reads goes into ``custom``, whole. Four keys are read and not kept: ``own_reactions``
-(always empty for a server), ``quoted_message`` (a copy of another message, but for its id), ``latest_reactions`` and
-``user`` and their like (rows of other tables).
+A key of an object that no column reads goes into ``custom``, whole. Some are read and not kept: ``own_reactions``
+(always empty for a server), ``quoted_message`` (a copy of another message, but for its id), and ``latest_reactions``,
+a channel's ``members``, ``user`` and their like (rows of other tables).
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ MESSAGES: Final = Table(
     placed_by="created_at",
     unkept=("latest_reactions", "own_reactions"),
     drawn=("attachments", "latest_reactions"),
+    users=("user", "pinned_by"),
+    user_lists=("mentioned_users", "thread_participants"),
     columns=(
         text("id", "Message id, unique in the app."),
         _CID,
@@ -166,6 +168,7 @@ REACTIONS: Final = Table(
     bloom=("message_id", "user_id"),
     dictionary_off=("message_id", "custom"),
     placed_by="message_created_at",
+    users=("user",),
     columns=(
         text("message_id", "Message reacted to."),
         text("cid", "Channel of the message, as `type:id`; null where the export does not say."),
@@ -226,6 +229,8 @@ CHANNELS: Final = Table(
     key=("cid",),
     sort=("cid",),
     unkept=("members",),
+    drawn=("members",),
+    users=("created_by", "truncated_by"),
     columns=(
         _CID,
         text("type", "Channel type."),
@@ -271,6 +276,7 @@ MEMBERS: Final = Table(
     entity=Entity.MEMBER,
     key=("cid", "user_id"),
     sort=("cid", "user_id"),
+    users=("user",),
     columns=(
         _CID,
         id_of("user_id", "user", "The member.", or_field="user_id"),
@@ -304,6 +310,7 @@ READS: Final = Table(
     entity=Entity.READ,
     key=("cid", "user_id"),
     sort=("cid", "user_id"),
+    users=("user",),
     columns=(
         _CID,
         id_of("user_id", "user", "The reader.", or_field="user_id"),
@@ -380,6 +387,8 @@ def _in_user_export(table: Table, name: str, doc: str, key: tuple[str, ...], ext
         bloom=(_EXPORT_USER_ID.name, *key[:1]),
         unkept=tuple(key for key in table.unkept if key not in keeps),
         drawn=(),
+        users=(),
+        user_lists=(),
         placed_by=None,
         owned_by=_EXPORT_USER_ID.name,
     )

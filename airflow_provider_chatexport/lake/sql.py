@@ -51,13 +51,14 @@ def taken_apart(table: Table, element: str, extra_fields: Collection[str] = ()) 
     patch = json.dumps(dict.fromkeys(table.known_keys))
     return (
         f"json_transform({element}, {quoted(spec)}) AS d, "
-        f"nullif(json_merge_patch({element}, {quoted(patch)})::VARCHAR, '{{}}')::JSON AS flat{_created_at(table)}"
+        f"nullif(json_merge_patch({element}, {quoted(patch)})::VARCHAR, '{{}}')::JSON AS flat"
     )
 
 
-def taken_as_read(table: Table, flat: str) -> str:
-    """The same of an object ``d`` that was read as a STRUCT already."""
-    return f"d, {flat} AS flat{_created_at(table)}"
+def with_values(table: Table, query: str) -> str:
+    """The query with the values beside ``d`` and ``flat`` that more than one column or condition asks for."""
+    values = [f"{cast(_field(column), column.kind)} AS {_cast_once(column)}" for column in table if _may_fail(column)]
+    return f"SELECT {', '.join(['*', *values])} FROM ({query})"
 
 
 def fields(table: Table, extra_fields: Collection[str] = ()) -> dict[str, str]:
@@ -69,9 +70,17 @@ def struct(members: Mapping[str, str]) -> str:
     return f"STRUCT({', '.join(f'{name(key)} {kind}' for key, kind in members.items())})"
 
 
-def _created_at(table: Table) -> str:
-    created_at = time("struct_extract(d, 'created_at')")
-    return f", {created_at} AS {CREATED_AT}" if "created_at" in table.fields else ""
+def _field(column: Column) -> str:
+    return f"d.{name(column.field or '')}"
+
+
+def _may_fail(column: Column) -> bool:
+    """Text and JSON columns hold anything that a field may be."""
+    return column.field is not None and column.kind in (Kind.TIME, Kind.BOOL, Kind.INT)
+
+
+def _cast_once(column: Column) -> str:
+    return f"_{column.name}"
 
 
 def time(text: str) -> str:
@@ -113,7 +122,7 @@ def promoted(column: Column, custom: str = "custom") -> str:
     return cast(promoted_text(column, custom), column.kind)
 
 
-# The time that places an object, cast once beside ``d`` and ``flat``: several columns and conditions ask for it.
+# The time that places an object, beside ``d`` and ``flat``.
 CREATED_AT: Final = "_created_at"
 
 # What core.times.parse_instant takes. DuckDB by itself takes "infinity", "epoch", a date alone and naive times as well.
@@ -151,16 +160,11 @@ def is_object(element: str) -> str:
 def _value(column: Column) -> str:
     if column.sql is not None:
         return column.sql
-    field = f"d.{name(column.field or '')}"
-    if column.field == "created_at":
-        return CREATED_AT
-    return cast(field, column.kind)
+    return _cast_once(column) if _may_fail(column) else _field(column)
 
 
 def not_cast(table: Table, *, is_placed: bool = True) -> dict[str, str]:
     """By JSON key, a condition on ``d``: its value is of a kind that the table's column cannot hold.
-
-    Text and JSON columns hold anything.
 
     :param is_placed: the object's own time decides its day, and one that is none makes no row.
     """
@@ -168,8 +172,8 @@ def not_cast(table: Table, *, is_placed: bool = True) -> dict[str, str]:
     for column in table:
         if column.fails_on is not None:
             conditions[column.reads[0]] = column.fails_on
-        elif column.field is not None and column.kind in (Kind.TIME, Kind.BOOL, Kind.INT):
-            conditions[column.field] = f"d.{name(column.field)} IS NOT NULL AND ({_value(column)}) IS NULL"
+        elif column.field is not None and _may_fail(column):
+            conditions[column.field] = f"{_field(column)} IS NOT NULL AND {_cast_once(column)} IS NULL"
     if table.placed_by is not None and is_placed:
         conditions.pop("created_at", None)
     return conditions
@@ -241,13 +245,19 @@ def _as_arrow(column: Column) -> str:
     return f"{name(column.name)}::VARCHAR" if column.kind is Kind.JSON else name(column.name)
 
 
-def create_stage(table: Table, extra: str = "") -> str:
-    """The table that a load is staged in: the registry's columns, and where each row came from."""
-    made = ", ".join(
+def create_stage(table: Table) -> str:
+    """The table that a load is staged in: the registry's columns, and what the load has to know of each row.
+
+    ``_input``: number of the file. ``_n``: of the object in it. ``_read``: of the scan. ``_complete``: it can be a row.
+    ``_not_cast``: keys of values that no column can hold. The table's ``drawn`` lists, until rows are made of them.
+    """
+    made = [
         f"{name(column.name)} {column.kind.value}{f' DEFAULT {column.default}' if column.default else ''}"
         for column in table
-    )
-    return f"CREATE TABLE stage_{table.name} ({made}, _input INTEGER, _n BIGINT, _line BIGINT{extra})"
+    ]
+    lists = [f"_{key} JSON" for key in table.drawn]
+    known = "_input INTEGER, _n BIGINT, _read INTEGER, _in_window BOOLEAN DEFAULT true, _complete BOOLEAN"
+    return f"CREATE TABLE stage_{table.name} ({', '.join([*made, known, '_not_cast VARCHAR[]', *lists])})"
 
 
 def day(table: Table) -> str:

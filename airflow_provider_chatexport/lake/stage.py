@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -24,10 +25,9 @@ from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake import custom, personal, schema, sql
 from airflow_provider_chatexport.lake.custom import CustomKeys
 from airflow_provider_chatexport.lake.database import Database
-from airflow_provider_chatexport.lake.objects import mend, parse, unreadable
+from airflow_provider_chatexport.lake.objects import SiftedObject, mend, number_of, parse, unreadable
 from airflow_provider_chatexport.lake.personal import Personal
 from airflow_provider_chatexport.lake.reading import (
-    EMBEDDED_USERS,
     Objects,
     passed_messages,
     sifted_objects,
@@ -44,6 +44,7 @@ from airflow_provider_chatexport.lake.user_exports import UsersSifter, is_users_
 
 # Rows whose two objects are joined at a time; each may be long.
 JOINED_ROWS: Final = 2_048
+NUMBERS: Final = 100_000
 _CHANNEL_LINES: Final = pa.schema([("input", pa.int64()), ("n", pa.int64()), ("cid", pa.string())])
 _CUSTOM: Final = pa.schema([("custom", pa.string())])
 # What is read from the file as it stands, and what lies beside it.
@@ -108,7 +109,7 @@ class Stage(Database):
     ) -> None:
         self._folder = folder
         self._progress = tell
-        self._load_id = load_id
+        self.load_id = load_id
         self._max_line_bytes = max_line_bytes
         self._max_unpacked_bytes = max_unpacked_bytes
         self._n_inputs = 0
@@ -117,9 +118,7 @@ class Stage(Database):
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(folder, memory_limit=memory_limit)
         for table in schema.TABLES:
-            parts = ", _attachments JSON, _latest_reactions JSON" if table is schema.MESSAGES else ""
-            columns = f", _read INTEGER, _in_window BOOLEAN DEFAULT true, _complete BOOLEAN{parts}, _not_cast VARCHAR[]"
-            self.execute(sql.create_stage(table, columns))
+            self.execute(sql.create_stage(table))
         self.execute("CREATE TABLE embedded_users (j JSON, exported_at TIMESTAMPTZ)")
         self.execute("CREATE TABLE channel_lines (input BIGINT, n BIGINT, cid VARCHAR)")
 
@@ -234,12 +233,12 @@ class Stage(Database):
 
     def _gather_sifted(self, table: Table, sifted: Sifted, given: Input) -> None:
         entity = cast("Entity", table.entity)
-        if table.name in EMBEDDED_USERS and sifted.n_written[entity]:
+        if table.users and sifted.n_written[entity]:
             users = users_in(table, _objects(sifted, entity))
             self.execute(f"INSERT INTO embedded_users SELECT j, {sql.instant(given.exported_at)} FROM ({users})")
 
     def _read(self, table: Table, objects: Objects, keys: CustomKeys | None, given: Input) -> None:
-        """One scan, in which every object is read once."""
+        """Objects become rows."""
         kept = "".join(f", CASE WHEN json_array_length(d.{key}) > 0 THEN d.{key} END AS _{key}" for key in table.drawn)
         in_window = "true"
         if given.window is not None and table in _PASSING:
@@ -248,17 +247,21 @@ class Stage(Database):
         kept += f", {table.owned_by}" if table.owned_by is not None else ""
         extra_fields = set(table.drawn) - table.fields.keys()
         self._n_reads += 1
-        # The quick way only tells that some value is lost: to keep it, the objects are read once more, as JSON.
-        for way in dict.fromkeys((keys, None)):
+        this_read = f"_read = {self._n_reads}"
+
+        def insert(keys: CustomKeys | None) -> None:
             with self.reader_streamed():
                 self.execute(
                     f"INSERT INTO stage_{table.name} BY NAME SELECT {sql.columns(table)}, {self._origin(given)}, "
-                    f"n AS _n, {self._n_reads} AS _read, line AS _line, {in_window} AS _in_window{kept}, _not_cast, "
-                    f"{sql.complete(table)} AS _complete FROM ({taken_apart(table, objects, way, extra_fields)})"
+                    f"n AS _n, {self._n_reads} AS _read, {in_window} AS _in_window{kept}, _not_cast, "
+                    f"{sql.complete(table)} AS _complete FROM ({taken_apart(table, objects, keys, extra_fields)})"
                 )
-            if way is None or not self._n_staged(table, f"_read = {self._n_reads} AND _not_cast IS NOT NULL"):
-                break
-            self.delete(table, f"_read = {self._n_reads}")
+
+        insert(keys)
+        # A STRUCT only tells that some value is lost: to keep it, the objects are read once more, as JSON.
+        if keys is not None and self._n_staged(table, f"{this_read} AND _not_cast IS NOT NULL"):
+            self.delete(table, this_read)
+            insert(None)
         # Asked as a column: a filter would be pushed down to where it takes every object apart once more.
         self.delete(table, f"_input = {self._n_inputs} AND _complete IS NOT true")
         self.join_clashing_custom(table)
@@ -287,13 +290,11 @@ class Stage(Database):
     def _settle(self, table: Table, sifted: Sifted, given: Input) -> None:
         """Objects that the reader refused or left incomplete: mended and read again, or rejected with the reason."""
         entity = cast("Entity", table.entity)
-        staged, path = self._staged(table), sifted.path(entity)
+        path = sifted.path(entity)
         mended_path = path.with_suffix(".mended")
         n_mended = 0
         with path.open("rb") as objects, mended_path.open("wb") as mended:
-            for found in parse(objects):
-                if found.n in staged:
-                    continue
+            for found in self._not_staged(table, objects):
                 outcome = (
                     mend(entity, found, sifted.cid_before(found.n))
                     if table.owned_by is None
@@ -307,12 +308,10 @@ class Stage(Database):
         if not n_mended:
             return
         self._read(table, replace(_objects(sifted, entity), path=mended_path), None, given)
-        staged = self._staged(table)
         with mended_path.open("rb") as objects:
-            for found in parse(objects):
-                if found.n not in staged:
-                    reason = f"{entity.value} with a key or a time that no row can hold"
-                    sifted.rejects.append(unreadable(found, reason))
+            for found in self._not_staged(table, objects):
+                reason = f"{entity.value} with a key or a time that no row can hold"
+                sifted.rejects.append(unreadable(found, reason))
 
     def _stage_others(self, sifted: Sifted, given: Input) -> None:
         if not sifted.n_others:
@@ -335,13 +334,21 @@ class Stage(Database):
 
     def _origin(self, given: Input) -> str:
         return (
-            f"{sql.instant(given.exported_at)} AS _exported_at, {sql.quoted(self._load_id)} AS _load_id, "
+            f"{sql.instant(given.exported_at)} AS _exported_at, {sql.quoted(self.load_id)} AS _load_id, "
             f"{self._n_inputs} AS _input"
         )
 
-    def _staged(self, table: Table) -> set[int]:
-        """Numbers of those objects of the current file that are rows by now."""
-        return {n for (n,) in self.all(f"SELECT _n FROM stage_{table.name} WHERE _input = {self._n_inputs}")}
+    def _not_staged(self, table: Table, objects: Iterable[bytes]) -> Iterator[SiftedObject]:
+        """Those of the current file's objects that are no rows. They stand in the order of their numbers."""
+        rows = f"SELECT _n FROM stage_{table.name} WHERE _input = {self._n_inputs} ORDER BY _n"
+        numbers = (n for batch in self.query(rows).to_arrow_reader(NUMBERS) for n in batch.column(0).to_pylist())
+        staged = next(numbers, None)
+        for raw in objects:
+            n = number_of(raw)
+            while staged is not None and staged < n:
+                staged = next(numbers, None)
+            if staged != n:
+                yield parse(raw)
 
     def _n_staged(self, table: Table, condition: str = "true") -> int:
         return int(
@@ -352,6 +359,18 @@ class Stage(Database):
         """Rows more than keys."""
         key = ", ".join(sql.name(column) for column in table.key)
         return int(self.one(f"SELECT count(*) - count(DISTINCT ({key})) FROM stage_{table.name} WHERE {condition}")[0])
+
+    def keep_newest(self, table: Table) -> int:
+        """One row per key: of the newest export, in it the newest version, of two alike the later one. Rows dropped."""
+        if not self.n_extra(table):
+            return 0
+        key = ", ".join(sql.name(column) for column in table.key)
+        version = "last_read" if table is schema.READS else "updated_at"
+        return self.delete(
+            table,
+            f"rowid NOT IN (SELECT rowid FROM stage_{table.name} QUALIFY row_number() OVER (PARTITION BY {key} "
+            f"ORDER BY _exported_at DESC, {version} DESC NULLS LAST, _input DESC, _n DESC NULLS LAST, rowid DESC) = 1)",
+        )
 
     def delete(self, table: Table, condition: str) -> int:
         """How many rows went."""

@@ -64,7 +64,10 @@ class Table:
     """One table. ``key`` names the columns that tell two rows of one load apart; ``sort`` the order inside a file.
 
     ``owned_by``: the column whose value says in whose export a row stands; all rows of one owner that are to be seen
-    come from the newest export of that owner. ``drawn``: keys whose lists become rows of other tables.
+    come from the newest export of that owner. ``drawn``: keys whose lists become rows of other tables. ``users``,
+    ``user_lists``: keys that hold a user, or a list of them. ``unkept``: keys that are known and go into no column.
+    ``placed_by``: the column whose UTC day is the row's day folder. ``bloom``, ``dictionary_off``: columns with a bloom
+    filter, and without a dictionary.
     """
 
     name: str
@@ -78,6 +81,8 @@ class Table:
     entity: Entity | None = None
     unkept: tuple[str, ...] = ()
     drawn: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    user_lists: tuple[str, ...] = ()
     placed_by: str | None = None
     owned_by: str | None = None
 

@@ -30,7 +30,7 @@ MODELS = {
 NOT_KEPT = {
     ("messages", "latest_reactions"): "rows of reactions",
     ("messages", "own_reactions"): "always empty for a server",
-    ("channels", "members"): "members have lines of their own",
+    ("channels", "members"): "rows of members",
 }
 KINDS = {bool: Kind.BOOL, int: Kind.INT, datetime: Kind.TIME, str: Kind.TEXT, dict: Kind.JSON}
 

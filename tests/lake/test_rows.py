@@ -511,6 +511,31 @@ def test_latest_reactions_count_where_no_line_tells_them(tmp_path: Path) -> None
     assert [CID, CID] == converted.column("reactions", "cid")
 
 
+@pytest.mark.parametrize("shape", [Shape.TYPED, Shape.KEYED])
+def test_members_inside_a_channel_count_where_no_line_tells_them(shape: Shape, tmp_path: Path) -> None:
+    """The service's channel object may carry up to a hundred of them."""
+    inside = [member("u1", banned=True), member("u2", nickname="two", user={"id": "u2", "name": "Two"})]
+    lines = [line("channel", channel(members=inside), shape), line("member", member("u1", banned=False), shape)]
+    converted = convert_lines(tmp_path, *lines)
+    assert [(CID, "u1", False, "{}"), (CID, "u2", None, '{"nickname":"two"}')] == [
+        (row["cid"], row["user_id"], row["banned"], row["custom"]) for row in converted.rows["members"]
+    ]
+    assert ({"channel": 1, "member": 1}, {"members": 1}, 0) == (
+        {name: count for name, count in converted.counts.entities.items() if count},
+        {name: count for name, count in converted.counts.drawn.items() if name != "users"},
+        converted.counts.duplicates,
+    )
+    assert ["Two"] == [row["name"] for row in converted.rows["users"] if row["id"] == "u2"]
+    assert "{}" == converted.one("channels")["custom"]
+
+
+@pytest.mark.parametrize("odd", [[None], [{"channel_role": "owner"}], {"u1": {}}, "all"])
+def test_members_that_can_be_no_rows_stay_with_their_channel(odd: Any, tmp_path: Path) -> None:
+    converted = convert_lines(tmp_path, line("channel", channel(members=odd)))
+    assert {"members": odd} == json.loads(converted.one("channels")["custom"])
+    assert ({"channels.members": 1}, 0) == (converted.counts.not_cast, converted.counts.rows["members"])
+
+
 @pytest.mark.parametrize(
     ("missing", "counts", "n_lines", "n_inside"),
     [
