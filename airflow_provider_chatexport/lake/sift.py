@@ -52,7 +52,15 @@ from airflow_provider_chatexport.lake.rawjson import (
 from airflow_provider_chatexport.lake.rejects import MAX_REJECT_BYTES, reject
 from airflow_provider_chatexport.lake.shapes import CHANNEL_LISTS, holds_a_user_export, unwrap
 from airflow_provider_chatexport.lake.sifted import Output, Sifted
-from airflow_provider_chatexport.lake.source import MAX_BLOCK_BYTES, Block, ExportFile, Line
+from airflow_provider_chatexport.lake.source import (
+    MAX_BLOCK_BYTES,
+    Block,
+    BrokenJsonError,
+    ExportFile,
+    Line,
+    LongLine,
+    Piece,
+)
 
 # Names of entities that this version has no table for, and how many of them are told apart.
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
@@ -120,7 +128,7 @@ class Sifter:
         """
         with self._outputs_open():
             if self._in_pieces:
-                self._sift_array()
+                self._take_pieces(self.source.pieces(self._max_line_bytes))
             else:
                 self._sift_lines()
         return self.sifted
@@ -212,8 +220,22 @@ class Sifter:
 
     def _sift_lines(self) -> None:
         for line in self.source.lines(self._max_line_bytes):
+            if isinstance(line, LongLine):
+                self._take_long_line(line)
+            else:
+                self.sifted.lines += 1
+                self._take_any(line)
+
+    def _take_long_line(self, line: LongLine) -> None:
+        """A channel or user with all that is theirs, piece by piece; a fault costs what comes after it."""
+        self._cid = self._owner = None
+        try:
+            self._take_pieces(line.pieces(self._max_line_bytes))
+        except BrokenJsonError:
+            line.pass_over()
             self.sifted.lines += 1
-            self._take_any(line)
+            found = Line(line.number, line.offset, line.begin[:MAX_REJECT_BYTES], line.size)
+            self._reject_line(found, "the line is no whole object; what it holds before the fault was taken")
 
     def _take_any(self, line: Line) -> None:
         if not self._take_usual(line):
@@ -258,12 +280,12 @@ class Sifter:
         for name, payload in unwrap(fields, raw):
             self._take_entity(line, name, payload, fields if payload is raw else None)
 
-    def _sift_array(self) -> None:
-        """A v1 array: an element's channel is held, its lists are taken item by item."""
+    def _take_pieces(self, pieces: Iterator[Piece]) -> None:
+        """Of an element of a v1 array the lists are taken item by item, and what else is short is held."""
         held: dict[str, bytes] = {}
         too_long: list[tuple[str, Line]] = []
         streamed, n_held = False, 0
-        for piece in self.source.pieces(self._max_line_bytes):
+        for piece in pieces:
             line = Line(piece.element, piece.offset, piece.raw, piece.size)
             if piece.key is None:
                 self.sifted.lines += 1
@@ -296,7 +318,8 @@ class Sifter:
             for key, raw in held.items():
                 if raw not in NOTHING:
                     self._take_held(Line(line.number, line.offset, raw, len(raw)), key)
-            self._cid = None
+            if self._in_pieces:
+                self._cid = None
             return
         raw = line.raw or joined(held)  # an element that is no object comes whole
         self._take_line(Line(line.number, line.offset, raw[: self._max_line_bytes], max(line.size, len(raw))))

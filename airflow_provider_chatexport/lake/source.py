@@ -6,6 +6,7 @@ Nothing here holds a file in memory: at most one chunk, one line or one piece of
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import re
 import zlib
@@ -20,6 +21,8 @@ from airflow_provider_chatexport.errors import InputError
 GZIP_MAGIC: Final = b"\x1f\x8b"
 BOM: Final = b"\xef\xbb\xbf"
 CHUNK_BYTES: Final = 4 * 1024 * 1024
+# A line that may hold a channel or a user with lists of what is theirs.
+_HOLDS_LISTS: Final = re.compile(rb'\s*\{\s*"(?:channel|user|messages|members|reads?|reactions)"\s*:\s*[\{\[]')
 _TYPED_START: Final = re.compile(rb'\{"type":"\w+","data":\{')
 # What is looked at several times over had better stay in the processor's cache.
 BLOCK_BYTES: Final = 128 * 1024
@@ -42,6 +45,40 @@ class Line:
     @property
     def too_long(self) -> bool:
         return self.size > len(self.raw)
+
+
+class LongLine:
+    """A line that is longer than the limit, and begins as one that holds a channel or a user with all that is theirs:
+    what it is too long for is to be held, and no more of it than a piece has to be.
+
+    Whoever meets it takes all of its ``chunks``, in ``pieces`` or not, before the next line.
+    """
+
+    def __init__(self, path: Path, number: int, offset: int, begin: bytes, more: Iterator[bytes]) -> None:
+        self.number = number
+        self.offset = offset
+        self.begin = begin
+        self.size = 0
+        self.after = b""
+        self._path = path
+        self._chunks = self._up_to_its_end(more)
+
+    def _up_to_its_end(self, more: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in itertools.chain([self.begin], more):
+            text, end, self.after = chunk.partition(b"\n")
+            self.size += len(text)
+            yield text
+            if end:
+                break
+
+    def pieces(self, max_bytes: int) -> Iterator[Piece]:
+        """:raises BrokenJsonError: it is not one well-formed object."""
+        return _Slicer(self._path, self._chunks, self.offset, max_bytes, of_line=self.number).pieces()
+
+    def pass_over(self) -> None:
+        """To its end."""
+        for _ in self._chunks:
+            pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,23 +246,33 @@ class ExportFile:
             if count >= 3 or chunk.strip():
                 return
 
-    def lines(self, max_line_bytes: int) -> Iterator[Line]:
+    def lines(self, max_line_bytes: int) -> Iterator[Line | LongLine]:
         """Lines that are not blank, with their number from 1 (blank ones counted) and their offset."""
+        chunks = self.chunks()
         number, offset, rest, head = 0, self.bom_bytes, b"", b""
         over = 0  # bytes of an overlong line that were read and dropped
-        for chunk in self.chunks():
+        while (chunk := next(chunks, None)) is not None:
             parts = (rest + chunk).split(b"\n")
             rest = parts.pop()
             for raw in parts:
                 number += 1
                 size = len(raw) + over
-                if over or size > max_line_bytes:
+                if not over and size > max_line_bytes and _HOLDS_LISTS.match(raw):
+                    yield LongLine(self.path, number, offset, raw, iter(()))
+                elif over or size > max_line_bytes:
                     yield Line(number, offset, raw[:max_line_bytes] if not over else head, size)
                 elif raw and not raw.isspace():
                     yield Line(number, offset, raw.rstrip(b"\r"), size - raw.endswith(b"\r"))
                 offset += size + 1
                 over = 0
             if len(rest) > max_line_bytes:
+                if not over and _HOLDS_LISTS.match(rest):
+                    long = LongLine(self.path, number + 1, offset, rest, chunks)
+                    yield long
+                    number += 1
+                    offset += long.size + 1
+                    rest, chunks = b"", itertools.chain([long.after], chunks)
+                    continue
                 if not over:
                     head = rest[:max_line_bytes]
                 over += len(rest)
@@ -242,7 +289,11 @@ class ExportFile:
         :param max_bytes: of a value that is longer only the beginning is kept.
         :raises InputError: they are not well formed, or break off.
         """
-        return _Slicer(self, max_bytes).pieces()
+        return _Slicer(self.path, self.chunks(), self.bom_bytes, max_bytes).pieces()
+
+
+class BrokenJsonError(InputError):
+    """An array, or objects one after another, are not well formed."""
 
 
 class _TooLongError(Exception):
@@ -272,18 +323,21 @@ class _Slicer:
     _TO_BRACKET = re.compile(rb'[^"\[\]{}]*+')
     _TO_QUOTE = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
-    def __init__(self, source: ExportFile, max_bytes: int) -> None:
-        self._source = source
+    def __init__(
+        self, path: Path, chunks: Iterator[bytes], offset: int, max_bytes: int, *, of_line: int | None = None
+    ) -> None:
+        """:param offset: where the chunks begin. :param of_line: they hold one object, which is the line's."""
+        self._path = path
+        self._chunks = chunks
         self._max_bytes = max_bytes
-        self._path = source.path
-        self._chunks = source.chunks()
+        self._of_line = of_line
         self._buffer = b""
         self._at = 0
-        self._dropped = 0
-        self._element = 0
+        self._dropped = offset
+        self._element = of_line - 1 if of_line is not None else 0
 
     def pieces(self) -> Iterator[Piece]:
-        is_array = self._peek() == b"["
+        is_array = self._of_line is None and self._peek() == b"["
         self._at += is_array
         while True:
             byte = self._peek(at_end=not is_array)
@@ -297,10 +351,14 @@ class _Slicer:
                 yield from self._members()
             else:
                 whole, over = self._value()
+            if self._of_line is not None:
+                break
             yield Piece(self._element, begin, None, whole, over=over)
         self._at += is_array
         if self._peek(at_end=True):
             raise self._broken("has more after the array's end")
+        if self._of_line is not None:
+            yield Piece(self._element, begin, None, whole, over=over)
 
     def _members(self) -> Iterator[Piece]:
         of_channel = False
@@ -333,7 +391,7 @@ class _Slicer:
 
     @property
     def _offset(self) -> int:
-        return self._source.bom_bytes + self._dropped + self._at
+        return self._dropped + self._at
 
     def _more(self) -> bool:
         """Drops what was consumed and reads a chunk on. Values being cut begin at ``_at``, so they stay whole."""
@@ -428,8 +486,8 @@ class _Slicer:
             if not self._more():
                 raise self._broken("breaks off in a value")
 
-    def _broken(self, what: str) -> InputError:
-        return InputError(
+    def _broken(self, what: str) -> BrokenJsonError:
+        return BrokenJsonError(
             f"{self._path} {what} at byte {self._offset} (element {self._element}); it is not a whole export file, "
             "fetch it again"
         )

@@ -51,10 +51,8 @@ def is_users_export(sifted: Sifted, name: str) -> bool:
 class UsersSifter(Sifter):
     """Sifts an export of users. Whatever is no user, message or reaction is kept whole, with the other entities."""
 
-    def _sift_lines(self) -> None:
-        for line in self.source.lines(self._max_line_bytes):
-            self.sifted.lines += 1
-            self._take_line(line)
+    def _take_any(self, line: Line) -> None:
+        self._take_line(line)
 
     def _about_to_stream(self, held: Fields) -> None:
         """Items of a streamed list belong to the user before them in their element."""
@@ -64,7 +62,8 @@ class UsersSifter(Sifter):
     def _take_element_rest(self, line: Line, held: Fields, *, streamed: bool) -> None:
         held.pop(REPLY_TOOK, None)
         super()._take_element_rest(line, held, streamed=streamed)
-        self._owner = None
+        if self._in_pieces:
+            self._owner = None
 
     def _take_entity(self, line: Line, name: str, payload: bytes, fields: Fields | None = None) -> None:
         entity = ALIASES.get(name)

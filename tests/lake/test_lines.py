@@ -76,6 +76,61 @@ def test_a_whole_channel_on_a_line_gives_the_same_rows(expected: dict[str, Any],
     assert expected == rows_of(convert(path, folder=tmp_path))
 
 
+def whole_channel(cid: str = CID, n_messages: int = 20) -> dict[str, Any]:
+    return {
+        "channel": channel(cid),
+        "messages": [message(f"{cid}-{number}", cid=cid) for number in range(n_messages)],
+        "members": [member()],
+        "reads": [read()],
+    }
+
+
+def test_a_channel_s_line_may_be_longer_than_any_object(tmp_path: Path) -> None:
+    """A busy channel writes more in a day than the limit of a line: that limit is for what is held at once."""
+    elements = [encoded(whole_channel(cid)) for cid in ("team:x", "team:y")]
+    lines = [line("message", message("before")), b"", elements[0], line("member", member("u2")), elements[1]]
+    converted = convert_lines(tmp_path, *lines, max_line_bytes=2000)
+    assert max(map(len, elements)) > 2000
+    whole = convert_lines(tmp_path, *lines)
+    assert (whole.rows, whole.counts.entities) == (converted.rows, converted.counts.entities)
+    assert (4, 0, 41) == (converted.counts.lines, converted.counts.rejected, converted.counts.rows["messages"])
+
+
+def test_an_overlong_object_of_a_channel_s_line_is_a_reject(tmp_path: Path) -> None:
+    element = whole_channel() | {"config": {"a": 1}}
+    element["messages"].append(message("long", text="x" * 5000))
+    raw = encoded(element)
+    converted = convert_lines(tmp_path, line("message", message("before")), raw, max_line_bytes=2000)
+    row = converted.one("rejects")
+    begin = row["byte_offset"] - len(line("message", message("before"))) - 1
+    assert ("the object is longer than the limit of 2000 bytes", 2) == (row["reason"], row["line_number"])
+    assert raw[begin:].startswith(row["raw"].encode())
+    assert (2, 21, 1) == (converted.counts.lines, converted.counts.rows["messages"], converted.counts.other_entities)
+
+
+@pytest.mark.parametrize(
+    ("fault", "n_messages"),
+    [
+        (lambda raw: raw[: raw.index(b":x-15") + 30], 15),
+        (lambda raw: raw.replace(b'"members"', b"members"), 20),
+        (lambda raw: raw + b" {}", 20),
+    ],
+)
+def test_a_fault_in_a_channel_s_long_line_costs_what_comes_after_it(
+    fault: Any, n_messages: int, tmp_path: Path
+) -> None:
+    """What stood before it is rows already, and the lines that follow are as they would be."""
+    raw = fault(encoded(whole_channel("team:x")))
+    lines = [line("message", message("before")), raw, line("message", message("after"))]
+    converted = convert_lines(tmp_path, *lines, max_line_bytes=2000)
+    row = converted.one("rejects")
+    assert "the line is no whole object; what it holds before the fault was taken" == row["reason"]
+    assert (2, len(lines[0]) + 1, len(raw)) == (row["line_number"], row["byte_offset"], row["raw_size_bytes"])
+    assert (3, 1) == (converted.counts.lines, converted.counts.rejected_lines)
+    assert n_messages + 2 == converted.counts.rows["messages"]
+    assert {"before", "after"} < set(converted.column("messages", "id"))
+
+
 def test_an_array_of_lines_gives_the_same_rows(expected: dict[str, Any], tmp_path: Path) -> None:
     """The old import format was one array of envelopes."""
     path = tmp_path / "array.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_chatexport.errors import InputError
 from airflow_provider_chatexport.lake import source
-from airflow_provider_chatexport.lake.source import BOM, ExportFile, Piece
+from airflow_provider_chatexport.lake.source import BOM, ExportFile, LongLine, Piece
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "v1-real-shape.json"
 LIMIT = 1000
@@ -104,6 +105,29 @@ def test_lines_do_not_depend_on_chunks(content: list[bytes], size: int, tmp_path
     path = file(tmp_path, b"{}\n" + b"\n".join(content))
     whole = list(ExportFile(path).lines(20))
     assert whole == list(InChunks(path, size).lines(20))
+
+
+@given(
+    elements=st.lists(st.integers(0, 9), min_size=1, max_size=4),
+    size=st.integers(3, 64),
+    last=st.sampled_from(["", "\n"]),
+)
+@many
+def test_long_lines_do_not_depend_on_chunks(elements: list[int], size: int, last: str, tmp_path: Path) -> None:
+    """A channel's line is taken in pieces; the lines around it keep their numbers and offsets."""
+    written = [json.dumps({"channel": {"cid": CID}, "messages": [{"id": n}] * n}) for n in elements]
+    path = file(tmp_path, ("\n".join(f'{element}\n{{"line":1}}' for element in written) + last).encode())
+
+    def found(source: ExportFile) -> Iterator[Any]:
+        for line in source.lines(20):
+            yield [*line.pieces(20)] if isinstance(line, LongLine) else line
+            if isinstance(line, LongLine):
+                yield (line.number, line.offset, line.size)
+
+    whole = list(found(ExportFile(path)))
+    assert whole == list(found(InChunks(path, size)))
+    assert [len(element) for element in written] == [size for _, _, size in whole[1::3]]
+    assert [2 * n for n in range(1, len(elements) + 1)] == [line.number for line in whole[2::3]]
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,14 @@ def test_a_whole_user_in_one_object_gives_the_same_rows(
     assert expected.counts.entities == converted.counts.entities
 
 
+@pytest.mark.parametrize("nameless", [False, True])
+def test_a_user_s_line_may_be_longer_than_any_object(nameless: bool, expected: Converted, tmp_path: Path) -> None:
+    lines = [encoded(element) for element in elements(nameless=nameless)]
+    converted = convert_lines(tmp_path, *lines, max_line_bytes=len(lines[0]) - 1)
+    assert own_rows(expected) == own_rows(converted)
+    assert (expected.counts.entities, 2) == (converted.counts.entities, converted.counts.lines)
+
+
 def test_users_may_all_come_before_their_messages(expected: Converted, tmp_path: Path) -> None:
     """The import format has all users first: an author who was exported counts before the place in the file."""
     ordered = sorted(entities(), key=lambda each: ("user", "message", "reaction").index(each[0]))
