@@ -339,7 +339,7 @@ class _Load:
 
     def _claims(self, of_channels: Iterable[tuple[_Source, Found]], conversion: Conversion) -> tuple[Coverage, ...]:
         """What exports of channels claim: each for the channels that its own file names or has messages of."""
-        spans_of_file = conversion.message_spans()
+        spans_of_file = conversion.message_spans
         claims = []
         for source, found in of_channels:
             spans = spans_of_file.get(found.number, {})

@@ -201,7 +201,7 @@ class Merge(Rewriter):
             return f"{shown} WHERE NOT {visible.hidden(table, 'hiding')}"
         if table.placement is Placement.SNAPSHOT:
             return f"SELECT * FROM newest_{table.name} WHERE {table.partition} = DATE {sql.quoted(day.day)}"
-        dead = ", ".join(sql.quoted(load_id) for load_id in sorted(self._state.superseded)) or "''"
+        dead = ", ".join(sql.quoted(load_id) for load_id in sorted(self._state.outlived)) or "''"
         return f"{shown} WHERE _load_id NOT IN ({dead})"
 
     def _scan(self, table: Table) -> str:
@@ -212,7 +212,8 @@ class Merge(Rewriter):
     def _with_outdated(self, table: Table, days: Mapping[str, Sequence[Standing]]) -> set[str]:
         """Days with rows of which a newer one of the same key is elsewhere. Leaves the newest rows in a table."""
         standings = [each for of_day in days.values() for each in of_day]
-        if len(standings) < 2:
+        # Where rows have an owner, it is a row of that owner's elsewhere that takes them away.
+        if not standings or (len(standings) < 2 and table.owned_by is None):
             return set()
         with _explained(self._store):
             owners = self._scan(schema.USER_EXPORT_USERS) if table.owned_by else None

@@ -50,10 +50,32 @@ BATCH_BYTES: Final = 16_000_000
 LARGE_ROW_BYTES: Final = 8_000
 
 
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """DuckDB's messages may quote the value at fault, which may be a person's text: only their kind is passed on."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise LakeError(
+            "converting failed: the load does not fit into the converter's memory; export a shorter window "
+            "(max_window), or load the file in parts"
+        ) from None
+    except duckdb.Error as error:
+        raise LakeError(
+            f"converting failed in the database ({type(error).__name__}); make sure that the work folder has room for "
+            "twice the export's size, unpacked"
+        ) from None
+    except OSError as error:
+        raise LakeError(
+            f"converting failed in the work folder: {error.strerror or error}; free some space there"
+        ) from None
+
+
 class Conversion:
     """A load in the making: ``add`` each file, ``finish``, then read ``days`` and ``rows`` of each table.
 
-    Used as a context manager: its folder is emptied at the end.
+    Used as a context manager: its folder is emptied at the end. Every method :raises LakeError: the work folder is
+    full, or the memory limit too small.
 
     :param folder: for what spills and for sifted files; about twice the size of the largest unpacked input.
     :param memory_limit: of the database, as DuckDB writes it.
@@ -76,6 +98,8 @@ class Conversion:
         self._tables = tables
         self._pseudonym_key = pseudonym_key
         self._disguised = False
+        # Per file, by its number in the order of ``add``, and channel: the times of its first and last message.
+        self.message_spans: dict[int, dict[str, tuple[datetime, datetime]]] = {}
         self._stage = Stage(
             folder,
             load_id=load_id,
@@ -100,60 +124,50 @@ class Conversion:
     def counts(self) -> Counts:
         return self._stage.counts
 
+    @_explained()
     def add(self, given: Input) -> Found:
         """Reads one file.
 
         :raises InputError: it is not an export file, breaks off, or is of both kinds.
-        :raises LakeError: the work folder is full, or the memory limit too small.
         """
-        with _explained():
-            return self._stage.add(given)
+        return self._stage.add(given)
 
+    @_explained()
     def finish(self) -> None:
-        """Places, cuts and deduplicates; afterwards ``days``, ``rows`` and ``counts`` hold.
-
-        :raises LakeError: the work folder is full, or the memory limit too small.
-        """
+        """Places, cuts and deduplicates; afterwards ``days``, ``rows`` and ``counts`` hold."""
         counts = self.counts
-        with _explained():
-            self._place_reactions()
-            for table in (schema.MESSAGES, schema.REACTIONS):
-                counts.out_of_window += self._stage.delete(table, "NOT _in_window")
-            for table in schema.OF_ENTITIES:
-                counts.duplicates += self._stage.keep_newest(table)
-            by_themselves = {table.name: self._n_rows(table) for table in schema.TABLES}
-            Drawing(self._stage).draw()
-            self._count_missing_reactions()
-            self._count_not_cast()
-            counts.rows = {table.name: self._n_rows(table) for table in schema.TABLES}
-            counts.drawn = {
-                name: n_rows - by_themselves[name]
-                for name, n_rows in counts.rows.items()
-                if n_rows > by_themselves[name]
-            }
+        self._place_reactions()
+        for table in (schema.MESSAGES, schema.REACTIONS):
+            counts.out_of_window += self._stage.delete(table, "NOT _in_window")
+        # Before duplicates go: a file tells of those moments as well whose message another one tells newer.
+        self.message_spans = self._message_spans()
+        for table in schema.OF_ENTITIES:
+            counts.duplicates += self._stage.keep_newest(table)
+        by_themselves = self._n_rows()
+        Drawing(self._stage).draw()
+        self._count_missing_reactions()
+        self._count_not_cast()
+        counts.rows = self._n_rows()
+        drawn = {name: n_rows - by_themselves[name] for name, n_rows in counts.rows.items()}
+        counts.drawn = {name: n_rows for name, n_rows in drawn.items() if n_rows}
 
+    @_explained()
     def disguise(self, options: LoadOptions) -> None:
-        """Takes personal data out, as far as the options say.
-
-        :raises LakeError: the work folder is full, or the memory limit too small.
-        """
+        """Takes personal data out, as far as the options say."""
         if options.disguises:
-            with _explained():
-                pseudonyms.disguise(self._stage, self._pseudonyms, options)
+            pseudonyms.disguise(self._stage, self._pseudonyms, options)
             self._disguised = options.hash_users
 
+    @_explained()
     def people(self, listed: Forgotten) -> dict[str, bool]:
         """Who in the tables is on a lake's list, and whether their messages stay; by their ids as the tables have them.
 
         Where users get pseudonyms, the list may know a person by either.
-
-        :raises LakeError: the work folder is full, or the memory limit too small.
         """
         if not listed.keep_messages:
             return {}
         if self._pseudonym_key is None:
-            with _explained():
-                return listed.among(self._stage.user_ids())
+            return listed.among(self._stage.user_ids())
         found = listed.among({*self._pseudonyms, *self._pseudonyms.values()})
         people = {}
         for user_id, hidden in self._pseudonyms.items():
@@ -167,35 +181,30 @@ class Conversion:
         """Of every user in the tables, by the id that they came with."""
         if self._pseudonym_key is None:
             return {}
-        with _explained():
-            ids = sorted(self._stage.user_ids())
+        ids = sorted(self._stage.user_ids())
         return {user_id: pseudonyms.pseudonym(user_id, self._pseudonym_key) for user_id in ids}
 
+    @_explained()
     def forget(self, listed: Forgotten) -> int:
-        """Takes out those who are on a lake's list; how many. Their rows are counted as ``forgotten``.
-
-        :raises LakeError: the work folder is full, or the memory limit too small.
-        """
+        """Takes out those who are on a lake's list; how many. Their rows are counted as ``forgotten``."""
         people = self.people(listed)
-        if not people:
-            return 0
-        with _explained():
-            for user_id, keep_messages in people.items():
-                self._forget(user_id, keep_messages=keep_messages)
-            before, self.counts.rows = self.counts.rows, {table.name: self._n_rows(table) for table in schema.TABLES}
-        for table in schema.TABLES:
-            if gone := before[table.name] - self.counts.rows[table.name]:
-                self.counts.forgotten[table.name] = self.counts.forgotten.get(table.name, 0) + gone
+        for user_id, keep_messages in people.items():
+            self._forget(user_id, keep_messages=keep_messages)
+        if people:
+            before, self.counts.rows = self.counts.rows, self._n_rows()
+            for name, n_rows in self.counts.rows.items():
+                if gone := before[name] - n_rows:
+                    self.counts.forgotten[name] = self.counts.forgotten.get(name, 0) + gone
         return len(people)
 
     def _forget(self, user_id: str, *, keep_messages: bool) -> None:
         stage, own = self._stage, sql.quoted(user_id)
-        told = [
+        names_seen = [
             name
             for table in (schema.USERS, schema.USER_EXPORT_USERS)
             for (name,) in stage.all(f"SELECT DISTINCT name FROM stage_{table.name} WHERE id = {own}")
         ]
-        person = Person(user_id=user_id, names=names_of(user_id, told), keep_messages=keep_messages)
+        person = Person(user_id=user_id, names=names_of(user_id, names_seen), keep_messages=keep_messages)
         stage.execute(
             f"CREATE OR REPLACE TEMP TABLE their_messages AS SELECT id FROM stage_messages WHERE user_id = {own}"
         )
@@ -249,19 +258,22 @@ class Conversion:
                 ):
                     self.counts.not_cast[f"{table.name}.{column.name}"] = n_values
 
-    def _n_rows(self, table: Table) -> int:
-        return int(self._stage.one(f"SELECT count(*) FROM stage_{table.name}")[0])
+    def _n_rows(self) -> dict[str, int]:
+        """By table."""
+        asked = " UNION ALL ".join(
+            f"SELECT {sql.quoted(table.name)}, count(*) FROM stage_{table.name}" for table in schema.TABLES
+        )
+        found = dict(self._stage.all(asked))
+        return {table.name: found[table.name] for table in schema.TABLES}
 
+    @_explained()
     def days(self, table: Table) -> dict[str, int]:
         """Rows per day folder, days ascending, as text."""
         query = f"SELECT {sql.day(table)} AS day, count(*) FROM stage_{table.name} GROUP BY day ORDER BY day"
         return dict(self._stage.fetched(query))
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
-        """The table as Arrow: ``_day``, then the registry's columns; by day, and sorted within it.
-
-        :raises LakeError: the work folder is full, or the memory limit too small.
-        """
+        """The table as Arrow: ``_day``, then the registry's columns; by day, and sorted within it."""
         order = ", ".join(("_day", *(sql.name(column) for column in table.sort)))
         with _explained():
             row_bytes = self._row_bytes(table)
@@ -283,13 +295,13 @@ class Conversion:
         query = f"SELECT coalesce(avg({' + '.join(texts)}), 0) + 100 FROM stage_{table.name}"
         return float(self._stage.fetched(query)[0][0])
 
+    @_explained()
     def first_reject(self) -> tuple[int, int]:
         """The file, by its number in the order of ``add``, and the line of the first reject; there has to be one."""
         number, line = self._stage.one("SELECT _input, line_number FROM stage_rejects ORDER BY ALL LIMIT 1")
         return number, line
 
-    def message_spans(self) -> dict[int, dict[str, tuple[datetime, datetime]]]:
-        """Per file, by its number in the order of ``add``, and channel: the times of its first and last message."""
+    def _message_spans(self) -> dict[int, dict[str, tuple[datetime, datetime]]]:
         spans: dict[int, dict[str, tuple[datetime, datetime]]] = defaultdict(dict)
         for number, cid, first, last in self._stage.all(
             "SELECT _input, cid, epoch_us(min(created_at)), epoch_us(max(created_at)) FROM stage_messages GROUP BY ALL"
@@ -297,6 +309,7 @@ class Conversion:
             spans[number][cid] = (EPOCH + timedelta(microseconds=first), EPOCH + timedelta(microseconds=last))
         return spans
 
+    @_explained()
     def uncovered(self, coverage: Iterable[Coverage]) -> dict[tuple[str, str], int]:
         """Event rows outside of all that the load claims to cover, by table and day; only those that have any."""
         found: dict[tuple[str, str], int] = {}
@@ -323,24 +336,3 @@ def _in_groups(rows_of_day: Mapping[str, int], max_rows: int) -> Iterator[list[s
         n_rows += n_of_day
     if group:
         yield group
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """DuckDB's messages may quote the value at fault, which may be a person's text: only their kind is passed on."""
-    try:
-        yield
-    except duckdb.OutOfMemoryException:
-        raise LakeError(
-            "converting failed: the load does not fit into the converter's memory; export a shorter window "
-            "(max_window), or load the file in parts"
-        ) from None
-    except duckdb.Error as error:
-        raise LakeError(
-            f"converting failed in the database ({type(error).__name__}); make sure that the work folder has room for "
-            "twice the export's size, unpacked"
-        ) from None
-    except OSError as error:
-        raise LakeError(
-            f"converting failed in the work folder: {error.strerror or error}; free some space there"
-        ) from None

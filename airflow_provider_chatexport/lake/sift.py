@@ -5,7 +5,7 @@ number, key or escape is touched.
 
 Most lines of most files are messages and reactions, told by their first bytes in three of the shapes. Where all
 messages are ``typed``, they are not written anew: the reader behind takes them from the file itself (``sift``). If it
-refuses one of them, the file is sifted line by line (``rewrite``); what the reader refuses then comes to
+refuses one of them, the file is sifted line by line (``write_all``); what the reader refuses then comes to
 ``objects.mend``.
 
 On the way the keys are gathered that the registry does not read (``custom``), and each object is held to be JSON.
@@ -17,12 +17,13 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
 import msgspec
 
-from airflow_provider_chatexport.core.entities import ALIASES, OTHER_NAMES, Entity
+from airflow_provider_chatexport.core.entities import ALIASES, OTHER_NAMES, Entity, infer_bare
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES
 from airflow_provider_chatexport.lake import schema
 from airflow_provider_chatexport.lake.custom import NO_OBJECT, KeyWatch
@@ -93,6 +94,29 @@ def _named(message_id: str | None) -> str:
     return message_id
 
 
+@dataclass(slots=True)
+class Element:
+    """What was met so far of an element of an array. ``streamed``: items of its lists were taken already."""
+
+    held: dict[str, Line] = field(default_factory=dict)
+    too_long: list[tuple[str, Line]] = field(default_factory=list)
+    n_bytes: int = 0
+    streamed: bool = False
+
+    def hold(self, key: str, member: Line, max_bytes: int) -> None:
+        self.n_bytes += member.size
+        if self.n_bytes > max_bytes:
+            head = Line(member.number, member.offset, member.raw[:MAX_REJECT_BYTES], self.n_bytes)
+            self.too_long.append((key, head))
+        else:
+            self.held[key] = member
+
+    @property
+    def has_empty_lists(self) -> bool:
+        """A channel and something else, and no object of the API that has a key of that name."""
+        return "channel" in self.held and len(self.held) > 1 and infer_bare(self.held) is None
+
+
 class Sifter:
     """Sifts one file into ``folder``."""
 
@@ -119,9 +143,9 @@ class Sifter:
             with contextlib.suppress(_UnusualError), self._outputs_open():
                 self._pass_by()
                 return self.sifted
-        return self.rewrite()
+        return self.write_all()
 
-    def rewrite(self) -> Sifted:
+    def write_all(self) -> Sifted:
         """Every object into the file of its entity.
 
         :raises InputError: the file breaks off, or its array is not well formed.
@@ -193,7 +217,8 @@ class Sifter:
             for number, line in enumerate(lines, block.first_line):
                 if type(line) is _Reaction:
                     n_reactions += 1
-                    self._write_as_it_stood(Line(number, 0, b"", 0), TYPED_REACTION, bytes(line.data))
+                    # Where in the block it begins is not known; whatever is refused has the file sifted line by line.
+                    self._write_as_it_stood(number, 0, TYPED_REACTION, bytes(line.data))
                 elif nulls := messages.watch.saw_decoded(line.data):
                     messages.note(_named(messages.watch.text_of(line.data, "id")), nulls)
         except NotAnObjectError:  # a reaction, and some of the block has been written
@@ -248,19 +273,19 @@ class Sifter:
         if found is None or not raw.endswith(b"}}") or line.too_long or _may_be_deep(raw):
             return False
         try:
-            self._write_as_it_stood(line, found.group(), raw[found.end() - 1 : -1])
+            self._write_as_it_stood(line.number, line.offset, found.group(), raw[found.end() - 1 : -1])
         except NotAnObjectError:
             return False
         return True
 
-    def _write_as_it_stood(self, line: Line, start: bytes, payload: bytes) -> None:
+    def _write_as_it_stood(self, number: int, offset: int, start: bytes, payload: bytes) -> None:
         """:raises NotAnObjectError: it is no JSON, or no object."""
         output, sifted = self._outputs[STARTS[start]], self.sifted
         nulls = output.watch.saw(payload)
         sifted.last_n += 1
         sifted.longest = max(sifted.longest, len(payload))
         output.n_objects += 1
-        output.objects.write(as_it_stood(sifted.last_n, line.number, line.offset, start, payload))
+        output.objects.write(as_it_stood(sifted.last_n, number, offset, start, payload))
         if nulls:
             output.note(sifted.last_n, nulls)
 
@@ -282,52 +307,47 @@ class Sifter:
 
     def _take_pieces(self, pieces: Iterator[Piece]) -> None:
         """Of an element of a v1 array the lists are taken item by item, and what else is short is held."""
-        held: dict[str, bytes] = {}
-        too_long: list[tuple[str, Line]] = []
-        streamed, n_held = False, 0
+        element = Element()
         for piece in pieces:
             line = Line(piece.element, piece.offset, piece.raw, piece.size)
             if piece.key is None:
                 self.sifted.lines += 1
-                if streamed:
-                    for key, member in too_long:
-                        self._take_piece(member, key)
-                elif too_long:
-                    line = Line(line.number, line.offset, joined(held), n_held)
-                self._take_element_rest(line, held, streamed=streamed)
-                held, too_long, streamed, n_held = {}, [], False, 0
+                self._take_rest(line, element)
+                element = Element()
             elif piece.item:
-                streamed = True
-                self._about_to_stream(held)
+                self._about_to_stream(element)
+                element.streamed = True
                 self._take_piece(line, CHANNEL_LISTS[piece.key].value)
-            elif piece.key == "channel":
-                streamed = True
-                self._take_piece(line, Entity.CHANNEL.value)
             else:
-                n_held += line.size
-                if n_held > self._max_line_bytes:
-                    too_long.append((piece.key, Line(line.number, line.offset, line.raw[:MAX_REJECT_BYTES], n_held)))
-                else:
-                    held[piece.key] = piece.raw
+                element.hold(piece.key, line, self._max_line_bytes)
 
-    def _about_to_stream(self, held: Fields) -> None:
-        """An item of a list comes next; ``held`` are the members of its element that came before."""
+    def _about_to_stream(self, element: Element) -> None:
+        """An item of a list comes next: it is of the channel that stood before it in the element."""
+        if not element.streamed:
+            self._cid = None
+        if "channel" in element.held:
+            self._take_piece(element.held.pop("channel"), Entity.CHANNEL.value)
 
-    def _take_element_rest(self, line: Line, held: dict[str, bytes], *, streamed: bool) -> None:
-        if streamed:
-            for key, raw in held.items():
-                if raw not in NOTHING:
-                    self._take_held(Line(line.number, line.offset, raw, len(raw)), key)
+    def _take_rest(self, line: Line, element: Element) -> None:
+        """The element ends; ``line`` has it whole if it is no object."""
+        if not element.streamed and element.has_empty_lists:
+            self._about_to_stream(element)
+            element.streamed = True
+        if element.streamed:
+            for key, member in (*element.too_long, *element.held.items()):
+                if member.raw not in NOTHING:
+                    self._take_held(member, key)
             if self._in_pieces:
                 self._cid = None
             return
-        raw = line.raw or joined(held)  # an element that is no object comes whole
-        self._take_line(Line(line.number, line.offset, raw[: self._max_line_bytes], max(line.size, len(raw))))
+        raw = line.raw or joined({key: member.raw for key, member in element.held.items()})
+        size = element.n_bytes if element.too_long else max(line.size, len(raw))
+        self._take_line(Line(line.number, line.offset, raw[: self._max_line_bytes], size))
 
     def _take_held(self, line: Line, key: str) -> None:
         """A member of a channel's element; its lists may have come before the channel that they belong to."""
         entity = CHANNEL_LISTS.get(key)
-        if entity is None or line.raw[:1] != b"[":
+        if entity is None or line.raw[:1] != b"[" or line.too_long:
             self._take_piece(line, key)
             return
         try:
@@ -348,6 +368,10 @@ class Sifter:
     def _take_entity(self, line: Line, name: str, payload: bytes, fields: Fields | None = None) -> None:
         """:param fields: of an object that was taken apart already."""
         entity = ALIASES.get(name)
+        if entity is Entity.CHANNEL:  # what follows is of this one, or, where it is a reject, of none
+            self._cid = None
+            self.sifted.last_n += 1
+            self.sifted.channels.append((self.sifted.last_n, None))
         try:
             if entity is None:
                 self._write_other(line, name, checked_value(payload))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Final
 
@@ -25,6 +26,7 @@ class Sifted:
     ``passed``: the file whose ``typed`` lines of messages are to be read as they stand, ``n_passed`` of them; all else
     is in files of its own. Of the reactions beside them it is not known then where their lines begin.
 
+    ``channels``: what the objects after this number belong to by their place; None after a channel that is a reject.
     ``keys``: the keys of each entity's objects that the registry does not read; None where no STRUCT can hold them.
     """
 
@@ -40,7 +42,7 @@ class Sifted:
     rejected_lines: int = 0
     longest: int = 0
     last_n: int = 0
-    channels: list[tuple[int, str]] = field(default_factory=list)
+    channels: list[tuple[int, str | None]] = field(default_factory=list)
     n_user_exports: int = 0
     rejects: RejectFile = field(init=False)
 
@@ -60,11 +62,11 @@ class Sifted:
     @property
     def cids(self) -> set[str]:
         """The channels that the file names on lines of their own."""
-        return {cid for _, cid in self.channels}
+        return {cid for _, cid in self.channels if cid is not None}
 
     def cid_before(self, n: int) -> str | None:
         """The channel that an object with this number belongs to by its place in the file."""
-        at = bisect.bisect_left(self.channels, (n, ""))
+        at = bisect.bisect_left(self.channels, n, key=itemgetter(0))
         return self.channels[at - 1][1] if at else None
 
 

@@ -149,7 +149,7 @@ class Stage(Database):
                 self._opened(given),
                 folder,
                 max_line_bytes=self._max_line_bytes,
-            ).rewrite()
+            ).write_all()
             self.execute(
                 "CREATE OR REPLACE TEMP TABLE exported_users AS SELECT unnest($ids::VARCHAR[]) AS id",
                 {"ids": given.user_ids},
@@ -158,7 +158,7 @@ class Stage(Database):
             kind = ExportKind.CHANNELS
             self._progress(CONVERT, 0, None)
             if sifted.passed and not self._stage_passed(sifted.passed, sifted, given):
-                sifted = sifter.rewrite()
+                sifted = sifter.write_all()
         for table in (schema.BY_ENTITY if kind is ExportKind.CHANNELS else schema.BY_ENTITY_OF_USERS).values():
             if not (sifted.passed and table in _PASSING):
                 self._stage(table, sifted, given)

@@ -72,7 +72,7 @@ class LakeState:
     @cached_property
     def hiders(self) -> set[Coverage]:
         """Those claims that hide rows of files which are still read."""
-        return {
+        hiders = {
             newer
             for record in self.current
             if record.load_id not in self.superseded
@@ -80,6 +80,24 @@ class LakeState:
             for newer in self._newer.than(entry)
             if not self._applied(entry, newer)
         }
+        # Rows that no claim of their own export covers may be hidden by any other.
+        days = {file.day for record in self.current for file in record.files if file.n_uncovered}
+        for day in map(Span.of_day, days):
+            hiders.update(entry for entry in self.coverage if entry.overlaps(day.since, day.until))
+        return hiders
+
+    @cached_property
+    def outlived(self) -> set[str]:
+        """Loads whose rejects and entities without a table go: of what those files tell, newer loads have all.
+
+        Of users no claim tells, so what came with an export of theirs stays.
+        """
+        of_users = {
+            record.load_id
+            for record in self.current
+            if any(schema.BY_NAME[file.table].owned_by for file in record.files)
+        }
+        return self.superseded - of_users
 
     @cached_property
     def standings(self) -> list[Standing]:
@@ -139,14 +157,14 @@ class LakeState:
                 # Who was once seen in a channel is not known to be gone from the app.
                 return Fate.WHOLE, None
             case Placement.LOG:
-                retired_at = self.retired_at(record)
+                retired_at = self.retired_at(record) if record.load_id in self.outlived else None
                 return (Fate.DEAD, retired_at) if retired_at else (Fate.WHOLE, None)
             case Placement.EVENT:
                 return self._fate_of_event_file(record, file)
 
     def _fate_of_event_file(self, record: LoadRecord, file: DataFile) -> tuple[Fate, datetime | None]:
         day = Span.of_day(file.day)
-        if file.n_uncovered:  # rows outside of its claims may be hidden by anything
+        if file.n_uncovered:
             return Fate.PARTLY_HIDDEN, None
         is_touched, all_hidden = False, True
         for entry in record.coverage:

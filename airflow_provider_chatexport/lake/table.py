@@ -140,9 +140,9 @@ def ids_of(name: str, field: str, doc: str) -> Column:
 
 def _list(name: str, field: str, path: str, doc: str) -> Column:
     found = f"json_extract_string(d.{field}, '{path}')"
-    told = f"list_filter({found}, lambda told: told <> '')"
+    ids = f"list_filter({found}, lambda item: item <> '')"
     # The usual list has nothing in it, which is told first.
-    lacks_some = f"strlen(d.{field}::VARCHAR) > 2 AND len({told}) < json_array_length(d.{field})"
+    lacks_some = f"strlen(d.{field}::VARCHAR) > 2 AND len({ids}) < json_array_length(d.{field})"
     return Column(
         name=name,
         kind=Kind.TEXTS,

@@ -20,7 +20,7 @@ from airflow_provider_chatexport.lake.rawjson import (
     text_of,
 )
 from airflow_provider_chatexport.lake.shapes import REPLY_TOOK
-from airflow_provider_chatexport.lake.sift import Sifter
+from airflow_provider_chatexport.lake.sift import Element, Sifter
 from airflow_provider_chatexport.lake.sifted import Sifted
 from airflow_provider_chatexport.lake.source import Line
 
@@ -54,14 +54,14 @@ class UsersSifter(Sifter):
     def _take_any(self, line: Line) -> None:
         self._take_line(line)
 
-    def _about_to_stream(self, held: Fields) -> None:
+    def _about_to_stream(self, element: Element) -> None:
         """Items of a streamed list belong to the user before them in their element."""
-        if "user" in held:
-            self._owner = _id_of(held["user"])
+        if "user" in element.held:
+            self._owner = _id_of(element.held["user"].raw)
 
-    def _take_element_rest(self, line: Line, held: Fields, *, streamed: bool) -> None:
-        held.pop(REPLY_TOOK, None)
-        super()._take_element_rest(line, held, streamed=streamed)
+    def _take_rest(self, line: Line, element: Element) -> None:
+        element.held.pop(REPLY_TOOK, None)
+        super()._take_rest(line, element)
         if self._in_pieces:
             self._owner = None
 

@@ -44,13 +44,14 @@ def hidden(table: Table, claims: str) -> str:
 
 
 def uncovered(table: Table, claims: str) -> str:
-    """A condition on ``rows`` of an event table: no claim contains the row's moment.
+    """A condition on ``rows`` of an event table: no claim of the row's own export contains its moment.
 
-    :param claims: a relation with ``cid``, ``since`` and ``until``; no begin is null.
+    :param claims: a relation with the columns of ``coverage``; no begin is null.
     """
     return (
         f"NOT EXISTS (SELECT 1 FROM {claims} own WHERE own.cid = rows.cid AND rows.{table.placed_by} >= own.since "
-        f"AND rows.{table.placed_by} < own.until)"
+        f"AND rows.{table.placed_by} < own.until AND own.exported_at = rows._exported_at "
+        "AND own.load_id = rows._load_id)"
     )
 
 

@@ -131,6 +131,53 @@ def test_a_fault_in_a_channel_s_long_line_costs_what_comes_after_it(
     assert {"before", "after"} < set(converted.column("messages", "id"))
 
 
+@pytest.mark.parametrize("shape", [Shape.TYPED, Shape.KEYED, Shape.ITEM])
+def test_what_follows_a_channel_that_is_a_reject_is_of_no_channel(shape: Shape, tmp_path: Path) -> None:
+    """The channel before it would be the wrong one, and nobody could tell."""
+    homeless = [line("member", member(), shape), line("message", message(cid=None), shape)]
+    lines = [line("channel", channel(), shape), line("channel", {"frozen": True, "id": "c2"}, shape), *homeless]
+    converted = convert_lines(tmp_path, *lines)
+    assert ["channel without channel", "member without channel", "message without channel"] == sorted(converted.reasons)
+    assert (1, 0, 0) == tuple(converted.counts.rows[name] for name in ("channels", "members", "messages"))
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_an_element_whose_channel_is_null_is_of_no_channel(as_array: bool, tmp_path: Path) -> None:
+    nameless = {"channel": None, "messages": [message(cid=None)], "members": [member()]}
+    elements = [whole_channel(n_messages=1), nameless]
+    path = tmp_path / "export"
+    path.write_bytes(encoded(elements) if as_array else b"\n".join(map(encoded, elements)))
+    converted = convert(path, folder=tmp_path)
+    assert (1, 1) == (converted.counts.rows["messages"], converted.counts.rows["members"])
+    assert {"member without channel", "message without channel"} < set(converted.reasons)
+
+
+def test_objects_spread_over_lines_belong_to_the_channel_before_them(tmp_path: Path) -> None:
+    """As they would on a line each."""
+    objects = [{"channel": channel()}, {"member": member()}, {"message": message(cid=None)}]
+    path = tmp_path / "spread.json"
+    path.write_bytes(b"\n".join(json.dumps(each, indent=2).encode() for each in objects))
+    converted = convert(path, folder=tmp_path)
+    assert ([CID], [CID]) == (converted.column("members", "cid"), converted.column("messages", "cid"))
+
+
+@pytest.mark.parametrize("custom", ["email", {"id": "c1"}, None])
+def test_a_message_of_an_array_may_have_a_custom_channel(custom: Any, tmp_path: Path) -> None:
+    """It was taken for a channel's element, and torn apart."""
+    path = tmp_path / "array.json"
+    path.write_bytes(encoded([message(channel=custom)]))
+    converted = convert(path, folder=tmp_path)
+    assert {"channel": custom} == json.loads(converted.one("messages")["custom"])
+    assert (0, {"message": 1}) == (converted.counts.rejected, {k: v for k, v in converted.counts.entities.items() if v})
+
+
+def test_a_channel_with_empty_lists_keeps_what_else_is_in_its_element(tmp_path: Path) -> None:
+    path = tmp_path / "v1.json"
+    path.write_bytes(encoded([{"channel": channel(), "messages": [], "draft": {"text": "x"}}]))
+    converted = convert(path, folder=tmp_path)
+    assert (1, 1, 0) == (converted.counts.rows["channels"], converted.counts.other_entities, converted.counts.rejected)
+
+
 def test_an_array_of_lines_gives_the_same_rows(expected: dict[str, Any], tmp_path: Path) -> None:
     """The old import format was one array of envelopes."""
     path = tmp_path / "array.json"
