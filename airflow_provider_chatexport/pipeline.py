@@ -52,10 +52,14 @@ WRITERS: Final = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:
-    """What a load did, and the address of the catalog that shows it. ``already_loaded``: these exports were in the lake
-    before, and nothing was written."""
+    """What a load did, and the address of the catalog that shows it.
+
+    :param lake: the lake's address; of a local one, the absolute path.
+    :param already_loaded: these exports were in the lake before, and nothing was written.
+    """
 
     record: LoadRecord
+    lake: str
     catalog: str
     seconds: float
     already_loaded: bool = False
@@ -326,8 +330,13 @@ class _Load:
 
     def _report(self, record: LoadRecord, *, already_loaded: bool) -> LoadReport:
         seconds = time.monotonic() - self._began
-        url = self._store.url(catalog.NAME)
-        return LoadReport(record=record, catalog=url, seconds=seconds, already_loaded=already_loaded)
+        return LoadReport(
+            record=record,
+            lake=self._store.uri,
+            catalog=self._store.url(catalog.NAME),
+            seconds=seconds,
+            already_loaded=already_loaded,
+        )
 
     def _without_the_forgotten(self, conversion: Conversion) -> Forgotten:
         """Takes out who is on the lake's list; the list as it was then."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, BaseOperator
 
+from airflow_provider_chatexport.core.given import GIVE_LAKE, given_text
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.errors import CallError, FileGoneError
@@ -112,6 +113,7 @@ class LoadExportOperator(BaseOperator):
         from airflow_provider_chatexport import pipeline  # noqa: PLC0415
 
         with airflow_failures():
+            lake = str(self.lake) if isinstance(self.lake, Path) else given_text(self.lake, "lake", GIVE_LAKE)
             receipts = receipts_from(self.exports)
             hook = ChatExportHook(self.chatexport_conn_id)
             # The key that pseudonyms are made with is a secret: it comes from the connection, never from the DAG.
@@ -121,8 +123,8 @@ class LoadExportOperator(BaseOperator):
                 load = partial(
                     pipeline.load_exports,
                     client,
-                    lake_uri=str(self.lake),
-                    work_dir=Path(self.work_dir) if self.work_dir else None,
+                    lake_uri=lake,
+                    work_dir=_folder(self.work_dir),
                     options=options,
                 )
                 try:
@@ -135,7 +137,7 @@ class LoadExportOperator(BaseOperator):
                     receipts = exported_again(client, known, receipts, patience_s=configured_s("wait_timeout_s"))
                     report = load(receipts)
                     known.forget_all(receipt.request for receipt in receipts)
-            self._tell_lineage(hook, receipts)
+            _tell_lineage(hook, receipts, report.lake)
         self._loaded = (receipts, report)
         summary = dict(report.to_json())
         summary["n_files"] = len(summary.pop("files", ()))
@@ -151,15 +153,6 @@ class LoadExportOperator(BaseOperator):
                 event.add_partitions(partition)
         return summary
 
-    def _tell_lineage(self, hook: ChatExportHook, receipts: list[Receipt]) -> None:
-        """To Airflow's own collector, for whoever reads lineage without OpenLineage."""
-        collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
-        for kind in sorted({receipt.kind.value for receipt in receipts}):
-            collector.add_input_asset(context=hook, uri=f"chatexport://{hook.settings().host}/{kind}")
-        lake = str(self.lake)
-        uri = lake if "://" in lake else Path(lake).absolute().as_uri()
-        collector.add_output_asset(context=hook, uri=uri)
-
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002
         """What the OpenLineage provider asks for when the task has succeeded; None where nothing was loaded."""
         from airflow_provider_chatexport.operators import lineage  # noqa: PLC0415 - its imports may not be installed
@@ -170,9 +163,24 @@ class LoadExportOperator(BaseOperator):
         return lineage.lineage_of(
             service_host=ChatExportHook(self.chatexport_conn_id).settings().host,
             kinds=[receipt.kind.value for receipt in receipts],
-            lake_uri=str(self.lake),
+            lake_uri=report.lake,
             tables=report.tables(),
         )
+
+
+def _folder(work_dir: str | Path | None) -> Path | None:
+    if work_dir is None or work_dir == "":
+        return None
+    hint = "give a folder, or leave it out"
+    return Path(work_dir if isinstance(work_dir, Path) else given_text(work_dir, "work_dir", hint)).expanduser()
+
+
+def _tell_lineage(hook: ChatExportHook, receipts: Iterable[Receipt], lake: str) -> None:
+    """To Airflow's own collector, for whoever reads lineage without OpenLineage."""
+    collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
+    for kind in sorted({receipt.kind.value for receipt in receipts}):
+        collector.add_input_asset(context=hook, uri=f"chatexport://{hook.settings().host}/{kind}")
+    collector.add_output_asset(context=hook, uri=lake if "://" in lake else Path(lake).as_uri())
 
 
 def receipts_from(exports: Any) -> list[Receipt]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, BaseSensorOperator, PokeReturnValue, conf
 
 from airflow_provider_chatexport.api.watch import Watch
+from airflow_provider_chatexport.core.given import given_text
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import format_rfc3339
-from airflow_provider_chatexport.errors import CallError, ServiceError
+from airflow_provider_chatexport.errors import ServiceError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.failures import airflow_failures
 from airflow_provider_chatexport.triggers.export import BACKSTOP, ExportTaskTrigger, read_event
@@ -87,10 +88,7 @@ class ExportTaskSensor(BaseSensorOperator):
         return _told(task_id, created_at)
 
     def _task_id(self) -> TaskId:
-        task_id = str(self.export_task_id or "").strip()
-        if task_id in ("", "None"):
-            raise CallError("export_task_id is empty; give the id that the service gave the export")
-        return TaskId(task_id)
+        return TaskId(given_text(self.export_task_id, "export_task_id", "give the id that the service gave the export"))
 
 
 def _told(task_id: TaskId, created_at: datetime) -> dict[str, str]:

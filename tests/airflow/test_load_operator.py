@@ -178,6 +178,32 @@ def test_an_export_of_users_is_loaded_alone_or_with_channels(connection, tmp_pat
     assert (both["rows"]["messages"], both["rows"]["user_export_users"]) == (161, 1)
 
 
+@pytest.mark.parametrize("lake", [None, "", " ", "None", 5])
+def test_no_lake_is_refused(connection, tmp_path, monkeypatch, lake) -> None:
+    """A template over an absent variable renders to nothing: the worker's own folder is no lake."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AirflowFailException, match=r"^lake is (empty|a int and no text); give a folder"):
+        loading(exported(), lake).execute({})
+    with pytest.raises(AirflowFailException, match=r"^work_dir is empty; give a folder, or leave it out"):
+        loading(exported(), tmp_path / "lake", work_dir="None").execute({})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lake_in_the_home_folder(connection, tmp_path, monkeypatch) -> None:
+    """As people write it, wherever the worker's own folder is, and in what lineage is told."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(elsewhere)
+    operator = loading(exported(), "~/lake", work_dir="~/work")
+    operator.execute({})
+    assert (home / "lake" / "catalog.duckdb").is_file()
+    assert (home / "work").is_dir()
+    assert not list(elsewhere.iterdir())
+    lineage: Any = operator.get_openlineage_facets_on_complete(None)
+    assert f"{home}/lake/messages" in {each.name for each in lineage.outputs}
+
+
 def test_a_lake_that_cannot_be_written_is_one_sentence(connection, tmp_path) -> None:
     """A file where the lake should be: what, where, what to do."""
     in_the_way = tmp_path / "lake"

@@ -347,6 +347,8 @@ WRONG_CALLS = {
     "no command of that name": (["lode"], "lode"),
     "an option that is not there": (["load", "x", "--lakes", "y"], "--lakes"),
     "no lake": (["load", "x"], "--lake"),
+    "an empty lake": (["load", "x", "--lake", ""], "--lake is empty; give a folder"),
+    "a lake of nothing": (["vacuum", "--lake", "None"], "--lake is empty; give a folder"),
     "no file": (["load", "--lake", "y"], "FILES"),
     "half a window": ([*LOAD, "--since", "2026-01-01"], "give both --since and --until"),
     "a naive time": ([*LOAD, "--since", "2026-01-01T10:00", "--until", "2026-01-02"], "has no time zone"),
