@@ -146,4 +146,6 @@ class ShrinkError(ChatExportError):
 
 
 class LakeError(ChatExportError):
-    """The lake cannot be read or written where it was asked to be."""
+    """The lake cannot be read or written where it was asked to be. A full disk or a store that is away may pass."""
+
+    retryable = True

@@ -122,6 +122,14 @@ class _Source:
     flags: dict[str, Any] = field(default_factory=dict)
     fingerprint: Fingerprint | None = None
 
+    def explained(self, error: InputError) -> InputError:
+        """An error of reading it. One that was fetched has a name, while its path is gone when somebody reads the
+        sentence; and fetched again it may come whole."""
+        if self.fingerprint is not None:
+            return error
+        message = error.message.replace(str(self.given.path), self.file.name)
+        return InputError(message, **{"retryable": True, **error.facts})
+
     def check_unchanged(self) -> None:
         """:raises InputError: it was written to or replaced since it was first looked at; it is read several times."""
         if self.fingerprint is not None and not self.fingerprint.is_of(self.given.path):
@@ -280,7 +288,10 @@ class _Load:
         """Reads the files: what each turned out to be. Refuses what must not be loaded."""
         found = []
         for source in sources:
-            each = conversion.add(source.given)
+            try:
+                each = conversion.add(source.given)
+            except InputError as error:
+                raise source.explained(error) from None
             source.check_unchanged()
             if each.kind is ExportKind.USERS and source.given.window is not None:
                 raise InputError(

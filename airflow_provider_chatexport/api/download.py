@@ -93,8 +93,7 @@ def download(
     except OSError as error:
         raise DownloadError(
             f"the file of export {task_id} cannot be written to {target.parent}: {error.strerror or error}; free some "
-            "space there or choose another directory",
-            retryable=False,
+            "space there or choose another directory"
         ) from None
     finally:
         part.unlink(missing_ok=True)

@@ -8,23 +8,20 @@ from contextlib import contextmanager
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_chatexport.errors import (
-    CallError,
     ChatExportError,
-    FileGoneError,
-    InputError,
-    RequestRefusedError,
-    TaskOverdueError,
-    UnauthorizedError,
+    NotFoundError,
+    TaskFailedError,
+    UnexpectedReplyError,
 )
 
-# The same task run again would ask the same of the same service: somebody has to change something first. A deadline is
-# one for all tries, so what is overdue now is overdue then, and a file that is gone does not come back.
-_FINAL = (CallError, UnauthorizedError, RequestRefusedError, InputError, TaskOverdueError, FileGoneError)
+# Of no use to ask again at once, and yet of use to a task that runs again: in place of an export that was lost it makes
+# another, and a page that a proxy answered with for a while is gone by then.
+_PASSING = (TaskFailedError, NotFoundError, UnexpectedReplyError)
 
 
 def is_final(error: ChatExportError) -> bool:
-    """Whether retries of the task would be in vain. A lost export is not final: a retry makes a new one."""
-    return isinstance(error, _FINAL)
+    """Whether retries of the task would be in vain, because somebody has to change something first."""
+    return not (error.retryable or isinstance(error, _PASSING))
 
 
 def airflow_failure(message: str, *, final: bool) -> AirflowException:

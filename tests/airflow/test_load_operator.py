@@ -124,6 +124,36 @@ def test_a_corrupt_file_is_never_half_loaded(connection, fault, tmp_path) -> Non
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+def test_a_packed_file_that_is_damaged_on_the_way_is_fetched_again(start_sandbox, set_connection, tmp_path) -> None:
+    """A retry cures it. The sentence names the export: the folder that it was fetched to is gone."""
+    packing = start_sandbox(gzip=True)
+    set_connection(login=packing.api_key, password=packing.api_secret, host=packing.url)
+    exports = exported()
+    corrupt = {"do": "corrupt", "path": "/download", "times": 1, "method": "GET"}
+    httpx.post(f"{packing.url}/_sandbox/faults", json=corrupt).raise_for_status()
+    with pytest.raises(AirflowException, match=rf"^export {exports[0]['task_id']} breaks off or is damaged") as caught:
+        loading(exports, tmp_path / "lake").execute({})
+    assert not isinstance(caught.value, AirflowFailException)
+    assert 161 == loading(exports, tmp_path / "lake").execute({})["rows"]["messages"]
+
+
+def test_what_a_retry_cannot_cure_is_not_retried(connection, set_connection, tmp_path) -> None:
+    """A channel that became empty is as empty next time, and a link leads to the same host."""
+    loading(exported(), tmp_path / "lake").execute({})
+    with httpx.Client(base_url=connection.url) as client:
+        for message in connection.world.messages("livestream:ubuntu"):
+            if "2025-01-01T09" <= message["created_at"] < "2025-01-01T10":
+                gone = {"delete": {"id": message["id"], "hard": True}}
+                client.post("/_sandbox/messages", json=gone).raise_for_status()
+    exports = exported()
+    with pytest.raises(AirflowFailException, match="no message of livestream:ubuntu where the lake shows"):
+        loading(exports, tmp_path / "lake").execute({})
+    elsewhere = {"link_host": "elsewhere.example"}
+    set_connection(login=connection.api_key, password=connection.api_secret, host=connection.url, extra=elsewhere)
+    with pytest.raises(AirflowFailException, match=r"the connection allows elsewhere\.example only"):
+        loading(exports, tmp_path / "other").execute({})
+
+
 @pytest.mark.parametrize("nothing", [None, [], [[], []], "text", [{"v": 1}], 7])
 def test_what_is_no_receipt_is_refused(nothing) -> None:
     """The wrong task's XCom is an easy mistake."""
@@ -208,6 +238,7 @@ def test_a_lake_that_cannot_be_written_is_one_sentence(connection, tmp_path) -> 
     """A file where the lake should be: what, where, what to do."""
     in_the_way = tmp_path / "lake"
     in_the_way.write_text("not a lake")
-    with pytest.raises(AirflowException, match=r"lake"):
+    with pytest.raises(AirflowException, match=r"lake") as caught:
         loading(exported(), in_the_way).execute({})
+    assert not isinstance(caught.value, AirflowFailException), "a full disk would be told in the same way"
     assert in_the_way.read_text() == "not a lake"

@@ -29,7 +29,7 @@ def test_an_error_crosses_processes_with_its_facts(kind: type[ChatExportError], 
 
 def test_only_these_are_worth_trying_again() -> None:
     """A retry of anything else spends an export and fails alike."""
-    assert {"RateLimitedError", "ServiceUnavailableError", "DownloadError", "LinkExpiredError"} == {
+    assert {"RateLimitedError", "ServiceUnavailableError", "DownloadError", "LinkExpiredError", "LakeError"} == {
         kind.__name__ for kind in whole_tree() if kind.retryable
     }
 
