@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowTaskTimeout
 
 from airflow_provider_chatexport.errors import (
     ChatExportError,
@@ -38,3 +39,23 @@ def airflow_failures() -> Iterator[None]:
         failure = airflow_failure(error.message, final=is_final(error))
         failure.retry_after_s = getattr(error, "retry_after_s", None)  # type: ignore[attr-defined]
         raise failure from None
+
+
+@contextmanager
+def in_time(sentence: str) -> Iterator[None]:
+    """Whatever comes of Airflow's alarm for ``execution_timeout`` ends the task as its time-out, with this sentence.
+
+    The alarm goes off in the middle of anything; a database that it interrupts makes an error of its own of it.
+    """
+    is_set = _alarm_s() > 0
+    try:
+        yield
+    except (Exception, AirflowTaskTimeout):
+        if is_set and not _alarm_s():
+            raise AirflowTaskTimeout(sentence) from None
+        raise
+
+
+def _alarm_s() -> float:
+    """Seconds until it goes off; 0.0 if none is set, or if it has."""
+    return signal.getitimer(signal.ITIMER_REAL)[0]

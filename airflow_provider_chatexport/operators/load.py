@@ -18,7 +18,7 @@ from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.errors import CallError, FileGoneError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.configuration import configured_s
-from airflow_provider_chatexport.hooks.failures import airflow_failures
+from airflow_provider_chatexport.hooks.failures import airflow_failures, in_time
 from airflow_provider_chatexport.operators.submit import KnownExports, exported_again
 
 if TYPE_CHECKING:
@@ -112,7 +112,11 @@ class LoadExportOperator(BaseOperator):
         # duckdb and pyarrow come with it, and a DAG file that only names this operator must not load them.
         from airflow_provider_chatexport import pipeline  # noqa: PLC0415
 
-        with airflow_failures():
+        too_late = (
+            f"the load was not done within its execution_timeout of {self.execution_timeout}; a retry begins anew, so "
+            "give it more time, or fewer exports at once"
+        )
+        with airflow_failures(), in_time(too_late):
             lake = str(self.lake) if isinstance(self.lake, Path) else given_text(self.lake, "lake", GIVE_LAKE)
             receipts = receipts_from(self.exports)
             hook = ChatExportHook(self.chatexport_conn_id)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
 from airflow.sdk import Asset
 from airflow.sdk.execution_time.context import OutletEventAccessors
+from airflow.sdk.execution_time.timeout import timeout
 
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake import query
@@ -152,6 +160,26 @@ def test_what_a_retry_cannot_cure_is_not_retried(connection, set_connection, tmp
     set_connection(login=connection.api_key, password=connection.api_secret, host=connection.url, extra=elsewhere)
     with pytest.raises(AirflowFailException, match=r"the connection allows elsewhere\.example only"):
         loading(exports, tmp_path / "other").execute({})
+
+
+def test_a_load_that_takes_too_long_is_one_sentence(connection, tmp_path) -> None:
+    """Whatever it was doing when Airflow's alarm went off: within a query the database makes an error of its own."""
+    exports = exported(since="2025-01-01T00:00:00Z", until="2025-02-01T00:00:00Z")
+    loading(exports, tmp_path / "first").execute({})  # imports what all loads need
+    began_s = time.monotonic()
+    loading(exports, tmp_path / "whole").execute({})
+    whole_s = time.monotonic() - began_s
+    told = []
+    for part in range(1, 10, 2):
+        seconds = whole_s * part / 10
+        load = loading(exports, tmp_path / str(part), execution_timeout=timedelta(seconds=seconds))
+        try:
+            with timeout(seconds):
+                load.execute({})
+        except AirflowTaskTimeout as error:
+            told.append(str(error))
+    assert len(told) >= 2
+    assert all(each.startswith("the load was not done within its execution_timeout of 0:00:") for each in told)
 
 
 @pytest.mark.parametrize("nothing", [None, [], [[], []], "text", [{"v": 1}], 7])
