@@ -44,8 +44,9 @@ class LoadExportOperator(BaseOperator):
     :param lake: the lake's address: a local path or an fsspec address such as ``s3://chat/lake``. (templated)
     :param on_missing_file: what to do where the service no longer has a file, which it keeps for 60 days: ``fail``, or
         ``export`` all of them again and wait for that on the worker.
-    :param on_empty: what to do where the exports hold no message, reaction or user: ``load`` them, a success with 0
-        rows, or ``skip`` the tasks that follow. They are committed in any case: that a window was silent is knowledge.
+    :param on_empty: what to do where the exports hold no message, reaction or user, and nothing that was rejected:
+        ``load`` them, a success with 0 rows, or ``skip`` the tasks that follow. They are committed in any case: that a
+        window was silent is knowledge.
     :param strict: refuse the load if any line of a file had to be rejected; as ``max_rejected=0``.
     :param accept_shrink: load even if the export has no message of a channel where the lake shows some, which then
         disappear; otherwise that is refused, because it is more often a hiccup than a truth.
@@ -145,7 +146,9 @@ class LoadExportOperator(BaseOperator):
         self._loaded = (receipts, report)
         summary = dict(report.to_json())
         summary["n_files"] = len(summary.pop("files", ()))
-        if self.on_empty == "skip" and not any(summary["rows"].get(table) for table in _WHAT_PEOPLE_DID):
+        # A line that could not become a row may have been a message: that is no silence.
+        is_silent = not summary["rejected"] and not any(summary["rows"].get(table) for table in _WHAT_PEOPLE_DID)
+        if self.on_empty == "skip" and is_silent:
             raise AirflowSkipException(
                 f"the exports hold no message; load {summary['load_id']} says that it was silent"
             )

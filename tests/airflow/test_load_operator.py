@@ -98,6 +98,12 @@ def test_a_silent_window_is_a_success_or_skips_what_follows(connection, tmp_path
         loading(exports, lake, on_empty="fail")
 
 
+def test_rejects_are_no_silence(connection, tmp_path) -> None:
+    """Where no line could become a row nobody knows whether people wrote: what follows has to run, and look."""
+    told = loading(exported(), tmp_path / "lake", max_line_bytes=100, on_empty="skip").execute({})
+    assert (told["rejected"], told["rows"].get("messages", 0)) == (told["lines"], 0)
+
+
 def test_a_file_that_is_gone_is_one_sentence_and_not_retried(connection, tmp_path) -> None:
     """60 days after its export a load cannot come right by itself: the export has to be made anew."""
     exports = exported()
