@@ -52,11 +52,14 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         limit = self.max_rejected
-        if limit is not None and (limit < 0 or (isinstance(limit, float) and limit > 1)):
-            raise CallError(f"max_rejected is {limit}; give a count (0, 10, ...) or a share of the lines (0.0 to 1.0)")
+        is_share = isinstance(limit, float) and 0 <= limit <= 1
+        if limit is not None and not is_share and not _is_whole(limit, least=0):
+            raise CallError(
+                f"max_rejected is {_shown(limit)}; give a count (0, 10, ...) or a share of the lines (0.0 to 1.0)"
+            )
         for name, size in (("max_line_bytes", self.max_line_bytes), ("max_unpacked_bytes", self.max_unpacked_bytes)):
-            if size is not None and size < 1:
-                raise CallError(f"{name} is {size}; give a number of bytes above 0")
+            if not (_is_whole(size, least=1) or (size is None and name == "max_unpacked_bytes")):
+                raise CallError(f"{name} is {_shown(size)}; give a number of bytes above 0")
         object.__setattr__(self, "promote", _canonical(self.promote))
 
         if self.hash_users and not self.pseudonym_key:
@@ -92,12 +95,22 @@ def parse_promote(texts: Iterable[str]) -> dict[str, dict[str, str]]:
     return promote
 
 
+def _is_whole(value: object, *, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:40]
+
+
 def _canonical(promote: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    if not isinstance(promote, Mapping) or not all(isinstance(columns, Mapping) for columns in promote.values()):
+        raise CallError(f'promote is {_shown(promote)}; write {{"messages": {{"priority": "BIGINT"}}}}')
     for table, columns in promote.items():
         for key, kind in columns.items():
-            if not key or kind.upper() not in PROMOTED_TYPES:
+            if not key or not isinstance(kind, str) or kind.upper() not in PROMOTED_TYPES:
                 raise CallError(
-                    f"{table}.{key} cannot be promoted to {kind[:40]!r}; types are {', '.join(PROMOTED_TYPES)}"
+                    f"{table}.{key} cannot be promoted to {_shown(kind)}; types are {', '.join(PROMOTED_TYPES)}"
                 )
     return {
         table: {key: PROMOTED_TYPES[kind.upper()] for key, kind in columns.items()}

@@ -56,9 +56,11 @@ class Receipt:
                 "channels": ChannelsRequest,
                 "users": UsersRequest,
             }
-            created_at = value["created_at"]
+            created_at, task_id = value["created_at"], value["task_id"]
+            if not (isinstance(task_id, str) and task_id):
+                raise TypeError("no id of a task")
             return cls(
-                task_id=TaskId(value["task_id"]),
+                task_id=TaskId(task_id),
                 request=request_types[value["kind"]].from_json(value["request"]),
                 created_at=parse_rfc3339(created_at) if created_at else None,
             )

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowTaskTimeout
 
 from airflow_provider_chatexport.errors import (
+    CallError,
     ChatExportError,
     NotFoundError,
     TaskFailedError,
@@ -28,6 +29,20 @@ def is_final(error: ChatExportError) -> bool:
 def airflow_failure(message: str, *, final: bool) -> AirflowException:
     """The exception that ends a task: past its retries if ``final``."""
     return AirflowFailException(message) if final else AirflowException(message)
+
+
+class ArgumentError(CallError, AirflowFailException):
+    """A wrong argument of an operator. Those of a mapped task are checked when it runs, and Airflow has to see that a
+    retry would be in vain."""
+
+
+@contextmanager
+def checked_arguments() -> Iterator[None]:
+    """Where a constructor looks at its arguments."""
+    try:
+        yield
+    except CallError as error:
+        raise ArgumentError(error.message) from None
 
 
 @contextmanager

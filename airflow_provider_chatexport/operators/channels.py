@@ -12,7 +12,7 @@ from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.core.plan import Cid, parse_cid
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
-from airflow_provider_chatexport.hooks.failures import airflow_failures
+from airflow_provider_chatexport.hooks.failures import ArgumentError, airflow_failures
 from airflow_provider_chatexport.operators.params import listed, run_inputs
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class ListChannelsOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         if channels_per_task < 1:
-            raise CallError(f"channels_per_task is {channels_per_task}; give a number above 0")
+            raise ArgumentError(f"channels_per_task is {channels_per_task}; give a number above 0")
         self.channels = channels
         self.extra_channels = extra_channels
         self.channels_per_task = channels_per_task

@@ -23,7 +23,7 @@ from airflow_provider_chatexport.core.window import Window, WindowSources, resol
 from airflow_provider_chatexport.errors import CallError, TaskFailedError, TaskOverdueError, WindowError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.configuration import configured_s
-from airflow_provider_chatexport.hooks.failures import airflow_failures
+from airflow_provider_chatexport.hooks.failures import airflow_failures, checked_arguments
 from airflow_provider_chatexport.operators.channels import Channels, chosen_channels
 from airflow_provider_chatexport.operators.links import ExportTaskLink
 from airflow_provider_chatexport.operators.params import listed, run_inputs, window_end
@@ -78,10 +78,11 @@ class BaseExportOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if on_missing_channel not in ("fail", "skip"):
-            raise CallError(f'on_missing_channel is {on_missing_channel!r}; write "fail" or "skip"')
-        if max_splits < 0:
-            raise CallError(f"max_splits is {max_splits}; give 0 or more")
+        with checked_arguments():
+            if on_missing_channel not in ("fail", "skip"):
+                raise CallError(f'on_missing_channel is {on_missing_channel!r}; write "fail" or "skip"')
+            if max_splits < 0:
+                raise CallError(f"max_splits is {max_splits}; give 0 or more")
         self.chatexport_conn_id = chatexport_conn_id
         self.fresh = fresh
         self.on_missing_channel = on_missing_channel

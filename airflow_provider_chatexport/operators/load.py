@@ -18,7 +18,7 @@ from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.errors import CallError, FileGoneError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.configuration import configured_s
-from airflow_provider_chatexport.hooks.failures import airflow_failures, in_time
+from airflow_provider_chatexport.hooks.failures import airflow_failures, checked_arguments, in_time
 from airflow_provider_chatexport.operators.submit import KnownExports, exported_again
 
 if TYPE_CHECKING:
@@ -87,23 +87,24 @@ class LoadExportOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if on_empty not in ("load", "skip"):
-            raise CallError(f'on_empty is {on_empty!r}; write "load" or "skip"')
-        if on_missing_file not in ("fail", "export"):
-            raise CallError(f'on_missing_file is {on_missing_file!r}; write "fail" or "export"')
+        with checked_arguments():
+            if on_empty not in ("load", "skip"):
+                raise CallError(f'on_empty is {on_empty!r}; write "load" or "skip"')
+            if on_missing_file not in ("fail", "export"):
+                raise CallError(f'on_missing_file is {on_missing_file!r}; write "fail" or "export"')
+            self.options = LoadOptions(
+                max_rejected=0 if strict else max_rejected,
+                accept_shrink=accept_shrink,
+                keep_superseded=keep_superseded,
+                promote={} if promote is None else promote,
+                max_line_bytes=max_line_bytes,
+                max_unpacked_bytes=max_unpacked_bytes,
+                drop_text=drop_text,
+            )
         self.exports = exports
         self.on_missing_file = on_missing_file
         self.on_empty = on_empty
         self.lake = lake
-        self.options = LoadOptions(
-            max_rejected=0 if strict else max_rejected,
-            accept_shrink=accept_shrink,
-            keep_superseded=keep_superseded,
-            promote=promote or {},
-            max_line_bytes=max_line_bytes,
-            max_unpacked_bytes=max_unpacked_bytes,
-            drop_text=drop_text,
-        )
         self.hash_users = hash_users
         self.work_dir = work_dir
         self._loaded: tuple[list[Receipt], LoadReport] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     AirflowTaskTimeout,
 )
-from airflow.sdk import Asset
+from airflow.sdk import DAG, Asset
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow.sdk.execution_time.timeout import timeout
 
@@ -205,6 +205,15 @@ def test_limits_and_promoted_fields_are_options_of_the_task(connection, tmp_path
         loading(exports, tmp_path / "lake", max_line_bytes=100, max_rejected=0.9).execute({})
     with pytest.raises(CallError, match="types are VARCHAR"):
         loading(exports, tmp_path / "lake", promote={"users": {"karma": "INT8"}})
+
+
+@pytest.mark.parametrize("wrong", [{"max_rejected": -1}, {"on_empty": "bogus"}])
+def test_a_wrong_argument_of_a_mapped_task_is_not_retried(wrong) -> None:
+    """It is looked at when the task runs, as Airflow makes the operator there, and is the same in every try."""
+    with DAG(dag_id="mapped", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)):
+        mapped = LoadExportOperator.partial(task_id="load", lake="/lake", **wrong).expand(exports=[[{"v": 1}]])
+    with pytest.raises(AirflowFailException, match=f"^{next(iter(wrong))} is "):
+        mapped.unmap({"exports": [{"v": 1}]})
 
 
 def test_pseudonyms_are_made_with_the_key_of_the_connection(connection, set_connection, tmp_path, caplog) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from airflow_provider_chatexport.core.options import LoadOptions
@@ -38,9 +40,17 @@ def test_rejects_are_allowed_up_to_a_count_or_a_share(
         ("max_rejected is 1.5; give a count", {"max_rejected": 1.5}),
         ("max_line_bytes is 0; give a number of bytes above 0", {"max_line_bytes": 0}),
         ("max_unpacked_bytes is -5; give a number", {"max_unpacked_bytes": -5}),
+        ("max_rejected is '5'; give a count", {"max_rejected": "5"}),
+        ("max_rejected is nan; give a count", {"max_rejected": float("nan")}),
+        ("max_rejected is True; give a count", {"max_rejected": True}),
+        ("max_line_bytes is '100'; give a number", {"max_line_bytes": "100"}),
+        ("max_line_bytes is None; give a number", {"max_line_bytes": None}),
+        ("promote is 'messages.a=BIGINT'; write {", {"promote": "messages.a=BIGINT"}),
+        (r"promote is {'messages': \['a'\]}; write {", {"promote": {"messages": ["a"]}}),
+        ("messages.a cannot be promoted to <class 'int'>; types are", {"promote": {"messages": {"a": int}}}),
     ],
 )
-def test_limits_that_make_no_sense_are_refused_at_birth(told: str, options: dict[str, int | float]) -> None:
+def test_limits_that_make_no_sense_are_refused_at_birth(told: str, options: dict[str, Any]) -> None:
     """A DAG with a slip in it should not parse, rather than fail in the night."""
     with pytest.raises(CallError, match=told):
-        LoadOptions(**options)  # type: ignore[arg-type]
+        LoadOptions(**options)
