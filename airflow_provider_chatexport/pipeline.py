@@ -245,11 +245,29 @@ class _Load:
         self._began = time.monotonic()
 
     def done_before(self) -> LoadReport | None:
-        """The report of a load that is committed already. Its catalog may have been lost to a crash: it is made up."""
+        """The report of a load that is committed already. Its catalog may have been lost to a crash: it is made up.
+
+        :raises TooManyRejectsError: it has more rejects than allowed now.
+        """
         record = loads.find(self._store, self._load_id)
         if record is None:
             return None
         log.info("load is in the lake already load_id=%s", self._load_id)
+        rejected, lines = record.counts["rejected"], record.counts["lines"]
+        if not self._options.allows(rejected=rejected, lines=lines):
+            raise TooManyRejectsError(
+                f"{rejected} of {lines} lines could not become rows, and {self._options.max_rejected} are allowed; "
+                f"load {self._load_id} is in the lake all the same, since more were allowed before. Allow them again "
+                "(without strict any number); the table rejects says why they are there"
+            )
+        before, now = record.facts.get("options", {}), self._options.shaping()
+        if other := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
+            log.warning(
+                "load %s is in the lake already, from other values of %s, and stays as it is; to have these exports "
+                "so, load them into another lake",
+                self._load_id,
+                ", ".join(other),
+            )
         settle(self._store, thoroughly=True)
         return self._report(record, already_loaded=True)
 
@@ -330,6 +348,7 @@ class _Load:
         record = replace(
             self._record(sources, windows, coverage, tuple(written), conversion),
             keep_superseded=self._options.keep_superseded,
+            facts={"options": self._options.shaping()},
             late_changes=impact.late_changes,
         )
         committed = loads.commit(self._store, record, {file.path: local for file, local in written.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from airflow_provider_chatexport.errors import CallError
 
@@ -72,6 +72,12 @@ class LoadOptions:
     def disguises(self) -> bool:
         """Whether personal data is taken out before anything is written."""
         return self.hash_users or self.drop_text
+
+    def shaping(self) -> dict[str, Any]:
+        """Those that say how rows are written, where they are not the usual ones; JSON types."""
+        usual = LoadOptions()
+        names = ("keep_superseded", "promote", "max_line_bytes", "hash_users", "drop_text")
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}
 
     def allows(self, *, rejected: int, lines: int) -> bool:
         """Whether a load with so many rejects may be committed."""

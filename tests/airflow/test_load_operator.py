@@ -65,6 +65,26 @@ def test_loading_again_changes_nothing(connection, tmp_path) -> None:
     assert second["already_loaded"]
 
 
+def test_loading_again_heeds_the_limit_of_rejects(connection, tmp_path) -> None:
+    """Whoever asks for strictness must not be told that all is well, because nobody asked before."""
+    lake, exports = tmp_path / "lake", exported()
+    told = loading(exports, lake, max_line_bytes=1000).execute({})
+    assert 0 < told["rejected"] < told["lines"]
+    with pytest.raises(AirflowFailException, match=r"and 0 are allowed; load .* is in the lake all the same"):
+        loading(exports, lake, max_line_bytes=1000, strict=True).execute({})
+    assert loading(exports, lake, max_line_bytes=1000, max_rejected=told["rejected"]).execute({})["already_loaded"]
+
+
+def test_loading_again_says_which_options_come_too_late(connection, tmp_path, caplog) -> None:
+    """What was asked for and is not done has to be told, and what was done already has not."""
+    lake, exports = tmp_path / "lake", exported()
+    loading(exports, lake, keep_superseded=True, promote={"users": {"karma": "BIGINT"}}).execute({})
+    loading(exports, lake, keep_superseded=True, promote={"users": {"karma": "bigint"}}).execute({})
+    assert "other values" not in caplog.text
+    loading(exports, lake, drop_text=True, max_line_bytes=100, promote={"users": {"karma": "BIGINT"}}).execute({})
+    assert "from other values of drop_text, keep_superseded, max_line_bytes, and stays as it is" in caplog.text
+
+
 def test_outlets_tell_what_was_loaded(connection, tmp_path) -> None:
     """A DAG that waits for the asset can read window, rows and load id from the event."""
     lake = Asset("chat-lake", uri="file:///chat/lake")
