@@ -1,7 +1,8 @@
 """Fetch -> convert -> commit, for one load: what the load operator and the command line both call.
 
 What if the process dies
-- before the record is written: nothing is visible, the work folder is left over, and the next run begins anew;
+- before the record is written: nothing is visible, the next run begins anew, and the work folder is left over until a
+  day later a load works in the same place, or ``vacuum`` comes by;
 - after it: the load is committed, and whoever settles the lake next shows it (``lake.settle``).
 """
 
@@ -37,6 +38,7 @@ from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.stage import Found, Input
 from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.sweep import UNKNOWN_AFTER, drop_work_left_in
 from airflow_provider_chatexport.lake.table import Table
 from airflow_provider_chatexport.lake.write import DataFile, write_table
 
@@ -465,11 +467,13 @@ class _Load:
 
 
 class _WorkFolder:
-    """The folder of a load in the making; it goes when the load is done or has failed."""
+    """The folder of a load in the making; it goes when the load is done or has failed, and those go that loads left
+    beside it which were killed."""
 
     def __init__(self, store: LakeStore, work_dir: Path | None) -> None:
         self._store = store
         self._folder = store.work_folder(work_dir)
+        drop_work_left_in(self._folder.parent, before=datetime.now(UTC) - UNKNOWN_AFTER)
 
     def __enter__(self) -> Path:
         return self._folder

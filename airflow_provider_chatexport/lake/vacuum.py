@@ -6,8 +6,10 @@ someone has open may still name it.
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow_provider_chatexport.lake import catalog, loads
@@ -15,7 +17,7 @@ from airflow_provider_chatexport.lake.rewrite import Rewrite, commit_rewrite
 from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.state import Fate, LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
-from airflow_provider_chatexport.lake.sweep import UNKNOWN_AFTER, died, sweep, unknown_files
+from airflow_provider_chatexport.lake.sweep import UNKNOWN_AFTER, died, drop_work_left_in, sweep, unknown_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +49,12 @@ def vacuum(store: LakeStore, *, keep: timedelta, now: datetime, history: bool = 
         _end_history(store, before=now - keep)
     state = LakeState(loads.all_loads(store, known={}))
     superseded = sweep(store, state, before=now - keep)
-    unknown = tuple(unknown_files(store, state, before=now - max(keep, UNKNOWN_AFTER)))
+    before = now - max(keep, UNKNOWN_AFTER)
+    unknown = tuple(unknown_files(store, state, before=before))
     store.drop_data(unknown)
-    n_leftovers = store.drop_leftovers(before=now - max(keep, UNKNOWN_AFTER))
+    n_leftovers = store.drop_leftovers(before=before)
+    if not store.is_local:  # loads into it work here, unless they were told of another place
+        n_leftovers += drop_work_left_in(Path(tempfile.gettempdir()), before=before)
     return Swept(superseded=superseded, unknown=unknown, n_leftovers=n_leftovers)
 
 

@@ -6,14 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 import pytest
 from export_objects import channel, line, message, write_lines
 from lakes import Lake, at, load_file, write_export
 
+from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.lake.compact import compact
 from airflow_provider_chatexport.lake.forget import forget_user
 from airflow_provider_chatexport.lake.settle import settle
@@ -122,6 +125,55 @@ def test_a_download_killed_at_any_step(template: Template, sandbox: Sandbox, mon
         assert 0 == template.run(0, *arguments).returncode
         assert len(BEFORE) + 161 == len(template.lake.texts())
         template.assert_well()
+
+
+WORK: Final = """
+import os, signal, sys
+from pathlib import Path
+from airflow_provider_chatexport import pipeline
+
+path, lake, work_dir = sys.argv[1:]
+
+def kill(stage, done, whole):
+    if stage == "convert":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+pipeline.load_files([Path(path)], lake_uri=lake, work_dir=Path(work_dir), progress=kill)
+"""
+
+
+def test_what_a_killed_load_left_elsewhere_goes(template: Template, tmp_path: Path, monkeypatch) -> None:
+    """It is the raw export. Whoever works there next deletes it, and nothing that may be at work or is not ours."""
+    work = tmp_path / "work"
+    not_ours = work / "chatexport-notes"
+    not_ours.mkdir(parents=True)
+
+    def killed() -> Path:
+        before = set(work.iterdir())
+        command = [sys.executable, "-c", WORK, str(template.newer), str(tmp_path / "other"), str(work)]
+        assert -9 == subprocess.run(command, check=False).returncode
+        (left,) = set(work.iterdir()) - before
+        assert [each for each in left.rglob("*") if each.is_file()]
+        return left
+
+    def age(folder: Path) -> None:
+        for each in (folder, *folder.rglob("*")):
+            os.utime(each, (0, 0))
+
+    old, growing, new = killed(), killed(), killed()
+    for each in (old, growing, not_ours):
+        age(each)
+    os.utime(next(each for each in growing.rglob("*") if each.is_file()))
+    pipeline.load_files([template.newer], lake_uri=template.lake.uri, work_dir=work)
+    assert {not_ours, growing, new} == set(work.iterdir())
+
+    # A lake in an object store has no folder to work in: it is the temporary one, as vacuum knows.
+    monkeypatch.setattr(tempfile, "tempdir", str(work))
+    age(growing)
+    store = LakeStore("memory://lake")
+    store.replace("catalog.duckdb", b"")
+    assert 1 == vacuum(store, keep=timedelta(0), now=datetime.now(UTC)).n_leftovers
+    assert {not_ours, new} == set(work.iterdir())
 
 
 @pytest.mark.parametrize(
