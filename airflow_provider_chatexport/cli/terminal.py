@@ -15,17 +15,14 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from rich.console import Console
-from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from airflow_provider_chatexport.core.progress import UNITS, Unit
+from airflow_provider_chatexport.core.progress import LoggedProgress, amount
 
 log = logging.getLogger(__name__)
 
-# A log is told of a long stage so often, seconds.
-LOG_EVERY_S: Final = 10.0
 # Ids and times are not longer, and are not read in two pieces.
 _UNBROKEN: Final = 28
 _SOME_ROOM: Final = 10
@@ -48,7 +45,7 @@ class TerminalProgress:
             transient=True,
         )
         self._current: tuple[str, TaskID] | None = None
-        self._logged = _LoggedStage() if not console.is_terminal else None
+        self._logged = LoggedProgress(log.info, time.monotonic) if not console.is_terminal else None
 
     def __enter__(self) -> Self:
         if self._logged is None:
@@ -61,7 +58,7 @@ class TerminalProgress:
         if self._logged is None:
             self._progress.stop()
         else:
-            self._logged.end()
+            self._logged.__exit__(kind, error, trace)
 
     def say(self, what: str) -> None:
         """A stage of unknown length."""
@@ -70,7 +67,7 @@ class TerminalProgress:
     def stage(self, name: str, done: int, whole: int | None) -> None:
         """How far a stage is; a new name begins a new one."""
         if self._logged is not None:
-            self._logged.tell(name, done, whole)
+            self._logged.stage(name, done, whole)
             return
         if self._current is None or self._current[0] != name:
             if self._current is not None:
@@ -81,56 +78,8 @@ class TerminalProgress:
 
 
 class _Told(ProgressColumn):
-    """How much of how much, and how fast: ``1.2 GB of 2.9 GB, 250.0 MB/s``."""
-
     def render(self, task: Task) -> Text:
-        return Text(_amount(task.description, int(task.completed), task.total, task.speed))
-
-
-class _LoggedStage:
-    """The stage that a log is told of."""
-
-    def __init__(self) -> None:
-        self._name = ""
-        self._amount: tuple[int, int | None] = (0, None)
-        self._began_s = self._told_s = 0.0
-
-    def tell(self, name: str, done: int, whole: int | None) -> None:
-        now_s = time.monotonic()
-        if self._name != name:
-            self.end()
-            self._name, self._began_s, self._told_s = name, now_s, now_s
-        self._amount = (done, whole)
-        if now_s - self._told_s >= LOG_EVERY_S:
-            self._told_s = now_s
-            self._log("%s: %s")
-
-    def end(self) -> None:
-        if self._name:
-            self._log("%s is done: %s")
-            self._name = ""
-
-    def _log(self, line: str) -> None:
-        done, whole = self._amount
-        lasted_s = time.monotonic() - self._began_s
-        told = _amount(self._name, done, whole, done / lasted_s if lasted_s else None)
-        log.info(line, self._name, ", ".join(filter(None, [told, f"{lasted_s:.1f} s"])))
-
-
-def _amount(stage: str, done: int, whole: float | None, per_second: float | None) -> str:
-    unit = UNITS.get(stage)
-    if unit is None:
-        return ""
-    parts = [_counted(done, unit) if whole is None else f"{_counted(done, unit)} of {_counted(int(whole), unit)}"]
-    if unit is not Unit.BYTES:
-        parts[0] += f" {unit.value}"
-    if per_second and unit in (Unit.BYTES, Unit.ROWS):
-        parts.append(f"{_counted(int(per_second), unit)}{' rows' if unit is Unit.ROWS else ''}/s")
-    return ", ".join(parts)
-
-
-def _counted(number: int, unit: Unit) -> str:
-    return decimal(number) if unit is Unit.BYTES else f"{number:,}"
+        return Text(amount(task.description, int(task.completed), task.total, task.speed))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, Bas
 
 from airflow_provider_chatexport.core.given import GIVE_LAKE, given_text
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
+from airflow_provider_chatexport.core.progress import LoggedProgress
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.errors import CallError, FileGoneError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
@@ -125,13 +127,14 @@ class LoadExportOperator(BaseOperator):
             # The key that pseudonyms are made with is a secret: it comes from the connection, never from the DAG.
             key = hook.pseudonym_key() if self.hash_users else None
             options = replace(self.options, hash_users=self.hash_users, pseudonym_key=key)
-            with hook.client() as client:
+            with hook.client() as client, LoggedProgress(log.info, time.monotonic) as progress:
                 load = partial(
                     pipeline.load_exports,
                     client,
                     lake_uri=lake,
                     work_dir=_folder(self.work_dir),
                     options=options,
+                    progress=progress.stage,
                 )
                 try:
                     report = load(receipts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -83,6 +84,15 @@ def test_loading_again_says_which_options_come_too_late(connection, tmp_path, ca
     assert "other values" not in caplog.text
     loading(exports, lake, drop_text=True, max_line_bytes=100, promote={"users": {"karma": "BIGINT"}}).execute({})
     assert "from other values of drop_text, keep_superseded, max_line_bytes, and stays as it is" in caplog.text
+
+
+def test_the_log_tells_each_stage(connection, tmp_path, caplog) -> None:
+    """An hour of a load must not be an hour of silence: what it is doing, how much of how much, how fast."""
+    caplog.set_level("INFO", logger="airflow_provider_chatexport")
+    loading(exported(), tmp_path / "lake").execute({})
+    told = [record.getMessage() for record in caplog.records if " is done: " in record.getMessage()]
+    assert ["download", "read", "convert", "write"] == [line.partition(" ")[0] for line in told]
+    assert re.fullmatch(r"download is done: 531\.1 kB of 531\.1 kB, [\d.]+ .B/s, [\d.]+ s", told[0])
 
 
 def test_outlets_tell_what_was_loaded(connection, tmp_path) -> None:
