@@ -297,6 +297,12 @@ class _Load:
             len(record.files),
             time.monotonic() - self._began,
         )
+        if n_rejected := record.counts["rejected"]:
+            log.warning(
+                "%d lines or entities of load %s could not become rows; the table rejects says where they are and why",
+                n_rejected,
+                record.load_id,
+            )
         settle(self._store)
         if not committed:
             record = loads.find(self._store, self._load_id) or record

@@ -128,6 +128,17 @@ def test_a_silent_window_is_a_success_or_skips_what_follows(connection, tmp_path
         loading(exports, lake, on_empty="fail")
 
 
+def test_rejects_are_warned_of(connection, tmp_path, caplog) -> None:
+    """A green task with rows that are missing has to show where they are, and nothing of what people wrote."""
+    exports = exported()
+    loading(exports, tmp_path / "well").execute({})
+    assert "WARNING" not in {record.levelname for record in caplog.records if "pipeline" in record.name}
+    told = loading(exports, tmp_path / "lake", max_line_bytes=1000).execute({})
+    (warned,) = (record for record in caplog.records if "pipeline" in record.name and record.levelname == "WARNING")
+    counted = f"{told['rejected']} lines or entities of load {told['load_id']} could not become rows"
+    assert f"{counted}; the table rejects says where they are and why" == warned.getMessage()
+
+
 def test_rejects_are_no_silence(connection, tmp_path) -> None:
     """Where no line could become a row nobody knows whether people wrote: what follows has to run, and look."""
     told = loading(exported(), tmp_path / "lake", max_line_bytes=100, on_empty="skip").execute({})

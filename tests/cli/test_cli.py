@@ -145,6 +145,16 @@ def test_load_tells_a_person_what_it_did(run: Run, export_file: Path, tmp_path: 
     assert "is in the lake already; nothing was written" in run("load", export_file, "--lake", tmp_path / "lake").out
 
 
+def test_load_warns_of_rejects_apart_from_its_report(tmp_path: Path) -> None:
+    """On stderr, so that a script that reads the report is not disturbed."""
+    bad = write_lines(tmp_path / "bad", [line("message", message()), b"{", b"}"])
+    code = "import sys; from airflow_provider_chatexport.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "load", str(bad), "--lake", str(tmp_path / "lake"), "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 2 == json.loads(ran.stdout)["rejected"]
+    assert re.fullmatch(r"WARNING 2 lines or entities of load \w+ could not become rows; the table .*\n", ran.stderr)
+
+
 def test_load_takes_a_window_and_a_time(run: Run, export_file: Path, tmp_path: Path) -> None:
     """A person may know what a file covers, and when it was made."""
     told = run(
