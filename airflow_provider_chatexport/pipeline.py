@@ -159,6 +159,8 @@ def load_exports(
     """
     if not receipts:
         raise CallError("there is no export to load")
+    # Two branches of a DAG may hand on the same export: it is fetched once, and the same load.
+    receipts = list({receipt.task_id: receipt for receipt in receipts}.values())
     load = _Load(lake_uri, load_id=loads.load_id_of(f"task {receipt.task_id}" for receipt in receipts), options=options)
     if done := load.done_before():
         return done

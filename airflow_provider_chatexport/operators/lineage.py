@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 
 def lineage_of(
-    *, service_host: str, kinds: Iterable[str], lake_uri: str, tables: Iterable[WrittenTable]
+    *, service_host: str, kinds: Iterable[str], lake_uri: str, tables: Iterable[WrittenTable], is_new: bool = True
 ) -> OperatorLineage[Any, Any]:
     """From the service's channels or users to the lake's tables. Neither channels nor users are named: their ids are
     personal data, and there may be thousands.
 
     Names follow OpenLineage's naming of datasets: a table's folder below its bucket, or below ``file``.
+
+    :param is_new: False where an earlier run had loaded these exports: what it wrote is not counted once more.
     """
     namespace, folder = _named(lake_uri)
     return OperatorLineage(
@@ -47,7 +49,9 @@ def lineage_of(
                     "outputStatistics": OutputStatisticsOutputDatasetFacet(
                         rowCount=table.n_rows, size=table.size_bytes, fileCount=table.n_files
                     )
-                },
+                }
+                if is_new
+                else {},
             )
             for table in tables
         ],

@@ -176,6 +176,7 @@ class LoadExportOperator(BaseOperator):
             kinds=[receipt.kind.value for receipt in receipts],
             lake_uri=report.lake,
             tables=report.tables(),
+            is_new=not report.already_loaded,
         )
 
 

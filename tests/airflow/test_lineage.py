@@ -30,6 +30,18 @@ def test_openlineage_is_told_tables_columns_and_rows(connection, tmp_path) -> No
     assert "livestream:ubuntu" not in repr(lineage)
 
 
+def test_rows_are_counted_by_the_run_that_wrote_them(connection, tmp_path) -> None:
+    """A cleared task reads and leads where it did, and has written nothing."""
+    exports = exported()
+    operators = [loading(exports, tmp_path / "lake") for _ in range(2)]
+    for operator in operators:
+        operator.execute({})
+    first, again = (operator.get_openlineage_facets_on_complete(None) for operator in operators)
+    assert [each.name for each in first.outputs] == [each.name for each in again.outputs]
+    assert {True} == {"outputStatistics" in each.outputFacets for each in first.outputs}
+    assert {False} == {"outputStatistics" in each.outputFacets for each in again.outputs}
+
+
 def test_a_load_that_did_not_happen_tells_nothing(tmp_path) -> None:
     """A failed task must not claim tables."""
     assert (

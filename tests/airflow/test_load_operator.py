@@ -58,6 +58,16 @@ def test_exports_of_mapped_tasks_become_one_load(connection, tmp_path) -> None:
     assert told["rows"]["channels"] == 2
 
 
+def test_an_export_that_is_given_twice_is_fetched_once(connection, tmp_path) -> None:
+    """Two branches of a DAG may hand it on: it is the same load as of one."""
+    exports = exported()
+    httpx.delete(f"{connection.url}/_sandbox/requests").raise_for_status()
+    twice = loading([exports, exports], tmp_path / "lake").execute({})
+    requests = httpx.get(f"{connection.url}/_sandbox/requests").raise_for_status().json()
+    assert 1 == sum(each["path"].startswith("/download") for each in requests)
+    assert twice["load_id"] == loading(exports, tmp_path / "lake").execute({})["load_id"]
+
+
 def test_loading_again_changes_nothing(connection, tmp_path) -> None:
     """A cleared task runs again with the same receipts: the same load, once."""
     exports = exported()
