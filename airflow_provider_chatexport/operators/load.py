@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from airflow_provider_chatexport.errors import CallError, FileGoneError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.configuration import configured_s
 from airflow_provider_chatexport.hooks.failures import airflow_failures, checked_arguments, in_time
+from airflow_provider_chatexport.operators.params import rendered
 from airflow_provider_chatexport.operators.submit import KnownExports, exported_again
 
 if TYPE_CHECKING:
@@ -196,7 +198,8 @@ def _tell_lineage(hook: ChatExportHook, receipts: Iterable[Receipt], lake: str) 
 
 
 def receipts_from(exports: Any) -> list[Receipt]:
-    """Receipts from what export tasks returned: one, a list, or lists within a list as mapped tasks give them.
+    """Receipts from what export tasks returned: one, a list, lists within a list as mapped tasks give them, or the text
+    that a template made of it.
 
     :raises CallError: there are none, or something is no receipt.
     """
@@ -207,6 +210,9 @@ def receipts_from(exports: Any) -> list[Receipt]:
 
 
 def _flattened(exports: Any) -> Iterable[Mapping[str, Any]]:
+    if isinstance(exports, str):
+        with contextlib.suppress(ValueError):
+            exports = rendered(exports.strip())
     if isinstance(exports, Mapping):
         yield exports
     elif isinstance(exports, Iterable) and not isinstance(exports, (str, bytes)):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -45,6 +47,17 @@ def run_inputs(context: Context) -> Mapping[str, Any]:
     return {**(context.get("params") or {}), **given}
 
 
+def rendered(text: str) -> Any:
+    """The value of which a template made text: as Python writes it, or JSON.
+
+    :raises ValueError: it is neither.
+    """
+    for read in (ast.literal_eval, json.loads):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            return read(text)
+    raise ValueError("neither Python nor JSON")
+
+
 def listed(value: Any) -> list[str]:
     """Names from a list, or from text: separated by commas, or a list as a template renders it.
 
@@ -57,8 +70,8 @@ def listed(value: Any) -> list[str]:
         if not text.startswith("["):
             return [name.strip() for name in text.split(",") if name.strip() and name.strip() != "None"]
         try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+            value = rendered(text)
+        except ValueError:
             raise CallError("a list of names cannot be read; write them separated by commas") from None
     names = list(value) if isinstance(value, Iterable) and not isinstance(value, Mapping) else [value]
     if not all(isinstance(name, str) for name in names):

@@ -239,7 +239,16 @@ def test_a_load_that_takes_too_long_is_one_sentence(connection, tmp_path) -> Non
     assert all(each.startswith("the load was not done within its execution_timeout of 0:00:") for each in told)
 
 
-@pytest.mark.parametrize("nothing", [None, [], [[], []], "text", [{"v": 1}], 7])
+@pytest.mark.parametrize("template", ["{{ handed }}", "{{ handed | tojson }}", ["{{ handed[0] }}", "{{ handed[1:] }}"]])
+def test_exports_may_be_a_template(connection, tmp_path, template) -> None:
+    """It makes text of what the export task returned, unless the DAG renders native objects."""
+    handed = exported() + exported("messaging:ubuntu-support")
+    operator = loading(template, tmp_path / "lake")
+    operator.render_template_fields({"handed": handed})
+    assert receipts_from(handed) == receipts_from(operator.exports)
+
+
+@pytest.mark.parametrize("nothing", ["None", "", "[", "'text'", None, [], [[], []], "text", [{"v": 1}], 7])
 def test_what_is_no_receipt_is_refused(nothing) -> None:
     """The wrong task's XCom is an easy mistake."""
     with pytest.raises(Exception, match=r"receipt|no export to load"):
