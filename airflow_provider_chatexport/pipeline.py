@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from airflow_provider_chatexport.core.progress import CONVERT, DOWNLOAD, WRITE, 
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.errors import CallError, InputError, TooManyRejectsError
+from airflow_provider_chatexport.errors import CallError, InputError, LakeError, TooManyRejectsError
 from airflow_provider_chatexport.lake import catalog, forgotten, guard, loads, promote, schema
 from airflow_provider_chatexport.lake.convert import Conversion
 from airflow_provider_chatexport.lake.coverage import Coverage, claim
@@ -260,7 +261,7 @@ class _Load:
         rejected, lines = record.counts["rejected"], record.counts["lines"]
         if not self._options.allows(rejected=rejected, lines=lines):
             raise TooManyRejectsError(
-                f"{rejected} of {lines} lines could not become rows, and {self._options.max_rejected} are allowed; "
+                f"{rejected} of {lines} lines could not become rows, and {self._options.allowed} are allowed; "
                 f"load {self._load_id} is in the lake all the same, since more were allowed before. Allow them again "
                 "(without strict any number); the table rejects says why they are there"
             )
@@ -329,11 +330,11 @@ class _Load:
             found.append((source, each))
         tell(CONVERT, 0, None)
         conversion.finish()
-        counts, max_rejected = conversion.counts, self._options.max_rejected
+        counts = conversion.counts
         if not self._options.allows(rejected=counts.rejected, lines=counts.lines):
             number, line = conversion.first_reject()
             raise TooManyRejectsError(
-                f"{counts.rejected} of {counts.lines} lines could not become rows, and {max_rejected} are "
+                f"{counts.rejected} of {counts.lines} lines could not become rows, and {self._options.allowed} are "
                 f"allowed; nothing was loaded. The first is line {line} of {sources[number].file.name}. Allow more "
                 "(without strict any number), and the table rejects will say why"
             )
@@ -480,6 +481,8 @@ class _WorkFolder:
 
     def __init__(self, store: LakeStore, work_dir: Path | None) -> None:
         self._store = store
+        if work_dir is not None:
+            _make(work_dir)
         self._folder = store.work_folder(work_dir)
         drop_work_left_in(self._folder.parent, before=datetime.now(UTC) - UNKNOWN_AFTER)
 
@@ -488,3 +491,16 @@ class _WorkFolder:
 
     def __exit__(self, *_: object) -> None:
         self._store.drop_work_folder(self._folder)
+
+
+def _make(work_dir: Path) -> None:
+    """:raises LakeError: no load can work there; it is not the lake that is at fault."""
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=work_dir):
+            pass
+    except OSError as error:
+        raise LakeError(
+            f"no load can work in {work_dir} (work_dir): {error.strerror or error}; check that the place exists, has "
+            "room, and may be written by this user"
+        ) from None

@@ -79,6 +79,14 @@ class LoadOptions:
         names = ("keep_superseded", "promote", "max_line_bytes", "hash_users", "drop_text")
         return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}
 
+    @property
+    def allowed(self) -> str:
+        """How many rejects may be, as people say it: ``10``, ``5 %``, ``any number``."""
+        limit = self.max_rejected
+        if limit is None:
+            return "any number"
+        return f"{limit * 100:.6g} %" if isinstance(limit, float) else str(limit)
+
     def allows(self, *, rejected: int, lines: int) -> bool:
         """Whether a load with so many rejects may be committed."""
         if self.max_rejected is None:

@@ -261,7 +261,7 @@ def test_limits_and_promoted_fields_are_options_of_the_task(connection, tmp_path
     told = loading(exported(), tmp_path / "lake", promote=promote).execute({})
     assert told["not_cast"].keys() == {"users.birthland"}
     exports = exported()
-    with pytest.raises(AirflowFailException, match=r"could not become rows, and 0\.9 are allowed; nothing was loaded"):
+    with pytest.raises(AirflowFailException, match=r"could not become rows, and 90 % are allowed; nothing was loaded"):
         loading(exports, tmp_path / "lake", max_line_bytes=100, max_rejected=0.9).execute({})
     with pytest.raises(CallError, match="types are VARCHAR"):
         loading(exports, tmp_path / "lake", promote={"users": {"karma": "INT8"}})
@@ -345,3 +345,21 @@ def test_a_lake_that_cannot_be_written_is_one_sentence(connection, tmp_path) -> 
         loading(exported(), in_the_way).execute({})
     assert not isinstance(caught.value, AirflowFailException), "a full disk would be told in the same way"
     assert in_the_way.read_text() == "not a lake"
+
+
+def test_a_place_where_no_load_can_work_is_not_the_lakes_fault(connection, tmp_path) -> None:
+    """Who reads the sentence would otherwise look after the lake."""
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    with pytest.raises(AirflowException, match=rf"^no load can work in {in_the_way}/work \(work_dir\): ") as caught:
+        loading(exported(), tmp_path / "lake", work_dir=in_the_way / "work").execute({})
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_a_file_that_unpacks_to_too_much_is_told_by_its_export(start_sandbox, set_connection, tmp_path) -> None:
+    """The path that it was fetched to is gone when somebody reads the sentence."""
+    packing = start_sandbox(gzip=True)
+    set_connection(login=packing.api_key, password=packing.api_secret, host=packing.url)
+    exports = exported()
+    with pytest.raises(AirflowException, match=rf"^export {exports[0]['task_id']} unpacks to more than 1000 bytes"):
+        loading(exports, tmp_path / "lake", max_unpacked_bytes=1000).execute({})

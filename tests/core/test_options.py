@@ -34,6 +34,15 @@ def test_rejects_are_allowed_up_to_a_count_or_a_share(
 
 
 @pytest.mark.parametrize(
+    ("told", "max_rejected"),
+    [("any number", None), ("0", 0), ("10", 10), ("5 %", 0.05), ("0.1 %", 0.001), ("100 %", 1.0), ("0 %", 0.0)],
+)
+def test_what_is_allowed_is_told_as_it_was_meant(told: str, max_rejected: int | float | None) -> None:
+    """A share is not a count: 0.05 are not allowed, 5 % are."""
+    assert told == LoadOptions(max_rejected=max_rejected).allowed
+
+
+@pytest.mark.parametrize(
     ("told", "options"),
     [
         ("max_rejected is -1; give a count", {"max_rejected": -1}),
