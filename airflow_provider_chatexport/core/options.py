@@ -64,8 +64,8 @@ class LoadOptions:
 
         if self.hash_users and not self.pseudonym_key:
             raise CallError(
-                "hash_users needs a secret to make pseudonyms with; set CHATEXPORT_PSEUDONYM_KEY, or pseudonym_key in "
-                "the extra of the Airflow connection"
+                "hash_users needs a secret to make pseudonyms with: operators take it from pseudonym_key in the extra "
+                "of their connection, the command line from CHATEXPORT_PSEUDONYM_KEY; set it there"
             )
 
     @property

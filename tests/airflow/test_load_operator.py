@@ -276,10 +276,14 @@ def test_a_wrong_argument_of_a_mapped_task_is_not_retried(wrong) -> None:
         mapped.unmap({"exports": [{"v": 1}]})
 
 
-def test_pseudonyms_are_made_with_the_key_of_the_connection(connection, set_connection, tmp_path, caplog) -> None:
+def test_pseudonyms_are_made_with_the_key_of_the_connection(
+    connection, set_connection, tmp_path, caplog, monkeypatch
+) -> None:
     """The secret is in the connection alone; without it nothing lands, and neither do ids, names or texts with it."""
     lake, exports = tmp_path / "lake", exported()
-    with pytest.raises(AirflowException, match="hash_users needs a secret"):
+    # The variable is the command line's: workers have environments of their own.
+    monkeypatch.setenv("CHATEXPORT_PSEUDONYM_KEY", "only-on-the-command-line")
+    with pytest.raises(AirflowFailException, match="operators take it from pseudonym_key in the extra of"):
         loading(exports, lake, hash_users=True).execute({})
     assert not lake.exists()
     set_connection(
