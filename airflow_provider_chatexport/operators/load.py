@@ -108,9 +108,10 @@ class LoadExportOperator(BaseOperator):
         self.exports = exports
         self.on_missing_file = on_missing_file
         self.on_empty = on_empty
-        self.lake = lake
+        # As text: of what has a method ``resolve``, as a path has, Airflow 3.1 calls that in place of rendering.
+        self.lake = str(lake) if isinstance(lake, Path) else lake
         self.hash_users = hash_users
-        self.work_dir = work_dir
+        self.work_dir = str(work_dir) if isinstance(work_dir, Path) else work_dir
         self._loaded: tuple[list[Receipt], LoadReport] | None = None
         self.chatexport_conn_id = chatexport_conn_id
 
@@ -123,7 +124,7 @@ class LoadExportOperator(BaseOperator):
             "give it more time, or fewer exports at once"
         )
         with airflow_failures(), in_time(too_late):
-            lake = str(self.lake) if isinstance(self.lake, Path) else given_text(self.lake, "lake", GIVE_LAKE)
+            lake = given_text(self.lake, "lake", GIVE_LAKE)
             receipts = receipts_from(self.exports)
             hook = ChatExportHook(self.chatexport_conn_id)
             # The key that pseudonyms are made with is a secret: it comes from the connection, never from the DAG.
@@ -182,11 +183,10 @@ class LoadExportOperator(BaseOperator):
         )
 
 
-def _folder(work_dir: str | Path | None) -> Path | None:
+def _folder(work_dir: str | None) -> Path | None:
     if work_dir is None or work_dir == "":
         return None
-    hint = "give a folder, or leave it out"
-    return Path(work_dir if isinstance(work_dir, Path) else given_text(work_dir, "work_dir", hint)).expanduser()
+    return Path(given_text(work_dir, "work_dir", "give a folder, or leave it out")).expanduser()
 
 
 def _tell_lineage(hook: ChatExportHook, receipts: Iterable[Receipt], lake: str) -> None:

@@ -239,6 +239,13 @@ def test_a_load_that_takes_too_long_is_one_sentence(connection, tmp_path) -> Non
     assert all(each.startswith("the load was not done within its execution_timeout of 0:00:") for each in told)
 
 
+def test_a_path_is_rendered_as_its_text(tmp_path) -> None:
+    """Airflow 3.1 would have the path resolve itself, and what is not there yet cannot."""
+    operator = loading([], tmp_path / "lake", work_dir=tmp_path / "{{ place }}")
+    operator.render_template_fields({"place": "work"})
+    assert (f"{tmp_path}/lake", f"{tmp_path}/work") == (operator.lake, operator.work_dir)
+
+
 @pytest.mark.parametrize("template", ["{{ handed }}", "{{ handed | tojson }}", ["{{ handed[0] }}", "{{ handed[1:] }}"]])
 def test_exports_may_be_a_template(connection, tmp_path, template) -> None:
     """It makes text of what the export task returned, unless the DAG renders native objects."""
