@@ -8,7 +8,7 @@ import tempfile
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
@@ -19,12 +19,15 @@ from airflow_provider_chatexport.lake import catalog, loads, sql
 from airflow_provider_chatexport.lake.coverage import Stretch, stretches
 from airflow_provider_chatexport.lake.store import LakeStore
 
+# What DuckDB says of a query before it reads a row. Whatever else it says may quote a value: what a person wrote.
+_WRONG_QUERY: Final = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
+
 
 def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
     """Column names and rows of one query over the catalog, as ``plain`` has them.
 
-    :raises LakeError: there is no catalog, or a file that it names cannot be read.
-    :raises CallError: the query is wrong, or would change something.
+    :raises LakeError: there is no catalog, a file that it names cannot be read, or the query fails on what it reads.
+    :raises CallError: the query is wrong as it stands, or would change something.
     """
     catalog.require_lake(store)
     if not store.exists(catalog.NAME):
@@ -40,17 +43,19 @@ def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
             con.execute("SET TimeZone = 'UTC'")
             con.execute(f"ATTACH {sql.quoted(path)} AS lake (READ_ONLY)")
             con.execute("USE lake")
+            try:
+                bound = con.sql(_one_query(con, statement))
+            except _WRONG_QUERY as error:
+                raise CallError(f"the query is wrong: {_first_line(error)}") from None
             # Arrow rather than fetchall(), which needs a package of time zones for TIMESTAMPTZ.
-            found = con.sql(_one_query(con, statement)).to_arrow_table()
-        except duckdb.DataError as error:
-            # Its message quotes the value, which may be what a person wrote.
-            raise LakeError(
-                f"the query failed on a value that it cannot convert ({type(error).__name__}); TRY_CAST makes that null"
-            ) from None
+            found = bound.to_arrow_table()
         except duckdb.OperationalError as error:
             raise LakeError(f"the query failed: {_first_line(error)}") from None
         except duckdb.Error as error:
-            raise CallError(f"the query is wrong: {_first_line(error)}") from None
+            raise LakeError(
+                f"the query failed on a value, which is not quoted here ({type(error).__name__}); TRY_CAST and TRY "
+                "make such values null"
+            ) from None
     try:
         values = [column.to_pylist() for column in found.columns]
     except (ValueError, OverflowError):
