@@ -7,9 +7,10 @@ lake as it was when they opened it.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,47 @@ def require_lake(store: LakeStore) -> None:
     """:raises LakeError: there is no lake at the address."""
     if not store.exists(NAME) and not loads.names(store):
         raise LakeError(f"there is no lake at {store.uri}; give the address of one, or load something into it first")
+
+
+@contextlib.contextmanager
+def opened(store: LakeStore) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection in which the catalog is the database in use.
+
+    :raises LakeError: there is no catalog, or what is there is none.
+    """
+    if not store.exists(NAME):
+        raise LakeError(f"the lake at {store.uri} has no catalog; run chatexport catalog")
+    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as con:
+        path = store.url(NAME)
+        if not store.is_local:
+            path = str(Path(folder) / NAME)
+            Path(path).write_bytes(store.read(NAME))
+        store.let_read(con)
+        try:
+            con.execute(f"SET TimeZone = 'UTC'; ATTACH {sql.quoted(path)} AS lake (READ_ONLY); USE lake")
+        except duckdb.Error as error:
+            raise LakeError(
+                f"the catalog of {store.uri} cannot be opened ({type(error).__name__}); run chatexport catalog"
+            ) from None
+        yield con
+
+
+def fault(store: LakeStore, state: LakeState) -> str | None:
+    """What is wrong with the catalog, seen from records that were read before it; None for nothing."""
+    cure = "run chatexport catalog"
+    try:
+        with opened(store) as con:
+            lake, made_of = con.execute("SELECT lake, records FROM _made_of").fetchall()[0]
+    except LakeError as error:
+        return error.message
+    except duckdb.Error:
+        return f"the catalog of {store.uri} is damaged or of another version; {cure}"
+    if missing := {record.load_id for record in state.records} - set(made_of):
+        return f"the catalog of {store.uri} does not know {len(missing)} of the records; {cure}"
+    # Symbolic links and mounts give one folder several addresses.
+    if store.is_local and not (Path(lake).exists() and store.local_path(".").samefile(lake)):
+        return f"the catalog of {store.uri} was made when the lake was at {lake}; {cure}"
+    return None
 
 
 def publish(store: LakeStore, state: LakeState) -> None:
@@ -84,6 +126,8 @@ def _build(path: Path, store: LakeStore, state: LakeState) -> None:
             _tell(con, view, state)
         con.register("hiding_rows", claim_rows(state.hiders))
         con.execute("CREATE TABLE _hiding AS FROM hiding_rows")
+        made_of = [record.load_id for record in state.records]
+        con.execute("CREATE TABLE _made_of AS SELECT $1 AS lake, $2::VARCHAR[] AS records", [store.uri, made_of])
         for table in promote.tables_of(state):
             con.execute(f"CREATE VIEW {table.name} AS {_view(store, table, state)}")
             _comment(con, table.name, table.doc, [(column.name, column.doc) for column in table])

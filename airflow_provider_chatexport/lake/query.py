@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
-import tempfile
 from datetime import datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Final
 
 import duckdb
@@ -15,7 +13,7 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.errors import CallError, LakeError
-from airflow_provider_chatexport.lake import catalog, loads, sql
+from airflow_provider_chatexport.lake import catalog, loads
 from airflow_provider_chatexport.lake.coverage import Stretch, stretches
 from airflow_provider_chatexport.lake.store import LakeStore
 
@@ -30,19 +28,8 @@ def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
     :raises CallError: the query is wrong as it stands, or would change something.
     """
     catalog.require_lake(store)
-    if not store.exists(catalog.NAME):
-        raise LakeError(f"the lake at {store.uri} has no catalog; run chatexport catalog")
-    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as con:
-        path = store.url(catalog.NAME)
-        if not store.is_local:
-            local = Path(folder) / catalog.NAME
-            local.write_bytes(store.read(catalog.NAME))
-            path = str(local)
-        store.let_read(con)
+    with catalog.opened(store) as con:
         try:
-            con.execute("SET TimeZone = 'UTC'")
-            con.execute(f"ATTACH {sql.quoted(path)} AS lake (READ_ONLY)")
-            con.execute("USE lake")
             try:
                 bound = con.sql(_one_query(con, statement))
             except _WRONG_QUERY as error:

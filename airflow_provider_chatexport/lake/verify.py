@@ -25,7 +25,8 @@ from airflow_provider_chatexport.lake.sweep import UNKNOWN_AFTER, unknown_files
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing found. ``kind``: gap, missing, altered, unaccounted, unknown or flags; the last two are notes."""
+    """One thing found. ``kind``: gap, missing, altered, unaccounted, catalog, unknown or flags; the last two are
+    notes."""
 
     kind: str
     what: str
@@ -74,9 +75,17 @@ def verify(store: LakeStore, *, now: datetime) -> Verdict:
         *_unaccounted(state.records),
         *_files(store, state),
         *_unknown_files(store, state, now),
+        # Last, so that a load that was committed when the records were read has had time to write it.
+        *_catalog(store, state),
     ]
     n_files = sum(each.is_live for each in state.standings)
     return Verdict(findings=tuple(findings), n_loads=len(loaded), n_files=n_files)
+
+
+def _catalog(store: LakeStore, state: LakeState) -> Iterator[Finding]:
+    """People query the catalog: a load that it does not know is not there for them."""
+    if what := catalog.fault(store, state):
+        yield Finding(kind="catalog", what=what)
 
 
 def _gaps(entries: Iterable[Coverage]) -> Iterator[Finding]:

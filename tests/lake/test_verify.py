@@ -14,7 +14,7 @@ from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.lake import loads, schema
+from airflow_provider_chatexport.lake import catalog, loads, schema
 from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
@@ -147,3 +147,37 @@ def test_a_file_of_no_record_is_told_after_a_day(store) -> None:
     assert [] == kinds(verify(store, now=NOW + timedelta(hours=23)))
     verdict = verify(store, now=NOW + timedelta(hours=25))
     assert (["unknown"], True) == (kinds(verdict), verdict.ok)
+
+
+@pytest.mark.parametrize("uri", ["lake", "memory://verified-catalog"])
+def test_a_catalog_that_is_not_of_the_records_is_found(uri: str, tmp_path: Path) -> None:
+    """A lake is queried through its catalog: without one, or with that of yesterday, rows are not there for anyone."""
+    store = LakeStore(uri if "://" in uri else tmp_path / uri)
+
+    def load(day: int) -> None:
+        path = write_lines(tmp_path / f"day{day}", [line("message", message(f"m{day}"))])
+        window = Window.parse(f"2026-01-0{day}", f"2026-01-0{day + 1}")
+        pipeline.load_files([path], lake_uri=store.uri, window=window)
+
+    load(1)
+    of_one_load = store.read(catalog.NAME)
+    load(2)
+    assert [] == kinds(verify(store, now=NOW))
+    for content in (of_one_load, b"junk", b"", of_one_load[:20_000], None):
+        store.delete([catalog.NAME])
+        if content is not None:
+            store.replace(catalog.NAME, content)
+        verdict = verify(store, now=NOW)
+        assert (["catalog"], False) == (kinds(verdict), verdict.ok)
+        assert "run chatexport catalog" in verdict.findings[0].what
+    settle(store)
+    assert verify(store, now=NOW).ok
+
+
+def test_a_catalog_names_the_place_where_its_lake_was(store, tmp_path) -> None:
+    """Its views read files by their whole paths; by another name of the same folder all is well."""
+    (tmp_path / "link").symlink_to(tmp_path / "lake")
+    assert verify(LakeStore(tmp_path / "link"), now=NOW).ok
+    moved = LakeStore((tmp_path / "lake").rename(tmp_path / "moved"))
+    (finding,) = verify(moved, now=NOW).findings
+    assert ("catalog", True) == (finding.kind, f"the lake was at {tmp_path}/lake" in finding.what)
