@@ -119,7 +119,7 @@ class LoadRecord:
         try:
             return cls.from_json(orjson.loads(content), where)
         except ValueError:
-            raise LakeError(f"{where} is not a load record; move it out of the lake") from None
+            raise _no_record(where) from None
 
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str) -> Self:
@@ -153,7 +153,14 @@ class LoadRecord:
                 facts=value["facts"],
             )
         except (KeyError, TypeError, ValueError):
-            raise LakeError(f"{where} is not a load record; move it out of the lake") from None
+            raise _no_record(where) from None
+
+
+def _no_record(where: str) -> LakeError:
+    return LakeError(
+        f"{where} is not a load record; put it back from a backup, or else move it out of the lake, which takes the "
+        "rows of its load out as well, and load or export that window anew"
+    )
 
 
 def load_id_of(parts: Iterable[str]) -> str:

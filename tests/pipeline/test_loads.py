@@ -539,8 +539,23 @@ def test_a_file_that_is_no_record_is_refused_by_name(content: bytes, lake: Lake)
     store = LakeStore(lake.uri)
     store.prepare()
     store.replace("_loads/mine.json", content)
-    with pytest.raises(LakeError, match=r"_loads/mine\.json is not a load record; move it out of the lake"):
+    with pytest.raises(LakeError, match=r"_loads/mine\.json is not a load record; put it back"):
         loads.all_loads(store)
+
+
+def test_the_way_out_of_a_damaged_record_brings_its_rows_back(lake: Lake, tmp_path: Path) -> None:
+    """Moving it away alone would lose the rows of its load, and nobody would be told."""
+    path = write_export(tmp_path / "one", {"m1": (10, "x")})
+    record = load_file(lake, path, 10, 11, FIRST).record
+    damaged = Path(lake.uri) / record.path
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(LakeError, match="takes the rows of its load out as well, and load or export that window anew"):
+        load_file(lake, path, 10, 11, FIRST)
+    damaged.rename(tmp_path / "moved out")
+    settle(LakeStore(lake.uri))
+    assert {} == lake.texts()
+    load_file(lake, path, 10, 11, FIRST)
+    assert {"m1": "x"} == lake.texts()
 
 
 def test_a_query_that_is_wrong_is_told_from_a_lake_that_is_broken(lake: Lake, tmp_path: Path) -> None:
