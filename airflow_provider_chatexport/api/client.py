@@ -7,6 +7,7 @@ hold the API key; it also follows the environment's cookies and redirects, of wh
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,10 +41,14 @@ _T = TypeVar("_T")
 
 
 class ChatExportClient:
-    """The service over a blocking connection pool. Use as a context manager, or close."""
+    """The service over a blocking connection pool. Use as a context manager, or close.
 
-    def __init__(self, settings: ServiceSettings) -> None:
+    :param deadline_epoch_s: unix seconds, after which nothing is tried once more.
+    """
+
+    def __init__(self, settings: ServiceSettings, *, deadline_epoch_s: float = math.inf) -> None:
         self.settings = settings
+        self._deadline_epoch_s = deadline_epoch_s
         self._transport = httpx.HTTPTransport(**transport_options(settings, settings.base_url))
 
     def submit_channels(self, request: ChannelsRequest) -> TaskId:
@@ -84,7 +89,7 @@ class ChatExportClient:
         self.close()
 
     def _run(self, call: Call[_T]) -> _T:
-        patience = Patience(self.settings, starts_export=call.starts_export)
+        patience = Patience(self.settings, starts_export=call.starts_export, deadline_epoch_s=self._deadline_epoch_s)
         value: _T = Retrying(**patience.options())(self._once, call)
         return value
 

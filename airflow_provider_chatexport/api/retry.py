@@ -7,7 +7,9 @@ at the service that nobody reads (it has no idempotency key and no list of tasks
 from __future__ import annotations
 
 import logging
+import math
 import random
+import time
 from typing import Any
 
 from tenacity import RetryCallState
@@ -22,11 +24,13 @@ class Patience:
     """The callbacks that tenacity asks, for one call.
 
     Full jitter over an exponential bound, and never sooner than the service asked for (``Retry-After``, or the reset
-    of its rate limit). Being rate-limited is no failure and is measured in time; anything else is counted.
+    of its rate limit). Being rate-limited is no failure and is measured in time; anything else is counted. A pause that
+    would end after the deadline (unix seconds) is not begun.
     """
 
-    def __init__(self, settings: ServiceSettings, *, starts_export: bool) -> None:
+    def __init__(self, settings: ServiceSettings, *, starts_export: bool, deadline_epoch_s: float = math.inf) -> None:
         self._settings = settings
+        self._deadline_epoch_s = deadline_epoch_s
         self._starts_export = starts_export
         self._n_failures = 0
         self._pause_s = 0.0
@@ -55,6 +59,8 @@ class Patience:
         return self._pause_s
 
     def _spent(self, state: RetryCallState) -> bool:
+        if time.time() + self._pause_s > self._deadline_epoch_s:
+            return True
         waited_s = state.seconds_since_start or 0.0
         if isinstance(_error_of(state), RateLimitedError):
             # A pause that would end after our patience is not begun.

@@ -94,6 +94,11 @@ class ServiceSettings:
         """The same with a single attempt, for a caller that counts failures and makes pauses itself."""
         return replace(self, max_attempts=1, rate_limit_patience_s=0.0)
 
+    def within(self, seconds: float) -> Self:
+        """The same with no answer waited for longer than that, for a caller with a deadline."""
+        names = ("connect_timeout_s", "read_timeout_s", "write_timeout_s", "pool_timeout_s")
+        return replace(self, **{name: min(seconds, getattr(self, name)) for name in names})
+
     @classmethod
     def from_env(
         cls,

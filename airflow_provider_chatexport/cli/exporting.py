@@ -70,19 +70,22 @@ def export(**given: Any) -> None:
     )
     # A lake that cannot be written is better found before an export is spent on it.
     LakeStore(given["lake"]).prepare()
-    began = time.monotonic()
-    with ChatExportClient(settings) as client, TerminalProgress() as progress:
-        started_epoch_s = time.time()
-        receipts = [Receipt(task_id=client.submit_channels(request), request=request) for request in requests]
+    began, started_epoch_s = time.monotonic(), time.time()
+    wait_s = given["wait_timeout"].total_seconds()
+    deadline_epoch_s, hurried = started_epoch_s + wait_s, settings.within(wait_s)
+    with TerminalProgress() as progress:
+        with ChatExportClient(hurried, deadline_epoch_s=deadline_epoch_s) as client:
+            receipts = [Receipt(task_id=client.submit_channels(request), request=request) for request in requests]
         progress.say(f"waiting for {len(receipts)} export(s)")
         watch = Watch(
             [receipt.task_id for receipt in receipts],
             started_epoch_s=started_epoch_s,
-            deadline_epoch_s=started_epoch_s + given["wait_timeout"].total_seconds(),
+            deadline_epoch_s=deadline_epoch_s,
         )
-        with ChatExportClient(settings.without_retries()) as watching:
-            watch_exports(watching, watch)
-        report = pipeline.load_exports(
-            client, receipts, lake_uri=given["lake"], options=options, progress=progress.stage
-        )
+        with ChatExportClient(hurried.without_retries()) as client:
+            watch_exports(client, watch)
+        with ChatExportClient(settings) as client:
+            report = pipeline.load_exports(
+                client, receipts, lake_uri=given["lake"], options=options, progress=progress.stage
+            )
     print_report(replace(report, seconds=time.monotonic() - began), given["lake"], as_json=given["as_json"])

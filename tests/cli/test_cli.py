@@ -494,6 +494,20 @@ def test_an_export_that_takes_too_long_is_one_sentence(run: Run, start_sandbox: 
     assert_one_sentence(ran, 1, "are not done")
 
 
+@pytest.mark.parametrize("fault", ["status:429", "status:503", "slow:60"])
+def test_the_deadline_of_an_export_holds_for_asking_for_it(
+    fault: str, start: Callable[..., subprocess.Popen[str]], service: Sandbox, tmp_path: Path
+) -> None:
+    """A service that refuses is asked for minutes, and one that says nothing: longer than a person has given it."""
+    body = {"method": "POST", "path": "/api/v2/chat/export_channels", "do": fault, "times": 1000}
+    httpx.post(f"{service.url}/_sandbox/faults", json=body).raise_for_status()
+    lake = ("--lake", str(tmp_path / "lake"))
+    process = start("export", "--channel", UBUNTU, *WINDOW, *lake, "--wait-timeout", "0.5s")
+    out, err = process.communicate(timeout=15)
+    assert (1, "", False) == (process.returncode, out, "Traceback" in err)
+    assert "chatexport: " in err
+
+
 # Processes
 
 
