@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -30,12 +32,7 @@ def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
     catalog.require_lake(store)
     with catalog.opened(store) as con:
         try:
-            try:
-                bound = con.sql(_one_query(con, statement))
-            except _WRONG_QUERY as error:
-                raise CallError(f"the query is wrong: {_first_line(error)}") from None
-            # Arrow rather than fetchall(), which needs a package of time zones for TIMESTAMPTZ.
-            found = bound.to_arrow_table()
+            found = _interruptible(con, lambda: _found(con, statement))
         except duckdb.OperationalError as error:
             raise LakeError(f"the query failed: {_first_line(error)}") from None
         except duckdb.Error as error:
@@ -48,6 +45,29 @@ def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
     except (ValueError, OverflowError):
         raise LakeError("the query's result has a time outside of the years 1 to 9999; cast it to text") from None
     return list(found.column_names), [[plain(value) for value in row] for row in zip(*values, strict=True)]
+
+
+def _found(con: duckdb.DuckDBPyConnection, statement: str) -> pa.Table:
+    try:
+        bound = con.sql(_one_query(con, statement))
+    except _WRONG_QUERY as error:
+        raise CallError(f"the query is wrong: {_first_line(error)}") from None
+    # Arrow rather than fetchall(), which needs a package of time zones for TIMESTAMPTZ.
+    return bound.to_arrow_table()
+
+
+def _interruptible(con: duckdb.DuckDBPyConnection, work: Callable[[], pa.Table]) -> pa.Table:
+    """Does a connection's work in a thread beside: in the main thread, most queries run to their end despite Ctrl-C."""
+    with ThreadPoolExecutor(1) as beside:
+        running = beside.submit(work)
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            # More than once, for it may come before DuckDB has begun.
+            while not running.done():
+                con.interrupt()
+                wait([running], timeout=0.1)
+            raise
 
 
 def _one_query(con: duckdb.DuckDBPyConnection, statement: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import re
@@ -539,6 +540,28 @@ def test_the_sandbox_says_where_it_listens_and_ends_cleanly(
     process.send_signal(ending)
     out, err = process.communicate(timeout=20)
     assert (0, "", "") == (process.returncode, out, err)
+
+
+def has_opened(process: subprocess.Popen[str], name: str) -> bool:
+    for file in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if name == file.readlink().name:
+                return True
+    return False
+
+
+def test_ctrl_c_ends_a_query(
+    run: Run, export_file: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """Whoever asked for too much wants the terminal back, and not hours later."""
+    run("load", export_file, "--lake", tmp_path / "lake")
+    endless = "SELECT count(*) FROM range(100000000) a, range(100000) b WHERE (a.range * b.range) % 7 = 3"
+    process = start("sql", endless, "--lake", str(tmp_path / "lake"))
+    while not has_opened(process, "catalog.duckdb"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (1, "", "stopped") == (process.returncode, out, err.strip())
 
 
 def test_a_port_that_is_taken_is_one_sentence(run: Run, sandbox: Sandbox) -> None:
