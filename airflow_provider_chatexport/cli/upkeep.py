@@ -26,7 +26,7 @@ from airflow_provider_chatexport.lake.vacuum import vacuum
 def write_catalog(*, lake: str, as_json: bool) -> None:
     """Writes catalog.duckdb anew from the records of loads, and puts the tables' folders in order."""
     store = LakeStore(lake)
-    store.prepare()
+    catalog.require_lake(store)
     settle(store, thoroughly=True)
     path = store.url(catalog.NAME)
     click.echo(json.dumps({"catalog": path}) if as_json else f"wrote {path}")

@@ -41,6 +41,8 @@ _DATA_FILE: Final = re.compile(
 _BESIDE: Final = re.compile(r"\..+\.[0-9a-f]{32}")
 # Stores of buckets and objects: they have no folders to make, and what they would make instead is a bucket.
 _OF_OBJECTS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"})
+# What fsspec takes for a folder and nobody means as one; it does know file:/.
+_ONE_SLASH: Final = re.compile(r"(?!file:|local:)[A-Za-z][\w+.-]+:/(?!/)")
 _ATTEMPTS: Final = 100
 
 _Done = TypeVar("_Done")
@@ -53,11 +55,16 @@ class LakeStore:
     """
 
     def __init__(self, uri: str | Path) -> None:
+        if (scheme := _ONE_SLASH.match(str(uri))) and not Path(scheme.group()).exists():
+            raise LakeError(
+                f"the lake address {uri} lacks a slash; write {scheme.group()}/..., or ./{uri} for a folder"
+            )
         try:
             fs, root = fsspec.core.url_to_fs(str(uri), use_listings_cache=False)
-        except (ImportError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - each file system refuses in its own way
+            why = error if isinstance(error, (ImportError, ValueError)) else type(error).__name__
             raise LakeError(
-                f"no file system serves the lake address {uri}: {error}; give a folder, or an address such as "
+                f"no file system serves the lake address {uri}: {why}; give a folder, or an address such as "
                 "s3://bucket/lake, for which there is airflow-provider-chatexport[s3]"
             ) from None
         named = {part.partition("=")[0].lower() for part in str(root).split("/") if "=" in part}
@@ -65,6 +72,10 @@ class LakeStore:
             raise LakeError(
                 f"the lake address {uri} has a folder {taken[0]}=..., which readers of Parquet take for that column; "
                 "choose another folder"
+            )
+        if isinstance(fs, LocalFileSystem) and "\\" in str(root):
+            raise LakeError(
+                f"the lake address {uri} has a backslash, and DuckDB opens no catalog in such a folder; choose another"
             )
         self._fs: Any = fs
         self._root = str(root).rstrip("/")

@@ -37,6 +37,8 @@ class SandboxSettings:
     rate_limit: bool = True
 
     def __post_init__(self) -> None:
+        if not self.host:
+            raise CallError("the host is empty, which would be every address of this machine; give one, or 0.0.0.0")
         if not 0 <= self.port <= 65535:
             raise CallError(f"port {self.port} does not exist; give one from 1 to 65535, or 0 for any free one")
         if not 0 <= self.task_s < float("inf"):

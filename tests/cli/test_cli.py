@@ -358,12 +358,29 @@ def test_a_failing_query_quotes_no_message(run: Run, export_file: Path, tmp_path
     assert "text of" not in told.err
 
 
-@pytest.mark.parametrize("command", ["verify", "compact", "vacuum", "coverage", "sql"])
+@pytest.mark.parametrize("command", ["verify", "compact", "vacuum", "coverage", "sql", "catalog"])
 def test_a_lake_that_is_not_there_is_not_well(run: Run, tmp_path: Path, command: str) -> None:
     """A typo in a nightly job would be green for ever."""
     arguments = ["FROM loads"] if command == "sql" else []
     assert_one_sentence(run(command, *arguments, "--lake", tmp_path / "typo"), 1, "there is no lake")
     assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.parametrize("address", ["s3:/bucket/lake", "zip://x", "github://x", "back\\slash"])
+def test_an_address_that_can_be_no_lake_is_one_sentence(
+    address: str, run: Run, export_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rather than a folder ``s3:``, a lake whose catalog does not open, or what a library says of itself."""
+    monkeypatch.chdir(tmp_path)
+    assert_one_sentence(run("load", export_file, "--lake", address), 1, f"the lake address {address}")
+    assert [export_file] == list(tmp_path.iterdir())
+
+
+def test_a_folder_may_be_named_like_a_scheme(run: Run, export_file: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert 0 == run("load", export_file, "--lake", "./s3:/lake").code
+    assert 0 == run("coverage", "--lake", "s3:/lake").code
+    assert 0 == run("coverage", "--lake", f"file:{tmp_path}/s3:/lake").code
 
 
 LOAD = ["load", "x", "--lake", "y"]
@@ -383,6 +400,7 @@ WRONG_CALLS = {
     "no channel": ([*EXPORT, "--channel", "general"], "write TYPE:ID"),
     "no key": ([*EXPORT, "--channel", "a:b"], "--api-key"),
     "no shape": (["sandbox", "--shape", "round"], "typed"),
+    "no host": (["sandbox", "--host", ""], "the host is empty"),
     "no port": (["sandbox", "--port", "-1"], "port"),
 }  # fmt: skip
 
