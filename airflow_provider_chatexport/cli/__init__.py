@@ -7,6 +7,7 @@ is one JSON object on stdout and nothing else.
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import re
@@ -81,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not sys.warnoptions:
         # Warnings of libraries, such as of a short API secret, are for developers; errors have sentences of their own.
         warnings.simplefilter("ignore")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what its encoding lacks
     try:
         cli.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
     except click.exceptions.Exit as ended:
@@ -93,8 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo("stopped", err=True)
         sys.exit(EXIT_FAILED)
     except BrokenPipeError:
-        # Whoever read our output has gone; closing stdout again at exit would complain once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has gone.
+        _drop_output()
         sys.exit(EXIT_FAILED)
     except ChatExportError as error:
         click.echo(f"chatexport: {_ARGUMENTS.sub(_as_option, error.message)}", err=True)
@@ -102,6 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:  # the last line of defence: a traceback helps nobody who did not write the code
         if isinstance(error, RuntimeError) and "interrupted" in str(error):  # what DuckDB makes of Ctrl-C in a query
             click.echo("stopped", err=True)
+            sys.exit(EXIT_FAILED)
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # files have names, stdout has none
+            _drop_output()
+            click.echo(f"chatexport: cannot print to stdout: {error.strerror}; make room where it goes", err=True)
             sys.exit(EXIT_FAILED)
         if os.environ.get("CHATEXPORT_DEBUG"):
             raise
@@ -111,3 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             err=True,
         )
         sys.exit(EXIT_FAILED)
+
+
+def _drop_output() -> None:
+    """Closing stdout at exit would complain once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

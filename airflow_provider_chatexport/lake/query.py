@@ -71,6 +71,12 @@ def _interruptible(con: duckdb.DuckDBPyConnection, work: Callable[[], pa.Table])
 
 
 def _one_query(con: duckdb.DuckDBPyConnection, statement: str) -> str:
+    try:
+        statement.encode()
+    except UnicodeEncodeError:
+        raise CallError(
+            "the query has bytes that are not UTF-8; set the terminal's encoding, or write chr(...)"
+        ) from None
     statements = con.extract_statements(statement)
     # Not EXPLAIN either: EXPLAIN ANALYZE runs whatever follows.
     if [each.type for each in statements] != [duckdb.StatementType.SELECT]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import re
 import shlex
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from airflow_provider_chatexport import __version__
 from airflow_provider_chatexport.cli import cli, main
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
+CHATEXPORT = str(Path(sys.executable).with_name("chatexport"))
 UBUNTU = "livestream:ubuntu"
 WINDOW = ["--since", "2025-01-01T09:00:00Z", "--until", "2025-01-01T10:00:00Z"]
 REPORT_KEYS = {
@@ -534,8 +536,8 @@ def test_the_deadline_of_an_export_holds_for_asking_for_it(
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-        command = [str(Path(sys.executable).with_name("chatexport")), *arguments]
+    def start(*arguments: str, program: Sequence[str] = (CHATEXPORT,), **options: Any) -> subprocess.Popen[str]:
+        command = [*program, *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
         started.append(process)
         return process
@@ -603,6 +605,29 @@ def test_a_reader_that_goes_away_is_no_traceback(
     told = process.stderr.read()
     assert "Traceback" not in told
     assert process.wait(timeout=20) in (0, 1)
+
+
+def test_output_that_cannot_be_printed_is_one_sentence(
+    run: Run, export_file: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """A full disk below ``> report.json`` is no error inside chatexport, and the load is there."""
+    lake = ("--lake", str(tmp_path / "lake"))
+    for arguments in (["load", str(export_file)], ["coverage", "--json"], ["coverage"]):
+        process = start("sh", "-c", 'exec "$0" "$@" > /dev/full', CHATEXPORT, *arguments, *lake, program=())
+        err = process.communicate(timeout=20)[1]
+        assert_one_sentence(Ran(process.returncode, "", err), 1, "cannot print to stdout: No space left on device")
+    assert 1 == run("sql", "SELECT count(*) FROM messages", *lake, "--json").json["rows"][0][0]
+
+
+def test_bytes_and_encodings_of_the_terminal_are_no_errors_of_ours(
+    run: Run, export_file: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """In a container without a locale, text in any language must come out somehow."""
+    lake = ("--lake", str(tmp_path / "lake"))
+    run("load", export_file, *lake)
+    assert_one_sentence(run("sql", "SELECT '\udcff'", *lake), 2, "not UTF-8")
+    process = start("sql", "SELECT chr(233) AS text", *lake, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert ("text\n\\xe9", "", 0) == (*map(str.strip, process.communicate(timeout=20)), process.returncode)
 
 
 def test_an_error_of_our_own_is_told_without_a_traceback(tmp_path: Path) -> None:
