@@ -15,12 +15,15 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.errors import CallError, LakeError
-from airflow_provider_chatexport.lake import catalog, loads
+from airflow_provider_chatexport.lake import catalog, loads, sql
 from airflow_provider_chatexport.lake.coverage import Stretch, stretches
 from airflow_provider_chatexport.lake.store import LakeStore
 
 # What DuckDB says of a query before it reads a row. Whatever else it says may quote a value: what a person wrote.
 _WRONG_QUERY: Final = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
+
+# What Python, or Arrow, has no like of: a time of day with its zone, or at its end; bits.
+_AS_TEXT: Final = frozenset({"time", "time with time zone", "time_ns", "bit"})
 
 
 def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
@@ -52,6 +55,12 @@ def _found(con: duckdb.DuckDBPyConnection, statement: str) -> pa.Table:
         bound = con.sql(_one_query(con, statement))
     except _WRONG_QUERY as error:
         raise CallError(f"the query is wrong: {_first_line(error)}") from None
+    kinds = dict(zip(bound.columns, (kind.id for kind in bound.types), strict=True))
+    if _AS_TEXT.intersection(kinds.values()):
+        shown = [
+            f"#{at}{'::VARCHAR' * (kinds[each] in _AS_TEXT)} AS {sql.name(each)}" for at, each in enumerate(kinds, 1)
+        ]
+        bound = bound.project(", ".join(shown))
     # Arrow rather than fetchall(), which needs a package of time zones for TIMESTAMPTZ.
     return bound.to_arrow_table()
 
@@ -122,15 +131,17 @@ def coverage_map(store: LakeStore) -> dict[str, list[Stretch]]:
 
 
 def plain(value: Any) -> Any:  # noqa: PLR0911 - a case for each kind
-    """A value as people and JSON read it: times as RFC3339, intervals as days and hours, bytes in base64, and null for
-    what is no number."""
+    """A value as people and JSON read it: times as RFC3339, intervals as days and hours, bytes in base64, a decimal as
+    text where a number would lose digits, and null for what is no number."""
     match value:
         case list():
             return [plain(item) for item in value]
         case dict():
             return {key: plain(item) for key, item in value.items()}
         case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
+            if value == value.to_integral_value():
+                return int(value)
+            return float(value) if Decimal(str(float(value))) == value else str(value)
         case float() if not math.isfinite(value):
             return None
         case bytes():

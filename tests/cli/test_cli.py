@@ -334,6 +334,12 @@ def test_values_of_any_kind_are_json(run: Run, export_file: Path, tmp_path: Path
         "[TIMESTAMPTZ '2026-01-01 10:00:00Z']": ["2026-01-01T10:00:00.000000Z"],
         "{'at': TIMESTAMPTZ '2026-01-01 10:00:00Z'}": {"at": "2026-01-01T10:00:00.000000Z"},
         "DATE '2026-01-01'": "2026-01-01",
+        "1.00000000000000000001::DECIMAL(30, 20)": "1.00000000000000000001",
+        "0.1::DECIMAL(30, 20)": 0.1,
+        "TIMETZ '10:00:00+02'": "10:00:00+02",
+        "TIME '24:00:00'": "24:00:00",
+        "TIME '10:00:00.5'": "10:00:00.5",
+        "'101'::BIT": "101",
     }
     rows = run("sql", f"SELECT {', '.join(values)}", "--lake", tmp_path / "lake", "--json").json["rows"]
     assert [[*values.values()]] == rows
