@@ -90,8 +90,8 @@ def publish(store: LakeStore, state: LakeState) -> None:
             store.replace(NAME, path.read_bytes())
     except (OSError, duckdb.Error) as error:
         raise LakeError(
-            f"the catalog of {store.uri} cannot be made ({type(error).__name__}); make sure that the temporary "
-            "folder has room, then run chatexport catalog"
+            f"the catalog of {store.uri} cannot be made ({type(error).__name__}); run chatexport verify, which tells "
+            "whether a file is missing, make sure that the temporary folder has room, then run chatexport catalog"
         ) from None
 
 

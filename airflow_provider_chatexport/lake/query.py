@@ -36,6 +36,11 @@ def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
     with catalog.opened(store) as con:
         try:
             found = _interruptible(con, lambda: _found(con, statement))
+        except duckdb.IOException as error:
+            raise LakeError(
+                f"the query failed: {_first_line(error)}; chatexport verify tells what is missing, and chatexport "
+                "catalog mends a lake that was moved"
+            ) from None
         except duckdb.OperationalError as error:
             raise LakeError(f"the query failed: {_first_line(error)}") from None
         except duckdb.Error as error:

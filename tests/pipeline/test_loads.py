@@ -27,6 +27,7 @@ from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, InputError, LakeError, TooManyRejectsError
 from airflow_provider_chatexport.lake import catalog, loads, query, schema
 from airflow_provider_chatexport.lake.settle import settle
+from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.table import Table
 from airflow_provider_chatexport.lake.verify import verify
@@ -565,9 +566,12 @@ def test_a_query_that_is_wrong_is_told_from_a_lake_that_is_broken(lake: Lake, tm
     record = load_file(lake, write_export(tmp_path / "one", {"m1": (10, "x")}), 10, 11, FIRST).record
     with pytest.raises(CallError, match="the query is wrong: Catalog Error"):
         lake.rows("SELECT * FROM nothing")
-    LakeStore(lake.uri).drop_data([next(file.path for file in record.files if file.table == "messages")])
-    with pytest.raises(LakeError, match="the query failed: IO Error"):
+    store = LakeStore(lake.uri)
+    store.delete([store.history_path(next(file.path for file in record.files if file.table == "messages"))])
+    with pytest.raises(LakeError, match=r"the query failed: IO Error.*; chatexport verify tells what is missing"):
         lake.rows("SELECT * FROM messages")
+    with pytest.raises(LakeError, match="run chatexport verify, which tells whether a file is missing"):
+        catalog.publish(store, LakeState(loads.all_loads(store)))
 
 
 # What must stay private
