@@ -89,8 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.ClickException as error:
-        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "chatexport"
-        click.echo(f"chatexport: {error.format_message().rstrip('.')}; see {command} --help", err=True)
+        click.echo(_wrong_call(error), err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
@@ -118,6 +117,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             err=True,
         )
         sys.exit(EXIT_FAILED)
+
+
+def _wrong_call(error: click.ClickException) -> str:
+    told = error.format_message()
+    if told.startswith("Usage: "):  # the whole help, of a command that wants another one after it
+        return told
+    command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "chatexport"
+    return f"chatexport: {told.rstrip('.')}; see {command} --help"
 
 
 def _drop_output() -> None:

@@ -124,6 +124,13 @@ def test_help_names_every_command(run: Run) -> None:
     assert all(name.split()[0] in told for name in commands())
 
 
+@pytest.mark.parametrize("group", [[], ["dbt"]])
+def test_a_command_that_wants_another_tells_which(group: list[str], run: Run) -> None:
+    """What is told is its help, as it is: the example in it is copied."""
+    ran = run(*group)
+    assert (2, "", run(*group, "--help").out) == (ran.code, ran.out, ran.err)
+
+
 def test_the_version_is_told(run: Run) -> None:
     """The first question in any report of a problem."""
     assert f"chatexport, version {__version__}\n" == run("--version").out
