@@ -105,7 +105,10 @@ def parse_promote(texts: Iterable[str]) -> dict[str, dict[str, str]]:
         table, _, key = place.partition(".")
         if not (table and key and kind):
             raise CallError(f"{text[:80]!r} promotes nothing; write TABLE.KEY=TYPE, such as messages.priority=BIGINT")
-        promote.setdefault(table, {})[key] = kind
+        if promote.setdefault(table, {}).setdefault(key, kind) != kind:
+            raise CallError(
+                f"{table}.{key} is promoted twice, to {promote[table][key]} and to {kind[:40]}; name one type"
+            )
     return promote
 
 

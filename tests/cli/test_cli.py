@@ -415,6 +415,9 @@ WRONG_CALLS = {
     "no channel": ([*EXPORT, "--channel", "general"], "write TYPE:ID"),
     "no key": ([*EXPORT, "--channel", "a:b"], "--api-key"),
     "no shape": (["sandbox", "--shape", "round"], "typed"),
+    "a type and another": (
+        [*LOAD, "--promote", "messages.x=BIGINT", "--promote", "messages.x=DOUBLE"], "messages.x is promoted twice"
+    ),
     "no host": (["sandbox", "--host", ""], "the host is empty"),
     "no port": (["sandbox", "--port", "-1"], "port"),
 }  # fmt: skip
