@@ -77,7 +77,9 @@ def verify_lake(*, lake: str, as_json: bool) -> None:
 
 
 @click.command(
-    name="sql", epilog='Example: chatexport sql "SELECT cid, count(*) FROM messages GROUP BY 1" --lake ./lake'
+    name="sql",
+    context_settings={"ignore_unknown_options": True},  # a query may begin with a comment
+    epilog='Example: chatexport sql "SELECT cid, count(*) FROM messages GROUP BY 1" --lake ./lake',
 )
 @click.argument("statement", metavar="QUERY")
 @lake_option

@@ -92,8 +92,12 @@ def _one_query(con: duckdb.DuckDBPyConnection, statement: str) -> str:
             "the query has bytes that are not UTF-8; set the terminal's encoding, or write chr(...)"
         ) from None
     statements = con.extract_statements(statement)
+    kinds = [each.type for each in statements]
+    # Makes a type of the values first, and so does CREATE TABLE AS PIVOT, which cannot be told from it.
+    if kinds == [duckdb.StatementType.MULTI]:
+        raise CallError("a PIVOT has to name its values here, such as PIVOT messages ON type IN ('regular', 'reply')")
     # Not EXPLAIN either: EXPLAIN ANALYZE runs whatever follows.
-    if [each.type for each in statements] != [duckdb.StatementType.SELECT]:
+    if kinds != [duckdb.StatementType.SELECT]:
         raise CallError("give one query, such as SELECT count(*) FROM messages; nothing in a lake is changed by SQL")
     return statement
 

@@ -315,6 +315,7 @@ def test_upkeep_tells_a_person_what_it_did(run: Run, overlapping: Path) -> None:
         "COPY (SELECT 1) TO 'a-file-of-the-lake'",
         "EXPLAIN ANALYZE COPY (SELECT 1) TO 'a-file-of-the-lake'",
         "SET threads = 1",
+        "CREATE TABLE mine AS PIVOT messages ON type IN ('regular')",
     ],
 )
 def test_sql_takes_one_query_and_changes_nothing(run: Run, export_file: Path, tmp_path: Path, statement: str) -> None:
@@ -325,8 +326,16 @@ def test_sql_takes_one_query_and_changes_nothing(run: Run, export_file: Path, tm
         "DESCRIBE messages",
         "SHOW TABLES",
         "WITH a AS (SELECT 1 AS b) FROM a",
+        "-- how many\nFROM loads",
+        "PIVOT messages ON type IN ('regular', 'reply') USING count(*)",
     ):
         assert run("sql", query, "--lake", tmp_path / "lake", "--json").json["rows"]
+
+
+def test_a_pivot_that_names_no_values_is_told_so(run: Run, export_file: Path, tmp_path: Path) -> None:
+    run("load", export_file, "--lake", tmp_path / "lake")
+    for query in ("PIVOT messages ON type USING count(*)", "COPY (PIVOT messages ON type) TO 'a-file-of-the-lake'"):
+        assert_one_sentence(run("sql", query, "--lake", tmp_path / "lake"), 2, "PIVOT has to name its values")
 
 
 def test_values_of_any_kind_are_json(run: Run, export_file: Path, tmp_path: Path) -> None:
