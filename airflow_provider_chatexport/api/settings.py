@@ -114,9 +114,10 @@ class ServiceSettings:
         :raises ConnectionSettingsError: something is missing or malformed.
         """
         return cls(
-            api_key=api_key or environ.get(ENV_API_KEY, ""),
-            api_secret=api_secret or environ.get(ENV_API_SECRET, ""),
-            base_url=base_url or environ.get(ENV_BASE_URL) or DEFAULT_BASE_URL,
+            # Empty is given: the account of the environment may be another one than was meant.
+            api_key=environ.get(ENV_API_KEY, "") if api_key is None else api_key,
+            api_secret=environ.get(ENV_API_SECRET, "") if api_secret is None else api_secret,
+            base_url=(environ.get(ENV_BASE_URL) or DEFAULT_BASE_URL) if base_url is None else base_url,
             **others,
         )
 
