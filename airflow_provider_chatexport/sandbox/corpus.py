@@ -34,7 +34,7 @@ class Line(NamedTuple):
 def read_corpus(path: Path) -> Iterator[Line]:
     """The lines of a corpus file, in file order; blank lines are passed over.
 
-    :raises CallError: there is no such file.
+    :raises CallError: there is no such file, or it is a folder.
     :raises InputError: a line is not of the corpus format (the message has its number only), or the file breaks off.
     """
     # Channels and authors recur thousands of times: one string each, instead of one a line, halves the memory.
@@ -46,7 +46,7 @@ def read_corpus(path: Path) -> Iterator[Line]:
                 number += 1
                 if raw.strip():
                     yield _line(orjson.loads(raw), shared)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise CallError(f"there is no corpus file {path}; give --data the path of a file that exists") from None
     except (ValueError, TypeError, KeyError, CallError) as problem:
         raise InputError(

@@ -427,6 +427,8 @@ WRONG_CALLS = {
     "a type and another": (
         [*LOAD, "--promote", "messages.x=BIGINT", "--promote", "messages.x=DOUBLE"], "messages.x is promoted twice"
     ),
+    "no corpus": (["sandbox", "--data", "no-such-file"], "there is no corpus file"),
+    "a folder for a corpus": (["sandbox", "--data", "/"], "there is no corpus file"),
     "no host": (["sandbox", "--host", ""], "the host is empty"),
     "no port": (["sandbox", "--port", "-1"], "port"),
 }  # fmt: skip
