@@ -25,15 +25,15 @@ from airflow_provider_chatexport.lake.sweep import UNKNOWN_AFTER, unknown_files
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing found. ``kind``: gap, missing, altered, unaccounted, catalog, unknown or flags; the last two are
-    notes."""
+    """One thing found. ``kind``: gap, missing, altered, unaccounted, catalog, unknown or flags; the last three
+    are notes, of what is no fault of the data."""
 
     kind: str
     what: str
 
     @property
     def is_fault(self) -> bool:
-        return self.kind not in ("unknown", "flags")
+        return self.kind not in ("catalog", "unknown", "flags")
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "fault": self.is_fault, "what": self.what}
