@@ -19,7 +19,15 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.lake import schema, sql
 from airflow_provider_chatexport.lake.personal import Personal, columns
-from airflow_provider_chatexport.lake.rawjson import NotAnObjectError, is_object, items_of, joined, read_object, text_of
+from airflow_provider_chatexport.lake.rawjson import (
+    Fields,
+    NotAnObjectError,
+    is_object,
+    items_of,
+    joined,
+    read_object,
+    text_of,
+)
 from airflow_provider_chatexport.lake.table import Table
 
 BLANK: Final = "[forgotten]"
@@ -198,7 +206,7 @@ class Scrubber:
         raw = raw.strip()
         if is_object(raw):
             _, fields = read_object(raw)
-            if self._id in (text_of(fields, "id"), text_of(fields, "user_id")):
+            if self._is_theirs(fields):
                 return b'{"id":%b}' % json.dumps(BLANK).encode()
             return joined(
                 {self._words.sub(BLANK, key): self._value(value) for key, value in fields.items() if key != self._id}
@@ -210,6 +218,12 @@ class Scrubber:
             left_over = self._words.sub(BLANK, told)
             return raw if told == left_over else json.dumps(left_over, ensure_ascii=False).encode()
         return raw
+
+    def _is_theirs(self, fields: Fields) -> bool:
+        """An object that is the person, or that says to be of them: a vote, a message that a reminder holds."""
+        user = fields.get("user", b"null")
+        of_user = text_of(read_object(user)[1], "id") if is_object(user) else text_of(fields, "user")
+        return self._id in (text_of(fields, "id"), text_of(fields, "user_id"), of_user)
 
 
 def names_of(user_id: str, rows: Iterable[str | None]) -> tuple[str, ...]:

@@ -29,11 +29,11 @@ _BY_NAME: Final[dict[Personal, str]] = {
     Personal.WRITTEN: "text html mml i18n title title_link fallback pretext footer image_url thumb_url asset_url "
     "og_scrape_url author_name author_link author_icon footer_icon actions fields giphy image_labels command",
     Personal.MIXED: "poll member mentioned_groups reminder draft shared_location moderation custom data raw "
-    "attachments latest_reactions mentioned_channel_members",
+    "attachments latest_reactions reaction_groups mentioned_channel_members",
     Personal.NOTHING: "cid channel_type channel_id type parent_id quoted_message_id show_in_channel reply_count "
-    "deleted_reply_count reaction_counts reaction_scores reaction_groups reactions_missing attachment_count "
-    "mentioned_group_ids mentioned_roles mentioned_channel mentioned_here pinned pinned_at pin_expires silent shadowed "
-    "deleted_for_me poll_id created_at updated_at message_text_updated_at deleted_at message_id score "
+    "deleted_reply_count reaction_counts reaction_scores reactions_missing attachment_count mentioned_group_ids "
+    "mentioned_roles mentioned_channel mentioned_here pinned pinned_at pin_expires silent shadowed deleted_for_me "
+    "poll_id created_at updated_at message_text_updated_at deleted_at message_id score "
     "message_created_at position color original_width original_height team member_count message_count frozen disabled "
     "blocked hidden muted cooldown auto_translation_enabled auto_translation_language filter_tags own_capabilities "
     "config last_message_at hide_messages_before mute_expires_at truncated_at channel_role role status is_moderator "

@@ -12,16 +12,17 @@ from export_objects import channel, encoded, line, member, message, reaction, re
 from lakes import Lake
 
 from airflow_provider_chatexport import pipeline
+from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake import forgotten, schema
 from airflow_provider_chatexport.lake.compact import compact
 from airflow_provider_chatexport.lake.forget import forget_user
-from airflow_provider_chatexport.lake.personal import personal
+from airflow_provider_chatexport.lake.personal import Personal, personal
 from airflow_provider_chatexport.lake.pseudonyms import pseudonym
 from airflow_provider_chatexport.lake.store import LakeStore
-from airflow_provider_chatexport.lake.table import Column, Table
+from airflow_provider_chatexport.lake.table import Column, Kind, Table
 from airflow_provider_chatexport.lake.verify import verify
 
 ANN = {"id": "ann-17", "name": "Ann Überall", "image": "https://img/ann.png"}
@@ -29,6 +30,33 @@ BOB = {"id": "bob", "name": "Bob"}
 AT = "2026-01-01T10:00:00Z"
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 WINDOW = Window.parse("2026-01-01", "2026-01-02")
+# What the service may tell of people inside the values of a message, by field. Ann answers a poll without her plain id.
+INSIDE_MESSAGES = {
+    "reaction_groups": {"love": {"count": 1, "latest_reactions_by": [{"user_id": "ann-17", "user": ANN}]}},
+    "poll": {
+        "id": "p",
+        "created_by_id": "ann-17",
+        "created_by": ANN,
+        "own_votes": [{"id": "v1", "user_id": "ann-17"}],
+        "latest_answers": [{"id": "v2", "user": ANN, "answer_text": "secretly"}],
+        "latest_votes_by_option": {"o": [{"id": "v3", "user_id": "ann-17", "user": ANN}]},
+    },
+    "moderation": {"action": "flag", "original_text": "secret of @ann-17"},
+    "member": {"user_id": "ann-17", "user": ANN, "channel_role": "member"},
+    "mentioned_groups": [{"id": "g", "members": [{"user_id": "ann-17", "user": ANN}]}],
+    "mentioned_channel_members": {"ann-17": {"nick": "annie"}},
+    "shared_location": {"user_id": "ann-17", "latitude": 1.5},
+    "reminder": {"user_id": "bob", "user": BOB, "message": {"id": "m", "user": ANN, "text": "secretly"}},
+    "draft": {"message": {"text": "to @ann-17", "mentioned_users": [ANN]}, "parent_message": {"user": "ann-17"}},
+    "i18n": {"language": "de", "de_text": "an @ann-17"},
+    "image_labels": {"https://img/1.png": ["ann-17"]},
+    "attachments": [{"title": "at sea", "shot_by": ANN}],
+    "latest_reactions": [reaction("inside", "ann-17", user=ANN)],
+    "quoted_message": {"id": "by-ann", "user": ANN, "text": "secretly"},
+    "custom": {"asked": {"by": ["ann-17"], "of": ANN}},
+    "note": [{"user": ANN, "text": "secretly"}],
+}
+WRITTEN_INSIDE = ("i18n", "image_labels")  # kept where only ids are hashed, with whatever names stand in them
 
 
 def export(path: Path, text: str = "I am Ann", poll: str = "p1") -> Path:
@@ -140,6 +168,39 @@ def test_what_others_wrote_stays(lake: Lake) -> None:
     assert 0 == lake.value("SELECT count(*) FROM reactions")
     assert [["bob"]] == lake.rows("SELECT id FROM users")
     assert [[None]] == lake.rows("SELECT created_by_id FROM channels")
+
+
+@pytest.mark.parametrize("kind", list(ExportKind))
+def test_nobody_is_left_inside_a_value(kind: ExportKind, tmp_path: Path) -> None:
+    """Neither in what is in the lake when they are removed, nor in what is loaded afterwards, nor under pseudonyms."""
+    lake, hashed = Lake(str(tmp_path / "lake")), Lake(str(tmp_path / "hashed"))
+    said = {
+        name: line("message", message(name, cid="a:1", user=BOB, mentioned_users=[ANN], **{name: value}))
+        for name, value in INSIDE_MESSAGES.items()
+    }
+    whole = write_lines(tmp_path / "whole", [line("user", user("bob")), *said.values()])
+    for name in WRITTEN_INSIDE:
+        del said[name]
+    without_texts = write_lines(tmp_path / "without_texts", [line("user", user("bob")), *said.values()])
+
+    def left_in(lake: Lake) -> list[str]:
+        found = everything(lake)
+        return [word for word in ("ann-17", "Überall", "ann.png", "secretly", "annie") if word in found]
+
+    for hour, (into, path, options) in enumerate(
+        [
+            (lake, whole, LoadOptions(keep_superseded=True)),
+            (lake, whole, LoadOptions(keep_superseded=True)),
+            (hashed, without_texts, LoadOptions(hash_users=True, pseudonym_key="secret")),
+        ]
+    ):
+        exported_at = datetime(2026, 1, 3, hour, tzinfo=UTC)
+        pipeline.load_files([path], lake_uri=into.uri, kind=kind, exported_at=exported_at, options=options)
+    assert [] == left_in(hashed)
+    forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    assert [] == left_in(lake)
+    pipeline.load_files([whole], lake_uri=lake.uri, kind=kind, exported_at=datetime(2026, 1, 4, tzinfo=UTC))
+    assert [] == left_in(lake)
 
 
 def test_messages_can_stay_without_author_and_text(lake: Lake) -> None:
@@ -273,6 +334,17 @@ def test_pseudonyms_need_a_key() -> None:
 def test_it_is_decided_what_each_column_says_of_people(table: Table, column: Column) -> None:
     """A new column that nobody decided about would leak past every removal."""
     personal(table, column)
+
+
+def test_json_that_may_hold_a_user_is_not_taken_for_counts_and_settings() -> None:
+    """The service puts whole users into more and more of its objects: the exceptions are few, and named."""
+    without = {
+        column.name
+        for table in schema.TABLES
+        for column in table
+        if column.kind is Kind.JSON and personal(table, column) is Personal.NOTHING
+    }
+    assert {"reaction_counts", "reaction_scores", "config", "teams_role"} == without
 
 
 def test_who_is_removed_while_a_load_is_under_way_stays_out(lake: Lake, tmp_path: Path) -> None:
