@@ -56,8 +56,11 @@ def _replaced(table: Table, options: LoadOptions) -> Iterator[tuple[str, str]]:
         for column in columns(table, Personal.USER_ID):
             yield column.name, f"(SELECT pseudonym FROM pseudonyms p WHERE p.id = rows.{sql.name(column.name)})"
         for column in columns(table, Personal.USER_IDS):
-            listed = f"unnest(rows.{sql.name(column.name)}) WITH ORDINALITY AS of_list(id, place)"
-            yield column.name, f"(SELECT list(pseudonym ORDER BY place) FROM {listed} JOIN pseudonyms USING (id))"
+            ids = f"rows.{sql.name(column.name)}"
+            listed = f"unnest({ids}) WITH ORDINALITY AS of_list(id, place)"
+            hidden = f"(SELECT list(pseudonym ORDER BY place) FROM {listed} JOIN pseudonyms USING (id))"
+            # A list of no rows is null, and an empty one says something: nobody is mentioned, everyone may see it.
+            yield column.name, f"CASE WHEN len({ids}) > 0 THEN {hidden} ELSE {ids} END"
         for column in columns(table, Personal.ABOUT):
             yield column.name, f"NULL::{column.kind.value}"
     if options.drop_text:

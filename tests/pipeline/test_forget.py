@@ -293,6 +293,18 @@ def test_pseudonyms_leave_no_raw_personal_data(tmp_path: Path) -> None:
     assert verify(LakeStore(lake.uri), now=NOW).ok
 
 
+def test_an_empty_list_of_people_stays_one_under_pseudonyms(tmp_path: Path) -> None:
+    """Null means that the export does not say, and readers that count mentions would lose the message."""
+    lake = Lake(str(tmp_path / "lake"))
+    lists = {"mentioned_users": [], "restricted_visibility": ["u2", "u1", "u2"]}
+    path = write_lines(tmp_path / "one", [line("message", message("m", **lists))])
+    load(lake, path, hash_users=True, pseudonym_key="secret")
+    first, second = pseudonym("u1", "secret"), pseudonym("u2", "secret")
+    assert [[[], [second, first, second], None]] == lake.rows(
+        "SELECT mentioned_user_ids, restricted_visibility, thread_participant_ids FROM messages"
+    )
+
+
 @pytest.mark.parametrize("told", ["ann-17", pseudonym("ann-17", "secret")], ids=["the id", "the pseudonym"])
 def test_who_was_forgotten_stays_out_under_a_pseudonym_too(told: str, tmp_path: Path) -> None:
     """By whichever of the two they were named."""
