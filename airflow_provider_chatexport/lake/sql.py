@@ -97,15 +97,27 @@ def time(text: str) -> str:
     )
 
 
+# The casts take more: "0x10" and "1_000", fractions, which they round, and "infinity", "epoch" and years that neither
+# Python nor Arrow's readers can hold.
+_INTEGER: Final = r"-?\d+"
+_DATE: Final = r"\d{4}-\d\d-\d\d"
+
+
 def cast(text: str, kind: Kind) -> str:
     """Text of a JSON value as a column of this kind has it; null where it is not of the kind."""
     match kind:
         case Kind.TIME:
             return time(text)
         case Kind.INT:
-            # The cast would round a fraction, and what is rounded is no longer what the service told.
-            return f"CASE WHEN NOT contains({text}, '.') THEN TRY_CAST({text} AS BIGINT) END"
-        case Kind.BOOL | Kind.FLOAT | Kind.DATE:
+            # The usual number is told without a regular expression.
+            return (
+                f"CASE WHEN {text} = '0' THEN 0 "
+                f"WHEN regexp_full_match({text}, {quoted(_INTEGER)}) THEN TRY_CAST({text} AS BIGINT) END"
+            )
+        case Kind.DATE:
+            is_date = f"regexp_full_match({text}, {quoted(_DATE)}) AND NOT starts_with({text}, '0000')"
+            return f"CASE WHEN {is_date} THEN TRY_CAST({text} AS DATE) END"
+        case Kind.BOOL | Kind.FLOAT:
             return f"TRY_CAST({text} AS {kind.value})"
         case _:
             return text

@@ -136,6 +136,26 @@ def test_a_value_that_its_column_cannot_hold_is_kept_and_counted(
     )
 
 
+@pytest.mark.parametrize("shape", [Shape.TYPED, Shape.KEYED])
+@pytest.mark.parametrize(
+    ("expected", "written"),
+    [
+        (0, "0"),
+        (-12, "-12"),
+        (12, '"12"'),
+        (2**53 + 1, str(2**53 + 1)),
+        (2**63 - 1, str(2**63 - 1)),
+        *((None, each) for each in ("15e-1", '"15e-1"', "1.0", '"0x10"', '"1_000"', '" 5"', str(2**63))),
+    ],
+)
+def test_an_integer_is_what_is_written_as_one(expected: int | None, written: str, shape: Shape, tmp_path: Path) -> None:
+    """However it is read: from the file as it stands, or anew. A number that nobody told is worse than none."""
+    told = line("message", message(reply_count="?"), shape).replace(b'"?"', written.encode())
+    row = convert_lines(tmp_path, told).one("messages")
+    kept = {} if expected is not None else {"reply_count": json.loads(written)}
+    assert (expected, kept) == (row["reply_count"], json.loads(row["custom"]))
+
+
 def test_a_value_that_is_kept_does_not_hide_one_under_custom(tmp_path: Path) -> None:
     """An app may have a custom field of the same name: both are there."""
     assert {"reply_count": "many", "custom": {"reply_count": 3}} == json.loads(

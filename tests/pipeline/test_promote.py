@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,47 @@ def test_each_type_reads_what_json_writes_for_it(
     told = load(lake, tmp_path, 9, [value, [value]], promote={"messages": {"priority": kind}})
     ((found,), *_) = lake.rows("SELECT priority FROM messages ORDER BY id")
     assert (expected, kind.upper() != "VARCHAR") == (str(found) if kind == "DATE" else found, bool(told["not_cast"]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "taken", "others"),
+    [
+        (
+            "BIGINT",
+            {"0": 0, "-0": 0, "007": 7, "-15": -15, str(2**63 - 1): 2**63 - 1, str(-(2**63)): -(2**63)},
+            ["15e-1", "1e3", "1_000", "0x10", "0b1", "1.0", ".5", "+5", " 5", "-", "", "true", str(2**63)],
+        ),
+        (
+            "DATE",
+            {day: day for day in ("0001-01-01", "1969-12-31", "2024-02-29", "9999-12-31")},
+            [
+                "infinity",
+                "-infinity",
+                "epoch",
+                "290000-01-01",
+                "0044-03-15 (BC)",
+                "0000-01-01",
+                "-026-01-01",
+                "2026-1-1",
+                "2026/01/01",
+                "2023-02-29",
+                "2026-01-01 10:00:00",
+                "2026-01-01T00:00:00Z",
+                " 2026-01-01",
+            ],
+        ),
+    ],
+    ids=["BIGINT", "DATE"],
+)
+def test_only_what_is_written_as_one_is_an_integer_or_a_date(
+    kind: str, taken: dict[str, Any], others: list[str], lake: Lake, tmp_path: Path
+) -> None:
+    """A cast that guesses makes numbers that nobody told, and dates that no reader of the files can hold."""
+    told = load(lake, tmp_path, 9, [*taken, *others], promote={"messages": {"priority": kind}})
+    assert {"messages.priority": len(others)} == told["not_cast"]
+    found = lake.rows("SELECT json_extract_string(custom, '/priority'), priority FROM messages")
+    typed = {text: str(each) if isinstance(each, date) else each for text, each in found}
+    assert {**taken, **dict.fromkeys(others)} == typed
 
 
 @pytest.mark.parametrize("key", ["a.b", "a/b~c", "select", "Ünï cöde", 'quo"te', "it's", "😀"])
