@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Final
 
 from airflow_provider_chatexport.errors import CallError
@@ -91,7 +92,10 @@ class LoadOptions:
         """Whether a load with so many rejects may be committed."""
         if self.max_rejected is None:
             return True
-        return rejected <= (self.max_rejected * lines if isinstance(self.max_rejected, float) else self.max_rejected)
+        if isinstance(self.max_rejected, float):
+            # As it is written: the float next to 0.29, times 100, is less than 29.
+            return rejected <= Fraction(str(self.max_rejected)) * lines
+        return rejected <= self.max_rejected
 
 
 def parse_promote(texts: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -33,6 +33,15 @@ def test_rejects_are_allowed_up_to_a_count_or_a_share(
     assert allowed is LoadOptions(max_rejected=max_rejected).allows(rejected=rejected, lines=1000)
 
 
+@pytest.mark.parametrize("lines", [29, 50, 100, 1000, 3_000_000])
+@pytest.mark.parametrize("percent", range(101))
+def test_a_share_that_is_met_exactly_is_allowed(percent: int, lines: int) -> None:
+    """Floats are not the shares that people write: 0.29 of 100 lines is 29 of them."""
+    options = LoadOptions(max_rejected=float(f"{percent / 100:.2f}"))
+    allowed = percent * lines // 100
+    assert (True, False) == tuple(options.allows(rejected=allowed + more, lines=lines) for more in (0, 1))
+
+
 @pytest.mark.parametrize(
     ("told", "max_rejected"),
     [("any number", None), ("0", 0), ("10", 10), ("5 %", 0.05), ("0.1 %", 0.001), ("100 %", 1.0), ("0 %", 0.0)],
