@@ -16,7 +16,8 @@ from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.table import Column, Kind, Table
 from airflow_provider_chatexport.lake.write import DataFile
 
-_TAKEN: Final = frozenset({"event_date", "export_date"})  # the day folders
+# The day folders, the column that rows are cut into them by, and what the catalog's macro ``activity`` calls a day.
+_TAKEN: Final = frozenset({"event_date", "export_date", "_day", "day"})
 
 
 def tables_with(promote: Mapping[str, Mapping[str, str]]) -> tuple[Table, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.compact import compact
+from airflow_provider_chatexport.lake.forget import forget_user
 from airflow_provider_chatexport.lake.store import LakeStore
 
 PRIORITY = {"messages": {"priority": "BIGINT"}}
@@ -132,6 +133,19 @@ def test_a_key_of_any_spelling_can_be_promoted(key: str, lake: Lake, tmp_path: P
     assert [[7], [8]] == lake.rows(f"SELECT {column} FROM messages ORDER BY created_at")
 
 
+def test_keys_may_be_named_as_the_converter_names_its_own_columns(lake: Lake, tmp_path: Path) -> None:
+    """Of the rows that are staged, and of the objects in them: an app cannot know those names."""
+    names = ["_n", "_read", "_input", "_not_cast", "_complete", "_in_window", "_attachments", "_latest_reactions"]
+    names += ["_created_at", "_reply_count", "j", "d", "flat", "data", "rows", "told", "left_over"]
+    lines = [line("message", message(f"m{n}", user={"id": f"u{n}"}, **dict.fromkeys(names, n))) for n in (1, 2)]
+    options = LoadOptions(promote={"messages": dict.fromkeys(names, "BIGINT")})
+    pipeline.load_files([write_lines(tmp_path / "export", lines)], lake_uri=lake.uri, options=options)
+    columns = ", ".join(f'"{name}"' for name in names)
+    assert [[n] * len(names) for n in (1, 2)] == lake.rows(f"SELECT {columns} FROM messages ORDER BY id")
+    forget_user(LakeStore(lake.uri), "u2", now=datetime(2026, 2, 1, tzinfo=UTC))
+    assert [[1] * len(names)] == lake.rows(f"SELECT {columns} FROM messages")
+
+
 @pytest.mark.parametrize("compacted", [False, True])
 def test_files_with_and_without_the_column_are_one_table(compacted: bool, lake: Lake, tmp_path: Path) -> None:
     """What was loaded before the field was promoted, and by a DAG that does not promote it, has its values as well."""
@@ -177,6 +191,8 @@ def test_promoted_columns_of_snapshots_keep_the_newest_row_of_each_key(lake: Lak
         ({"rejects": {"a": "BIGINT"}}, r"'rejects' is no table with custom fields"),
         ({"messages": {"TEXT": "BIGINT"}}, r"messages\.TEXT cannot be promoted, because messages has a column of that"),
         ({"messages": {"event_date": "DATE"}}, r"event_date cannot be promoted"),
+        ({"users": {"_Day": "BIGINT"}}, r"users\._Day cannot be promoted, because users has a column of that name"),
+        ({"messages": {"day": "BIGINT"}}, r"messages\.day cannot be promoted"),
         ({"messages": {"a": "BIGINT", "A": "BIGINT"}}, r"messages\.A cannot be promoted"),
     ],
 )
