@@ -166,10 +166,11 @@ class Conversion:
         """
         if not listed.keep_messages:
             return {}
+        inside = listed.among(self._stage.inside_json(listed.is_listed))
         if self._pseudonym_key is None:
-            return listed.among(self._stage.user_ids())
+            return inside | listed.among(self._stage.user_ids())
         found = listed.among({*self._pseudonyms, *self._pseudonyms.values()})
-        people = {}
+        people = inside
         for user_id, hidden in self._pseudonyms.items():
             keep = [found[each] for each in (user_id, hidden) if each in found]
             if keep:

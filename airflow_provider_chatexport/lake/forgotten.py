@@ -17,6 +17,7 @@ import orjson
 
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.lake import sql
 from airflow_provider_chatexport.lake.store import LakeStore
 
 FOLDER: Final = "_forgotten"
@@ -39,6 +40,11 @@ class Forgotten:
         return {
             user_id: self.keep_messages[digest] for user_id, digest in hashed.items() if digest in self.keep_messages
         }
+
+    def is_listed(self, text: str) -> str:
+        """The same as a condition in SQL, of an expression that is text."""
+        hashes = ", ".join(sql.quoted(digest) for digest in sorted(self.keep_messages))
+        return f"sha256(unhex('{self.salt.hex()}') || encode({text})) IN ({hashes})"
 
 
 def read(store: LakeStore) -> Forgotten:

@@ -128,7 +128,8 @@ class LoadRecord:
             if value["v"] != RECORD_VERSION:
                 raise LakeError(
                     f"{where} is a load record of version {value['v']}, and this installation reads version "
-                    f"{RECORD_VERSION}; upgrade airflow-provider-chatexport where it reads this lake"
+                    f"{RECORD_VERSION}; upgrade airflow-provider-chatexport where it reads this lake",
+                    retryable=False,
                 )
             load_id = value["load_id"]
             return cls(
@@ -159,7 +160,8 @@ class LoadRecord:
 def _no_record(where: str) -> LakeError:
     return LakeError(
         f"{where} is not a load record; put it back from a backup, or else move it out of the lake, which takes the "
-        "rows of its load out as well, and load or export that window anew"
+        "rows of its load out as well, and load or export that window anew",
+        retryable=False,
     )
 
 

@@ -206,7 +206,8 @@ class ExportFile:
                     if limit is not None and n_bytes > limit:
                         raise InputError(
                             f"{self.path} unpacks to more than {limit} bytes; nothing was loaded. If it is an export "
-                            "all the same, allow more with max_unpacked_bytes"
+                            "all the same, allow more with max_unpacked_bytes",
+                            retryable=False,
                         )
                     if self._tell is not None:
                         self._tell(raw.tell())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -385,6 +385,16 @@ class Stage(Database):
         ]
         asked = " UNION ".join(f"SELECT {value} AS id FROM stage_{table.name}" for table, value in values)
         return {user_id for (user_id,) in self.all(f"SELECT id FROM ({asked}) WHERE id IS NOT NULL")}
+
+    def inside_json(self, condition: Callable[[str], str]) -> set[str]:
+        """Strings inside JSON, keys as well, for which a condition holds; ids have nothing in them to be escaped."""
+        found: set[str] = set()
+        for table in schema.TABLES:
+            for column in personal.columns(table, Personal.MIXED):
+                strings = f"""unnest(regexp_extract_all({sql.name(column.name)}::VARCHAR, '"([^"\\\\]+)"', 1))"""
+                asked = f"SELECT DISTINCT told FROM (SELECT {strings} AS told FROM stage_{table.name})"
+                found.update(told for (told,) in self.all(f"{asked} WHERE {condition('told')}"))
+        return found
 
     def close(self) -> None:
         super().close()

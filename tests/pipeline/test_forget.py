@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -231,6 +232,23 @@ def test_they_stay_out_when_an_old_window_is_loaded_again(lake: Lake, tmp_path: 
     assert '"ann-17"' not in everything(lake)
     assert [["by-bob"], ["quiet"]] == lake.rows("SELECT id FROM messages ORDER BY id")
     assert verify(LakeStore(lake.uri), now=NOW).ok
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"reaction_groups": {"love": {"count": 1, "latest_reactions_by": [{"user_id": "ann-17"}]}}},
+        {"poll": {"own_votes": [{"user_id": "ann-17"}]}},
+        {"custom": {"assigned to": "ann-17"}},
+    ],
+)
+def test_they_stay_out_where_only_a_value_of_others_names_them(
+    fields: dict[str, Any], lake: Lake, tmp_path: Path
+) -> None:
+    forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    load(lake, write_lines(tmp_path / "later", [line("message", message("m9", user=BOB, **fields))]), 5)
+    told = {text for text in everything(lake).splitlines() if '"id":"m9"' in text}
+    assert {(True, False)} == {("bob" in text, "ann-17" in text) for text in told}
 
 
 def test_forgetting_again_finds_nothing(lake: Lake) -> None:
