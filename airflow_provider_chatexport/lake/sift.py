@@ -17,16 +17,16 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
 import msgspec
 
-from airflow_provider_chatexport.core.entities import ALIASES, OTHER_NAMES, Entity, infer_bare
+from airflow_provider_chatexport.core.entities import ALIASES, OTHER_NAMES, Entity
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES
 from airflow_provider_chatexport.lake import schema
 from airflow_provider_chatexport.lake.custom import NO_OBJECT, KeyWatch
+from airflow_provider_chatexport.lake.elements import Element
 from airflow_provider_chatexport.lake.objects import (
     ANY_START,
     STARTS,
@@ -37,6 +37,7 @@ from airflow_provider_chatexport.lake.objects import (
     one_form,
     with_cid,
 )
+from airflow_provider_chatexport.lake.pieces import BrokenJsonError, Piece
 from airflow_provider_chatexport.lake.rawjson import (
     MAX_DEPTH,
     NOTHING,
@@ -56,11 +57,9 @@ from airflow_provider_chatexport.lake.sifted import Output, Sifted
 from airflow_provider_chatexport.lake.source import (
     MAX_BLOCK_BYTES,
     Block,
-    BrokenJsonError,
     ExportFile,
     Line,
     LongLine,
-    Piece,
 )
 
 # Names of entities that this version has no table for, and how many of them are told apart.
@@ -92,29 +91,6 @@ def _named(message_id: str | None) -> str:
     if message_id is None:
         raise _UnusualError
     return message_id
-
-
-@dataclass(slots=True)
-class Element:
-    """What was met so far of an element of an array. ``streamed``: items of its lists were taken already."""
-
-    held: dict[str, Line] = field(default_factory=dict)
-    too_long: list[tuple[str, Line]] = field(default_factory=list)
-    n_bytes: int = 0
-    streamed: bool = False
-
-    def hold(self, key: str, member: Line, max_bytes: int) -> None:
-        self.n_bytes += member.size
-        if self.n_bytes > max_bytes:
-            head = Line(member.number, member.offset, member.raw[:MAX_REJECT_BYTES], self.n_bytes)
-            self.too_long.append((key, head))
-        else:
-            self.held[key] = member
-
-    @property
-    def has_empty_lists(self) -> bool:
-        """A channel and something else, and no object of the API that has a key of that name."""
-        return "channel" in self.held and len(self.held) > 1 and infer_bare(self.held) is None
 
 
 class Sifter:

@@ -11,6 +11,7 @@ from typing import Final
 
 from airflow_provider_chatexport.core.entities import ALIASES, Entity
 from airflow_provider_chatexport.errors import InputError
+from airflow_provider_chatexport.lake.elements import Element
 from airflow_provider_chatexport.lake.rawjson import (
     BLANK,
     Fields,
@@ -20,7 +21,7 @@ from airflow_provider_chatexport.lake.rawjson import (
     text_of,
 )
 from airflow_provider_chatexport.lake.shapes import REPLY_TOOK
-from airflow_provider_chatexport.lake.sift import Element, Sifter
+from airflow_provider_chatexport.lake.sift import Sifter
 from airflow_provider_chatexport.lake.sifted import Sifted
 from airflow_provider_chatexport.lake.source import Line
 

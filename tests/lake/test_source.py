@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_chatexport.errors import InputError
-from airflow_provider_chatexport.lake import source
-from airflow_provider_chatexport.lake.source import BOM, ExportFile, LongLine, Piece
+from airflow_provider_chatexport.lake.pieces import STREAMED_LISTS, Piece
+from airflow_provider_chatexport.lake.source import BOM, ExportFile, LongLine
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "v1-real-shape.json"
 LIMIT = 1000
@@ -189,7 +189,7 @@ def joined(pieces: list[Piece]) -> list[Any]:
 def without_empty_streamed_lists(array: list[Any]) -> list[Any]:
     """A streamed list without items leaves no piece."""
     return [
-        {key: value for key, value in element.items() if not (key in source.STREAMED_LISTS and value == [])}
+        {key: value for key, value in element.items() if not (key in STREAMED_LISTS and value == [])}
         if isinstance(element, dict)
         else element
         for element in array
