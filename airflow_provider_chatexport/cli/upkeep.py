@@ -24,9 +24,10 @@ from airflow_provider_chatexport.lake.vacuum import vacuum
 @lake_option
 @json_option
 def write_catalog(*, lake: str, as_json: bool) -> None:
-    """Writes catalog.duckdb anew from the records of loads, and puts the tables' folders in order."""
+    """Writes catalog.duckdb anew from the records of loads, and puts the tables' folders in order; of no lake, an
+    empty one."""
     store = LakeStore(lake)
-    catalog.require_lake(store)
+    store.prepare()
     settle(store, thoroughly=True)
     path = store.url(catalog.NAME)
     click.echo(json.dumps({"catalog": path}) if as_json else f"wrote {path}")

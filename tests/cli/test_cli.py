@@ -382,7 +382,7 @@ def test_a_failing_query_quotes_no_message(run: Run, export_file: Path, tmp_path
     assert "text of" not in told.err
 
 
-@pytest.mark.parametrize("command", ["verify", "compact", "vacuum", "coverage", "sql", "catalog"])
+@pytest.mark.parametrize("command", ["verify", "compact", "vacuum", "coverage", "sql"])
 def test_a_lake_that_is_not_there_is_not_well(run: Run, tmp_path: Path, command: str) -> None:
     """A typo in a nightly job would be green for ever."""
     arguments = ["FROM loads"] if command == "sql" else []
