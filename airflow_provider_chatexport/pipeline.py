@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,88 +26,34 @@ from airflow_provider_chatexport.core.progress import CONVERT, DOWNLOAD, WRITE, 
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.errors import CallError, InputError, LakeError, TooManyRejectsError
-from airflow_provider_chatexport.lake import catalog, forgotten, guard, loads, promote, schema
+from airflow_provider_chatexport.errors import CallError, InputError, TooManyRejectsError
+from airflow_provider_chatexport.lake import catalog, forgotten, guard, loads, promote
 from airflow_provider_chatexport.lake.convert import Conversion
 from airflow_provider_chatexport.lake.coverage import Coverage, claim
 from airflow_provider_chatexport.lake.fingerprint import Fingerprint
 from airflow_provider_chatexport.lake.forget import forget_user
 from airflow_provider_chatexport.lake.forgotten import Forgotten
 from airflow_provider_chatexport.lake.loads import LoadRecord, SourceFile
+from airflow_provider_chatexport.lake.report import LoadReport, WrittenTable
 from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.stage import Found, Input
 from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
-from airflow_provider_chatexport.lake.sweep import UNKNOWN_AFTER, drop_work_left_in
 from airflow_provider_chatexport.lake.table import Table
+from airflow_provider_chatexport.lake.work import WorkFolder
 from airflow_provider_chatexport.lake.write import DataFile, write_table
 
 if TYPE_CHECKING:
     from airflow_provider_chatexport.api.client import ChatExportClient
+
+# For operators, which know nothing of a lake.
+__all__ = ["LoadReport", "WrittenTable", "load_exports", "load_files"]
 
 log = logging.getLogger(__name__)
 
 DEFAULT_OPTIONS: Final = LoadOptions()
 # Tables that are written at a time.
 WRITERS: Final = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadReport:
-    """What a load did, and the address of the catalog that shows it.
-
-    :param lake: the lake's address; of a local one, the absolute path.
-    :param already_loaded: these exports were in the lake before, and nothing was written.
-    """
-
-    record: LoadRecord
-    lake: str
-    catalog: str
-    seconds: float
-    already_loaded: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON types only; the shape is part of the outer contract."""
-        record = self.record
-        return {
-            "load_id": record.load_id,
-            "already_loaded": self.already_loaded,
-            "window": {
-                "since": format_rfc3339(record.since) if record.since else None,
-                "until": format_rfc3339(record.until) if record.until else None,
-            },
-            "exported_at": format_rfc3339(record.exported_at),
-            **record.counts,
-            "files": [file.path for file in record.files],
-            "bytes_in": record.bytes_in,
-            "seconds": round(self.seconds, 3),
-        }
-
-    def tables(self) -> list[WrittenTable]:
-        """What the load wrote, by table: for lineage."""
-        files = {table: [file for file in self.record.files if file.table == table.name] for table in schema.TABLES}
-        return [
-            WrittenTable(
-                name=table.name,
-                columns=tuple((column.name, column.kind.value, column.doc) for column in table),
-                n_rows=sum(file.rows for file in found),
-                n_files=len(found),
-                size_bytes=sum(file.size_bytes for file in found),
-            )
-            for table, found in files.items()
-            if found
-        ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenTable:
-    """A table in the files of one load. ``columns``: name, type and meaning of each."""
-
-    name: str
-    columns: tuple[tuple[str, str, str], ...]
-    n_rows: int
-    n_files: int
-    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,8 +221,8 @@ class _Load:
         settle(self._store, thoroughly=True)
         return self._report(record, already_loaded=True)
 
-    def work_folder(self, work_dir: Path | None) -> _WorkFolder:
-        return _WorkFolder(self._store, work_dir)
+    def work_folder(self, work_dir: Path | None) -> WorkFolder:
+        return WorkFolder(self._store, work_dir)
 
     def run(self, sources: Sequence[_Source], folder: Path, tell: Progress) -> LoadReport:
         options = self._options
@@ -473,34 +418,3 @@ class _Load:
             counts=counts,
             seconds=time.monotonic() - self._began,
         )
-
-
-class _WorkFolder:
-    """The folder of a load in the making; it goes when the load is done or has failed, and those go that loads left
-    beside it which were killed."""
-
-    def __init__(self, store: LakeStore, work_dir: Path | None) -> None:
-        self._store = store
-        if work_dir is not None:
-            _make(work_dir)
-        self._folder = store.work_folder(work_dir)
-        drop_work_left_in(self._folder.parent, before=datetime.now(UTC) - UNKNOWN_AFTER)
-
-    def __enter__(self) -> Path:
-        return self._folder
-
-    def __exit__(self, *_: object) -> None:
-        self._store.drop_work_folder(self._folder)
-
-
-def _make(work_dir: Path) -> None:
-    """:raises LakeError: no load can work there; it is not the lake that is at fault."""
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=work_dir):
-            pass
-    except OSError as error:
-        raise LakeError(
-            f"no load can work in {work_dir} (work_dir): {error.strerror or error}; check that the place exists, has "
-            "room, and may be written by this user"
-        ) from None

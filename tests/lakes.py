@@ -20,9 +20,9 @@ from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake import loads, query, schema
+from airflow_provider_chatexport.lake.report import LoadReport
 from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
-from airflow_provider_chatexport.pipeline import LoadReport
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
 UBUNTU = "livestream:ubuntu"

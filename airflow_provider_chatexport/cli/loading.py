@@ -23,7 +23,7 @@ from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
-    from airflow_provider_chatexport.pipeline import LoadReport
+    from airflow_provider_chatexport.lake.report import LoadReport
 
 
 @click.command(

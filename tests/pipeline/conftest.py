@@ -15,7 +15,7 @@ from lakes import Lake, client_of, exports_of
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.core.receipt import Receipt
-from airflow_provider_chatexport.pipeline import LoadReport
+from airflow_provider_chatexport.lake.report import LoadReport
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
 
