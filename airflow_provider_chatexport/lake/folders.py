@@ -1,8 +1,9 @@
 """The tables' folders: for whoever reads the lake by a glob, exactly the live files, and nothing half done.
 
 On a local disk a day's folder holds links to the data files. Where several come or go at once, a new folder is made and
-exchanged with the old one in one step, so that a glob sees the day before or after, never both and never neither. On an
-object store the folders hold the files themselves; what is dead is deleted from there.
+exchanged with the old one in one step, so that a listing shows the day before or after, never both. (What a glob makes
+of names that have gone since it listed them is its own affair: DuckDB leaves them out without a word.) On an object
+store the folders hold the files themselves; what is dead is deleted from there.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -24,49 +24,23 @@ from airflow_provider_chatexport.lake.store import ANCHOR_PREFIX, LakeStore, in_
 
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
-# How long a reader may take from opening a folder to having listed it, which is two system calls.
-_LISTED_WITHIN_S: Final = 0.25
 
 
-class Replaced:
-    """Folders that others took the place of. They keep their files for a moment: to a glob that had opened one of them
-    and not listed it yet, a folder emptied at once would be a day without rows. With its files, it is the day before,
-    or an error that says which of them has gone."""
-
-    def __init__(self, store: LakeStore) -> None:
-        self._store = store
-        self._folders: list[Path] = []
-        self._last_at = 0.0
-
-    def add(self, work_folder: Path) -> None:
-        self._folders.append(work_folder)
-        self._last_at = time.monotonic()
-
-    def drop(self) -> None:
-        """Removes them, once nobody is in the midst of listing them."""
-        if self._folders:
-            time.sleep(max(0.0, self._last_at + _LISTED_WITHIN_S - time.monotonic()))
-        while self._folders:
-            self._store.drop_work_folder(self._folders.pop())
-
-
-def bring_up(store: LakeStore, state: LakeState, records: Iterable[LoadRecord] | None = None) -> Replaced:
-    """Makes the folders show what is live. The folders that it replaced are the caller's to drop.
+def bring_up(store: LakeStore, state: LakeState, records: Iterable[LoadRecord] | None = None) -> None:
+    """Makes the folders show what is live.
 
     :param records: look only at what these records added, hid or replaced; by default at all there is.
     :raises LakeError: the lake cannot be written.
     """
-    replaced = Replaced(store)
     days = _by_day(state.standings)
     wanted = set(days) if records is None else _touched_by(list(records), state)
     if store.is_local:
         if records is None:
             wanted |= {str(path.relative_to(store.local_path("."))) for path in _day_folders(store)}
         for folder in sorted(wanted):
-            _show(store, folder, [each for each in days.get(folder, ()) if each.is_live], replaced)
+            _show(store, folder, [each for each in days.get(folder, ()) if each.is_live])
     else:
         _delete_dead(store, [each for folder in wanted for each in days.get(folder, ())])
-    return replaced
 
 
 def shown(store: LakeStore) -> set[str]:
@@ -107,18 +81,17 @@ def _day_folders(store: LakeStore) -> list[Path]:
     ]
 
 
-def _show(store: LakeStore, folder: str, live: list[Standing], replaced: Replaced) -> None:
+def _show(store: LakeStore, folder: str, live: list[Standing]) -> None:
     target = store.local_path(folder)
     wanted = {PurePosixPath(each.file.path).name: store.local_path(store.data_path(each.file.path)) for each in live}
     there = {name for name in _names_in(target) if name.endswith(".parquet") and not name.startswith(ANCHOR_PREFIX)}
     new, gone = wanted.keys() - there, there - wanted.keys()
     try:
-        if len(new) + len(gone) > 1 and there and wanted and _exchanged(store, target, wanted, replaced):
-            return
-        for name in new:
-            _link(wanted[name], target / name)
-        for name in gone:
-            (target / name).unlink(missing_ok=True)
+        if len(new) + len(gone) < 2 or not _replaced(store, target, wanted):
+            for name in new:
+                _link(wanted[name], target / name)
+            for name in gone:
+                (target / name).unlink(missing_ok=True)
         if gone and not wanted:
             with contextlib.suppress(OSError):  # an anchor keeps its folder
                 target.rmdir()
@@ -129,26 +102,23 @@ def _show(store: LakeStore, folder: str, live: list[Standing], replaced: Replace
         ) from None
 
 
-def _exchanged(store: LakeStore, target: Path, wanted: Mapping[str, Path], replaced: Replaced) -> bool:
+def _replaced(store: LakeStore, target: Path, wanted: Mapping[str, Path]) -> bool:
     """Puts a folder of the wanted links in the target's place at once; False where the system cannot do that."""
-    exchange = _exchange()
-    if exchange is None:
-        return False
-    beside = store.work_folder(None) / target.name
-    done = False
+    work_folder = store.work_folder(None)
+    other = work_folder / target.name
+    other.mkdir()
     try:
-        for name in _names_in(target):
-            if name.startswith(ANCHOR_PREFIX):
-                _link(target / name, beside / name)
-        for name, data in wanted.items():
-            _link(data, beside / name)
-        done = exchange(beside, target)
+        anchors = {name: target / name for name in _names_in(target) if name.startswith(ANCHOR_PREFIX)}
+        for name, file in (anchors | dict(wanted)).items():
+            _link(file, other / name)
+        if _exchanged(other, target):
+            return True
+        with contextlib.suppress(OSError):
+            in_its_folder(target, lambda: other.rename(target))  # where there is none
+            return True
+        return False
     finally:
-        if done:
-            replaced.add(beside.parent)
-        else:
-            store.drop_work_folder(beside.parent)
-    return done
+        store.drop_work_folder(work_folder)
 
 
 def _link(data: Path, link: Path) -> None:
@@ -156,18 +126,14 @@ def _link(data: Path, link: Path) -> None:
         in_its_folder(link, lambda: os.link(data, link))
 
 
-def _exchange() -> Callable[[Path, Path], bool] | None:
+def _exchanged(one: Path, other: Path) -> bool:
     """Exchanges two folders in one step, which Linux can do and Python has no name for."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
-        return None
-
-    def exchange(one: Path, other: Path) -> bool:
-        done = renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
-        return bool(done == 0)
-
-    return exchange
+        return False
+    done = renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    return bool(done == 0)
 
 
 def _names_in(folder: Path) -> set[str]:

@@ -33,11 +33,8 @@ def settle(store: LakeStore, *, thoroughly: bool = False) -> LakeState:
         before = loads.names(store)
         state = LakeState(loads.all_loads(store, known=known))
         fresh = [record for record in state.records if record.path not in known]
-        replaced = folders.bring_up(store, state, None if thoroughly else fresh)
-        try:
-            catalog.publish(store, state)
-        finally:
-            replaced.drop()
+        folders.bring_up(store, state, None if thoroughly else fresh)
+        catalog.publish(store, state)
         if loads.names(store) != before:
             continue
         if len(fresh) >= CHECKPOINT_EVERY:
