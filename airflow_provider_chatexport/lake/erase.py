@@ -17,7 +17,7 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
-from airflow_provider_chatexport.lake import schema, sql
+from airflow_provider_chatexport.lake import message_ids, schema, sql
 from airflow_provider_chatexport.lake.personal import Personal, columns
 from airflow_provider_chatexport.lake.rawjson import (
     Fields,
@@ -115,6 +115,8 @@ class Eraser:
             yield f"coalesce(rows.{sql.name(column.name)} = {self._id}, false)"
         for column in columns(table, Personal.USER_IDS):
             yield f"coalesce(list_contains(rows.{sql.name(column.name)}, {self._id}), false)"
+        for column in columns(table, Personal.MESSAGE_ID):
+            yield message_ids.is_by(f"rows.{sql.name(column.name)}", self._id)
         for name in sorted(self._scrubbed_columns):
             yield f"rows.{sql.name(name)}::VARCHAR IN (SELECT told FROM scrubbed)"
 
@@ -147,6 +149,10 @@ class Eraser:
             yield column.name, f"nullif(rows.{sql.name(column.name)}, {self._id})"
         for column in columns(table, Personal.USER_IDS):
             yield column.name, f"list_filter(rows.{sql.name(column.name)}, lambda each: each <> {self._id})"
+        for column in columns(table, Personal.MESSAGE_ID):
+            name = f"rows.{sql.name(column.name)}"
+            blanked = message_ids.as_by(name, sql.quoted(BLANK))
+            yield column.name, f"CASE WHEN {message_ids.is_by(name, self._id)} THEN {blanked} ELSE {name} END"
         for column in columns(table, Personal.WRITTEN, Personal.MIXED):
             name = kept = f"rows.{sql.name(column.name)}"
             # Planning a subquery for each column takes longer than the rows: only where something was found is one.
@@ -165,8 +171,11 @@ _UNSPACED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u
 
 
 def _as_word(word: str) -> str:
-    """A pattern that finds a word, and not a longer one that it is part of, where its script tells words apart."""
-    return re.escape(word) if _UNSPACED.search(word) else rf"(?<![\w-]){re.escape(word)}(?![\w-])"
+    """A pattern that finds a word, and not a longer one that it is part of, where its script tells words apart. A
+    message's id may go on after its author's."""
+    if _UNSPACED.search(word):
+        return re.escape(word)
+    return rf"(?<![\w-]){re.escape(word)}(?=(?:{message_ids.RANDOM_PART})?(?![\w-]))"
 
 
 _SCRUBBED: Final = pa.schema([("told", pa.string()), ("left_over", pa.string())])

@@ -1,8 +1,8 @@
 """Loads without raw personal data: user ids become keyed hashes, and what describes a person does not land at all.
 
-The same id gives the same pseudonym in every table and every load with the same key, so joins go on working. Ids of
-channels are kept, as are the times, counts and flags. Without ``drop_text`` texts are kept as people wrote them, with
-whatever names stand in them.
+The same id gives the same pseudonym in every table and every load with the same key, so joins go on working; so does
+the author's id that begins a message's. Ids of channels are kept, as are the times, counts and flags. Without
+``drop_text`` texts are kept as people wrote them, with whatever names stand in them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 import pyarrow as pa
 
 from airflow_provider_chatexport.core.options import LoadOptions
-from airflow_provider_chatexport.lake import schema, sql
+from airflow_provider_chatexport.lake import message_ids, schema, sql
 from airflow_provider_chatexport.lake.personal import Personal, columns
 from airflow_provider_chatexport.lake.rows import arrow_rows
 from airflow_provider_chatexport.lake.stage import Stage
@@ -61,6 +61,10 @@ def _replaced(table: Table, options: LoadOptions) -> Iterator[tuple[str, str]]:
             hidden = f"(SELECT list(pseudonym ORDER BY place) FROM {listed} JOIN pseudonyms USING (id))"
             # A list of no rows is null, and an empty one says something: nobody is mentioned, everyone may see it.
             yield column.name, f"CASE WHEN len({ids}) > 0 THEN {hidden} ELSE {ids} END"
+        for column in columns(table, Personal.MESSAGE_ID):
+            name = f"rows.{sql.name(column.name)}"
+            hidden = f"(SELECT pseudonym FROM pseudonyms p WHERE p.id = {message_ids.author(name)})"
+            yield column.name, f"coalesce({message_ids.as_by(name, hidden)}, {name})"
         for column in columns(table, Personal.ABOUT):
             yield column.name, f"NULL::{column.kind.value}"
     if options.drop_text:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from airflow_provider_chatexport.core.entities import Entity, ExportKind
 from airflow_provider_chatexport.core.progress import CONVERT, READ, Progress
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.lake import custom, personal, schema, sql
+from airflow_provider_chatexport.lake import custom, message_ids, personal, schema, sql
 from airflow_provider_chatexport.lake.custom import CustomKeys
 from airflow_provider_chatexport.lake.database import Database
 from airflow_provider_chatexport.lake.objects import SiftedObject, mend, number_of, parse, unreadable
@@ -39,7 +39,7 @@ from airflow_provider_chatexport.lake.rows import arrow_rows
 from airflow_provider_chatexport.lake.sift import Sifter
 from airflow_provider_chatexport.lake.sifted import Sifted
 from airflow_provider_chatexport.lake.source import ExportFile
-from airflow_provider_chatexport.lake.table import Kind, Table
+from airflow_provider_chatexport.lake.table import Table
 from airflow_provider_chatexport.lake.user_exports import UsersSifter, is_users_export
 
 # Rows whose two objects are joined at a time; each may be long.
@@ -377,11 +377,17 @@ class Stage(Database):
         return int(self.one(f"DELETE FROM stage_{table.name} WHERE {condition}")[0])
 
     def user_ids(self) -> set[str]:
-        """Every user id in the stage tables."""
+        """Every user id in the stage tables, also where it begins a message's."""
+        ways: dict[Personal, Callable[[str], str]] = {
+            Personal.USER_ID: str,
+            Personal.USER_IDS: "unnest({})".format,
+            Personal.MESSAGE_ID: message_ids.author,
+        }
         values = [
-            (table, f"unnest({sql.name(column.name)})" if column.kind is Kind.TEXTS else sql.name(column.name))
+            (table, way(sql.name(column.name)))
             for table in schema.TABLES
-            for column in personal.columns(table, Personal.USER_ID, Personal.USER_IDS)
+            for kind, way in ways.items()
+            for column in personal.columns(table, kind)
         ]
         asked = " UNION ".join(f"SELECT {value} AS id FROM stage_{table.name}" for table, value in values)
         return {user_id for (user_id,) in self.all(f"SELECT id FROM ({asked}) WHERE id IS NOT NULL")}
