@@ -33,6 +33,7 @@ from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.state import Fate, LakeState, Standing
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.table import Placement, Table
+from airflow_provider_chatexport.lake.work import WorkFolder
 from airflow_provider_chatexport.lake.write import DataFile, write_table
 
 log = logging.getLogger(__name__)
@@ -82,11 +83,8 @@ def compact(
     for _ in range(_ATTEMPTS):
         began = time.monotonic()
         state = LakeState(loads.all_loads(store))
-        folder = store.work_folder(work_dir)
-        try:
+        with WorkFolder(store, work_dir) as folder:
             done = _attempt(store, state, folder, large_bytes, began, progress)
-        finally:
-            store.drop_work_folder(folder)
         if done is not None:
             settle(store)
             log.info("lake compacted record=%s days=%d seconds=%.1f", done.record_id, done.days, done.seconds)

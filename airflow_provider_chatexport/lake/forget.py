@@ -32,6 +32,7 @@ from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.sweep import DEFAULT_KEEP
 from airflow_provider_chatexport.lake.table import Placement, Table
 from airflow_provider_chatexport.lake.vacuum import vacuum
+from airflow_provider_chatexport.lake.work import WorkFolder
 from airflow_provider_chatexport.lake.write import DataFile, write_table
 
 log = logging.getLogger(__name__)
@@ -113,8 +114,7 @@ def _attempt(store: LakeStore, user_id: str, receipt: Receipt, work_dir: Path | 
     began = time.monotonic()
     state = LakeState(loads.all_loads(store))
     dead = {each.file.path for each in state.standings if each.fate is Fate.DEAD and store.has_data(each.file.path)}
-    folder = store.work_folder(work_dir)
-    try:
+    with WorkFolder(store, work_dir) as folder:
         with _explained(store), _Removal(store, state, folder) as removal:
             removal.prepare(user_id, keep_messages=receipt.keep_messages)
             touched = removal.touched(tell)
@@ -142,8 +142,6 @@ def _attempt(store: LakeStore, user_id: str, receipt: Receipt, work_dir: Path | 
             ),
             seconds=time.monotonic() - began,
         )
-    finally:
-        store.drop_work_folder(folder)
     if record is not None:
         receipt.files += [each.file.path for each in touched]
         receipt.records.append(record.load_id)

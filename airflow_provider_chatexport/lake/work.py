@@ -1,4 +1,4 @@
-"""Where a load works until it is committed."""
+"""Where a load or a rewrite works until it is committed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from airflow_provider_chatexport.lake.sweep import UNKNOWN_AFTER, drop_work_left
 
 
 class WorkFolder:
-    """The folder of a load in the making; it goes when the load is done or has failed, and those go that loads left
-    beside it which were killed."""
+    """The folder of work in the making; it goes when the work is done or has failed, and those go that were left beside
+    it by what was killed."""
 
     def __init__(self, store: LakeStore, work_dir: Path | None) -> None:
         self._store = store
@@ -30,13 +30,13 @@ class WorkFolder:
 
 
 def _make(work_dir: Path) -> None:
-    """:raises LakeError: no load can work there; it is not the lake that is at fault."""
+    """:raises LakeError: nothing can be written there; it is not the lake that is at fault."""
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=work_dir):
             pass
     except OSError as error:
         raise LakeError(
-            f"no load can work in {work_dir} (work_dir): {error.strerror or error}; check that the place exists, has "
+            f"no work can be done in {work_dir} (work_dir): {error.strerror or error}; check that the place exists, has "
             "room, and may be written by this user"
         ) from None

@@ -362,7 +362,7 @@ def test_a_place_where_no_load_can_work_is_not_the_lakes_fault(connection, tmp_p
     """Who reads the sentence would otherwise look after the lake."""
     in_the_way = tmp_path / "file"
     in_the_way.touch()
-    with pytest.raises(AirflowException, match=rf"^no load can work in {in_the_way}/work \(work_dir\): ") as caught:
+    with pytest.raises(AirflowException, match=rf"^no work can be done in {in_the_way}/work \(work_dir\): ") as caught:
         loading(exported(), tmp_path / "lake", work_dir=in_the_way / "work").execute({})
     assert not isinstance(caught.value, AirflowFailException)
 
