@@ -6,6 +6,7 @@ Pure. The catalog, the table folders, compaction and the clean-up all act on thi
 from __future__ import annotations
 
 import enum
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -81,9 +82,13 @@ class LakeState:
             if not self._applied(entry, newer)
         }
         # Rows that no claim of their own export covers may be hidden by any other.
-        days = {file.day for record in self.current for file in record.files if file.n_uncovered}
-        for day in map(Span.of_day, days):
-            hiders.update(entry for entry in self.coverage if entry.overlaps(day.since, day.until))
+        uncovered = {file.day for record in self.current for file in record.files if file.n_uncovered}
+        days = [Span.of_day(day) for day in sorted(uncovered)]
+        ends = [day.until for day in days]
+        for entry in self.coverage:
+            first = bisect_right(ends, entry.since)  # of the days that end within it or later
+            if first < len(days) and entry.overlaps(days[first].since, days[first].until):
+                hiders.add(entry)
         return hiders
 
     @cached_property
