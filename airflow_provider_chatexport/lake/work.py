@@ -37,6 +37,6 @@ def _make(work_dir: Path) -> None:
             pass
     except OSError as error:
         raise LakeError(
-            f"no work can be done in {work_dir} (work_dir): {error.strerror or error}; check that the place exists, has "
-            "room, and may be written by this user"
+            f"no work can be done in {work_dir} (work_dir): {error.strerror or error}; check that the place exists, "
+            "has room, and may be written by this user"
         ) from None
