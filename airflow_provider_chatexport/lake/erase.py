@@ -151,7 +151,7 @@ class Eraser:
             yield column.name, f"list_filter(rows.{sql.name(column.name)}, lambda each: each <> {self._id})"
         for column in columns(table, Personal.MESSAGE_ID):
             name = f"rows.{sql.name(column.name)}"
-            blanked = message_ids.as_by(name, sql.quoted(BLANK))
+            blanked = f"{sql.quoted(BLANK)} || {message_ids.random_part(name, self._id)}"
             yield column.name, f"CASE WHEN {message_ids.is_by(name, self._id)} THEN {blanked} ELSE {name} END"
         for column in columns(table, Personal.WRITTEN, Personal.MIXED):
             name = kept = f"rows.{sql.name(column.name)}"

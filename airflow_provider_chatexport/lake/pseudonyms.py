@@ -45,10 +45,28 @@ def disguise(stage: Stage, pseudonyms: Mapping[str, str], options: LoadOptions) 
         replaced = dict(_replaced(table, options))
         if replaced:
             stage.execute(
-                f"CREATE OR REPLACE TABLE stage_{table.name} AS SELECT * REPLACE "
+                f"CREATE OR REPLACE TABLE stage_{table.name} AS SELECT * {_without_authors(table)} REPLACE "
                 f"({', '.join(f'{value} AS {sql.name(name)}' for name, value in replaced.items())}) "
-                f"FROM stage_{table.name} rows"
+                f"FROM ({_with_authors(table)}) rows"
             )
+
+
+def _with_authors(table: Table) -> str:
+    """The stage table with the authors that its ids of messages tell: as columns, they are looked up once each."""
+    told = "".join(
+        f", {message_ids.author(sql.name(column.name))} AS {_author_of(column)}"
+        for column in columns(table, Personal.MESSAGE_ID)
+    )
+    return f"SELECT *{told} FROM stage_{table.name}"
+
+
+def _without_authors(table: Table) -> str:
+    names = ", ".join(map(_author_of, columns(table, Personal.MESSAGE_ID)))
+    return f"EXCLUDE ({names})" if names else ""
+
+
+def _author_of(column: Column) -> str:
+    return sql.name(f"_author_of_{column.name}")
 
 
 def _replaced(table: Table, options: LoadOptions) -> Iterator[tuple[str, str]]:
@@ -62,9 +80,9 @@ def _replaced(table: Table, options: LoadOptions) -> Iterator[tuple[str, str]]:
             # A list of no rows is null, and an empty one says something: nobody is mentioned, everyone may see it.
             yield column.name, f"CASE WHEN len({ids}) > 0 THEN {hidden} ELSE {ids} END"
         for column in columns(table, Personal.MESSAGE_ID):
-            name = f"rows.{sql.name(column.name)}"
-            hidden = f"(SELECT pseudonym FROM pseudonyms p WHERE p.id = {message_ids.author(name)})"
-            yield column.name, f"coalesce({message_ids.as_by(name, hidden)}, {name})"
+            name, author = f"rows.{sql.name(column.name)}", f"rows.{_author_of(column)}"
+            hidden = f"(SELECT pseudonym FROM pseudonyms p WHERE p.id = {author})"
+            yield column.name, f"coalesce({hidden} || {message_ids.random_part(name, author)}, {name})"
         for column in columns(table, Personal.ABOUT):
             yield column.name, f"NULL::{column.kind.value}"
     if options.drop_text:
