@@ -10,7 +10,7 @@ import yaml
 from make_docs import type_of
 
 from airflow_provider_chatexport.lake import history, ledger, schema, sql
-from airflow_provider_chatexport.lake.table import Kind, Placement, Table
+from airflow_provider_chatexport.lake.table import PARTITION_DOC, Kind, Placement, Table
 
 DBT = Path(__file__).resolve().parents[1] / "dbt"
 GENERATED = "made from the registry by `python scripts/make_dbt.py`; a test compares"
@@ -79,7 +79,7 @@ def _source_table(name: str, doc: str, columns: Iterable[Column]) -> dict[str, A
 
 def _columns(table: Table) -> list[Column]:
     told = [(column.name, column.kind.value, column.doc) for column in table]
-    return [*told, (table.partition, Kind.DATE.value, "The day folder.")]
+    return [*told, (table.partition, Kind.DATE.value, PARTITION_DOC)]
 
 
 def _ledger_columns(view: ledger.LedgerView) -> list[Column]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from airflow_provider_chatexport.cli import cli
 from airflow_provider_chatexport.lake import history, ledger, macros, schema
 from airflow_provider_chatexport.lake.ledger import LedgerView
-from airflow_provider_chatexport.lake.table import Placement, Table
+from airflow_provider_chatexport.lake.table import PARTITION_DOC, Placement, Table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -56,7 +56,7 @@ def _table(table: Table) -> str:
         )
     key = f" Key: {', '.join(f'`{name}`' for name in table.key)}." if table.key else ""
     rows = [f"| `{column.name}` | {column.kind.value} | {column.doc} |" for column in table]
-    rows.append(f"| `{table.partition}` | DATE | The day folder. |")
+    rows.append(f"| `{table.partition}` | DATE | {PARTITION_DOC} |")
     return "\n".join([f"## {table.name}", "", f"{table.doc}{key} {placed}", "", *_header(), *rows])
 
 

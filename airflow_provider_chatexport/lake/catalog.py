@@ -20,9 +20,9 @@ from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import history, ledger, loads, macros, promote, schema, sql, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.ledger import LedgerView
-from airflow_provider_chatexport.lake.state import Fate, LakeState
+from airflow_provider_chatexport.lake.state import Fate, LakeState, Standing
 from airflow_provider_chatexport.lake.store import ANCHOR_PREFIX, LakeStore
-from airflow_provider_chatexport.lake.table import Table
+from airflow_provider_chatexport.lake.table import PARTITION_DOC, Table
 from airflow_provider_chatexport.lake.write import write_empty
 
 NAME: Final = "catalog.duckdb"
@@ -130,10 +130,12 @@ def _build(path: Path, store: LakeStore, state: LakeState) -> None:
         con.execute("CREATE TABLE _made_of AS SELECT $1 AS lake, $2::VARCHAR[] AS records", [store.uri, made_of])
         for table in promote.tables_of(state):
             con.execute(f"CREATE VIEW {table.name} AS {_view(store, table, state)}")
-            _comment(con, table.name, table.doc, [(column.name, column.doc) for column in table])
-        con.execute(f"CREATE VIEW {history.NAME} AS {_history(store, state)}")
-        of_messages = [(column.name, column.doc) for column in schema.MESSAGES]
-        _comment(con, history.NAME, history.DOC, [*history.COLUMNS, *of_messages])
+            _comment(con, table.name, table.doc, _docs(table))
+            if table.name == schema.MESSAGES.name:
+                con.register("readable_rows", claim_rows(state.readable))
+                con.execute(f"CREATE TABLE {history.CLAIMS} AS FROM readable_rows")
+                con.execute(f"CREATE VIEW {history.NAME} AS {history.query(table, _versions(store, table, state))}")
+                _comment(con, history.NAME, history.DOC, [*history.COLUMNS, *_docs(table)])
         for macro in macros.MACROS:
             con.execute(macro.create())
             con.execute(f"COMMENT ON MACRO {'TABLE ' * macro.is_table}{macro.name} IS {sql.quoted(macro.doc)}")
@@ -143,15 +145,10 @@ def _build(path: Path, store: LakeStore, state: LakeState) -> None:
 
 
 def _view(store: LakeStore, table: Table, state: LakeState) -> str:
-    groups: dict[tuple[bool, frozenset[str]], list[str]] = defaultdict(list)
-    for each in state.live(table):
-        groups[each.fate is Fate.PARTLY_HIDDEN, promote.held_by(table, each.file)].append(
-            store.data_path(each.file.path)
-        )
-    parts = []
-    for (partly, held), paths in (groups or {(False, frozenset[str]()): []}).items():
-        part = f"SELECT {visible.columns(table, held)} FROM {_scan(store, table, paths)} rows"
-        parts.append(f"{part} WHERE NOT {visible.hidden(table, '_hiding')}" if partly else part)
+    hidden = f" WHERE NOT {visible.hidden(table, '_hiding')}"
+    parts = [
+        part + hidden * (fate is Fate.PARTLY_HIDDEN) for fate, part in _read(store, table, list(state.live(table)))
+    ]
     newest = visible.newest(table, _owners(store, state) if table.owned_by else None)
     if newest and len(parts) > 1:
         return f"SELECT * FROM ({' UNION ALL '.join(parts)}) rows{newest}"
@@ -163,11 +160,26 @@ def _owners(store: LakeStore, state: LakeState) -> str:
     return _scan(store, users, [store.data_path(each.file.path) for each in state.live(users)])
 
 
-def _history(store: LakeStore, state: LakeState) -> str:
-    table = schema.MESSAGES
-    paths = [store.data_path(each.file.path) for each in state.live(table)]
-    paths += [store.history_path(each.file.path) for each in state.of(table) if each.fate is Fate.HISTORY]
-    return history.query(_scan(store, table, paths))
+def _versions(store: LakeStore, table: Table, state: LakeState) -> str:
+    """All rows of messages that can be read, by the truth rule or not."""
+    readable = [each for each in state.of(table) if each.is_live or each.fate is Fate.HISTORY]
+    return " UNION ALL ".join(part for _, part in _read(store, table, readable))
+
+
+def _read(store: LakeStore, table: Table, files: Sequence[Standing]) -> list[tuple[Fate, str]]:
+    """Queries over files, of a kind each: of one fate, and with the same promoted columns in them."""
+    groups: dict[tuple[Fate, frozenset[str]], list[str]] = defaultdict(list)
+    for each in files:
+        path = store.history_path(each.file.path) if each.fate is Fate.HISTORY else store.data_path(each.file.path)
+        groups[each.fate, promote.held_by(table, each.file)].append(path)
+    return [
+        (fate, f"SELECT {visible.columns(table, held)} FROM {_scan(store, table, paths)} rows")
+        for (fate, held), paths in (groups or {(Fate.WHOLE, frozenset[str]()): []}).items()
+    ]
+
+
+def _docs(table: Table) -> list[tuple[str, str]]:
+    return [*((column.name, column.doc) for column in table), (table.partition, PARTITION_DOC)]
 
 
 def _scan(store: LakeStore, table: Table, paths: Sequence[str]) -> str:

@@ -75,7 +75,8 @@ def impact(store: LakeStore, state: LakeState, conversion: Conversion, claims: S
                 "_exported_at FROM stage_messages rows WHERE EXISTS (SELECT 1 FROM known_claims old, new_claims new "
                 "WHERE old.cid = rows.cid AND rows.created_at >= old.since AND rows.created_at < old.until "
                 "AND new.cid = rows.cid AND rows.created_at >= new.since AND rows.created_at < new.until "
-                "AND (old.exported_at, old.load_id) < (new.exported_at, new.load_id))"
+                "AND (old.exported_at, old.load_id) < (new.exported_at, new.load_id)) "
+                f"AND NOT {visible.hidden(table, 'known_claims')}"
             )
             counted = stage.all(
                 "SELECT cid, n_before, coalesce(n_after, 0) FROM "
@@ -131,7 +132,8 @@ _LATE_CHANGES: Final = """
             END AS what,
             coalesce(after.created_at, before.created_at) AS written_at,
             CASE WHEN before.id IS NULL OR after.id IS NULL THEN (SELECT max(exported_at) FROM new_claims)
-                ELSE coalesce(after.deleted_at, after.updated_at) END AS changed_at
+                WHEN before.deleted_at IS NULL THEN coalesce(after.deleted_at, after.updated_at)
+                ELSE after.updated_at END AS changed_at
         FROM shown_before before FULL JOIN shown_after after ON before.id = after.id
     )
     SELECT greatest(date_diff('second', written_at, changed_at) // 86400, 0) AS age_days,

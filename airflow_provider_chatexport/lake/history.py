@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from airflow_provider_chatexport.lake import schema, sql, visible
+from airflow_provider_chatexport.lake import schema, sql
+from airflow_provider_chatexport.lake.table import Table
 
 NAME: Final = "messages_history"
 DOC: Final = (
@@ -15,43 +16,67 @@ COLUMNS: Final = (
     ("valid_from", "When this version came to be: its own time of change, or the export that first told it."),
     ("valid_to", "When the next version came to be, or an export found the message gone; null for what is true now."),
 )
-_ABOUT_EXPORT: Final = ("_exported_at", "_load_id")
+# What the query calls things beside the table's columns.
+_VALID: Final = {"valid_from", "valid_to", "_version", "_found_gone"}
+NAMES: Final = _VALID | {"_told", "_rank", "_next", "_gone", "_told_before", "_gone_before", "_exported_before"}
+# Claims of which ``LakeState.readable`` tells.
+CLAIMS: Final = "_readable_claims"
+_NOT_TOLD: Final = ("_exported_at", "_load_id")
 
 
-def query(files: str) -> str:
-    """The view's query. It reads ``_coverage``, for messages that a newer export does not have any more.
+def query(table: Table, rows: str) -> str:
+    """The view's query. It reads ``_coverage`` and ``CLAIMS``, for messages that a newer export does not have.
 
-    :param files: a table function over the files that hold versions; the same version may be in several.
+    :param table: messages, with the promoted columns of the lake.
+    :param rows: a query of the table's columns over all files that hold versions; the same row may be in several.
     """
-    table = schema.MESSAGES
-    columns = visible.columns(table)
-    told = ", ".join(f"rows.{sql.name(column.name)}" for column in table if column.name not in _ABOUT_EXPORT)
-    order = "PARTITION BY id ORDER BY _exported_at, _load_id"
+    columns = ", ".join(f"rows.{sql.name(each)}" for each in (*(column.name for column in table), table.partition))
+    told = ", ".join(f"rows.{sql.name(column.name)}" for column in schema.MESSAGES if column.name not in _NOT_TOLD)
+    changed = "greatest(rows.updated_at, rows.deleted_at)"
     return f"""
-        WITH told AS (
-            SELECT {columns}, hash({told}) AS _told FROM {files} rows
-        ), versions AS (
-            SELECT * FROM told QUALIFY lag(_told) OVER ({order}) IS DISTINCT FROM _told
-        ), last_told AS (
-            SELECT id, max(struct_pack(exported_at := _exported_at, load_id := _load_id)) AS last FROM told GROUP BY id
+        WITH tellings AS (
+            SELECT rows.*, hash({told}) AS _told, {_RANK} AS _rank, lead({_RANK}) OVER of_id AS _next
+            FROM (SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY id, _exported_at, _load_id) = 1) rows
+            WINDOW of_id AS (PARTITION BY rows.id ORDER BY rows._exported_at, rows._load_id)
         ), gone AS (
-            SELECT rows.id, min(newer.exported_at) AS found_at
-            FROM told rows JOIN last_told ON rows.id = last_told.id
-                AND last.exported_at = rows._exported_at AND last.load_id = rows._load_id
-            JOIN _coverage newer ON newer.cid = rows.cid AND rows.created_at < newer.until
-                AND (newer.since IS NULL OR rows.created_at >= newer.since)
-                AND struct_pack(exported_at := newer.exported_at, load_id := newer.load_id) > last
-            GROUP BY rows.id
-        ), dated AS (
-            SELECT rows.*, CASE
-                WHEN lag(_exported_at) OVER of_id IS NULL THEN coalesce(updated_at, created_at)
-                ELSE greatest(
-                    lag(_exported_at) OVER of_id, least(_exported_at, coalesce(deleted_at, updated_at, _exported_at))
-                )
+            {_found_gone(CLAIMS, "min", "(rows._next IS NULL OR {rank} < rows._next)")}
+        ), gone_now AS (
+            {_found_gone("_coverage", "max", "rows._next IS NULL")}
+        ), followed AS (
+            SELECT rows.*, coalesce(gone.found_at, gone_now.found_at) AS _gone
+            FROM tellings rows LEFT JOIN gone USING (id, _rank) LEFT JOIN gone_now USING (id, _rank)
+        ), compared AS (
+            SELECT *, lag(_told) OVER of_id AS _told_before, lag(_gone) OVER of_id AS _gone_before,
+                lag(_exported_at) OVER of_id AS _exported_before
+            FROM followed WINDOW of_id AS (PARTITION BY id ORDER BY _rank)
+        ), numbered AS (
+            SELECT *, count(*) FILTER (_told_before IS DISTINCT FROM _told OR _gone_before IS NOT NULL)
+                OVER (PARTITION BY id ORDER BY _rank) AS _version
+            FROM compared
+        ), versions AS (
+            SELECT rows.*, max(_gone) OVER (PARTITION BY id, _version) AS _found_gone, CASE
+                WHEN _exported_before IS NULL THEN coalesce({changed}, rows.created_at)
+                WHEN {changed} > coalesce(_gone_before, _exported_before) AND {changed} <= _exported_at THEN {changed}
+                ELSE _exported_at
             END AS valid_from
-            FROM versions rows WINDOW of_id AS ({order})
+            FROM numbered rows QUALIFY row_number() OVER (PARTITION BY id, _version ORDER BY _rank) = 1
         )
-        SELECT valid_from, CASE WHEN lead(valid_from) OVER of_id IS NOT NULL THEN lead(valid_from) OVER of_id
-            ELSE found_at END AS valid_to, {columns}
-        FROM dated rows LEFT JOIN gone USING (id)
-        WINDOW of_id AS (PARTITION BY rows.id ORDER BY rows._exported_at, rows._load_id)"""
+        SELECT rows.valid_from, coalesce(_found_gone, lead(rows.valid_from) OVER of_id) AS valid_to, {columns}
+        FROM versions rows WINDOW of_id AS (PARTITION BY rows.id ORDER BY _rank)"""
+
+
+_RANK: Final = "struct_pack(exported_at := rows._exported_at, load_id := rows._load_id)"
+
+
+def _found_gone(claims: str, which: str, condition: str) -> str:
+    """Of each telling, when a newer claim of its moment did not tell the message any more.
+
+    :param condition: on the telling and the ``{rank}`` of the newer claim.
+    """
+    rank = "struct_pack(exported_at := newer.exported_at, load_id := newer.load_id)"
+    return (
+        f"SELECT rows.id, rows._rank, {which}(newer.exported_at) AS found_at FROM tellings rows JOIN {claims} newer "
+        "ON newer.cid = rows.cid AND rows.created_at < newer.until "
+        "AND (newer.since IS NULL OR rows.created_at >= newer.since) "
+        f"AND {rank} > rows._rank AND {condition.format(rank=rank)} GROUP BY ALL"
+    )

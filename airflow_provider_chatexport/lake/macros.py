@@ -40,7 +40,7 @@ MACROS: Final = (
         name="activity",
         parameters=("channel", "since", "until"),
         doc="A channel by UTC day in [since, until): messages that are not deleted, those that are replies in threads, "
-        "people who wrote, and reactions to the day's messages.",
+        "people who wrote, and reactions to the day's messages. A bound without a zone is one of the session's.",
         example="FROM activity('livestream:ubuntu', '2025-01-01T00:00:00Z', '2025-02-01T00:00:00Z')",
         # The day folders are told with a day to spare, whatever the session's time zone makes of the bounds.
         body="SELECT m.event_date AS day, count(*) AS messages, count(*) FILTER (m.parent_id IS NOT NULL) AS replies, "

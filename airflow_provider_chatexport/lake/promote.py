@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import Final
 
 from airflow_provider_chatexport.errors import CallError
-from airflow_provider_chatexport.lake import schema
+from airflow_provider_chatexport.lake import history, schema
 from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.table import Column, Kind, Table
 from airflow_provider_chatexport.lake.write import DataFile
 
 # The day folders, the column that rows are cut into them by, and what the catalog's macro ``activity`` calls a day.
-_TAKEN: Final = frozenset({"event_date", "export_date", "_day", "day"})
+_TAKEN: Final = frozenset({"event_date", "export_date", "_day", "day"}) | history.NAMES
 
 
 def tables_with(promote: Mapping[str, Mapping[str, str]]) -> tuple[Table, ...]:

@@ -22,8 +22,8 @@ from airflow_provider_chatexport.lake.store import LakeStore
 # What DuckDB says of a query before it reads a row. Whatever else it says may quote a value: what a person wrote.
 _WRONG_QUERY: Final = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
 
-# What Python, or Arrow, has no like of: a time of day with its zone, or at its end; bits.
-_AS_TEXT: Final = frozenset({"time", "time with time zone", "time_ns", "bit"})
+# What Python, or Arrow, has no like of: a time of day with its zone, or at its end; bits, and numbers of any size.
+_AS_TEXT: Final = frozenset({"time", "time with time zone", "time_ns", "bit", "uhugeint", "bignum", "variant"})
 
 
 def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
@@ -60,10 +60,11 @@ def _found(con: duckdb.DuckDBPyConnection, statement: str) -> pa.Table:
         bound = con.sql(_one_query(con, statement))
     except _WRONG_QUERY as error:
         raise CallError(f"the query is wrong: {_first_line(error)}") from None
-    kinds = dict(zip(bound.columns, (kind.id for kind in bound.types), strict=True))
-    if _AS_TEXT.intersection(kinds.values()):
+    kinds = [kind.id for kind in bound.types]
+    if _AS_TEXT.intersection(kinds):
         shown = [
-            f"#{at}{'::VARCHAR' * (kinds[each] in _AS_TEXT)} AS {sql.name(each)}" for at, each in enumerate(kinds, 1)
+            f"#{at}{'::VARCHAR' * (kind in _AS_TEXT)} AS {sql.name(name)}"  # several may have one name
+            for at, (name, kind) in enumerate(zip(bound.columns, kinds, strict=True), 1)
         ]
         bound = bound.project(", ".join(shown))
     # Arrow rather than fetchall(), which needs a package of time zones for TIMESTAMPTZ.

@@ -131,18 +131,23 @@ def promoted_text(column: Column, custom: str = "custom") -> str:
 
 def promoted(column: Column, custom: str = "custom") -> str:
     """A promoted column's value. A function of ``custom`` alone, so files without the column have it as well."""
-    return cast(promoted_text(column, custom), column.kind)
+    text = promoted_text(column, custom)
+    if column.kind is Kind.TIME:  # what an app counts in seconds or milliseconds is not the service's way
+        return f"CASE WHEN regexp_full_match({text}, {quoted(_RFC3339 + _NANOSECONDS)}) THEN {time(text)} END"
+    return cast(text, column.kind)
 
 
 # The time that places an object, beside ``d`` and ``flat``.
 CREATED_AT: Final = "_created_at"
 
 # What core.times.parse_instant takes. DuckDB by itself takes "infinity", "epoch", a date alone and naive times as well.
-_INSTANT: Final = (
+_RFC3339: Final = (
     r"(000[1-9]|00[1-9]\d|0[1-9]\d\d|[1-8]\d{3}|9[0-8]\d\d|99[0-8]\d|999[0-8])-\d\d-\d\d"
     r"[Tt ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)"
-    r"|-?\d+(\.\d+)?([eE]\+?\d+)?"
 )
+# From 1973 on: fewer digits count something longer.
+_NANOSECONDS: Final = r"|-?\d{18,19}"
+_INSTANT: Final = _RFC3339 + r"|-?\d+(\.\d+)?([eE]\+?\d+)?"
 
 
 def complete(table: Table) -> str:

@@ -127,16 +127,43 @@ class LakeState:
     def of(self, table: Table) -> Sequence[Standing]:
         return self._by_table[table.name]
 
+    @cached_property
+    def readable(self) -> set[Coverage]:
+        """Claims of exports of whose messages every row can still be read: what they do not tell was not there."""
+        fates = {each.file.path: each.fate for each in self._by_table[schema.MESSAGES.name]}
+        lost = {path for path, fate in fates.items() if fate in (Fate.DEAD, Fate.PURGED)}
+        return {
+            entry
+            for record in self.records
+            if record.is_load and lost.isdisjoint(file.path for file in record.files)
+            for entry in record.coverage
+        }
+
     def retired_at(self, record: LoadRecord) -> datetime | None:
-        """When newer loads had superseded all of it; None while anything of it can be visible."""
-        if record.load_id not in self.superseded:
+        """When newer loads had superseded all of a load; None while anything of it can be visible.
+
+        Whatever became of its files: a rewrite shows what the loads did that went into it.
+        """
+        newer, owner = self._of_loads
+        if any(file.n_uncovered for file in record.files) or not newer.hide_whole(record.coverage):
             return None
-        return max(self._hidden_since(record.coverage, None), default=None)
+        moments = (
+            newer.hidden_since(entry, None, lambda other: owner[other].committed_at) for entry in record.coverage
+        )
+        return max((moment for moment in moments if moment is not None), default=None)
 
     def rewritten_into(self, record: LoadRecord) -> str | None:
         """The record that stands for it now."""
         replacing = self._replaced_by.get(record.load_id)
         return replacing.load_id if replacing else None
+
+    @cached_property
+    def _of_loads(self) -> tuple[Newer, dict[Coverage, LoadRecord]]:
+        """The claims as loads made them, and whose each is."""
+        if not self._replaced_by:
+            return self._newer, self._owner
+        owner = {entry: record for record in self.records if record.is_load for entry in record.coverage}
+        return Newer(owner), owner
 
     @cached_property
     def _by_table(self) -> dict[str, list[Standing]]:
@@ -162,8 +189,9 @@ class LakeState:
                 # Who was once seen in a channel is not known to be gone from the app.
                 return Fate.WHOLE, None
             case Placement.LOG:
-                retired_at = self.retired_at(record) if record.load_id in self.outlived else None
-                return (Fate.DEAD, retired_at) if retired_at else (Fate.WHOLE, None)
+                if record.load_id not in self.outlived:
+                    return Fate.WHOLE, None
+                return Fate.DEAD, max(self._hidden_since(record.coverage, None), default=None)
             case Placement.EVENT:
                 return self._fate_of_event_file(record, file)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from airflow_provider_chatexport.core.entities import Entity
 
@@ -28,6 +29,9 @@ class Placement(enum.Enum):
     EVENT = "event_date"  # the UTC day of the message; the truth rule over coverage decides
     SNAPSHOT = "export_date"  # the UTC day of the export; the newest row of a key wins
     LOG = "log"  # the UTC day of the export; every row stands for itself
+
+
+PARTITION_DOC: Final = "The day folder."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

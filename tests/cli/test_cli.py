@@ -356,9 +356,16 @@ def test_values_of_any_kind_are_json(run: Run, export_file: Path, tmp_path: Path
         "TIME '24:00:00'": "24:00:00",
         "TIME '10:00:00.5'": "10:00:00.5",
         "'101'::BIT": "101",
+        "340282366920938463463374607431768211455::UHUGEINT": "340282366920938463463374607431768211455",
     }
     rows = run("sql", f"SELECT {', '.join(values)}", "--lake", tmp_path / "lake", "--json").json["rows"]
     assert [[*values.values()]] == rows
+
+
+def test_columns_of_one_name_are_all_told(run: Run, export_file: Path, tmp_path: Path) -> None:
+    run("load", export_file, "--lake", tmp_path / "lake")
+    told = run("sql", "SELECT 1 AS a, 2 AS a, TIME '10:00:00' AS t", "--lake", tmp_path / "lake", "--json").json
+    assert ([[1, 2, "10:00:00"]], "t") == (told["rows"], told["columns"][2])
 
 
 @pytest.mark.parametrize(

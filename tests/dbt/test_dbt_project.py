@@ -256,15 +256,18 @@ def test_what_is_generated_is_the_registry() -> None:
 def test_custom_keys_of_any_spelling_can_be_read(lake: Lake, init: Callable[..., Any]) -> None:
     """The macro quotes what SQL and JSON paths would take for their own."""
     project = init(lake.uri)
-    made = json.dumps({"it's \"a.key": 12, "word": "x"}).replace("'", "''")
+    made = json.dumps({"it's \"a.key": 12, "word": "x", "share": 3.7, "yes": True, "one": 1}).replace("'", "''")
     key = json.dumps("it's \"a.key")
     (project.folder / "models" / "custom.sql").write_text(
         f"select {{{{ chatexport.custom_value({key}, 'bigint', 'made') }}}} as n, "
-        "{{ chatexport.custom_value('word', 'bigint', 'made') }} as word "
+        "{{ chatexport.custom_value('word', 'bigint', 'made') }} as word, "
+        "{{ chatexport.custom_value('share', 'bigint', 'made') }} as share, "
+        "{{ chatexport.custom_value('yes', 'boolean', 'made') }} as yes, "
+        "{{ chatexport.custom_value('one', 'boolean', 'made') }} as one "
         f"from (select '{made}'::json as made)"
     )
     project.build("--select", "custom")
-    assert [(12, None)] == project.rows("SELECT n, word FROM custom")
+    assert [(12, None, None, True, None)] == project.rows("FROM custom")
 
 
 @pytest.mark.parametrize("told", ["json", "text"])

@@ -62,6 +62,14 @@ def test_a_field_is_promoted_wherever_it_stands(fields: dict[str, Any], lake: La
     assert [["u1", None], ["u9", "3"]] == lake.rows("SELECT id, rank FROM users ORDER BY id")
 
 
+@pytest.mark.parametrize("value", [1735689600, 1735689600000, 3.7, "1e3", "1735689600"])
+def test_a_number_that_is_not_of_nanoseconds_is_no_time(value: Any, lake: Lake, tmp_path: Path) -> None:
+    """Apps count seconds or milliseconds; as nanoseconds they would all be of the year 1970."""
+    told = load(lake, tmp_path, 9, [value], promote={"messages": {"priority": "TIMESTAMPTZ"}})
+    assert [[None]] == lake.rows("SELECT priority FROM messages")
+    assert {"messages.priority": 1} == told["not_cast"]
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "expected"),
     [
