@@ -26,12 +26,12 @@ from airflow_provider_chatexport.core.progress import CONVERT, DOWNLOAD, WRITE, 
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.errors import CallError, InputError, TooManyRejectsError
+from airflow_provider_chatexport.errors import CallError, InputError, LakeError, TooManyRejectsError
 from airflow_provider_chatexport.lake import catalog, forgotten, guard, loads, promote
 from airflow_provider_chatexport.lake.convert import Conversion
 from airflow_provider_chatexport.lake.coverage import Coverage, claim
 from airflow_provider_chatexport.lake.fingerprint import Fingerprint
-from airflow_provider_chatexport.lake.forget import forget_user
+from airflow_provider_chatexport.lake.forget import forget_listed, forget_user
 from airflow_provider_chatexport.lake.forgotten import Forgotten
 from airflow_provider_chatexport.lake.loads import LoadRecord, SourceFile
 from airflow_provider_chatexport.lake.report import LoadReport, WrittenTable
@@ -219,6 +219,7 @@ class _Load:
                 ", ".join(other),
             )
         settle(self._store, thoroughly=True)
+        forget_listed(self._store, record, now=datetime.now(UTC))
         return self._report(record, already_loaded=True)
 
     def work_folder(self, work_dir: Path | None) -> WorkFolder:
@@ -292,7 +293,7 @@ class _Load:
         sources = [source for source, _ in found]
         of_channels = [(source, each) for source, each in found if each.kind is ExportKind.CHANNELS]
         coverage = self._claims(of_channels, conversion)
-        impact = guard.impact(self._store, LakeState(loads.all_loads(self._store)), conversion, coverage)
+        impact = self._impact(conversion, coverage)
         guard.check(impact, accept_shrink=self._options.accept_shrink)
         listed = self._without_the_forgotten(conversion)
         conversion.disguise(self._options)
@@ -304,7 +305,7 @@ class _Load:
         record = replace(
             self._record(sources, windows, coverage, tuple(written), conversion),
             keep_superseded=self._options.keep_superseded,
-            facts={"options": self._options.shaping()},
+            facts={"options": self._options.shaping(), "heeded": listed.digest},
             late_changes=impact.late_changes,
         )
         committed = loads.commit(self._store, record, {file.path: local for file, local in written.items()})
@@ -313,6 +314,15 @@ class _Load:
             for user_id, keep_messages in conversion.people(late).items():
                 forget_user(self._store, user_id, now=datetime.now(UTC), keep_messages=keep_messages)
         return record, committed
+
+    def _impact(self, conversion: Conversion, coverage: Sequence[Coverage]) -> guard.Impact:
+        while True:
+            names = loads.names(self._store)
+            try:
+                return guard.impact(self._store, LakeState(loads.all_loads(self._store)), conversion, coverage)
+            except LakeError:
+                if loads.names(self._store) == names:
+                    raise  # else a file of this state went with the next one
 
     def _report(self, record: LoadRecord, *, already_loaded: bool) -> LoadReport:
         seconds = time.monotonic() - self._began

@@ -38,6 +38,7 @@ from airflow_provider_chatexport.lake.coverage import Coverage
 from airflow_provider_chatexport.lake.draw import Drawing
 from airflow_provider_chatexport.lake.erase import Eraser, Person, names_of
 from airflow_provider_chatexport.lake.forgotten import Forgotten
+from airflow_provider_chatexport.lake.people import listed_in_json, user_ids
 from airflow_provider_chatexport.lake.stage import Counts, Found, Input, Stage
 from airflow_provider_chatexport.lake.table import Kind, Placement, Table
 
@@ -166,9 +167,9 @@ class Conversion:
         """
         if not listed.keep_messages:
             return {}
-        inside = listed.among(self._stage.inside_json(listed.is_listed))
+        inside = listed.among(listed_in_json(self._stage.connection, self._stage.relations, listed))
         if self._pseudonym_key is None:
-            return inside | listed.among(self._stage.user_ids())
+            return inside | listed.among(self._user_ids())
         found = listed.among({*self._pseudonyms, *self._pseudonyms.values()})
         people = inside
         for user_id, hidden in self._pseudonyms.items():
@@ -182,8 +183,11 @@ class Conversion:
         """Of every user in the tables, by the id that they came with."""
         if self._pseudonym_key is None:
             return {}
-        ids = sorted(self._stage.user_ids())
+        ids = sorted(self._user_ids())
         return {user_id: pseudonyms.pseudonym(user_id, self._pseudonym_key) for user_id in ids}
+
+    def _user_ids(self) -> set[str]:
+        return user_ids(self._stage.connection, self._stage.relations)
 
     @_explained()
     def forget(self, listed: Forgotten) -> int:

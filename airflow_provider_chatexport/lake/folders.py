@@ -13,6 +13,7 @@ import ctypes
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -64,11 +65,12 @@ def _by_day(standings: Iterable[Standing]) -> Mapping[str, list[Standing]]:
 def _touched_by(records: list[LoadRecord], state: LakeState) -> set[str]:
     """Day folders that may have to change for these records: of their own files, and of those that they ended."""
     ids = {record.load_id for record in records}
-    committed = {record.committed_at for record in records}
+    # What ended a file may have been several records together, of which the latest is an older acquaintance.
+    first = min((record.committed_at for record in records), default=datetime.max.replace(tzinfo=UTC))
     return {
         str(PurePosixPath(each.file.path).parent)
         for each in state.standings
-        if each.record.load_id in ids or (each.dead_since is not None and each.dead_since in committed)
+        if each.record.load_id in ids or (each.dead_since is not None and each.dead_since >= first)
     }
 
 
@@ -108,8 +110,15 @@ def _replaced(store: LakeStore, target: Path, wanted: Mapping[str, Path]) -> boo
     other = work_folder / target.name
     other.mkdir()
     try:
-        anchors = {name: target / name for name in _names_in(target) if name.startswith(ANCHOR_PREFIX)}
-        for name, file in (anchors | dict(wanted)).items():
+        # Anchors, and what others have put there that is no Parquet file.
+        kept = {
+            name: target / name
+            for name in _names_in(target)
+            if name.startswith(ANCHOR_PREFIX) or not name.endswith(".parquet")
+        }
+        if any(file.is_dir() for file in kept.values()):
+            return False
+        for name, file in (kept | dict(wanted)).items():
             _link(file, other / name)
         if _exchanged(other, target):
             return True

@@ -24,8 +24,17 @@ from airflow_provider_chatexport.core.progress import LOOK, REWRITE, Progress, s
 from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake import catalog, forgotten, loads, promote, schema, visible
 from airflow_provider_chatexport.lake.erase import Eraser, Person, names_of
+from airflow_provider_chatexport.lake.loads import LoadRecord
+from airflow_provider_chatexport.lake.people import listed_in_json, user_ids
 from airflow_provider_chatexport.lake.pseudonyms import pseudonym
-from airflow_provider_chatexport.lake.rewrite import Rewrite, Rewriter, RowsOfDay, commit_rewrite, number_of_next
+from airflow_provider_chatexport.lake.rewrite import (
+    MEMORY_LIMIT,
+    Rewrite,
+    Rewriter,
+    RowsOfDay,
+    commit_rewrite,
+    number_of_next,
+)
 from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.state import Fate, LakeState, Standing
 from airflow_provider_chatexport.lake.store import LakeStore
@@ -95,10 +104,17 @@ def forget_user(
     for each in ids:
         forgotten.add(store, each, keep_messages=keep_messages, now=now)
     receipt = Receipt(keep_messages=keep_messages)
-    # Loads may be committed meanwhile that were converted before the list said so: until nothing is found.
+    # Loads may be committed meanwhile that were converted before the list said so: until nothing is found. Whoever
+    # committed last may not have lived to put files where the records say that they are.
     for _ in range(_ATTEMPTS):
-        if not any(_attempt(store, each, receipt, work_dir, progress) for each in ids):
-            break
+        settle(store)
+        names = loads.names(store)
+        try:
+            if not any(_attempt(store, each, receipt, work_dir, progress) for each in ids):
+                break
+        except LakeError:
+            if loads.names(store) == names:
+                raise  # else a file of this state went with the next one
     else:
         raise LakeError(f"the lake at {store.uri} changes faster than a person can be removed; run this again later")
     settle(store)
@@ -107,6 +123,41 @@ def forget_user(
     receipt.seconds = time.monotonic() - began
     log.info("person removed files=%d rows=%d", len(receipt.files), sum(receipt.removed.values()))
     return receipt
+
+
+def forget_listed(store: LakeStore, record: LoadRecord, *, now: datetime) -> None:
+    """Removes those who are on the list and came in with a load that died before it could look at the list again.
+
+    :param now: aware.
+    :raises LakeError: the lake cannot be read or written.
+    """
+    listed = forgotten.read(store)
+    if listed.digest in ("", record.facts.get("heeded")):
+        return
+    days = {(file.table, file.day) for file in record.files}
+    with _explained(store), duckdb.connect(config={"memory_limit": MEMORY_LIMIT}) as con:
+        store.let_read(con)
+        state = LakeState(loads.all_loads(store))
+        relations = {
+            table.name: _scan(store, table, files)
+            for table in schema.TABLES
+            if (files := [each for each in _readable(state, table) if (table.name, each.file.day) in days])
+        }
+        found = user_ids(con, relations) | listed_in_json(con, relations, listed)
+    for user_id, keep_messages in listed.among(found).items():
+        forget_user(store, user_id, now=now, keep_messages=keep_messages)
+
+
+def _readable(state: LakeState, table: Table) -> list[Standing]:
+    return [each for each in state.of(table) if each.is_live or each.fate is Fate.HISTORY]
+
+
+def _scan(store: LakeStore, table: Table, files: Sequence[Standing]) -> str:
+    paths = [
+        store.history_path(each.file.path) if each.fate is Fate.HISTORY else store.data_path(each.file.path)
+        for each in files
+    ]
+    return visible.scan(table, [store.url(path) for path in paths])
 
 
 def _attempt(store: LakeStore, user_id: str, receipt: Receipt, work_dir: Path | None, tell: Progress) -> bool:
@@ -229,16 +280,10 @@ class _Removal(Rewriter):
         return {replace(file, n_uncovered=min(file.rows, each.file.n_uncovered)): local for file, local in files}
 
     def _read(self, table: Table) -> list[Standing]:
-        return [each for each in self._state.of(table) if each.is_live or each.fate is Fate.HISTORY]
+        return _readable(self._state, table)
 
     def _scan(self, table: Table, files: Sequence[Standing]) -> str:
-        paths = [
-            self._store.history_path(each.file.path)
-            if each.fate is Fate.HISTORY
-            else self._store.data_path(each.file.path)
-            for each in files
-        ]
-        return visible.scan(table, [self._store.url(path) for path in paths])
+        return _scan(self._store, table, files)
 
 
 @contextlib.contextmanager

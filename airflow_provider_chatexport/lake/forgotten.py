@@ -32,6 +32,14 @@ class Forgotten:
     salt: bytes
     keep_messages: dict[str, bool]
 
+    @property
+    def digest(self) -> str:
+        """Tells one state of the list from another, and nothing else; empty where nobody is on it."""
+        if not self.keep_messages:
+            return ""
+        told = "".join(f"{digest}{keep:d}" for digest, keep in sorted(self.keep_messages.items()))
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
     def among(self, user_ids: Iterable[str]) -> dict[str, bool]:
         """Those of the ids that are on the list, and whether their messages stay."""
         if not self.keep_messages:
@@ -65,6 +73,8 @@ def add(store: LakeStore, user_id: str, *, keep_messages: bool, now: datetime) -
 
     :raises LakeError: the lake cannot be written.
     """
+    if store.list(FOLDER, ".json") and not store.exists(_SALT):
+        raise LakeError(f"{store.url(_SALT)} is gone, and without it nobody on the list is known; restore it")
     store.put_new(_SALT, secrets.token_bytes(32))
     digest = _hash(store.read(_SALT), user_id)
     entry = {"v": _VERSION, "hash": digest, "keep_messages": keep_messages, "since": format_rfc3339(now)}

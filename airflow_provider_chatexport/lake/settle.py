@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
+from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import catalog, folders, loads
 from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
@@ -33,8 +34,13 @@ def settle(store: LakeStore, *, thoroughly: bool = False) -> LakeState:
         before = loads.names(store)
         state = LakeState(loads.all_loads(store, known=known))
         fresh = [record for record in state.records if record.path not in known]
-        folders.bring_up(store, state, None if thoroughly else fresh)
-        catalog.publish(store, state)
+        try:
+            folders.bring_up(store, state, None if thoroughly else fresh)
+            catalog.publish(store, state)
+        except LakeError:
+            if loads.names(store) == before:
+                raise
+            continue  # a file of this state went with the next one
         if loads.names(store) != before:
             continue
         if len(fresh) >= CHECKPOINT_EVERY:

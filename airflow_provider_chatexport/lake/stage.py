@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -22,11 +22,10 @@ import pyarrow as pa
 from airflow_provider_chatexport.core.entities import Entity, ExportKind
 from airflow_provider_chatexport.core.progress import CONVERT, READ, Progress
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.lake import custom, message_ids, personal, schema, sql
+from airflow_provider_chatexport.lake import custom, schema, sql
 from airflow_provider_chatexport.lake.custom import CustomKeys
 from airflow_provider_chatexport.lake.database import Database
 from airflow_provider_chatexport.lake.objects import SiftedObject, mend, number_of, parse, unreadable
-from airflow_provider_chatexport.lake.personal import Personal
 from airflow_provider_chatexport.lake.reading import (
     Objects,
     passed_messages,
@@ -376,31 +375,10 @@ class Stage(Database):
         """How many rows went."""
         return int(self.one(f"DELETE FROM stage_{table.name} WHERE {condition}")[0])
 
-    def user_ids(self) -> set[str]:
-        """Every user id in the stage tables, also where it begins a message's."""
-        ways: dict[Personal, Callable[[str], str]] = {
-            Personal.USER_ID: str,
-            Personal.USER_IDS: "unnest({})".format,
-            Personal.MESSAGE_ID: message_ids.author,
-        }
-        values = [
-            (table, way(sql.name(column.name)))
-            for table in schema.TABLES
-            for kind, way in ways.items()
-            for column in personal.columns(table, kind)
-        ]
-        asked = " UNION ".join(f"SELECT {value} AS id FROM stage_{table.name}" for table, value in values)
-        return {user_id for (user_id,) in self.all(f"SELECT id FROM ({asked}) WHERE id IS NOT NULL")}
-
-    def inside_json(self, condition: Callable[[str], str]) -> set[str]:
-        """Strings inside JSON, keys as well, for which a condition holds; ids have nothing in them to be escaped."""
-        found: set[str] = set()
-        for table in schema.TABLES:
-            for column in personal.columns(table, Personal.MIXED):
-                strings = f"""unnest(regexp_extract_all({sql.name(column.name)}::VARCHAR, '"([^"\\\\]+)"', 1))"""
-                asked = f"SELECT DISTINCT told FROM (SELECT {strings} AS told FROM stage_{table.name})"
-                found.update(told for (told,) in self.all(f"{asked} WHERE {condition('told')}"))
-        return found
+    @property
+    def relations(self) -> dict[str, str]:
+        """By the name of each table, its stage table."""
+        return {table.name: f"stage_{table.name}" for table in schema.TABLES}
 
     def close(self) -> None:
         super().close()

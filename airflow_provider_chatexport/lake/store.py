@@ -196,13 +196,12 @@ class LakeStore:
     def data_files(self) -> Iterator[tuple[str, datetime]]:
         """Every data file that there is, in a record or not, by its path, with the time of its last change.
 
-        On a local disk, not those that only a table's folder has.
+        On a local disk, not those that only a table's folder has; elsewhere, one may be in both places for a moment.
         """
         if not self.is_local:
             for path, modified_at in self.walk("", ".parquet"):
                 if _DATA_FILE.fullmatch(path):
                     yield path, modified_at
-            return
         for path, modified_at in self.walk(_FILES, ".pq"):
             yield f"{path.removeprefix(_FILES + '/').removesuffix('.pq')}.parquet", modified_at
 
@@ -223,9 +222,10 @@ class LakeStore:
                         raise
                     # Another disk: a copy beside the target, then the rename.
                     beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-                    shutil.copyfile(local, beside)
-                    _sync(beside)
-                    beside.replace(target)
+                    with _gone_on_error(beside):
+                        shutil.copyfile(local, beside)
+                        _sync(beside)
+                        beside.replace(target)
             else:
                 self._fs.put_file(str(local), self._full(path))
 
@@ -275,8 +275,9 @@ class LakeStore:
     def _write_beside(self, path: str, content: bytes) -> Path:
         target = Path(self._full(path))
         beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        in_its_folder(beside, lambda: beside.write_bytes(content))
-        _sync(beside)
+        with _gone_on_error(beside):
+            in_its_folder(beside, lambda: beside.write_bytes(content))
+            _sync(beside)
         return beside
 
     def _full(self, path: str) -> str:
@@ -302,6 +303,16 @@ def in_its_folder(path: Path, put: Callable[[], _Done]) -> _Done:
             path.parent.mkdir(parents=True, exist_ok=True)
             return put()
     return put()
+
+
+@contextlib.contextmanager
+def _gone_on_error(path: Path) -> Iterator[None]:
+    """Half a file of a disk that is full takes the room of what would come after it."""
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _modified_at(facts: dict[str, Any]) -> datetime:

@@ -10,12 +10,13 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import fsspec
 import httpx
 import pytest
-from lakes import UBUNTU, Lake, client_of, exports_of
+from lakes import UBUNTU, Lake, client_of, exports_of, load_file, write_export
 from moto.server import ThreadedMotoServer
 
 from airflow_provider_chatexport import pipeline
@@ -30,7 +31,7 @@ from airflow_provider_chatexport.errors import CallError, FileGoneError, LakeErr
 from airflow_provider_chatexport.lake import loads
 from airflow_provider_chatexport.lake.compact import compact
 from airflow_provider_chatexport.lake.forget import forget_user
-from airflow_provider_chatexport.lake.state import LakeState
+from airflow_provider_chatexport.lake.state import Fate, LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.vacuum import vacuum
 from airflow_provider_chatexport.lake.verify import verify
@@ -261,6 +262,25 @@ def test_a_lake_in_an_object_store_is_written_like_a_local_one(
     )
     assert ids_between(sandbox.world, NINE, TEN) == bucket.texts()
     assert {messages.path} == {path for path in found if path.startswith("messages/")}
+
+
+def test_history_in_an_object_store_forgets_and_ends(bucket: Lake, tmp_path: Path) -> None:
+    """What newer exports superseded lies elsewhere there; a removal and a clean-up know where."""
+    for hour, text in ((1, "first"), (2, "second")):
+        path = write_export(tmp_path / "export", {"a": (8, text), "b": (9, text)}, user={"id": f"ann-{hour}"})
+        load_file(bucket, path, 8, 10, f"2026-01-02T{hour:02}:00:00Z", keep_superseded=True)
+    store, now = LakeStore(bucket.uri), datetime.now(UTC) + timedelta(days=2)
+    assert 4 == bucket.value("SELECT count(*) FROM messages_history")
+    forget_user(store, "ann-1", now=now)
+    assert [["second"]] == bucket.rows("SELECT DISTINCT text FROM messages_history")
+    assert {path for path, _ in store.data_files()} == {
+        each.file.path
+        for each in LakeState(loads.all_loads(store)).standings
+        if each.is_live or each.fate is Fate.HISTORY
+    }
+    vacuum(store, keep=timedelta(0), now=now, history=True)
+    assert [] == [path for path, _ in store.walk("_files", ".pq")]
+    assert verify(store, now=now).ok
 
 
 def test_loading_again_into_an_object_store_changes_nothing(

@@ -16,7 +16,7 @@ from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.errors import CallError
+from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake import forgotten, schema
 from airflow_provider_chatexport.lake.compact import compact
 from airflow_provider_chatexport.lake.forget import forget_user
@@ -392,6 +392,28 @@ def test_who_is_removed_while_a_load_is_under_way_stays_out(lake: Lake, tmp_path
     assert removed
     assert "Ann Überall" not in everything(lake)
     assert '"ann-17"' not in everything(lake)
+
+
+def test_a_load_that_is_run_again_heeds_the_list(lake: Lake, tmp_path: Path) -> None:
+    """Whoever put the person on the list, or loaded them meanwhile, died before anything else was done."""
+    path = export(tmp_path / "three")
+    load(lake, path, 5)
+    forgotten.add(LakeStore(lake.uri), "ann-17", keep_messages=False, now=NOW)
+    assert '"ann-17"' in everything(lake)
+    assert load(lake, path, 5).already_loaded
+    assert '"ann-17"' not in everything(lake)
+    assert {"by-bob", "quiet"} == set(lake.texts())
+    n_records = len(lake.records())
+    load(lake, path, 5)
+    assert n_records == len(lake.records())
+
+
+def test_a_list_without_its_salt_is_not_begun_anew(lake: Lake) -> None:
+    """With another salt, whoever is on it would come back with the next load, and nobody would notice."""
+    forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    (Path(lake.uri) / "_forgotten" / "salt").unlink()
+    with pytest.raises(LakeError, match=r"/_forgotten/salt is gone, .*; restore it"):
+        forget_user(LakeStore(lake.uri), "bob", now=NOW)
 
 
 def test_a_users_own_export_goes_too(lake: Lake, tmp_path: Path) -> None:

@@ -63,3 +63,20 @@ def test_nothing_half_done_is_left(lake: Lake, tmp_path: Path, command: str, siz
     lake.assert_tidy()
     findings = verify(LakeStore(lake.uri), now=datetime.now(UTC)).findings
     assert [] == [each for each in findings if each.is_fault and each.kind != "gap"]
+
+
+@pytest.mark.parametrize("write", ["replace", "put_new"])
+def test_half_an_object_does_not_take_the_room_of_the_next(tmp_path: Path, write: str) -> None:
+    """What is written beside its place and does not fit goes at once, and not when somebody cleans up."""
+    code = LIMITED.split("from airflow")[0] + (
+        "from airflow_provider_chatexport.errors import LakeError\n"
+        "from airflow_provider_chatexport.lake.store import LakeStore\n"
+        "try:\n"
+        f"    LakeStore(sys.argv[2]).{write}('_loads/a.json', b'x' * 100_000)\n"
+        "except LakeError as error:\n"
+        "    print(error.message)\n"
+    )
+    command = [sys.executable, "-c", code, "4096", str(tmp_path / "lake")]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert told.startswith("cannot write the lake at ")
+    assert [] == [path for path in (tmp_path / "lake").rglob("*") if path.is_file()]

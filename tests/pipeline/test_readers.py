@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from lakes import Lake, load_file, write_export
 
+from airflow_provider_chatexport.lake import loads
 from airflow_provider_chatexport.lake.compact import compact
 from airflow_provider_chatexport.lake.store import LakeStore
 
@@ -88,6 +89,37 @@ def test_no_reader_ever_sees_a_wrong_sum(tmp_path: Path, hours_a_load: int, hows
         assert [str((80, 80 * 5, 80))] == list(each["answers"])
     assert {} == told["kept"]["errors"] | told["view"]["errors"]
     assert {"IOException"} >= {name for each in told.values() for name in each["errors"]}
+
+
+def test_what_others_put_into_a_folder_stays(tmp_path: Path) -> None:
+    """A note beside the files is nobody's to delete, also when the folder is replaced."""
+    lake = Lake(str(tmp_path / "lake"))
+    load_file(lake, write_export(tmp_path / "from", {"a": (8, "old")}), 8, 12, "2026-01-02T00:00:00Z")
+    day = next(Path(lake.uri).glob("messages/event_date=2*"))
+    (day / "notes.txt").write_text("mine")
+    load_file(lake, write_export(tmp_path / "from", {"a": (8, "new")}), 8, 12, "2026-01-03T00:00:00Z")
+    (day / "drafts").mkdir()
+    (live,) = day.glob("*.parquet")
+    load_file(lake, write_export(tmp_path / "from", {"a": (8, "newest")}), 8, 12, "2026-01-04T00:00:00Z")
+    assert {"a": "newest"} == lake.texts()
+    assert live not in day.glob("*.parquet")
+    assert ("mine", True) == ((day / "notes.txt").read_text(), (day / "drafts").is_dir())
+
+
+def test_a_file_that_an_older_record_helped_to_end_is_shown_no_more(tmp_path: Path) -> None:
+    """Two loads together hide a third, and the one that is committed last is not the one with the later clock."""
+    lake = Lake(str(tmp_path / "lake"))
+    load_file(lake, write_export(tmp_path / "a", {"a": (8, "old"), "b": (20, "old")}), 0, 23, "2026-01-02T01:00:00Z")
+    load_id = load_file(
+        lake, write_export(tmp_path / "b", {"a": (8, "new")}), 0, 12, "2026-01-02T02:00:00Z"
+    ).record.load_id
+    record = Path(lake.uri) / "_loads" / f"{load_id}.json"
+    ahead = {**json.loads(record.read_bytes()), "committed_at": "2099-01-01T00:00:00Z"}
+    record.write_text(json.dumps(ahead))
+    loads.write_checkpoint(LakeStore(lake.uri), lake.state().records)
+    load_file(lake, write_export(tmp_path / "c", {}), 12, 23, "2026-01-02T03:00:00Z", accept_shrink=True)
+    assert {"a": "new"} == lake.texts()
+    lake.assert_tidy()
 
 
 def test_a_system_that_cannot_exchange_folders_shows_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
