@@ -68,7 +68,7 @@ def test_nothing_half_done_is_left(lake: Lake, tmp_path: Path, command: str, siz
 @pytest.mark.parametrize("write", ["replace", "put_new"])
 def test_half_an_object_does_not_take_the_room_of_the_next(tmp_path: Path, write: str) -> None:
     """What is written beside its place and does not fit goes at once, and not when somebody cleans up."""
-    code = LIMITED.split("from airflow")[0] + (
+    code = LIMITED.split("from airflow", maxsplit=1)[0] + (
         "from airflow_provider_chatexport.errors import LakeError\n"
         "from airflow_provider_chatexport.lake.store import LakeStore\n"
         "try:\n"
