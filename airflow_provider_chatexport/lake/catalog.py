@@ -132,8 +132,10 @@ def _build(path: Path, store: LakeStore, state: LakeState) -> None:
             con.execute(f"CREATE VIEW {table.name} AS {_view(store, table, state)}")
             _comment(con, table.name, table.doc, _docs(table))
             if table.name == schema.MESSAGES.name:
-                con.register("readable_rows", claim_rows(state.readable))
-                con.execute(f"CREATE TABLE {history.CLAIMS} AS FROM readable_rows")
+                con.register("readable_rows", claim_rows(state.second_looks & state.readable))
+                con.execute(f"CREATE TABLE {history.READABLE} AS FROM readable_rows")
+                con.register("deciding_rows", claim_rows(state.second_looks.intersection(state.coverage)))
+                con.execute(f"CREATE TABLE {history.DECIDING} AS FROM deciding_rows")
                 con.execute(f"CREATE VIEW {history.NAME} AS {history.query(table, _versions(store, table, state))}")
                 _comment(con, history.NAME, history.DOC, [*history.COLUMNS, *_docs(table)])
         for macro in macros.MACROS:
@@ -163,7 +165,11 @@ def _owners(store: LakeStore, state: LakeState) -> str:
 def _versions(store: LakeStore, table: Table, state: LakeState) -> str:
     """All rows of messages that can be read, by the truth rule or not."""
     readable = [each for each in state.of(table) if each.is_live or each.fate is Fate.HISTORY]
-    return " UNION ALL ".join(part for _, part in _read(store, table, readable))
+    rows = " UNION ALL ".join(part for _, part in _read(store, table, readable))
+    if all(each.is_live for each in readable):
+        return rows
+    # What was rewritten may be live and history.
+    return f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY id, _exported_at, _load_id) = 1"
 
 
 def _read(store: LakeStore, table: Table, files: Sequence[Standing]) -> list[tuple[Fate, str]]:

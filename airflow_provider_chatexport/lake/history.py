@@ -19,16 +19,17 @@ COLUMNS: Final = (
 # What the query calls things beside the table's columns.
 _VALID: Final = {"valid_from", "valid_to", "_version", "_found_gone"}
 NAMES: Final = _VALID | {"_told", "_rank", "_next", "_gone", "_told_before", "_gone_before", "_exported_before"}
-# Claims of which ``LakeState.readable`` tells.
-CLAIMS: Final = "_readable_claims"
+# Second looks, by ``LakeState``: of exports that can be read as a whole, and of those that decide what is visible.
+READABLE: Final = "_readable_claims"
+DECIDING: Final = "_deciding_claims"
 _NOT_TOLD: Final = ("_exported_at", "_load_id")
 
 
 def query(table: Table, rows: str) -> str:
-    """The view's query. It reads ``_coverage`` and ``CLAIMS``, for messages that a newer export does not have.
+    """The view's query. It reads ``READABLE`` and ``DECIDING``, for messages that a newer export does not have.
 
     :param table: messages, with the promoted columns of the lake.
-    :param rows: a query of the table's columns over all files that hold versions; the same row may be in several.
+    :param rows: a query of the table's columns, of every row that can be read, once.
     """
     columns = ", ".join(f"rows.{sql.name(each)}" for each in (*(column.name for column in table), table.partition))
     told = ", ".join(f"rows.{sql.name(column.name)}" for column in schema.MESSAGES if column.name not in _NOT_TOLD)
@@ -36,12 +37,12 @@ def query(table: Table, rows: str) -> str:
     return f"""
         WITH tellings AS (
             SELECT rows.*, hash({told}) AS _told, {_RANK} AS _rank, lead({_RANK}) OVER of_id AS _next
-            FROM (SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY id, _exported_at, _load_id) = 1) rows
+            FROM ({rows}) rows
             WINDOW of_id AS (PARTITION BY rows.id ORDER BY rows._exported_at, rows._load_id)
         ), gone AS (
-            {_found_gone(CLAIMS, "min", "(rows._next IS NULL OR {rank} < rows._next)")}
+            {_found_gone(READABLE, "min", "(rows._next IS NULL OR {rank} < rows._next)")}
         ), gone_now AS (
-            {_found_gone("_coverage", "max", "rows._next IS NULL")}
+            {_found_gone(DECIDING, "max", "rows._next IS NULL")}
         ), followed AS (
             SELECT rows.*, coalesce(gone.found_at, gone_now.found_at) AS _gone
             FROM tellings rows LEFT JOIN gone USING (id, _rank) LEFT JOIN gone_now USING (id, _rank)
@@ -77,6 +78,5 @@ def _found_gone(claims: str, which: str, condition: str) -> str:
     return (
         f"SELECT rows.id, rows._rank, {which}(newer.exported_at) AS found_at FROM tellings rows JOIN {claims} newer "
         "ON newer.cid = rows.cid AND rows.created_at < newer.until "
-        "AND (newer.since IS NULL OR rows.created_at >= newer.since) "
-        f"AND {rank} > rows._rank AND {condition.format(rank=rank)} GROUP BY ALL"
+        f"AND rows.created_at >= newer.since AND {rank} > rows._rank AND {condition.format(rank=rank)} GROUP BY ALL"
     )

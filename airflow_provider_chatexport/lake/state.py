@@ -81,15 +81,19 @@ class LakeState:
             for newer in self._newer.than(entry)
             if not self._applied(entry, newer)
         }
-        # Rows that no claim of their own export covers may be hidden by any other.
+        return hiders | self._over_uncovered(self.coverage)
+
+    def _over_uncovered(self, entries: Iterable[Coverage]) -> set[Coverage]:
+        """Rows that no claim of their own export covers may be hidden by any other: those of their days."""
         uncovered = {file.day for record in self.current for file in record.files if file.n_uncovered}
         days = [Span.of_day(day) for day in sorted(uncovered)]
         ends = [day.until for day in days]
-        for entry in self.coverage:
+        found = set()
+        for entry in entries:
             first = bisect_right(ends, entry.since)  # of the days that end within it or later
             if first < len(days) and entry.overlaps(days[first].since, days[first].until):
-                hiders.add(entry)
-        return hiders
+                found.add(entry)
+        return found
 
     @cached_property
     def outlived(self) -> set[str]:
@@ -126,6 +130,12 @@ class LakeState:
 
     def of(self, table: Table) -> Sequence[Standing]:
         return self._by_table[table.name]
+
+    @cached_property
+    def second_looks(self) -> set[Coverage]:
+        """Claims of moments that an older export had told of as well, and so what can have found a message gone."""
+        newer, owner = self._of_loads
+        return {each for entry in owner for each in newer.than(entry)} | self._over_uncovered(owner)
 
     @cached_property
     def readable(self) -> set[Coverage]:
