@@ -302,6 +302,41 @@ def test_a_hard_deletion_leaves_nothing(world: World) -> None:
     assert not world.delete_message("m1", False, NOW)
 
 
+@pytest.mark.parametrize("n_messages", [None, 3_000])
+def test_a_channel_that_loses_its_last_messages_ends_where_it_is_left(n_messages: int | None) -> None:
+    """A channel that looks empty is missed by whoever asks what was active since, and its messages with it."""
+    world = World.load(messages=n_messages)
+    before = ids(world.messages(RUST))
+    n_unread = [read["unread_messages"] for read in world.reads(RUST)]
+    for message_id in before[-45:]:
+        world.delete_message(message_id, True, NOW)
+    last = list(world.messages(RUST))[-1]
+    assert before[-46] == last["id"]
+    assert last["created_at"] == (world.channel(RUST) or {})["last_message_at"]
+    assert {last["id"]} == {read["last_read_message_id"] for read in world.reads(RUST)}
+    assert {0} == {read["unread_messages"] for read in world.reads(RUST)} != set(n_unread)
+
+
+def test_a_read_stays_where_it_is_left(world: World) -> None:
+    """Someone's last read message goes: they have read the one before it, and what they had not read is as it was."""
+    before = world.reads(RUST)
+    for message_id in {read["last_read_message_id"] for read in before} - {"m0"}:
+        world.delete_message(message_id, True, NOW)
+    left = ids(world.messages(RUST))
+    for was, now in zip(before, world.reads(RUST), strict=True):
+        assert was["last_read"] == now["last_read"]
+        assert now["last_read_message_id"] in left
+        assert left.index(now["last_read_message_id"]) == len(left) - 1 - now["unread_messages"]
+
+
+def test_an_emptied_channel_has_no_last_message_and_nothing_read(world: World) -> None:
+    """Then, and only then."""
+    for message_id in ids(world.messages(RUST)):
+        world.delete_message(message_id, True, NOW)
+    assert "last_message_at" not in (world.channel(RUST) or {})
+    assert all("last_read_message_id" not in read for read in world.reads(RUST))
+
+
 def test_a_parent_counts_its_replies_as_they_are(world: World) -> None:
     """Threads change with deletions and additions."""
 
