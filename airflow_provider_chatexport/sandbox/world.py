@@ -262,6 +262,10 @@ class World:
         messages = self._in_order(past, changes.added_where(lambda _: True), changes)
         return (given for message in messages for given in self.reactions_of(message) if given["user_id"] == user_id)
 
+    def has_more_reactions_by(self, user_id: str, n: int) -> bool:
+        """Whether someone has given more than ``n`` reactions; looks no further."""
+        return next(itertools.islice(self.reactions_by(user_id), n, None), None) is not None
+
     # Changes.
 
     def edit_message(self, message_id: str, changes: Mapping[str, Any], at: datetime) -> bool:
