@@ -395,7 +395,16 @@ class World:
 
 
 def _cleared(message: dict[str, Any]) -> dict[str, Any]:
-    return {**message, "text": "", "html": ""} if message["type"] == "deleted" else message
+    """The message without the words of what is deleted: its own, in every language, and those of one that it quotes."""
+    quoted = message.get("quoted_message")
+    cleared = {**message, "quoted_message": _cleared(quoted)} if quoted else message
+    if message["type"] != "deleted":
+        return cleared
+    cleared = {name: value for name, value in cleared.items() if name != "i18n"}
+    cleared |= {name: "" for name in ("text", "html", "mml") if name in cleared}
+    if message.get("moderation"):
+        cleared["moderation"] = {**message["moderation"], "original_text": ""}
+    return cleared
 
 
 def _record_at(record: Record) -> int:

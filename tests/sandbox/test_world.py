@@ -290,6 +290,36 @@ def test_a_soft_deletion_keeps_the_text_unless_told(world: World) -> None:
     assert (cleared["type"], cleared["text"], cleared["html"]) == ("deleted", "", "")
 
 
+def test_a_cleared_deletion_leaves_its_words_nowhere(world: World) -> None:
+    """Who asks for deleted texts to be cleared must not find them among translations, in moderation or in a quote."""
+    words = {
+        "i18n": {"language": "en", "en_text": "text 1"},
+        "moderation": {"action": "flag", "original_text": "text 1"},
+    }
+    world.edit_message("m1", {**words, "mml": "<mml>text 1</mml>"}, NOW)
+    for cleared in (False, True):
+        assert "text 1" in str(next(m for m in world.messages(RUST, clear_deleted_text=cleared) if m["id"] == "m1"))
+    world.delete_message("m1", False, NOW)
+    cleared_one = next(m for m in world.messages(RUST, clear_deleted_text=True) if m["id"] == "m1")
+    assert "text 1" not in str(cleared_one)
+    assert {"action": "flag", "original_text": ""} == cleared_one["moderation"]
+
+
+def test_a_quote_of_a_cleared_message_is_cleared() -> None:
+    """The words of a deleted message travel in those that quote it, too."""
+    world = World.load()
+    quoting = next(m for m in world.messages(RUST) if m.get("quoted_message", {}).get("text"))
+    assert quoting in world.messages(RUST, clear_deleted_text=True)
+    world.delete_message(quoting["quoted_message_id"], False, NOW)
+    kept, cleared = (
+        next(m for m in world.messages(RUST, clear_deleted_text=clear) if m["id"] == quoting["id"])
+        for clear in (False, True)
+    )
+    assert (quoting["text"], quoting["text"]) == (kept["text"], cleared["text"])
+    assert quoting["quoted_message"]["text"] == kept["quoted_message"]["text"]
+    assert ("", "") == (cleared["quoted_message"]["text"], cleared["quoted_message"]["html"])
+
+
 def test_a_hard_deletion_leaves_nothing(world: World) -> None:
     """Gone from the channel, from its author, and for further changes."""
     before = world.count_messages_of("u1")
