@@ -55,6 +55,19 @@ def test_a_clock_goes_nowhere_else(calls, advance_s):
     assert "advance_s" in reply.json()["error"]
 
 
+@pytest.mark.parametrize("year", ["0001", "0999", "9999"])
+def test_a_message_may_be_of_any_year_of_the_calendar(calls_to, sandbox, year):
+    """Go's zero time is in the year 1, and odd data has it."""
+    at = f"{year}-01-01T00:00:00Z"
+    current = calls_to(sandbox)
+    added = current.control("POST", "/messages", {"add": {"id": "odd", "cid": SMALL, "created_at": at}})
+    assert added.status_code == 200
+    found = {message["id"]: message for message in current.entities(current.export(SMALL), "message")}
+    assert at == found["odd"]["created_at"]
+    for calls in (current, calls_to(sandbox, legacy=True)):
+        assert calls.query(filter_conditions={"cid": SMALL}).status_code == 201
+
+
 def test_a_message_is_edited_with_its_time(calls, sandbox_world):
     """The edit shows in the next export, and the sandbox's clock is in ``updated_at``."""
     message_id = next(iter(sandbox_world.messages(SMALL)))["id"]
