@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from airflow_provider_chatexport.sandbox.given import spelled
 from airflow_provider_chatexport.sandbox.instants import DAY_US, MINUTE_US, SECOND_US, stamp, to_us
 from airflow_provider_chatexport.sandbox.records import Record
 
@@ -72,7 +73,10 @@ def _user_custom(thrown: bytes) -> dict[str, Any]:
 
 
 def new_user(user_id: str, fields: Mapping[str, Any], *, at: str) -> dict[str, Any]:
-    """Complete UserResponse of someone who appears through a control call, from what the call says of them."""
+    """Complete UserResponse of someone who appears through a control call, from what the call says of them.
+
+    :raises ValueError: a time is none.
+    """
     made: dict[str, Any] = {
         "id": user_id,
         "role": "user",
@@ -90,9 +94,10 @@ def new_user(user_id: str, fields: Mapping[str, Any], *, at: str) -> dict[str, A
         "custom": {},
     }
     known = {*made, "image", "last_engaged_at"}
-    made |= {key: value for key, value in fields.items() if key in known - {"id", "custom"}}
+    said = {key: value for key, value in fields.items() if key in known - {"id", "custom"} and value is not None}
+    made |= spelled(said)
     extra = {key: value for key, value in fields.items() if key not in known}
-    made["custom"] = {**fields.get("custom", {}), **extra}
+    made["custom"] = {**(fields.get("custom") or {}), **extra}
     return made
 
 
