@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from airflow_provider_chatexport.core.times import parse_instant
+from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.sandbox import people, texture
+from airflow_provider_chatexport.sandbox.given import ATTACHMENT, REACTION, USER, moment, spelled
 from airflow_provider_chatexport.sandbox.instants import stamp, to_us
 
 _PLAIN_FIELDS: Final = frozenset(
@@ -95,9 +96,10 @@ class Newcomers:
     def user(self, given: Any) -> dict[str, Any]:
         """The user with an id, or described by an object with one.
 
-        :raises ValueError: neither.
+        :raises ValueError: neither, or a value in the object cannot be understood.
         """
         fields = given if isinstance(given, Mapping) else {"id": given}
+        USER.check(fields)
         user_id = fields.get("id")
         if not isinstance(user_id, str) or not user_id:
             raise ValueError("a user is neither an id nor an object with an id")
@@ -137,7 +139,7 @@ def new_message(
 
     :raises ValueError: a value cannot be understood.
     """
-    created = parse_instant(fields.get("created_at")) or at
+    created = moment("created_at", fields.get("created_at")) or at
     created_at = stamp(to_us(created))
     return {
         "id": message_id,
@@ -173,10 +175,7 @@ def _understood(message_id: str, fields: Mapping[str, Any], newcomers: Newcomers
         raise ValueError(f"{', '.join(counted)} of a message follow from other things and cannot be set")
     if not isinstance(fields.get("text", ""), str):
         raise ValueError("text of a message is not a string")  # noqa: TRY004 - the caller's words, not a program's types
-    made = {key: value for key, value in fields.items() if key in _PLAIN_FIELDS}
-    for name in _TIME_FIELDS & fields.keys():
-        moment = parse_instant(fields[name])
-        made[name] = None if moment is None else stamp(to_us(moment))
+    made = spelled({key: value for key, value in fields.items() if key in _PLAIN_FIELDS | _TIME_FIELDS})
     if "attachments" in fields:
         made["attachments"] = [_attachment(item) for item in _objects(fields, "attachments")]
     if "mentioned_users" in fields:
@@ -205,8 +204,9 @@ def _reactions(
         raise ValueError(f"a message holds at most {texture.MAX_LATEST_REACTIONS} latest_reactions")
     made = []
     for reaction in given:
+        REACTION.check(reaction)
         user = newcomers.user(reaction.get("user") or reaction.get("user_id"))
-        created_at = stamp(to_us(parse_instant(reaction.get("created_at")) or at))
+        created_at = stamp(to_us(moment("created_at", reaction.get("created_at")) or at))
         made.append(
             {
                 "message_id": message_id,
@@ -216,20 +216,18 @@ def _reactions(
                 "score": reaction.get("score", 1),
                 "created_at": created_at,
                 "updated_at": created_at,
-                "custom": reaction.get("custom", {}),
+                "custom": reaction.get("custom") or {},
             }
         )
     return sorted(made, key=_created_us)
 
 
 def _attachment(given: Mapping[str, Any]) -> dict[str, Any]:
+    ATTACHMENT.check(given)
     extra = {key: value for key, value in given.items() if key not in _ATTACHMENT_FIELDS and key != "custom"}
-    known = {key: value for key, value in given.items() if key in _ATTACHMENT_FIELDS}
-    return {**known, "custom": {**given.get("custom", {}), **extra}}
+    known = spelled({key: value for key, value in given.items() if key in _ATTACHMENT_FIELDS})
+    return {**known, "custom": {**(given.get("custom") or {}), **extra}}
 
 
 def _created_us(made: Mapping[str, Any]) -> int:
-    moment = parse_instant(made["created_at"])
-    if moment is None:
-        raise ValueError("created_at is not a time")
-    return to_us(moment)
+    return to_us(parse_rfc3339(made["created_at"]))

@@ -13,6 +13,8 @@ class Clock:
 
     def __init__(self) -> None:
         self._offset_s = time.time() - time.monotonic()
+        self.advanced_s = 0.0
+        """How far control calls have pushed it in all."""
 
     def now_s(self) -> float:
         return time.monotonic() + self._offset_s
@@ -23,3 +25,4 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         self._offset_s += seconds
+        self.advanced_s += seconds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -12,21 +12,12 @@ from starlette.routing import Route
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.sandbox.faults import Fault, FaultSpellingError
 from airflow_provider_chatexport.sandbox.fields import parse_json
+from airflow_provider_chatexport.sandbox.given import MESSAGE, check_depth
 from airflow_provider_chatexport.sandbox.replies import JsonReply
 from airflow_provider_chatexport.sandbox.service import Service
 from airflow_provider_chatexport.sandbox.wire import CONTROL_PATH
 
-# What a message has where; a value of another type would spoil every later export instead of this call.
-_FIELD_TYPES: Final[Mapping[str, type]] = {
-    **dict.fromkeys(("id", "cid", "text", "html", "type", "parent_id", "user_id", "quoted_message_id"), str),
-    **dict.fromkeys(("command", "mml", "poll_id"), str),
-    **dict.fromkeys(("pinned", "silent", "shadowed", "show_in_channel", "mentioned_channel", "mentioned_here"), bool),
-    **dict.fromkeys(("attachments", "mentioned_users", "latest_reactions", "restricted_visibility"), list),
-    **dict.fromkeys(("custom", "i18n", "image_labels", "moderation", "poll", "shared_location"), dict),
-}
-_NEVER_NULL: Final = frozenset({"id", "cid", "text", "html", "type", "attachments", "mentioned_users", "custom"})
-
-# A hundred years: past it, dates of files and links would leave what Python can hold.
+# A hundred years in all: dates of files and links must not leave what Python can hold.
 MAX_ADVANCE_S: Final = 100 * 365 * 86400
 
 
@@ -92,11 +83,15 @@ class Control:
     async def _advance_clock(self, request: Request) -> object:
         value = await _json(request)
         advance_s = value.get("advance_s") if isinstance(value, dict) else None
-        match advance_s:
-            case int() | float() if not isinstance(advance_s, bool) and 0 <= advance_s <= MAX_ADVANCE_S:
-                self._service.clock.advance(advance_s)
-            case _:
-                raise ControlError('give {"advance_s": SECONDS} with zero or more seconds; the clock never goes back')
+        clock = self._service.clock
+        if isinstance(advance_s, bool) or not isinstance(advance_s, (int, float)) or advance_s < 0:
+            raise ControlError('give {"advance_s": SECONDS} with zero or more seconds; the clock never goes back')
+        if advance_s > MAX_ADVANCE_S - clock.advanced_s:
+            raise ControlError(
+                f"all advance_s together may be {MAX_ADVANCE_S}, a hundred years, and {clock.advanced_s:.0f} are used "
+                "up; start another sandbox"
+            )
+        clock.advance(advance_s)
         self._service.tasks.sweep()
         return await self._read_clock(request)
 
@@ -108,12 +103,13 @@ class Control:
         changes = {"edit": self._edit, "delete": self._delete, "add": self._add}
         if verb not in changes:
             raise ControlError(f"a message can be edited, deleted or added, and {verb!r} is none of edit, delete, add")
-        _check_types(fields)
         try:
+            check_depth(fields)
+            MESSAGE.check(fields)
             return await self._service.readers.change(lambda: changes[verb](fields))
         except ValueError as problem:
             raise ControlError(f"the world refuses to {verb} this message: {problem}") from None
-        except (AttributeError, LookupError, TypeError):
+        except (AttributeError, LookupError, OverflowError, TypeError):
             raise ControlError(
                 f"the world refuses to {verb} this message: a value in it is of the wrong type"
             ) from None
@@ -138,14 +134,6 @@ class Control:
         if fields.get("cid") not in self._service.world.cids:
             raise ControlError("a message is added with the cid of a channel that is there, such as messaging:general")
         return {"message": self._service.world.add_message(fields, self._service.clock.now())}
-
-
-def _check_types(fields: dict[str, Any]) -> None:
-    for name, value in fields.items():
-        wanted = _FIELD_TYPES.get(name)
-        missing_is_fine = value is None and name not in _NEVER_NULL
-        if wanted is not None and not missing_is_fine and not isinstance(value, wanted):
-            raise ControlError(f"{name} of a message is of type {wanted.__name__}, and this is not")
 
 
 def _message_id(fields: dict[str, Any]) -> str:

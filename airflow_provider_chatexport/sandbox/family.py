@@ -22,6 +22,14 @@ TIME_FIELDS: Final = frozenset(
         "truncated_at", "updated_at",
     }
 )  # fmt: skip
+# Maps whose keys are people's words (types of reactions, languages, ids) and no fields of a schema: a reaction of the
+# type "custom" is no custom data.
+MAPS: Final = frozenset(
+    {
+        "i18n", "image_labels", "latest_votes_by_option", "reaction_counts", "reaction_groups", "reaction_scores",
+        "teams_role", "vote_counts_by_option",
+    }
+)  # fmt: skip
 
 
 class Family(enum.Enum):
@@ -48,4 +56,6 @@ class Family(enum.Enum):
     def _told_field(self, name: str, value: Any) -> Any:
         if self is Family.V2 and name in TIME_FIELDS and isinstance(value, str):
             return to_unix_ns(parse_rfc3339(value))
+        if name in MAPS and isinstance(value, dict):
+            return {key: self.told(inner) for key, inner in value.items()}
         return self.told(value)

@@ -1,7 +1,8 @@
 """Misbehaviour on demand: which of the next requests go wrong, and how.
 
 The kinds are those of ``POST /_sandbox/faults``. A fault counts the requests that it matches: it lets ``after`` of them
-pass, spoils the next ``times``, and is gone. A request is spoiled by one fault at most, the oldest that wants it.
+pass, whatever other faults do to those, spoils the next ``times``, and is gone. A request is spoiled by one fault at
+most, the oldest that wants it.
 """
 
 from __future__ import annotations
@@ -119,17 +120,16 @@ class Faults:
         return _FATES[fault.do] if fault else Fate.NORMAL
 
     def _take(self, method: str, path: str, kinds: frozenset[Do]) -> Fault | None:
-        for fault in self._faults:
-            if fault.do not in kinds or not fault.matches(method, path):
-                continue
-            if fault.after > 0:
-                fault.after -= 1
-                continue
-            fault.times -= 1
-            if fault.times == 0:
-                self._faults.remove(fault)
-            return fault
-        return None
+        matching = [fault for fault in self._faults if fault.do in kinds and fault.matches(method, path)]
+        taken = next((fault for fault in matching if fault.after == 0), None)
+        # All that match count the request, whoever spoils it: ``after`` speaks of requests, not of other faults.
+        for fault in matching:
+            fault.after = max(0, fault.after - 1)
+        if taken is not None:
+            taken.times -= 1
+            if taken.times == 0:
+                self._faults.remove(taken)
+        return taken
 
 
 def _parse_do(text: object) -> tuple[Do, float]:

@@ -33,7 +33,8 @@ def stamp(us: int, *, extra_ns: int = 0) -> str:
     return f"{_minute_text(minute)}{second:02d}Z"
 
 
-# strftime takes longer than all else in a stamp, and neighbouring messages share their minute.
+# This takes longer than all else in a stamp, and neighbouring messages share their minute. Not strftime, whose %Y has
+# fewer than four digits before the year 1000 on some systems: Go's zero time is in the year 1.
 @functools.lru_cache(maxsize=65_536)
 def _minute_text(minute: int) -> str:
-    return (EPOCH + timedelta(minutes=minute)).strftime("%Y-%m-%dT%H:%M:")
+    return f"{(EPOCH + timedelta(minutes=minute)).replace(tzinfo=None).isoformat(timespec='minutes')}:"

@@ -98,7 +98,7 @@ class Layout:
         return {**group, "latest_reactions_by": latest}
 
     def _attachment(self, attachment: Fields) -> Fields:
-        return self._with_custom(attachment.copy(), attachment, attachment.get("og_scrape_url", ""))
+        return self._with_custom(attachment.copy(), attachment, attachment.get("og_scrape_url") or "")
 
     def _embed_users(self, fields: Fields, *names: str) -> None:
         for name in names:

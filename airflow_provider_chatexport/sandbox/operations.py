@@ -21,6 +21,8 @@ from airflow_provider_chatexport.sandbox.world import World
 
 # "Exporting Data": up to 10,000 messages a user.
 MAX_MESSAGES_PER_USER: Final = 10_000
+# The API description of ExportUser: no user with more than 10,000 messages or reactions.
+MAX_REACTIONS_PER_USER: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,8 @@ async def export_one_user(call: Call) -> dict[str, Any]:
     def read() -> dict[str, Any]:
         if world.count_messages_of(user_id) > MAX_MESSAGES_PER_USER:
             raise ApiError(400, ApiCode.INPUT, _too_many(user_id))
+        if world.has_more_reactions_by(user_id, MAX_REACTIONS_PER_USER):
+            raise ApiError(400, ApiCode.INPUT, f"user {user_id} has more than {MAX_REACTIONS_PER_USER} reactions")
         told: dict[str, Any] = call.family.told(export_user(world, user_id))
         return told
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from airflow_provider_chatexport.sandbox.given import spelled
 from airflow_provider_chatexport.sandbox.instants import DAY_US, MINUTE_US, SECOND_US, stamp, to_us
 from airflow_provider_chatexport.sandbox.records import Record
 
@@ -72,7 +73,10 @@ def _user_custom(thrown: bytes) -> dict[str, Any]:
 
 
 def new_user(user_id: str, fields: Mapping[str, Any], *, at: str) -> dict[str, Any]:
-    """Complete UserResponse of someone who appears through a control call, from what the call says of them."""
+    """Complete UserResponse of someone who appears through a control call, from what the call says of them.
+
+    :raises ValueError: a time is none.
+    """
     made: dict[str, Any] = {
         "id": user_id,
         "role": "user",
@@ -90,9 +94,10 @@ def new_user(user_id: str, fields: Mapping[str, Any], *, at: str) -> dict[str, A
         "custom": {},
     }
     known = {*made, "image", "last_engaged_at"}
-    made |= {key: value for key, value in fields.items() if key in known - {"id", "custom"}}
+    said = {key: value for key, value in fields.items() if key in known - {"id", "custom"} and value is not None}
+    made |= spelled(said)
     extra = {key: value for key, value in fields.items() if key not in known}
-    made["custom"] = {**fields.get("custom", {}), **extra}
+    made["custom"] = {**(fields.get("custom") or {}), **extra}
     return made
 
 
@@ -198,20 +203,29 @@ def member(cid: str, person: Mapping[str, Any], *, is_owner: bool, born_us: int)
     }
 
 
-def read(cid: str, person: Mapping[str, Any], last_messages: Sequence[Record], *, born_us: int) -> dict[str, Any]:
-    """Complete ReadStateResponse: someone who has read up to one of a channel's last messages, or nothing yet."""
+def read(
+    cid: str,
+    person: Mapping[str, Any],
+    last_messages: Sequence[Record],
+    *,
+    n_recent: int,
+    gone: Collection[str],
+    born_us: int,
+) -> dict[str, Any]:
+    """Complete ReadStateResponse: someone who has read up to one of a channel's ``n_recent`` last messages, or nothing
+    yet. Messages that are ``gone`` since are no longer unread and cannot be named; when they were read does not change.
+    """
     thrown = _hash("read", f"{cid} {person['id']}")
-    unread = thrown[0] % len(last_messages) if last_messages else 0
+    n_seen = len(last_messages) - (thrown[0] % n_recent if n_recent else 0)
     made: dict[str, Any] = {
         "user": dict(person),
         "last_read": stamp(born_us),
-        "unread_messages": unread,
+        "unread_messages": sum(message.id not in gone for message in last_messages[n_seen:]),
     }
     if last_messages:
-        seen = last_messages[-1 - unread]
-        made["last_read"] = stamp(seen.at_us + 1 + _number(thrown[1:4]))
-        made["last_read_message_id"] = seen.id
-    return made
+        made["last_read"] = stamp(last_messages[n_seen - 1].at_us + 1 + _number(thrown[1:4]))
+    seen_id = next((message.id for message in reversed(last_messages[:n_seen]) if message.id not in gone), None)
+    return made if seen_id is None else {**made, "last_read_message_id": seen_id}
 
 
 def _hash(kind: str, text: str) -> bytes:

@@ -125,9 +125,8 @@ class World:
 
     def _built_channel(self, cid: str, changes: Changes) -> dict[str, Any]:
         chronicle = self._chronicle(cid)
-        tail = [record for record in chronicle.tail(cid, _MAX_UNREAD) if record.id not in changes.gone]
-        moments_us = [at_us for at_us, _ in self._added_to(cid, changes)] + [record.at_us for record in tail[-1:]]
-        last_us = max(moments_us, default=None)
+        left_us = [record.at_us for record in self._tail(cid, changes) if record.id not in changes.gone]
+        last_us = max([at_us for at_us, _ in self._added_to(cid, changes)] + left_us, default=None)
         made = people.channel(
             cid,
             members=self.members(cid),
@@ -160,9 +159,13 @@ class World:
 
         :raises KeyError: no such channel.
         """
-        chronicle = self._chronicle(cid)
-        tail, born_us = chronicle.tail(cid, _MAX_UNREAD), chronicle.moment_us(cid, 0)
-        return [people.read(cid, member["user"], tail, born_us=born_us) for member in self.members(cid)]
+        changes, born_us = self._changes, self._chronicle(cid).moment_us(cid, 0)
+        tail = self._tail(cid, changes)
+        n_recent = min(len(tail), _MAX_UNREAD)
+        return [
+            people.read(cid, member["user"], tail, n_recent=n_recent, gone=changes.gone, born_us=born_us)
+            for member in self.members(cid)
+        ]
 
     def user(self, user_id: str) -> dict[str, Any] | None:
         """Complete UserResponse."""
@@ -259,6 +262,10 @@ class World:
         messages = self._in_order(past, changes.added_where(lambda _: True), changes)
         return (given for message in messages for given in self.reactions_of(message) if given["user_id"] == user_id)
 
+    def has_more_reactions_by(self, user_id: str, n: int) -> bool:
+        """Whether someone has given more than ``n`` reactions; looks no further."""
+        return next(itertools.islice(self.reactions_by(user_id), n, None), None) is not None
+
     # Changes.
 
     def edit_message(self, message_id: str, changes: Mapping[str, Any], at: datetime) -> bool:
@@ -312,6 +319,17 @@ class World:
         if cid not in self._known:
             raise KeyError(cid)
         return self._retired if cid in self._deleted else self._live
+
+    def _tail(self, cid: str, changes: Changes) -> Sequence[Record]:
+        """A channel's last records, those gone for good as well: all that someone may have unread, and then back to one
+        that is left, or to the first.
+        """
+        chronicle, n = self._chronicle(cid), _MAX_UNREAD
+        while True:
+            tail = chronicle.tail(cid, n)
+            if len(tail) < n or any(record.id not in changes.gone for record in tail[: 1 - _MAX_UNREAD]):
+                return tail
+            n *= 2
 
     def _record(self, message_id: str) -> Record | None:
         return self._live.record(message_id) or self._retired.record(message_id)
@@ -377,7 +395,16 @@ class World:
 
 
 def _cleared(message: dict[str, Any]) -> dict[str, Any]:
-    return {**message, "text": "", "html": ""} if message["type"] == "deleted" else message
+    """The message without the words of what is deleted: its own, in every language, and those of one that it quotes."""
+    quoted = message.get("quoted_message")
+    cleared = {**message, "quoted_message": _cleared(quoted)} if quoted else message
+    if message["type"] != "deleted":
+        return cleared
+    cleared = {name: value for name, value in cleared.items() if name != "i18n"}
+    cleared |= {name: "" for name in ("text", "html", "mml") if name in cleared}
+    if message.get("moderation"):
+        cleared["moderation"] = {**message["moderation"], "original_text": ""}
+    return cleared
 
 
 def _record_at(record: Record) -> int:

@@ -13,6 +13,7 @@ from sandbox_calls import NS_PER_S
 
 from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339, to_unix_ns
+from airflow_provider_chatexport.sandbox import texture
 from airflow_provider_chatexport.sandbox.world import Bounds
 
 SMALL = "messaging:rust"
@@ -309,6 +310,22 @@ def test_more_than_10000_messages_refuse_the_synchronous_export(prolific):
     many = max(prolific.sandbox.world.user_ids(), key=prolific.sandbox.world.count_messages_of)
     reply = prolific.http.get(f"/api/v2/users/{many}/export")
     assert (reply.status_code, reply.json()["code"]) == (400, 4)
+
+
+@BOTH
+def test_more_than_10000_reactions_refuse_the_synchronous_export(calls_to, start_sandbox, tmp_path, legacy):
+    """Messages are not all that a user may have too many of."""
+    line = {"cid": "messaging:long", "at": "2025-01-01T00:00:00Z", "kind": "regular", "reply_to": None}
+    people = ("Fan", "Prolific")
+    reacted_to = [seed for seed in map(str, range(100)) if "Fan" in texture.reactors(seed, people)][:8]
+    said = [{**line, "id": "first", "author": "Fan"}, *({**line, "id": i, "author": "Prolific"} for i in reacted_to)]
+    path = tmp_path / "short.ndjson"
+    path.write_text("".join(json.dumps({**each, "text": "line"}) + "\n" for each in said))
+    calls = calls_to(start_sandbox(data=path, messages=11_700), legacy=legacy)
+    assert calls.sandbox.world.count_messages_of("Fan") < 2_000
+    reply = calls.http.get(calls.path("/users/Fan/export"))
+    assert (reply.status_code, reply.json()["code"]) == (400, 4)
+    assert "reactions" in reply.json()["message"]
 
 
 @BOTH

@@ -148,6 +148,13 @@ def test_faults_let_some_pass_spoil_some_and_are_gone(calls):
     assert calls.control("GET", "/faults").json() == []
 
 
+def test_a_fault_counts_what_older_ones_spoil(calls):
+    """``after`` speaks of requests: a scenario must not shift when another fault takes one of them."""
+    calls.fault("status:503", "/tasks")
+    calls.fault("status:500", "/tasks", after=1)
+    assert [503, 500, 404, 404] == [calls.http.get("/tasks/x").status_code for _ in range(4)]
+
+
 def test_a_fault_keeps_to_its_method_and_path(calls):
     """One that spoiled everything would prove nothing."""
     calls.fault("status:503", "/api/v2/tasks", method="POST")

@@ -166,6 +166,22 @@ def test_a_channels_state_holds_every_required_field(calls_to, sandbox, legacy):
         assert any(message.get(seen) for message in messages), f"no message has {seen}"
 
 
+@pytest.mark.parametrize("kind", ["custom", "created_at"])
+@pytest.mark.parametrize("legacy", [False, True], ids=["v2", "legacy"])
+def test_a_reaction_may_be_called_like_a_field(calls_to, sandbox, legacy, kind):
+    """Types of reactions are people's words; as keys of a map they are no fields."""
+    calls = calls_to(sandbox, legacy=legacy)
+    message = {"cid": "messaging:rust", "latest_reactions": [{"user_id": "fan", "type": kind, "score": 3}]}
+    added = calls.control("POST", "/messages", {"add": message}).json()["message"]
+    (entry,) = calls.query(filter_conditions={"cid": "messaging:rust"}, message_limit=1).json()["channels"]
+    assert added["id"] == entry["messages"][0]["id"]
+    told = entry["messages"][0]
+    assert [] == list(faults_of_object(told, "message", "message", legacy=legacy))
+    assert ({kind: 1}, {kind: 3}) == (told["reaction_counts"], told["reaction_scores"])
+    assert (kind, "fan") == (told["latest_reactions"][0]["type"], told["latest_reactions"][0]["user_id"])
+    assert [kind] == list(told["reaction_groups"])
+
+
 @pytest.mark.parametrize("legacy", [False, True], ids=["v2", "legacy"])
 def test_an_exported_user_holds_every_required_field(calls_to, sandbox, legacy):
     """Save the three that are documented as null there: the users of messages and reactions, and the counts."""

@@ -83,6 +83,19 @@ def test_since_when_channels_were_active_works_for_incremental_runs(calls_to, sa
     assert newest["cid"] not in calls.cids(filter_conditions={"last_message_at": {"$lt": at}})
 
 
+def test_a_channel_whose_last_messages_are_gone_is_found_by_those_before(calls, sandbox_world):
+    """Forty deletions must not hide what is left from an incremental run."""
+    cid = "messaging:rust"
+    *_, last_left = messages = list(sandbox_world.messages(cid))[:-40]
+    for message in list(sandbox_world.messages(cid))[len(messages) :]:
+        calls.control("POST", "/messages", {"delete": {"id": message["id"], "hard": True}})
+    found = calls.query(
+        filter_conditions={"cid": cid, "last_message_at": {"$gte": last_left["created_at"]}}, message_limit=5
+    ).json()["channels"]
+    assert [cid] == [entry["channel"]["cid"] for entry in found]
+    assert len(found[0]["messages"]) == 5
+
+
 def test_channels_come_in_the_order_asked_for(calls, sandbox_world):
     """Keyset paging stands on a stable order; without one, the last active comes first."""
     assert calls.cids(sort=[{"field": "cid", "direction": 1}]) == sorted(LIVING)

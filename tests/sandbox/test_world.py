@@ -290,6 +290,36 @@ def test_a_soft_deletion_keeps_the_text_unless_told(world: World) -> None:
     assert (cleared["type"], cleared["text"], cleared["html"]) == ("deleted", "", "")
 
 
+def test_a_cleared_deletion_leaves_its_words_nowhere(world: World) -> None:
+    """Who asks for deleted texts to be cleared must not find them among translations, in moderation or in a quote."""
+    words = {
+        "i18n": {"language": "en", "en_text": "text 1"},
+        "moderation": {"action": "flag", "original_text": "text 1"},
+    }
+    world.edit_message("m1", {**words, "mml": "<mml>text 1</mml>"}, NOW)
+    for cleared in (False, True):
+        assert "text 1" in str(next(m for m in world.messages(RUST, clear_deleted_text=cleared) if m["id"] == "m1"))
+    world.delete_message("m1", False, NOW)
+    cleared_one = next(m for m in world.messages(RUST, clear_deleted_text=True) if m["id"] == "m1")
+    assert "text 1" not in str(cleared_one)
+    assert {"action": "flag", "original_text": ""} == cleared_one["moderation"]
+
+
+def test_a_quote_of_a_cleared_message_is_cleared() -> None:
+    """The words of a deleted message travel in those that quote it, too."""
+    world = World.load()
+    quoting = next(m for m in world.messages(RUST) if m.get("quoted_message", {}).get("text"))
+    assert quoting in world.messages(RUST, clear_deleted_text=True)
+    world.delete_message(quoting["quoted_message_id"], False, NOW)
+    kept, cleared = (
+        next(m for m in world.messages(RUST, clear_deleted_text=clear) if m["id"] == quoting["id"])
+        for clear in (False, True)
+    )
+    assert (quoting["text"], quoting["text"]) == (kept["text"], cleared["text"])
+    assert quoting["quoted_message"]["text"] == kept["quoted_message"]["text"]
+    assert ("", "") == (cleared["quoted_message"]["text"], cleared["quoted_message"]["html"])
+
+
 def test_a_hard_deletion_leaves_nothing(world: World) -> None:
     """Gone from the channel, from its author, and for further changes."""
     before = world.count_messages_of("u1")
@@ -300,6 +330,41 @@ def test_a_hard_deletion_leaves_nothing(world: World) -> None:
     assert world.message("m1") is None
     assert not world.edit_message("m1", {"text": "x"}, NOW)
     assert not world.delete_message("m1", False, NOW)
+
+
+@pytest.mark.parametrize("n_messages", [None, 3_000])
+def test_a_channel_that_loses_its_last_messages_ends_where_it_is_left(n_messages: int | None) -> None:
+    """A channel that looks empty is missed by whoever asks what was active since, and its messages with it."""
+    world = World.load(messages=n_messages)
+    before = ids(world.messages(RUST))
+    n_unread = [read["unread_messages"] for read in world.reads(RUST)]
+    for message_id in before[-45:]:
+        world.delete_message(message_id, True, NOW)
+    last = list(world.messages(RUST))[-1]
+    assert before[-46] == last["id"]
+    assert last["created_at"] == (world.channel(RUST) or {})["last_message_at"]
+    assert {last["id"]} == {read["last_read_message_id"] for read in world.reads(RUST)}
+    assert {0} == {read["unread_messages"] for read in world.reads(RUST)} != set(n_unread)
+
+
+def test_a_read_stays_where_it_is_left(world: World) -> None:
+    """Someone's last read message goes: they have read the one before it, and what they had not read is as it was."""
+    before = world.reads(RUST)
+    for message_id in {read["last_read_message_id"] for read in before} - {"m0"}:
+        world.delete_message(message_id, True, NOW)
+    left = ids(world.messages(RUST))
+    for was, now in zip(before, world.reads(RUST), strict=True):
+        assert was["last_read"] == now["last_read"]
+        assert now["last_read_message_id"] in left
+        assert left.index(now["last_read_message_id"]) == len(left) - 1 - now["unread_messages"]
+
+
+def test_an_emptied_channel_has_no_last_message_and_nothing_read(world: World) -> None:
+    """Then, and only then."""
+    for message_id in ids(world.messages(RUST)):
+        world.delete_message(message_id, True, NOW)
+    assert "last_message_at" not in (world.channel(RUST) or {})
+    assert all("last_read_message_id" not in read for read in world.reads(RUST))
 
 
 def test_a_parent_counts_its_replies_as_they_are(world: World) -> None:
