@@ -69,7 +69,7 @@ class Lake:
         state = self.state()
         records = {f"_loads/{record['load_id']}.json" for record in self.records()}
         live = {each.file.path for each in state.standings if each.is_live}
-        assert live | records == self.files()
+        assert live | records == self.files(), (live | records) ^ self.files()
         assert live <= self.data_files() <= {each.file.path for each in state.standings}
 
     def assert_tidy_but_for_leftovers(self) -> None:

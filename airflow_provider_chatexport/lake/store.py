@@ -116,7 +116,11 @@ class LakeStore:
             return folder
 
     def drop_work_folder(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
+        for _ in range(_ATTEMPTS):
+            shutil.rmtree(folder, ignore_errors=True)
+            # Whoever had opened a day's folder before another took its place may put a file into it until it is gone.
+            if not folder.exists():
+                break
         if folder.parent.name == _STAGING:
             with contextlib.suppress(OSError):  # another load may be at work beside this one
                 folder.parent.rmdir()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -133,3 +136,26 @@ def test_a_system_that_cannot_exchange_folders_shows_the_same(tmp_path: Path, mo
     compact(LakeStore(lake.uri))
     lake.assert_tidy()
     lake.assert_glob_equals_view()
+
+
+def test_a_folder_that_goes_takes_what_comes_too_late_with_it(tmp_path: Path) -> None:
+    """Whoever was about to show a file may have opened the day's folder before another took its place."""
+    lake, data = LakeStore(tmp_path / "lake"), tmp_path / "data"
+    data.write_text("x")
+    for _ in range(20):
+        work_folder = lake.work_folder(None)
+        day = work_folder / "day"
+        day.mkdir()
+        opened = os.open(day, os.O_RDONLY)
+
+        def add(folder: int = opened) -> None:
+            with contextlib.suppress(FileNotFoundError):  # from when it has gone
+                for number in range(200):
+                    os.link(data, f"{number}", dst_dir_fd=folder)
+
+        adding = threading.Thread(target=add)
+        adding.start()
+        lake.drop_work_folder(work_folder)
+        adding.join()
+        os.close(opened)
+        assert not work_folder.exists()
