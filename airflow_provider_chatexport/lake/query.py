@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import math
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -73,16 +74,27 @@ def _found(con: duckdb.DuckDBPyConnection, statement: str) -> pa.Table:
 
 def _interruptible(con: duckdb.DuckDBPyConnection, work: Callable[[], pa.Table]) -> pa.Table:
     """Does a connection's work in a thread beside: in the main thread, most queries run to their end despite Ctrl-C."""
-    with ThreadPoolExecutor(1) as beside:
-        running = beside.submit(work)
-        try:
-            return running.result()
-        except KeyboardInterrupt:
-            # More than once, for it may come before DuckDB has begun.
-            while not running.done():
-                con.interrupt()
-                wait([running], timeout=0.1)
-            raise
+    answer: Future[pa.Table] = Future()
+    given_up = threading.Event()
+
+    def find() -> None:
+        if not given_up.is_set():
+            try:
+                answer.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - it is raised by whoever waits
+                answer.set_exception(error)
+
+    beside = threading.Thread(target=find)
+    try:
+        beside.start()
+        return answer.result()
+    except KeyboardInterrupt:
+        # It may come while the thread starts: then that begins nothing. More than once, as DuckDB may not have begun.
+        given_up.set()
+        while beside.is_alive():
+            con.interrupt()
+            beside.join(0.1)
+        raise
 
 
 def _one_query(con: duckdb.DuckDBPyConnection, statement: str) -> str:
