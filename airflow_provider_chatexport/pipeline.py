@@ -26,7 +26,7 @@ from airflow_provider_chatexport.core.progress import CONVERT, DOWNLOAD, WRITE, 
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.errors import CallError, InputError, LakeError, TooManyRejectsError
+from airflow_provider_chatexport.errors import CallError, InputError, TooManyRejectsError
 from airflow_provider_chatexport.lake import catalog, forgotten, guard, loads, promote
 from airflow_provider_chatexport.lake.convert import Conversion
 from airflow_provider_chatexport.lake.coverage import Coverage, claim
@@ -316,13 +316,10 @@ class _Load:
         return record, committed
 
     def _impact(self, conversion: Conversion, coverage: Sequence[Coverage]) -> guard.Impact:
-        while True:
-            names = loads.names(self._store)
-            try:
-                return guard.impact(self._store, LakeState(loads.all_loads(self._store)), conversion, coverage)
-            except LakeError:
-                if loads.names(self._store) == names:
-                    raise  # else a file of this state went with the next one
+        def look() -> guard.Impact:
+            return guard.impact(self._store, LakeState(loads.all_loads(self._store)), conversion, coverage)
+
+        return loads.on_latest(self._store, look)
 
     def _report(self, record: LoadRecord, *, already_loaded: bool) -> LoadReport:
         seconds = time.monotonic() - self._began

@@ -159,12 +159,12 @@ def _view(store: LakeStore, table: Table, state: LakeState) -> str:
 
 def _owners(store: LakeStore, state: LakeState) -> str:
     users = schema.USER_EXPORT_USERS
-    return _scan(store, users, [store.data_path(each.file.path) for each in state.live(users)])
+    return _scan(store, users, [each.path_in(store) for each in state.live(users)])
 
 
 def _versions(store: LakeStore, table: Table, state: LakeState) -> str:
     """All rows of messages that can be read, by the truth rule or not."""
-    readable = [each for each in state.of(table) if each.is_live or each.fate is Fate.HISTORY]
+    readable = [each for each in state.of(table) if each.is_readable]
     rows = " UNION ALL ".join(part for _, part in _read(store, table, readable))
     if all(each.is_live for each in readable):
         return rows
@@ -176,8 +176,7 @@ def _read(store: LakeStore, table: Table, files: Sequence[Standing]) -> list[tup
     """Queries over files, of a kind each: of one fate, and with the same promoted columns in them."""
     groups: dict[tuple[Fate, frozenset[str]], list[str]] = defaultdict(list)
     for each in files:
-        path = store.history_path(each.file.path) if each.fate is Fate.HISTORY else store.data_path(each.file.path)
-        groups[each.fate, promote.held_by(table, each.file)].append(path)
+        groups[each.fate, promote.held_by(table, each.file)].append(each.path_in(store))
     return [
         (fate, f"SELECT {visible.columns(table, held)} FROM {_scan(store, table, paths)} rows")
         for (fate, held), paths in (groups or {(Fate.WHOLE, frozenset[str]()): []}).items()

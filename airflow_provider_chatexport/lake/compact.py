@@ -81,16 +81,7 @@ def compact(
     """
     catalog.require_lake(store)
     for _ in range(_ATTEMPTS):
-        began = time.monotonic()
-        names = loads.names(store)
-        state = LakeState(loads.all_loads(store))
-        try:
-            with WorkFolder(store, work_dir) as folder:
-                done = _attempt(store, state, folder, large_bytes, began, progress)
-        except LakeError:
-            if loads.names(store) == names:
-                raise
-            continue  # a file of this state went with the next one
+        done = loads.on_latest(store, lambda: _attempt(store, work_dir, large_bytes, progress))
         if done is not None:
             settle(store)
             log.info("lake compacted record=%s days=%d seconds=%.1f", done.record_id, done.days, done.seconds)
@@ -98,10 +89,17 @@ def compact(
     raise LakeError(f"the lake at {store.uri} is being compacted by others; nothing was changed, try again later")
 
 
-def _attempt(
+def _attempt(store: LakeStore, work_dir: Path | None, large_bytes: int, tell: Progress) -> Compacted | None:
+    """None where another rewrite was committed meanwhile."""
+    began = time.monotonic()
+    state = LakeState(loads.all_loads(store))
+    with WorkFolder(store, work_dir) as folder:
+        return _merged(store, state, folder, large_bytes, began, tell)
+
+
+def _merged(
     store: LakeStore, state: LakeState, folder: Path, large_bytes: int, began: float, tell: Progress
 ) -> Compacted | None:
-    """None where another rewrite was committed meanwhile."""
     with Merge(store, state, folder) as merge:
         days = [day for table in promote.tables_of(state) for day in merge.worth_merging(table, large_bytes)]
         if not days:
@@ -199,7 +197,7 @@ class Merge(Rewriter):
 
     def _visible(self, day: Day) -> str:
         table = day.table
-        urls = [self._store.url(self._store.data_path(each.file.path)) for each in day.files]
+        urls = [self._store.url(each.path_in(self._store)) for each in day.files]
         shown = f"SELECT {visible.columns(table)} FROM {visible.scan(table, urls)} rows"
         if table.placement is Placement.EVENT:
             return f"{shown} WHERE NOT {visible.hidden(table, 'hiding')}"
@@ -210,7 +208,7 @@ class Merge(Rewriter):
 
     def _scan(self, table: Table) -> str:
         """All that is live of a table."""
-        urls = [self._store.url(self._store.data_path(each.file.path)) for each in self._state.live(table)]
+        urls = [self._store.url(each.path_in(self._store)) for each in self._state.live(table)]
         return visible.scan(table, urls)
 
     def _with_outdated(self, table: Table, days: Mapping[str, Sequence[Standing]]) -> set[str]:

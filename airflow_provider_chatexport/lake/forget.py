@@ -108,13 +108,8 @@ def forget_user(
     # committed last may not have lived to put files where the records say that they are.
     for _ in range(_ATTEMPTS):
         settle(store)
-        names = loads.names(store)
-        try:
-            if not any(_attempt(store, each, receipt, work_dir, progress) for each in ids):
-                break
-        except LakeError:
-            if loads.names(store) == names:
-                raise  # else a file of this state went with the next one
+        if not loads.on_latest(store, lambda: any(_attempt(store, each, receipt, work_dir, progress) for each in ids)):
+            break
     else:
         raise LakeError(f"the lake at {store.uri} changes faster than a person can be removed; run this again later")
     settle(store)
@@ -149,15 +144,11 @@ def forget_listed(store: LakeStore, record: LoadRecord, *, now: datetime) -> Non
 
 
 def _readable(state: LakeState, table: Table) -> list[Standing]:
-    return [each for each in state.of(table) if each.is_live or each.fate is Fate.HISTORY]
+    return [each for each in state.of(table) if each.is_readable]
 
 
 def _scan(store: LakeStore, table: Table, files: Sequence[Standing]) -> str:
-    paths = [
-        store.history_path(each.file.path) if each.fate is Fate.HISTORY else store.data_path(each.file.path)
-        for each in files
-    ]
-    return visible.scan(table, [store.url(path) for path in paths])
+    return visible.scan(table, [store.url(each.path_in(store)) for each in files])
 
 
 def _attempt(store: LakeStore, user_id: str, receipt: Receipt, work_dir: Path | None, tell: Progress) -> bool:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import orjson
 
@@ -33,6 +33,8 @@ WRITER: Final = f"airflow-provider-chatexport {__version__}"
 FOLDER: Final = "_loads"
 # Every record there was when it was written, so that a lake of thousands of loads is not thousands of reads.
 CHECKPOINT: Final = f"{FOLDER}/_checkpoint.gz"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,18 +214,37 @@ def all_loads(store: LakeStore, *, known: Mapping[str, Any] | None = None) -> li
 
     :param known: records by path that need not be read again, because records never change; by default the checkpoint.
     """
-    known = read_checkpoint(store) if known is None else known
+    paths = names(store)
+    known = read_checkpoint(store, paths) if known is None else known
     records = [
         LoadRecord.from_json(known[path], store.url(path))
         if path in known
         else LoadRecord.from_bytes(store.read(path), store.url(path))
-        for path in names(store)
+        for path in paths
     ]
     return sorted(records, key=lambda record: (record.exported_at, record.load_id))
 
 
-def read_checkpoint(store: LakeStore) -> dict[str, Any]:
-    """Records by path, as JSON values; none where there is no checkpoint, or where it is of no use."""
+def on_latest(store: LakeStore, work: Callable[[], T]) -> T:
+    """Does work that begins by reading the records; again, where it failed and others committed meanwhile: a file of
+    the state that it saw may have gone with the next one.
+
+    :raises LakeError: as ``work`` does, in a lake that stood still.
+    """
+    while True:
+        before = names(store)
+        try:
+            return work()
+        except LakeError:
+            if names(store) == before:
+                raise
+
+
+def read_checkpoint(store: LakeStore, paths: Collection[str]) -> dict[str, Any]:
+    """Records by path, as JSON values; none where there is no checkpoint, or where it is of no use.
+
+    :param paths: of the records that there are.
+    """
     if not store.exists(CHECKPOINT):
         return {}
     try:
@@ -231,7 +252,12 @@ def read_checkpoint(store: LakeStore) -> dict[str, Any]:
     except (ValueError, OSError, EOFError, zlib.error):
         return {}
     usable = isinstance(value, dict) and value.get("v") == RECORD_VERSION and isinstance(value.get("records"), dict)
-    return value["records"] if usable else {}
+    records: dict[str, Any] = value["records"] if usable else {}
+    if any(not store.exists(path) for path in records.keys() - set(paths)):
+        # Somebody moved a record out. One that comes under its name again will be another than the one known here.
+        store.delete([CHECKPOINT])
+        return {}
+    return records
 
 
 def write_checkpoint(store: LakeStore, records: Sequence[LoadRecord]) -> None:

@@ -6,11 +6,12 @@ next one to come by shows it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Final
 
-from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import catalog, folders, loads
+from airflow_provider_chatexport.lake.loads import LoadRecord
 from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.sweep import DEFAULT_KEEP, sweep
@@ -29,21 +30,25 @@ def settle(store: LakeStore, *, thoroughly: bool = False) -> LakeState:
     """
     catalog.publish_anchors(store)
     # Read once: another process may write it between two rounds, and what is not in it has to be looked at in each.
-    known = loads.read_checkpoint(store)
+    known = loads.read_checkpoint(store, loads.names(store))
+
+    def show() -> LakeState:
+        state = LakeState(loads.all_loads(store, known=known))
+        folders.bring_up(store, state, None if thoroughly else _fresh(state, known))
+        catalog.publish(store, state)
+        return state
+
     while True:
         before = loads.names(store)
-        state = LakeState(loads.all_loads(store, known=known))
-        fresh = [record for record in state.records if record.path not in known]
-        try:
-            folders.bring_up(store, state, None if thoroughly else fresh)
-            catalog.publish(store, state)
-        except LakeError:
-            if loads.names(store) == before:
-                raise
-            continue  # a file of this state went with the next one
-        if loads.names(store) != before:
-            continue
-        if len(fresh) >= CHECKPOINT_EVERY:
-            loads.write_checkpoint(store, state.records)
-            sweep(store, state, before=datetime.now(UTC) - DEFAULT_KEEP)
-        return state
+        state = loads.on_latest(store, show)
+        if loads.names(store) == before:
+            break
+    if len(_fresh(state, known)) >= CHECKPOINT_EVERY:
+        loads.write_checkpoint(store, state.records)
+        sweep(store, state, before=datetime.now(UTC) - DEFAULT_KEEP)
+    return state
+
+
+def _fresh(state: LakeState, known: Collection[str]) -> list[LoadRecord]:
+    """The records that are not in the checkpoint."""
+    return [record for record in state.records if record.path not in known]

@@ -16,6 +16,7 @@ from functools import cached_property
 from airflow_provider_chatexport.lake import schema
 from airflow_provider_chatexport.lake.coverage import Coverage, Newer, Span
 from airflow_provider_chatexport.lake.loads import LoadRecord
+from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.table import Placement, Table
 from airflow_provider_chatexport.lake.write import DataFile
 
@@ -42,6 +43,15 @@ class Standing:
     @property
     def is_live(self) -> bool:
         return self.fate in (Fate.WHOLE, Fate.PARTLY_HIDDEN)
+
+    @property
+    def is_readable(self) -> bool:
+        """By the views or by ``messages_history``."""
+        return self.is_live or self.fate is Fate.HISTORY
+
+    def path_in(self, store: LakeStore) -> str:
+        """Where it is read; what only history reads lies where no glob over the tables finds it."""
+        return store.history_path(self.file.path) if self.fate is Fate.HISTORY else store.data_path(self.file.path)
 
     @property
     def day(self) -> Span:

@@ -18,7 +18,7 @@ from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.lake import catalog, folders, loads, schema
 from airflow_provider_chatexport.lake.coverage import Coverage, covered_spans, hiding
 from airflow_provider_chatexport.lake.loads import LoadRecord
-from airflow_provider_chatexport.lake.state import Fate, LakeState
+from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.sweep import UNKNOWN_AFTER, unknown_files
 
@@ -149,10 +149,10 @@ def _entities_of(record: LoadRecord) -> Iterator[Finding]:
 
 def _files(store: LakeStore, state: LakeState) -> Iterator[Finding]:
     for each in state.standings:
-        if not each.is_live and each.fate is not Fate.HISTORY:
+        if not each.is_readable:
             continue
         where = f"{each.file.path} of load {each.record.load_id}"
-        for path in _addresses(store, each.file.path) if each.is_live else [store.history_path(each.file.path)]:
+        for path in _addresses(store, each.file.path) if each.is_live else [each.path_in(store)]:
             try:
                 digest = hashlib.sha256()
                 for chunk in store.chunks(path):

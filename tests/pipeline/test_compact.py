@@ -10,9 +10,11 @@ import duckdb
 import pytest
 from lakes import Lake, at, load_file, write_export
 
-from airflow_provider_chatexport.lake import schema
+from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.lake import loads, schema
 from airflow_provider_chatexport.lake.compact import compact
 from airflow_provider_chatexport.lake.rewrite import Rewrite, commit_rewrite, number_of_next
+from airflow_provider_chatexport.lake.settle import settle
 from airflow_provider_chatexport.lake.state import LakeState
 from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.vacuum import vacuum
@@ -204,6 +206,48 @@ def test_of_two_compactions_at_once_one_begins_anew(lake: Lake) -> None:
     assert first.record_id == number_of_next(stale)
     assert commit_rewrite(store, stale, late, seconds=0.0) is None
     assert {"a": "a1", "b": "b2", "d": "d1"} == lake.texts()
+
+
+def test_a_record_that_was_moved_out_is_forgotten_whole(lake: Lake, tmp_path: Path) -> None:
+    """The next compaction takes its number, and is not to be taken for it."""
+    store = LakeStore(lake.uri)
+    shown = lake.texts()
+    moved = compact(store).record_id
+    loads.write_checkpoint(store, lake.state().records)
+    (record,) = Path(lake.uri, "_loads").glob(f"{moved}.json")
+    record.rename(tmp_path / record.name)
+    settle(store, thoroughly=True)
+    assert shown == lake.texts()
+    load_file(lake, write_export(tmp_path / "four", {"e": (12, "e1")}), 12, 13, exported(4))
+    assert moved == compact(store).record_id
+    assert shown | {"e": "e1"} == lake.texts()
+    lake.assert_glob_equals_view()
+    assert {record.path for record in loads.all_loads(store)} == set(loads.names(store))
+    assert loads.all_loads(store) == loads.all_loads(store, known={})
+
+
+def test_work_that_a_commit_came_into_is_done_again(lake: Lake, tmp_path: Path) -> None:
+    """A file that it had in view may be gone, and that is no fault of the lake's."""
+    store = LakeStore(lake.uri)
+    seen: list[int] = []
+
+    def work() -> int:
+        seen.append(len(loads.names(store)))
+        if len(seen) == 1:
+            load_file(lake, write_export(tmp_path / "four", {"e": (12, "e1")}), 12, 13, exported(4))
+            raise LakeError("a file is gone")
+        return seen[-1]
+
+    assert loads.on_latest(store, work) == 4
+    assert seen == [3, 4]
+
+
+def test_work_that_fails_in_a_lake_that_stands_still_fails(lake: Lake) -> None:
+    def work() -> None:
+        raise LakeError("a file is gone")
+
+    with pytest.raises(LakeError, match="a file is gone"):
+        loads.on_latest(LakeStore(lake.uri), work)
 
 
 def test_history_tells_each_version_and_its_span(tmp_path: Path) -> None:
