@@ -19,7 +19,11 @@ TIME_FIELDS: Final = frozenset({"created_at", "updated_at", "last_message_at", "
 SCHEMA_FIELDS: Final = frozenset(
     {"cid", "id", "type", "team", "frozen", "disabled", "member_count", "message_count", "filter_tags"} | TIME_FIELDS
 )
-
+# What some user made of a channel: nobody has, of any channel of the sandbox.
+FLAGS_OF_A_USER: Final = frozenset(
+    {"hidden", "muted", "archived", "pinned", "blocked", "joined", "has_unread", "app_banned"}
+)
+_DISTINCT: Final = "!members-"  # begins the id of a channel that was made for its members
 
 # A search through thousands of channels reads the same times for each page of 30.
 _instant: Final = lru_cache(maxsize=1 << 16)(parse_instant)
@@ -40,23 +44,20 @@ class Candidate:
         return channel
 
     @cached_property
-    def member_ids(self) -> list[str]:
-        return [member["user_id"] for member in self._world.members(self.cid)]
+    def members(self) -> list[dict[str, Any]]:
+        return self._world.members(self.cid)
 
     def value(self, field: str) -> Any:
-        """The field's value: times as datetimes, ids of members as a list, None where there is none."""
-        channel = self.channel
-        if field == "members":
-            return self.member_ids
-        if field == "created_by_id":
-            return (channel.get("created_by") or {}).get("id")
-        if field == "last_updated":
-            return _instant(channel.get("last_message_at") or channel.get("created_at"))
+        """The field's value: times as datetimes, what is told of members as a list, None where there is none."""
+        if field in _OF_OTHERS:
+            return _OF_OTHERS[field](self)
         if field in TIME_FIELDS:
-            return _instant(channel.get(field))
+            return _instant(self.channel.get(field))
+        if field in FLAGS_OF_A_USER:
+            return False
         if field in SCHEMA_FIELDS:
-            return channel.get(field)
-        return (channel.get("custom") or {}).get(field, channel.get(field))
+            return self.channel.get(field)
+        return (self.channel.get("custom") or {}).get(field, self.channel.get(field))
 
     def sort_key(self, field: str) -> tuple[int, Any]:
         """Orders values of one kind among themselves, and channels without the field before all others."""
@@ -72,6 +73,18 @@ class Candidate:
             case other:
                 return (4, str(other))
 
+
+# Fields that are no member of the channel's object.
+_OF_OTHERS: Final[dict[str, Callable[[Candidate], Any]]] = {
+    "members": lambda candidate: [member["user_id"] for member in candidate.members],
+    "member.user.name": lambda candidate: [member["user"].get("name") for member in candidate.members],
+    "channel_role": lambda candidate: [member["channel_role"] for member in candidate.members],
+    "created_by_id": lambda candidate: (candidate.channel.get("created_by") or {}).get("id"),
+    "distinct": lambda candidate: candidate.channel["id"].startswith(_DISTINCT),
+    "last_updated": lambda candidate: _instant(
+        candidate.channel.get("last_message_at") or candidate.channel.get("created_at")
+    ),
+}
 
 Predicate = Callable[[Candidate], bool]
 
@@ -122,17 +135,17 @@ def _compile_test(name: str, operator: str, operand: Any, path: str) -> Callable
         if not isinstance(operand, list):
             raise _bad_operand(path, operator, "a list")
         wanted = [_operand(name, item, path) for item in operand]
-        return lambda value: any(item in wanted for item in _each(value))
+        return lambda value: any(_equal(item, each) for item in _each(value) for each in wanted)
     wanted_one = _operand(name, operand, path)
     match operator:
         case "$eq":
             return lambda value: _equal(value, wanted_one)
         case "$contains":
-            return lambda value: isinstance(value, list) and wanted_one in value
+            return lambda value: isinstance(value, list) and any(_equal(item, wanted_one) for item in value)
         case "$autocomplete" | "$q":
             if not isinstance(wanted_one, str) or not wanted_one:
                 raise _bad_operand(path, operator, "a string that is not empty")
-            return lambda value: isinstance(value, str) and _word_begins(value, wanted_one)
+            return lambda value: any(isinstance(item, str) and _word_begins(item, wanted_one) for item in _each(value))
         case "$gt" | "$gte" | "$lt" | "$lte":
             if isinstance(wanted_one, (list, dict)) or wanted_one is None:
                 raise _bad_operand(path, operator, "a single value")
@@ -158,8 +171,10 @@ def _each(value: Any) -> list[Any]:
 
 
 def _equal(value: Any, wanted: Any) -> bool:
+    if isinstance(value, list) and not isinstance(wanted, list):
+        return any(_equal(item, wanted) for item in value)
     if isinstance(value, list):
-        return wanted in value if not isinstance(wanted, list) else sorted(map(str, value)) == sorted(map(str, wanted))
+        return sorted(map(str, value)) == sorted(map(str, wanted))
     # JSON knows booleans from numbers, Python's == does not.
     return bool(value == wanted) and isinstance(value, bool) is isinstance(wanted, bool)
 

@@ -35,6 +35,14 @@ def test_an_empty_filter_finds_every_living_channel(calls):
         ({"member_count": {"$gt": 0}}, LIVING),
         ({"frozen": True}, set()),
         ({"frozen": 0}, set()),
+        ({"frozen": {"$in": [0]}}, set()),
+        ({"frozen": {"$in": [0, False]}}, LIVING),
+        ({"hidden": False, "muted": False, "archived": False}, LIVING),
+        ({"pinned": True}, set()),
+        ({"distinct": False}, LIVING),
+        ({"channel_role": "channel_member"}, LIVING),
+        ({"channel_role": {"$in": ["none-such"]}}, set()),
+        ({"member.user.name": "Nobody At All"}, set()),
         ({"members": {"$in": ["none-such"]}}, set()),
         ({"name": "Ubuntu"}, {"livestream:ubuntu"}),
         ({"name": {"$autocomplete": "ubu"}}, {"livestream:ubuntu"}),
@@ -60,6 +68,9 @@ def test_members_and_creators_can_be_filtered_for(calls, sandbox_world):
     assert cid in calls.cids(filter_conditions={"members": {"$in": [member_id]}})
     assert cid in calls.cids(filter_conditions={"members": member_id})
     assert cid in calls.cids(filter_conditions={"created_by_id": creator_id})
+    name = next(member["user"]["name"] for member in sandbox_world.members(cid) if member["user"].get("name"))
+    assert cid in calls.cids(filter_conditions={"member.user.name": name})
+    assert cid in calls.cids(filter_conditions={"member.user.name": {"$autocomplete": name[:3].lower()}})
 
 
 def test_custom_fields_of_any_kind_can_be_filtered_for(calls, sandbox_world):
