@@ -241,6 +241,7 @@ CHANNELS: Final = Table(
             doc="Display name, from the custom fields.",
             sql="coalesce(json_extract_string(d.name, '$'), json_extract_string(d.custom, '$.name'))",
             reads=("name",),
+            nested=True,
         ),
         text("team", "Team, in multi-tenant apps."),
         id_of("created_by_id", "created_by", "Who created it."),

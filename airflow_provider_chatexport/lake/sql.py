@@ -228,17 +228,35 @@ def _any(conditions: Mapping[str, str]) -> str:
     return " OR ".join(f"({condition})" for condition in conditions.values()) or "false"
 
 
-# Flat and nested keys are joined as text: no number or escape in them is read and written anew. Where the same key
-# stands in both, the two objects are left side by side, for ``stage`` to join.
-CUSTOM: Final = """CASE
-    WHEN d.custom IS NULL OR d.custom::VARCHAR IN ('{}', 'null') THEN coalesce(flat, '{}')
-    WHEN json_type(d.custom) <> 'OBJECT'
-        THEN coalesce(left(flat::VARCHAR, -1) || ',', '{') || '"custom":' || d.custom::VARCHAR || '}'
-    WHEN flat IS NULL THEN d.custom
-    WHEN list_has_any(json_keys(flat), json_keys(d.custom))
-        THEN '[' || flat::VARCHAR || ',' || d.custom::VARCHAR || ']'
-    ELSE left(flat::VARCHAR, -1) || ',' || substr(d.custom::VARCHAR, 2)
+def _custom(table: Table) -> str:
+    """Flat and nested keys are joined as text: no number or escape in them is read and written anew. Where the same key
+    stands in both, the two objects are left side by side, for ``stage`` to join."""
+    nested = _nested(table)
+    return f"""CASE
+    WHEN {nested} IS NULL OR {nested}::VARCHAR IN ('{{}}', 'null') THEN coalesce(flat, '{{}}')
+    WHEN json_type({nested}) <> 'OBJECT'
+        THEN coalesce(left(flat::VARCHAR, -1) || ',', '{{') || '"custom":' || {nested}::VARCHAR || '}}'
+    WHEN flat IS NULL THEN {nested}
+    WHEN list_has_any(json_keys(flat), json_keys({nested}))
+        THEN '[' || flat::VARCHAR || ',' || {nested}::VARCHAR || ']'
+    ELSE left(flat::VARCHAR, -1) || ',' || substr({nested}::VARCHAR, 2)
 END::JSON"""
+
+
+def _nested(table: Table) -> str:
+    """``custom`` as it came, without what a column has of it."""
+    found = "d.custom"
+    for column in table:
+        if column.nested:
+            flat, own = (
+                f"json_extract_string(d.{column.name}, '$')",
+                f"json_extract_string(d.custom, '$.{column.name}')",
+            )
+            patch = quoted(json.dumps({column.name: None}))
+            found = (
+                f"CASE WHEN coalesce({flat}, {own}) = {own} THEN json_merge_patch({found}, {patch}) ELSE {found} END"
+            )
+    return f"({found})"
 
 
 def columns(table: Table, *, leave_out: Collection[str] = ()) -> str:
@@ -248,7 +266,7 @@ def columns(table: Table, *, leave_out: Collection[str] = ()) -> str:
         for column in table
         if column.is_read and column.name not in leave_out
     ]
-    return ", ".join([*made, f"{CUSTOM} AS custom"])
+    return ", ".join([*made, f"{_custom(table)} AS custom"])
 
 
 def arrow_columns(table: Table) -> str:

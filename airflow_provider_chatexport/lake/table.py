@@ -43,6 +43,7 @@ class Column:
     :param reads: the JSON keys that ``sql`` reads, with JSON columns read as JSON text.
     :param fails_on: a condition on ``d``: what the first of ``reads`` holds is not what ``sql`` is made for, and would
         be lost.
+    :param nested: the field may stand in ``custom`` instead.
     :param default: of a column that the converter adds itself, for the rows that it does not visit.
     :param promoted: read from the key of this name in ``custom``, where it stays as well.
     """
@@ -54,6 +55,7 @@ class Column:
     sql: str | None = None
     reads: tuple[str, ...] = ()
     fails_on: str | None = None
+    nested: bool = False
     promoted: bool = False
     default: str | None = None
 

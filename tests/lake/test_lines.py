@@ -161,6 +161,18 @@ def test_objects_spread_over_lines_belong_to_the_channel_before_them(tmp_path: P
     assert ([CID], [CID]) == (converted.column("members", "cid"), converted.column("messages", "cid"))
 
 
+def test_a_channels_name_is_its_column_wherever_it_stands(tmp_path: Path) -> None:
+    """A key of `custom` that is a column is not told twice; another value than the column's is kept."""
+    flat = channel("team:a", name="A", topic="t")
+    nested = channel("team:b", custom={"name": "B", "topic": 123456789012345678901})
+    alone, other = channel("team:c", custom={"name": "C"}), channel("team:d", name="D", custom={"name": "E"})
+    converted = convert_lines(tmp_path, *(line("channel", fields) for fields in (flat, nested, alone, other)))
+    assert ["A", "B", "C", "D"] == converted.column("channels", "name")
+    assert ['{"topic":"t"}', '{"topic":123456789012345678901}', "{}", '{"name":"E"}'] == converted.column(
+        "channels", "custom"
+    )
+
+
 @pytest.mark.parametrize("custom", ["email", {"id": "c1"}, None])
 def test_a_message_of_an_array_may_have_a_custom_channel(custom: Any, tmp_path: Path) -> None:
     """It was taken for a channel's element, and torn apart."""
