@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,4 +86,5 @@ def print_report(report: LoadReport, lake: str, *, as_json: bool) -> None:
     if not_cast := value.get("not_cast"):
         told = ", ".join(f"{key} ({count})" for key, count in not_cast.items())
         click.echo(f"values of another kind than their column's, kept in custom: {told}")
-    click.echo(f'query it: chatexport sql "FROM messages LIMIT 10" --lake {lake}, or duckdb {report.catalog}')
+    asked = f'chatexport sql "FROM messages LIMIT 10" --lake {shlex.quote(lake)}'
+    click.echo(f"query it: {asked}, or duckdb {shlex.quote(report.catalog)}")
