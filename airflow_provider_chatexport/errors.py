@@ -83,7 +83,14 @@ class NotFoundError(ServiceError):
 
 
 class RequestRefusedError(ServiceError):
-    """The service refuses the request itself (4xx)."""
+    """The service refuses the request itself (4xx).
+
+    ``is_missing``: it says that something asked for does not exist. ``may_be_of_a_part``: what it says is about a
+    channel or about the size, so that a part of the request may do.
+    """
+
+    is_missing: bool = False
+    may_be_of_a_part: bool = False
 
 
 class RateLimitedError(ServiceError):

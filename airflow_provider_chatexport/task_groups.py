@@ -15,6 +15,7 @@ from airflow_provider_chatexport.operators.channels import Channels, ListChannel
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator
 
+_OF_THE_WINDOW: Final = ("since", "until", "partition_span", "allow_open_window")
 _GROUPS_OWN: Final = ("task_id", "channels", "extra_channels", "exports")
 
 
@@ -26,8 +27,8 @@ def chat_export_to_lake(
     channels_per_task: int | None = None,
     group_id: str = "chat_export_to_lake",
     chatexport_conn_id: str = ChatExportHook.default_conn_name,
-    lookback: timedelta = timedelta(0),
-    settle: timedelta | None = None,
+    lookback: timedelta | float | None = None,
+    settle: timedelta | float | None = None,
     deferrable: bool = True,
     outlets: Sequence[Any] = (),
     export: Mapping[str, Any] | None = None,
@@ -56,8 +57,9 @@ def chat_export_to_lake(
     :param default_args: of all tasks, such as ``{"retries": 3}``.
     :raises CallError: ``export`` or ``load`` has an argument that is one of the group's own.
     """
-    shared = {"chatexport_conn_id": chatexport_conn_id}
-    of_export = _joined({**shared, "lookback": lookback, "settle": settle, "deferrable": deferrable}, export, "export")
+    shared: dict[str, Any] = {"chatexport_conn_id": chatexport_conn_id}
+    of_window = {**shared, "lookback": lookback, "settle": settle, "deferrable": deferrable}
+    of_export = _joined(of_window, export, "export")
     of_load = _joined({**shared, "lake": lake, "outlets": list(outlets)}, load, "load")
 
     def export_and_load(**chosen: Any) -> None:
@@ -78,7 +80,9 @@ def chat_export_to_lake(
                 channels=channels,
                 extra_channels=extra_channels,
                 channels_per_task=channels_per_task,
-                **shared,
+                **of_window,
+                # The channels are those of the window that is exported.
+                **{name: of_export[name] for name in _OF_THE_WINDOW if name in of_export},
             )
             batch.expand(channels=listing.output)
     return group

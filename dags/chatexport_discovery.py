@@ -20,7 +20,8 @@ from airflow_provider_chatexport.task_groups import chat_export_to_lake
 LAKE = os.environ.get("CHATEXPORT_LAKE", str(Path.home() / "chatexport-lake"))
 POOL = os.environ.get("CHATEXPORT_POOL", "default_pool")
 CHANNELS_PER_TASK = int(os.environ.get("CHATEXPORT_CHANNELS_PER_TASK", "250"))
-LIVELY = ChannelQuery(filter_conditions={"last_message_at": {"$gte": "{{ data_interval_start.isoformat() }}"}})
+# ``since`` is the begin of the run's window, also of one that is given by hand.
+LIVELY = ChannelQuery(filter_conditions={"last_message_at": {"$gte": "{{ since }}"}})
 
 with DAG(
     dag_id="chatexport_discovery",

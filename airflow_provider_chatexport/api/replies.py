@@ -26,6 +26,11 @@ from airflow_provider_chatexport.errors import (
 # Codes of a 401 that are about the token's times: expired, not yet valid, used before it was issued.
 _CLOCK_CODES: Final = frozenset({40, 41, 42})
 _MAX_QUOTED_CHARS: Final = 300
+_ABOUT_THE_REQUEST: Final = re.compile(r"can'?t find|channel|user", re.IGNORECASE)
+# Statuses of a request that is too large.
+_TOO_MUCH: Final = (413, 431)
+# "Can't find channel with id ..." is what the SDKs' tests show.
+_MISSING: Final = re.compile(r"can'?t find|not found|does(?:n'?t| not) exist|deleted", re.IGNORECASE)
 
 _LINK: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE)
 _TOKEN: Final = re.compile(r"\beyJ[\w-]+\.[\w-]*\.?[\w-]*")
@@ -74,7 +79,7 @@ def error_from(reply: Reply, *, doing: str, settings: ServiceSettings, now_epoch
             kind, what = NotFoundError, "found nothing"
             cure = "check the id and that the key is of the same app; the service forgets exports after 60 days"
         # 404 or 400 for a channel or user that does not exist: either way it is the request that has to change.
-        case 404 if "can't find" not in said.lower():
+        case 404 if not _ABOUT_THE_REQUEST.search(said):
             kind, what, cure = NotFoundError, "found nothing", "check the address"
         case 429:
             kind, what, cure = RateLimitedError, "was rate-limited", "let fewer exports run at once, or try again later"
@@ -82,6 +87,8 @@ def error_from(reply: Reply, *, doing: str, settings: ServiceSettings, now_epoch
             kind, what, cure = ServiceUnavailableError, "took the service too long", "try again later"
         case status if 400 <= status < 500:
             kind, what, cure = RequestRefusedError, "was refused", _cure_request(status, said)
+            facts["is_missing"] = _MISSING.search(said) is not None
+            facts["may_be_of_a_part"] = status in _TOO_MUCH or "channel" in said.lower()
         case status if status >= 500 and unrecoverable:
             facts["retryable"] = False
             kind, what, cure = (
@@ -144,7 +151,7 @@ def _cure_request(status: int, said: str) -> str:
         return "check the channels: one that does not exist or is deleted makes the service refuse the request"
     if "user" in said.lower():
         return "check the user ids"
-    if status in (413, 431):
+    if status in _TOO_MUCH:
         return "ask for fewer at once"
     return "change the request; repeating it as it is cannot help"
 

@@ -133,8 +133,8 @@ class Watch:
         more = f" and {len(self.open) - 10} more" if len(self.open) > 10 else ""
         waited_s = now_epoch_s - self._started_epoch_s
         return TaskOverdueError(
-            f"{len(self.open)} of {len(self.states)} exports are not done {waited_s:.0f} s after they were started: "
-            f"{listed}{more}; the service goes on with them, so raise wait_timeout or try again later",
+            f"{len(self.open)} of {len(self.states)} exports are not done after {waited_s:.0f} s: "
+            f"{listed}{more}; the service goes on with them, so give them more time, or try again later",
             task_ids=self.open,
         )
 

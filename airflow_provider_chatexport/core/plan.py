@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal, NewType, Self, TypeVar
 
@@ -66,6 +66,11 @@ class ChannelsRequest:
     def fingerprint(self) -> str:
         """The same for the same question: channels in any order, window and flags. 32 hex digits."""
         return _digest({"kind": "channels", **self.to_json(), "channels": sorted(self.channels)})
+
+    def without(self, channels: Collection[Cid]) -> ChannelsRequest | None:
+        """The same for the other channels; None where there is none."""
+        left = tuple(cid for cid in self.channels if cid not in channels)
+        return replace(self, channels=left) if left else None
 
     def bisected(self) -> tuple[ChannelsRequest, ChannelsRequest]:
         """Two halves, to find the channel for which the service refuses the whole.

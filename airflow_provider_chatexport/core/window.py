@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final, Self
 
 from airflow_provider_chatexport.core.times import EARLIEST, LATEST, format_rfc3339
@@ -145,13 +145,14 @@ def parse_moment(value: str | datetime, name: str) -> datetime:
 class WindowSources:
     """Where a run's window may come from, each as (since, until) with either end possibly missing.
 
-    ``partition``: a partitioned run's date, and how long a partition is.
+    ``partition``: a partitioned run's date, and how long a partition is, in whole days of ``zone`` or in hours.
     """
 
     arguments: tuple[Any, Any] = (None, None)
     conf: tuple[Any, Any] = (None, None)
     data_interval: tuple[Any, Any] = (None, None)
     partition: tuple[Any, timedelta | None] = (None, None)
+    zone: tzinfo = UTC
 
 
 def resolve(sources: WindowSources) -> Window:
@@ -175,7 +176,7 @@ def resolve(sources: WindowSources) -> Window:
     if since is None or until is None:
         begin, span = sources.partition
         if begin is not None and span is not None:
-            return Window.parse(begin, begin + span)
+            return Window.parse(begin, _end_of(begin, span, sources.zone))
         if begin is not None:
             raise WindowError(
                 f"this run has a partition date ({begin}) and no data interval, and nothing says how long a partition "
@@ -193,6 +194,15 @@ def resolve(sources: WindowSources) -> Window:
             "CronTriggerTimetable(..., interval=timedelta(days=1)), or give the operator since and until"
         )
     return Window.parse(since, until)
+
+
+def _end_of(begin: datetime, span: timedelta, zone: tzinfo) -> datetime:
+    """Days are those of the zone's calendar, two of which in a year have 23 or 25 hours."""
+    if span % timedelta(days=1):
+        return begin + span
+    local = begin.astimezone(zone)
+    wall = datetime.combine(local.date(), local.time()) + span
+    return wall.replace(tzinfo=zone)
 
 
 def _present(ends: tuple[Any, Any]) -> tuple[Any, Any]:

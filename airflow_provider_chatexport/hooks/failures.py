@@ -26,9 +26,14 @@ def is_final(error: ChatExportError) -> bool:
     return not (error.retryable or isinstance(error, _PASSING))
 
 
-def airflow_failure(message: str, *, final: bool) -> AirflowException:
-    """The exception that ends a task: past its retries if ``final``."""
-    return AirflowFailException(message) if final else AirflowException(message)
+def airflow_failure(message: str, *, final: bool, retry_after_s: float | None = None) -> AirflowException:
+    """The exception that ends a task: past its retries if ``final``.
+
+    :param retry_after_s: what the service asked for; ``ServiceRetryPolicy`` reads it.
+    """
+    failure = AirflowFailException(message) if final else AirflowException(message)
+    failure.retry_after_s = retry_after_s  # type: ignore[attr-defined]
+    return failure
 
 
 class ArgumentError(CallError, AirflowFailException):
@@ -51,9 +56,8 @@ def airflow_failures() -> Iterator[None]:
     try:
         yield
     except ChatExportError as error:
-        failure = airflow_failure(error.message, final=is_final(error))
-        failure.retry_after_s = getattr(error, "retry_after_s", None)  # type: ignore[attr-defined]
-        raise failure from None
+        asked_s = getattr(error, "retry_after_s", None)
+        raise airflow_failure(error.message, final=is_final(error), retry_after_s=asked_s) from None
 
 
 @contextmanager
@@ -62,15 +66,15 @@ def in_time(sentence: str) -> Iterator[None]:
 
     The alarm goes off in the middle of anything; a database that it interrupts makes an error of its own of it.
     """
-    is_set = _alarm_s() > 0
+    is_set = alarm_s() > 0
     try:
         yield
     except (Exception, AirflowTaskTimeout):
-        if is_set and not _alarm_s():
+        if is_set and not alarm_s():
             raise AirflowTaskTimeout(sentence) from None
         raise
 
 
-def _alarm_s() -> float:
-    """Seconds until it goes off; 0.0 if none is set, or if it has."""
+def alarm_s() -> float:
+    """Seconds until Airflow's alarm for ``execution_timeout`` goes off; 0.0 if none is set, or if it has."""
     return signal.getitimer(signal.ITIMER_REAL)[0]

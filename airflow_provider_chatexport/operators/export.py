@@ -7,11 +7,10 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf
-from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.watch import Watch, watch_exports
@@ -19,15 +18,16 @@ from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.core.plan import ChannelsRequest, ExportFlags, UsersRequest, plan_channels, plan_users
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.task import TaskId
-from airflow_provider_chatexport.core.window import Window, WindowSources, resolve
-from airflow_provider_chatexport.errors import CallError, TaskFailedError, TaskOverdueError, WindowError
+from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.errors import CallError, TaskFailedError, TaskOverdueError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.configuration import configured_s
-from airflow_provider_chatexport.hooks.failures import airflow_failures, checked_arguments
+from airflow_provider_chatexport.hooks.failures import airflow_failures, alarm_s, checked_arguments, in_time
 from airflow_provider_chatexport.operators.channels import Channels, chosen_channels
 from airflow_provider_chatexport.operators.links import ExportTaskLink
-from airflow_provider_chatexport.operators.params import listed, run_inputs, window_end
+from airflow_provider_chatexport.operators.params import duration, listed, run_inputs
 from airflow_provider_chatexport.operators.submit import KnownExports, OnMissingChannel, Started, Submission, unfinished
+from airflow_provider_chatexport.operators.windows import settle, window_of
 from airflow_provider_chatexport.triggers.export import BACKSTOP, ExportTaskTrigger, read_event
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 # What the trigger hands through beside each receipt, for a deferral that ends in splitting.
 _N_SPLITS: Final = "n_splits"
 _STARTED_EPOCH_S: Final = "started_epoch_s"
+# How long before Airflow's alarm a wait on the worker ends by itself.
+_BEFORE_THE_ALARM_S: Final = 2.0
 
 
 class BaseExportOperator(BaseOperator):
@@ -49,10 +51,11 @@ class BaseExportOperator(BaseOperator):
         of the exports from 1 to 60 seconds.
     :param deferrable: wait in the triggerer instead of on the worker.
     :param fresh: start new exports even where those of an earlier try of this task could be waited for.
-    :param on_missing_channel: what to do where the service refuses some of the channels: ``fail``, naming all of
-        them, or ``skip`` them.
-    :param settle: how old the end of the window must be before anything is exported; a run that starts sooner waits.
-        By default a minute. The section ``[chatexport]`` of Airflow's configuration has these three defaults.
+    :param on_missing_channel: what to do where the service does not know some of the channels: ``fail``, naming all
+        of them, or ``skip`` them; the task itself, where it knows none.
+    :param settle: how old the end of the window must be before anything is exported, as a duration or in seconds; a
+        run that starts sooner waits. By default a minute. The section ``[chatexport]`` of Airflow's configuration has
+        these three defaults.
     :param max_splits: how often an export of channels that fails, or is not done in its share of the time, is halved by
         window and asked for again; the shares of ``max_splits`` + 1 rounds are equal.
     :param allow_open_window: export a window whose end is still to come; what comes later is not in the export.
@@ -72,7 +75,7 @@ class BaseExportOperator(BaseOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         fresh: bool = False,
         on_missing_channel: OnMissingChannel = "fail",
-        settle: timedelta | None = None,
+        settle: timedelta | float | None = None,
         max_splits: int = 0,
         allow_open_window: bool = False,
         **kwargs: Any,
@@ -81,45 +84,43 @@ class BaseExportOperator(BaseOperator):
         with checked_arguments():
             if on_missing_channel not in ("fail", "skip"):
                 raise CallError(f'on_missing_channel is {on_missing_channel!r}; write "fail" or "skip"')
-            if max_splits < 0:
-                raise CallError(f"max_splits is {max_splits}; give 0 or more")
+            if not isinstance(max_splits, int) or max_splits < 0:
+                raise CallError(f"max_splits is {max_splits!r}; give a whole number, 0 or more")
+            self.settle = duration(settle, "settle")
+            self.wait_timeout = duration(wait_timeout, "wait_timeout")
+            self.poll_interval = duration(poll_interval, "poll_interval")
         self.chatexport_conn_id = chatexport_conn_id
         self.fresh = fresh
         self.on_missing_channel = on_missing_channel
-        self.settle = settle
         self.max_splits = max_splits
         self.allow_open_window = allow_open_window
-        self.wait_timeout = wait_timeout
-        self.poll_interval = poll_interval
         self.deferrable = deferrable
 
     @abstractmethod
     def plan(self, context: Context) -> Sequence[ChannelsRequest | UsersRequest]:
         """What to ask the service for in this run. :raises CallError: the run does not say, or says it wrongly."""
 
-    def window_until(self, context: Context) -> datetime | None:  # noqa: ARG002
-        """The end of the run's window; None where there is no window. :raises WindowError: it is not usable."""
-        return None
+    def wait_until_settled(self, context: Context) -> None:
+        """Before anything is asked of the service. :raises WindowError: the run's window is not usable."""
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        with airflow_failures():
+        with airflow_failures(), in_time(self._too_late):
             # What is wrong with the call itself is told before anything is asked of the service.
             self._patience_s()
-            self._settle(self.window_until(context))
+            self.wait_until_settled(context)
             requests = self.plan(context)
-            known = KnownExports(context.get("task_state_store"))
-            if self.fresh:
-                known.forget_all(requests)
+            known = KnownExports.of(context)
+            # Of the first try: a retry has what is left of the time, and not the whole of it once more.
+            began_epoch_s = known.begin(fresh=self.fresh)
             with ChatExportHook(self.chatexport_conn_id).client() as client:
                 submission = Submission(client, known)
                 submission.submit(requests, on_missing_channel=self.on_missing_channel)
-            # Of the first try: a retry that finds its exports again has what is left, not the whole time once more.
-            return self._wait(known, submission.started, submission.started_epoch_s)
+            return self._wait(known, submission.started, began_epoch_s)
 
     def execute_complete(self, context: Context, event: Any = None) -> list[dict[str, Any]]:
         """Where the task goes on after its deferral, in a new process: all that it knows is in the event."""
-        with airflow_failures():
-            known = KnownExports(context.get("task_state_store"))
+        with airflow_failures(), in_time(self._too_late):
+            known = KnownExports.of(context)
             handed = event.get("receipts") or [] if isinstance(event, dict) else []
             receipts = [Receipt.from_json(dict(each)) for each in handed]
             self._show(receipts)
@@ -129,12 +130,11 @@ class BaseExportOperator(BaseOperator):
                     Started(receipt=receipt, n_splits=each.get(_N_SPLITS, 0))
                     for receipt, each in zip(receipts, handed, strict=True)
                 ]
-                if halved := self._split(known, started, overdue=status == "timeout"):
+                halved = self._split(known, started, overdue=status == "timeout")
+                if halved is not None:
                     return self._wait(known, halved, handed[0].get(_STARTED_EPOCH_S, time.time()))
-            if status == "timeout":
-                known.give_more_time(receipts)
             created_at = read_event(event)
-            known.forget_all(receipt.request for receipt in receipts)
+            known.done()
             return _returned(receipts, created_at)
 
     def execute_settled(self, context: Context, event: Any = None) -> list[dict[str, Any]]:  # noqa: ARG002
@@ -145,9 +145,12 @@ class BaseExportOperator(BaseOperator):
         """Until all are completed, deferred or here.
 
         :raises TaskDeferred: the task goes on in ``execute_complete``.
+        :raises AirflowSkipException: there is none: the service knows no channel, and they are to be skipped.
         :raises TaskFailedError: the service ended one as failed.
         :raises TaskOverdueError: the deadline passed.
         """
+        if not started:
+            raise AirflowSkipException("the service knows none of the channels, so there is nothing to export")
         deadline_epoch_s = started_epoch_s + self._patience_s() * self._share(started)
         poll_interval_s = self._poll_interval_s()
         receipts = [each.receipt for each in started]
@@ -169,6 +172,9 @@ class BaseExportOperator(BaseOperator):
                 method_name="execute_complete",
                 timeout=timedelta(seconds=max(deadline_epoch_s - time.time(), 0.0)) + BACKSTOP,
             )
+        if left_s := alarm_s():
+            # Airflow's alarm would say nothing of the exports, and be followed by a retry without a minute to wait.
+            deadline_epoch_s = min(deadline_epoch_s, time.time() + left_s - min(_BEFORE_THE_ALARM_S, left_s / 2))
         watch = Watch(
             task_ids, started_epoch_s=started_epoch_s, deadline_epoch_s=deadline_epoch_s, poll_s=poll_interval_s
         )
@@ -177,13 +183,11 @@ class BaseExportOperator(BaseOperator):
             with ChatExportClient(settings.without_retries()) as client:
                 states = watch_exports(client, watch)
         except (TaskFailedError, TaskOverdueError) as error:
-            overdue = isinstance(error, TaskOverdueError)
-            if halved := self._split(known, started, overdue=overdue):
+            halved = self._split(known, started, overdue=isinstance(error, TaskOverdueError))
+            if halved is not None:
                 return self._wait(known, halved, started_epoch_s)
-            if overdue:
-                known.give_more_time(receipts)
             raise
-        known.forget_all(receipt.request for receipt in receipts)
+        known.done()
         return _returned(receipts, {task_id: state.created_at for task_id, state in states.items()})
 
     def _share(self, started: Iterable[Started]) -> float:
@@ -192,10 +196,10 @@ class BaseExportOperator(BaseOperator):
         n_splits = [each.n_splits for each in started if each.can_be_halved(self.max_splits)]
         return (max(n_splits) + 1) / (self.max_splits + 1) if n_splits else 1.0
 
-    def _split(self, known: KnownExports, started: list[Started], *, overdue: bool) -> list[Started]:
-        """What to wait for instead, if the service does not finish some of these; empty: there is no way on."""
+    def _split(self, known: KnownExports, started: list[Started], *, overdue: bool) -> list[Started] | None:
+        """What to wait for instead, if the service does not finish some of these; None: there is no way on."""
         if not self.max_splits:
-            return []
+            return None
         with ChatExportHook(self.chatexport_conn_id).client() as client:
             lost = unfinished(client, started, overdue=overdue)
             halved = [each for each in lost if each.can_be_halved(self.max_splits)]
@@ -203,36 +207,28 @@ class BaseExportOperator(BaseOperator):
                 # What could be halved is done by now. The rest has the rest of the time.
                 return [replace(each, n_splits=self.max_splits) for each in started]
             if not halved or (len(halved) < len(lost) and not overdue):
-                return []
+                return None
             submission = Submission(client, known)
             submission.split(halved, on_missing_channel=self.on_missing_channel)
         return [*(each for each in started if each not in halved), *submission.started]
 
-    def _settle(self, until: datetime | None) -> None:
-        """Waits until the window's end is ``settle`` old: messages may still be on their way."""
-        if until is None or self.allow_open_window:
-            return
-        settle = timedelta(seconds=configured_s("settle_s")) if self.settle is None else self.settle
-        moment = until + settle
-        wait_s = (moment - datetime.now(UTC)).total_seconds()
-        if wait_s <= 0:
-            return
-        log.info("waiting for the window to settle until=%s", moment.isoformat())
-        if self.deferrable:
-            timeout = timedelta(seconds=wait_s) + BACKSTOP
-            self.defer(trigger=DateTimeTrigger(moment), method_name="execute_settled", timeout=timeout)
-        time.sleep(wait_s)
+    @property
+    def _too_late(self) -> str:
+        return (
+            f"the exports were not started or not waited for within the execution_timeout of {self.execution_timeout}; "
+            "the service goes on with those that it has, so give the task more time and clear it"
+        )
 
     def _patience_s(self) -> float:
         """The shorter of ``wait_timeout`` and ``execution_timeout``, which Airflow itself does not count while a task
         is deferred."""
-        patience_s = seconds(configured_s("wait_timeout_s") if self.wait_timeout is None else self.wait_timeout)
+        patience_s = _positive_s(configured_s("wait_timeout_s") if self.wait_timeout is None else self.wait_timeout)
         return min(patience_s, self.execution_timeout.total_seconds()) if self.execution_timeout else patience_s
 
     def _poll_interval_s(self) -> float | None:
         """A fixed pause between looks; None: it grows with the age of the exports."""
         interval = configured_s("poll_interval_s") or None if self.poll_interval is None else self.poll_interval
-        return None if interval is None else seconds(interval)
+        return None if interval is None else _positive_s(interval)
 
     def _show(self, receipts: Sequence[Receipt]) -> None:
         """For the extra link: the address of the first export at the service, without key or token."""
@@ -254,10 +250,12 @@ class ExportChannelsOperator(BaseExportOperator):
     :param extra_channels: channels besides, such as soft-deleted ones, which no query finds. (templated)
     :param since: begin of the window, inclusive: a datetime or ISO 8601 text with an offset. (templated)
     :param until: end of the window, exclusive. (templated)
-    :param lookback: export that much before the window again, for late edits, deletes and reactions.
+    :param lookback: export that much before the window again, for late edits, deletes and reactions; as all durations,
+        a timedelta or seconds.
     :param max_window: longer windows become several exports.
     :param partition_span: of a run that has a partition date and no data interval (``CronPartitionTimetable``), how
-        long its window is.
+        long its window is; whole days are those of the timetable's time zone.
+    :param on_no_channels: what to do where a query finds no channel: ``fail``, or ``skip`` the task.
     :param version: format of the file at the service, ``v2`` or ``v1``.
     :param include_truncated_messages: messages that a truncation hides come along.
     :param include_soft_deleted_channels: channels that were deleted softly may be named.
@@ -280,9 +278,10 @@ class ExportChannelsOperator(BaseExportOperator):
         extra_channels: Iterable[str] | str | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
-        lookback: timedelta = timedelta(0),
-        max_window: timedelta | None = None,
-        partition_span: timedelta | None = None,
+        lookback: timedelta | float | None = None,
+        max_window: timedelta | float | None = None,
+        partition_span: timedelta | float | None = None,
+        on_no_channels: Literal["fail", "skip"] = "fail",
         version: Literal["v1", "v2"] = "v2",
         include_truncated_messages: bool = False,
         include_soft_deleted_channels: bool = False,
@@ -291,13 +290,17 @@ class ExportChannelsOperator(BaseExportOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        with checked_arguments():
+            if on_no_channels not in ("fail", "skip"):
+                raise CallError(f'on_no_channels is {on_no_channels!r}; write "fail" or "skip"')
+            self.lookback = duration(lookback, "lookback") or timedelta(0)
+            self.max_window = duration(max_window, "max_window")
+            self.partition_span = duration(partition_span, "partition_span")
+        self.on_no_channels = on_no_channels
         self.channels = channels
         self.extra_channels = extra_channels
         self.since = since
         self.until = until
-        self.lookback = lookback
-        self.max_window = max_window
-        self.partition_span = partition_span
         self.version = version
         self.include_truncated_messages = include_truncated_messages
         self.include_soft_deleted_channels = include_soft_deleted_channels
@@ -314,31 +317,22 @@ class ExportChannelsOperator(BaseExportOperator):
         )
         window = self.window(context)
         windows = list(window.split(self.max_window) if self.max_window else [window])
-        channels = chosen_channels(self, context)
+        channels = chosen_channels(self, context, window)
         if not channels and isinstance(self.channels, ChannelQuery):
-            raise CallError("the channel query finds no channel; check its filter_conditions")
+            if self.on_no_channels == "skip":
+                raise AirflowSkipException(f"the channel query finds no channel for {window}")
+            raise CallError(
+                "the channel query finds no channel; check its filter_conditions, or set "
+                'on_no_channels="skip" if that may be'
+            )
         return [request for each in windows for request in plan_channels(channels, each, flags)]
 
-    def window_until(self, context: Context) -> datetime:
-        return self.window(context).until
+    def wait_until_settled(self, context: Context) -> None:
+        settle(self, self.window(context).until)
 
     def window(self, context: Context) -> Window:
         """:raises WindowError: the run has no usable window; the sentence names the fix."""
-        asked = run_inputs(context)
-        window = resolve(
-            WindowSources(
-                arguments=(window_end(self.since, "since"), window_end(self.until, "until")),
-                conf=(window_end(asked.get("since"), "since"), window_end(asked.get("until"), "until")),
-                data_interval=(context.get("data_interval_start"), context.get("data_interval_end")),
-                partition=(context.get("partition_date"), self.partition_span),
-            )
-        )
-        if window.until > datetime.now(UTC) and not self.allow_open_window:
-            raise WindowError(
-                f"the window {window} ends in the future, so an export would not have all of it; run later, give an "
-                "until that has passed, or set allow_open_window=True"
-            )
-        return window.looking_back(self.lookback)
+        return window_of(self, context)
 
 
 class ExportUsersOperator(BaseExportOperator):
@@ -358,7 +352,7 @@ class ExportUsersOperator(BaseExportOperator):
         return plan_users(listed(self.user_ids) or listed(run_inputs(context).get("user_ids")))
 
 
-def seconds(duration: timedelta | float) -> float:
+def _positive_s(duration: timedelta | float) -> float:
     """:raises CallError: it is not positive."""
     value = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
     if value <= 0:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
-from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, AssetAlias, BaseOperator
 
 from airflow_provider_chatexport.core.given import GIVE_LAKE, given_text
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
@@ -41,7 +41,7 @@ class LoadExportOperator(BaseOperator):
 
     Returns the load's counts, its id and its window: small enough for XCom or a notification, and nothing of what
     people wrote. Running it again with the same exports changes nothing. Assets given as ``outlets`` get the same
-    summary as their event's extra, and the partition of a partitioned run.
+    summary as their event's extra, and the partition of a partitioned run; an alias stands for the lake's address.
 
     :param exports: what an export task returned, or a list of that from mapped ones; exports of channels and of users
         may be mixed. (templated)
@@ -145,10 +145,10 @@ class LoadExportOperator(BaseOperator):
                     if self.on_missing_file == "fail":
                         raise
                     log.warning("%s; exporting again", error)
-                    known = KnownExports(context.get("task_state_store"))
+                    known = KnownExports.of(context)
                     receipts = exported_again(client, known, receipts, patience_s=configured_s("wait_timeout_s"))
                     report = load(receipts)
-                    known.forget_all(receipt.request for receipt in receipts)
+                    known.done()
             _tell_lineage(hook, receipts, report.lake)
         self._loaded = (receipts, report)
         summary = dict(report.to_json())
@@ -161,8 +161,11 @@ class LoadExportOperator(BaseOperator):
             )
         for outlet in self.outlets:
             event = context["outlet_events"][outlet]
+            if isinstance(outlet, AssetAlias):  # stands for what is only known now: the lake
+                event.add(Asset(uri=_uri_of(report.lake)), extra=summary)
+                continue
             event.extra.update(summary)
-            # Of a partitioned run: who waits for the partition is told which one it is. Aliases have none.
+            # Of a partitioned run: who waits for the partition is told which one it is.
             if (partition := context.get("partition_key")) and isinstance(outlet, Asset):
                 event.add_partitions(partition)
         return summary
@@ -194,7 +197,11 @@ def _tell_lineage(hook: ChatExportHook, receipts: Iterable[Receipt], lake: str) 
     collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
     for kind in sorted({receipt.kind.value for receipt in receipts}):
         collector.add_input_asset(context=hook, uri=f"chatexport://{hook.settings().host}/{kind}")
-    collector.add_output_asset(context=hook, uri=lake if "://" in lake else Path(lake).as_uri())
+    collector.add_output_asset(context=hook, uri=_uri_of(lake))
+
+
+def _uri_of(lake: str) -> str:
+    return lake if "://" in lake else Path(lake).as_uri()
 
 
 def receipts_from(exports: Any) -> list[Receipt]:

@@ -6,7 +6,7 @@ import ast
 import contextlib
 import json
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Param
@@ -77,6 +77,21 @@ def listed(value: Any) -> list[str]:
     if not all(isinstance(name, str) for name in names):
         raise CallError("a list of names holds something that is not text; write names, such as messaging:general")
     return names
+
+
+def duration(value: Any, name: str) -> timedelta | None:
+    """A duration as it was given: a timedelta, or a number of seconds; None where it was not.
+
+    :raises CallError: it is neither, or endless.
+    """
+    if value is None or isinstance(value, timedelta):
+        return value
+    try:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return timedelta(seconds=value)
+    except (OverflowError, ValueError):
+        pass
+    raise CallError(f"{name} is {value!r}; give a timedelta, such as timedelta(hours=1), or a number of seconds")
 
 
 def window_end(value: Any, name: str) -> str | datetime | None:

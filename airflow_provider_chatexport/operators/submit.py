@@ -12,14 +12,17 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.watch import Watch, watch_exports
-from airflow_provider_chatexport.core.plan import ChannelsRequest, UsersRequest
+from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UsersRequest
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.task import Status, TaskId
 from airflow_provider_chatexport.errors import NotFoundError, RequestRefusedError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,7 @@ Request = ChannelsRequest | UsersRequest
 
 _KEY: Final = "chatexport.{fingerprint}"
 _SPLIT: Final = "chatexport.split"
+_SERIES: Final = "chatexport.series"
 _ENTRY_VERSION: Final = 1
 
 
@@ -35,18 +39,48 @@ class KnownExports:
     """What earlier tries of this task instance started.
 
     :param store: the task's store (``context["task_state_store"]``), None where Airflow has none.
+    :param series: the same for all tries that follow a failure by themselves, another once somebody has cleared the
+        task: Airflow then allows it more tries (``max_tries``).
     """
 
-    def __init__(self, store: Any | None) -> None:
+    def __init__(self, store: Any | None, series: int | None) -> None:
         self._store = store
+        self._series = series
 
-    def find(self, client: ChatExportClient, request: Request) -> tuple[Receipt, float] | None:
-        """The export of an earlier try that answers this request, if the service still has it, and when it was
-        submitted (unix seconds). One that failed, or that the service does not know any more, is forgotten.
+    @classmethod
+    def of(cls, context: Context) -> Self:
+        return cls(context.get("task_state_store"), getattr(context.get("ti"), "max_tries", None))
+
+    def begin(self, *, fresh: bool = False) -> float:
+        """When this series of tries began, in unix seconds.
+
+        What a task had that came to its end is forgotten when it is cleared: whoever does that wants the state of now.
+
+        :param fresh: forget it in any case.
+        """
+        now_epoch_s = time.time()
+        if self._store is None:
+            return now_epoch_s
+        before = self._entry(_SERIES) or {}
+        goes_on = bool(before) and before["number"] == self._series
+        if fresh or (before.get("done") and not goes_on):
+            self._store.clear()
+        began_epoch_s = float(before["began_epoch_s"]) if goes_on else now_epoch_s
+        self._mark(began_epoch_s, done=False)
+        return began_epoch_s
+
+    def done(self) -> None:
+        """All that the task returns is there. Should it die before Airflow hears so, its next try returns the same."""
+        if self._store is not None:
+            self._mark(float((self._entry(_SERIES) or {}).get("began_epoch_s", time.time())), done=True)
+
+    def find(self, client: ChatExportClient, request: Request) -> Receipt | None:
+        """The export of an earlier try that answers this request, if the service still has it. One that failed, or that
+        the service does not know any more, is forgotten.
 
         :raises ServiceError: the service could not be asked.
         """
-        entry = self._entry(request)
+        entry = self._entry(_key(request))
         if entry is None:
             return None
         task_id = TaskId(entry["task_id"])
@@ -57,15 +91,14 @@ class KnownExports:
         if status is None or status in (Status.FAILED, Status.CANCELED):
             told = status.value if status else "unknown to the service"
             log.info("export of an earlier try cannot be used task_id=%s status=%s", task_id, told)
-            self.forget([request])
+            self._forget(request)
             return None
         log.info("export of an earlier try found task_id=%s status=%s", task_id, status.value)
-        return Receipt(task_id=task_id, request=request), float(entry["submitted_epoch_s"])
+        return Receipt(task_id=task_id, request=request)
 
-    def remember(self, receipt: Receipt, submitted_epoch_s: float) -> None:
+    def remember(self, receipt: Receipt) -> None:
         if self._store is not None:
-            entry = {"v": _ENTRY_VERSION, "task_id": receipt.task_id, "submitted_epoch_s": submitted_epoch_s}
-            self._store.set(_key(receipt.request), entry)
+            self._store.set(_key(receipt.request), {"v": _ENTRY_VERSION, "task_id": receipt.task_id})
 
     def was_split(self, request: Request) -> bool:
         """Whether an earlier try found that the service does not finish this, and went on with its halves."""
@@ -73,29 +106,21 @@ class KnownExports:
 
     def split(self, request: Request) -> None:
         """From now on this is asked for in halves."""
-        self.forget([request])
+        self._forget(request)
         if self._store is not None:
             self._store.set(_SPLIT, sorted({*self._store.get(_SPLIT, []), request.fingerprint}))
 
-    def give_more_time(self, receipts: Iterable[Receipt]) -> None:
-        """After a deadline that passed: whoever clears the task goes on waiting for the same exports, from then on."""
-        for receipt in receipts:
-            self.remember(receipt, time.time())
-
-    def forget(self, requests: Iterable[Request]) -> None:
-        """So that a clear of this task exports anew, instead of reading an old snapshot again."""
+    def _forget(self, request: Request) -> None:
         if self._store is not None:
-            for request in requests:
-                self._store.delete(_key(request))
+            self._store.delete(_key(request))
 
-    def forget_all(self, requests: Iterable[Request]) -> None:
-        """These, and what was split on the way to them."""
-        self.forget(requests)
-        if self._store is not None and self._store.get(_SPLIT):
-            self._store.delete(_SPLIT)
+    def _mark(self, began_epoch_s: float, *, done: bool) -> None:
+        if self._store is not None:
+            told = {"v": _ENTRY_VERSION, "number": self._series, "began_epoch_s": began_epoch_s, "done": done}
+            self._store.set(_SERIES, told)
 
-    def _entry(self, request: Request) -> Mapping[str, Any] | None:
-        entry = self._store.get(_key(request)) if self._store is not None else None
+    def _entry(self, key: str) -> Mapping[str, Any] | None:
+        entry = self._store.get(key) if self._store is not None else None
         return entry if isinstance(entry, Mapping) and entry.get("v") == _ENTRY_VERSION else None
 
 
@@ -123,20 +148,19 @@ class Started:
 class Submission:
     """Starts what was not started before.
 
-    :param started_epoch_s: when the first of the exports was submitted, by this try or an earlier one.
-    :param missing: channels that the service refuses.
+    :param missing: channels that the service does not know, and what it said.
     """
 
     client: ChatExportClient
     known: KnownExports
     started: list[Started] = field(default_factory=list)
-    started_epoch_s: float = field(default_factory=time.time)
-    missing: list[tuple[str, RequestRefusedError]] = field(default_factory=list)
+    missing: dict[Cid, RequestRefusedError] = field(default_factory=dict)
 
     def submit(self, requests: Sequence[Request], *, on_missing_channel: OnMissingChannel = "fail") -> None:
-        """Starts all of them.
+        """Starts all of them; none, where the service knows no channel and they are to be skipped.
 
-        :raises RequestRefusedError: the service refuses a channel; the sentence names all that it refuses.
+        :raises RequestRefusedError: the service refuses the request, or does not know some channels; the sentence names
+            all of them.
         :raises ServiceError: the service could not be asked.
         """
         for request in requests:
@@ -156,42 +180,47 @@ class Submission:
     def _tell_missing(self, on_missing_channel: OnMissingChannel) -> None:
         if not self.missing:
             return
-        named = ", ".join(cid for cid, _ in self.missing[:10])
+        named = ", ".join([*self.missing][:10])
         more = f" and {len(self.missing) - 10} more" if len(self.missing) > 10 else ""
-        if on_missing_channel == "skip" and self.started:
-            log.warning("channels are skipped, because the service refuses them channels=%s%s", named, more)
+        if on_missing_channel == "skip":
+            log.warning("channels are skipped, because the service does not know them channels=%s%s", named, more)
             return
-        first = self.missing[0][1]
+        first = next(iter(self.missing.values()))
         raise RequestRefusedError(
-            f"the service refuses {len(self.missing)} channel(s): {named}{more} ({first.message}); take them out, or "
-            'skip them with on_missing_channel="skip"',
+            f"the service does not know {len(self.missing)} channel(s): {named}{more} ({first.message}); take them out "
+            'of what is exported, where on_missing_channel="skip" does so by itself',
             http_status=first.http_status,
             code=first.code,
         )
 
     def _one(self, request: Request, n_splits: int = 0) -> None:
+        if isinstance(request, ChannelsRequest) and not self.missing.keys().isdisjoint(request.channels):
+            # Of another window: what is missing is known by now, and need not spoil this one as well.
+            if (left := request.without(self.missing)) is None:
+                return
+            request = left
         if isinstance(request, ChannelsRequest) and self.known.was_split(request):
             for half in request.halved() or ():
                 self._one(half, n_splits + 1)
             return
-        if found := self.known.find(self.client, request):
-            receipt, submitted_epoch_s = found
+        if receipt := self.known.find(self.client, request):
             self.started.append(Started(receipt=receipt, n_splits=n_splits))
-            self.started_epoch_s = min(self.started_epoch_s, submitted_epoch_s)
             return
         try:
             receipt = _submitted(self.client, request)
         except RequestRefusedError as error:
-            if not isinstance(request, ChannelsRequest):
+            if not isinstance(request, ChannelsRequest) or not error.may_be_of_a_part:
                 raise
-            if len(request.channels) == 1:
-                self.missing.append((request.channels[0], error))
-                return
-            # One bad channel spoils its whole batch: halves of it, until it stands alone.
-            for half in request.bisected():
-                self._one(half, n_splits)
+            if len(request.channels) > 1:
+                # One bad channel spoils its whole batch: halves of it, until it stands alone.
+                for half in request.bisected():
+                    self._one(half, n_splits)
+            elif error.is_missing:
+                self.missing[request.channels[0]] = error
+            else:
+                raise
             return
-        self.known.remember(receipt, time.time())
+        self.known.remember(receipt)
         self.started.append(Started(receipt=receipt, n_splits=n_splits))
 
 
@@ -233,13 +262,14 @@ def exported_again(
     :raises TaskOverdueError: one was not done in time.
     :raises ServiceError: the service could not be asked.
     """
+    began_epoch_s = known.begin()
     submission = Submission(client, known)
     submission.submit([receipt.request for receipt in receipts])
     made = [each.receipt for each in submission.started]
     watch = Watch(
         [receipt.task_id for receipt in made],
-        started_epoch_s=submission.started_epoch_s,
-        deadline_epoch_s=submission.started_epoch_s + patience_s,
+        started_epoch_s=began_epoch_s,
+        deadline_epoch_s=began_epoch_s + patience_s,
     )
     with ChatExportClient(client.settings.without_retries()) as watching:
         watch_exports(watching, watch)

@@ -12,7 +12,7 @@ from airflow_provider_chatexport.api.client import AsyncChatExportClient
 from airflow_provider_chatexport.api.watch import MAX_CONSECUTIVE_FAILURES, Watch, watch_exports_async
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
-from airflow_provider_chatexport.errors import CallError, ChatExportError, TaskOverdueError
+from airflow_provider_chatexport.errors import CallError, ChatExportError, TaskOverdueError, UnauthorizedError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.failures import airflow_failure, is_final
 
@@ -89,12 +89,14 @@ class ExportTaskTrigger(BaseTrigger):
         except TaskOverdueError as error:
             return self._payload("timeout", error=error.message, final=is_final(error), open=list(error.task_ids))
         except ChatExportError as error:
-            return self._payload("failed", error=error.message, final=is_final(error))
+            asked_s = getattr(error, "retry_after_s", None)
+            return self._payload("failed", error=error.message, final=is_final(error), retry_after_s=asked_s)
         return self._payload("completed", created_at=created_at)
 
     async def _wait(self) -> dict[str, str]:
         _check_version(self.v, "trigger")
-        settings = await ChatExportHook(self.chatexport_conn_id).async_settings()
+        hook = ChatExportHook(self.chatexport_conn_id)
+        settings = await hook.async_settings()
         watch = Watch(
             [TaskId(task_id) for task_id in self.task_ids],
             started_epoch_s=self.started_epoch_s,
@@ -102,10 +104,18 @@ class ExportTaskTrigger(BaseTrigger):
             poll_s=self.poll_interval_s,
             max_failures=self.max_poll_failures,
         )
-        # The watch counts failures and makes the pauses, so the client must not do so underneath it.
-        async with AsyncChatExportClient(settings.without_retries()) as client:
-            states = await watch_exports_async(client, watch)
-        return {task_id: format_rfc3339(state.created_at) for task_id, state in states.items()}
+        while True:
+            # The watch counts failures and makes the pauses, so the client must not do so underneath it.
+            async with AsyncChatExportClient(settings.without_retries()) as client:
+                try:
+                    states = await watch_exports_async(client, watch)
+                except UnauthorizedError:
+                    # Hours may lie between the first look and this one, and the secret may have been changed meanwhile.
+                    refused, settings = settings, await hook.async_settings()
+                    if settings == refused:
+                        raise
+                else:
+                    return {task_id: format_rfc3339(state.created_at) for task_id, state in states.items()}
 
     def _payload(self, status: str, **facts: Any) -> dict[str, Any]:
         return {"v": PAYLOAD_VERSION, "status": status, "receipts": self.receipts, **facts}
@@ -123,7 +133,9 @@ def read_event(event: Any) -> dict[TaskId, datetime]:
         raise CallError("the task was resumed without an event of ExportTaskTrigger; clear it to export again")
     _check_version(event.get("v"), "event")
     if event["status"] != "completed":
-        raise airflow_failure(str(event.get("error")), final=bool(event.get("final")))
+        raise airflow_failure(
+            str(event.get("error")), final=bool(event.get("final")), retry_after_s=event.get("retry_after_s")
+        )
     return {TaskId(task_id): parse_rfc3339(text) for task_id, text in event["created_at"].items()}
 
 

@@ -24,8 +24,8 @@ CALLS = {
     "FolderStore.set",
     "ExportTaskTrigger.run",
     "BaseExportOperator.execute_complete",
-    "KnownExports.forget_all",
-    "FolderStore.delete",
+    "KnownExports.begin",
+    "KnownExports.done",
 }
 
 
@@ -45,6 +45,10 @@ class FolderStore:
 
     def delete(self, key: str) -> None:
         (self.folder / key).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        for path in self.folder.iterdir():
+            path.unlink()
 
 
 class Steps:

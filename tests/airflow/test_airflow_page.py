@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,3 +56,14 @@ def test_the_first_example_is_a_dag() -> None:
     exec(re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[0], names)
     (dag,) = (each for each in names.values() if isinstance(each, DAG))
     assert {"chat_export_to_lake.export", "chat_export_to_lake.load"} == set(dag.task_dict)
+
+
+def test_a_run_of_several_events_has_the_window_of_all() -> None:
+    """Airflow gathers the events that came while a run was under way; of the first alone, the others would be lost."""
+    (text,) = re.findall(r"`\"(\{\{ triggering_asset_events.*?\}\})\"`", PAGE)
+    template = text.replace("\\|", "|")
+    windows = [{"since": "2025-01-02T00:00:00.000000Z"}, {"since": "2025-01-01T00:00:00.000000Z"}]
+    events = {"lake": [SimpleNamespace(extra={"window": window}) for window in windows]}
+    operator = ExportChannelsOperator(task_id="export", since=template)
+    operator.render_template_fields({"triggering_asset_events": events})
+    assert operator.since == "2025-01-01T00:00:00.000000Z"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
 from test_export_operators import EXPORTS, SINCE, UNTIL, exporting, requests_to, run
 
 from airflow_provider_chatexport.core.discovery import ChannelQuery
@@ -66,6 +67,26 @@ def test_a_filter_may_hold_templates(connection) -> None:
     assert cid == "commerce:stripe"
 
 
+def test_a_filter_knows_the_ends_of_the_window(connection) -> None:
+    """Wherever the window comes from, and with what is looked back at: a run by hand has no interval of its own."""
+    query = ChannelQuery(filter_conditions={"created_at": {"$gt": "{{ since }}", "$lt": "{{ until }}"}})
+    conf = {"dag_run": SimpleNamespace(conf={"since": "2024-12-23T00:00:00Z", "until": "2024-12-24T00:00:00Z"})}
+    interval = {"data_interval_start": datetime(2030, 1, 1, tzinfo=UTC), "data_interval_end": datetime.now(UTC)}
+    found = exporting(channels=query, since=None, until=None).plan({**interval, **conf})
+    assert {"messaging:ubuntu-support", "team:mediawiki"} == {cid for request in found for cid in request.channels}
+    assert [["messaging:ubuntu-support", "team:mediawiki"]] == listing(channels=query).execute({**interval, **conf})
+    later = {"dag_run": SimpleNamespace(conf={"since": "2024-12-24T00:00:00Z", "until": "2024-12-25T00:00:00Z"})}
+    assert [] == listing(channels=query).execute(later)
+    assert 2 == len(listing(channels=query, lookback=timedelta(days=1)).execute(later)[0])
+
+
+def test_a_template_that_cannot_be_rendered_is_one_sentence(connection) -> None:
+    """And says what a query's templates always know."""
+    query = ChannelQuery(filter_conditions={"last_message_at": {"$gte": "{{ data_interval_start.isoformat() }}"}})
+    with pytest.raises(AirflowFailException, match=r"'data_interval_start' is undefined; .*\{\{ since \}\}"):
+        exporting(channels=query).execute({})
+
+
 def test_named_channels_and_those_of_the_run_can_be_batched_too(connection) -> None:
     """The mapped form is not for queries alone; repeats are dropped."""
     assert [["a:b", "a:c"], ["a:d"]] == listing(
@@ -74,12 +95,35 @@ def test_named_channels_and_those_of_the_run_can_be_batched_too(connection) -> N
     assert [["a:b"]] == listing().execute({"params": {"channels": ["a:b"]}})
 
 
+@pytest.mark.parametrize("nothing", [None, "", "None", []])
+def test_nothing_to_list_is_refused(nothing) -> None:
+    """Mapped over no batch, everything after it would be skipped, and the run a success."""
+    with pytest.raises(AirflowFailException, match="no channel to list"):
+        listing(channels=nothing).execute({})
+
+
+def test_a_list_without_a_channel_was_meant() -> None:
+    """A task before this one chose none: those of the run's conf are not what it chose."""
+    context = {"params": {"channels": ["a:b"]}}
+    with pytest.raises(AirflowFailException, match="no channel to list"):
+        listing(channels=[]).execute(context)
+    with pytest.raises(AirflowFailException, match="no channel to export"):
+        exporting(channels=[]).execute(context)
+
+
 def test_a_query_that_finds_nothing_says_so(connection) -> None:
     """An export task without a channel would succeed over an empty app, or over a mistyped filter."""
     with pytest.raises(AirflowFailException, match="the channel query finds no channel"):
         exporting(channels=ChannelQuery(filter_conditions={"type": "nonesuch"})).execute({})
     assert [] == requests_to(connection, EXPORTS)
     assert [] == listing(channels=ChannelQuery(filter_conditions={"type": "nonesuch"})).execute({})
+
+
+def test_a_quiet_hour_may_be_skipped(connection) -> None:
+    """A query for what was lively finds nothing at night, and no run need be red for that."""
+    quiet = exporting(channels=ChannelQuery(filter_conditions={"type": "nonesuch"}), on_no_channels="skip")
+    with pytest.raises(AirflowSkipException, match="finds no channel"):
+        quiet.execute({})
 
 
 def test_a_filter_that_the_service_refuses_is_one_sentence(connection) -> None:
@@ -112,4 +156,9 @@ def test_settling_comes_before_the_search(connection) -> None:
     with pytest.raises(TaskDeferred) as deferral:
         operator.execute({})
     assert deferral.value.method_name == "execute_settled"
+    ended = {"data_interval_start": until - timedelta(hours=1), "data_interval_end": until}
+    with pytest.raises(TaskDeferred) as deferral:
+        listing(channels=ChannelQuery(), deferrable=True).execute(ended)
+    assert deferral.value.method_name == "execute_settled"
     assert [] == requests_to(connection, "/api")
+    assert listing(channels=ChannelQuery(), settle=0, deferrable=True).execute_settled(ended)

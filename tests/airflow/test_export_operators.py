@@ -268,7 +268,7 @@ def test_a_failed_export_fails_the_task_with_the_services_reason(connection, fau
 def test_an_export_that_never_ends_is_given_up_at_the_deadline(connection, fault, deferrable) -> None:
     """The error names the export that was open: the service has no list of them."""
     fault("stall-task", EXPORTS, method="POST")
-    with pytest.raises(AirflowException, match=r"1 of 1 exports are not done .*raise wait_timeout"):
+    with pytest.raises(AirflowException, match=r"1 of 1 exports are not done .*give them more time"):
         run(exporting(deferrable=deferrable, wait_timeout=timedelta(seconds=0.3)))
 
 

@@ -10,6 +10,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 import pytest
+from test_export_operators import requests_to
 
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid
@@ -59,6 +60,21 @@ async def test_a_failed_export_is_one_event(connection, fault) -> None:
     (event,) = await events_of(waiting_for(submit()))
     assert (event["status"], event["final"]) == ("failed", False)
     assert "ended as failed" in event["error"]
+
+
+async def test_a_connection_that_was_changed_meanwhile_is_read_again(connection, set_connection, fault) -> None:
+    """A wait takes hours, and whoever exchanges the secret changes the connection as well."""
+    fault("stall-task", "/api/v2/chat/export_channels", method="POST")
+    waiting = asyncio.create_task(events_of(waiting_for(submit(), deadline_epoch_s=time.time() + 3)))
+    while not [each for each in requests_to(connection, "/api/v2/tasks") if each["status"] == 200]:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    set_connection(
+        login=connection.api_key, password=connection.api_secret, host=connection.url, extra={"read_timeout_s": 29}
+    )
+    fault("status:401", "/api/v2/tasks")
+    (event,) = await waiting
+    assert event["status"] == "timeout"
+    assert 401 in {each["status"] for each in requests_to(connection, "/api/v2/tasks")}
 
 
 async def test_the_deadline_is_one_event(connection, fault) -> None:

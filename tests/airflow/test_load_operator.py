@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     AirflowTaskTimeout,
 )
-from airflow.sdk import DAG, Asset
+from airflow.sdk import DAG, Asset, AssetAlias
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow.sdk.execution_time.timeout import timeout
 
@@ -111,6 +111,14 @@ def test_outlets_tell_what_was_loaded(connection, tmp_path) -> None:
     events = OutletEventAccessors()
     told = loading(exported(), tmp_path / "lake", outlets=[lake]).execute({"outlet_events": events})
     assert events[lake].extra == told
+
+
+def test_an_alias_stands_for_the_lake(connection, tmp_path) -> None:
+    """Its address may be a template, which no asset of the DAG file can have."""
+    alias, events = AssetAlias("chat-lake"), OutletEventAccessors()
+    told = loading(exported(), tmp_path / "lake", outlets=[alias]).execute({"outlet_events": events})
+    (event,) = events[alias].asset_alias_events
+    assert (event.dest_asset_key.uri, event.extra) == ((tmp_path / "lake").as_uri(), told)
 
 
 def test_the_event_of_a_partitioned_run_names_its_partition(connection, tmp_path) -> None:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    TaskDeferred,
+)
+from airflow.sdk.execution_time.timeout import timeout
 from test_export_operators import EXPORTS, exporting, requests_to, run
 
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator
@@ -31,10 +39,18 @@ class Store:
     def delete(self, key: str) -> None:
         self.values.pop(key, None)
 
+    def clear(self) -> None:
+        self.values.clear()
+
 
 @pytest.fixture
 def context() -> dict[str, Any]:
-    return {"task_state_store": Store()}
+    return {"task_state_store": Store(), "ti": SimpleNamespace(max_tries=2)}
+
+
+def cleared(context: dict[str, Any]) -> dict[str, Any]:
+    """The same task, which somebody has cleared: it may be tried as often again as at first."""
+    return {**context, "ti": SimpleNamespace(max_tries=context["ti"].max_tries + 1)}
 
 
 def alive(connection: Any) -> list[str]:
@@ -83,9 +99,24 @@ def test_a_try_that_dies_between_two_submits_asks_for_the_rest_only(connection, 
 def test_a_cleared_run_that_succeeded_exports_anew(connection, context) -> None:
     """Whoever clears a success wants the state of now, not the old snapshot once more."""
     run(exporting(deferrable=True), context)
-    assert {} == context["task_state_store"].values
-    run(exporting(deferrable=True), context)
+    run(exporting(deferrable=True), cleared(context))
     assert 2 == n_exports(connection)
+
+
+def test_a_clear_of_a_success_knows_nothing_of_other_questions(connection, context) -> None:
+    """A query may find other channels each time, and what it found at first once more."""
+    with pytest.raises(TaskDeferred):
+        exporting(deferrable=True).execute(context)
+    run(exporting(channels=["messaging:rust"], deferrable=True), context)
+    run(exporting(deferrable=True), cleared(context))
+    assert 3 == n_exports(connection)
+
+
+def test_a_success_that_airflow_never_heard_of_is_returned_again(connection, context) -> None:
+    """The process may die when all is done."""
+    returned = run(exporting(deferrable=True), context)
+    assert returned == run(exporting(deferrable=True), context)
+    assert 1 == n_exports(connection)
 
 
 def test_an_export_that_failed_is_asked_for_anew(connection, fault, context) -> None:
@@ -122,6 +153,16 @@ def test_fresh_forces_a_new_export(connection, context) -> None:
     assert 2 == n_exports(connection)
 
 
+def test_fresh_forces_new_exports_of_the_halves_of_a_batch(connection, context) -> None:
+    """Of a batch with a channel that is missing, the rest was asked for in other requests."""
+    batch = {"channels": [*alive(connection)[:3], "messaging:gone"], "on_missing_channel": "skip"}
+    with pytest.raises(TaskDeferred):
+        exporting(deferrable=True, **batch).execute(context)
+    first = n_exports(connection)
+    run(exporting(deferrable=True, fresh=True, **batch), context)
+    assert 2 * first == n_exports(connection)
+
+
 def test_an_airflow_without_the_store_submits_again(connection) -> None:
     """Before 3.3 a retry costs one unused export, and comes out right."""
     with pytest.raises(TaskDeferred):
@@ -132,19 +173,34 @@ def test_an_airflow_without_the_store_submits_again(connection) -> None:
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_the_deadline_is_one_for_all_tries(connection, fault, context, deferrable) -> None:
-    """A retry that finds its exports has what is left; past it there is no retry, and a clear waits on from then."""
+    """A retry that finds its exports has what is left; past it there is no retry."""
+    fault("stall-task", EXPORTS, method="POST")
+    for _ in range(2):
+        with pytest.raises(AirflowFailException, match=r"1 of 1 exports are not done after [01] s"):
+            run(exporting(deferrable=deferrable, wait_timeout=0.3), context)
+    assert 1 == n_exports(connection)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_clear_waits_for_the_same_exports_all_of_the_time_once_more(connection, fault, context, deferrable) -> None:
+    """However long after the failure it comes."""
     fault("stall-task", EXPORTS, method="POST")
     arguments = {"deferrable": deferrable, "wait_timeout": 0.3}
-    with pytest.raises(AirflowFailException, match="exports are not done"):
-        run(exporting(**arguments), context)
-    (stored,) = (json.loads(each) for each in context["task_state_store"].values.values())
-    assert stored["submitted_epoch_s"] > datetime.now(UTC).timestamp() - 30
-    context["task_state_store"].set(
-        next(iter(context["task_state_store"].values)), {**stored, "submitted_epoch_s": 1.0}
-    )
-    with pytest.raises(AirflowFailException, match="exports are not done"):
-        run(exporting(deferrable=deferrable, wait_timeout=3600), context)
+    for again in (context, context, cleared(context)):
+        with pytest.raises(AirflowFailException, match="exports are not done") as caught:
+            run(exporting(**arguments), again)
+        store = context["task_state_store"]
+        store.set("chatexport.series", {**store.get("chatexport.series"), "began_epoch_s": 1.0})
+    assert re.search(r"after [01] s", str(caught.value))
     assert 1 == n_exports(connection)
+
+
+def test_a_wait_on_the_worker_ends_before_airflows_alarm(connection, fault, context) -> None:
+    """The alarm says nothing of the exports, and comes before a retry that would have no time left."""
+    fault("stall-task", EXPORTS, method="POST")
+    operator = exporting(wait_timeout=3600, execution_timeout=timedelta(seconds=3))
+    with pytest.raises(AirflowFailException, match="exports are not done"), timeout(3):
+        run(operator, context)
 
 
 def test_execution_timeout_holds_across_deferral(connection, fault, context) -> None:
@@ -157,7 +213,7 @@ def test_execution_timeout_holds_across_deferral(connection, fault, context) -> 
 def test_all_channels_that_are_refused_are_named_at_once(connection, context) -> None:
     """One run, one list: not one channel more with every try."""
     channels = [*alive(connection), "messaging:gone-1", "messaging:gone-2"]
-    with pytest.raises(AirflowFailException, match=r"refuses 2 channel\(s\): messaging:gone-1, messaging:gone-2"):
+    with pytest.raises(AirflowFailException, match=r"not know 2 channel\(s\): messaging:gone-1, messaging:gone-2"):
         run(exporting(channels=channels, deferrable=True), context)
 
 
@@ -167,6 +223,36 @@ def test_refused_channels_can_be_skipped(connection, context) -> None:
     returned = run(exporting(channels=[*good, "messaging:gone"], on_missing_channel="skip"), context)
     exported = [cid for receipt in returned for cid in receipt["request"]["channels"]]
     assert sorted(good) == sorted(exported)
+
+
+def test_a_channel_that_is_missing_is_looked_for_once(connection, context) -> None:
+    """Each window has the same channels: in the second one, the missing is left out and the others stay together."""
+    halves = {"max_window": timedelta(hours=1), "on_missing_channel": "skip"}
+    returned = run(exporting(channels=[*alive(connection)[:3], "messaging:gone"], **halves), context)
+    assert [1, 2, 3] == sorted(len(receipt["request"]["channels"]) for receipt in returned)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_task_of_nothing_but_missing_channels_is_skipped(connection, context, deferrable) -> None:
+    """The last of many batches may be one channel, which went between the search and the export."""
+    with pytest.raises(AirflowSkipException, match="none of the channels"):
+        run(exporting(channels=["messaging:gone"], on_missing_channel="skip", deferrable=deferrable), context)
+
+
+@pytest.mark.parametrize("status", [400, 405, 409, 413])
+def test_only_what_is_missing_is_skipped(connection, fault, context, status) -> None:
+    """Any other refusal is of a channel that is there, and whose messages would be lost."""
+    fault(f"status:{status}", EXPORTS, method="POST", times=100)
+    with pytest.raises(AirflowFailException, match="was refused"):
+        run(exporting(channels=alive(connection)[:1], on_missing_channel="skip"), context)
+
+
+def test_a_refusal_of_the_request_itself_is_not_searched_for_a_channel(connection, fault, context) -> None:
+    """It would take a request or two for each channel, of the few in a minute that the app has."""
+    fault("status:400", EXPORTS, method="POST", times=1000)
+    with pytest.raises(AirflowFailException, match="was refused"):
+        run(exporting(channels=[f"messaging:c{number}" for number in range(60)]), context)
+    assert 1 == len(requests_to(connection, EXPORTS))
 
 
 def test_a_window_that_just_ended_is_left_to_settle(connection) -> None:
@@ -184,6 +270,20 @@ def test_a_window_that_just_ended_is_left_to_settle(connection) -> None:
     with pytest.raises(TaskDeferred) as waiting:
         operator.execute_settled({})
     assert waiting.value.method_name == "execute_complete"
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_clock_that_is_behind_waits(connection, deferrable) -> None:
+    """The scheduler's says that the window is over, and the worker's that it will be in a moment."""
+    until = datetime.now(UTC) + timedelta(seconds=1)
+    operator = exporting(since=until - timedelta(hours=1), until=until, deferrable=deferrable, settle=0)
+    if deferrable:
+        with pytest.raises(TaskDeferred) as deferral:
+            operator.execute({})
+        assert ("execute_settled", until) == (deferral.value.method_name, deferral.value.trigger.moment)
+    else:
+        assert 1 == len(operator.execute({}))
+        assert datetime.now(UTC) >= until
 
 
 def test_a_window_that_is_not_over_is_refused_unless_asked_for(connection) -> None:
@@ -213,3 +313,29 @@ def test_a_partitioned_run_has_its_partition_as_window() -> None:
     assert str(request.window) == "2025-01-03T00:00:00.000000Z..2025-01-04T00:00:00.000000Z"
     with pytest.raises(AirflowFailException, match="give the operator partition_span"):
         ExportChannelsOperator(task_id="export", channels=channels).execute(context)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("settle", "1h"),
+        ("lookback", "2 days"),
+        ("max_window", float("inf")),
+        ("partition_span", True),
+        ("wait_timeout", "1h"),
+        ("poll_interval", float("nan")),
+        ("max_splits", "2"),
+        ("on_no_channels", "never"),
+    ],
+)
+def test_an_argument_of_another_kind_is_one_sentence(name, wrong) -> None:
+    """Of a mapped task it is seen when it runs, and no retry helps."""
+    with pytest.raises(AirflowFailException, match=f"^{name} is .*; (give|write) "):
+        exporting(**{name: wrong})
+
+
+def test_durations_may_be_seconds() -> None:
+    """As wait_timeout always could."""
+    operator = exporting(settle=60, lookback=3600, max_window=7200, partition_span=86400)
+    assert (timedelta(minutes=1), timedelta(hours=1)) == (operator.settle, operator.lookback)
+    assert (timedelta(hours=2), timedelta(days=1)) == (operator.max_window, operator.partition_span)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
 import airflow.sdk
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException
-from test_export_operators import EXPORTS, exporting
+from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
+from test_export_operators import EXPORTS, collected, exporting
 
 if not hasattr(airflow.sdk, "RetryPolicy"):
     pytest.skip("this Airflow has no retry policies; they came with 3.3", allow_module_level=True)
@@ -41,6 +42,20 @@ def test_the_service_says_when_to_come_back(sandbox, set_connection, fault) -> N
     assert error.retry_after_s >= 1
     error.retry_after_s = 240.0
     assert [timedelta(minutes=minutes) for minutes in (4, 4, 4, 30)] == delays(error)
+
+
+def test_a_task_that_waits_in_the_triggerer_comes_back_no_sooner(connection, fault) -> None:
+    """What the service asked for crosses two processes."""
+    with pytest.raises(TaskDeferred) as deferral:
+        exporting(deferrable=True).execute({})
+    trigger = deferral.value.trigger
+    trigger.max_poll_failures = 0
+    fault("status:503", "/api/v2/tasks")
+    (event,) = asyncio.run(collected(trigger))
+    assert event.payload["retry_after_s"] is None  # the sandbox asks for nothing; a service may
+    with pytest.raises(AirflowException) as caught:
+        exporting().execute_complete({}, event={**event.payload, "retry_after_s": 7200.0})
+    assert timedelta(hours=2) == delays(caught.value)[0]
 
 
 def test_what_is_no_failure_of_the_service_follows_the_task() -> None:

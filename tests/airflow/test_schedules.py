@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk import DAG
+from airflow.sdk.definitions.timetables import trigger as sdk_trigger
 from airflow.timetables import trigger
 from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.timetables.interval import CronDataIntervalTimetable, DeltaDataIntervalTimetable
@@ -83,6 +86,23 @@ def test_a_run_without_a_window_of_its_own_needs_one_given(context) -> None:
         ExportChannelsOperator(task_id="export", channels="a:b").execute(context)
     given = {"since": "2025-01-06T00:00:00Z", "until": "2025-01-07T00:00:00Z"}
     assert THE_6TH == window(context, **given) == window({**context, "params": given})
+
+
+def test_partitions_of_a_zone_with_summer_time_tile() -> None:
+    """The day on which it ends has 25 hours, and Airflow tells only when it begins."""
+    if not hasattr(trigger, "CronPartitionTimetable"):
+        pytest.skip("this Airflow has no partitioned runs; they came with 3.2")
+    timetable = trigger.CronPartitionTimetable("@daily", timezone="Europe/Berlin", run_offset=0)
+    of_the_file: Any = sdk_trigger.CronPartitionTimetable("@daily", timezone="Europe/Berlin")
+    for schedule in (timetable, of_the_file):
+        dag = DAG("partitions", schedule=schedule)
+        windows = []
+        for day in (25, 26, 27):
+            begin = instance(datetime(2025, 10, day, tzinfo=ZoneInfo("Europe/Berlin")).astimezone(UTC))
+            (date, _) = timetable._get_partition_info(begin)
+            windows.append(window({"dag": dag, "partition_date": date}, partition_span=DAY))
+        assert [24, 25, 24] == [each.span / timedelta(hours=1) for each in windows]
+        assert [each.until for each in windows[:-1]] == [each.since for each in windows[1:]]
 
 
 def test_a_partitioned_run_is_about_its_partition() -> None:

@@ -67,9 +67,8 @@ def test_the_deadline_is_the_end(connection, fault, deferrable) -> None:
 
 @both_ways
 def test_a_retry_goes_on_with_the_halves(connection, fault, deferrable) -> None:
-    """The whole failed once already: a later try finds its halves, and a success leaves nothing behind."""
-    store = Store()
-    context = {"task_state_store": store}
+    """The whole failed once already: a later try finds its halves."""
+    context = {"task_state_store": Store()}
     fault("fail-task", EXPORTS, method="POST")
     httpx.post(
         f"{connection.url}/_sandbox/faults",
@@ -79,7 +78,7 @@ def test_a_retry_goes_on_with_the_halves(connection, fault, deferrable) -> None:
         run(exporting(max_splits=1, deferrable=deferrable), context)
     assert 2 == n_exports(connection)
     assert 2 == len(run(exporting(max_splits=1, deferrable=deferrable), context))
-    assert (3, {}) == (n_exports(connection), store.values)
+    assert 3 == n_exports(connection)
 
 
 @both_ways
@@ -87,7 +86,7 @@ def test_what_cannot_be_halved_has_all_of_the_time(connection, fault, deferrable
     """Exports of users, and windows of seconds: waiting for a split that cannot come would only end it sooner."""
     fault("stall-task", EXPORTS, method="POST")
     short = {"since": "2025-01-01T00:00:00Z", "until": "2025-01-01T00:00:30Z"}
-    with pytest.raises(AirflowFailException, match=r"not done (?![01] )\d+ s after"):
+    with pytest.raises(AirflowFailException, match=r"not done after (?![01] )\d+ s"):
         run(exporting(**short, max_splits=9, wait_timeout=2, deferrable=deferrable))
 
 
@@ -97,7 +96,7 @@ def test_when_all_that_can_be_halved_is_done_the_rest_has_the_rest_of_the_time(c
     body = {"do": "stall-task", "path": EXPORTS, "method": "POST", "times": 1, "after": 1}
     httpx.post(f"{connection.url}/_sandbox/faults", json=body).raise_for_status()
     an_hour_and_a_bit = {"until": "2025-01-01T01:00:30Z", "max_window": timedelta(hours=1)}
-    with pytest.raises(AirflowFailException, match=r"1 of 2 exports are not done (?![012] )\d+ s after"):
+    with pytest.raises(AirflowFailException, match=r"1 of 2 exports are not done after (?![012] )\d+ s"):
         run(exporting(**an_hour_and_a_bit, max_splits=1, wait_timeout=3, deferrable=deferrable))
     assert 2 == n_exports(connection)
 
