@@ -63,14 +63,15 @@ def infer_bare(fields: Mapping[str, Any]) -> Entity | None:  # noqa: PLR0911 - a
     """The entity of an API object without an envelope, from the fields that only it has; None when nothing fits.
 
     The order matters: a reaction has ``user_id`` and ``type`` too, a channel's ``created_by`` looks like a user, and
-    members and reads that carry a ``cid`` would pass for messages.
+    members and reads that carry a ``cid`` would pass for messages. A key that is a channel's may be a custom one of a
+    message, which no channel looks like: it has a text and an author.
     """
     has = fields.__contains__
+    is_written = has("user") and (has("text") or has("html"))
     if has("message_id") and has("user_id") and (has("type") or has("score")):
         return Entity.REACTION
-    if has("cid") and (
-        has("config") or has("frozen") or has("member_count") or (has("created_by") and not has("text"))
-    ):
+    of_channels = has("config") or has("frozen") or has("member_count") or (has("created_by") and not has("text"))
+    if has("cid") and of_channels and not is_written:
         return Entity.CHANNEL
     if has("user_id") and (has("channel_role") or has("is_moderator") or has("notifications_muted")):
         return Entity.MEMBER

@@ -220,12 +220,12 @@ class Conversion:
                 stage.execute(f"CREATE OR REPLACE TABLE {relation} AS {eraser.query(table, relation)}")
 
     def _place_reactions(self) -> None:
-        """A reaction stands with its message. Where that is not in the load, it is of the channel before it, and stands
-        at its own time, which has to be in the window."""
+        """A reaction stands with its message, of several versions the one that will remain. Where that is not in the
+        load, it is of the channel before it, and stands at its own time, which has to be in the window."""
         self._stage.execute(
             "UPDATE stage_reactions r SET message_created_at = m.created_at, cid = coalesce(m.cid, r.cid), "
-            "_in_window = m.in_window FROM (SELECT id, any_value(cid) AS cid, any_value(created_at) AS created_at, "
-            "bool_or(_in_window) AS in_window FROM stage_messages GROUP BY id) m WHERE m.id = r.message_id"
+            f"_in_window = m._in_window FROM ({self._stage.newest(schema.MESSAGES, first='_in_window DESC')}) m "
+            "WHERE m.id = r.message_id"
         )
         self._stage.execute(
             "UPDATE stage_reactions SET cid = place FROM (SELECT r.rowid AS row, c.cid AS place FROM stage_reactions r "
@@ -238,12 +238,16 @@ class Conversion:
 
     def _count_missing_reactions(self) -> None:
         """Few messages have reactions, and of those few have more than the export carries: the others are left at 0."""
+        told = (
+            "SELECT id, unnest(json_keys(reaction_counts)) AS type, "
+            "TRY_CAST(unnest(json_extract_string(reaction_counts, '$.*')) AS BIGINT) AS n "
+            f"FROM stage_messages WHERE {sql.is_object('reaction_counts')}"
+        )
+        carried = "SELECT message_id AS id, type, count(*) AS n FROM stage_reactions GROUP BY ALL"
         self._stage.execute(
-            "UPDATE stage_messages SET reactions_missing = n_missing FROM (SELECT m.id, m.n_told - count(r.type) AS "
-            "n_missing FROM (SELECT id, list_sum(TRY_CAST(json_extract_string(reaction_counts, '$.*') AS BIGINT[])) "
-            "AS n_told FROM stage_messages WHERE reaction_counts::VARCHAR NOT IN ('{}', 'null')) m "
-            "LEFT JOIN stage_reactions r ON r.message_id = m.id GROUP BY m.id, m.n_told HAVING n_missing > 0) missing "
-            "WHERE missing.id = stage_messages.id"
+            "UPDATE stage_messages SET reactions_missing = missing.n FROM (SELECT id, sum(told.n - coalesce(carried.n, "
+            f"0)) AS n FROM ({told}) told LEFT JOIN ({carried}) carried USING (id, type) "
+            "WHERE told.n > coalesce(carried.n, 0) GROUP BY id) missing WHERE missing.id = stage_messages.id"
         )
 
     def _count_not_cast(self) -> None:

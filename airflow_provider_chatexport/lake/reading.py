@@ -87,16 +87,29 @@ def users_in(table: Table, objects: Objects) -> str:
 
     A scan of its own: as columns of the objects' rows they would be a third of what those take.
     """
-    singles, lists = table.users, table.user_lists
-    read = f"SELECT data AS d FROM ({objects.read_as(sql.struct(dict.fromkeys((*singles, *lists), 'JSON')))})"
-    of_lists = [f"CASE WHEN strlen(d.{many}) > 2 THEN from_json(d.{many}, '[\"JSON\"]') END" for many in lists]
-    one_by_one = f"[{', '.join(f'd.{one}' for one in singles)}]"
-    # The usual object has one user and no list of them.
-    rare = [*(f"d.{one} IS NOT NULL" for one in singles[1:]), *(f"strlen(d.{many}) > 2" for many in lists)]
+    keys = dict.fromkeys(path.partition(".")[0] for path in (*table.users, *table.user_lists))
+    read = f"SELECT data AS d FROM ({objects.read_as(sql.struct(dict.fromkeys(keys, 'JSON')))})"
+    singles, lists = [_found_in(path) for path in table.users], [_found_in(path) for path in table.user_lists]
+    one_by_one = f"[{', '.join(singles)}]"
+    of_lists = [f"coalesce({_items(path, found)}, [])" for path, found in zip(table.user_lists, lists, strict=True)]
+    # The usual object has one user and no list of them, nor anything that has users inside.
+    first, *others = keys
+    rare = [f"strlen(d.{key}) > 2 AND d.{key}::VARCHAR <> 'null'" for key in others]
     if rare:
-        together = " || ".join([one_by_one, *(f"coalesce({each}, [])" for each in of_lists)])
-        one_by_one = f"CASE WHEN {' OR '.join(rare)} THEN {together} ELSE [d.{singles[0]}] END"
+        together = " || ".join([one_by_one, *of_lists])
+        one_by_one = f"CASE WHEN {' OR '.join(rare)} THEN {together} ELSE [d.{first}] END"
     return f"SELECT j FROM (SELECT unnest({one_by_one}) AS j FROM ({read})) WHERE {sql.is_object('j')} GROUP BY j"
+
+
+def _found_in(path: str) -> str:
+    """What lies at a path of an object ``d``."""
+    key, _, inside = path.partition(".")
+    return f"json_extract(d.{key}, '$.{inside}')" if inside else f"d.{key}"
+
+
+def _items(path: str, found: str) -> str:
+    """Of a list; a path over several objects has found a list of what it found in each."""
+    return found if "*" in path else f"CASE WHEN strlen({found}::VARCHAR) > 2 THEN from_json({found}, '[\"JSON\"]') END"
 
 
 def _owner(table: Table) -> str:

@@ -40,7 +40,8 @@ CUSTOM: Final = made(
     Kind.JSON,
     "Every key that this schema does not know, as one JSON object, whether it stood flat in the object or under "
     "`custom`; `{}` where there is none. "
-    "A value of a kind that its own column cannot hold is kept here, under its key.",
+    "A value of a kind that its own column cannot hold is kept here, under its key. Whole numbers are kept digit by "
+    "digit, others as the nearest double is written.",
 )
 EXPORTED_AT: Final = made(
     "_exported_at",
@@ -73,8 +74,11 @@ MESSAGES: Final = Table(
     placed_by="created_at",
     unkept=("latest_reactions", "own_reactions"),
     drawn=("attachments", "latest_reactions"),
-    users=("user", "pinned_by"),
-    user_lists=("mentioned_users", "thread_participants"),
+    users=("user", "pinned_by", "quoted_message.user", "poll.created_by", "member.user", "reminder.user"),
+    user_lists=(
+        *("mentioned_users", "thread_participants", "quoted_message.mentioned_users"),
+        "reaction_groups.*.latest_reactions_by[*].user",
+    ),
     columns=(
         text("id", "Message id, unique in the app."),
         _CID,

@@ -42,7 +42,7 @@ def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[str, bytes]]:
     if name is not None and payload is not None and (name in ALIASES or name in OTHER_NAMES):
         yield name, payload
         return
-    if "channel" in fields and fields.keys() & CHANNEL_LISTS.keys():
+    if "channel" in fields and fields.keys() & CHANNEL_LISTS.keys() and not _is_bare_message(fields):
         yield from _unwrap_lists(fields, Entity.CHANNEL)
         return
     if holds_a_user_export(fields):
@@ -60,6 +60,11 @@ def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[str, bytes]]:
         yield name, payload
     else:
         raise NotAnObjectError("no entity that this version knows can be recognised in it")
+
+
+def _is_bare_message(fields: Fields) -> bool:
+    """Of which those keys are custom ones."""
+    return not fields.keys().isdisjoint(_OF_MESSAGES) and infer_bare(fields) is Entity.MESSAGE
 
 
 def holds_a_user_export(fields: Fields) -> bool:

@@ -87,9 +87,12 @@ def time(text: str) -> str:
     """RFC3339 text or unix nanoseconds, as TIMESTAMPTZ; null where it is neither.
 
     The usual spelling is told by its places, which is cheaper than a regular expression. The cast does the rest, but
-    for hour 24, which it takes for the next day, and the year 0.
+    for what it takes beside: hour 24, the year 0 and those before it, spaces, and more than nine digits of a second.
     """
-    usual = f"{text} LIKE '____-__-__T__:__:__%Z' AND {text} NOT LIKE '%T24:%' AND {text} NOT LIKE '0000%'"
+    usual = (
+        f"{text} LIKE '____-__-__T__:__:__._%Z' AND strlen({text}) <= 30 AND {text} >= '0001' "
+        f"AND {text} NOT LIKE '%T24:%' AND NOT contains({text}, ' ')"
+    )
     number = f"make_timestamptz(TRY_CAST({text} AS BIGINT) // 1000)"
     return (
         f"CASE WHEN {usual} THEN TRY_CAST({text} AS TIMESTAMPTZ) WHEN regexp_full_match({text}, {quoted(_INSTANT)}) "
@@ -229,8 +232,8 @@ def _any(conditions: Mapping[str, str]) -> str:
 
 
 def _custom(table: Table) -> str:
-    """Flat and nested keys are joined as text: no number or escape in them is read and written anew. Where the same key
-    stands in both, the two objects are left side by side, for ``stage`` to join."""
+    """Flat and nested keys are joined as text: numbers and escapes are not written anew. Where the same key stands in
+    both, the two objects are left side by side, for ``stage`` to join."""
     nested = _nested(table)
     return f"""CASE
     WHEN {nested} IS NULL OR {nested}::VARCHAR IN ('{{}}', 'null') THEN coalesce(flat, '{{}}')

@@ -360,16 +360,25 @@ class Stage(Database):
         return int(self.one(f"SELECT count(*) - count(DISTINCT ({key})) FROM stage_{table.name} WHERE {condition}")[0])
 
     def keep_newest(self, table: Table) -> int:
-        """One row per key: of the newest export, in it the newest version, of two alike the later one. Rows dropped."""
+        """One row per key. Rows dropped."""
         if not self.n_extra(table):
             return 0
+        return self.delete(table, f"rowid NOT IN (SELECT rowid FROM ({self.newest(table)}))")
+
+    def newest(self, table: Table, *, first: str | None = None) -> str:
+        """A query for one row per key, with its ``rowid``: of the newest export, in it the newest version, of two alike
+        the later one.
+
+        :param first: what goes before all that.
+        """
+        rows = f"SELECT *, rowid FROM stage_{table.name}"
+        if not self.n_extra(table):
+            return rows
         key = ", ".join(sql.name(column) for column in table.key)
         version = "last_read" if table is schema.READS else "updated_at"
-        return self.delete(
-            table,
-            f"rowid NOT IN (SELECT rowid FROM stage_{table.name} QUALIFY row_number() OVER (PARTITION BY {key} "
-            f"ORDER BY _exported_at DESC, {version} DESC NULLS LAST, _input DESC, _n DESC NULLS LAST, rowid DESC) = 1)",
-        )
+        order = ["_exported_at DESC", f"{version} DESC NULLS LAST", "_input DESC", "_n DESC NULLS LAST", "rowid DESC"]
+        by = ", ".join(order if first is None else [first, *order])
+        return f"{rows} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {by}) = 1"
 
     def delete(self, table: Table, condition: str) -> int:
         """How many rows went."""

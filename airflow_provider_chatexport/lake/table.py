@@ -71,9 +71,9 @@ class Table:
 
     ``owned_by``: the column whose value says in whose export a row stands; all rows of one owner that are to be seen
     come from the newest export of that owner. ``drawn``: keys whose lists become rows of other tables. ``users``,
-    ``user_lists``: keys that hold a user, or a list of them. ``unkept``: keys that are known and go into no column.
-    ``placed_by``: the column whose UTC day is the row's day folder. ``bloom``, ``dictionary_off``: columns with a bloom
-    filter, and without a dictionary.
+    ``user_lists``: keys that hold a user, or a list of them, or the paths (``key.path``) of such inside objects.
+    ``unkept``: keys that are known and go into no column. ``placed_by``: the column whose UTC day is the row's day
+    folder. ``bloom``, ``dictionary_off``: columns with a bloom filter, and without a dictionary.
     """
 
     name: str
@@ -148,12 +148,13 @@ def _list(name: str, field: str, path: str, doc: str) -> Column:
     found = f"json_extract_string(d.{field}, '{path}')"
     ids = f"list_filter({found}, lambda item: item <> '')"
     # The usual list has nothing in it, which is told first.
-    lacks_some = f"strlen(d.{field}::VARCHAR) > 2 AND len({ids}) < json_array_length(d.{field})"
+    has_some = f"strlen(d.{field}::VARCHAR) > 2"
+    lacks_some = f"{has_some} AND len({ids}) < json_array_length(d.{field})"
     return Column(
         name=name,
         kind=Kind.TEXTS,
         doc=doc,
-        sql=found,
+        sql=f"CASE WHEN {has_some} THEN {ids} ELSE {found} END",
         reads=(field,),
         fails_on=f"({not_a_list(field)}) OR ({lacks_some})",
     )

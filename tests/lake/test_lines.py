@@ -161,6 +161,23 @@ def test_objects_spread_over_lines_belong_to_the_channel_before_them(tmp_path: P
     assert ([CID], [CID]) == (converted.column("members", "cid"), converted.column("messages", "cid"))
 
 
+@pytest.mark.parametrize("key", ["frozen", "config", "member_count", "created_by"])
+def test_a_bare_message_may_have_custom_keys_of_channels(key: str, tmp_path: Path) -> None:
+    """It would be a row of channels, and hide the channel that it is of."""
+    lines = [line("channel", channel()), line("message", message("m1", **{key: {"id": "u9"}}), Shape.BARE)]
+    converted = convert_lines(tmp_path, *lines)
+    assert ["m1"] == converted.column("messages", "id")
+    assert [CID] == converted.column("channels", "cid")
+
+
+def test_a_bare_message_may_have_custom_keys_of_a_whole_channel(tmp_path: Path) -> None:
+    """One with a channel and a list beside it is no element of an array."""
+    fields = message("m1", channel="general", users=["a"])
+    converted = convert_lines(tmp_path, line("message", fields, Shape.BARE))
+    assert {"channel": "general", "users": ["a"]} == json.loads(converted.one("messages")["custom"])
+    assert (0, 0) == (converted.counts.rejected, converted.counts.other_entities)
+
+
 def test_a_channels_name_is_its_column_wherever_it_stands(tmp_path: Path) -> None:
     """A key of `custom` that is a column is not told twice; another value than the column's is kept."""
     flat = channel("team:a", name="A", topic="t")
@@ -446,7 +463,9 @@ def test_nanoseconds_in_quotes_are_a_time_in_every_shape(shape: Shape, tmp_path:
 
 
 NO_TIMES = ["", "tomorrow", "2026-01-01", "2026-01-01T10:00:00", "infinity", "epoch", "20000-01-01T00:00:00Z",
-            "2026-01-01T24:00:00Z", "2026-01-01T10:00:00+25:00", True, [], {}, 10**19, 10**30]  # fmt: skip
+            "2026-01-01T24:00:00Z", "2026-01-01T10:00:00+25:00", True, [], {}, 10**19, 10**30,
+            "-025-01-01T00:00:00.1Z", "   5-01-01T00:00:00Z", "2026-01-01T 0:00:00Z", "2026-01-01T10:00:0.1Z",
+            "2026-01-01T10:00:00.Z", "2026-01-01T10:00:00.1234567890Z"]  # fmt: skip
 
 
 @pytest.mark.parametrize("shape", ENTITY_SHAPES)

@@ -329,7 +329,8 @@ def test_a_contradiction_keeps_integers_longer_than_languages_take(tmp_path: Pat
 @pytest.mark.parametrize(
     "odd",
     ["infinity", "epoch", "2026-01-01", "2026-01-01T10:00:00", "2026-01-01T24:00:00Z", "2026-01-01T10:00:00+25:00",
-     "20000-01-01T00:00:00Z", "0000-01-01T00:00:00Z"],
+     "20000-01-01T00:00:00Z", "0000-01-01T00:00:00Z", "-025-01-01T00:00:00.1Z", "   5-01-01T00:00:00Z",
+     "2026-01-01T 0:00:00Z", "2026-01-01T10:00:00.1234567890Z"],
 )  # fmt: skip
 def test_a_guessed_time_is_worse_than_one_that_stays_as_it_was_told(odd: str, tmp_path: Path) -> None:
     """In every column: a version that is infinitely new would win for ever."""
@@ -496,6 +497,41 @@ def test_a_reaction_goes_with_its_message(tmp_path: Path) -> None:
     assert 2 == converted.counts.out_of_window
 
 
+def test_a_reaction_is_placed_by_the_version_of_its_message_that_remains(tmp_path: Path) -> None:
+    """Of two versions in one load one goes; its channel and day are not where the message is then."""
+    at = "2026-01-0{}T00:00:00Z".format
+    old = message("m1", cid="a:old", created_at=at(1), updated_at=at(1))
+    new = message("m1", cid="a:new", created_at=at(2), updated_at=at(3))
+    lines = [line("message", new), line("message", old), line("reaction", reaction("m1"))]
+    for order in (lines, [lines[1], lines[0], lines[2]]):
+        row = convert_lines(tmp_path, *order).one("reactions")
+        assert ("a:new", parse_rfc3339(at(2))) == (row["cid"], row["message_created_at"])
+
+
+def test_users_inside_what_is_kept_whole_are_users_too(tmp_path: Path) -> None:
+    """The author of a quoted message may have written nothing else in the window."""
+    inside = {
+        "quoted_message": {"id": "m0", "user": {"id": "quoted"}, "mentioned_users": [{"id": "told"}, {"id": "of"}]},
+        "poll": {"id": "p", "created_by": {"id": "asker"}},
+        "member": {"user": {"id": "member"}},
+        "reminder": {"user": {"id": "reminded"}},
+        "reaction_groups": {"love": {"latest_reactions_by": [{"user_id": "lover", "user": {"id": "lover"}}]}},
+    }
+    odd = {"quoted_message": "m0", "poll": [], "member": {"user": 5}, "reaction_groups": {"love": 1}}
+    lines = [line("message", message("m1", **inside)), line("message", message("m2", **odd))]
+    found = set(convert_lines(tmp_path, *lines).column("users", "id"))
+    assert {"u1", "quoted", "told", "of", "asker", "member", "reminded", "lover"} == found
+
+
+def test_an_id_that_is_none_is_no_item_of_a_list(tmp_path: Path) -> None:
+    """The list stays in ``custom``, whole."""
+    row = convert_lines(tmp_path, line("message", message(mentioned_users=[{"id": None}, {"id": "u2"}]))).one(
+        "messages"
+    )
+    assert ["u2"] == row["mentioned_user_ids"]
+    assert {"mentioned_users"} == json.loads(row["custom"]).keys()
+
+
 def test_a_reaction_without_its_message_is_placed_by_its_own_time(tmp_path: Path) -> None:
     """It would otherwise have no day folder."""
     late = "2026-01-05T00:00:00Z"
@@ -565,6 +601,7 @@ def test_members_that_can_be_no_rows_stay_with_their_channel(odd: Any, tmp_path:
         (0, {"love": 1}, 2, 0),
         (3, {"love": 4, "wow": 1}, 0, 2),
         (2, {"love": 2}, 0, 0),
+        (1, {"wow": 1}, 1, 0),
         (0, {"love": "many"}, 0, 0),
     ],
 )
