@@ -221,11 +221,17 @@ class Conversion:
 
     def _place_reactions(self) -> None:
         """A reaction stands with its message, of several versions the one that will remain. Where that is not in the
-        load, it is of the channel before it, and stands at its own time, which has to be in the window."""
+        load, it is of the channel that it names itself, or of the one before it, and stands at its own time, which has
+        to be in the window."""
         self._stage.execute(
             "UPDATE stage_reactions r SET message_created_at = m.created_at, cid = coalesce(m.cid, r.cid), "
             f"_in_window = m._in_window FROM ({self._stage.newest(schema.MESSAGES, first='_in_window DESC')}) m "
             "WHERE m.id = r.message_id"
+        )
+        self._stage.execute(
+            "UPDATE stage_reactions SET cid = coalesce(json_extract_string(custom, '/channel_cid'), "
+            "json_extract_string(custom, '/channel_type') || ':' || json_extract_string(custom, '/channel_id')) "
+            "WHERE cid IS NULL"
         )
         self._stage.execute(
             "UPDATE stage_reactions SET cid = place FROM (SELECT r.rowid AS row, c.cid AS place FROM stage_reactions r "

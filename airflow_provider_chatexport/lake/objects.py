@@ -10,7 +10,15 @@ from typing import Final
 import msgspec
 
 from airflow_provider_chatexport.core.entities import Entity
-from airflow_provider_chatexport.lake.rawjson import BLANK, Fields, NotAnObjectError, is_time, joined, read_object
+from airflow_provider_chatexport.lake.rawjson import (
+    BLANK,
+    Fields,
+    NotAnObjectError,
+    is_time,
+    joined,
+    read_object,
+    text_of,
+)
 from airflow_provider_chatexport.lake.rejects import Reject, reject
 from airflow_provider_chatexport.lake.source import Line
 
@@ -70,10 +78,10 @@ def mend(entity: Entity, found: SiftedObject, cid: str | None) -> bytes | Reject
         payload, fields = read_object(found.data)
     except NotAnObjectError as error:
         return unreadable(found, str(error))
-    if missing := missing_from(entity, fields, cid):
-        return unreadable(found, f"{entity.value} without {missing}")
     in_channel = cid if entity is not Entity.REACTION else None
-    return one_form(found.n, found.line, found.offset, with_cid(payload, fields, in_channel))
+    if missing := missing_from(entity, fields, own_channel(fields) or in_channel):
+        return unreadable(found, f"{entity.value} without {missing}")
+    return one_form(found.n, found.line, found.offset, with_cid(payload, fields, own_channel(fields) or in_channel))
 
 
 def unreadable(found: SiftedObject, reason: str) -> Reject:
@@ -91,6 +99,13 @@ def one_form(n: int, line: int, offset: int, payload: bytes, owner: str | None =
 def as_it_stood(n: int, line: int, offset: int, start: bytes, payload: bytes) -> bytes:
     """The same of an object whose line was not taken apart but cut off behind its beginning."""
     return b'{"n":%d,"line":%d,"pos":%d,"start":%d,"data":%b}\n' % (n, line, offset, _NUMBERS[start], payload)
+
+
+def own_channel(fields: Fields) -> str | None:
+    """The channel that an object names itself."""
+    channel_type, channel_id = text_of(fields, "channel_type"), text_of(fields, "channel_id")
+    own = text_of(fields, "cid") or text_of(fields, "channel_cid")
+    return own or (f"{channel_type}:{channel_id}" if channel_type and channel_id else None)
 
 
 def with_cid(payload: bytes, fields: Fields, cid: str | None) -> bytes:

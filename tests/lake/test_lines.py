@@ -161,6 +161,21 @@ def test_objects_spread_over_lines_belong_to_the_channel_before_them(tmp_path: P
     assert ([CID], [CID]) == (converted.column("members", "cid"), converted.column("messages", "cid"))
 
 
+@pytest.mark.parametrize("own", [{"channel_cid": "a:two"}, {"channel_type": "a", "channel_id": "two"}], ids=str)
+@pytest.mark.parametrize("before", [[], [line("channel", channel("a:one"))]], ids=["alone", "after a channel"])
+@pytest.mark.parametrize("shape", ENTITY_SHAPES)
+def test_what_an_object_says_of_its_channel_goes_before_its_place(
+    own: dict[str, str], before: list[bytes], shape: Shape, tmp_path: Path
+) -> None:
+    """However it says so: a row of another channel would be found by nobody."""
+    written, reacted = ({**fields, **own} for fields in (message("m1"), reaction("m9")))
+    del written["cid"]
+    lines = [*before, line("message", written, shape), line("reaction", reacted, shape)]
+    converted = convert_lines(tmp_path, *lines)
+    assert [["a:two"], ["a:two"]] == [converted.column(table, "cid") for table in ("messages", "reactions")]
+    assert 0 == converted.counts.rejected
+
+
 @pytest.mark.parametrize("key", ["frozen", "config", "member_count", "created_by"])
 def test_a_bare_message_may_have_custom_keys_of_channels(key: str, tmp_path: Path) -> None:
     """It would be a row of channels, and hide the channel that it is of."""
