@@ -61,7 +61,7 @@ class ChatExportClient:
 
     def task(self, task_id: TaskId) -> TaskState:
         """An export's status, with a fresh link if it is completed. :raises ServiceError: after the last attempt."""
-        return self._run(protocol.get_task(task_id))
+        return self._run(protocol.get_task(task_id, self.settings))
 
     def download(self, task_id: TaskId, target: Path, *, progress: ProgressCallback | None = None) -> Downloaded:
         """The file of a completed export. Raises as ``download.download`` does, which this is."""
@@ -125,7 +125,7 @@ class AsyncChatExportClient:
 
     async def task(self, task_id: TaskId) -> TaskState:
         """An export's status, with a fresh link if it is completed. :raises ServiceError: after the last attempt."""
-        return await self._run(protocol.get_task(task_id))
+        return await self._run(protocol.get_task(task_id, self.settings))
 
     async def query_channels(self, page: ChannelPage) -> tuple[FoundChannel, ...]:
         """One page of channels. :raises ServiceError: after the last attempt."""

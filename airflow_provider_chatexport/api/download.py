@@ -32,6 +32,8 @@ from airflow_provider_chatexport.errors import (
 
 log = logging.getLogger(__name__)
 
+# How much is read of an error, which is some XML.
+_ERROR_BYTES: Final = 4096
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
 
 # Pre-signed links answer 400 when an Authorization header comes along, and who holds the files need not know of us. So
@@ -118,8 +120,11 @@ def _fetch_whole(client: StatusSource, task_id: TaskId, transfer: _Transfer) -> 
             n_fruitless = 0 if transfer.size_bytes > furthest_bytes else n_fruitless + 1
             furthest_bytes = max(furthest_bytes, transfer.size_bytes)
             if not error.retryable or n_fruitless >= settings.max_attempts:
+                # Once it may be a page of something in between, or a file that is not there yet.
+                if error.facts.get("http_status") == 404:
+                    raise _gone(task_id) from None
                 raise
-            bound_s = min(settings.longest_wait_s, settings.first_wait_s * 2**n_fruitless)
+            bound_s = min(settings.longest_wait_s, settings.first_wait_s * 2.0 ** min(n_fruitless, 64))
             asked_s: float = getattr(error, "retry_after_s", None) or 0.0
             pause_s = min(settings.longest_wait_s, asked_s) + random.uniform(0.0, bound_s)  # noqa: S311
             log.warning("%s; going on at byte %d in %.1f s", error, transfer.size_bytes, pause_s)
@@ -236,12 +241,15 @@ class _Transfer:
 
     def _not_the_file(self, response: httpx.Response, host: str) -> DownloadError:
         status = response.status_code
-        if status == 403:
+        # S3 and Google say 400 where what the link was signed with has expired, and 400 to a request that is wrong too.
+        if status in (401, 403, 404) or (status == 400 and b"expired" in _head(response).lower()):
+            what = "knows no file under the link" if status == 404 else "refuses the link"
             return LinkExpiredError(
-                f"the file of export {self._task_id} could not be fetched: {host} refuses the link (HTTP 403), as it "
-                "does when the link has expired; export again if fresh links are refused too"
+                f"the file of export {self._task_id} could not be fetched: {host} {what} (HTTP {status}), as it does "
+                "when the link has expired; export again if fresh links are of no more use",
+                http_status=status,
             )
-        if status in (404, 410):
+        if status == 410:
             return _gone(self._task_id)
         if status == 416:
             self._begin()
@@ -249,7 +257,7 @@ class _Transfer:
         if status in (408, 429) or status >= 500:
             return self._broken(
                 f"{host} answered HTTP {status}",
-                retry_after_s=read_retry_after(response.headers, now_epoch_s=time.time()),
+                retry_after_s=read_retry_after(response.headers, status=status, now_epoch_s=time.time()),
             )
         if 300 <= status < 400:
             return _refused(self._task_id, f"{host} redirects elsewhere (HTTP {status}), which is never followed")
@@ -285,6 +293,10 @@ class _Transfer:
             f"the file of export {self._task_id} did not come whole: {why}; try again later",
             retry_after_s=retry_after_s,
         )
+
+
+def _head(response: httpx.Response) -> bytes:
+    return next(response.iter_raw(_ERROR_BYTES), b"")
 
 
 def _refused(task_id: TaskId, why: str) -> DownloadError:

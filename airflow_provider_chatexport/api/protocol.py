@@ -7,6 +7,7 @@ Only the ``/api/v2`` family is spoken; its replies are read as tolerantly as the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -80,13 +81,16 @@ def submit_users(request: UsersRequest) -> Call[TaskId]:
     )
 
 
-def get_task(task_id: TaskId) -> Call[TaskState]:
-    """The status of an export, with a fresh link once it is completed."""
+def get_task(task_id: TaskId, settings: ServiceSettings) -> Call[TaskState]:
+    """The status of an export, with a fresh link once it is completed.
+
+    :param settings: whose key and secret the reason of a failed export must not hold.
+    """
     return Call(
         doing=f"asking for the status of export {task_id[:64]}",
         method="GET",
         path=f"/api/v2/tasks/{quote(task_id, safe='')}",
-        decode=_decode_task,
+        decode=functools.partial(_decode_task, settings=settings),
     )
 
 
@@ -175,7 +179,7 @@ def _decode_submitted(value: Any) -> TaskId:
     return TaskId(_text(_mapping(value, "the reply")["task_id"], "task_id"))
 
 
-def _decode_task(value: Any) -> TaskState:
+def _decode_task(value: Any, settings: ServiceSettings) -> TaskState:
     """Times are RFC3339 text or unix nanoseconds; ``result`` and ``error`` are absent, null or empty until the end."""
     task = _mapping(value, "the reply")
     created_at = parse_instant(task.get("created_at")) or parse_instant(task.get("updated_at"))
@@ -188,19 +192,19 @@ def _decode_task(value: Any) -> TaskState:
         status=Status.from_wire(_text(task["status"], "status")),
         created_at=created_at,
         url=None if url is None else _text(url, "result.url"),
-        error=_decode_task_error(task.get("error")),
+        error=_decode_task_error(task.get("error"), settings),
     )
 
 
-def _decode_task_error(value: Any) -> str | None:
+def _decode_task_error(value: Any, settings: ServiceSettings) -> str | None:
     """The API description has an object with type and description; older code takes a bare string."""
     if not value:
         return None
     if isinstance(value, str):
-        return scrub(value)
+        return scrub(value, settings)
     error = _mapping(value, "error")
     parts = [part for part in (error.get("type"), error.get("description")) if isinstance(part, str) and part]
-    return scrub(": ".join(parts)) or "no description"
+    return scrub(": ".join(parts), settings) or "no description"
 
 
 def _decode_channels(value: Any) -> tuple[FoundChannel, ...]:

@@ -33,10 +33,15 @@ _TOO_MUCH: Final = (413, 431)
 _MISSING: Final = re.compile(r"can'?t find|not found|does(?:n'?t| not) exist|deleted", re.IGNORECASE)
 
 _LINK: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE)
+_WORD: Final = re.compile(r"[^\s\"'<>]+")
+# What makes a link a credential, also where the link has lost its scheme, or is quoted in another one's query.
+_SIGNED: Final = re.compile(r"(?:signature|token|credential|\bsig)(?:=|%3d)", re.IGNORECASE)
 _TOKEN: Final = re.compile(r"\beyJ[\w-]+\.[\w-]*\.?[\w-]*")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 # '<operation> failed with error: "<inner>"': only the inner part says something.
 _WRAPPED: Final = re.compile(r'\w+ failed with error: "(.*)"\s*', re.DOTALL)
+# Statuses that say the same whoever gives them: a gateway's "too many requests" is to be heeded as the service's is.
+_ANYBODYS: Final = frozenset({408, 413, 429, 431})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +63,8 @@ def scrub(text: str, settings: ServiceSettings | None = None) -> str:
     if settings is not None:
         for secret in (settings.api_secret, settings.api_key):
             text = text.replace(secret, "<hidden>")
-    text = _TOKEN.sub("<hidden>", _LINK.sub("<link>", text))
+    text = _WORD.sub(_unsigned, _LINK.sub("<link>", text))
+    text = _TOKEN.sub("<hidden>", text)
     text = _CONTROL.sub(" ", text).strip()
     return text if len(text) <= _MAX_QUOTED_CHARS else text[:_MAX_QUOTED_CHARS] + "..."
 
@@ -70,7 +76,16 @@ def error_from(reply: Reply, *, doing: str, settings: ServiceSettings, now_epoch
     coded = f"HTTP {reply.status}" if code is None else f"HTTP {reply.status}, code {code}"
     facts: dict[str, Any] = {"http_status": reply.status, "code": code}
     if reply.status in (429, 503):
-        facts["retry_after_s"] = read_retry_after(reply.headers, now_epoch_s=now_epoch_s)
+        facts["retry_after_s"] = read_retry_after(reply.headers, status=reply.status, now_epoch_s=now_epoch_s)
+    if code is None and 400 <= reply.status < 500 and reply.status not in _ANYBODYS:
+        # Every error of the service has a number. Taken for its word, a gateway's 404 would be an export that is lost,
+        # and a firewall's 403 a wrong key.
+        return UnexpectedReplyError(
+            f"{doing} failed: {settings.host} answered HTTP {reply.status} with something that is no error of the chat "
+            "API, as a gateway, a proxy or a firewall does; try again later, and if it stays so, check the address and "
+            "the proxy",
+            **facts,
+        )
     kind: type[ServiceError]
     match reply.status:
         case 401 | 403:
@@ -103,8 +118,8 @@ def error_from(reply: Reply, *, doing: str, settings: ServiceSettings, now_epoch
     return kind(f"{doing} {what}: {settings.host} says: {said} ({coded}); {cure}", **facts)
 
 
-def read_retry_after(headers: Mapping[str, str], *, now_epoch_s: float) -> float | None:
-    """Seconds until the service wants to hear from us again: ``Retry-After`` (seconds or an HTTP date), else
+def read_retry_after(headers: Mapping[str, str], *, status: int, now_epoch_s: float) -> float | None:
+    """Seconds until the host wants to hear from us again: ``Retry-After`` (seconds or an HTTP date), and for a 429 else
     ``X-RateLimit-Reset`` (unix seconds). A value may be a comma list; the SDKs take its first non-empty part.
     """
     # The service's own clock, where it tells it: ours may be off by more than the pause is long.
@@ -114,9 +129,14 @@ def read_retry_after(headers: Mapping[str, str], *, now_epoch_s: float) -> float
         return max(0.0, at - now_epoch_s)
     if (seconds := _first_number(wanted)) is not None:
         return seconds
-    if (reset := _first_number(headers.get("x-ratelimit-reset", ""))) is not None:
+    # Every answer tells when the limit's window ends; only to who has used it up does that matter.
+    if status == 429 and (reset := _first_number(headers.get("x-ratelimit-reset", ""))) is not None:
         return max(0.0, reset - now_epoch_s)
     return None
+
+
+def _unsigned(word: re.Match[str]) -> str:
+    return "<link>" if _SIGNED.search(word[0]) else word[0]
 
 
 def _refuse_constant(name: str) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
 import httpx
+import jwt
 
 from airflow_provider_chatexport.errors import ConnectionSettingsError
 
@@ -18,6 +21,11 @@ DEFAULT_BASE_URL: Final = "https://chat.stream-io-api.com"
 ENV_API_KEY: Final = "STREAM_API_KEY"
 ENV_API_SECRET: Final = "STREAM_API_SECRET"  # noqa: S105 - a variable's name
 ENV_BASE_URL: Final = "STREAM_BASE_URL"
+
+# Thirty years: what is longer, no clock can wait for.
+_MAX_NUMBER: Final = 1e9
+_ABOVE_ZERO: Final = ("connect_timeout_s", "read_timeout_s", "write_timeout_s", "pool_timeout_s", "max_attempts")
+_HOST_NAME: Final = re.compile(r"\w[\w.-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +70,22 @@ class ServiceSettings:
                 f"the API secret is missing; set it as the connection's password, as --api-secret, or in "
                 f"{ENV_API_SECRET}"
             )
+        _check_secret(self.api_secret)
         _check_address(self.base_url, "the service's address")
         object.__setattr__(self, "base_url", self.base_url.strip().rstrip("/"))
         if self.proxy is not None:
             _check_address(self.proxy, "the proxy's address", may_hold_password=True)
         if self.ca_file is not None and not Path(self.ca_file).is_file():
             raise ConnectionSettingsError(f"ca_file {self.ca_file!r} is not a file; give the path of a PEM file")
-        for name in ("connect_timeout_s", "read_timeout_s", "write_timeout_s", "pool_timeout_s", "max_attempts"):
-            if getattr(self, name) <= 0:
-                raise ConnectionSettingsError(f"{name} must be more than zero, not {getattr(self, name)}")
+        if self.link_host is not None:
+            _check_host_name(self.link_host, "link_host")
+        for name in _ABOVE_ZERO:
+            # Asked so that it holds of no NaN.
+            if not 0 < getattr(self, name) <= _MAX_NUMBER:
+                raise ConnectionSettingsError(f"{name} must be more than zero and finite, not {getattr(self, name)}")
+        for name in ("first_wait_s", "longest_wait_s", "rate_limit_patience_s"):
+            if not 0 <= getattr(self, name) <= _MAX_NUMBER:
+                raise ConnectionSettingsError(f"{name} must be zero or more and finite, not {getattr(self, name)}")
 
     @property
     def host(self) -> str:
@@ -120,6 +135,29 @@ class ServiceSettings:
             base_url=(environ.get(ENV_BASE_URL) or DEFAULT_BASE_URL) if base_url is None else base_url,
             **others,
         )
+
+
+def _check_secret(api_secret: str) -> None:
+    """A key pair in the secret's place is refused by whoever signs with it: here, and not at the first request."""
+    try:
+        jwt.get_algorithm_by_name("HS256").prepare_key(api_secret)
+    except (jwt.InvalidKeyError, ValueError):
+        raise ConnectionSettingsError(
+            "the API secret is no secret of this service but a key file's content, or no text; copy the app's secret "
+            "from the service's dashboard"
+        ) from None
+
+
+def _check_host_name(name: str, what: str) -> None:
+    if _HOST_NAME.fullmatch(name):
+        return
+    try:
+        ipaddress.IPv6Address(name)
+    except ValueError:
+        raise ConnectionSettingsError(
+            f"{what} is no host name; write the name alone, such as bucket.s3.amazonaws.com, without scheme, port, "
+            "path or spaces"
+        ) from None
 
 
 def _check_address(address: str, what: str, *, may_hold_password: bool = False) -> None:

@@ -16,7 +16,13 @@ from typing import Final
 from airflow_provider_chatexport.api.client import AsyncChatExportClient, ChatExportClient
 from airflow_provider_chatexport.api.turns import turns_of
 from airflow_provider_chatexport.core.task import GiveUp, Status, TaskId, TaskState, Wait, next_step
-from airflow_provider_chatexport.errors import RateLimitedError, ServiceError, TaskFailedError, TaskOverdueError
+from airflow_provider_chatexport.errors import (
+    RateLimitedError,
+    ServiceError,
+    TaskFailedError,
+    TaskOverdueError,
+    UnexpectedReplyError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +41,9 @@ class Watch:
     :param started_epoch_s: when the exports were submitted; the pause between looks grows from there.
     :param deadline_epoch_s: when to give up.
     :param poll_s: a fixed pause between looks instead of the growing one (before jitter).
-    :param max_failures: how many status requests in a row may fail retryably.
+    :param max_failures: how many status requests in a row may fail in a way that may pass.
+    :param answered: whether the chat API has answered at this address before, as it has whoever submitted there. What
+        is no reply of it then comes from something in between, and may pass; else the address may be wrong.
     """
 
     def __init__(
@@ -46,12 +54,14 @@ class Watch:
         deadline_epoch_s: float,
         poll_s: float | None = None,
         max_failures: int = MAX_CONSECUTIVE_FAILURES,
+        answered: bool = True,
     ) -> None:
         self.states: dict[TaskId, TaskState | None] = dict.fromkeys(task_ids)
         self._started_epoch_s = started_epoch_s
         self._deadline_epoch_s = deadline_epoch_s
         self._poll_s = poll_s
         self._max_failures = max_failures
+        self._answered = answered
         self._n_misses = 0
         self._n_failures = 0
         self._asked_pause_s = 0.0
@@ -72,6 +82,7 @@ class Watch:
 
         :raises TaskFailedError: the service ended the export as failed.
         """
+        self._answered = True
         self._n_misses = self._n_failures = 0
         self._asked_pause_s = 0.0
         before = self.states[task_id]
@@ -93,7 +104,8 @@ class Watch:
         """
         self._n_misses += 1
         self._n_failures += not isinstance(error, RateLimitedError)
-        if not error.retryable or self._n_failures > self._max_failures:
+        may_pass = error.retryable or (self._answered and isinstance(error, UnexpectedReplyError))
+        if not may_pass or self._n_failures > self._max_failures:
             raise error
         self._asked_pause_s = getattr(error, "retry_after_s", None) or 0.0
         log.warning("%s (look %d in a row without an answer)", error, self._n_misses)

@@ -8,6 +8,7 @@ one and the same microsecond, as an import makes them, are paged by offset, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -33,6 +34,7 @@ class ChannelQuery:
     Soft-deleted channels do not come back from queries; they have to be named.
 
     :param filter_conditions: as the service takes them ("Querying Channels"); ``{}`` is every channel of the app.
+        Times in them may be aware datetimes.
     :param sort: by ``created_at``, oldest first or (direction -1) newest first. By anything that changes, channels
         would be lost between pages.
     :raises CallError: another sort.
@@ -88,10 +90,15 @@ class _Span:
 
 
 class ChannelSearch:
-    """What is found so far, and the next page. It asks nobody: ``saw`` is told what a page held."""
+    """What is found so far, and the next page. It asks nobody: ``saw`` is told what a page held.
+
+    :raises CallError: the query's conditions hold what is no JSON, or a datetime without a zone. Not the query itself:
+        in a DAG file it may hold what becomes a value only when the task runs.
+    """
 
     def __init__(self, query: ChannelQuery) -> None:
         self._query = query
+        self._asked: dict[str, Any] = _as_json(query.filter_conditions, "filter_conditions")
         self._seen: set[Cid] = set()
         self._open = [_Span()]
         self._offset = self._n_new = 0
@@ -103,7 +110,7 @@ class ChannelSearch:
         """None: all are found."""
         if not self._open:
             return None
-        asked, ours = dict(self._query.filter_conditions), self._open[-1].conditions()
+        asked, ours = self._asked, self._open[-1].conditions()
         both = {"$and": [asked, ours]} if asked.keys() & ours.keys() else {**asked, **ours}
         return ChannelPage(filter_conditions=both, sort=self._query.sort, offset=self._offset)
 
@@ -171,6 +178,31 @@ class ChannelSearch:
         self._offset = self._n_new = 0
         self._edge = None
         self._at_edge = set()
+
+
+def _as_json(value: Any, field_name: str) -> Any:
+    """Conditions as the service reads them, with datetimes as RFC3339 text."""
+    match value:
+        case datetime():
+            if value.tzinfo is None:
+                raise CallError(
+                    f"{field_name} of the channel query ({value.isoformat()}) has no time zone; write an offset, such "
+                    f"as {value.isoformat()}+00:00"
+                )
+            return format_rfc3339(value)
+        case Mapping() if all(isinstance(key, str) for key in value):
+            return {key: _as_json(inner, f"{field_name}.{key}") for key, inner in value.items()}
+        case list() | tuple():
+            return [_as_json(inner, f"{field_name}[{number}]") for number, inner in enumerate(value)]
+        case None | str() | bool() | int():
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case _:
+            raise CallError(
+                f"{field_name} of the channel query holds a {type(value).__name__} that JSON has no form for; write "
+                "text, numbers, true or false, lists, objects with text as keys, or aware datetimes"
+            )
 
 
 def _text(moment: datetime | None) -> str | None:

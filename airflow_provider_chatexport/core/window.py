@@ -124,11 +124,14 @@ class Window:
 def parse_moment(value: str | datetime, name: str) -> datetime:
     """One end of a window from a datetime or from ISO 8601 text. A date alone means its UTC midnight.
 
-    :raises WindowError: the text is no time.
+    :raises WindowError: there is none, or the text is no time.
     """
     if isinstance(value, datetime):
         return value
-    text = value.strip()
+    # From callers without types, and from templates over what is absent.
+    text = str(value).strip()
+    if text in ("", "None"):
+        raise WindowError(f"the window has no {name}; give one, such as 2026-01-01T00:00:00Z")
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

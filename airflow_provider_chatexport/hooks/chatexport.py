@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import httpx
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 from airflow.sdk.log import mask_secret
@@ -125,7 +126,17 @@ def _base_url(connection: Connection) -> str:
     if not host:
         return DEFAULT_BASE_URL
     address = host if "://" in host else f"{connection.schema or 'https'}://{host}"
-    return f"{address}:{connection.port}" if connection.port else address
+    if not connection.port:
+        return address
+    try:
+        url = httpx.URL(address)
+    except httpx.InvalidURL:
+        return address
+    if url.port not in (None, connection.port):
+        raise ConnectionSettingsError(
+            f"connection {connection.conn_id!r} has a port in its host and another one beside it; take one of them out"
+        )
+    return str(url.copy_with(port=connection.port))
 
 
 def _extra_of(connection: Connection) -> dict[str, Any]:
@@ -149,11 +160,18 @@ def _extras(connection: Connection) -> dict[str, Any]:
             continue
         try:
             read[name] = reader(extra[name])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ConnectionSettingsError(
                 f"the field {name} of connection {connection.conn_id!r} cannot be read; it should be {_KINDS[reader]}"
             ) from None
     return read
+
+
+def _whole(value: Any) -> int:
+    """``int`` cuts 2.7 to 2, and takes true for 1."""
+    if isinstance(value, bool) or int(value) != float(value):
+        raise ValueError("no whole number")
+    return int(value)
 
 
 def _boolean(value: Any) -> bool:
@@ -176,7 +194,7 @@ _READERS: Final[Mapping[str, _Reader]] = {
     "read_timeout_s": float,
     "write_timeout_s": float,
     "pool_timeout_s": float,
-    "max_attempts": int,
+    "max_attempts": _whole,
     "first_wait_s": float,
     "longest_wait_s": float,
     "rate_limit_patience_s": float,
@@ -187,7 +205,7 @@ _READERS: Final[Mapping[str, _Reader]] = {
 }
 _KINDS: Final[Mapping[_Reader, str]] = {
     float: "a number of seconds",
-    int: "a whole number",
+    _whole: "a whole number",
     str: "text",
     _boolean: "true or false",
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from airflow_provider_chatexport.api.settings import DEFAULT_BASE_URL, ServiceSettings
@@ -25,6 +27,15 @@ def test_the_connection_test_says_what_is_wrong(sandbox, set_connection) -> None
     assert "API secret (password)" in message
 
 
+def test_the_connection_test_says_that_a_key_pair_is_no_secret(sandbox, set_connection) -> None:
+    """A PEM file in the password's place must not end in an error of the library that signs."""
+    pem = "-----BEGIN PUBLIC KEY-----\nabc\n-----END PUBLIC KEY-----"
+    set_connection(login=sandbox.api_key, password=pem, host=sandbox.url)
+    ok, message = ChatExportHook().test_connection()
+    assert not ok
+    assert "a key file's content" in message
+
+
 async def test_both_ways_to_the_settings_agree(connection) -> None:
     """A worker and a triggerer must talk to the same service in the same way."""
     hook = ChatExportHook()
@@ -43,6 +54,9 @@ def test_making_a_hook_fetches_nothing() -> None:
         ({"host": "https://chat.example/"}, "https://chat.example"),
         ({"host": "chat.example"}, "https://chat.example"),
         ({"host": "127.0.0.1", "port": 8080, "schema": "http"}, "http://127.0.0.1:8080"),
+        ({"host": "http://chat.example/", "port": 8900}, "http://chat.example:8900"),
+        ({"host": "http://chat.example:8900", "port": 8900}, "http://chat.example:8900"),
+        ({"host": "https://chat.example/prefix/", "port": 8900}, "https://chat.example:8900/prefix"),
     ],
 )
 def test_the_host_is_read_as_people_write_it(set_connection, fields, base_url) -> None:
@@ -108,7 +122,14 @@ def test_empty_fields_of_the_form_mean_the_defaults(set_connection) -> None:
         ({"login": "k"}, "API secret is missing"),
         ({"login": "k", "password": "s", "extra": {"max_attempts": "many"}}, "max_attempts .* a whole number"),
         ({"login": "k", "password": "s", "extra": {"allow_http_links": "maybe"}}, "allow_http_links .* true or false"),
+        ({"login": "k", "password": "s", "extra": {"max_attempts": math.inf}}, "max_attempts .* a whole number"),
+        ({"login": "k", "password": "s", "extra": {"max_attempts": 2.7}}, "max_attempts .* a whole number"),
+        ({"login": "k", "password": "s", "extra": {"max_attempts": True}}, "max_attempts .* a whole number"),
+        ({"login": "k", "password": "s", "extra": {"read_timeout_s": math.nan}}, "read_timeout_s .* finite"),
+        ({"login": "k", "password": "s", "extra": {"read_timeout_s": 10**400}}, "read_timeout_s .* number of seconds"),
         ({"login": "k", "password": "s", "host": "gopher://x"}, "malformed"),
+        ({"login": "k", "password": "s", "host": "::1", "port": 8900}, "malformed"),
+        ({"login": "k", "password": "s", "host": "http://h:1", "port": 2}, "a port in its host and another one"),
     ],
 )
 def test_a_connection_that_lacks_something_says_what(set_connection, fields, sentence) -> None:

@@ -116,11 +116,12 @@ def test_a_file_that_left_after_60_days_is_gone(client, task_id, control, tmp_pa
 
 
 def test_a_file_that_the_host_does_not_have_is_gone(client, task_id, control, tmp_path) -> None:
-    """A link made a moment ago that leads nowhere will lead nowhere next time."""
-    control.fault("status:404", FILES)
-    with pytest.raises(FileGoneError, match="60 days"):
+    """Links made a moment ago that all lead nowhere will lead nowhere next time."""
+    control.fault("status:404", FILES, times=100)
+    with pytest.raises(FileGoneError, match="60 days") as caught:
         download(client, task_id, tmp_path / "export")
-    assert len(control.requests(FILES)) == 1
+    assert caught.value.retryable is False
+    assert len(control.requests(FILES)) == client.settings.max_attempts
 
 
 def test_a_file_larger_than_allowed_is_refused_before_it_fills_the_disk(client, task_id, tmp_path) -> None:

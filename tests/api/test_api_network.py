@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import ssl
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,15 +16,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tenacity import RetryCallState, Retrying
 
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.download import Downloaded, download
+from airflow_provider_chatexport.api.retry import Patience
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.errors import (
     ConnectionSettingsError,
     DownloadError,
+    FileGoneError,
+    LinkExpiredError,
     ServiceUnavailableError,
     UnexpectedReplyError,
 )
@@ -120,6 +125,22 @@ def test_a_page_of_a_portal_is_not_a_reply(drive, scripted_server) -> None:
         drive(settings_for(server.url), "query_channels", ChannelPage())
 
 
+def test_a_failure_is_not_waited_for_until_the_rate_limit_begins_anew(drive, scripted_server) -> None:
+    """Every answer tells when that is; with a patience that is shorter, the one failure would be the last."""
+    server = scripted_server()
+    busy = (503, {"x-ratelimit-remaining": "58", "x-ratelimit-reset": str(int(time.time()) + 400)}, b"{}")
+    server.answers = lambda _path, _headers: NO_CHANNELS if len(server.asked) > 1 else busy
+    assert drive(settings_for(server.url), "query_channels", ChannelPage()) == ()
+
+
+def test_the_pause_after_very_many_attempts_is_the_longest() -> None:
+    """Who is rate-limited goes on until patience ends, and not until a power of two is too large for a float."""
+    options = Patience(settings_for("http://chat.example"), starts_export=False).options()
+    state = RetryCallState(Retrying(**options), None, (), {})
+    state.attempt_number = 5000
+    assert 0 <= options["wait"](state) <= 0.01
+
+
 FIRST, SECOND = b"a" * 600 + b"b" * 400, b"c" * 700
 
 FileHost = Callable[[dict[str, str]], tuple[int, dict[str, str], bytes]]
@@ -146,6 +167,39 @@ def fetch(scripted_server, tmp_path: Path) -> Callable[[FileHost], Downloaded]:
             return download(client, TaskId("t"), tmp_path / "export")
 
     return run
+
+
+EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(400, EXPIRED), (401, b""), (403, b""), (404, b"<html>default backend - 404</html>")]
+)
+def test_a_fresh_link_is_asked_for_where_one_is_refused(fetch, status, body) -> None:
+    """What it was signed with has expired, or a page stands in its place: the next link leads to the file."""
+    answers = [(status, {}, body), (200, {}, FIRST)]
+    assert fetch(lambda _headers: answers.pop(0)).path.read_bytes() == FIRST
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [(400, EXPIRED, LinkExpiredError), (401, b"", LinkExpiredError), (404, b"", FileGoneError)],
+)
+def test_links_that_all_lead_nowhere_end_the_download(fetch, tmp_path, status, body, kind) -> None:
+    """As many attempts as ever; then a file that none of them finds is gone."""
+    with pytest.raises(DownloadError) as caught:
+        fetch(lambda _headers: (status, {}, body))
+    assert type(caught.value) is kind
+    assert len(fetch.asked) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, DownloadError), (410, FileGoneError)])
+def test_what_no_link_can_cure_is_final(fetch, status, kind) -> None:
+    """A request that is malformed stays so, and a host that says gone means it."""
+    with pytest.raises(kind) as caught:
+        fetch(lambda _headers: (status, {}, b"<Error><Code>InvalidArgument</Code></Error>"))
+    assert (False, 1) == (caught.value.retryable, len(fetch.asked))
 
 
 def test_a_file_that_changed_in_between_begins_anew(fetch) -> None:

@@ -34,7 +34,7 @@ NOW_EPOCH_S = 1_767_225_600.0
 CALLS = [
     protocol.submit_channels(ChannelsRequest(channels=(Cid("messaging:a"),))),
     protocol.submit_users(UsersRequest(user_ids=(UserId("u"),))),
-    protocol.get_task(TaskId("t")),
+    protocol.get_task(TaskId("t"), SETTINGS),
     protocol.query_channels(ChannelPage()),
 ]
 
@@ -68,7 +68,7 @@ def read(call: protocol.Call[Any], status: int, body: bytes, headers: dict[str, 
 
 def read_task(**fields: Any) -> Any:
     task = {"task_id": "t", "status": "running", "created_at": "2026-01-01T00:00:00Z", **fields}
-    return read(protocol.get_task(TaskId("t")), 200, json.dumps(task).encode())
+    return read(protocol.get_task(TaskId("t"), SETTINGS), 200, json.dumps(task).encode())
 
 
 def error_body(code: int | None, message: str, **others: Any) -> bytes:
@@ -140,7 +140,7 @@ def test_a_request_is_signed_as_the_sdks_sign() -> None:
 
 def test_a_task_id_cannot_leave_its_path() -> None:
     """An id comes from people, too: it must not become another endpoint."""
-    request = protocol.sign(protocol.get_task(TaskId("../users/u1?x=")), SETTINGS, now_epoch_s=NOW_EPOCH_S)
+    request = protocol.sign(protocol.get_task(TaskId("../users/u1?x="), SETTINGS), SETTINGS, now_epoch_s=NOW_EPOCH_S)
     assert request.url.raw_path.startswith(b"/api/v2/tasks/..%2Fusers%2Fu1%3Fx%3D?")
 
 
@@ -209,6 +209,42 @@ def test_each_documented_error_has_its_place_in_the_tree(status, code, kind, ret
     assert "GetTask failed" not in str(caught.value)
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 418])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>default backend - 404</html>",
+        b"",
+        b'{"error":"access denied"}',
+        b'{"message":"Can\'t find task"}',
+        b'["code"]',
+        b'{"code":true,"message":"no"}',
+    ],
+    ids=["a page", "nothing", "another's JSON", "without a number", "no object", "no number"],
+)
+def test_a_refusal_that_is_none_of_the_service_is_not_taken_for_its_word(status, body) -> None:
+    """A gateway's 404 must not be an export that is lost, nor a firewall's 403 a wrong key: both pass."""
+    with pytest.raises(UnexpectedReplyError, match=rf"{SETTINGS.host} answered HTTP {status} .* no error of the chat"):
+        read(CALLS[2], status, body)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (408, ServiceUnavailableError),
+        (413, RequestRefusedError),
+        (429, RateLimitedError),
+        (431, RequestRefusedError),
+        (502, ServiceUnavailableError),
+    ],
+)
+def test_what_means_the_same_whoever_says_it_needs_no_body(status, kind) -> None:
+    """A gateway that is asked too much, or for too much, stands for the service."""
+    with pytest.raises(ServiceError) as caught:
+        read(CALLS[2], status, b"<html>no</html>")
+    assert type(caught.value) is kind
+
+
 def test_a_failure_that_the_service_calls_unrecoverable_is_not_retryable() -> None:
     """The service knows which of its failures a repeat cannot cure."""
     with pytest.raises(ServiceUnavailableError) as caught:
@@ -224,6 +260,7 @@ def test_a_failure_that_the_service_calls_unrecoverable_is_not_retryable() -> No
         ({"retry-after": "Thu, 01 Jan 2026 00:00:30 GMT"}, 30),
         ({"retry-after": "Thu, 01 Jan 2026 00:00:30 GMT", "date": "Thu, 01 Jan 2026 00:00:20 GMT"}, 10),
         ({"x-ratelimit-reset": "1767225640"}, 40),
+        ({"x-ratelimit-reset": "1767225640", "retry-after": "7"}, 7),
         ({"x-ratelimit-reset": ",1767225640,1"}, 40),
         ({"x-ratelimit-reset": "1767225500"}, 0),
         ({"retry-after": "soon"}, None),
@@ -233,7 +270,16 @@ def test_a_failure_that_the_service_calls_unrecoverable_is_not_retryable() -> No
 )
 def test_when_to_come_back_is_read_from_either_header(headers, expected_s) -> None:
     """Seconds, a date by the service's own clock, or the reset of its window; nonsense is no answer."""
-    assert read_retry_after(headers, now_epoch_s=NOW_EPOCH_S) == expected_s
+    assert read_retry_after(headers, status=429, now_epoch_s=NOW_EPOCH_S) == expected_s
+
+
+@pytest.mark.parametrize(("more", "expected_s"), [({}, None), ({"retry-after": "7"}, 7)])
+def test_the_reset_of_the_rate_limit_is_nothing_to_a_failure(more, expected_s) -> None:
+    """Every answer tells it, a 503 with most of the limit unused as well: that one may be tried again at once."""
+    headers = {"x-ratelimit-remaining": "58", "x-ratelimit-reset": "1767225640", **more}
+    with pytest.raises(ServiceUnavailableError) as caught:
+        read(CALLS[2], 503, error_body(-1, "busy"), headers)
+    assert caught.value.facts["retry_after_s"] == expected_s
 
 
 def test_quoted_text_holds_no_link_key_or_token() -> None:
@@ -242,6 +288,28 @@ def test_quoted_text_holds_no_link_key_or_token() -> None:
         f"see https://files.example/x?sig=1 with {SETTINGS.api_key} and {SETTINGS.api_secret}\n eyJhbGciOi.eyJzZXJ2.sig"
     )
     assert scrub(text, SETTINGS) == "see <link> with <hidden> and <hidden>  <hidden>"
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "bucket.s3.amazonaws.com/exports/f.json?X-Amz-Signature=abc&X-Amz-Credential=AKIA",
+        "/exports/f.json?X-Amz-Expires=9&amp;x-amz-security-token=abc",
+        "next=bucket.example%2Ff%3FX-Goog-Signature%3Dabc",
+        "account.blob.example/f?sv=1&sig=abc",
+    ],
+)
+def test_a_signed_link_is_hidden_without_its_scheme_too(link) -> None:
+    """It opens the file all the same."""
+    assert scrub(f"cannot read {link}, sigh=1") == "cannot read <link> sigh=1"
+
+
+@pytest.mark.parametrize("spelled", [str, lambda said: {"type": "E", "description": said}], ids=["text", "object"])
+def test_the_reason_of_a_failed_task_holds_no_key_or_secret(spelled) -> None:
+    """It ends up in logs and in Airflow's database, as an error's text does."""
+    said = f"callback failed for {SETTINGS.api_key} with {SETTINGS.api_secret}"
+    told = read_task(status="failed", error=spelled(said)).error
+    assert told.removeprefix("E: ") == "callback failed for <hidden> with <hidden>"
 
 
 def test_the_refused_channel_stays_readable() -> None:

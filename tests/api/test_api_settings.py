@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -39,6 +40,20 @@ def test_arguments_win_over_variables() -> None:
         ({"proxy": "proxy.example:hidden@x"}, r"the proxy's address is malformed"),
         ({"ca_file": "/no/such/file.pem"}, r"is not a file"),
         ({"read_timeout_s": 0}, r"read_timeout_s must be more than zero"),
+        ({"connect_timeout_s": math.nan}, r"connect_timeout_s must be more than zero and finite, not nan"),
+        ({"pool_timeout_s": math.inf}, r"pool_timeout_s must be more than zero and finite, not inf"),
+        ({"write_timeout_s": 1e300}, r"write_timeout_s"),
+        ({"max_attempts": math.inf}, r"max_attempts"),
+        ({"first_wait_s": -1}, r"first_wait_s must be zero or more"),
+        ({"longest_wait_s": math.nan}, r"longest_wait_s"),
+        ({"rate_limit_patience_s": -1}, r"rate_limit_patience_s"),
+        ({"api_secret": "-----BEGIN PUBLIC KEY-----\nhidden\n-----END PUBLIC KEY-----"}, r"secret.*a key file's"),
+        ({"api_secret": "ssh-ed25519 hidden"}, r"secret.*a key file's"),
+        ({"api_secret": "hidden\ud800"}, r"secret.*no text"),
+        ({"link_host": "https://bucket.example"}, r"link_host is no host name; write the name alone"),
+        ({"link_host": "bucket.example:443"}, r"link_host"),
+        ({"link_host": " bucket.example"}, r"link_host"),
+        ({"link_host": ""}, r"link_host"),
     ],
 )
 def test_what_is_missing_or_malformed_is_refused(wrong, sentence) -> None:
@@ -46,6 +61,15 @@ def test_what_is_missing_or_malformed_is_refused(wrong, sentence) -> None:
     with pytest.raises(ConnectionSettingsError, match=sentence) as caught:
         ServiceSettings(**{**GOOD, **wrong})
     assert "hidden" not in str(caught.value)
+
+
+def test_no_pause_and_a_host_of_any_kind_are_settings() -> None:
+    """Tests and triggers make no pauses; a host may be a number."""
+    for link_host in ("Bucket.s3.amazonaws.com", "127.0.0.1", "::1", "my_bucket.example"):
+        settings = ServiceSettings(
+            **GOOD, first_wait_s=0, longest_wait_s=0, rate_limit_patience_s=0, link_host=link_host
+        )
+        assert settings.without_retries().link_host == link_host
 
 
 def test_nothing_secret_is_in_the_repr() -> None:

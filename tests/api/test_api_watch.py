@@ -15,6 +15,7 @@ from airflow_provider_chatexport.errors import (
     TaskFailedError,
     TaskOverdueError,
     UnauthorizedError,
+    UnexpectedReplyError,
 )
 
 A, B = TaskId("a"), TaskId("b")
@@ -24,8 +25,10 @@ def state(task_id: TaskId, status: Status, error: str | None = None) -> TaskStat
     return TaskState(task_id=task_id, status=status, created_at=EPOCH, error=error)
 
 
-def watch(poll_s: float | None = None, max_failures: int = 2) -> Watch:
-    return Watch([A, B], started_epoch_s=1000.0, deadline_epoch_s=1600.0, poll_s=poll_s, max_failures=max_failures)
+def watch(poll_s: float | None = None, max_failures: int = 2, **others: bool) -> Watch:
+    return Watch(
+        [A, B], started_epoch_s=1000.0, deadline_epoch_s=1600.0, poll_s=poll_s, max_failures=max_failures, **others
+    )
 
 
 def test_a_wait_ends_when_all_are_completed() -> None:
@@ -77,6 +80,25 @@ def test_failures_that_may_pass_are_borne_up_to_a_number() -> None:
     waiting.missed(ServiceUnavailableError("away"))
     with pytest.raises(ServiceUnavailableError):
         waiting.missed(ServiceUnavailableError("away"))
+
+
+def test_what_is_no_reply_of_the_service_may_pass() -> None:
+    """The exports were started at this address: a page that stands there now is a gateway's or a firewall's."""
+    waiting = watch(max_failures=2)
+    waiting.missed(UnexpectedReplyError("a page"))
+    waiting.missed(ServiceUnavailableError("away"))
+    with pytest.raises(UnexpectedReplyError):
+        waiting.missed(UnexpectedReplyError("a page"))
+
+
+def test_what_is_no_reply_ends_the_wait_where_the_service_never_answered() -> None:
+    """Then the address is likely to be wrong; once it has answered, it is not."""
+    with pytest.raises(UnexpectedReplyError):
+        watch(answered=False).missed(UnexpectedReplyError("a page"))
+    waiting = watch(answered=False)
+    waiting.saw(A, state(A, Status.RUNNING))
+    waiting.missed(UnexpectedReplyError("a page"))
+    assert waiting.pause_s(now_epoch_s=1001.0) is not None
 
 
 def test_being_rate_limited_is_no_failure() -> None:

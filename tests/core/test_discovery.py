@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -102,6 +103,36 @@ def test_channels_that_are_made_meanwhile_do_no_harm() -> None:
         if len(channels) < 100:
             channels.append(channel(len(channels), len(channels)))
     assert [each.cid for each in channels] == found
+
+
+def test_datetimes_in_a_query_are_asked_for_as_text() -> None:
+    """A template gives them, and whoever writes Python does: at any depth, as the one moment in UTC."""
+    berlin = timezone(timedelta(hours=1))
+    asked = {"$or": [{"last_message_at": {"$gte": datetime(2025, 1, 1, 1, tzinfo=berlin)}}, {"team": ("a", None, 1.5)}]}
+    page = ChannelSearch(ChannelQuery(filter_conditions=asked)).next_page
+    assert page is not None
+    expected = {"$or": [{"last_message_at": {"$gte": "2025-01-01T00:00:00.000000Z"}}, {"team": ["a", None, 1.5]}]}
+    assert expected == page.filter_conditions
+
+
+@pytest.mark.parametrize(
+    ("conditions", "told"),
+    [
+        (
+            {"last_message_at": {"$gte": datetime(2025, 1, 1)}},  # noqa: DTZ001 - what is refused
+            r"filter_conditions\.last_message_at\.\$gte .*2025-01-01T00:00:00\) has no time zone",
+        ),
+        ({"$and": [{"team": {"a", "b"}}]}, r"filter_conditions\.\$and\[0\]\.team .* holds a set"),
+        ({"member_count": {"$gt": math.nan}}, r"filter_conditions\.member_count\.\$gt .* holds a float"),
+        ({"custom": {1: "a"}}, r"filter_conditions\.custom .* holds a dict .* text as keys"),
+    ],
+    ids=["naive", "a set", "NaN", "a number as key"],
+)
+def test_conditions_that_cannot_be_sent_are_refused_by_name(conditions, told) -> None:
+    """The library that sends them would end in a TypeError without the place."""
+    query = ChannelQuery(filter_conditions=conditions)
+    with pytest.raises(CallError, match=told):
+        ChannelSearch(query)
 
 
 @pytest.mark.parametrize("sort", [({"field": "last_message_at", "direction": -1},), ()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -79,10 +80,13 @@ def test_a_lookback_begins_earlier_and_ends_alike() -> None:
         ("2026-01-01", "2026-01-01", "has zero length"),
         ("2026-01-02", "2026-01-01", "is reversed"),
         ("yesterday", "2026-01-01", "since is not a time: 'yesterday'; write ISO 8601"),
-        ("2026-01-01", "", "until is not a time"),
+        ("2026-01-01", "", "the window has no until; give one, such as 2026-01-01T00:00:00Z"),
+        (None, "2026-01-01", "the window has no since; give one"),
+        ("None", "2026-01-01", "the window has no since; give one"),
+        (2026, "2026-01-01", "since is not a time: '2026'"),
     ],
 )
-def test_what_is_no_window_is_refused_with_the_fix(since: str, until: str, told: str) -> None:
+def test_what_is_no_window_is_refused_with_the_fix(since: Any, until: Any, told: str) -> None:
     """Each refusal says what is wrong with which end, so that nobody has to read the code."""
     with pytest.raises(WindowError, match=told.replace("+", r"\+")):
         Window.parse(since, until)

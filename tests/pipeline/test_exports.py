@@ -6,9 +6,11 @@ import contextlib
 import json
 import logging
 import random
+import threading
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,15 @@ from moto.server import ThreadedMotoServer
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
+from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.options import LoadOptions
+from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UserId, UsersRequest
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.sizing import sizing
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.errors import CallError, FileGoneError, LakeError
+from airflow_provider_chatexport.errors import CallError, FileGoneError, InputError, LakeError
 from airflow_provider_chatexport.lake import loads
 from airflow_provider_chatexport.lake.compact import compact
 from airflow_provider_chatexport.lake.forget import forget_user
@@ -200,6 +204,90 @@ def test_an_export_that_the_service_does_not_know_leaves_nothing_behind(
     with pytest.raises(FileGoneError):
         pipeline.load_exports(client, [*good, unknown], lake_uri=lake.uri)
     assert set() == lake.files()
+
+
+@pytest.fixture
+def serve(closing: contextlib.ExitStack) -> Callable[[bytes], ChatExportClient]:
+    """A client of a service whose one export is completed, and has this file."""
+
+    def start(content: bytes) -> ChatExportClient:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                result = {"url": f"http://{self.headers['host']}/file"}
+                task = {"task_id": "t", "status": "completed", "created_at": NINE, "result": result}
+                body = json.dumps(task).encode() if self.path.startswith("/api/") else content
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        closing.callback(serving.join)
+        closing.callback(server.shutdown)
+        closing.callback(server.server_close)
+        serving.start()
+        base_url = f"http://127.0.0.1:{server.server_port}"
+        return closing.enter_context(
+            ChatExportClient(ServiceSettings(api_key="k", api_secret="s" * 32, base_url=base_url))
+        )
+
+    return start
+
+
+NO_EXPORT = [b'{"error":"access denied"}', b"{}", b'{"error":"access denied"}\n{}\n', b'[{"error":"access denied"}]']
+OF_CHANNELS = ChannelsRequest(channels=(Cid(UBUNTU),), window=Window.parse(NINE, TEN))
+OF_USERS = UsersRequest(user_ids=(UserId("u"),))
+
+
+@pytest.mark.parametrize("content", NO_EXPORT)
+@pytest.mark.parametrize("request_", [OF_CHANNELS, OF_USERS], ids=["channels", "users"])
+def test_a_fetched_file_of_nothing_but_rejects_is_no_export(
+    request_: ChannelsRequest | UsersRequest, content: bytes, serve: Callable[[bytes], ChatExportClient], lake: Lake
+) -> None:
+    """A proxy's error in its place: committed, the window would be covered, and nobody would fetch it again."""
+    receipt = Receipt(task_id=TaskId("t"), request=request_)
+    with pytest.raises(InputError, match="the file of export t holds no line that is part of an export") as caught:
+        pipeline.load_exports(
+            serve(content), [receipt], lake_uri=lake.uri, options=LoadOptions(max_rejected=len(NO_EXPORT))
+        )
+    assert caught.value.retryable
+    assert set() == lake.files()
+
+
+def test_a_fetched_file_with_one_line_of_an_export_is_one(
+    serve: Callable[[bytes], ChatExportClient], lake: Lake
+) -> None:
+    """Its other lines are rejects as ever, and so is the line itself where it is told what it is of."""
+    content = b'{}\n{"type":"message","data":{}}\n{"error":"access denied"}\n'
+    report = pipeline.load_exports(
+        serve(content), [Receipt(task_id=TaskId("t"), request=OF_CHANNELS)], lake_uri=lake.uri
+    )
+    assert (3, 3) == (report.record.counts["lines"], report.record.counts["rejected"])
+
+
+def test_lines_that_are_too_long_to_be_looked_at_may_be_of_an_export(
+    serve: Callable[[bytes], ChatExportClient], lake: Lake
+) -> None:
+    """That they are rejects was asked for: fetched again, they are as long."""
+    report = pipeline.load_exports(
+        serve(b'{"type":"message","data":{"text":"long"}}\n'),
+        [Receipt(task_id=TaskId("t"), request=OF_CHANNELS)],
+        lake_uri=lake.uri,
+        options=LoadOptions(max_line_bytes=20),
+    )
+    assert (1, 1) == (report.record.counts["lines"], report.record.counts["rejected"])
+
+
+@pytest.mark.parametrize("content", NO_EXPORT)
+def test_a_file_given_by_hand_may_be_all_rejects(content: bytes, lake: Lake, tmp_path: Path) -> None:
+    """Whoever gives it sees them, and it claims nothing."""
+    (path := tmp_path / "export").write_bytes(content)
+    report = load_file(lake, path, None, None, NINE)
+    assert report.record.counts["lines"] == report.record.counts["rejected"] > 0
 
 
 def test_no_link_key_or_text_is_in_logs_or_records(
