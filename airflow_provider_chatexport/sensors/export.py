@@ -69,8 +69,8 @@ class ExportTaskSensor(BaseSensorOperator):
     def poke(self, context: Context) -> bool | PokeReturnValue:  # noqa: ARG002
         with airflow_failures(), ChatExportHook(self.chatexport_conn_id).client() as client:
             task_id = self._task_id()
-            # One look, judged as every other wait judges it: a failed export raises.
-            watch = Watch([task_id], started_epoch_s=0.0, deadline_epoch_s=0.0)
+            # One look, judged as every other wait judges it: a failed export raises, and so does a wrong address.
+            watch = Watch([task_id], started_epoch_s=0.0, deadline_epoch_s=0.0, answered=False)
             try:
                 watch.saw(task_id, client.task(task_id))
             except ServiceError as error:
