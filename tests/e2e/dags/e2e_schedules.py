@@ -16,7 +16,7 @@ from airflow_provider_chatexport.task_groups import chat_export_to_lake
 DAY = timedelta(days=1)
 CHANNELS = os.environ["CHATEXPORT_CHANNELS"]
 LOADED = Asset("e2e_loaded")
-EVENT = "(triggering_asset_events.values() | first | first).extra['window']"
+WINDOWS = "triggering_asset_events.values() | first | map(attribute='extra.window.{}') | {}"
 
 EXPORTS = {
     "cron_interval": {"schedule": CronDataIntervalTimetable("@daily", timezone="UTC"), "outlets": [LOADED]},
@@ -28,7 +28,7 @@ EXPORTS = {
     },
     "asset": {
         "schedule": LOADED,
-        "export": {"since": f"{{{{ {EVENT}['since'] }}}}", "until": f"{{{{ {EVENT}['until'] }}}}"},
+        "export": {end: f"{{{{ {WINDOWS.format(end, of)} }}}}" for end, of in (("since", "min"), ("until", "max"))},
     },
     "by_hand": {"schedule": None, "params": window_params()},
     "splits": {"schedule": None, "export": {"max_splits": 1}},
