@@ -25,6 +25,9 @@ from airflow_provider_chatexport.lake.vacuum import vacuum
 from airflow_provider_chatexport.lake.verify import verify
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
+# A process for each step, of which there are dozens: on a machine with other work that takes minutes.
+pytestmark = pytest.mark.timeout(900)
+
 KILLED = Path(__file__).with_name("killed.py")
 BEFORE = {"a": "a1", "b": "b1", "c": "c1"}
 AFTER = {"a": "a2", "b": "b2", "d": "d2"}
