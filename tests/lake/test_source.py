@@ -269,6 +269,44 @@ def test_an_array_that_is_not_whole_is_refused_with_the_place(content: bytes, tm
         list(ExportFile(file(tmp_path, content)).pieces())
 
 
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"[1,]", "has a comma before an end"),
+        (b"[1,,2]", "has no value where one should be"),
+        (b"[,1]", "has no value where one should be"),
+        (b"[1 2]", "has no comma between two values"),
+        (b"[1:2 3]", "has no comma between two values"),
+        (b'[{"messages":[{},]}]', "has a comma before an end"),
+        (b'[{"messages":[{} {}]}]', "has no comma between two values"),
+        (b'[{"messages":[{}:{}]}]', "has no comma between two values"),
+        (b'[{"channel" {}}]', "has no colon after a key"),
+        (b'[{"channel",{}}]', "has no colon after a key"),
+        (b'[{"channel"::{}}]', "has no value where one should be"),
+        (b'[{"channel":}]', "has no value where one should be"),
+        (b'[{"channel":{} "messages":[]}]', "has no comma between two values"),
+        (b'[{"channel":{},}]', "has a comma before an end"),
+        (b'[{"channel":{},,"messages":[]}]', "has a key that is no string"),
+        (b'{\n"a":1\n},\n{"a":1}', "has no value where one should be"),
+    ],
+)
+def test_marks_between_values_stand_where_json_has_them(content: bytes, fault: str, tmp_path: Path) -> None:
+    """Whoever joins or cuts such a file by hand may have lost what stood there: it was taken without a word."""
+    with pytest.raises(InputError, match=f"{fault} at byte"):
+        list(InChunks(file(tmp_path, content), 3).pieces())
+
+
+@given(array=st.lists(values, max_size=3), size=st.integers(3, 40), limit=st.integers(15, 60))
+@many
+def test_a_channel_s_list_that_is_too_long_to_be_held_comes_in_items(
+    array: list[Any], size: int, limit: int, tmp_path: Path
+) -> None:
+    """Also where the channel, which would tell whose list this is, comes after it."""
+    path = file(tmp_path, encoded([{"members": array, "channel": {"cid": CID}}]))
+    pieces = list(InChunks(path, size).pieces(limit))
+    assert {len(encoded(array)) > limit} >= {piece.item for piece in pieces if piece.key == "members"}
+
+
 def test_a_string_across_many_chunks_stays_whole(tmp_path: Path) -> None:
     """A message's text may be longer than a chunk."""
     text = 'x\\"' * 3000
