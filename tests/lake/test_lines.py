@@ -482,6 +482,18 @@ def test_a_line_that_is_not_well_formed_is_a_reject_and_the_next_is_read(reason:
     )
 
 
+@pytest.mark.parametrize("bad", [b"nope", b"null", b"\xff\xfe", b"{", b'"text"', b",,"])
+def test_a_line_that_is_damaged_is_one_reject_also_where_it_is_the_first(bad: bytes, tmp_path: Path) -> None:
+    """On any other line it was one; here it cost the file."""
+    lines = [line("message", message("m1")), line("message", message("m2"))]
+    for converted in (convert_lines(tmp_path, bad, *lines), convert_lines(tmp_path, *lines, bad)):
+        assert (["m1", "m2"], 1, 3) == (
+            converted.column("messages", "id"),
+            converted.counts.rejected_lines,
+            converted.counts.lines,
+        )
+
+
 def test_bytes_that_are_no_text_are_kept_in_base64(tmp_path: Path) -> None:
     """A reject that cannot be looked at is as good as lost."""
     raw = BROKEN["not UTF-8"]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_chatexport.errors import InputError
 from airflow_provider_chatexport.lake.pieces import STREAMED_LISTS, Piece
-from airflow_provider_chatexport.lake.source import BOM, ExportFile, LongLine
+from airflow_provider_chatexport.lake.source import BOM, LOOKED_AT_BYTES, ExportFile, Line, LongLine
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "v1-real-shape.json"
 LIMIT = 1000
@@ -52,6 +52,17 @@ def test_line_ends_of_any_kind_are_no_part_of_a_line(end: bytes, last: bytes, tm
     assert [b'{"a":1}', b'{"b":2}'] == [
         raw.rstrip(b"\r") for _, _, raw in lines(tmp_path, b'{"a":1}' + end + b'{"b":2}' + last)
     ]
+
+
+@given(n_bytes=st.integers(15, 25), size=st.integers(3, 64), last=st.sampled_from([b"", b"\r", b"\r\n"]))
+@many
+def test_the_end_of_a_line_does_not_count_towards_the_limit(
+    n_bytes: int, size: int, last: bytes, tmp_path: Path
+) -> None:
+    """With CRLF an object of exactly the limit was too long; a chunk may end between the two."""
+    whole = b'{"%b"}' % (b"x" * (n_bytes - 4))
+    found = InChunks(file(tmp_path, whole + b"\r\n" + whole + last), size).lines(20)
+    assert [(n_bytes, whole[:20])] * 2 == [(each.size, each.raw) for each in found if isinstance(each, Line)]
 
 
 def test_blank_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
@@ -139,7 +150,20 @@ def test_a_file_with_nothing_in_it_is_refused(content: bytes, tmp_path: Path) ->
         ExportFile(file(tmp_path, content))
 
 
-@pytest.mark.parametrize("content", [b"<html>expired</html>", b"id,text\n1,hi\n", b"PK\x03\x04", b'"text"', b"null\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<html>expired</html>",
+        b'<script>\n{"@type":"page"}\n</script>',
+        b"id,text\n1,hi\n",
+        b"PK\x03\x04",
+        b'"text"',
+        b"null\n",
+        b"a { color: red }\n{}",
+        b"text\n".ljust(LOOKED_AT_BYTES + 1) + b'\n{"message":{}}',
+        '{"a":1}\n{"a":1}'.encode("utf-16"),
+    ],
+)
 def test_a_file_that_is_no_export_is_refused(content: bytes, tmp_path: Path) -> None:
     """An error page saved under an export's name must not become a million rejects."""
     with pytest.raises(InputError, match="is not an export file: it begins with neither an object nor an array"):
