@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -176,6 +177,7 @@ def is_object(value: bytes) -> bool:
     return value[:1] == b"{"
 
 
-def joined(members: dict[str, bytes]) -> bytes:
+def joined(members: Fields | Iterable[tuple[str, bytes]]) -> bytes:
     """The object that these members make."""
-    return b"{" + b",".join(json.dumps(key).encode() + b":" + raw for key, raw in members.items()) + b"}"
+    pairs = members.items() if isinstance(members, dict) else members
+    return b"{" + b",".join(json.dumps(key).encode() + b":" + raw for key, raw in pairs) + b"}"
