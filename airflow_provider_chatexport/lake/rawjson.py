@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -121,6 +122,22 @@ _SURROGATES: Final = re.compile(
 def _without_lone_surrogates(raw: bytes) -> bytes:
     """The same JSON with escapes that Unicode cannot hold replaced by U+FFFD; no other byte is touched."""
     return _SURROGATES.sub(lambda found: rb"\ufffd" if found.group(1) else found.group(), raw)
+
+
+def has_doubled_key(raw: bytes, fields: Fields) -> bool:
+    """Whether a key stands twice in the object that has these members: what it told first is lost in them."""
+    # Nearly always the members make up all of the object, with a space or none after each mark.
+    n_told = sum(map(len, fields)) + sum(map(len, fields.values())) + 4 * len(fields) + 1
+    if len(raw) - n_told <= 2 * len(fields):
+        return False
+    keys: list[str] = []
+
+    def note(pairs: list[tuple[str, object]]) -> None:
+        keys[:] = [key for key, _ in pairs]  # of the outermost object at last
+
+    with contextlib.suppress(RecursionError):  # what is as deep is refused for that
+        json.loads(raw, object_pairs_hook=note)
+    return len(keys) > len(set(keys))
 
 
 def items_of(raw: bytes) -> list[bytes]:

@@ -44,6 +44,7 @@ from airflow_provider_chatexport.lake.rawjson import (
     Fields,
     NotAnObjectError,
     checked_value,
+    has_doubled_key,
     is_object,
     items_of,
     read_object,
@@ -67,6 +68,7 @@ MAX_NAMES: Final = 50
 # How much of them goes into a file: the database reads thousands of objects at a time, and these may be large ones.
 OTHERS_BYTES: Final = 32_000_000
 OTHER: Final = "other"
+_DATA_KEY: Final = b'"data":'
 
 
 class _UnusualError(Exception):
@@ -188,7 +190,7 @@ class Sifter:
             lines = self._decoder[1](block.text)
         except NO_OBJECT:
             return False
-        if len(lines) != block.n_lines:  # some are blank
+        if len(lines) != block.n_lines or _has_doubled(block):  # some are blank, or hold more than was decoded
             return False
         n_reactions = 0
         try:
@@ -293,7 +295,9 @@ class Sifter:
         of_user = holds_a_user_export(fields)
         self.sifted.n_user_exports += of_user
         is_part = of_user or ("channel" in fields and not fields.keys().isdisjoint(CHANNEL_LISTS))
-        for name, payload in unwrap(fields, raw):
+        for at, (name, payload) in enumerate(unwrap(fields, raw)):
+            if at == 0 and payload is not raw and has_doubled_key(raw, fields):
+                raise NotAnObjectError("a key stands twice in the line")
             self._take_entity(line, name, payload, fields if payload is raw else None, is_part=is_part)
 
     def _take_pieces(self, pieces: Iterator[Piece]) -> None:
@@ -464,6 +468,14 @@ def _own_channel(fields: Fields) -> str | None:
     channel_type, channel_id = text_of(fields, "channel_type"), text_of(fields, "channel_id")
     own = text_of(fields, "cid") or text_of(fields, "channel_cid")
     return own or (f"{channel_type}:{channel_id}" if channel_type and channel_id else None)
+
+
+def _has_doubled(block: Block) -> bool:
+    """Whether some line tells its object twice, of lines that are well formed."""
+    if block.text.count(_DATA_KEY) <= block.n_lines:
+        return False
+    suspects = (line.raw for line in block.lines() if line.raw.count(_DATA_KEY) > 1)
+    return any(has_doubled_key(*take_apart(raw)) for raw in suspects)
 
 
 def _may_be_deep(raw: bytes) -> bool:

@@ -589,6 +589,28 @@ def test_a_reject_of_many_on_a_line_holds_its_own_bytes(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("space", [b"", b" "])
+@pytest.mark.parametrize(
+    "doubled",
+    [
+        b'{"type":"message","data":@,"data":@}',
+        b'{"message":@,"message":@}',
+        b'{"type":"message","item":@,"item":@}',
+        b'{"channel":{"cid":"a:b"},"messages":[@],"messages":[@]}',
+    ],
+)
+def test_a_line_that_tells_a_key_twice_is_a_reject(doubled: bytes, space: bytes, tmp_path: Path) -> None:
+    """Readers of JSON take the last: what the first one told was gone, and in no count."""
+    lost = doubled.replace(b":", b":" + space).replace(b"@", encoded(message("lost")))
+    good = [line("message", message(f"m{number}", data={"data": {"message": {}}})) for number in range(3)]
+    converted = convert_lines(tmp_path, *good, lost)
+    assert (["m0", "m1", "m2"], ["a key stands twice in the line"]) == (
+        converted.column("messages", "id"),
+        converted.reasons,
+    )
+    assert lost == converted.one("rejects")["raw"].encode()
+
+
 @pytest.mark.parametrize("bad", [b"nope", b"null", b"\xff\xfe", b"{", b'"text"', b",,"])
 def test_a_line_that_is_damaged_is_one_reject_also_where_it_is_the_first(bad: bytes, tmp_path: Path) -> None:
     """On any other line it was one; here it cost the file."""
