@@ -59,7 +59,7 @@ class Slicer:
     # What is nested no deeper than objects of chat are is found in one step, and all else bracket by bracket.
     _USUAL = re.compile(_nested(6), re.DOTALL)
     _SKIP = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
-    _SPACE = re.compile(rb"[\s,:]*")
+    _SPACE = re.compile(rb"[ \t\r\n]*+")
     _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
     _ATOM = re.compile(rb'[^\s,\[\]{}"]++')
     _TO_BRACKET = re.compile(rb'[^"\[\]{}]*+')
@@ -79,24 +79,24 @@ class Slicer:
         self._element = of_line - 1 if of_line is not None else 0
 
     def pieces(self) -> Iterator[Piece]:
-        is_array = self._of_line is None and self._peek() == b"["
-        self._at += is_array
-        while True:
-            byte = self._peek(at_end=not is_array)
-            if byte == (b"]" if is_array else b""):
-                break
+        if self._of_line is not None:
+            firsts = iter([self._peek()])
+        elif self._peek() == b"[":
+            self._at += 1
+            firsts = self._each(b"]")
+        else:
+            firsts = iter(lambda: self._peek(at_end=True), b"")
+        for first in firsts:
             self._element += 1
             begin = self._offset
             whole, over = b"", 0
-            if byte == b"{":
+            if first == b"{":
                 self._at += 1
                 yield from self._members()
             else:
-                whole, over = self._value()
-            if self._of_line is not None:
-                break
-            yield Piece(self._element, begin, None, whole, over=over)
-        self._at += is_array
+                whole, over = self._value(first)
+            if self._of_line is None:
+                yield Piece(self._element, begin, None, whole, over=over)
         if self._peek(at_end=True):
             raise self._broken("has more after the array's end")
         if self._of_line is not None:
@@ -104,31 +104,49 @@ class Slicer:
 
     def _members(self) -> Iterator[Piece]:
         of_channel = False
-        while (byte := self._peek()) != b"}":
+        for byte in self._each(b"}"):
             if byte != b'"':
                 raise self._broken("has a key that is no string")
             key = self._key()
             of_channel = of_channel or key == "channel"
-            # An API object may have short lists of these names as well; only a channel's messages are ever many.
-            if self._peek() == b"[" and (key == "messages" or (of_channel and key in STREAMED_LISTS)):
+            first = self._peek()
+            # An API object may have short lists of these names as well; only a channel's are ever too long to be held.
+            if first == b"[" and key in STREAMED_LISTS and (of_channel or key == "messages" or self._is_too_long()):
                 self._at += 1
-                while self._peek() != b"]":
+                for first_of_item in self._each(b"]"):
                     begin = self._offset
-                    raw, over = self._value()
+                    raw, over = self._value(first_of_item)
                     yield Piece(self._element, begin, key, raw, item=True, over=over)
-                self._at += 1
             else:
                 begin = self._offset
-                raw, over = self._value()
+                raw, over = self._value(first)
                 yield Piece(self._element, begin, key, raw, over=over)
+
+    def _each(self, end: bytes) -> Iterator[bytes]:
+        """The first byte of each value or key up to this end, which is passed: one comma is between two of them."""
+        byte = self._peek()
+        while byte != end:
+            yield byte
+            byte = self._peek()
+            if byte == b",":
+                self._at += 1
+                byte = self._peek()
+                if byte == end:
+                    raise self._broken("has a comma before an end")
+            elif byte != end:
+                raise self._broken("has no comma between two values")
         self._at += 1
 
     def _key(self) -> str:
-        raw, _ = self._value()
+        """Its colon is passed too."""
+        raw, _ = self._value(b'"')
         try:
             key = str(json.loads(raw))
         except ValueError:
             raise self._broken("has a key that is not JSON") from None
+        if self._peek() != b":":
+            raise self._broken("has no colon after a key")
+        self._at += 1
         return key.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     @property
@@ -144,7 +162,7 @@ class Slicer:
         return bool(chunk)
 
     def _peek(self, *, at_end: bool = False) -> bytes:
-        """The next byte that is not space, comma or colon."""
+        """The next byte that is not space."""
         while True:
             found = self._SPACE.match(self._buffer, self._at)
             self._at = found.end() if found else self._at
@@ -155,12 +173,13 @@ class Slicer:
                     return b""
                 raise self._broken("breaks off")
 
-    def _value(self) -> tuple[bytes, int]:
-        """A value, or its beginning and how much more there is of it."""
-        first = self._peek()
+    def _value(self, first: bytes) -> tuple[bytes, int]:
+        """The value that begins here, with this byte, or its beginning and how much more there is of it."""
         try:
             if first in b"{[":
                 length = self._container()
+            elif first in b",:]}":
+                raise self._broken("has no value where one should be")
             else:
                 length = self._scalar(self._STRING if first == b'"' else self._ATOM)
         except _TooLongError:
@@ -171,6 +190,13 @@ class Slicer:
         if length > self._max_bytes:
             return raw[: self._max_bytes], length - self._max_bytes
         return raw, 0
+
+    def _is_too_long(self) -> bool:
+        """Of the list that begins here."""
+        try:
+            return self._container() > self._max_bytes
+        except _TooLongError:
+            return True
 
     def _scalar(self, pattern: re.Pattern[bytes]) -> int:
         while True:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -122,6 +124,22 @@ def _without_lone_surrogates(raw: bytes) -> bytes:
     return _SURROGATES.sub(lambda found: rb"\ufffd" if found.group(1) else found.group(), raw)
 
 
+def has_doubled_key(raw: bytes, fields: Fields) -> bool:
+    """Whether a key stands twice in the object that has these members: what it told first is lost in them."""
+    # Nearly always the members make up all of the object, with a space or none after each mark.
+    n_told = sum(map(len, fields)) + sum(map(len, fields.values())) + 4 * len(fields) + 1
+    if len(raw) - n_told <= 2 * len(fields):
+        return False
+    keys: list[str] = []
+
+    def note(pairs: list[tuple[str, object]]) -> None:
+        keys[:] = [key for key, _ in pairs]  # of the outermost object at last
+
+    with contextlib.suppress(RecursionError):  # what is as deep is refused for that
+        json.loads(raw, object_pairs_hook=note)
+    return len(keys) > len(set(keys))
+
+
 def items_of(raw: bytes) -> list[bytes]:
     """A list's items as raw bytes.
 
@@ -176,6 +194,7 @@ def is_object(value: bytes) -> bool:
     return value[:1] == b"{"
 
 
-def joined(members: dict[str, bytes]) -> bytes:
+def joined(members: Fields | Iterable[tuple[str, bytes]]) -> bytes:
     """The object that these members make."""
-    return b"{" + b",".join(json.dumps(key).encode() + b":" + raw for key, raw in members.items()) + b"}"
+    pairs = members.items() if isinstance(members, dict) else members
+    return b"{" + b",".join(json.dumps(key).encode() + b":" + raw for key, raw in pairs) + b"}"

@@ -26,7 +26,7 @@ from airflow_provider_chatexport.core.entities import ALIASES, OTHER_NAMES, Enti
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES
 from airflow_provider_chatexport.lake import schema
 from airflow_provider_chatexport.lake.custom import NO_OBJECT, KeyWatch
-from airflow_provider_chatexport.lake.elements import Element
+from airflow_provider_chatexport.lake.elements import Element, Spill
 from airflow_provider_chatexport.lake.objects import (
     ANY_START,
     STARTS,
@@ -44,14 +44,14 @@ from airflow_provider_chatexport.lake.rawjson import (
     Fields,
     NotAnObjectError,
     checked_value,
+    has_doubled_key,
     is_object,
     items_of,
-    joined,
     read_object,
     take_apart,
     text_of,
 )
-from airflow_provider_chatexport.lake.rejects import MAX_REJECT_BYTES, reject
+from airflow_provider_chatexport.lake.rejects import MAX_REJECT_BYTES, begins_a_part, reject
 from airflow_provider_chatexport.lake.shapes import CHANNEL_LISTS, holds_a_user_export, unwrap
 from airflow_provider_chatexport.lake.sifted import Output, Sifted
 from airflow_provider_chatexport.lake.source import (
@@ -68,6 +68,7 @@ MAX_NAMES: Final = 50
 # How much of them goes into a file: the database reads thousands of objects at a time, and these may be large ones.
 OTHERS_BYTES: Final = 32_000_000
 OTHER: Final = "other"
+_DATA_KEY: Final = b'"data":'
 
 
 class _UnusualError(Exception):
@@ -95,6 +96,9 @@ def _named(message_id: str | None) -> str:
 
 class Sifter:
     """Sifts one file into ``folder``."""
+
+    # What the lists of an element belong to, and what follows a line of its own.
+    _head = Entity.CHANNEL
 
     def __init__(self, source: ExportFile, folder: Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self.source = source
@@ -186,7 +190,7 @@ class Sifter:
             lines = self._decoder[1](block.text)
         except NO_OBJECT:
             return False
-        if len(lines) != block.n_lines:  # some are blank
+        if len(lines) != block.n_lines or _has_doubled(block):  # some are blank, or hold more than was decoded
             return False
         n_reactions = 0
         try:
@@ -229,13 +233,15 @@ class Sifter:
 
     def _take_long_line(self, line: LongLine) -> None:
         """A channel or user with all that is theirs, piece by piece; a fault costs what comes after it."""
-        self._cid = self._owner = None
+        before = self.sifted.last_n
         try:
             self._take_pieces(line.pieces(self._max_line_bytes))
         except BrokenJsonError:
             line.pass_over()
             self.sifted.lines += 1
             found = Line(line.number, line.offset, line.begin[:MAX_REJECT_BYTES], line.size)
+            if self.sifted.last_n == before:
+                self._lose(found)
             self._reject_line(found, "the line is no whole object; what it holds before the fault was taken")
 
     def _take_any(self, line: Line) -> None:
@@ -268,63 +274,92 @@ class Sifter:
     def _take_line(self, line: Line) -> None:
         if line.too_long:
             limit = self._max_line_bytes
+            self._lose(line)
             self._reject_line(line, f"the line is longer than the limit of {limit} bytes")
             return
+        before = self.sifted.last_n
         try:
             self._take_object(line, line.raw)
         except NotAnObjectError as error:
+            if self.sifted.last_n == before:
+                self._lose(line)
             self._reject_line(line, str(error))
+
+    def _lose(self, line: Line) -> None:
+        """Nothing of a line can be taken: if a channel was, what follows is not of the one before."""
+        if begins_a_part(line.raw, self._head):
+            self._leave()
 
     def _take_object(self, line: Line, raw: bytes) -> None:
         raw, fields = take_apart(raw)
-        self.sifted.n_user_exports += holds_a_user_export(fields)
-        for name, payload in unwrap(fields, raw):
-            self._take_entity(line, name, payload, fields if payload is raw else None)
+        of_user = holds_a_user_export(fields)
+        self.sifted.n_user_exports += of_user
+        is_part = of_user or ("channel" in fields and not fields.keys().isdisjoint(CHANNEL_LISTS))
+        for at, (name, payload) in enumerate(unwrap(fields, raw)):
+            if at == 0 and payload is not raw and has_doubled_key(raw, fields):
+                raise NotAnObjectError("a key stands twice in the line")
+            self._take_entity(line, name, payload, fields if payload is raw else None, is_part=is_part)
 
     def _take_pieces(self, pieces: Iterator[Piece]) -> None:
-        """Of an element of a v1 array the lists are taken item by item, and what else is short is held."""
-        element = Element()
-        for piece in pieces:
-            line = Line(piece.element, piece.offset, piece.raw, piece.size)
-            if piece.key is None:
-                self.sifted.lines += 1
-                self._take_rest(line, element)
-                element = Element()
-            elif piece.item:
-                self._about_to_stream(element)
-                element.streamed = True
-                self._take_piece(line, CHANNEL_LISTS[piece.key].value)
-            else:
-                element.hold(piece.key, line, self._max_line_bytes)
+        """Of an element of a v1 array the lists are taken item by item, once it is known what they belong to; until
+        then they are held, and what else is in it too."""
+        with Spill(self.sifted.folder) as spill:
+            element = self._new_element(spill)
+            try:
+                for piece in pieces:
+                    line = Line(piece.element, piece.offset, piece.raw, piece.size)
+                    if piece.key is None:
+                        self.sifted.lines += 1
+                        self._end_element(element, line)
+                        element = self._new_element(spill)
+                    elif element.is_open:
+                        self._take_part(piece.key, line, is_item=piece.item)
+                    else:
+                        element.hold(piece.key, line, is_item=piece.item)
+                        if element.has_items and element.head is not None:
+                            self._open(element)
+            except BrokenJsonError:
+                if not element.is_open and (element.has_items or element.head is not None):
+                    self._open(element)
+                raise
 
-    def _about_to_stream(self, element: Element) -> None:
-        """An item of a list comes next: it is of the channel that stood before it in the element."""
-        if not element.streamed:
-            self._cid = None
-        if "channel" in element.held:
-            self._take_piece(element.held.pop("channel"), Entity.CHANNEL.value)
+    def _new_element(self, spill: Spill) -> Element:
+        spill.empty()
+        return Element(of=self._head, spill=spill, max_bytes=self._max_line_bytes)
 
-    def _take_rest(self, line: Line, element: Element) -> None:
-        """The element ends; ``line`` has it whole if it is no object."""
-        if not element.streamed and element.has_empty_lists:
-            self._about_to_stream(element)
-            element.streamed = True
-        if element.streamed:
-            for key, member in (*element.too_long, *element.held.items()):
-                if member.raw not in NOTHING:
-                    self._take_held(member, key)
+    def _open(self, element: Element) -> None:
+        """Takes what is held: first what the rest belongs to, wherever it stood."""
+        element.is_open = True
+        self._leave()
+        if element.head is not None:
+            self._take_part(self._head.value, element.head, is_item=False)
+        for key, is_item, line in element.taken_out():
+            self._take_part(key, line, is_item=is_item)
+
+    def _end_element(self, element: Element, line: Line) -> None:
+        """:param line: the element, if it is no object."""
+        if not element.is_open and element.is_whose_lists_are:
+            self._open(element)
+        if element.is_open:
             if self._in_pieces:
-                self._cid = None
+                self._leave()
             return
-        raw = line.raw or joined({key: member.raw for key, member in element.held.items()})
-        size = element.n_bytes if element.too_long else max(line.size, len(raw))
+        raw = line.raw or element.whole()
+        size = max(line.size, len(raw), element.n_bytes)
         self._take_line(Line(line.number, line.offset, raw[: self._max_line_bytes], size))
 
-    def _take_held(self, line: Line, key: str) -> None:
-        """A member of a channel's element; its lists may have come before the channel that they belong to."""
+    def _leave(self) -> None:
+        """What comes next belongs to no channel that was met."""
+        self._cid = None
+        self.sifted.leave_channel()
+
+    def _take_part(self, key: str, line: Line, *, is_item: bool) -> None:
+        """Of a channel's element: an item, or a member; one that is a list may have come before the channel."""
         entity = CHANNEL_LISTS.get(key)
-        if entity is None or line.raw[:1] != b"[" or line.too_long:
-            self._take_piece(line, key)
+        if line.raw in NOTHING and not is_item and key != Entity.CHANNEL.value:
+            return
+        if entity is None or is_item or line.raw[:1] != b"[" or line.too_long:
+            self._take_piece(line, entity.value if entity is not None and is_item else key)
             return
         try:
             items = items_of(line.raw)
@@ -341,9 +376,12 @@ class Sifter:
             return
         self._take_entity(line, name, line.raw)
 
-    def _take_entity(self, line: Line, name: str, payload: bytes, fields: Fields | None = None) -> None:
-        """:param fields: of an object that was taken apart already."""
+    def _take_entity(
+        self, line: Line, name: str, payload: bytes, fields: Fields | None = None, *, is_part: bool = False
+    ) -> None:
+        """:param fields: of an object that was taken apart already. :param is_part: there are more on its line."""
         entity = ALIASES.get(name)
+        given = payload if is_part else None
         if entity is Entity.CHANNEL:  # what follows is of this one, or, where it is a reject, of none
             self._cid = None
             self.sifted.last_n += 1
@@ -355,11 +393,11 @@ class Sifter:
             payload, fields = read_object(payload, fields)
         except NotAnObjectError as error:
             name = entity.value if entity else name
-            self._reject_entity(line, name, f"{name}: {error}")
+            self._reject_entity(line, name, f"{name}: {error}", given)
             return
         cid = self._channel_of(entity, fields)
         if missing := missing_from(entity, fields, cid):
-            self._reject_entity(line, entity.value, f"{entity.value} without {missing}")
+            self._reject_entity(line, entity.value, f"{entity.value} without {missing}", given)
             return
         nulls = self._outputs[entity].watch.saw_members(fields)
         self._write(entity, line, with_cid(payload, fields, cid))
@@ -412,8 +450,11 @@ class Sifter:
         is_name = is_known or (len(counted) < MAX_NAMES and _NAME.fullmatch(name) is not None)
         counted[name if is_name else OTHER] += 1
 
-    def _reject_entity(self, line: Line, name: str, reason: str) -> None:
+    def _reject_entity(self, line: Line, name: str, reason: str, payload: bytes | None = None) -> None:
+        """:param payload: all that is kept of the line: thousands of objects on one would keep it as many times."""
         self._count(name)
+        if payload is not None:
+            line = Line(line.number, line.offset, payload, len(payload))
         self.sifted.rejects.append(reject(line, reason))
 
     def _reject_line(self, line: Line, reason: str) -> None:
@@ -427,6 +468,14 @@ def _own_channel(fields: Fields) -> str | None:
     channel_type, channel_id = text_of(fields, "channel_type"), text_of(fields, "channel_id")
     own = text_of(fields, "cid") or text_of(fields, "channel_cid")
     return own or (f"{channel_type}:{channel_id}" if channel_type and channel_id else None)
+
+
+def _has_doubled(block: Block) -> bool:
+    """Whether some line tells its object twice, of lines that are well formed."""
+    if block.text.count(_DATA_KEY) <= block.n_lines:
+        return False
+    suspects = (line.raw for line in block.lines() if line.raw.count(_DATA_KEY) > 1)
+    return any(has_doubled_key(*take_apart(raw)) for raw in suspects)
 
 
 def _may_be_deep(raw: bytes) -> bool:

@@ -26,7 +26,8 @@ class Sifted:
     ``passed``: the file whose ``typed`` lines of messages are to be read as they stand, ``n_passed`` of them; all else
     is in files of its own. Of the reactions beside them it is not known then where their lines begin.
 
-    ``channels``: what the objects after this number belong to by their place; None after a channel that is a reject.
+    ``channels``: what the objects after this number belong to by their place; None after a channel that is a reject
+    or lost, and where an element ends or has none.
     ``keys``: the keys of each entity's objects that the registry does not read; None where no STRUCT can hold them.
     """
 
@@ -63,6 +64,12 @@ class Sifted:
     def cids(self) -> set[str]:
         """The channels that the file names on lines of their own."""
         return {cid for _, cid in self.channels if cid is not None}
+
+    def leave_channel(self) -> None:
+        """The objects that come belong to no channel by their place."""
+        if self.channels and self.channels[-1][1] is not None:
+            self.last_n += 1
+            self.channels.append((self.last_n, None))
 
     def cid_before(self, n: int) -> str | None:
         """The channel that an object with this number belongs to by its place in the file."""

@@ -21,9 +21,16 @@ from airflow_provider_chatexport.lake.pieces import Piece, Slicer
 GZIP_MAGIC: Final = b"\x1f\x8b"
 BOM: Final = b"\xef\xbb\xbf"
 CHUNK_BYTES: Final = 4 * 1024 * 1024
-# A line that may hold a channel or a user with lists of what is theirs.
-_HOLDS_LISTS: Final = re.compile(rb'\s*\{\s*"(?:channel|user|messages|members|reads?|reactions)"\s*:\s*[\{\[]')
+# A line that may hold a channel or a user with lists of what is theirs; a sorted answer about a user tells first how
+# long it took.
+_HOLDS_LISTS: Final = re.compile(
+    rb'\s*\{\s*(?:"duration"\s*:\s*"[^"]*"\s*,\s*)?"(?:channel|users?|messages|members|reads?|reactions)"\s*:\s*[\{\[n]'
+)
 _TYPED_START: Final = re.compile(rb'\{"type":"\w+","data":\{')
+_SPREAD_START: Final = re.compile(rb'\{[ \t\r]*\n\s*(?:["}]|\Z)')
+_OBJECT_LINE: Final = re.compile(rb'^\s*\{\s*"', re.MULTILINE)
+# Where among the first lines one has to begin as an object.
+LOOKED_AT_BYTES: Final = 64 * 1024
 # What is looked at several times over had better stay in the processor's cache.
 BLOCK_BYTES: Final = 128 * 1024
 # No line within a block can be longer than the block; the database's own limit of an object is twice this.
@@ -44,6 +51,12 @@ class Line:
     @property
     def too_long(self) -> bool:
         return self.size > len(self.raw)
+
+
+def _line(number: int, offset: int, raw: bytes) -> Line:
+    """:param raw: with what of its end is left."""
+    raw = raw.removesuffix(b"\r")
+    return Line(number, offset, raw, len(raw))
 
 
 class LongLine:
@@ -97,7 +110,7 @@ class Block:
         offset = self.offset
         for number, raw in enumerate(self.text.split(b"\n"), self.first_line):
             if raw and not raw.isspace():
-                yield Line(number, offset, raw, len(raw))
+                yield _line(number, offset, raw)
             offset += len(raw) + 1
 
     def most_openings(self) -> int:
@@ -159,14 +172,17 @@ class ExportFile:
         self._tell = tell
         self._max_unpacked_bytes = max_unpacked_bytes
         self.bom_bytes = 0
-        head = b"".join(self._some_chunks(1024)).lstrip()
+        head = self._begin(1024)
         if not head:
             raise InputError(f"{path} holds nothing; an export file has JSON lines or one JSON array")
         self.is_array = head.startswith(b"[")
-        # As people's tools print JSON: an object's first line is its bracket alone.
-        self.is_spread = head.partition(b"\n")[0].strip() == b"{" and b"\n" in head
+        # As people's tools print JSON: an object's first line is its bracket alone, and a key comes next.
+        self.is_spread = _SPREAD_START.match(head) is not None
         self.begins_typed = _TYPED_START.match(head) is not None
-        if not self.is_array and not head.startswith(b"{"):
+        # One line that is damaged is one reject, also where it is the first. A page of the web may quote JSON.
+        if not head.startswith((b"{", b"[")) and (
+            head.startswith(b"<") or not _OBJECT_LINE.search(self._begin(LOOKED_AT_BYTES))
+        ):
             raise InputError(
                 f"{path} is not an export file: it begins with neither an object nor an array of JSON; "
                 "give the file that an export's link leads to"
@@ -220,11 +236,14 @@ class ExportFile:
         raw.seek(0)
         return gzip.GzipFile(fileobj=raw) if packed else raw
 
-    def _some_chunks(self, size: int) -> Iterator[bytes]:
+    def _begin(self, size: int) -> bytes:
+        """The file's first bytes past what is blank."""
+        begin = b""
         for count, chunk in enumerate(self.chunks(size)):
-            yield chunk
-            if count >= 3 or chunk.strip():
-                return
+            begin = (begin + chunk).lstrip()
+            if count >= 3 or len(begin) >= size:
+                break
+        return begin
 
     def lines(self, max_line_bytes: int) -> Iterator[Line | LongLine]:
         """Lines that are not blank, with their number from 1 (blank ones counted) and their offset."""
@@ -237,15 +256,16 @@ class ExportFile:
             for raw in parts:
                 number += 1
                 size = len(raw) + over
-                if not over and size > max_line_bytes and _HOLDS_LISTS.match(raw):
+                without_end = size - raw.endswith(b"\r")
+                if not over and without_end > max_line_bytes and _HOLDS_LISTS.match(raw):
                     yield LongLine(self.path, number, offset, raw, iter(()))
-                elif over or size > max_line_bytes:
-                    yield Line(number, offset, raw[:max_line_bytes] if not over else head, size)
+                elif over or without_end > max_line_bytes:
+                    yield Line(number, offset, raw[:max_line_bytes] if not over else head, without_end)
                 elif raw and not raw.isspace():
-                    yield Line(number, offset, raw.rstrip(b"\r"), size - raw.endswith(b"\r"))
+                    yield _line(number, offset, raw)
                 offset += size + 1
                 over = 0
-            if len(rest) > max_line_bytes:
+            if len(rest) > max_line_bytes + 1:  # not for a CR alone
                 if not over and _HOLDS_LISTS.match(rest):
                     long = LongLine(self.path, number + 1, offset, rest, chunks)
                     yield long
@@ -255,13 +275,13 @@ class ExportFile:
                     continue
                 if not over:
                     head = rest[:max_line_bytes]
-                over += len(rest)
-                rest = b""
-        size = len(rest) + over
-        if over:
-            yield Line(number + 1, offset, head, size)
+                over += len(rest) - 1
+                rest = rest[-1:]
+        size = len(rest) + over - rest.endswith(b"\r")
+        if over or size > max_line_bytes:
+            yield Line(number + 1, offset, head if over else rest[:max_line_bytes], size)
         elif rest.strip():
-            yield Line(number + 1, offset, rest, size)
+            yield _line(number + 1, offset, rest)
 
     def pieces(self, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Piece]:
         """The elements of one JSON array, or objects spread over lines, in pieces: one may be larger than memory.

@@ -52,22 +52,30 @@ def is_users_export(sifted: Sifted, name: str) -> bool:
 class UsersSifter(Sifter):
     """Sifts an export of users. Whatever is no user, message or reaction is kept whole, with the other entities."""
 
+    _head = Entity.USER
+
     def _take_any(self, line: Line) -> None:
         self._take_line(line)
 
-    def _about_to_stream(self, element: Element) -> None:
-        """Items of a streamed list belong to the user before them in their element."""
-        if "user" in element.held:
-            self._owner = _id_of(element.held["user"].raw)
+    def _leave(self) -> None:
+        """Whatever comes next belongs to no user that was met."""
+        self._owner = None
 
-    def _take_rest(self, line: Line, element: Element) -> None:
-        element.held.pop(REPLY_TOOK, None)
-        super()._take_rest(line, element)
-        if self._in_pieces:
-            self._owner = None
+    def _end_element(self, element: Element, line: Line) -> None:
+        element.held = [part for part in element.held if part[0] != REPLY_TOOK]
+        super()._end_element(element, line)
 
-    def _take_entity(self, line: Line, name: str, payload: bytes, fields: Fields | None = None) -> None:
+    def _take_part(self, key: str, line: Line, *, is_item: bool) -> None:
+        if key != REPLY_TOOK:
+            super()._take_part(key, line, is_item=is_item)
+
+    def _take_entity(
+        self, line: Line, name: str, payload: bytes, fields: Fields | None = None, *, is_part: bool = False
+    ) -> None:
         entity = ALIASES.get(name)
+        given = payload if is_part else None
+        if entity is Entity.USER:  # what follows is theirs, or, where this is a reject, nobody's
+            self._owner = None
         try:
             if entity not in _NEEDED:
                 self._write_other(line, name, checked_value(payload))
@@ -75,19 +83,12 @@ class UsersSifter(Sifter):
             payload, fields = read_object(payload, fields)
         except NotAnObjectError as error:
             name = entity.value if entity else name
-            self._reject_entity(line, name, f"{name}: {error}")
+            self._reject_entity(line, name, f"{name}: {error}", given)
             return
         if entity is Entity.USER:
             self._owner = text_of(fields, "id")
         for key in _NEEDED[entity]:
             if fields.get(key, b"null") in BLANK:
-                self._reject_entity(line, entity.value, f"{entity.value} without {key}")
+                self._reject_entity(line, entity.value, f"{entity.value} without {key}", given)
                 return
         self._write(entity, line, payload)
-
-
-def _id_of(user: bytes) -> str | None:
-    try:
-        return text_of(read_object(user)[1], "id")
-    except NotAnObjectError:
-        return None

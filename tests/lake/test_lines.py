@@ -131,6 +131,101 @@ def test_a_fault_in_a_channel_s_long_line_costs_what_comes_after_it(
     assert {"before", "after"} < set(converted.column("messages", "id"))
 
 
+def backwards(cid: str) -> dict[str, Any]:
+    """A channel whose lists stand before it, of objects that do not say whose they are."""
+    return {
+        "reactions": [reaction(f"elsewhere {cid}")],
+        "reads": [read()],
+        "members": [member(), member("u2")],
+        "messages": [message(f"{cid}-{number}", cid=None) for number in range(20)],
+        "draft": {"text": "x"},
+        "channel": channel(cid),
+    }
+
+
+@pytest.mark.parametrize("limit", [600, 1_000_000])
+@pytest.mark.parametrize("as_array", [False, True])
+def test_lists_that_come_before_their_channel_wait_for_it(as_array: bool, limit: int, tmp_path: Path) -> None:
+    """Keys have no order: they were of no channel, and a reaction was of the element before. What waits for the channel
+    may be larger than memory, so beyond the limit it does so in a file."""
+    elements = [backwards("team:x"), backwards("team:y")]
+    path = tmp_path / "export"
+    path.write_bytes(encoded(elements) if as_array else b"\n".join(map(encoded, elements)))
+    converted = convert(path, folder=tmp_path, max_line_bytes=limit)
+    path.write_bytes(b"\n".join(encoded(dict(reversed(element.items()))) for element in elements))
+    expected = convert(path, folder=tmp_path)
+    assert (expected.rows, expected.counts.entities) == (converted.rows, converted.counts.entities)
+    assert (["team:x", "team:y"], 0) == (converted.column("reactions", "cid"), converted.counts.rejected)
+
+
+def test_what_has_no_channel_in_its_element_is_not_of_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "v1.json"
+    lost = {"messages": [message(cid=None), message("own")], "reactions": [reaction("elsewhere")]}
+    path.write_bytes(encoded([whole_channel("team:x", 1), lost]))
+    converted = convert(path, folder=tmp_path)
+    assert (["message without channel"], [None]) == (converted.reasons, converted.column("reactions", "cid"))
+    assert [CID, "team:x"] == sorted(converted.column("messages", "cid"))
+
+
+@pytest.mark.parametrize("as_array", [False, True])
+def test_a_channel_is_not_lost_for_what_else_is_in_its_element(as_array: bool, tmp_path: Path) -> None:
+    """The limit is for one object: those of an element may have more together before their lists begin."""
+    long = {"x": "y" * 1500}
+    element = {"reads": [read()], "pinned": long, "draft": long, **whole_channel(n_messages=2)}
+    path = tmp_path / "export"
+    path.write_bytes(encoded([element] if as_array else element))
+    converted = convert(path, folder=tmp_path, max_line_bytes=2000)
+    assert (0, 2, 1) == (converted.counts.rejected, converted.counts.other_entities, converted.counts.rows["channels"])
+    assert [CID] * 2 == converted.column("messages", "cid")
+
+
+def test_a_fault_costs_nothing_that_waits_for_the_channel(tmp_path: Path) -> None:
+    raw = encoded({"messages": [message(f"m{number}") for number in range(20)], "members": [member()]})
+    converted = convert_lines(tmp_path, line("channel", channel("team:x")), raw[:-3], max_line_bytes=2000)
+    assert (20, ["the line is no whole object; what it holds before the fault was taken"]) == (
+        converted.counts.rows["messages"],
+        converted.reasons,
+    )
+
+
+LOST_CHANNELS = [
+    line("channel", channel())[:-9],
+    line("channel", channel(), Shape.KEYED)[:-9],
+    line("channel", channel(), Shape.BARE)[:-9],
+    line("channel", channel()).replace(b"general", b"\xff"),
+    b' { "kind" : "channels", "data":',
+    b'{"channel":',
+    b'{"members":[{"user_id":"u1"}],"channel":{"cid":"team:y"}',
+    line("channel", channel(text="x" * 2000)),
+    line("channel", channel(name="x" * 2000), Shape.BARE),
+    encoded({"channel": channel(), "messages": [message()]})[:-1],
+]
+OTHER_LOST_LINES = [
+    *(line("message", message(frozen=True, created_by="u1"), shape)[:-3] for shape in ENTITY_SHAPES),
+    line("poll", {"cid": CID, "created_by": {"id": "u1"}})[:-2],
+    line("message", message(text="channel " * 1000)),
+    b'{"channel":"general","text":"a bare message","cid"',
+    b"{",
+    b"null",
+]
+
+
+@pytest.mark.parametrize("lost", [*LOST_CHANNELS, *OTHER_LOST_LINES])
+@pytest.mark.parametrize("name", ["member", "message"])
+def test_what_follows_a_line_that_was_a_channel_is_not_of_the_one_before(
+    lost: bytes, name: str, tmp_path: Path
+) -> None:
+    """Nobody could tell that it stands in the wrong channel; a line of anything else that is lost ends none."""
+    following = line("member", member()) if name == "member" else line("message", message(cid=None))
+    lines = [line("channel", channel("team:x")), lost, following]
+    converted = convert_lines(tmp_path, *lines, max_line_bytes=2000)
+    places = converted.column("members", "cid") + converted.column("messages", "cid")
+    if lost in LOST_CHANNELS:
+        assert ([], f"{name} without channel") == (places, converted.reasons[-1])
+    else:
+        assert (["team:x"], 1) == (places, converted.counts.rejected)
+
+
 @pytest.mark.parametrize("shape", [Shape.TYPED, Shape.KEYED, Shape.ITEM])
 def test_what_follows_a_channel_that_is_a_reject_is_of_no_channel(shape: Shape, tmp_path: Path) -> None:
     """The channel before it would be the wrong one, and nobody could tell."""
@@ -514,6 +609,52 @@ def test_a_line_that_is_not_well_formed_is_a_reject_and_the_next_is_read(reason:
         converted.counts.lines,
         converted.counts.rejected,
     )
+
+
+def test_a_reject_of_many_on_a_line_holds_its_own_bytes(tmp_path: Path) -> None:
+    """Each held the beginning of all: a line of 50 KB made rejects of 1.7 GB."""
+    element = whole_channel(n_messages=300) | {"members": [member(user_id=None, user=None, note=1), 0]}
+    lines = [line("message", message("before")), encoded(element)]
+    converted = convert_lines(tmp_path, *lines)
+    rows = converted.rows["rejects"]
+    expected = [encoded(item).decode() for item in element["members"]]
+    assert [(raw, len(raw), 2, len(lines[0]) + 1) for raw in expected] == [
+        (row["raw"], row["raw_size_bytes"], row["line_number"], row["byte_offset"]) for row in rows
+    ]
+
+
+@pytest.mark.parametrize("space", [b"", b" "])
+@pytest.mark.parametrize(
+    "doubled",
+    [
+        b'{"type":"message","data":@,"data":@}',
+        b'{"message":@,"message":@}',
+        b'{"type":"message","item":@,"item":@}',
+        b'{"channel":{"cid":"a:b"},"messages":[@],"messages":[@]}',
+    ],
+)
+def test_a_line_that_tells_a_key_twice_is_a_reject(doubled: bytes, space: bytes, tmp_path: Path) -> None:
+    """Readers of JSON take the last: what the first one told was gone, and in no count."""
+    lost = doubled.replace(b":", b":" + space).replace(b"@", encoded(message("lost")))
+    good = [line("message", message(f"m{number}", data={"data": {"message": {}}})) for number in range(3)]
+    converted = convert_lines(tmp_path, *good, lost)
+    assert (["m0", "m1", "m2"], ["a key stands twice in the line"]) == (
+        converted.column("messages", "id"),
+        converted.reasons,
+    )
+    assert lost == converted.one("rejects")["raw"].encode()
+
+
+@pytest.mark.parametrize("bad", [b"nope", b"null", b"\xff\xfe", b"{", b'"text"', b",,"])
+def test_a_line_that_is_damaged_is_one_reject_also_where_it_is_the_first(bad: bytes, tmp_path: Path) -> None:
+    """On any other line it was one; here it cost the file."""
+    lines = [line("message", message("m1")), line("message", message("m2"))]
+    for converted in (convert_lines(tmp_path, bad, *lines), convert_lines(tmp_path, *lines, bad)):
+        assert (["m1", "m2"], 1, 3) == (
+            converted.column("messages", "id"),
+            converted.counts.rejected_lines,
+            converted.counts.lines,
+        )
 
 
 def test_bytes_that_are_no_text_are_kept_in_base64(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_chatexport.errors import InputError
 from airflow_provider_chatexport.lake.pieces import STREAMED_LISTS, Piece
-from airflow_provider_chatexport.lake.source import BOM, ExportFile, LongLine
+from airflow_provider_chatexport.lake.source import BOM, LOOKED_AT_BYTES, ExportFile, Line, LongLine
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "v1-real-shape.json"
 LIMIT = 1000
@@ -52,6 +52,17 @@ def test_line_ends_of_any_kind_are_no_part_of_a_line(end: bytes, last: bytes, tm
     assert [b'{"a":1}', b'{"b":2}'] == [
         raw.rstrip(b"\r") for _, _, raw in lines(tmp_path, b'{"a":1}' + end + b'{"b":2}' + last)
     ]
+
+
+@given(n_bytes=st.integers(15, 25), size=st.integers(3, 64), last=st.sampled_from([b"", b"\r", b"\r\n"]))
+@many
+def test_the_end_of_a_line_does_not_count_towards_the_limit(
+    n_bytes: int, size: int, last: bytes, tmp_path: Path
+) -> None:
+    """With CRLF an object of exactly the limit was too long; a chunk may end between the two."""
+    whole = b'{"%b"}' % (b"x" * (n_bytes - 4))
+    found = InChunks(file(tmp_path, whole + b"\r\n" + whole + last), size).lines(20)
+    assert [(n_bytes, whole[:20])] * 2 == [(each.size, each.raw) for each in found if isinstance(each, Line)]
 
 
 def test_blank_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
@@ -139,7 +150,20 @@ def test_a_file_with_nothing_in_it_is_refused(content: bytes, tmp_path: Path) ->
         ExportFile(file(tmp_path, content))
 
 
-@pytest.mark.parametrize("content", [b"<html>expired</html>", b"id,text\n1,hi\n", b"PK\x03\x04", b'"text"', b"null\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<html>expired</html>",
+        b'<script>\n{"@type":"page"}\n</script>',
+        b"id,text\n1,hi\n",
+        b"PK\x03\x04",
+        b'"text"',
+        b"null\n",
+        b"a { color: red }\n{}",
+        b"text\n".ljust(LOOKED_AT_BYTES + 1) + b'\n{"message":{}}',
+        '{"a":1}\n{"a":1}'.encode("utf-16"),
+    ],
+)
 def test_a_file_that_is_no_export_is_refused(content: bytes, tmp_path: Path) -> None:
     """An error page saved under an export's name must not become a million rejects."""
     with pytest.raises(InputError, match="is not an export file: it begins with neither an object nor an array"):
@@ -267,6 +291,44 @@ def test_an_array_that_is_not_whole_is_refused_with_the_place(content: bytes, tm
     """The sentence says at which byte and in which element, so that the file can be looked at."""
     with pytest.raises(InputError, match=r"at byte \d+ \(element \d+\); it is not a whole export file, fetch it again"):
         list(ExportFile(file(tmp_path, content)).pieces())
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"[1,]", "has a comma before an end"),
+        (b"[1,,2]", "has no value where one should be"),
+        (b"[,1]", "has no value where one should be"),
+        (b"[1 2]", "has no comma between two values"),
+        (b"[1:2 3]", "has no comma between two values"),
+        (b'[{"messages":[{},]}]', "has a comma before an end"),
+        (b'[{"messages":[{} {}]}]', "has no comma between two values"),
+        (b'[{"messages":[{}:{}]}]', "has no comma between two values"),
+        (b'[{"channel" {}}]', "has no colon after a key"),
+        (b'[{"channel",{}}]', "has no colon after a key"),
+        (b'[{"channel"::{}}]', "has no value where one should be"),
+        (b'[{"channel":}]', "has no value where one should be"),
+        (b'[{"channel":{} "messages":[]}]', "has no comma between two values"),
+        (b'[{"channel":{},}]', "has a comma before an end"),
+        (b'[{"channel":{},,"messages":[]}]', "has a key that is no string"),
+        (b'{\n"a":1\n},\n{"a":1}', "has no value where one should be"),
+    ],
+)
+def test_marks_between_values_stand_where_json_has_them(content: bytes, fault: str, tmp_path: Path) -> None:
+    """Whoever joins or cuts such a file by hand may have lost what stood there: it was taken without a word."""
+    with pytest.raises(InputError, match=f"{fault} at byte"):
+        list(InChunks(file(tmp_path, content), 3).pieces())
+
+
+@given(array=st.lists(values, max_size=3), size=st.integers(3, 40), limit=st.integers(15, 60))
+@many
+def test_a_channel_s_list_that_is_too_long_to_be_held_comes_in_items(
+    array: list[Any], size: int, limit: int, tmp_path: Path
+) -> None:
+    """Also where the channel, which would tell whose list this is, comes after it."""
+    path = file(tmp_path, encoded([{"members": array, "channel": {"cid": CID}}]))
+    pieces = list(InChunks(path, size).pieces(limit))
+    assert {len(encoded(array)) > limit} >= {piece.item for piece in pieces if piece.key == "members"}
 
 
 def test_a_string_across_many_chunks_stays_whole(tmp_path: Path) -> None:

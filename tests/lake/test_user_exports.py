@@ -135,6 +135,28 @@ def test_a_user_s_line_may_be_longer_than_any_object(nameless: bool, expected: C
     assert (expected.counts.entities, 2) == (converted.counts.entities, converted.counts.lines)
 
 
+@pytest.mark.parametrize("limit", [500, 1_000_000])
+@pytest.mark.parametrize("as_array", [False, True])
+def test_what_comes_before_its_user_is_theirs(as_array: bool, limit: int, expected: Converted, tmp_path: Path) -> None:
+    """Keys have no order, and the messages of one user may be many."""
+    written = [dict(reversed(element.items())) for element in elements(nameless=True)]
+    path = tmp_path / "users.json"
+    path.write_bytes(encoded(written) if as_array else b"\n".join(map(encoded, written)))
+    converted = convert(path, folder=tmp_path, max_line_bytes=limit)
+    assert own_rows(expected) == own_rows(converted)
+
+
+@pytest.mark.parametrize(
+    "lost", [line("user", user("u2"))[:-3], b'{"user":[]}', line("user", user("u2", name="x" * 2000))]
+)
+def test_what_follows_a_user_who_is_lost_is_not_of_the_one_before(lost: bytes, tmp_path: Path) -> None:
+    """It would be told to be what another wrote."""
+    lines = [line("user", user("u1")), lost, line("message", message(user=None))]
+    converted = convert_lines(tmp_path, *lines, max_line_bytes=2000, kind=ExportKind.USERS)
+    assert [] == whose(converted, "user_export_messages")
+    assert "message of none of the users exported" in converted.reasons
+
+
 def test_users_may_all_come_before_their_messages(expected: Converted, tmp_path: Path) -> None:
     """The import format has all users first: an author who was exported counts before the place in the file."""
     ordered = sorted(entities(), key=lambda each: ("user", "message", "reaction").index(each[0]))
