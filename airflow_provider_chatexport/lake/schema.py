@@ -443,11 +443,20 @@ REJECTS: Final = Table(
     dictionary_off=("raw",),
     columns=(
         made("line_number", Kind.INT, "Line in the export file, from 1; in a v1 array, element."),
-        made("byte_offset", Kind.INT, "Where the line begins, bytes from the start of the unpacked file."),
+        made(
+            "byte_offset",
+            Kind.INT,
+            "Where the line begins, in an array the object: bytes from the start of the unpacked file.",
+        ),
         made("reason", Kind.TEXT, "Why."),
-        made("raw", Kind.TEXT, "The bytes as they stand, cut at a limit; base64 where they are not UTF-8."),
+        made(
+            "raw",
+            Kind.TEXT,
+            "The line as it stands; of one of many objects on a line, the object. Cut at 64 KB; base64 where it is not "
+            "UTF-8.",
+        ),
         made("raw_encoding", Kind.TEXT, "utf-8 or base64."),
-        made("raw_size_bytes", Kind.INT, "Size of the whole line, bytes."),
+        made("raw_size_bytes", Kind.INT, "Size of that before the cut, bytes."),
         EXPORTED_AT,
         LOAD_ID,
     ),

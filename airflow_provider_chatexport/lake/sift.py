@@ -35,6 +35,7 @@ from airflow_provider_chatexport.lake.objects import (
     as_it_stood,
     missing_from,
     one_form,
+    own_channel,
     with_cid,
 )
 from airflow_provider_chatexport.lake.pieces import BrokenJsonError, Piece
@@ -419,7 +420,7 @@ class Sifter:
         """An object's channel: its own word, else the channel that its element or the line before names."""
         if entity is Entity.USER:
             return None
-        own = _own_channel(fields)
+        own = own_channel(fields)
         if entity is Entity.CHANNEL:
             channel_type, channel_id = text_of(fields, "type"), text_of(fields, "id")
             self._cid = own = own or (f"{channel_type}:{channel_id}" if channel_type and channel_id else None)
@@ -428,7 +429,7 @@ class Sifter:
         return own or self._cid
 
     def _write_other(self, line: Line, name: str, payload: bytes) -> None:
-        own = _own_channel(read_object(payload)[1]) if is_object(payload) else None
+        own = own_channel(read_object(payload)[1]) if is_object(payload) else None
         record = {"entity": name, "cid": own or self._cid, "line_number": line.number}
         self._count(name)
         self.sifted.n_others += 1
@@ -461,13 +462,6 @@ class Sifter:
         """A line, or a part of one, of which no entity can be told."""
         self.sifted.rejected_lines += 1
         self.sifted.rejects.append(reject(line, reason))
-
-
-def _own_channel(fields: Fields) -> str | None:
-    """The channel that an object names itself."""
-    channel_type, channel_id = text_of(fields, "channel_type"), text_of(fields, "channel_id")
-    own = text_of(fields, "cid") or text_of(fields, "channel_cid")
-    return own or (f"{channel_type}:{channel_id}" if channel_type and channel_id else None)
 
 
 def _has_doubled(block: Block) -> bool:
