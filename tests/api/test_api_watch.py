@@ -54,7 +54,7 @@ def test_the_deadline_names_what_was_open() -> None:
     late = watch()
     late.saw(A, state(A, Status.COMPLETED))
     late.saw(B, state(B, Status.RUNNING))
-    with pytest.raises(TaskOverdueError, match=r"1 of 2 exports are not done 600 s.*b \(running\)") as caught:
+    with pytest.raises(TaskOverdueError, match=r"1 of 2 exports are not done after 600 s.*b \(running\)") as caught:
         late.pause_s(now_epoch_s=1600.0)
     assert caught.value.task_ids == (B,)
 
