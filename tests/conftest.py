@@ -19,6 +19,11 @@ class StartSandbox(Protocol):
     def __call__(self, **settings: Any) -> Sandbox: ...
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that say how long they may take come first: a long one at the end would leave the other workers idle."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 @pytest.fixture(scope="session")
 def sandbox_world() -> World:
     """The shipped chat, unchanged. For comparing; each sandbox gets a copy."""

@@ -21,7 +21,6 @@ CALLS = {
     "ChatExportClient.submit_channels",
     "KnownExports.find",
     "KnownExports.remember",
-    "FolderStore.set",
     "ExportTaskTrigger.run",
     "BaseExportOperator.execute_complete",
     "KnownExports.begin",

@@ -14,7 +14,8 @@ import signal
 import sys
 from typing import Any
 
-CHANGES = ("os.rename", "os.link", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")
+# That a folder is made is no step: to whoever reads, an empty one is as none.
+CHANGES = ("os.rename", "os.link", "os.remove", "os.rmdir", "shutil.rmtree")
 WRITING = os.O_WRONLY | os.O_RDWR
 NAMES = r"\w+\.ndjson|\b(messages/event|(channels|members|reads|users)/export)_date"
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from lakes import Lake, at, load_file, write_export
 
 N_PROCESSES, N_LOADS = 8, 200
@@ -28,6 +29,7 @@ for path, since, until, exported_at in json.loads(sys.argv[2]):
 """
 
 
+@pytest.mark.timeout(600)
 def test_200_overlapping_loads_from_8_processes_end_as_from_one(tmp_path: Path) -> None:
     """No lock, no lost load, no doubled row, in whatever order they finish."""
     chosen = random.Random(7)

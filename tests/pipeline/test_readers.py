@@ -50,6 +50,7 @@ print(json.dumps({"answers": answers, "errors": errors}))
 """
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("hours_a_load", "hows"),
     # Loads of a part of what was compacted leave doubles to a glob until the next compaction; views never show them.

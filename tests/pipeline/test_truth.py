@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from export_objects import channel, line, message, reaction, write_lines
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -218,7 +219,7 @@ class Service(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-TestService = Service.TestCase
+TestService = pytest.mark.timeout(600)(Service.TestCase)
 TestService.settings = settings(
     max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
