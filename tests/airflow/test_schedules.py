@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import airflow.sdk
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG
-from airflow.sdk.definitions.timetables import trigger as sdk_trigger
 from airflow.timetables import trigger
 from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.timetables.interval import CronDataIntervalTimetable, DeltaDataIntervalTimetable
@@ -93,7 +93,7 @@ def test_partitions_of_a_zone_with_summer_time_tile() -> None:
     if not hasattr(trigger, "CronPartitionTimetable"):
         pytest.skip("this Airflow has no partitioned runs; they came with 3.2")
     timetable = trigger.CronPartitionTimetable("@daily", timezone="Europe/Berlin", run_offset=0)
-    of_the_file: Any = sdk_trigger.CronPartitionTimetable("@daily", timezone="Europe/Berlin")
+    of_the_file: Any = airflow.sdk.CronPartitionTimetable("@daily", timezone="Europe/Berlin")
     for schedule in (timetable, of_the_file):
         dag = DAG("partitions", schedule=schedule)
         windows = []
