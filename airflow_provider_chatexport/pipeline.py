@@ -262,16 +262,13 @@ class _Load:
     ) -> Sequence[tuple[_Source, Found]]:
         """Reads the files: what each turned out to be. Refuses what must not be loaded."""
         found = []
-        counts = conversion.counts
         for source in sources:
-            n_entities, n_rejected_lines = sum(counts.entities.values()), counts.rejected_lines
             try:
                 each = conversion.add(source.given)
             except InputError as error:
                 raise source.explained(error) from None
             source.check_unchanged()
-            is_of_none = counts.rejected_lines > n_rejected_lines and sum(counts.entities.values()) == n_entities
-            if is_of_none and source.file.task_id is not None and not self._has_long_lines(conversion, each):
+            if each.is_no_export and source.file.task_id is not None:
                 # A proxy's error in its place, say. Committed, it would claim a window of which it tells nothing.
                 raise InputError(
                     f"the file of {source.file.name} holds no line that is part of an export, but something else, as a "
@@ -286,6 +283,7 @@ class _Load:
             found.append((source, each))
         tell(CONVERT, 0, None)
         conversion.finish()
+        counts = conversion.counts
         if not self._options.allows(rejected=counts.rejected, lines=counts.lines):
             number, line = conversion.first_reject()
             raise TooManyRejectsError(
@@ -294,12 +292,6 @@ class _Load:
                 "(without strict any number), and the table rejects will say why"
             )
         return found
-
-    def _has_long_lines(self, conversion: Conversion, found: Found) -> bool:
-        """Whether a line of the file is longer than what is looked at: it may be part of an export."""
-        asked = "SELECT count(*) FROM stage_rejects WHERE _input = $input AND raw_size_bytes > $limit"
-        values = {"input": found.number, "limit": self._options.max_line_bytes}
-        return conversion.stage.execute(asked, values).fetchone() != (0,)
 
     def _committed(
         self, conversion: Conversion, found: Sequence[tuple[_Source, Found]], folder: Path, tell: Progress

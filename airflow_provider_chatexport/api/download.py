@@ -124,7 +124,7 @@ def _fetch_whole(client: StatusSource, task_id: TaskId, transfer: _Transfer) -> 
                 if error.facts.get("http_status") == 404:
                     raise _gone(task_id) from None
                 raise
-            bound_s = min(settings.longest_wait_s, settings.first_wait_s * 2.0 ** min(n_fruitless, 64))
+            bound_s = settings.pause_bound_s(n_fruitless)
             asked_s: float = getattr(error, "retry_after_s", None) or 0.0
             pause_s = min(settings.longest_wait_s, asked_s) + random.uniform(0.0, bound_s)  # noqa: S311
             log.warning("%s; going on at byte %d in %.1f s", error, transfer.size_bytes, pause_s)

@@ -41,7 +41,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 # '<operation> failed with error: "<inner>"': only the inner part says something.
 _WRAPPED: Final = re.compile(r'\w+ failed with error: "(.*)"\s*', re.DOTALL)
 # Statuses that say the same whoever gives them: a gateway's "too many requests" is to be heeded as the service's is.
-_ANYBODYS: Final = frozenset({408, 413, 429, 431})
+_ANYBODYS: Final = frozenset({408, 429, *_TOO_MUCH})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

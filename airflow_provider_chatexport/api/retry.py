@@ -53,9 +53,7 @@ class Patience:
         return True
 
     def _wait_s(self, state: RetryCallState) -> float:
-        bound_s = min(
-            self._settings.longest_wait_s, self._settings.first_wait_s * 2.0 ** min(state.attempt_number - 1, 64)
-        )
+        bound_s = self._settings.pause_bound_s(state.attempt_number - 1)
         asked_s: float = getattr(_error_of(state), "retry_after_s", None) or 0.0
         self._pause_s = asked_s + random.uniform(0.0, bound_s)  # noqa: S311 - spreads load, guards nothing
         return self._pause_s

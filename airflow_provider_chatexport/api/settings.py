@@ -105,6 +105,10 @@ class ServiceSettings:
             pool=self.pool_timeout_s,
         )
 
+    def pause_bound_s(self, n_failures: int) -> float:
+        """Upper end of the pause after so many failures in a row, from 0: doubled by each, up to ``longest_wait_s``."""
+        return min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(n_failures, 64))
+
     def without_retries(self) -> Self:
         """The same with a single attempt, for a caller that counts failures and makes pauses itself."""
         return replace(self, max_attempts=1, rate_limit_patience_s=0.0)

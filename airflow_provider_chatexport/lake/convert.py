@@ -223,10 +223,12 @@ class Conversion:
         """A reaction stands with its message, of several versions the one that will remain. Where that is not in the
         load, it is of the channel that it names itself, or of the one before it, and stands at its own time, which has
         to be in the window."""
+        messages = "stage_messages"
+        if self._stage.n_extra(schema.MESSAGES):
+            messages = f"({self._stage.newest(schema.MESSAGES, first='_in_window DESC')})"
         self._stage.execute(
             "UPDATE stage_reactions r SET message_created_at = m.created_at, cid = coalesce(m.cid, r.cid), "
-            f"_in_window = m._in_window FROM ({self._stage.newest(schema.MESSAGES, first='_in_window DESC')}) m "
-            "WHERE m.id = r.message_id"
+            f"_in_window = m._in_window FROM {messages} m WHERE m.id = r.message_id"
         )
         self._stage.execute(
             "UPDATE stage_reactions SET cid = coalesce(json_extract_string(custom, '/channel_cid'), "

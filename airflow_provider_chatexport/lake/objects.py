@@ -78,10 +78,10 @@ def mend(entity: Entity, found: SiftedObject, cid: str | None) -> bytes | Reject
         payload, fields = read_object(found.data)
     except NotAnObjectError as error:
         return unreadable(found, str(error))
-    in_channel = cid if entity is not Entity.REACTION else None
-    if missing := missing_from(entity, fields, own_channel(fields) or in_channel):
+    in_channel = own_channel(fields) or (cid if entity is not Entity.REACTION else None)
+    if missing := missing_from(entity, fields, in_channel):
         return unreadable(found, f"{entity.value} without {missing}")
-    return one_form(found.n, found.line, found.offset, with_cid(payload, fields, own_channel(fields) or in_channel))
+    return one_form(found.n, found.line, found.offset, with_cid(payload, fields, in_channel))
 
 
 def unreadable(found: SiftedObject, reason: str) -> Reject:

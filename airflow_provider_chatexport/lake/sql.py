@@ -251,14 +251,10 @@ def _nested(table: Table) -> str:
     found = "d.custom"
     for column in table:
         if column.nested:
-            flat, own = (
-                f"json_extract_string(d.{column.name}, '$')",
-                f"json_extract_string(d.custom, '$.{column.name}')",
-            )
-            patch = quoted(json.dumps({column.name: None}))
-            found = (
-                f"CASE WHEN coalesce({flat}, {own}) = {own} THEN json_merge_patch({found}, {patch}) ELSE {found} END"
-            )
+            flat = f"json_extract_string(d.{column.name}, '$')"
+            own = f"json_extract_string(d.custom, '$.{column.name}')"
+            without = f"json_merge_patch({found}, {quoted(json.dumps({column.name: None}))})"
+            found = f"CASE WHEN coalesce({flat}, {own}) = {own} THEN {without} ELSE {found} END"
     return f"({found})"
 
 

@@ -66,11 +66,15 @@ class Input:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a file turned out to be: its number in the order of adding, its kind, and the channels that it names."""
+    """What a file turned out to be: its number in the order of adding, its kind, and the channels that it names.
+
+    ``is_no_export``: it has lines, and none that is part of an export, or that is too long to be looked at.
+    """
 
     number: int
     kind: ExportKind
     cids: set[str]
+    is_no_export: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -168,7 +172,7 @@ class Stage(Database):
         self._note_channel_lines(sifted)
         self._stage_others(sifted, given)
         self._stage_rejects(sifted.rejects, given)
-        found = Found(number=self._n_inputs, kind=kind, cids=sifted.cids)
+        found = Found(number=self._n_inputs, kind=kind, cids=sifted.cids, is_no_export=self._is_no_export(sifted))
         self._n_inputs += 1
         self.counts.lines += sifted.lines
         for name, count in sifted.entities.items():
@@ -177,6 +181,12 @@ class Stage(Database):
         self.counts.rejected_lines += sifted.rejected_lines
         shutil.rmtree(folder, ignore_errors=True)
         return found
+
+    def _is_no_export(self, sifted: Sifted) -> bool:
+        if sifted.entities or not sifted.rejected_lines:
+            return False
+        long = f"_input = {self._n_inputs} AND raw_size_bytes > {self._max_line_bytes}"
+        return self.one(f"SELECT count(*) FROM stage_rejects WHERE {long}") == (0,)
 
     def _sift(self, sifter: Sifter) -> Sifted:
         """While lines are looked at, the database gathers the users, from what are most likely the same lines."""
@@ -365,20 +375,20 @@ class Stage(Database):
             return 0
         return self.delete(table, f"rowid NOT IN (SELECT rowid FROM ({self.newest(table)}))")
 
-    def newest(self, table: Table, *, first: str | None = None) -> str:
+    @staticmethod
+    def newest(table: Table, *, first: str | None = None) -> str:
         """A query for one row per key, with its ``rowid``: of the newest export, in it the newest version, of two alike
         the later one.
 
         :param first: what goes before all that.
         """
-        rows = f"SELECT *, rowid FROM stage_{table.name}"
-        if not self.n_extra(table):
-            return rows
         key = ", ".join(sql.name(column) for column in table.key)
         version = "last_read" if table is schema.READS else "updated_at"
         order = ["_exported_at DESC", f"{version} DESC NULLS LAST", "_input DESC", "_n DESC NULLS LAST", "rowid DESC"]
         by = ", ".join(order if first is None else [first, *order])
-        return f"{rows} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {by}) = 1"
+        return (
+            f"SELECT *, rowid FROM stage_{table.name} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {by}) = 1"
+        )
 
     def delete(self, table: Table, condition: str) -> int:
         """How many rows went."""

@@ -71,8 +71,8 @@ class KnownExports:
 
     def done(self) -> None:
         """All that the task returns is there. Should it die before Airflow hears so, its next try returns the same."""
-        if self._store is not None:
-            self._mark(float((self._entry(_SERIES) or {}).get("began_epoch_s", time.time())), done=True)
+        before = self._entry(_SERIES) or {}
+        self._mark(float(before.get("began_epoch_s", time.time())), done=True)
 
     def find(self, client: ChatExportClient, request: Request) -> Receipt | None:
         """The export of an earlier try that answers this request, if the service still has it. One that failed, or that
