@@ -31,7 +31,7 @@ from airflow_provider_chatexport.lake import catalog, forgotten, guard, loads, p
 from airflow_provider_chatexport.lake.convert import Conversion
 from airflow_provider_chatexport.lake.coverage import Coverage, claim
 from airflow_provider_chatexport.lake.fingerprint import Fingerprint
-from airflow_provider_chatexport.lake.forget import forget_listed, forget_user
+from airflow_provider_chatexport.lake.forget import forget_listed, forget_people
 from airflow_provider_chatexport.lake.forgotten import Forgotten
 from airflow_provider_chatexport.lake.loads import LoadRecord, SourceFile
 from airflow_provider_chatexport.lake.report import LoadReport, WrittenTable
@@ -317,9 +317,8 @@ class _Load:
         )
         committed = loads.commit(self._store, record, {file.path: local for file, local in written.items()})
         late = forgotten.read(self._store)
-        if late != listed:
-            for user_id, keep_messages in conversion.people(late).items():
-                forget_user(self._store, user_id, now=datetime.now(UTC), keep_messages=keep_messages)
+        if late != listed and (people := conversion.people(late)):
+            forget_people(self._store, people, now=datetime.now(UTC))
         return record, committed
 
     def _impact(self, conversion: Conversion, coverage: Sequence[Coverage]) -> guard.Impact:

@@ -36,7 +36,7 @@ from airflow_provider_chatexport.lake import pseudonyms, schema, sql, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.coverage import Coverage
 from airflow_provider_chatexport.lake.draw import Drawing
-from airflow_provider_chatexport.lake.erase import Eraser, Person, names_of
+from airflow_provider_chatexport.lake.erase import Eraser, in_parts, known_people
 from airflow_provider_chatexport.lake.forgotten import Forgotten
 from airflow_provider_chatexport.lake.people import listed_in_json, user_ids
 from airflow_provider_chatexport.lake.stage import Counts, Found, Input, Stage
@@ -193,8 +193,8 @@ class Conversion:
     def forget(self, listed: Forgotten) -> int:
         """Takes out those who are on a lake's list; how many. Their rows are counted as ``forgotten``."""
         people = self.people(listed)
-        for user_id, keep_messages in people.items():
-            self._forget(user_id, keep_messages=keep_messages)
+        for some in in_parts(people):
+            self._forget(some)
         if people:
             before, self.counts.rows = self.counts.rows, self._n_rows()
             for name, n_rows in self.counts.rows.items():
@@ -202,20 +202,13 @@ class Conversion:
                     self.counts.forgotten[name] = self.counts.forgotten.get(name, 0) + gone
         return len(people)
 
-    def _forget(self, user_id: str, *, keep_messages: bool) -> None:
-        stage, own = self._stage, sql.quoted(user_id)
-        names_seen = [
-            name
-            for table in (schema.USERS, schema.USER_EXPORT_USERS)
-            for (name,) in stage.all(f"SELECT DISTINCT name FROM stage_{table.name} WHERE id = {own}")
-        ]
-        person = Person(user_id=user_id, names=names_of(user_id, names_seen), keep_messages=keep_messages)
-        stage.execute(
-            f"CREATE OR REPLACE TEMP TABLE their_messages AS SELECT id FROM stage_messages WHERE user_id = {own}"
-        )
-        eraser = Eraser(stage.connection, person)
+    def _forget(self, keep_messages: Mapping[str, bool]) -> None:
+        """:param keep_messages: of each, whether their messages stay."""
+        stage = self._stage
+        people = known_people(stage.connection, stage.relations, keep_messages)
+        eraser = Eraser(stage.connection, people, stage.relations)
         for table in schema.TABLES:
-            relation = f"stage_{table.name}"
+            relation = stage.relations[table.name]
             if eraser.look(table, relation):
                 stage.execute(f"CREATE OR REPLACE TABLE {relation} AS {eraser.query(table, relation)}")
 
@@ -291,12 +284,15 @@ class Conversion:
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
         """The table as Arrow: ``_day``, then the registry's columns; by day, and sorted within it."""
+        rows_by_day = self.days(table)
+        if not rows_by_day:
+            return
         order = ", ".join(("_day", *(sql.name(column) for column in table.sort)))
         with _explained():
             row_bytes = self._row_bytes(table)
             if row_bytes > LARGE_ROW_BYTES:
                 self._stage.make_room()
-            for days in _in_groups(self.days(table), min(SORT_ROWS, int(SORT_BYTES / row_bytes))):
+            for days in _in_groups(rows_by_day, min(SORT_ROWS, int(SORT_BYTES / row_bytes))):
                 yield from self._stage.query(
                     f"SELECT {sql.date(table)} AS _day, {sql.arrow_columns(table)} FROM stage_{table.name} "
                     f"WHERE {sql.in_days(table, days[0], days[-1])} ORDER BY {order}"

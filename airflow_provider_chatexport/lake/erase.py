@@ -1,6 +1,6 @@
-"""A table without a person, as a query: whose rows go, what is blanked in those that stay.
+"""A table without some people, as a query: whose rows go, what is blanked in those that stay.
 
-The same for the files of a lake and for the stage tables of a load. Rows of the person go: memberships, reads,
+The same for the files of a lake and for the stage tables of a load. Rows of a person go: memberships, reads,
 reactions, their own description, their messages or at least who wrote them and what. From the rows of others their id
 goes out of lists, and their id and names out of texts and JSON, where a whole user may stand in the middle of a poll.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,15 +22,17 @@ from airflow_provider_chatexport.lake.personal import Personal, columns
 from airflow_provider_chatexport.lake.rawjson import (
     Fields,
     NotAnObjectError,
+    id_of,
     is_object,
     items_of,
     joined,
     read_object,
-    text_of,
 )
 from airflow_provider_chatexport.lake.table import Table
 
 BLANK: Final = "[forgotten]"
+# Planning the queries takes as long for many people as for one; what is looked for in each text should stay short.
+_AT_ONCE: Final = 50
 _OWN_ROWS: Final = {
     schema.REACTIONS.name: "user_id",
     schema.MEMBERS.name: "user_id",
@@ -54,9 +56,38 @@ class Person:
         return tuple(dict.fromkeys([*plain, *(json.dumps(word)[1:-1] for word in plain)]))
 
 
+def in_parts(people: Mapping[str, bool]) -> Iterator[dict[str, bool]]:
+    """As many at a time as are best looked for together."""
+    listed = [*people.items()]
+    return (dict(listed[at : at + _AT_ONCE]) for at in range(0, len(listed), _AT_ONCE))
+
+
+def known_people(
+    con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], keep_messages: Mapping[str, bool]
+) -> list[Person]:
+    """People with the names that the tables of users know.
+
+    :param relations: by the table's name, what has its rows.
+    :param keep_messages: by user id.
+    :raises duckdb.Error: they cannot be read.
+    """
+    # An id used as a name is known without it.
+    wanted = f"{_is_among('id', [*map(sql.quoted, keep_messages)])} AND name <> id"
+    names: dict[str, set[str]] = {user_id: set() for user_id in keep_messages}
+    for table in (schema.USERS, schema.USER_EXPORT_USERS):
+        if table.name in relations:
+            found = con.execute(f"SELECT DISTINCT id, name FROM {relations[table.name]} WHERE {wanted}").fetchall()
+            for user_id, name in found:
+                names[user_id].add(name)
+    return [
+        Person(user_id=user_id, names=tuple(sorted(names[user_id])), keep_messages=keep)
+        for user_id, keep in keep_messages.items()
+    ]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Touch:
-    """Rows of a relation that go because they are the person's, and rows that stay without them."""
+    """Rows of a relation that go because they are somebody's, and rows that stay without them."""
 
     removed: int
     blanked: int
@@ -66,20 +97,28 @@ class Touch:
 
 
 class Eraser:
-    """:param con: a connection with a table ``their_messages`` (``id``): those that the person wrote."""
+    """:param relations: by the table's name, what has its rows: there it is learnt which messages they wrote.
+    :raises duckdb.Error: they cannot be read. So do the methods.
+    """
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, person: Person) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, people: Sequence[Person], relations: Mapping[str, str]) -> None:
         self._con = con
-        self._person = person
-        self._id = sql.quoted(person.user_id)
-        self._scrub = Scrubber(person)
+        # As SQL writes them: all, and those whose messages go as well.
+        self._quoted = [sql.quoted(person.user_id) for person in people]
+        self._gone = [sql.quoted(person.user_id) for person in people if not person.keep_messages]
+        self._listed = f"[{', '.join(self._quoted)}]"
+        self._scrub = Scrubber(people)
+        self._words = sql.quoted("|".join(re.escape(word) for person in people for word in person.words))
         self._scrubbed_columns: set[str] = set()
+        con.execute("CREATE OR REPLACE TEMP TABLE their_messages (id VARCHAR, stays BOOLEAN)")
+        if schema.MESSAGES.name in relations:
+            con.execute(
+                f"INSERT INTO their_messages SELECT DISTINCT id, NOT {_is_among('user_id', self._gone)} "
+                f"FROM {relations[schema.MESSAGES.name]} WHERE {_is_among('user_id', self._quoted)}"
+            )
 
     def look(self, table: Table, relation: str) -> Touch:
-        """What a relation holds of the person. ``query`` is about the relation that was looked at last.
-
-        :raises duckdb.Error: it cannot be read.
-        """
+        """What a relation holds of them. ``query`` is about the relation that was looked at last."""
         self._learn(table, relation)
         goes, stays = self._goes(table), " OR ".join(self._hits(table)) or "false"
         removed, blanked = self._con.execute(
@@ -89,7 +128,7 @@ class Eraser:
         return Touch(removed=int(removed), blanked=int(blanked))
 
     def query(self, table: Table, relation: str) -> str:
-        """The relation without the person, after a look at it."""
+        """The relation without them, after a look at it."""
         replaced = dict(self._replaced(table))
         replacing = ", ".join(f"{value} AS {sql.name(name)}" for name, value in replaced.items())
         what = f"* REPLACE ({replacing})" if replaced else "*"
@@ -97,41 +136,39 @@ class Eraser:
 
     def _goes(self, table: Table) -> str:
         if table.owned_by is not None:
-            return f"rows.{sql.name(table.owned_by)} = {self._id}"
+            return _is_among(f"rows.{sql.name(table.owned_by)}", self._quoted)
         if table.name in _OWN_ROWS:
-            own = f"rows.{_OWN_ROWS[table.name]} = {self._id}"
-            if table is schema.REACTIONS and not self._person.keep_messages:
-                own = f"({own} OR rows.message_id IN (FROM their_messages))"
+            own = _is_among(f"rows.{_OWN_ROWS[table.name]}", self._quoted)
+            if table is schema.REACTIONS and self._gone:
+                own = f"({own} OR rows.message_id IN (SELECT id FROM their_messages WHERE NOT stays))"
             return own
         if table is schema.MESSAGES:
-            return "false" if self._person.keep_messages else f"rows.user_id = {self._id}"
+            return _is_among("rows.user_id", self._gone)
         if table is schema.ATTACHMENTS:
-            return "rows.message_id IN (FROM their_messages)"
+            return "rows.message_id IN (SELECT id FROM their_messages)"
         return "false"
 
     def _hits(self, table: Table) -> Iterator[str]:
-        """Conditions under which a row that stays names the person."""
+        """Conditions under which a row that stays names one of them."""
         for column in columns(table, Personal.USER_ID):
-            yield f"coalesce(rows.{sql.name(column.name)} = {self._id}, false)"
+            yield f"coalesce({_is_among(f'rows.{sql.name(column.name)}', self._quoted)}, false)"
         for column in columns(table, Personal.USER_IDS):
-            yield f"coalesce(list_contains(rows.{sql.name(column.name)}, {self._id}), false)"
+            yield f"coalesce(list_has_any(rows.{sql.name(column.name)}, {self._listed}), false)"
         for column in columns(table, Personal.MESSAGE_ID):
-            yield message_ids.is_by(f"rows.{sql.name(column.name)}", self._id)
+            yield message_ids.is_by(f"rows.{sql.name(column.name)}", self._quoted)
         for name in sorted(self._scrubbed_columns):
             yield f"rows.{sql.name(name)}::VARCHAR IN (SELECT told FROM scrubbed)"
 
-    def _mentions(self, text: str) -> str:
-        found = " OR ".join(f"contains(lower({text}), lower({sql.quoted(word)}))" for word in self._person.words)
-        return f"coalesce({found}, false)"
-
     def _learn(self, table: Table, relation: str) -> None:
-        """What becomes of each text that mentions the person. They are few, and Python knows words and JSON."""
+        """What becomes of each text that mentions them. Such are few, and Python knows words and JSON."""
         scrubbed: dict[str, str] = {}
         self._scrubbed_columns.clear()
         for column in columns(table, Personal.WRITTEN, Personal.MIXED):
             scrub = {"raw": self._scrub.raw_line, "data": self._scrub.whole_object}.get(column.name, self._scrub.text)
             text = f"rows.{sql.name(column.name)}::VARCHAR"
-            hit = self._mentions(text) + (" OR rows.raw_encoding = 'base64'" if column.name == "raw" else "")
+            hit = f"regexp_matches({text}, {self._words}, 'i')"
+            if column.name == "raw":
+                hit += " OR rows.raw_encoding = 'base64'"
             for (told,) in self._con.execute(
                 f"SELECT DISTINCT {text} FROM {relation} rows WHERE {text} IS NOT NULL AND ({hit}) "
                 f"AND NOT coalesce({self._goes(table)}, false)"
@@ -146,13 +183,16 @@ class Eraser:
 
     def _replaced(self, table: Table) -> Iterator[tuple[str, str]]:
         for column in columns(table, Personal.USER_ID):
-            yield column.name, f"nullif(rows.{sql.name(column.name)}, {self._id})"
+            name = f"rows.{sql.name(column.name)}"
+            yield column.name, f"CASE WHEN {_is_among(name, self._quoted)} THEN NULL ELSE {name} END"
         for column in columns(table, Personal.USER_IDS):
-            yield column.name, f"list_filter(rows.{sql.name(column.name)}, lambda each: each <> {self._id})"
+            others = f"lambda each: NOT list_contains({self._listed}, each)"
+            yield column.name, f"list_filter(rows.{sql.name(column.name)}, {others})"
         for column in columns(table, Personal.MESSAGE_ID):
             name = f"rows.{sql.name(column.name)}"
-            blanked = f"{sql.quoted(BLANK)} || {message_ids.random_part(name, self._id)}"
-            yield column.name, f"CASE WHEN {message_ids.is_by(name, self._id)} THEN {blanked} ELSE {name} END"
+            blanked = f"{sql.quoted(BLANK)} || {message_ids.without_author(name)}"
+            by_them = message_ids.is_by(name, self._quoted)
+            yield column.name, f"CASE WHEN {by_them} THEN {blanked} ELSE {name} END"
         for column in columns(table, Personal.WRITTEN, Personal.MIXED):
             name = kept = f"rows.{sql.name(column.name)}"
             # Planning a subquery for each column takes longer than the rows: only where something was found is one.
@@ -161,7 +201,7 @@ class Eraser:
                 kept = f"coalesce({left_over}, {name}::VARCHAR)::{column.kind.value}"
             if table is schema.MESSAGES:
                 blank = "'{}'::JSON" if column.name == "custom" else f"NULL::{column.kind.value}"
-                kept = f"CASE WHEN rows.user_id = {self._id} THEN {blank} ELSE {kept} END"
+                kept = f"CASE WHEN {_is_among('rows.user_id', self._quoted)} THEN {blank} ELSE {kept} END"
             if kept != name:
                 yield column.name, kept
 
@@ -170,27 +210,29 @@ class Eraser:
 _UNSPACED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 
-def _as_word(word: str) -> str:
-    """A pattern that finds a word, and not a longer one that it is part of, where its script tells words apart. A
-    message's id may go on after its author's."""
-    if _UNSPACED.search(word):
-        return re.escape(word)
-    return rf"(?<![\w-]){re.escape(word)}(?=(?:{message_ids.RANDOM_PART})?(?![\w-]))"
+def _as_words(words: Iterable[str]) -> str:
+    """A pattern that finds words, the longest first, and none in a longer one that it is part of, where its script
+    tells words apart. A message's id may go on after its author's."""
+    longest_first = sorted(words, key=len, reverse=True)
+    spaced = "|".join(re.escape(word) for word in longest_first if not _UNSPACED.search(word))
+    unspaced = [re.escape(word) for word in longest_first if _UNSPACED.search(word)]
+    # Where a word may begin is asked before all of them are tried.
+    alone = [rf"(?<![\w-])(?:{spaced})(?=(?:{message_ids.RANDOM_PART})?(?![\w-]))"] if spaced else []
+    return "|".join(alone + unspaced)
 
 
 _SCRUBBED: Final = pa.schema([("told", pa.string()), ("left_over", pa.string())])
 
 
 class Scrubber:
-    """Takes a person out of a text: out of JSON whole objects that are them, and whole words that name them."""
+    """Takes people out of a text: out of JSON whole objects that are them, and whole words that name them."""
 
-    def __init__(self, person: Person) -> None:
-        self._id = person.user_id
-        words = sorted(person.words, key=len, reverse=True)
-        self._words = re.compile("|".join(map(_as_word, words)), re.IGNORECASE)
+    def __init__(self, people: Sequence[Person]) -> None:
+        self._ids = frozenset(person.user_id for person in people)
+        self._words = re.compile(_as_words({word for person in people for word in person.words}), re.IGNORECASE)
 
     def text(self, text: str) -> str:
-        """What people wrote, or JSON, without the person."""
+        """What people wrote, or JSON, without them."""
         if text[:1] in ("{", "["):
             try:
                 return self._value(text.encode()).decode()
@@ -217,9 +259,8 @@ class Scrubber:
             _, fields = read_object(raw)
             if self._is_theirs(fields):
                 return b'{"id":%b}' % json.dumps(BLANK).encode()
-            return joined(
-                {self._words.sub(BLANK, key): self._value(value) for key, value in fields.items() if key != self._id}
-            )
+            others = {key: value for key, value in fields.items() if key not in self._ids}
+            return joined({self._words.sub(BLANK, key): self._value(value) for key, value in others.items()})
         if raw[:1] == b"[":
             return b"[" + b",".join(self._value(item) for item in items_of(raw)) + b"]"
         if raw[:1] == b'"':
@@ -229,12 +270,12 @@ class Scrubber:
         return raw
 
     def _is_theirs(self, fields: Fields) -> bool:
-        """An object that is the person, or that says to be of them: a vote, a message that a reminder holds."""
+        """An object that is one of them, or says to be of one: a vote, a message that a reminder holds."""
         user = fields.get("user", b"null")
-        of_user = text_of(read_object(user)[1], "id") if is_object(user) else text_of(fields, "user")
-        return self._id in (text_of(fields, "id"), text_of(fields, "user_id"), of_user)
+        of_user = id_of(read_object(user)[1], "id") if is_object(user) else id_of(fields, "user")
+        return not self._ids.isdisjoint((id_of(fields, "id"), id_of(fields, "user_id"), of_user))
 
 
-def names_of(user_id: str, rows: Iterable[str | None]) -> tuple[str, ...]:
-    """Display names that stand for a person; an id used as a name is in the list already."""
-    return tuple(sorted({name for name in rows if name and name != user_id}))
+def _is_among(value: str, quoted: Sequence[str]) -> str:
+    """A condition: the expression is one of the texts, as SQL writes them. Null where it is null."""
+    return f"{value} IN ({', '.join(quoted)})" if quoted else "false"

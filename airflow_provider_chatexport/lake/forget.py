@@ -1,4 +1,4 @@
-"""Removing a person from every file of a lake, and keeping them out.
+"""Removing people from every file of a lake, and keeping them out.
 
 The list comes first (``forgotten``): from then on no load brings them in. Then every file that they occur in is written
 anew without them, those that only history reads too, and what was superseded is deleted at once, whoever may have an
@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ import duckdb
 from airflow_provider_chatexport.core.progress import LOOK, REWRITE, Progress, silent
 from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake import catalog, forgotten, loads, promote, schema, visible
-from airflow_provider_chatexport.lake.erase import Eraser, Person, names_of
+from airflow_provider_chatexport.lake.erase import Eraser, in_parts, known_people
 from airflow_provider_chatexport.lake.loads import LoadRecord
 from airflow_provider_chatexport.lake.people import listed_in_json, user_ids
 from airflow_provider_chatexport.lake.pseudonyms import pseudonym
@@ -99,25 +99,50 @@ def forget_user(
     if not user_id.strip():
         raise CallError("there is no user id to forget; give the id that the service knows the person by")
     catalog.require_lake(store)
-    began = time.monotonic()
     ids = [user_id, *([pseudonym(user_id, pseudonym_key)] if pseudonym_key else [])]
     for each in ids:
         forgotten.add(store, each, keep_messages=keep_messages, now=now)
-    receipt = Receipt(keep_messages=keep_messages)
-    # Loads may be committed meanwhile that were converted before the list said so: until nothing is found. Whoever
-    # committed last may not have lived to put files where the records say that they are.
-    for _ in range(_ATTEMPTS):
-        settle(store)
-        if not loads.on_latest(store, lambda: any(_attempt(store, each, receipt, work_dir, progress) for each in ids)):
-            break
-    else:
-        raise LakeError(f"the lake at {store.uri} changes faster than a person can be removed; run this again later")
+    receipt = forget_people(store, dict.fromkeys(ids, keep_messages), now=now, work_dir=work_dir, progress=progress)
+    receipt.keep_messages = keep_messages
+    return receipt
+
+
+def forget_people(
+    store: LakeStore,
+    people: Mapping[str, bool],
+    *,
+    now: datetime,
+    work_dir: Path | None = None,
+    progress: Progress = silent,
+) -> Receipt:
+    """Removes people who are on the list already.
+
+    :param people: by their ids, whether their messages are kept as rows.
+    :param now: aware.
+    :raises LakeError: the lake cannot be read or written.
+    """
+    began = time.monotonic()
+    receipt = Receipt()
+    for some in in_parts(people):
+        _remove(store, some, receipt, work_dir, progress)
     settle(store)
     swept = vacuum(store, keep=DEFAULT_KEEP, now=now)
     receipt.deleted, receipt.leftovers = len(swept.superseded), len(swept.unknown) + swept.n_leftovers
     receipt.seconds = time.monotonic() - began
-    log.info("person removed files=%d rows=%d", len(receipt.files), sum(receipt.removed.values()))
+    log.info("people removed files=%d rows=%d", len(receipt.files), sum(receipt.removed.values()))
     return receipt
+
+
+def _remove(
+    store: LakeStore, people: Mapping[str, bool], receipt: Receipt, work_dir: Path | None, progress: Progress
+) -> None:
+    # Loads may be committed meanwhile that were converted before the list said so: until nothing is found. Whoever
+    # committed last may not have lived to put files where the records say that they are.
+    for _ in range(_ATTEMPTS):
+        settle(store)
+        if not loads.on_latest(store, lambda: _attempt(store, people, receipt, work_dir, progress)):
+            return
+    raise LakeError(f"the lake at {store.uri} changes faster than a person can be removed; run this again later")
 
 
 def forget_listed(store: LakeStore, record: LoadRecord, *, now: datetime) -> None:
@@ -139,8 +164,8 @@ def forget_listed(store: LakeStore, record: LoadRecord, *, now: datetime) -> Non
             if (files := [each for each in _readable(state, table) if (table.name, each.file.day) in days])
         }
         found = user_ids(con, relations) | listed_in_json(con, relations, listed)
-    for user_id, keep_messages in listed.among(found).items():
-        forget_user(store, user_id, now=now, keep_messages=keep_messages)
+    if people := listed.among(found):
+        forget_people(store, people, now=now)
 
 
 def _readable(state: LakeState, table: Table) -> list[Standing]:
@@ -151,14 +176,16 @@ def _scan(store: LakeStore, table: Table, files: Sequence[Standing]) -> str:
     return visible.scan(table, [store.url(each.path_in(store)) for each in files])
 
 
-def _attempt(store: LakeStore, user_id: str, receipt: Receipt, work_dir: Path | None, tell: Progress) -> bool:
+def _attempt(
+    store: LakeStore, people: Mapping[str, bool], receipt: Receipt, work_dir: Path | None, tell: Progress
+) -> bool:
     """Whether anything was found, so that it is worth another look."""
     began = time.monotonic()
     state = LakeState(loads.all_loads(store))
     dead = {each.file.path for each in state.standings if each.fate is Fate.DEAD and store.has_data(each.file.path)}
     with WorkFolder(store, work_dir) as folder:
         with _explained(store), _Removal(store, state, folder) as removal:
-            removal.prepare(user_id, keep_messages=receipt.keep_messages)
+            removal.prepare(people)
             touched = removal.touched(tell)
             if not touched and not dead:
                 return False
@@ -196,31 +223,17 @@ def _may_be_history(each: Standing) -> bool:
 
 
 class _Removal(Rewriter):
-    """Finds the person's rows in files, and writes files without them."""
+    """Finds people's rows in files, and writes files without them."""
 
     def __init__(self, store: LakeStore, state: LakeState, folder: Path) -> None:
         super().__init__(store, state, folder)
         self._n_written = 0
         self._with_promoted = {table.name: table for table in promote.tables_of(state)}
 
-    def prepare(self, user_id: str, *, keep_messages: bool) -> None:
+    def prepare(self, people: Mapping[str, bool]) -> None:
         """Learns their names and messages from the lake."""
-        told: list[str | None] = []
-        for table, owner in ((schema.USERS, "id"), (schema.USER_EXPORT_USERS, "id")):
-            if files := self._read(table):
-                found = self._con.execute(
-                    f"SELECT DISTINCT name FROM {self._scan(table, files)} WHERE {owner} = $1", [user_id]
-                )
-                told += [name for (name,) in found.fetchall()]
-        self._con.execute("CREATE TABLE their_messages (id VARCHAR)")
-        if files := self._read(schema.MESSAGES):
-            self._con.execute(
-                f"INSERT INTO their_messages SELECT DISTINCT id FROM {self._scan(schema.MESSAGES, files)} "
-                "WHERE user_id = $1",
-                [user_id],
-            )
-        person = Person(user_id=user_id, names=names_of(user_id, told), keep_messages=keep_messages)
-        self._eraser = Eraser(self._con, person)
+        relations = {table.name: self._scan(table, files) for table in schema.TABLES if (files := self._read(table))}
+        self._eraser = Eraser(self._con, known_people(self._con, relations, people), relations)
 
     def touched(self, tell: Progress) -> list[Standing]:
         """Files that they occur in, and those that have to be written with them.

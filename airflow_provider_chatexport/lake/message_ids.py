@@ -6,6 +6,7 @@ What looks like it is taken for it, by the id alone, so that a message has the s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 # The random part with the hyphen before it, as a regular expression of Python and of DuckDB, and how long it is.
@@ -24,10 +25,11 @@ def author(message_id: str) -> str:
     return f"nullif(CASE {cases} END, '')"
 
 
-def is_by(message_id: str, user_id: str) -> str:
-    """A condition: the id says that the user wrote the message. All are expressions."""
-    # Most rows are somebody else's, and the expression is costlier than the first look.
-    return f"coalesce(starts_with({message_id}, {user_id} || '-') AND {author(message_id)} = {user_id}, false)"
+def is_by(message_id: str, user_ids: Sequence[str]) -> str:
+    """A condition: the id says that one of the users wrote the message. All are expressions."""
+    # Most rows are somebody else's, and to cut an id is costlier than a first look at how it begins.
+    begins = " OR ".join(f"starts_with({message_id}, {user_id} || '-')" for user_id in user_ids)
+    return f"coalesce(({begins}) AND {author(message_id)} IN ({', '.join(user_ids)}), false)"
 
 
 def random_part(message_id: str, author: str) -> str:

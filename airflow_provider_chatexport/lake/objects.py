@@ -14,6 +14,7 @@ from airflow_provider_chatexport.lake.rawjson import (
     BLANK,
     Fields,
     NotAnObjectError,
+    id_of,
     is_time,
     joined,
     read_object,
@@ -103,7 +104,7 @@ def as_it_stood(n: int, line: int, offset: int, start: bytes, payload: bytes) ->
 
 def own_channel(fields: Fields) -> str | None:
     """The channel that an object names itself."""
-    channel_type, channel_id = text_of(fields, "channel_type"), text_of(fields, "channel_id")
+    channel_type, channel_id = text_of(fields, "channel_type"), id_of(fields, "channel_id")
     own = text_of(fields, "cid") or text_of(fields, "channel_cid")
     return own or (f"{channel_type}:{channel_id}" if channel_type and channel_id else None)
 

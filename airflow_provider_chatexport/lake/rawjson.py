@@ -167,6 +167,15 @@ def text_of(fields: Fields, key: str) -> str | None:
         return None
 
 
+_WHOLE_NUMBER: Final = re.compile(rb"-?\d+", re.ASCII)
+
+
+def id_of(fields: Fields, key: str) -> str | None:
+    """A member that is text or a whole number, as which the reader of rows takes an id as well."""
+    value = fields.get(key, b"null")
+    return value.decode() if _WHOLE_NUMBER.fullmatch(value) else text_of(fields, key)
+
+
 _NUMBER: Final = re.compile(r"-?\d+(\.\d+)?([eE]\+?\d+)?", re.ASCII)
 # The usual time, with a day that every month has.
 _USUAL_TIME: Final = re.compile(

@@ -19,6 +19,8 @@ from airflow_provider_chatexport.lake.rawjson import (
     NotAnObjectError,
     is_object,
     items_of,
+    joined,
+    take_apart,
     text_of,
 )
 
@@ -30,6 +32,7 @@ _USER_LISTS: Final = frozenset({"messages", "reactions"})
 _OF_MESSAGES: Final = frozenset({"id", "cid"})  # a message has a user as well
 # How long the service took to answer: of the reply, not of the user.
 REPLY_TOOK: Final = "duration"
+_CHANNEL_KEYS: Final = frozenset({"cid", "channel_cid", "channel_type", "channel_id"})
 
 
 def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[str, bytes]]:
@@ -38,8 +41,10 @@ def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[str, bytes]]:
     :param raw: the line, of which ``fields`` are the members.
     :raises NotAnObjectError: no entity can be recognised in it.
     """
-    name, payload = _envelope(fields)
+    name, payload, beside = _envelope(fields)
     if name is not None and payload is not None and (name in ALIASES or name in OTHER_NAMES):
+        if beside:
+            payload = _with_beside(payload, beside) if name in ALIASES else raw
         yield name, payload
         return
     if "channel" in fields and fields.keys() & CHANNEL_LISTS.keys() and not _is_bare_message(fields):
@@ -57,7 +62,7 @@ def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[str, bytes]]:
     if entity is not None:
         yield entity.value, raw
     elif name is not None and payload is not None:
-        yield name, payload
+        yield name, raw if beside else payload
     else:
         raise NotAnObjectError("no entity that this version knows can be recognised in it")
 
@@ -87,8 +92,9 @@ def _unwrap_lists(fields: Fields, of: Entity) -> Iterator[tuple[str, bytes]]:
             yield key, value
 
 
-def _envelope(fields: Fields) -> tuple[str | None, bytes | None]:
-    """(name, payload) of an envelope. A bare object has a ``type`` as well: without a payload object it is none."""
+def _envelope(fields: Fields) -> tuple[str | None, bytes | None, Fields]:
+    """(name, payload, what else is in it) of an envelope. A bare object has a ``type`` as well: without a payload
+    object it is none."""
     for key in ENVELOPE_NAME_KEYS:
         name = text_of(fields, key)
         if name is None:
@@ -96,5 +102,19 @@ def _envelope(fields: Fields) -> tuple[str | None, bytes | None]:
         for payload_key in (*ENVELOPE_PAYLOAD_KEYS, name):
             value = fields.get(payload_key)
             if value is not None and is_object(value):
-                return name, value
-    return None, None
+                return name, value, {each: fields[each] for each in fields.keys() - {key, payload_key}}
+    return None, None, {}
+
+
+def _with_beside(payload: bytes, beside: Fields) -> bytes:
+    """The object with what stands beside it in its envelope: its channel, and all else as custom, since a time or a
+    user of the line need not be the object's."""
+    _, fields = take_apart(payload)
+    of_line = {key: value for key, value in sorted(beside.items()) if key not in _CHANNEL_KEYS}
+    members = {key: value for key, value in beside.items() if key in _CHANNEL_KEYS} | fields
+    custom = fields.get("custom", b"null")
+    if is_object(custom):
+        of_line |= take_apart(custom)[1]
+    elif custom != b"null":
+        of_line["custom"] = custom
+    return joined(members | {"custom": joined(of_line)})

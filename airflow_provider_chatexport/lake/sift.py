@@ -46,6 +46,7 @@ from airflow_provider_chatexport.lake.rawjson import (
     NotAnObjectError,
     checked_value,
     has_doubled_key,
+    id_of,
     is_object,
     items_of,
     read_object,
@@ -422,7 +423,7 @@ class Sifter:
             return None
         own = own_channel(fields)
         if entity is Entity.CHANNEL:
-            channel_type, channel_id = text_of(fields, "type"), text_of(fields, "id")
+            channel_type, channel_id = text_of(fields, "type"), id_of(fields, "id")
             self._cid = own = own or (f"{channel_type}:{channel_id}" if channel_type and channel_id else None)
         elif entity is Entity.REACTION:
             return own

@@ -17,8 +17,8 @@ from airflow_provider_chatexport.lake.rawjson import (
     Fields,
     NotAnObjectError,
     checked_value,
+    id_of,
     read_object,
-    text_of,
 )
 from airflow_provider_chatexport.lake.shapes import REPLY_TOOK
 from airflow_provider_chatexport.lake.sift import Sifter
@@ -86,7 +86,7 @@ class UsersSifter(Sifter):
             self._reject_entity(line, name, f"{name}: {error}", given)
             return
         if entity is Entity.USER:
-            self._owner = text_of(fields, "id")
+            self._owner = id_of(fields, "id")
         for key in _NEEDED[entity]:
             if fields.get(key, b"null") in BLANK:
                 self._reject_entity(line, entity.value, f"{entity.value} without {key}", given)

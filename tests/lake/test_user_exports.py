@@ -157,6 +157,18 @@ def test_what_follows_a_user_who_is_lost_is_not_of_the_one_before(lost: bytes, t
     assert "message of none of the users exported" in converted.reasons
 
 
+@pytest.mark.parametrize("author", [{}, {"user": None}])
+def test_a_user_s_id_may_be_a_number(author: Fields, tmp_path: Path) -> None:
+    """As in channels' exports. All that such a user wrote was rejected."""
+    person, wrote = user() | {"id": 7}, message("m1", **{"user": {"id": 7}, **author})
+    converted = convert_lines(tmp_path, encoded({"user": person, "messages": [wrote]}))
+    assert ([("7", "7")], [("7", "m1")]) == (
+        whose(converted, "user_export_users"),
+        whose(converted, "user_export_messages"),
+    )
+    assert 0 == converted.counts.rejected
+
+
 def test_users_may_all_come_before_their_messages(expected: Converted, tmp_path: Path) -> None:
     """The import format has all users first: an author who was exported counts before the place in the file."""
     ordered = sorted(entities(), key=lambda each: ("user", "message", "reaction").index(each[0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -406,6 +407,46 @@ def test_a_load_that_is_run_again_heeds_the_list(lake: Lake, tmp_path: Path) -> 
     n_records = len(lake.records())
     load(lake, path, 5)
     assert n_records == len(lake.records())
+
+
+@pytest.mark.parametrize("is_listed_first", [True, False])
+def test_many_people_leave_at_once(is_listed_first: bool, tmp_path: Path) -> None:
+    """Each took a quarter of a second of every load, so that a list of a thousand stopped a backfill. Of some the
+    messages stay; who is not on the list stays whole, whatever ids and names begin alike."""
+    lake, ids = Lake(str(tmp_path / "lake")), [f"person-{number}" for number in range(130)]
+    going, keeping, staying = ids[:120:2], ids[1:120:2], ids[120:]
+    people = {each: {"id": each, "name": f"Näme Of {each}"} for each in ids}
+    lines = [line("channel", channel("a:1"))]
+    for number, (each, following) in enumerate(zip(ids, [*ids[1:], ids[0]], strict=True)):
+        wrote = {"user": people[each], "mentioned_users": [people[following]], "note": [people[following]]}
+        text = f"says {each} to NÄME OF {following}"
+        lines.append(line("message", message(f"m{number:03}", cid="a:1", text=text, **wrote)))
+        lines.append(line("reaction", reaction(f"m{number:03}", following, user=people[following], cid="a:1")))
+    path = write_lines(tmp_path / "export", lines)
+    load(lake, write_lines(tmp_path / "first", lines[:1]), 1)
+
+    def put_on_list() -> None:
+        for some, keep in ((going, False), (keeping, True)):
+            for each in some:
+                forgotten.add(LakeStore(lake.uri), each, keep_messages=keep, now=NOW)
+
+    if is_listed_first:
+        put_on_list()
+        load(lake, path, 2)
+    else:
+        load(lake, path, 2)
+        put_on_list()
+        assert load(lake, path, 2).already_loaded
+    told = {word.lower() for word in re.findall(r"(?i)(?:näme of )?person-\d+", everything(lake))}
+    assert {*staying, *(f"näme of {each}" for each in staying)} == told
+    assert [[len(keeping), len(staying)]] == lake.rows(
+        "SELECT count(*) FILTER (user_id IS NULL AND text IS NULL), count(user_id) FROM messages"
+    )
+    # The reaction is by the one who follows the author, and goes with either of the two.
+    assert [[f"m{n:03}", ids[n + 1]] for n in range(119, 129)] == lake.rows(
+        "SELECT message_id, user_id FROM reactions ORDER BY ALL"
+    )
+    assert verify(LakeStore(lake.uri), now=NOW).ok
 
 
 def test_a_list_without_its_salt_is_not_begun_anew(lake: Lake) -> None:
