@@ -3,8 +3,8 @@
 The route of a line:
 
 1. ``source`` cuts the file into lines, into blocks of lines, or into the pieces of an array.
-2. ``sift`` tells each line's entity. Messages in the usual shape stay in the file; all else is written into a file per
-   entity, in one form, or rejected. Where a message cannot be left in place, all of them are written.
+2. ``sift`` tells each line's entity. Messages in the usual shape stay in the file (``passing``); all else is written
+   into a file per entity, in one form, or rejected. Where a message cannot be left in place, all of them are written.
 3. ``stage`` has the database read both into a table per entity, by the queries of ``reading``, with types from the
    registry; there it is told whether a row is in the window. What the reader refuses is mended or rejected.
 4. ``finish`` places reactions, cuts to the window, keeps one row per key, and has ``draw`` add the rows that lie inside

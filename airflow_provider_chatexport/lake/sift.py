@@ -4,8 +4,8 @@ Whatever shape a line comes in, past this point there is one. Objects are passed
 number, key or escape is touched.
 
 Most lines of most files are messages and reactions, told by their first bytes in three of the shapes. Where all
-messages are ``typed``, they are not written anew: the reader behind takes them from the file itself (``sift``). If it
-refuses one of them, the file is sifted line by line (``write_all``); what the reader refuses then comes to
+messages are ``typed``, they are not written anew (``passing``): the reader behind takes them from the file itself. If
+it refuses one of them, the file is sifted line by line (``write_all``); what the reader refuses then comes to
 ``objects.mend``.
 
 On the way the keys are gathered that the registry does not read (``custom``), and each object is held to be JSON.
@@ -15,22 +15,21 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import msgspec
 
 from airflow_provider_chatexport.core.entities import ALIASES, OTHER_NAMES, Entity
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES
 from airflow_provider_chatexport.lake import schema
-from airflow_provider_chatexport.lake.custom import NO_OBJECT, KeyWatch
+from airflow_provider_chatexport.lake.custom import KeyWatch
 from airflow_provider_chatexport.lake.elements import Element, Spill
 from airflow_provider_chatexport.lake.objects import (
     ANY_START,
     STARTS,
-    TYPED_MESSAGE,
     TYPED_REACTION,
     as_it_stood,
     missing_from,
@@ -38,6 +37,7 @@ from airflow_provider_chatexport.lake.objects import (
     own_channel,
     with_cid,
 )
+from airflow_provider_chatexport.lake.passing import Passing, UnusualError
 from airflow_provider_chatexport.lake.pieces import BrokenJsonError, Piece
 from airflow_provider_chatexport.lake.rawjson import (
     MAX_DEPTH,
@@ -58,7 +58,6 @@ from airflow_provider_chatexport.lake.shapes import CHANNEL_LISTS, holds_a_user_
 from airflow_provider_chatexport.lake.sifted import Output, Sifted
 from airflow_provider_chatexport.lake.source import (
     MAX_BLOCK_BYTES,
-    Block,
     ExportFile,
     Line,
     LongLine,
@@ -70,30 +69,6 @@ MAX_NAMES: Final = 50
 # How much of them goes into a file: the database reads thousands of objects at a time, and these may be large ones.
 OTHERS_BYTES: Final = 32_000_000
 OTHER: Final = "other"
-_DATA_KEY: Final = b'"data":'
-
-
-class _UnusualError(Exception):
-    """The messages of a file cannot be left where they are."""
-
-
-class _Reaction(msgspec.Struct, tag_field="type", tag="reaction", forbid_unknown_fields=True, gc=False):
-    data: msgspec.Raw
-
-
-def _line_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
-    """For lines of typed messages, decoded as this kind, and of reactions."""
-    message = msgspec.defstruct(
-        "_Message", [("data", kind)], tag_field="type", tag="message", forbid_unknown_fields=True, gc=False
-    )
-    return msgspec.json.Decoder(message | _Reaction).decode_lines
-
-
-def _named(message_id: str | None) -> str:
-    """An object that has no number is told by its id. :raises _UnusualError: it has none that is text."""
-    if message_id is None:
-        raise _UnusualError
-    return message_id
 
 
 class Sifter:
@@ -108,7 +83,6 @@ class Sifter:
         self._cid: str | None = None
         self._owner: str | None = None
         self._outputs: dict[Entity, Output] = {}
-        self._decoder: tuple[Any, Callable[[bytes], list[Any]]] | None = None
         self._others: IO[bytes]
         self.sifted = Sifted(folder=folder)
 
@@ -122,7 +96,7 @@ class Sifter:
         :raises InputError: the file breaks off, or its array is not well formed.
         """
         if not self._in_pieces:
-            with contextlib.suppress(_UnusualError), self._outputs_open():
+            with contextlib.suppress(UnusualError), self._outputs_open():
                 self._pass_by()
                 return self.sifted
         return self.write_all()
@@ -165,73 +139,39 @@ class Sifter:
     def _pass_by(self) -> None:
         """Leaves the messages where they are, and takes all other lines.
 
-        :raises _UnusualError: a message is in another shape or not JSON, a line of unusual length.
+        :raises UnusualError: a message is in another shape or not JSON, a line of unusual length.
         """
-        sifted = self.sifted
-        blocks = self.source.plain_blocks(sifted.folder / "plain.ndjson")
+        messages = self._outputs[Entity.MESSAGE]
+        passing = Passing(messages, self._take_counted, self._take_reaction)
+        blocks = self.source.plain_blocks(self.sifted.folder / "plain.ndjson")
         longest = min(MAX_BLOCK_BYTES, self._max_line_bytes)
         for block in blocks:
-            if len(block.text) > longest or block.most_openings() > MAX_DEPTH:
-                raise _UnusualError
-            if not self._pass_at_once(block):
-                for line in block.lines():
-                    self._pass_line(line)
-            if self._outputs[Entity.MESSAGE].n_objects:
-                raise _UnusualError
-        sifted.passed = blocks.path
-        sifted.lines += sifted.n_passed
-        if sifted.n_passed:
-            sifted.entities[Entity.MESSAGE.value] += sifted.n_passed
+            if len(block.text) > longest:
+                raise UnusualError
+            passing.look(block)
+            if messages.n_objects:
+                raise UnusualError
+        self.sifted.passed, self.sifted.n_passed = blocks.path, passing.n_passed
+        self.sifted.lines += passing.n_passed
+        if passing.n_passed:
+            self.sifted.entities[Entity.MESSAGE.value] += passing.n_passed
 
-    def _pass_at_once(self, block: Block) -> bool:
-        """All lines of a block, if they are messages and reactions of keys that were met before; else False."""
-        messages = self._outputs[Entity.MESSAGE]
-        if self._decoder is None or self._decoder[0] is not messages.watch.kind:
-            self._decoder = (messages.watch.kind, _line_decoder(messages.watch.kind))
-        try:
-            lines = self._decoder[1](block.text)
-        except NO_OBJECT:
-            return False
-        if len(lines) != block.n_lines or _has_doubled(block):  # some are blank, or hold more than was decoded
-            return False
-        n_reactions = 0
-        try:
-            for number, line in enumerate(lines, block.first_line):
-                if type(line) is _Reaction:
-                    n_reactions += 1
-                    # Where in the block it begins is not known; whatever is refused has the file sifted line by line.
-                    self._write_as_it_stood(number, 0, TYPED_REACTION, bytes(line.data))
-                elif nulls := messages.watch.saw_decoded(line.data):
-                    messages.note(_named(messages.watch.text_of(line.data, "id")), nulls)
-        except NotAnObjectError:  # a reaction, and some of the block has been written
-            raise _UnusualError from None
-        self.sifted.lines += n_reactions
-        self.sifted.n_passed += len(lines) - n_reactions
-        return True
-
-    def _pass_line(self, line: Line) -> None:
-        if not line.raw.startswith(TYPED_MESSAGE):
-            self.sifted.lines += 1
-            self._take_any(line)
-            return
-        message = line.raw[len(TYPED_MESSAGE) - 1 : -1]
-        watch = self._outputs[Entity.MESSAGE].watch
-        try:
-            if nulls := watch.saw(message):
-                self._outputs[Entity.MESSAGE].note(_named(text_of(read_object(message)[1], "id")), nulls)
-        except NotAnObjectError:
-            raise _UnusualError from None
-        if not line.raw.endswith(b"}}"):
-            raise _UnusualError
-        self.sifted.n_passed += 1
+    def _take_reaction(self, line_number: int, reaction: bytes) -> None:
+        """:raises NotAnObjectError: it is no JSON, or no object."""
+        self.sifted.lines += 1
+        # Where in the block it begins is not known; whatever is refused has the file sifted line by line.
+        self._write_as_it_stood(line_number, 0, TYPED_REACTION, reaction)
 
     def _sift_lines(self) -> None:
         for line in self.source.lines(self._max_line_bytes):
             if isinstance(line, LongLine):
                 self._take_long_line(line)
             else:
-                self.sifted.lines += 1
-                self._take_any(line)
+                self._take_counted(line)
+
+    def _take_counted(self, line: Line) -> None:
+        self.sifted.lines += 1
+        self._take_any(line)
 
     def _take_long_line(self, line: LongLine) -> None:
         """A channel or user with all that is theirs, piece by piece; a fault costs what comes after it."""
@@ -463,14 +403,6 @@ class Sifter:
         """A line, or a part of one, of which no entity can be told."""
         self.sifted.rejected_lines += 1
         self.sifted.rejects.append(reject(line, reason))
-
-
-def _has_doubled(block: Block) -> bool:
-    """Whether some line tells its object twice, of lines that are well formed."""
-    if block.text.count(_DATA_KEY) <= block.n_lines:
-        return False
-    suspects = (line.raw for line in block.lines() if line.raw.count(_DATA_KEY) > 1)
-    return any(has_doubled_key(*take_apart(raw)) for raw in suspects)
 
 
 def _may_be_deep(raw: bytes) -> bool:
