@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from airflow_provider_chatexport.lake import schema, sql
+from airflow_provider_chatexport.lake.ledger import beneath
 from airflow_provider_chatexport.lake.table import Table
 
 NAME: Final = "messages_history"
@@ -19,17 +20,18 @@ COLUMNS: Final = (
 # What the query calls things beside the table's columns.
 _VALID: Final = {"valid_from", "valid_to", "_version", "_found_gone"}
 NAMES: Final = _VALID | {"_told", "_rank", "_next", "_gone", "_told_before", "_gone_before", "_exported_before"}
-# Second looks, by ``LakeState``: of exports that can be read as a whole, and of those that decide what is visible.
-READABLE: Final = "_readable_claims"
-DECIDING: Final = "_deciding_claims"
+# Every row that can be read, once; and second looks, by ``LakeState``: of exports that can be read as a whole, and of
+# those that decide what is visible.
+VERSIONS: Final = beneath("versions")
+READABLE: Final = beneath("readable_claims")
+DECIDING: Final = beneath("deciding_claims")
 _NOT_TOLD: Final = ("_exported_at", "_load_id")
 
 
-def query(table: Table, rows: str) -> str:
-    """The view's query. It reads ``READABLE`` and ``DECIDING``, for messages that a newer export does not have.
+def query(table: Table) -> str:
+    """The view's query.
 
     :param table: messages, with the promoted columns of the lake.
-    :param rows: a query of the table's columns, of every row that can be read, once.
     """
     columns = ", ".join(f"rows.{sql.name(each)}" for each in (*(column.name for column in table), table.partition))
     told = ", ".join(f"rows.{sql.name(column.name)}" for column in schema.MESSAGES if column.name not in _NOT_TOLD)
@@ -37,7 +39,7 @@ def query(table: Table, rows: str) -> str:
     return f"""
         WITH tellings AS (
             SELECT rows.*, hash({told}) AS _told, {_RANK} AS _rank, lead({_RANK}) OVER of_id AS _next
-            FROM ({rows}) rows
+            FROM {VERSIONS}() rows
             WINDOW of_id AS (PARTITION BY rows.id ORDER BY rows._exported_at, rows._load_id)
         ), gone AS (
             {_found_gone(READABLE, "min", "(rows._next IS NULL OR {rank} < rows._next)")}

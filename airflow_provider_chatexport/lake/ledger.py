@@ -16,20 +16,32 @@ from airflow_provider_chatexport.lake.state import LakeState
 
 Columns = tuple[tuple[str, pa.DataType, str], ...]
 
+# The schema of the catalog that holds what a load changes.
+MADE: Final = "_made"
+
+
+def beneath(name: str) -> str:
+    """What a view of this name reads. No name is in both schemas: tools list them without."""
+    return f"{MADE}._{name}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerView:
-    """A view over rows that the catalog holds itself, in a table of the view's name with an underscore before it.
+    """A view over rows that the catalog holds itself, in a table ``beneath`` it.
 
     :param columns: name, type and description of each.
-    :param query: what the view asks of its table, if not all of it.
+    :param asked: what the view asks of its table, if not all of it.
     """
 
     name: str
     doc: str
     columns: Columns
     rows: Callable[[LakeState], pa.Table]
-    query: str | None = None
+    asked: str = "FROM {rows}"
+
+    @property
+    def query(self) -> str:
+        return self.asked.format(rows=beneath(self.name))
 
 
 def _table(columns: Columns, rows: Iterable[dict[str, Any]]) -> pa.Table:
@@ -136,8 +148,8 @@ VIEWS: Final = (
         "Only what a later load looked at again can be found.",
         columns=_LATE_COLUMNS,
         rows=_late_changes,
-        query="SELECT age_days, sum(edited)::BIGINT AS edited, sum(deleted)::BIGINT AS deleted, "
+        asked="SELECT age_days, sum(edited)::BIGINT AS edited, sum(deleted)::BIGINT AS deleted, "
         "sum(vanished)::BIGINT AS vanished, sum(appeared)::BIGINT AS appeared "
-        "FROM _late_changes GROUP BY age_days ORDER BY age_days",
+        "FROM {rows} GROUP BY age_days ORDER BY age_days",
     ),
 )

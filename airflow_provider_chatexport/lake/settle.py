@@ -25,7 +25,8 @@ def settle(store: LakeStore, *, thoroughly: bool = False) -> LakeState:
 
     Two loads may finish at once. Each looks at the records again afterwards, so the last one has seen them all.
 
-    :param thoroughly: look at every folder, rather than at those that records outside the checkpoint touch.
+    :param thoroughly: look at every folder, rather than at those that records outside the checkpoint touch, and make
+        the catalog from nothing.
     :raises LakeError: the lake cannot be read or written.
     """
     catalog.publish_anchors(store)
@@ -35,7 +36,7 @@ def settle(store: LakeStore, *, thoroughly: bool = False) -> LakeState:
     def show() -> LakeState:
         state = LakeState(loads.all_loads(store, known=known))
         folders.bring_up(store, state, None if thoroughly else _fresh(state, known))
-        catalog.publish(store, state)
+        catalog.publish(store, state, anew=thoroughly)
         return state
 
     while True:

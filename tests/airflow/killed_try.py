@@ -1,6 +1,6 @@
-"""Runs an export task as Airflow does, deferral included, and kills it at one of its steps.
+"""Runs an export task as Airflow does, in forks, deferral included, and kills it at one of its steps.
 
-    python killed_try.py STORE [STEP NUMBER]    without a step: kill nothing, print all steps
+    STORE [STEP NUMBER]    arguments of a fork; without a step: kill nothing, print all steps
 
 A step is the begin or the end of one of the calls below, as Python's profiler tells of it: nothing in the program knows
 of it. ``STORE`` is the folder that stands for Airflow's store of a task instance.
@@ -65,12 +65,18 @@ class Steps:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-if __name__ == "__main__":
-    folder, *kill_at = sys.argv[1:]
-    from test_killed_tries import three_exports
-
+def attempt(arguments: list[str]) -> None:
+    folder, *kill_at = arguments
     steps = Steps(kill_at[0], int(kill_at[1])) if kill_at else Steps()
     sys.setprofile(steps)
     three_exports(FolderStore(Path(folder)))
     sys.setprofile(None)
     print("\nSTEPS", *steps.told, sep="\n")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from forks import serve
+    from test_killed_tries import three_exports
+
+    serve(attempt)

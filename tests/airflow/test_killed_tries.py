@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forks
 from killed_try import FolderStore
 from test_export_operators import exporting, run
 from test_reattach import n_exports
@@ -33,14 +32,6 @@ def three_exports(store: Any) -> Any:
     return run(exporting(deferrable=True, **days), {"task_state_store": store})
 
 
-def in_a_process(folder: Path, *kill_at: str) -> subprocess.CompletedProcess[str]:
-    folder.mkdir()
-    script = Path(__file__).with_name("killed_try.py")
-    return subprocess.run(
-        [sys.executable, str(script), str(folder), *kill_at], capture_output=True, text=True, check=False
-    )
-
-
 def worth_killing_at(steps: list[str]) -> list[tuple[str, int]]:
     """The first and the last step of each kind; of the trigger, which looks as often as it takes, the first."""
     counts = Counter(steps)
@@ -51,16 +42,22 @@ def worth_killing_at(steps: list[str]) -> list[tuple[str, int]]:
 @pytest.mark.timeout(600)
 def test_a_try_killed_at_any_step_is_taken_up_by_the_next(connection, tmp_path) -> None:
     """With the store, an export is asked for once more only where its id was lost with the process."""
-    whole = in_a_process(tmp_path / "whole")
-    assert 0 == whole.returncode, whole.stderr[-2000:]
-    points = worth_killing_at(whole.stdout.partition("\nSTEPS\n")[2].splitlines())
+    forks, output = Forks(Path(__file__).with_name("killed_try.py")), tmp_path / "output"
+
+    def in_a_process(folder: Path, *kill_at: str) -> int:
+        folder.mkdir()
+        return forks.run(output, str(folder), *kill_at)
+
+    assert 0 == in_a_process(tmp_path / "whole"), output.read_text()[-2000:]
+    points = worth_killing_at(output.read_text().partition("\nSTEPS\n")[2].splitlines())
     assert len(points) > 12
     asked = n_exports(connection)
     assert N_EXPORTS == asked
     for step, number in points:
         folder = tmp_path / f"{step} {number}"
-        assert -signal.SIGKILL == in_a_process(folder, step, str(number)).returncode, step
+        assert -signal.SIGKILL == in_a_process(folder, step, str(number)), step
         returned = three_exports(FolderStore(folder))
         assert [*WINDOW.split(DAY)] == [Window.from_json(each["request"]["window"]) for each in returned]
         before, asked = asked, n_exports(connection)
         assert asked - before == N_EXPORTS + (step in NOT_YET_KNOWN), f"killed at {step}"
+    forks.close()

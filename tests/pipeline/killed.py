@@ -1,6 +1,6 @@
-"""Runs ``chatexport`` and kills it at one of the steps in which it changes the lake.
+"""Runs ``chatexport``, in forks, and kills it at one of the steps in which it changes the lake.
 
-    python killed.py LAKE NUMBER ARGUMENT...    NUMBER 0: kill nothing, print the steps
+    LAKE NUMBER ARGUMENT...    arguments of a fork; NUMBER 0: kill nothing, print the steps
 
 A step is a call that changes a file or a folder of the lake, as Python's audit events tell of it before it happens; of
 steps of one kind, such as the links of several files, the first and the last count. Nothing in the program knows of it.
@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 # That a folder is made is no step: to whoever reads, an empty one is as none.
@@ -51,16 +52,24 @@ def worth_killing_at(kinds: list[str]) -> list[int]:
     return sorted({*firsts.values(), *lasts.values()})
 
 
-if __name__ == "__main__":
-    lake, number, *arguments = sys.argv[1:]
-    from airflow_provider_chatexport.cli import main
-
+def attempt(arguments: list[str]) -> None:
+    lake, number, *typed = arguments
     steps = Steps(lake, int(number))
     sys.addaudithook(steps)
     try:
-        main(arguments)
+        main(typed)
     finally:
         if steps.kill_at == 0:
             sys.stdout.flush()
             told = [f"{number} {steps.kinds[number - 1]}" for number in worth_killing_at(steps.kinds)]
             os.write(1, "\n".join(["\nSTEPS", *told]).encode())
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from forks import serve
+
+    from airflow_provider_chatexport import pipeline  # noqa: F401 - what commands import when they run
+    from airflow_provider_chatexport.cli import main, upkeep  # noqa: F401
+
+    serve(attempt)

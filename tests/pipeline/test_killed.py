@@ -14,6 +14,7 @@ from typing import Final
 
 import pytest
 from export_objects import channel, line, message, write_lines
+from forks import Forks
 from lakes import Lake, at, load_file, write_export
 
 from airflow_provider_chatexport import pipeline
@@ -41,7 +42,9 @@ class Template:
         self.lake = Lake(str(folder / "lake"))
         self.store = LakeStore(self.lake.uri)
         self.newer = write_export(folder / "three", {"a": (8, "a2"), "b": (9, "b2"), "d": (11, "d2")})
+        self.forks = Forks(KILLED)
         self._saved = folder / "saved"
+        self._output = folder / "output"
 
     def save(self) -> None:
         shutil.copytree(self.lake.uri, self._saved, copy_function=os.link)
@@ -50,25 +53,26 @@ class Template:
         shutil.rmtree(self.lake.uri)
         shutil.copytree(self._saved, self.lake.uri, copy_function=os.link)
 
-    def run(self, kill_at: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(KILLED), self.lake.uri, str(kill_at), *arguments, "--lake", self.lake.uri]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    def run(self, kill_at: int, *arguments: str) -> tuple[int, str]:
+        """The return code, and what it printed."""
+        typed = (self.lake.uri, str(kill_at), *arguments, "--lake", self.lake.uri)
+        return self.forks.run(self._output, *typed), self._output.read_text()
 
     def kill_at_every_step(self, *arguments: str, within: str = "") -> Iterator[int]:
         """The lake after each kill, one after the other.
 
         :param within: only steps with this in their description.
         """
-        listed = self.run(0, *arguments)
-        assert listed.returncode == 0, listed.stderr
-        _, steps = listed.stdout.split("\nSTEPS\n")
+        code, told = self.run(0, *arguments)
+        assert code == 0, told
+        _, steps = told.split("\nSTEPS\n")
         chosen = [int(number) for number, _, told in map(_parts, steps.splitlines()) if within in told]
         assert chosen
         for step in chosen:
             self.put_back()
-            killed = self.run(step, *arguments)
+            code, told = self.run(step, *arguments)
             # A folder that is made or not at random moves the numbers by a few: past the last there is nothing to kill.
-            assert killed.returncode in (-9, 0), killed.stderr
+            assert code in (-9, 0), told
             yield step
 
     def glob(self) -> dict[str, str]:
@@ -89,13 +93,14 @@ def _parts(told: str) -> tuple[str, str, str]:
 
 
 @pytest.fixture
-def template(tmp_path: Path) -> Template:
+def template(tmp_path: Path) -> Iterator[Template]:
     made = Template(tmp_path)
     load_file(
         made.lake, write_export(tmp_path / "one", {"a": (8, "a1"), "b": (9, "b1")}), 8, 10, "2026-01-02T01:00:00Z"
     )
     load_file(made.lake, write_export(tmp_path / "two", {"c": (10, "c1")}), 10, 12, "2026-01-02T02:00:00Z")
-    return made
+    yield made
+    made.forks.close()
 
 
 def test_a_load_killed_at_any_step(template: Template) -> None:
@@ -125,7 +130,7 @@ def test_a_download_killed_at_any_step(template: Template, sandbox: Sandbox, mon
     arguments = ("export", "--channel", "livestream:ubuntu", *window)
     for step in template.kill_at_every_step(*arguments, within="/export-"):
         assert (BEFORE, BEFORE) == (template.lake.texts(), template.glob()), step
-        assert 0 == template.run(0, *arguments).returncode
+        assert 0 == template.run(0, *arguments)[0]
         assert len(BEFORE) + 161 == len(template.lake.texts())
         template.assert_well()
 

@@ -485,6 +485,50 @@ def test_an_open_catalog_goes_on_while_it_is_replaced(lake: Lake, tmp_path: Path
     assert {"m1": "one", "m2": "two"} == lake.texts()
 
 
+def everything_in(lake: Lake) -> dict[str, Any]:
+    """What people find in the catalog: its views with what they say of themselves, and all their rows."""
+    named = "database_name = 'lake' AND schema_name = 'main'"
+    views = lake.rows(f"SELECT view_name, comment FROM duckdb_views() WHERE {named} AND NOT internal ORDER BY ALL")
+    columns = "table_name, column_index, column_name, data_type, comment"
+    return {
+        "views": views,
+        "columns": lake.rows(f"SELECT {columns} FROM duckdb_columns() WHERE {named} ORDER BY ALL"),
+        "macros": lake.rows(f"SELECT function_name, comment FROM duckdb_functions() WHERE {named} ORDER BY ALL"),
+        **{name: lake.rows(f"SELECT * FROM {name} ORDER BY ALL") for name, _ in views},
+    }
+
+
+def test_a_catalog_that_is_brought_up_to_date_is_as_one_made_anew(lake: Lake, tmp_path: Path) -> None:
+    """A load changes what lies beneath the views in a copy of the last catalog: no word and no row may differ."""
+    load_file(
+        lake, write_export(tmp_path / "one", {"m8": (8, "old"), "m9": (9, "old"), "m10": (10, "x")}), 8, 12, FIRST
+    )
+    load_file(lake, write_export(tmp_path / "two", {"m9": (9, "new")}), 9, 11, SECOND, accept_shrink=True)
+    load_file(lake, write_export(tmp_path / "three", {"m12": (12, "late")}), 12, 13, FIRST)
+    size = (Path(lake.uri) / catalog.NAME).stat().st_size
+    brought_up = everything_in(lake)
+    settle(LakeStore(lake.uri), thoroughly=True)
+    assert everything_in(lake) == brought_up
+    assert (3, 3) == (len(brought_up["loads"]), len(brought_up["messages"]))
+    for number in range(8):
+        load_file(lake, write_export(tmp_path / f"more-{number}", {}), number, number + 1, FIRST)
+    assert (Path(lake.uri) / catalog.NAME).stat().st_size < 2 * size
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_a_catalog_that_was_damaged_is_made_anew(is_readable: bool, lake: Lake, tmp_path: Path) -> None:
+    """The next load does not build on it, whatever is the matter."""
+    load_file(lake, write_export(tmp_path / "one", {"m1": (10, "one")}), 10, 11, FIRST)
+    path = Path(lake.uri) / catalog.NAME
+    if is_readable:
+        with duckdb.connect(str(path)) as con:
+            con.execute("DROP VIEW messages; UPDATE _made._made_of SET digest = 'of another version'")
+    else:
+        path.write_bytes(path.read_bytes()[:5000])
+    load_file(lake, write_export(tmp_path / "two", {"m2": (11, "two")}), 11, 12, FIRST)
+    assert {"m1": "one", "m2": "two"} == lake.texts()
+
+
 def test_the_newest_snapshot_of_a_channel_is_shown(lake: Lake, tmp_path: Path) -> None:
     """Channels, members, users and reads are as of the newest export that names them."""
     path = write_export(tmp_path / "one", {"m1": (10, "x")})
