@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from test_export_operators import exporting, run
 from test_reattach import n_exports
 
 from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.sandbox.server import Sandbox
 
 DAY = timedelta(days=1)
 N_EXPORTS = 3
@@ -39,10 +42,17 @@ def worth_killing_at(steps: list[str]) -> list[tuple[str, int]]:
     return [*((step, 1) for step in counts), *lasts]
 
 
+@pytest.fixture
+def forks(connection: Sandbox) -> Iterator[Forks]:
+    """Started with the connection in their environment."""
+    with contextlib.closing(Forks(Path(__file__).with_name("killed_try.py"))) as forks:
+        yield forks
+
+
 @pytest.mark.timeout(600)
-def test_a_try_killed_at_any_step_is_taken_up_by_the_next(connection, tmp_path) -> None:
+def test_a_try_killed_at_any_step_is_taken_up_by_the_next(connection: Sandbox, forks: Forks, tmp_path: Path) -> None:
     """With the store, an export is asked for once more only where its id was lost with the process."""
-    forks, output = Forks(Path(__file__).with_name("killed_try.py")), tmp_path / "output"
+    output = tmp_path / "output"
 
     def in_a_process(folder: Path, *kill_at: str) -> int:
         folder.mkdir()
@@ -60,4 +70,3 @@ def test_a_try_killed_at_any_step_is_taken_up_by_the_next(connection, tmp_path) 
         assert [*WINDOW.split(DAY)] == [Window.from_json(each["request"]["window"]) for each in returned]
         before, asked = asked, n_exports(connection)
         assert asked - before == N_EXPORTS + (step in NOT_YET_KNOWN), f"killed at {step}"
-    forks.close()
