@@ -99,6 +99,8 @@ class Conversion:
         self._tables = tables
         self._pseudonym_key = pseudonym_key
         self._disguised = False
+        # Of what ``finish`` made, until something is taken out of it.
+        self._extents: dict[str, dict[str, tuple[int, int]]] = {}
         # Per file, by its number in the order of ``add``, and channel: the times of its first and last message.
         self.message_spans: dict[int, dict[str, tuple[datetime, datetime]]] = {}
         self._stage = Stage(
@@ -142,20 +144,23 @@ class Conversion:
             counts.out_of_window += self._stage.delete(table, "NOT _in_window")
         # Before duplicates go: a file tells of those moments as well whose message another one tells newer.
         self.message_spans = self._message_spans()
+        n_rows = self._n_rows()
         for table in schema.OF_ENTITIES:
-            counts.duplicates += self._stage.keep_newest(table)
+            if n_rows[table.name]:
+                counts.duplicates += self._stage.keep_newest(table)
         by_themselves = self._n_rows()
         Drawing(self._stage).draw()
         self._count_missing_reactions()
-        self._count_not_cast()
         counts.rows = self._n_rows()
-        drawn = {name: n_rows - by_themselves[name] for name, n_rows in counts.rows.items()}
-        counts.drawn = {name: n_rows for name, n_rows in drawn.items() if n_rows}
+        self._count_not_cast()
+        drawn = {name: n - by_themselves[name] for name, n in counts.rows.items()}
+        counts.drawn = {name: n for name, n in drawn.items() if n}
 
     @_explained()
     def disguise(self, options: LoadOptions) -> None:
         """Takes personal data out, as far as the options say."""
         if options.disguises:
+            self._extents.clear()
             pseudonyms.disguise(self._stage, self._pseudonyms, options)
             self._disguised = options.hash_users
 
@@ -196,6 +201,7 @@ class Conversion:
         for some in in_parts(people):
             self._forget(some)
         if people:
+            self._extents.clear()
             before, self.counts.rows = self.counts.rows, self._n_rows()
             for name, n_rows in self.counts.rows.items():
                 if gone := before[name] - n_rows:
@@ -252,13 +258,14 @@ class Conversion:
         )
 
     def _count_not_cast(self) -> None:
-        for table in schema.TABLES:
+        for table in self._tables:
+            if not self.counts.rows[table.name]:
+                continue
             for key, n_values in self._stage.all(
                 f"SELECT key, count(*) FROM (SELECT unnest(_not_cast) AS key FROM stage_{table.name}) GROUP BY ALL "
                 "ORDER BY ALL"
             ):
                 self.counts.not_cast[f"{table.name}.{key}"] = n_values
-        for table in self._tables:
             for column in table:
                 if column.promoted and (
                     n_values := self._stage.one(
@@ -279,34 +286,41 @@ class Conversion:
     @_explained()
     def days(self, table: Table) -> dict[str, int]:
         """Rows per day folder, days ascending, as text."""
-        query = f"SELECT {sql.day(table)} AS day, count(*) FROM stage_{table.name} GROUP BY day ORDER BY day"
-        return dict(self._stage.fetched(query))
+        return {day: n_rows for day, (n_rows, _) in self._extent_of(table).items()}
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
         """The table as Arrow: ``_day``, then the registry's columns; by day, and sorted within it."""
-        rows_by_day = self.days(table)
-        if not rows_by_day:
-            return
         order = ", ".join(("_day", *(sql.name(column) for column in table.sort)))
         with _explained():
-            row_bytes = self._row_bytes(table)
+            extent = self._extent_of(table)
+            if not extent:
+                return
+            # A row of nothing has some bytes as well.
+            row_bytes = 100 + sum(n_bytes for _, n_bytes in extent.values()) / sum(n for n, _ in extent.values())
             if row_bytes > LARGE_ROW_BYTES:
                 self._stage.make_room()
-            for days in _in_groups(rows_by_day, min(SORT_ROWS, int(SORT_BYTES / row_bytes))):
+            for days in _in_groups(self.days(table), min(SORT_ROWS, int(SORT_BYTES / row_bytes))):
                 yield from self._stage.query(
                     f"SELECT {sql.date(table)} AS _day, {sql.arrow_columns(table)} FROM stage_{table.name} "
                     f"WHERE {sql.in_days(table, days[0], days[-1])} ORDER BY {order}"
                 ).to_arrow_reader(max(1, min(batch_rows, int(BATCH_BYTES / row_bytes))))
 
-    def _row_bytes(self, table: Table) -> float:
-        """How long the texts of a row are, on average; a row of nothing has some bytes as well."""
-        texts = [
-            f"coalesce(strlen({sql.name(column.name)}::VARCHAR), 0)"
-            for column in table
-            if column.kind in (Kind.TEXT, Kind.JSON) and not column.promoted
-        ]
-        query = f"SELECT coalesce(avg({' + '.join(texts)}), 0) + 100 FROM stage_{table.name}"
-        return float(self._stage.fetched(query)[0][0])
+    def _extent_of(self, table: Table) -> dict[str, tuple[int, int]]:
+        """By day folder, how many rows there are, and how long their texts are together."""
+        if not self.counts.rows[table.name]:
+            return {}
+        if table.name not in self._extents:
+            texts = [
+                f"coalesce(strlen({sql.name(column.name)}::VARCHAR), 0)"
+                for column in table
+                if column.kind in (Kind.TEXT, Kind.JSON) and not column.promoted
+            ]
+            found = self._stage.fetched(
+                f"SELECT {sql.day(table)} AS day, count(*), sum({' + '.join(texts)})::BIGINT FROM stage_{table.name} "
+                "GROUP BY day ORDER BY day"
+            )
+            self._extents[table.name] = {day: (n_rows, n_bytes) for day, n_rows, n_bytes in found}
+        return self._extents[table.name]
 
     @_explained()
     def first_reject(self) -> tuple[int, int]:

@@ -21,17 +21,17 @@ class Database:
 
     def __init__(self, folder: Path, *, memory_limit: str) -> None:
         # In memory, because a database file would write every row twice; what does not fit spills to the folder.
-        self._con = _set_up(
-            duckdb.connect(
-                config={
-                    "memory_limit": memory_limit,
-                    "temp_directory": str(folder / "spill"),
-                    "preserve_insertion_order": False,
-                    "autoinstall_known_extensions": False,
-                    "autoload_known_extensions": False,
-                },
-            )
+        self._con = duckdb.connect(
+            config={
+                "memory_limit": memory_limit,
+                "temp_directory": str(folder / "spill"),
+                "preserve_insertion_order": False,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            },
         )
+        self._con.execute("SET GLOBAL TimeZone = 'UTC'")
+        _quiet(self._con)
         self._is_roomy = False
 
     def execute(self, statement: str, parameters: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyConnection:
@@ -63,11 +63,11 @@ class Database:
 
     def query(self, query: str) -> duckdb.DuckDBPyRelation:
         """A result that is read as it is asked for, also beside others and from other threads."""
-        return _set_up(self._con.cursor()).sql(query)
+        return _quiet(self._con.cursor()).sql(query)
 
     def fetched(self, query: str) -> list[tuple[Any, ...]]:
-        """The rows of such a result."""
-        return self._with_room(lambda: self.query(query).fetchall())
+        """Rows, also beside others and from other threads."""
+        return self._with_room(lambda: _quiet(self._con.cursor()).execute(query).fetchall())
 
     @contextlib.contextmanager
     def registered(self, name: str, rows: pa.Table) -> Iterator[None]:
@@ -106,6 +106,6 @@ class Database:
         self._con.close()
 
 
-def _set_up(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+def _quiet(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     # Where it takes its process for an interactive one, it would draw a bar into our output.
-    return con.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+    return con.execute("SET enable_progress_bar = false")
