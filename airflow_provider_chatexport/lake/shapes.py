@@ -14,6 +14,7 @@ from airflow_provider_chatexport.core.entities import (
     infer_bare,
 )
 from airflow_provider_chatexport.lake.rawjson import (
+    BLANK,
     NOTHING,
     Fields,
     NotAnObjectError,
@@ -107,14 +108,14 @@ def _envelope(fields: Fields) -> tuple[str | None, bytes | None, Fields]:
 
 
 def _with_beside(payload: bytes, beside: Fields) -> bytes:
-    """The object with what stands beside it in its envelope: its channel, and all else as custom, since a time or a
-    user of the line need not be the object's."""
+    """The object with what stands beside it in its envelope: its channel, if it names none, and all else as custom,
+    since a time or a user of the line need not be the object's."""
     _, fields = take_apart(payload)
-    of_line = {key: value for key, value in sorted(beside.items()) if key not in _CHANNEL_KEYS}
-    members = {key: value for key, value in beside.items() if key in _CHANNEL_KEYS} | fields
-    custom = fields.get("custom", b"null")
-    if is_object(custom):
-        of_line |= take_apart(custom)[1]
-    elif custom != b"null":
-        of_line["custom"] = custom
-    return joined(members | {"custom": joined(of_line)})
+    named = {key: beside[key] for key in _CHANNEL_KEYS & beside.keys() if fields.get(key, b"null") in BLANK}
+    custom = {key: value for key, value in sorted(beside.items()) if key not in named and value != fields.get(key)}
+    own = fields.get("custom", b"null")
+    if is_object(own):
+        custom |= take_apart(own)[1]
+    elif own != b"null":
+        custom["custom"] = own
+    return joined(fields | named | {"custom": joined(custom)})

@@ -408,13 +408,26 @@ def test_what_an_envelope_holds_beside_the_object_is_kept(
     assert (told, usual["updated_at"]) == (json.loads(kept["custom"]), kept["updated_at"])
 
 
+@pytest.mark.parametrize("own", [{}, {"cid": None}, {"cid": ""}])
 @pytest.mark.parametrize("key", ["cid", "channel_cid"])
-def test_an_envelope_may_name_the_channel(key: str, tmp_path: Path) -> None:
+def test_an_envelope_may_name_the_channel(key: str, own: dict[str, Any], tmp_path: Path) -> None:
     """Members carry none: beside them is where a writer of lines would put it."""
     converted = convert_lines(
-        tmp_path, line("channel", channel()), encoded({"type": "member", key: "team:other", "data": member()})
+        tmp_path, line("channel", channel()), encoded({"type": "member", key: "team:other", "data": member(**own)})
     )
     assert "team:other" == converted.one("members")["cid"]
+
+
+def test_an_object_s_own_channel_goes_before_its_envelope_s(tmp_path: Path) -> None:
+    """Of two that differ none is lost."""
+    lines = [
+        encoded({"type": "message", "cid": CID, "data": message("m1")}),
+        encoded({"type": "message", "cid": "team:other", "data": message("m2")}),
+    ]
+    found = convert_lines(tmp_path, *lines).rows["messages"]
+    assert [("m1", CID, "{}"), ("m2", CID, '{"cid":"team:other"}')] == [
+        (row["id"], row["cid"], row["custom"]) for row in found
+    ]
 
 
 def test_an_envelope_without_a_table_is_kept_with_what_is_beside_the_object(tmp_path: Path) -> None:
