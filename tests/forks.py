@@ -16,11 +16,11 @@ from pathlib import Path
 
 
 class Forks:
-    """The process that forks, from a script that calls ``serve``; started by the first run, with the environment and
-    the arguments of then."""
+    """The process that forks, from a script that calls ``serve``; started by the first run, with the environment of
+    then."""
 
-    def __init__(self, script: Path, *arguments: str) -> None:
-        self._command = [sys.executable, str(script), *arguments]
+    def __init__(self, script: Path) -> None:
+        self._command = [sys.executable, str(script)]
         self._process: subprocess.Popen[str] | None = None
 
     def run(self, output: Path, *arguments: str) -> int:

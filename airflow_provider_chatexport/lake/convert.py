@@ -144,17 +144,18 @@ class Conversion:
             counts.out_of_window += self._stage.delete(table, "NOT _in_window")
         # Before duplicates go: a file tells of those moments as well whose message another one tells newer.
         self.message_spans = self._message_spans()
-        n_rows = self._n_rows()
-        for table in schema.OF_ENTITIES:
-            if n_rows[table.name]:
-                counts.duplicates += self._stage.keep_newest(table)
         by_themselves = self._n_rows()
+        for table in schema.OF_ENTITIES:
+            if by_themselves[table.name]:
+                n_dropped = self._stage.keep_newest(table)
+                by_themselves[table.name] -= n_dropped
+                counts.duplicates += n_dropped
         Drawing(self._stage).draw()
         self._count_missing_reactions()
         counts.rows = self._n_rows()
         self._count_not_cast()
-        drawn = {name: n - by_themselves[name] for name, n in counts.rows.items()}
-        counts.drawn = {name: n for name, n in drawn.items() if n}
+        drawn = {name: n_rows - by_themselves[name] for name, n_rows in counts.rows.items()}
+        counts.drawn = {name: n_rows for name, n_rows in drawn.items() if n_rows}
 
     @_explained()
     def disguise(self, options: LoadOptions) -> None:
