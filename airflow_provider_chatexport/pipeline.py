@@ -189,7 +189,7 @@ class _Load:
         self._store = LakeStore(lake_uri)
         self._store.prepare()
         if options.promote:
-            promote.check(options.promote, LakeState(loads.all_loads(self._store)))
+            promote.check(options.promote, LakeState(loads.all_loads(self._store)).promoted)
         self._load_id = load_id
         self._options = options
         self._began = time.monotonic()

@@ -166,7 +166,7 @@ def _fill(con: duckdb.DuckDBPyConnection, store: LakeStore, state: LakeState, di
     _put(con, _HIDING, claim_rows(state.hiders))
     _put(con, history.READABLE, claim_rows(state.second_looks & state.readable))
     _put(con, history.DECIDING, claim_rows(state.second_looks.intersection(state.coverage)))
-    for table in promote.tables_of(state):
+    for table in state.tables:
         _define(con, beneath(table.name), _view(store, table, state))
         if table.name == schema.MESSAGES.name:
             _define(con, history.VERSIONS, _versions(store, table, state))
@@ -192,7 +192,7 @@ def _told(state: LakeState) -> Iterator[str]:
     for view in ledger.VIEWS:
         yield f"CREATE VIEW {view.name} AS {view.query}"
         yield from _comments(view.name, view.doc, [(name, doc) for name, _, doc in view.columns])
-    for table in promote.tables_of(state):
+    for table in state.tables:
         yield f"CREATE VIEW {table.name} AS FROM {beneath(table.name)}()"
         yield from _comments(table.name, table.doc, _docs(table))
         if table.name == schema.MESSAGES.name:
@@ -211,7 +211,7 @@ def _comments(view: str, doc: str, columns: Iterable[tuple[str, str]]) -> Iterat
 
 def _digest(told: Sequence[str], state: LakeState) -> str:
     """Of what people see, the types of columns as well, which a view has from when it was made."""
-    kinds = [f"{column.name} {column.kind.value}" for table in promote.tables_of(state) for column in table]
+    kinds = [f"{column.name} {column.kind.value}" for table in state.tables for column in table]
     return hashlib.sha256("\n".join([duckdb.__version__, *told, *kinds]).encode()).hexdigest()
 
 
@@ -228,7 +228,7 @@ def _view(store: LakeStore, table: Table, state: LakeState) -> str:
 
 def _owners(store: LakeStore, state: LakeState) -> str:
     users = schema.USER_EXPORT_USERS
-    return _scan(store, users, [each.path_in(store) for each in state.live(users)])
+    return _scan(store, users, [visible.path_in(store, each) for each in state.live(users)])
 
 
 def _versions(store: LakeStore, table: Table, state: LakeState) -> str:
@@ -245,7 +245,7 @@ def _read(store: LakeStore, table: Table, files: Sequence[Standing]) -> list[tup
     """Queries over files, of a kind each: of one fate, and with the same promoted columns in them."""
     groups: dict[tuple[Fate, frozenset[str]], list[str]] = defaultdict(list)
     for each in files:
-        groups[each.fate, promote.held_by(table, each.file)].append(each.path_in(store))
+        groups[each.fate, promote.held_by(table, each.file.promoted)].append(visible.path_in(store, each))
     return [
         (fate, f"SELECT {visible.columns(table, held)} FROM {_scan(store, table, paths)} rows")
         for (fate, held), paths in (groups or {(Fate.WHOLE, frozenset[str]()): []}).items()

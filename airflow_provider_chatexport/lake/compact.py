@@ -19,7 +19,7 @@ import duckdb
 
 from airflow_provider_chatexport.core.progress import COMPACT, Progress, silent
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake import catalog, loads, promote, schema, sql, visible
+from airflow_provider_chatexport.lake import catalog, loads, schema, sql, visible
 from airflow_provider_chatexport.lake.claims import claim_rows
 from airflow_provider_chatexport.lake.rewrite import (
     Rewrite,
@@ -101,7 +101,7 @@ def _merged(
     store: LakeStore, state: LakeState, folder: Path, large_bytes: int, began: float, tell: Progress
 ) -> Compacted | None:
     with Merge(store, state, folder) as merge:
-        days = [day for table in promote.tables_of(state) for day in merge.worth_merging(table, large_bytes)]
+        days = [day for table in state.tables for day in merge.worth_merging(table, large_bytes)]
         if not days:
             return Compacted(seconds=time.monotonic() - began)
         gone = {each.file.path for day in days for each in day.files}
@@ -197,8 +197,7 @@ class Merge(Rewriter):
 
     def _visible(self, day: Day) -> str:
         table = day.table
-        urls = [self._store.url(each.path_in(self._store)) for each in day.files]
-        shown = f"SELECT {visible.columns(table)} FROM {visible.scan(table, urls)} rows"
+        shown = f"SELECT {visible.columns(table)} FROM {visible.scan_files(self._store, table, day.files)} rows"
         if table.placement is Placement.EVENT:
             return f"{shown} WHERE NOT {visible.hidden(table, 'hiding')}"
         if table.placement is Placement.SNAPSHOT:
@@ -208,8 +207,7 @@ class Merge(Rewriter):
 
     def _scan(self, table: Table) -> str:
         """All that is live of a table."""
-        urls = [self._store.url(each.path_in(self._store)) for each in self._state.live(table)]
-        return visible.scan(table, urls)
+        return visible.scan_files(self._store, table, self._state.live(table))
 
     def _with_outdated(self, table: Table, days: Mapping[str, Sequence[Standing]]) -> set[str]:
         """Days with rows of which a newer one of the same key is elsewhere. Leaves the newest rows in a table."""

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ import duckdb
 
 from airflow_provider_chatexport.core.progress import LOOK, REWRITE, Progress, silent
 from airflow_provider_chatexport.errors import CallError, LakeError
-from airflow_provider_chatexport.lake import catalog, forgotten, loads, promote, schema, visible
+from airflow_provider_chatexport.lake import catalog, forgotten, loads, schema, visible
 from airflow_provider_chatexport.lake.erase import Eraser, in_parts, known_people
 from airflow_provider_chatexport.lake.loads import LoadRecord
 from airflow_provider_chatexport.lake.people import listed_in_json, user_ids
@@ -159,7 +159,7 @@ def forget_listed(store: LakeStore, record: LoadRecord, *, now: datetime) -> Non
         store.let_read(con)
         state = LakeState(loads.all_loads(store))
         relations = {
-            table.name: _scan(store, table, files)
+            table.name: visible.scan_files(store, table, files)
             for table in schema.TABLES
             if (files := [each for each in _readable(state, table) if (table.name, each.file.day) in days])
         }
@@ -170,10 +170,6 @@ def forget_listed(store: LakeStore, record: LoadRecord, *, now: datetime) -> Non
 
 def _readable(state: LakeState, table: Table) -> list[Standing]:
     return [each for each in state.of(table) if each.is_readable]
-
-
-def _scan(store: LakeStore, table: Table, files: Sequence[Standing]) -> str:
-    return visible.scan(table, [store.url(each.path_in(store)) for each in files])
 
 
 def _attempt(
@@ -228,11 +224,15 @@ class _Removal(Rewriter):
     def __init__(self, store: LakeStore, state: LakeState, folder: Path) -> None:
         super().__init__(store, state, folder)
         self._n_written = 0
-        self._with_promoted = {table.name: table for table in promote.tables_of(state)}
+        self._with_promoted = {table.name: table for table in state.tables}
 
     def prepare(self, people: Mapping[str, bool]) -> None:
         """Learns their names and messages from the lake."""
-        relations = {table.name: self._scan(table, files) for table in schema.TABLES if (files := self._read(table))}
+        relations = {
+            table.name: visible.scan_files(self._store, table, files)
+            for table in schema.TABLES
+            if (files := self._read(table))
+        }
         self._eraser = Eraser(self._con, known_people(self._con, relations, people), relations)
 
     def touched(self, tell: Progress) -> list[Standing]:
@@ -245,7 +245,7 @@ class _Removal(Rewriter):
         found = []
         for number, (table, each) in enumerate(tables):
             tell(LOOK, number, len(tables))
-            if self._eraser.look(table, self._scan(table, [each])):
+            if self._eraser.look(table, visible.scan_files(self._store, table, [each])):
                 found.append(each)
         owners = {each.record.load_id for each in found if each.is_live}
         paths = {each.file.path for each in found}
@@ -258,7 +258,7 @@ class _Removal(Rewriter):
     def write(self, each: Standing, receipt: Receipt) -> dict[DataFile, Path]:
         """The file without them, and without the rows that newer exports hide."""
         table = schema.BY_NAME[each.file.table]
-        touch = self._eraser.look(table, self._scan(table, [each]))
+        touch = self._eraser.look(table, visible.scan_files(self._store, table, [each]))
         receipt.removed[table.name] += touch.removed
         receipt.blanked[table.name] += touch.blanked
         shown = f"NOT {visible.hidden(table, 'hiding')}" if table.placement is Placement.EVENT else "true"
@@ -267,12 +267,12 @@ class _Removal(Rewriter):
     def write_history(self, each: Standing) -> dict[DataFile, Path]:
         """The same with the rows that newer exports hide: ``messages_history`` tells them."""
         table = schema.BY_NAME[each.file.table]
-        self._eraser.look(table, self._scan(table, [each]))
+        self._eraser.look(table, visible.scan_files(self._store, table, [each]))
         return self._written(each, table, "true")
 
     def _written(self, each: Standing, table: Table, condition: str) -> dict[DataFile, Path]:
         self._n_written += 1
-        left = self._eraser.query(table, self._scan(table, [each]))
+        left = self._eraser.query(table, visible.scan_files(self._store, table, [each]))
         self._con.execute(f"CREATE OR REPLACE TEMP TABLE rows_left AS {left}")
         files = write_table(
             RowsOfDay(self._con, each.file.day, f"SELECT * FROM rows_left rows WHERE {condition}"),
@@ -285,9 +285,6 @@ class _Removal(Rewriter):
 
     def _read(self, table: Table) -> list[Standing]:
         return _readable(self._state, table)
-
-    def _scan(self, table: Table, files: Sequence[Standing]) -> str:
-        return _scan(self._store, table, files)
 
 
 @contextlib.contextmanager

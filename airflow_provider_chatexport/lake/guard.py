@@ -54,7 +54,7 @@ def impact(store: LakeStore, state: LakeState, conversion: Conversion, claims: S
         return Impact()
     table = schema.MESSAGES
     stage = conversion.stage
-    files = visible.scan(table, [store.url(each.path_in(store)) for each in overlapped])
+    files = visible.scan_files(store, table, overlapped)
     cids = {entry.cid for entry in claims}
     known = [entry for entry in state.coverage if entry.cid in cids]
     try:

@@ -17,9 +17,6 @@ COLUMNS: Final = (
     ("valid_from", "When this version came to be: its own time of change, or the export that first told it."),
     ("valid_to", "When the next version came to be, or an export found the message gone; null for what is true now."),
 )
-# What the query calls things beside the table's columns.
-_VALID: Final = {"valid_from", "valid_to", "_version", "_found_gone"}
-NAMES: Final = _VALID | {"_told", "_rank", "_next", "_gone", "_told_before", "_gone_before", "_exported_before"}
 # Every row that can be read, once; and second looks, by ``LakeState``: of exports that can be read as a whole, and of
 # those that decide what is visible.
 VERSIONS: Final = beneath("versions")

@@ -6,18 +6,21 @@ and for those that were written without it worked out from ``custom``. Its type 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from airflow_provider_chatexport.errors import CallError
-from airflow_provider_chatexport.lake import history, schema
-from airflow_provider_chatexport.lake.state import LakeState
+from airflow_provider_chatexport.lake import schema
 from airflow_provider_chatexport.lake.table import Column, Kind, Table
-from airflow_provider_chatexport.lake.write import DataFile
 
+# What the query of ``messages_history`` calls things beside the table's columns.
+HISTORY_NAMES: Final = frozenset(
+    {"valid_from", "valid_to", "_version", "_found_gone"}
+    | {"_told", "_rank", "_next", "_gone", "_told_before", "_gone_before", "_exported_before"}
+)
 # The day folders, the column that rows are cut into them by, and what the catalog's macro ``activity`` calls a day.
-_TAKEN: Final = frozenset({"event_date", "export_date", "_day", "day"}) | history.NAMES
+_TAKEN: Final = frozenset({"event_date", "export_date", "_day", "day"}) | HISTORY_NAMES
 
 
 def tables_with(promote: Mapping[str, Mapping[str, str]]) -> tuple[Table, ...]:
@@ -33,24 +36,11 @@ def tables_with(promote: Mapping[str, Mapping[str, str]]) -> tuple[Table, ...]:
     return tuple(_with(table, promote.get(table.name, {})) for table in schema.TABLES)
 
 
-def types_in(state: LakeState) -> dict[str, dict[str, str]]:
-    """Which columns a lake has promoted, by table, with their types: of the file that was first to have it."""
-    found: dict[str, dict[str, str]] = {}
-    for record in sorted(state.records, key=lambda record: (record.committed_at, record.load_id)):
-        for file in (*record.files, *record.history):
-            for name, kind in file.promoted:
-                found.setdefault(file.table, {}).setdefault(name, kind)
-    return found
-
-
-def tables_of(state: LakeState) -> tuple[Table, ...]:
-    """The registry's tables, with the columns that the lake has promoted."""
-    return tables_with(types_in(state))
-
-
-def check(promote: Mapping[str, Mapping[str, str]], state: LakeState) -> None:
-    """:raises CallError: the lake has promoted one of these keys to another type."""
-    for table, columns in types_in(state).items():
+def check(promote: Mapping[str, Mapping[str, str]], in_use: Mapping[str, Mapping[str, str]]) -> None:
+    """:param in_use: the columns that the lake has promoted, by table, with their types.
+    :raises CallError: the lake has promoted one of these keys to another type.
+    """
+    for table, columns in in_use.items():
         for name, kind in columns.items():
             wanted = promote.get(table, {}).get(name, kind)
             if wanted != kind:
@@ -60,10 +50,13 @@ def check(promote: Mapping[str, Mapping[str, str]], state: LakeState) -> None:
                 )
 
 
-def held_by(table: Table, file: DataFile) -> frozenset[str]:
-    """The promoted columns of the table that a file holds; others have to be worked out."""
+def held_by(table: Table, promoted: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """The promoted columns of the table that a file holds; others have to be worked out.
+
+    :param promoted: the file's own, each with its type.
+    """
     kinds = {column.name: column.kind.value for column in table if column.promoted}
-    return frozenset(name for name, kind in file.promoted if kinds.get(name) == kind)
+    return frozenset(name for name, kind in promoted if kinds.get(name) == kind)
 
 
 def _with(table: Table, columns: Mapping[str, str]) -> Table:

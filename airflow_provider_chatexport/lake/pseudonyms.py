@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.lake import message_ids, schema, sql
+from airflow_provider_chatexport.lake.database import Database
 from airflow_provider_chatexport.lake.personal import Personal, columns
 from airflow_provider_chatexport.lake.rows import arrow_rows
-from airflow_provider_chatexport.lake.stage import Stage
 from airflow_provider_chatexport.lake.table import Column, Table
 
 PREFIX: Final = "u_"
@@ -31,7 +31,7 @@ def pseudonym(user_id: str, key: str) -> str:
     return PREFIX + hmac.new(key.encode(), user_id.encode(), hashlib.sha256).hexdigest()[:_DIGITS]
 
 
-def disguise(stage: Stage, pseudonyms: Mapping[str, str], options: LoadOptions) -> None:
+def disguise(stage: Database, pseudonyms: Mapping[str, str], options: LoadOptions) -> None:
     """Takes out of the stage tables what the options say, before anything is written.
 
     :param pseudonyms: of every user in the tables, by id, if there are to be any.

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from airflow_provider_chatexport.lake import schema
+from airflow_provider_chatexport.lake import promote, schema
 from airflow_provider_chatexport.lake.coverage import Coverage, Newer, Span
 from airflow_provider_chatexport.lake.loads import LoadRecord
-from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.table import Placement, Table
 from airflow_provider_chatexport.lake.write import DataFile
 
@@ -45,13 +44,14 @@ class Standing:
         return self.fate in (Fate.WHOLE, Fate.PARTLY_HIDDEN)
 
     @property
+    def is_history(self) -> bool:
+        """Read by ``messages_history`` alone."""
+        return self.fate is Fate.HISTORY
+
+    @property
     def is_readable(self) -> bool:
         """By the views or by ``messages_history``."""
-        return self.is_live or self.fate is Fate.HISTORY
-
-    def path_in(self, store: LakeStore) -> str:
-        """Where it is read; what only history reads lies where no glob over the tables finds it."""
-        return store.history_path(self.file.path) if self.fate is Fate.HISTORY else store.data_path(self.file.path)
+        return self.is_live or self.is_history
 
     @property
     def day(self) -> Span:
@@ -104,6 +104,21 @@ class LakeState:
             if first < len(days) and entry.overlaps(days[first].since, days[first].until):
                 found.add(entry)
         return found
+
+    @cached_property
+    def promoted(self) -> dict[str, dict[str, str]]:
+        """Which columns the lake has promoted, by table, with their types: of the file that was first to have it."""
+        found: dict[str, dict[str, str]] = {}
+        for record in sorted(self.records, key=lambda record: (record.committed_at, record.load_id)):
+            for file in (*record.files, *record.history):
+                for name, kind in file.promoted:
+                    found.setdefault(file.table, {}).setdefault(name, kind)
+        return found
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The registry's tables, with the columns that the lake has promoted."""
+        return promote.tables_with(self.promoted)
 
     @cached_property
     def outlived(self) -> set[str]:

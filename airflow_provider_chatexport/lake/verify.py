@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from airflow_provider_chatexport.core.times import format_rfc3339
-from airflow_provider_chatexport.lake import catalog, folders, loads, schema
+from airflow_provider_chatexport.lake import catalog, folders, loads, schema, visible
 from airflow_provider_chatexport.lake.coverage import Coverage, covered_spans, hiding
 from airflow_provider_chatexport.lake.loads import LoadRecord
 from airflow_provider_chatexport.lake.state import LakeState
@@ -152,7 +152,7 @@ def _files(store: LakeStore, state: LakeState) -> Iterator[Finding]:
         if not each.is_readable:
             continue
         where = f"{each.file.path} of load {each.record.load_id}"
-        for path in _addresses(store, each.file.path) if each.is_live else [each.path_in(store)]:
+        for path in _addresses(store, each.file.path) if each.is_live else [visible.path_in(store, each)]:
             try:
                 digest = hashlib.sha256()
                 for chunk in store.chunks(path):

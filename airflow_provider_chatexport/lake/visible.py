@@ -5,10 +5,23 @@ The catalog's views and compaction use the same words, so that a compacted lake 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from airflow_provider_chatexport.lake import sql
+from airflow_provider_chatexport.lake.state import Fate, Standing
+from airflow_provider_chatexport.lake.store import LakeStore
 from airflow_provider_chatexport.lake.table import Column, Placement, Table
+
+
+def path_in(store: LakeStore, each: Standing) -> str:
+    """Where a file is read; what only history reads lies where no glob over the tables finds it."""
+    path = each.file.path
+    return store.history_path(path) if each.fate is Fate.HISTORY else store.data_path(path)
+
+
+def scan_files(store: LakeStore, table: Table, files: Iterable[Standing]) -> str:
+    """The same over files of a lake, wherever they lie."""
+    return scan(table, [store.url(path_in(store, each)) for each in files])
 
 
 def scan(table: Table, urls: Sequence[str]) -> str:
