@@ -23,12 +23,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.lake.compact import compact
-from airflow_provider_chatexport.lake.coverage import Coverage
-from airflow_provider_chatexport.lake.settle import settle
-from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.catalog.refresh import settle
+from airflow_provider_chatexport.lake.commits.coverage import Coverage
+from airflow_provider_chatexport.lake.load.job import load_files
+from airflow_provider_chatexport.lake.maintenance.compact import compact
+from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 FIRST_DAY = datetime(2010, 1, 1, tzinfo=UTC)
 EXPORTED_AT = datetime(2025, 1, 1, tzinfo=UTC)
@@ -76,7 +76,7 @@ def make_lake(folder: Path, n_loads: int) -> LakeStore:
     store = LakeStore(folder / "lake")
     first = export_file(folder, FIRST_DAY, "messaging:c0", 200)
     window = Window(since=FIRST_DAY, until=FIRST_DAY + timedelta(days=1))
-    record = pipeline.load_files(
+    record = load_files(
         [first], lake_uri=store.uri, window=window, exported_at=EXPORTED_AT - timedelta(days=n_loads)
     ).record
     for number in range(1, n_loads):
@@ -144,7 +144,7 @@ def compaction(folder: Path, n_days: int = 20, loads_a_day: int = 24, n_messages
             begin = FIRST_DAY + timedelta(days=day, hours=hour)
             path = export_file(folder, begin, "messaging:c0", n_messages)
             window = Window(since=begin, until=begin + timedelta(hours=6))
-            pipeline.load_files([path], lake_uri=store.uri, window=window, exported_at=EXPORTED_AT)
+            load_files([path], lake_uri=store.uri, window=window, exported_at=EXPORTED_AT)
     done = compact(store)
     return done.bytes_before / 1e6 / done.seconds, done.rows / done.seconds
 

@@ -17,13 +17,16 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from airflow_provider_chatexport import pipeline
-from airflow_provider_chatexport.lake import loads, schema, sql
-from airflow_provider_chatexport.lake.coverage import Coverage
-from airflow_provider_chatexport.lake.settle import settle
-from airflow_provider_chatexport.lake.store import LakeStore
-from airflow_provider_chatexport.lake.table import Kind, Table
-from airflow_provider_chatexport.lake.write import DataFile, write_table
+from airflow_provider_chatexport.lake.catalog.refresh import settle
+from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits.coverage import Coverage
+from airflow_provider_chatexport.lake.commits.record import WRITER, DataFile, LoadRecord
+from airflow_provider_chatexport.lake.load.job import load_files
+from airflow_provider_chatexport.lake.parquet import write_table
+from airflow_provider_chatexport.lake.schema import sql
+from airflow_provider_chatexport.lake.schema.tables import MESSAGES
+from airflow_provider_chatexport.lake.schema.types import Kind, Table
+from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 FIRST_DAY = datetime(2022, 1, 1, tzinfo=UTC)
 N_CHANNELS = 100
@@ -55,7 +58,7 @@ class Rows:
 
 
 def main(export: Path, n_days: int, n_messages: int, folder: Path) -> None:
-    pipeline.load_files([export], lake_uri=str(folder / "source"))
+    load_files([export], lake_uri=str(folder / "source"))
     with duckdb.connect(str(folder / "history.duckdb")) as con:
         con.execute("SET TimeZone = 'UTC'")
         _make_rows(con, folder / "source", n_days, n_messages)
@@ -76,8 +79,7 @@ def _make_rows(con: duckdb.DuckDBPyConnection, source: Path, n_days: int, n_mess
         "_load_id": "load_id",
     }
     columns = ", ".join(
-        f"{own.get(column.name, f'base.{sql.name(column.name)}')} AS {sql.name(column.name)}"
-        for column in schema.MESSAGES
+        f"{own.get(column.name, f'base.{sql.name(column.name)}')} AS {sql.name(column.name)}" for column in MESSAGES
     )
     con.execute(
         "CREATE TEMP TABLE base AS SELECT *, row_number() OVER (ORDER BY id) - 1 AS b "
@@ -96,25 +98,25 @@ def _make_rows(con: duckdb.DuckDBPyConnection, source: Path, n_days: int, n_mess
 
 
 def _load_id(day_number: int) -> str:
-    return loads.load_id_of([f"benchmark day {day_number}"])
+    return commit_log.load_id_of([f"benchmark day {day_number}"])
 
 
 def _write_ours(con: duckdb.DuckDBPyConnection, n_days: int, folder: Path) -> None:
     store = LakeStore(folder / "ours")
     store.prepare()
-    metadata = {"chatexport.writer": loads.WRITER}
-    written = write_table(Rows(con, n_days), schema.MESSAGES, folder / "files", stem="history", metadata=metadata)
+    metadata = {"chatexport.writer": WRITER}
+    written = write_table(Rows(con, n_days), MESSAGES, folder / "files", stem="history", metadata=metadata)
     for file, local in written:
-        loads.commit(store, _record(file), {file.path: local})
+        commit_log.commit(store, _record(file), {file.path: local})
     settle(store)
 
 
-def _record(file: DataFile) -> loads.LoadRecord:
+def _record(file: DataFile) -> LoadRecord:
     since = datetime.fromisoformat(file.day).replace(tzinfo=UTC)
     until = since + timedelta(days=1)
     load_id = _load_id((since - FIRST_DAY).days)
     counts = dict.fromkeys(("rejected", "out_of_window", "duplicates", "other_entities", "rejected_lines"), 0)
-    return loads.LoadRecord(
+    return LoadRecord(
         load_id=load_id,
         exported_at=until,
         committed_at=until,

@@ -32,8 +32,8 @@ from rich.table import Table
 
 from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.core.plan import ExportFlags
-from airflow_provider_chatexport.sandbox.render import ExportJob, render_channels_export
-from airflow_provider_chatexport.sandbox.world import Bounds, World
+from airflow_provider_chatexport.sandbox.chat.world import Bounds, World
+from airflow_provider_chatexport.sandbox.exports.render import ExportJob, render_channels_export
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "bench"

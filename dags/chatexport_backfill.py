@@ -18,7 +18,7 @@ from airflow.sdk import DAG, task, task_group
 from pendulum import datetime
 
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.hooks.failures import airflow_failures
+from airflow_provider_chatexport.hooks.exceptions import airflow_failures
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator
 from airflow_provider_chatexport.operators.params import window_params

@@ -9,14 +9,16 @@ from typing import Any
 import yaml
 from make_docs import type_of
 
-from airflow_provider_chatexport.lake import history, ledger, schema, sql
-from airflow_provider_chatexport.lake.table import PARTITION_DOC, Kind, Placement, Table
+from airflow_provider_chatexport.lake.catalog import history_view, metadata_views
+from airflow_provider_chatexport.lake.schema import sql
+from airflow_provider_chatexport.lake.schema.tables import CHANNELS, MESSAGES, TABLES
+from airflow_provider_chatexport.lake.schema.types import PARTITION_DOC, Kind, Placement, Table
 
 DBT = Path(__file__).resolve().parents[1] / "dbt"
 GENERATED = "made from the registry by `python scripts/make_dbt.py`; a test compares"
-STAGED = tuple(table for table in schema.TABLES if table.key and not table.owned_by)
+STAGED = tuple(table for table in TABLES if table.key and not table.owned_by)
 # Freshness is told by the tables that every export fills.
-FRESH = {schema.MESSAGES.name, schema.CHANNELS.name}
+FRESH = {MESSAGES.name, CHANNELS.name}
 # Column -> what it has to be found in: staging model and column. Warnings: an export need not hold the other side.
 REFERS = {
     ("messages", "cid"): "channels.cid",
@@ -41,9 +43,9 @@ def files() -> dict[str, str]:
 
 def _sources() -> list[dict[str, Any]]:
     """The same tables twice, of which a project has one: in the catalog, and as files."""
-    tables = [_source_table(table.name, table.doc, _columns(table)) for table in schema.TABLES]
-    known = [_source_table(view.name, view.doc, _ledger_columns(view)) for view in ledger.VIEWS]
-    known.append(_source_table(history.NAME, history.DOC, _history_columns()))
+    tables = [_source_table(table.name, table.doc, _columns(table)) for table in TABLES]
+    known = [_source_table(view.name, view.doc, _ledger_columns(view)) for view in metadata_views.VIEWS]
+    known.append(_source_table(history_view.NAME, history_view.DOC, _history_columns()))
     in_catalog = {
         "name": "chatexport",
         "description": "Tables of the lake, as the views of its catalog show them.",
@@ -82,12 +84,12 @@ def _columns(table: Table) -> list[Column]:
     return [*told, (table.partition, Kind.DATE.value, PARTITION_DOC)]
 
 
-def _ledger_columns(view: ledger.LedgerView) -> list[Column]:
+def _ledger_columns(view: metadata_views.LedgerView) -> list[Column]:
     return [(name, type_of(kind), doc) for name, kind, doc in view.columns]
 
 
 def _history_columns() -> list[Column]:
-    return [*((name, Kind.TIME.value, doc) for name, doc in history.COLUMNS), *_columns(schema.MESSAGES)]
+    return [*((name, Kind.TIME.value, doc) for name, doc in history_view.COLUMNS), *_columns(MESSAGES)]
 
 
 def _column(name: str, kind: str, doc: str) -> dict[str, Any]:

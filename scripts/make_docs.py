@@ -12,9 +12,10 @@ import click
 import pyarrow as pa
 
 from airflow_provider_chatexport.cli import cli
-from airflow_provider_chatexport.lake import history, ledger, macros, schema
-from airflow_provider_chatexport.lake.ledger import LedgerView
-from airflow_provider_chatexport.lake.table import PARTITION_DOC, Placement, Table
+from airflow_provider_chatexport.lake.catalog import history_view, macros, metadata_views
+from airflow_provider_chatexport.lake.catalog.metadata_views import LedgerView
+from airflow_provider_chatexport.lake.schema.tables import TABLES
+from airflow_provider_chatexport.lake.schema.types import PARTITION_DOC, Placement, Table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -38,10 +39,10 @@ def tables_page() -> str:
     parts = [
         "# Tables",
         "Query them through the views of `catalog.duckdb`; the files of a table lie in the folder of its name. "
-        "Times are UTC, in microseconds. This page is made from the registry, `lake/schema.py`, by "
+        "Times are UTC, in microseconds. This page is made from the registry, `lake/schema/tables.py`, by "
         "`python scripts/make_docs.py`.",
-        *(_table(table) for table in schema.TABLES),
-        *(_view(view) for view in ledger.VIEWS),
+        *(_table(table) for table in TABLES),
+        *(_view(view) for view in metadata_views.VIEWS),
         _history(),
         _macros(),
     ]
@@ -71,9 +72,9 @@ def _view(view: LedgerView) -> str:
 
 
 def _history() -> str:
-    rows = [f"| `{column}` | TIMESTAMP WITH TIME ZONE | {doc} |" for column, doc in history.COLUMNS]
+    rows = [f"| `{column}` | TIMESTAMP WITH TIME ZONE | {doc} |" for column, doc in history_view.COLUMNS]
     rows.append("| ... | | All columns of `messages`. |")
-    return "\n".join([f"## {history.NAME}", "", history.DOC, "", *_header(), *rows])
+    return "\n".join([f"## {history_view.NAME}", "", history_view.DOC, "", *_header(), *rows])
 
 
 def _macros() -> str:

@@ -23,8 +23,8 @@ from nbclient import NotebookClient
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
+from airflow_provider_chatexport.api.polling import Watch, watch_exports
 from airflow_provider_chatexport.api.settings import ServiceSettings
-from airflow_provider_chatexport.api.watch import Watch, watch_exports
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
 from airflow_provider_chatexport.core.receipt import Receipt

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import pytest
 
+from airflow_provider_chatexport.sandbox.chat.world import World
 from airflow_provider_chatexport.sandbox.server import Sandbox, SandboxSettings
-from airflow_provider_chatexport.sandbox.world import World
 
 
 class StartSandbox(Protocol):

@@ -11,9 +11,9 @@ from typing import Any
 
 from airflow_provider_chatexport.core.entities import ExportKind, Shape
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.lake import schema
-from airflow_provider_chatexport.lake.convert import Conversion
-from airflow_provider_chatexport.lake.stage import Counts, Input
+from airflow_provider_chatexport.lake.schema.tables import TABLES
+from airflow_provider_chatexport.lake.staging.conversion import Conversion
+from airflow_provider_chatexport.lake.staging.stage import Counts, Input
 
 CID = "messaging:general"
 EXPORTED_AT = datetime(2026, 1, 3, tzinfo=UTC)
@@ -156,7 +156,7 @@ def convert(
         conversion.finish()
         rows = {
             table.name: [row for batch in conversion.rows(table, 10_000) for row in batch.to_pylist()]
-            for table in schema.TABLES
+            for table in TABLES
         }
         return Converted(conversion.counts, rows, named)
 

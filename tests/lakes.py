@@ -10,19 +10,21 @@ from typing import Any
 
 from export_objects import Fields, channel, line, message, write_lines
 
-from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
+from airflow_provider_chatexport.api.polling import Watch, watch_exports
 from airflow_provider_chatexport.api.settings import ServiceSettings
-from airflow_provider_chatexport.api.watch import Watch, watch_exports
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.lake import loads, query, schema
-from airflow_provider_chatexport.lake.report import LoadReport
-from airflow_provider_chatexport.lake.state import LakeState
-from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.catalog import query
+from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits.snapshot import LakeState
+from airflow_provider_chatexport.lake.load.job import load_files
+from airflow_provider_chatexport.lake.load.report import LoadReport
+from airflow_provider_chatexport.lake.schema.tables import TABLES
+from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
 UBUNTU = "livestream:ubuntu"
@@ -59,7 +61,7 @@ class Lake:
         return {path for path, _ in LakeStore(self.uri).data_files()}
 
     def state(self) -> LakeState:
-        return LakeState(loads.all_loads(LakeStore(self.uri), known={}))
+        return LakeState(commit_log.all_loads(LakeStore(self.uri), known={}))
 
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_bytes()) for path in sorted((Path(self.uri) / "_loads").glob("*.json"))]
@@ -79,7 +81,7 @@ class Lake:
 
     def assert_glob_equals_view(self) -> None:
         """Whoever reads the files by their names sees what the views show."""
-        for table in schema.TABLES:
+        for table in TABLES:
             glob = f"read_parquet('{self.uri}/{table.name}/*/*.parquet', hive_partitioning = true)"
             names = ", ".join(f'"{column.name}"' for column in table)
             difference = self.rows(
@@ -107,9 +109,7 @@ def load_file(
     """``since`` and ``until`` are hours of the day; ``options`` those of ``LoadOptions``."""
     moment = parse_rfc3339(exported_at) if isinstance(exported_at, str) else exported_at
     window = Window.parse(at(since), at(until)) if since is not None and until is not None else None
-    return pipeline.load_files(
-        [path], lake_uri=lake.uri, window=window, exported_at=moment, options=LoadOptions(**options)
-    )
+    return load_files([path], lake_uri=lake.uri, window=window, exported_at=moment, options=LoadOptions(**options))
 
 
 def client_of(sandbox: Sandbox) -> ChatExportClient:

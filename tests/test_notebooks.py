@@ -13,6 +13,7 @@ from make_pictures import NOTEBOOKS, execute
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.cli import main
+from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
 CHANNELS = ("livestream:ubuntu", "messaging:ubuntu-support")
@@ -33,7 +34,7 @@ def lake(sandbox: Sandbox, tmp_path: Path) -> str:
             body = {"edit": {"id": edited, "text": until}}
             httpx.post(f"{sandbox.url}/_sandbox/messages", json=body).raise_for_status()
     bad = write_lines(tmp_path / "bad", [line("channel", channel()), line("message", message()), b"no JSON"])
-    pipeline.load_files([bad], lake_uri=lake)
+    load_files([bad], lake_uri=lake)
     return lake
 
 

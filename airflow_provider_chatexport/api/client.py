@@ -19,18 +19,15 @@ from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_chatexport.api import protocol
 from airflow_provider_chatexport.api.download import Downloaded, ProgressCallback, download
+from airflow_provider_chatexport.api.error_replies import Reply
 from airflow_provider_chatexport.api.protocol import Call
-from airflow_provider_chatexport.api.replies import Reply
 from airflow_provider_chatexport.api.retry import Patience
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.api.transport import transport_options
 from airflow_provider_chatexport.core.discovery import ChannelPage, ChannelQuery, ChannelSearch, FoundChannel
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UsersRequest
 from airflow_provider_chatexport.core.task import TaskId, TaskState
-from airflow_provider_chatexport.errors import (
-    ServiceUnavailableError,
-    UnexpectedReplyError,
-)
+from airflow_provider_chatexport.errors import ServiceUnavailableError, UnexpectedReplyError
 
 log = logging.getLogger(__name__)
 

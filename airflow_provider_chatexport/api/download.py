@@ -18,7 +18,7 @@ from typing import BinaryIO, Final, Protocol
 
 import httpx
 
-from airflow_provider_chatexport.api.replies import read_retry_after
+from airflow_provider_chatexport.api.error_replies import read_retry_after
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.api.transport import transport_options
 from airflow_provider_chatexport.core.task import Status, TaskId, TaskState

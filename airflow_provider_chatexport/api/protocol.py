@@ -17,7 +17,7 @@ import httpx
 import jwt
 
 from airflow_provider_chatexport import __version__
-from airflow_provider_chatexport.api.replies import Reply, error_from, parse_json, scrub
+from airflow_provider_chatexport.api.error_replies import Reply, error_from, parse_json, scrub
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.discovery import ChannelPage, FoundChannel
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UsersRequest

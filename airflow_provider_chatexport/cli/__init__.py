@@ -27,18 +27,18 @@ EXIT_WRONG_CALL: Final = 2
 # Command -> module and name. Modules are loaded on use: a query need not wait for the sandbox's web server, nor a
 # load for the HTTP client.
 _COMMANDS: Final = {
-    "sandbox": ("serving", "sandbox"),
-    "export": ("exporting", "export"),
-    "load": ("loading", "load"),
-    "coverage": ("looking", "show_coverage"),
-    "verify": ("looking", "verify_lake"),
-    "sql": ("looking", "run_sql"),
-    "compact": ("upkeep", "compact_lake"),
-    "vacuum": ("upkeep", "vacuum_lake"),
-    "forget-user": ("upkeep", "forget"),
-    "catalog": ("upkeep", "write_catalog"),
+    "sandbox": ("sandbox", "sandbox"),
+    "export": ("export", "export"),
+    "load": ("load", "load"),
+    "coverage": ("inspect", "show_coverage"),
+    "verify": ("inspect", "verify_lake"),
+    "sql": ("inspect", "run_sql"),
+    "compact": ("maintenance", "compact_lake"),
+    "vacuum": ("maintenance", "vacuum_lake"),
+    "forget-user": ("maintenance", "forget"),
+    "catalog": ("maintenance", "write_catalog"),
     "dbt": ("dbt", "dbt"),
-    "plan": ("planning", "plan"),
+    "plan": ("plan", "plan"),
 }
 
 

@@ -11,8 +11,8 @@ import click
 import airflow_provider_chatexport
 from airflow_provider_chatexport.cli.options import json_option, lake_option
 from airflow_provider_chatexport.errors import CallError
-from airflow_provider_chatexport.lake import catalog
-from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.catalog import catalog_file
+from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 # What dbt makes in a project, which nobody wants in a copy of it or in a repository.
 _MADE_BY_DBT = ("target", "logs", "dbt_packages", "*.duckdb", ".user.yml", "*.wal")
@@ -30,7 +30,7 @@ def dbt() -> None:
 def init(*, folder: Path, lake: str, as_json: bool) -> None:
     """Writes a dbt project with sources, staging models, marts and a profile for the lake."""
     store = LakeStore(lake)
-    catalog.require_lake(store)
+    catalog_file.require_lake(store)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CallError(f"{folder} is there and not empty; name a new folder")
     try:
@@ -74,7 +74,7 @@ def _profile(store: LakeStore) -> str:
     if store.is_local:
         reads = [
             "      attach:",
-            f"        - {{path: {_quoted(store.url(catalog.NAME))}, alias: lake, read_only: true}}",
+            f"        - {{path: {_quoted(store.url(catalog_file.NAME))}, alias: lake, read_only: true}}",
         ]
     else:
         # DuckDB attaches a database on an object store through an extension alone, which has to be downloaded; files

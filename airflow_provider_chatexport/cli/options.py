@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from airflow_provider_chatexport.core.given import GIVE_LAKE, given_text
+from airflow_provider_chatexport.core.arguments import GIVE_LAKE, given_text
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions, parse_promote
 from airflow_provider_chatexport.core.times import EARLIEST, LATEST
 from airflow_provider_chatexport.core.window import parse_moment

@@ -16,9 +16,9 @@ from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, WindowError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
-from airflow_provider_chatexport.hooks.failures import ArgumentError, airflow_failures, checked_arguments
+from airflow_provider_chatexport.hooks.exceptions import ArgumentError, airflow_failures, checked_arguments
 from airflow_provider_chatexport.operators.params import duration, listed, run_inputs
-from airflow_provider_chatexport.operators.windows import settle, window_of
+from airflow_provider_chatexport.operators.windowed import settle, window_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
 from airflow_provider_chatexport.api.client import ChatExportClient
-from airflow_provider_chatexport.api.watch import Watch, watch_exports
+from airflow_provider_chatexport.api.polling import Watch, watch_exports
 from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.core.plan import ChannelsRequest, ExportFlags, UsersRequest, plan_channels, plan_users
 from airflow_provider_chatexport.core.receipt import Receipt
@@ -21,13 +21,19 @@ from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, TaskFailedError, TaskOverdueError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
-from airflow_provider_chatexport.hooks.configuration import configured_s
-from airflow_provider_chatexport.hooks.failures import airflow_failures, alarm_s, checked_arguments, in_time
+from airflow_provider_chatexport.hooks.config import configured_s
+from airflow_provider_chatexport.hooks.exceptions import airflow_failures, alarm_s, checked_arguments, in_time
 from airflow_provider_chatexport.operators.channels import Channels, chosen_channels
 from airflow_provider_chatexport.operators.links import ExportTaskLink
 from airflow_provider_chatexport.operators.params import duration, listed, run_inputs
-from airflow_provider_chatexport.operators.submit import KnownExports, OnMissingChannel, Started, Submission, unfinished
-from airflow_provider_chatexport.operators.windows import settle, window_of
+from airflow_provider_chatexport.operators.submission import (
+    KnownExports,
+    OnMissingChannel,
+    Started,
+    Submission,
+    unfinished,
+)
+from airflow_provider_chatexport.operators.windowed import settle, window_of
 from airflow_provider_chatexport.triggers.export import BACKSTOP, ExportTaskTrigger, read_event
 
 if TYPE_CHECKING:

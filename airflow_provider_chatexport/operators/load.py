@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, AssetAlias, BaseOperator
 
-from airflow_provider_chatexport.core.given import GIVE_LAKE, given_text
+from airflow_provider_chatexport.core.arguments import GIVE_LAKE, given_text
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
 from airflow_provider_chatexport.core.progress import LoggedProgress
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.errors import CallError, FileGoneError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
-from airflow_provider_chatexport.hooks.configuration import configured_s
-from airflow_provider_chatexport.hooks.failures import airflow_failures, checked_arguments, in_time
+from airflow_provider_chatexport.hooks.config import configured_s
+from airflow_provider_chatexport.hooks.exceptions import airflow_failures, checked_arguments, in_time
 from airflow_provider_chatexport.operators.params import rendered
-from airflow_provider_chatexport.operators.submit import KnownExports, exported_again
+from airflow_provider_chatexport.operators.submission import KnownExports, exported_again
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -14,11 +14,11 @@ from typing import Final, Self
 import uvicorn
 
 from airflow_provider_chatexport.errors import CallError
-from airflow_provider_chatexport.sandbox.app import build_app
+from airflow_provider_chatexport.sandbox.chat.world import World
 from airflow_provider_chatexport.sandbox.service import Service
 from airflow_provider_chatexport.sandbox.settings import API_KEY, API_SECRET, SandboxSettings
-from airflow_provider_chatexport.sandbox.wire import TransportProtocol
-from airflow_provider_chatexport.sandbox.world import World
+from airflow_provider_chatexport.sandbox.web.app import build_app
+from airflow_provider_chatexport.sandbox.web.middleware import TransportProtocol
 
 __all__ = ["Sandbox", "SandboxSettings", "serve"]
 

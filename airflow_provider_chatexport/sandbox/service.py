@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from airflow_provider_chatexport.sandbox.chat.world import World
 from airflow_provider_chatexport.sandbox.clock import Clock
-from airflow_provider_chatexport.sandbox.faults import Faults
-from airflow_provider_chatexport.sandbox.limits import RateLimits
-from airflow_provider_chatexport.sandbox.links import Links
-from airflow_provider_chatexport.sandbox.readers import Readers
+from airflow_provider_chatexport.sandbox.exports.reader_pool import Readers
+from airflow_provider_chatexport.sandbox.exports.signed_links import Links
+from airflow_provider_chatexport.sandbox.exports.tasks import Tasks
 from airflow_provider_chatexport.sandbox.settings import SandboxSettings
-from airflow_provider_chatexport.sandbox.tasks import Tasks
-from airflow_provider_chatexport.sandbox.wire import NotedRequest
-from airflow_provider_chatexport.sandbox.world import World
+from airflow_provider_chatexport.sandbox.web.faults import Faults
+from airflow_provider_chatexport.sandbox.web.middleware import NotedRequest
+from airflow_provider_chatexport.sandbox.web.rate_limits import RateLimits
 
 # More would be a leak in a sandbox that runs for weeks.
 MAX_NOTED_REQUESTS: Final = 100_000

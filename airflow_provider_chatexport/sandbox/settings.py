@@ -8,7 +8,7 @@ from typing import Final
 
 from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.errors import CallError
-from airflow_provider_chatexport.sandbox.world import Bounds
+from airflow_provider_chatexport.sandbox.chat.world import Bounds
 
 API_KEY: Final = "sandbox-key"
 API_SECRET: Final = "sandbox-secret-not-for-production-use"  # noqa: S105 - public on purpose: it opens a local sandbox

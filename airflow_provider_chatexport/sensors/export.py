@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, BaseSensorOperator, PokeReturnValue, conf
 
-from airflow_provider_chatexport.api.watch import Watch
-from airflow_provider_chatexport.core.given import given_text
+from airflow_provider_chatexport.api.polling import Watch
+from airflow_provider_chatexport.core.arguments import given_text
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.errors import ServiceError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
-from airflow_provider_chatexport.hooks.failures import airflow_failures
+from airflow_provider_chatexport.hooks.exceptions import airflow_failures
 from airflow_provider_chatexport.triggers.export import BACKSTOP, ExportTaskTrigger, read_event
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import Any, Final
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_chatexport.api.client import AsyncChatExportClient
-from airflow_provider_chatexport.api.watch import MAX_CONSECUTIVE_FAILURES, Watch, watch_exports_async
+from airflow_provider_chatexport.api.polling import MAX_CONSECUTIVE_FAILURES, Watch, watch_exports_async
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
 from airflow_provider_chatexport.errors import CallError, ChatExportError, TaskOverdueError, UnauthorizedError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
-from airflow_provider_chatexport.hooks.failures import airflow_failure, is_final
+from airflow_provider_chatexport.hooks.exceptions import airflow_failure, is_final
 
 PAYLOAD_VERSION: Final = 1
 

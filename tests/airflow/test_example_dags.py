@@ -15,8 +15,8 @@ from airflow.utils.session import create_session
 from sqlalchemy import select
 
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.lake.store import LakeStore
-from airflow_provider_chatexport.lake.verify import verify
+from airflow_provider_chatexport.lake.maintenance.verify import verify
+from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.operators.links import ExportTaskLink
 
 DAGS = Path(__file__).parents[2] / "dags"

@@ -21,8 +21,8 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow.sdk.execution_time.timeout import timeout
 
 from airflow_provider_chatexport.errors import CallError
-from airflow_provider_chatexport.lake import query
-from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.catalog import query
+from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator, receipts_from
 

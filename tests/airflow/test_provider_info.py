@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from airflow_provider_chatexport.errors import CallError
-from airflow_provider_chatexport.hooks.configuration import configured_s
+from airflow_provider_chatexport.hooks.config import configured_s
 from airflow_provider_chatexport.provider_info import get_provider_info
 
 REPOSITORY = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ import pytest
 
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.download import checked_link, download
+from airflow_provider_chatexport.api.polling import Watch, watch_exports
 from airflow_provider_chatexport.api.settings import ServiceSettings
-from airflow_provider_chatexport.api.watch import Watch, watch_exports
 from airflow_provider_chatexport.core.task import Status, TaskId, TaskState
 from airflow_provider_chatexport.core.times import EPOCH
 from airflow_provider_chatexport.errors import DownloadError, FileGoneError, LinkExpiredError, TaskFailedError

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_chatexport.api import protocol
-from airflow_provider_chatexport.api.replies import Reply, read_retry_after, scrub
+from airflow_provider_chatexport.api.error_replies import Reply, read_retry_after, scrub
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, ExportFlags, UserId, UsersRequest

@@ -26,8 +26,8 @@ from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.cli import main
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.times import parse_rfc3339
-from airflow_provider_chatexport.lake.forget import forget_user
-from airflow_provider_chatexport.lake.store import LakeStore
+from airflow_provider_chatexport.lake.maintenance.forget import forget_user
+from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
 CHANNELS = ("livestream:ubuntu", "messaging:ubuntu-support")

@@ -16,8 +16,8 @@ import pytest
 from airflow_stack import AirflowStack
 from e2e_counts import DAG, rows_in, told_by_the_corpus
 
-from airflow_provider_chatexport.lake.store import LakeStore
-from airflow_provider_chatexport.lake.verify import verify
+from airflow_provider_chatexport.lake.maintenance.verify import verify
+from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]

@@ -14,14 +14,14 @@ from required_fields import misfits
 
 from airflow_provider_chatexport.core.entities import Shape, infer_bare
 from airflow_provider_chatexport.core.plan import ExportFlags
-from airflow_provider_chatexport.sandbox.layout import to_json
-from airflow_provider_chatexport.sandbox.render import (
+from airflow_provider_chatexport.sandbox.chat.world import World
+from airflow_provider_chatexport.sandbox.exports.layout import to_json
+from airflow_provider_chatexport.sandbox.exports.render import (
     ExportJob,
     export_user,
     render_channels_export,
     render_users_export,
 )
-from airflow_provider_chatexport.sandbox.world import World
 
 SUPPORT = "messaging:ubuntu-support"
 FIXTURE = json.loads((Path(__file__).parents[1] / "fixtures" / "v1-real-shape.json").read_text())

@@ -13,8 +13,8 @@ from sandbox_calls import NS_PER_S
 
 from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339, to_unix_ns
-from airflow_provider_chatexport.sandbox import texture
-from airflow_provider_chatexport.sandbox.world import Bounds
+from airflow_provider_chatexport.sandbox.chat import message_objects
+from airflow_provider_chatexport.sandbox.chat.world import Bounds
 
 SMALL = "messaging:rust"
 RETIRED = "messaging:retired"
@@ -317,7 +317,7 @@ def test_more_than_10000_reactions_refuse_the_synchronous_export(calls_to, start
     """Messages are not all that a user may have too many of."""
     line = {"cid": "messaging:long", "at": "2025-01-01T00:00:00Z", "kind": "regular", "reply_to": None}
     people = ("Fan", "Prolific")
-    reacted_to = [seed for seed in map(str, range(100)) if "Fan" in texture.reactors(seed, people)][:8]
+    reacted_to = [seed for seed in map(str, range(100)) if "Fan" in message_objects.reactors(seed, people)][:8]
     said = [{**line, "id": "first", "author": "Fan"}, *({**line, "id": i, "author": "Prolific"} for i in reacted_to)]
     path = tmp_path / "short.ndjson"
     path.write_text("".join(json.dumps({**each, "text": "line"}) + "\n" for each in said))

@@ -8,8 +8,8 @@ import json
 import httpx
 import pytest
 
-from airflow_provider_chatexport.sandbox.faults import Fault, Faults
-from airflow_provider_chatexport.sandbox.tasks import Fate
+from airflow_provider_chatexport.sandbox.exports.tasks import Fate
+from airflow_provider_chatexport.sandbox.web.faults import Fault, Faults
 
 SMALL = "messaging:rust"
 LOST = (httpx.RemoteProtocolError, httpx.ReadError)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_chatexport.sandbox.files import Span, UnsatisfiableRangeError, parse_range
+from airflow_provider_chatexport.sandbox.exports.file_host import Span, UnsatisfiableRangeError, parse_range
 
 SMALL = "messaging:rust"
 DAY_S = 86400

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_chatexport.sandbox.clock import Clock
-from airflow_provider_chatexport.sandbox.limits import OverLimitError, RateLimits
+from airflow_provider_chatexport.sandbox.web.rate_limits import OverLimitError, RateLimits
 
 SMALL = "team:ubuntu-meeting"
 

@@ -10,9 +10,9 @@ import pytest
 from required_fields import misfits
 
 from airflow_provider_chatexport.core.times import parse_rfc3339
-from airflow_provider_chatexport.sandbox import texture
-from airflow_provider_chatexport.sandbox.instants import stamp, to_us
-from airflow_provider_chatexport.sandbox.world import World
+from airflow_provider_chatexport.sandbox.chat import message_objects
+from airflow_provider_chatexport.sandbox.chat.timestamps import stamp, to_us
+from airflow_provider_chatexport.sandbox.chat.world import World
 
 Messages = list[dict[str, Any]]
 
@@ -72,7 +72,7 @@ def test_the_texture_is_pinned(world: World, messages: Messages) -> None:
     """A change of the drawing would move every number that docs and notebooks show: it must be on purpose."""
     first = next(world.messages("livestream:ubuntu"))
     assert (first["id"], first["created_at"]) == ("2aa4dc69-4e01-288f-4e7b-eff6e4a99144", "2025-01-01T09:14:00.431237Z")
-    assert texture.dice(first["id"]).hex()[:10] == "4dc1d79d30"
+    assert message_objects.dice(first["id"]).hex()[:10] == "4dc1d79d30"
     assert (len(messages), sum(sum(message["reaction_counts"].values()) for message in messages)) == (52_044, 16_209)
 
 
@@ -171,5 +171,5 @@ def test_some_times_have_nine_digits(world: World) -> None:
 
 def test_html_is_escaped_as_the_service_escapes_it() -> None:
     """Markup that people type must not come out as markup."""
-    assert texture.to_html("a <b> & c") == "<p>a &lt;b&gt; &amp; c</p>\n"
-    assert texture.to_html("") == ""
+    assert message_objects.to_html("a <b> & c") == "<p>a &lt;b&gt; &amp; c</p>\n"
+    assert message_objects.to_html("") == ""

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.errors import CallError, InputError
-from airflow_provider_chatexport.sandbox.corpus import SHIPPED
-from airflow_provider_chatexport.sandbox.world import Bounds, World
+from airflow_provider_chatexport.sandbox.chat.corpus import SHIPPED
+from airflow_provider_chatexport.sandbox.chat.world import Bounds, World
 
 SUPPORT = "messaging:ubuntu-support"
 RUST = "messaging:rust"
@@ -215,7 +215,7 @@ READ_A_DAY = """
 import sys, tracemalloc
 from collections import deque
 from datetime import UTC, datetime, timedelta
-from airflow_provider_chatexport.sandbox.world import World
+from airflow_provider_chatexport.sandbox.chat.world import World
 
 made = World.load(messages=200_000)
 tracemalloc.start()

@@ -1,0 +1,91 @@
+"""``chatexport export``: one window from the service into the lake."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from airflow_provider_chatexport import pipeline
+from airflow_provider_chatexport.api.client import ChatExportClient
+from airflow_provider_chatexport.api.polling import Watch, watch_exports
+from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.cli.load import print_report
+from airflow_provider_chatexport.cli.options import (
+    Duration,
+    Moment,
+    json_option,
+    lake_option,
+    load_options,
+    options_from,
+    service_options,
+)
+from airflow_provider_chatexport.cli.terminal import TerminalProgress
+from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
+from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.errors import CallError
+from airflow_provider_chatexport.lake.storage.store import LakeStore
+
+
+@click.command(
+    epilog="Example: chatexport export --channel livestream:ubuntu --since 2025-01-06 --until 2025-01-07 --lake ./lake"
+)
+@click.option(
+    "--channel", "channels", multiple=True, required=True, metavar="TYPE:ID", help="A channel; may be given many times."
+)
+@click.option("--since", type=Moment(), required=True, help="Begin of the window, inside; ISO 8601.")
+@click.option("--until", type=Moment(), required=True, help="End of the window, outside.")
+@lake_option
+@service_options
+@click.option("--include-truncated-messages", is_flag=True, help="Messages that a truncation hides, too.")
+@click.option("--include-soft-deleted-channels", is_flag=True, help="Soft-deleted channels, too.")
+@click.option("--clear-deleted-message-text", is_flag=True, help="Without the text of deleted messages.")
+@click.option("--export-users", is_flag=True, help="The channels' users, too.")
+@click.option(
+    "--export-version", type=click.Choice(["v1", "v2"]), default="v2", show_default=True, help="Format of the file."
+)
+@click.option("--lookback", type=Duration(), default="0s", help="Export that much before the window again: 7d, 36h.")
+@click.option("--wait-timeout", type=Duration(), default="2h", show_default=True, help="How long an export may take.")
+@load_options
+@json_option
+def export(**given: Any) -> None:
+    """One window without Airflow: submit, wait, download, load."""
+    options = options_from(given)
+    if not given["wait_timeout"]:
+        raise CallError("--wait-timeout is zero; give an export some time, such as 2h")
+    window = Window(since=given["since"], until=given["until"]).looking_back(given["lookback"])
+    flags = ExportFlags(
+        version=given["export_version"],
+        include_truncated_messages=given["include_truncated_messages"],
+        include_soft_deleted_channels=given["include_soft_deleted_channels"],
+        clear_deleted_message_text=given["clear_deleted_message_text"],
+        export_users=given["export_users"],
+    )
+    requests = plan_channels(given["channels"], window, flags)
+    settings = ServiceSettings.from_env(
+        api_key=given["api_key"], api_secret=given["api_secret"], base_url=given["base_url"]
+    )
+    # A lake that cannot be written is better found before an export is spent on it.
+    LakeStore(given["lake"]).prepare()
+    began, started_epoch_s = time.monotonic(), time.time()
+    wait_s = given["wait_timeout"].total_seconds()
+    deadline_epoch_s, hurried = started_epoch_s + wait_s, settings.within(wait_s)
+    with TerminalProgress() as progress:
+        with ChatExportClient(hurried, deadline_epoch_s=deadline_epoch_s) as client:
+            receipts = [Receipt(task_id=client.submit_channels(request), request=request) for request in requests]
+        progress.say(f"waiting for {len(receipts)} export(s)")
+        watch = Watch(
+            [receipt.task_id for receipt in receipts],
+            started_epoch_s=started_epoch_s,
+            deadline_epoch_s=deadline_epoch_s,
+        )
+        with ChatExportClient(hurried.without_retries()) as client:
+            watch_exports(client, watch)
+        with ChatExportClient(settings) as client:
+            report = pipeline.load_exports(
+                client, receipts, lake_uri=given["lake"], options=options, progress=progress.stage
+            )
+    print_report(replace(report, seconds=time.monotonic() - began), given["lake"], as_json=given["as_json"])

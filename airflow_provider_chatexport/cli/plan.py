@@ -1,0 +1,41 @@
+"""``chatexport plan``: what a backfill will ask for, before it is begun."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from rich.filesize import decimal
+
+from airflow_provider_chatexport.cli.options import json_option
+from airflow_provider_chatexport.cli.terminal import print_table
+from airflow_provider_chatexport.core.estimate import EXPORTS_PER_MINUTE, sizing
+
+
+@click.command(epilog="Example: chatexport plan --channels 400 --messages 3000000 --windows 365")
+@click.option("--channels", type=int, required=True, help="How many channels.")
+@click.option("--messages", type=int, required=True, help="How many messages in all.")
+@click.option("--windows", type=int, required=True, help="How many windows, of a day at most each.")
+@json_option
+def plan(*, channels: int, messages: int, windows: int, as_json: bool) -> None:
+    """What a backfill asks for: exports, hours under the rate limit, disk, memory, files. An estimate."""
+    found = sizing(channels=channels, messages=messages, windows=windows)
+    if as_json:
+        click.echo(json.dumps(found.to_json()))
+        return
+    print_table(
+        ["what", "how much", "by"],
+        [
+            ["exports", f"{found.exports:,}", "25 channels and one window each"],
+            [
+                "hours",
+                f"{found.hours:.1f}",
+                f"{EXPORTS_PER_MINUTE} exports a minute; the service's own time comes on top",
+            ],
+            ["download", decimal(found.download_bytes), "about 2 kB a message, unpacked"],
+            ["lake", decimal(found.lake_bytes), "Parquet, before compaction"],
+            ["files", f"{found.files:,}", "one per table and window"],
+            ["disk while loading", decimal(found.work_bytes), "three times a window's export"],
+            ["memory", decimal(found.memory_bytes), "of one load, whatever its size"],
+        ],
+    )

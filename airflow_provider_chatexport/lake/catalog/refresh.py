@@ -1,0 +1,56 @@
+"""What is made from the records: the tables' folders, the catalog, the checkpoint. Brought up to them after a commit.
+
+None of it is needed for the lake to be right: whoever died before getting here left a committed load behind, and the
+next one to come by shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Final
+
+from airflow_provider_chatexport.lake.catalog import catalog_file, folders
+from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP, sweep
+from airflow_provider_chatexport.lake.commits.record import LoadRecord
+from airflow_provider_chatexport.lake.commits.snapshot import LakeState
+from airflow_provider_chatexport.lake.storage.store import LakeStore
+
+# So many records are read one by one before the checkpoint is written anew: writing it costs as much as reading it all.
+CHECKPOINT_EVERY: Final = 50
+
+
+def settle(store: LakeStore, *, thoroughly: bool = False) -> LakeState:
+    """Brings folders, catalog and checkpoint up to the records; the state that they show.
+
+    Two loads may finish at once. Each looks at the records again afterwards, so the last one has seen them all.
+
+    :param thoroughly: look at every folder, rather than at those that records outside the checkpoint touch, and make
+        the catalog from nothing.
+    :raises LakeError: the lake cannot be read or written.
+    """
+    catalog_file.publish_anchors(store)
+    # Read once: another process may write it between two rounds, and what is not in it has to be looked at in each.
+    known = commit_log.read_checkpoint(store, commit_log.names(store))
+
+    def show() -> LakeState:
+        state = LakeState(commit_log.all_loads(store, known=known))
+        folders.bring_up(store, state, None if thoroughly else _fresh(state, known))
+        catalog_file.publish(store, state, anew=thoroughly)
+        return state
+
+    while True:
+        before = commit_log.names(store)
+        state = commit_log.on_latest(store, show)
+        if commit_log.names(store) == before:
+            break
+    if len(_fresh(state, known)) >= CHECKPOINT_EVERY:
+        commit_log.write_checkpoint(store, state.records)
+        sweep(store, state, before=datetime.now(UTC) - DEFAULT_KEEP)
+    return state
+
+
+def _fresh(state: LakeState, known: Collection[str]) -> list[LoadRecord]:
+    """The records that are not in the checkpoint."""
+    return [record for record in state.records if record.path not in known]

@@ -1,0 +1,1 @@
+"""What is committed, and therefore what is true."""

@@ -1,0 +1,180 @@
+"""The record of a load: its coverage, its files and its counts, as one JSON object."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Final, Self
+
+import orjson
+
+from airflow_provider_chatexport import __version__
+from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
+from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.lake.commits.coverage import Coverage
+from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
+
+RECORD_VERSION: Final = 1
+WRITER: Final = f"airflow-provider-chatexport {__version__}"
+FOLDER: Final = "_loads"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """One export file that went into a load. ``task_id`` is None for a file that was given by hand."""
+
+    name: str
+    task_id: str | None
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRecord:
+    """What a load covers, its files and its counts. Times are aware, UTC; ``counts`` follow the law of conservation.
+
+    :param keep_superseded: files of which newer loads hide everything stay for ``messages_history``.
+    :param late_changes: what this load changed in what the lake knew, by age of the message (``guard``).
+    :param replaces: records that this one stands for, if it is none of a load.
+    :param history: files that only ``messages_history`` reads.
+    :param purged: files of any record that nothing may read any more.
+    """
+
+    load_id: str
+    exported_at: datetime
+    committed_at: datetime
+    since: datetime | None
+    until: datetime | None
+    flags: dict[str, Any]
+    sources: tuple[SourceFile, ...]
+    coverage: tuple[Coverage, ...]
+    files: tuple[DataFile, ...]
+    counts: dict[str, Any]
+    seconds: float = 0.0
+    keep_superseded: bool = False
+    late_changes: tuple[dict[str, int], ...] = ()
+    replaces: tuple[str, ...] = ()
+    history: tuple[DataFile, ...] = ()
+    purged: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+    writer: str = WRITER
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def path(self) -> str:
+        return f"{FOLDER}/{self.load_id}.json"
+
+    @property
+    def is_load(self) -> bool:
+        """Whether exports were loaded by it, rather than files rewritten."""
+        return bool(self.sources)
+
+    @property
+    def bytes_in(self) -> int:
+        return sum(source.size_bytes for source in self.sources)
+
+    def to_bytes(self) -> bytes:
+        value = {
+            "v": RECORD_VERSION,
+            "load_id": self.load_id,
+            "schema_version": self.schema_version,
+            "writer": self.writer,
+            "exported_at": format_rfc3339(self.exported_at),
+            "committed_at": format_rfc3339(self.committed_at),
+            "window": {"since": _optional(self.since), "until": _optional(self.until)},
+            "flags": self.flags,
+            "sources": [asdict(source) for source in self.sources],
+            "coverage": [entry.to_json(self.load_id) for entry in self.coverage],
+            "counts": self.counts,
+            "files": [asdict(file) for file in self.files],
+            "seconds": round(self.seconds, 3),
+            "keep_superseded": self.keep_superseded,
+            "late_changes": list(self.late_changes),
+            "replaces": list(self.replaces),
+            "history": [asdict(file) for file in self.history],
+            "purged": list(self.purged),
+            "facts": self.facts,
+        }
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, where: str) -> Self:
+        """:raises LakeError: it is no record, or of a version that this code does not know."""
+        try:
+            return cls.from_json(orjson.loads(content), where)
+        except ValueError:
+            raise _no_record(where) from None
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], where: str) -> Self:
+        """:raises LakeError: it is no record, or of a version that this code does not know."""
+        try:
+            if value["v"] != RECORD_VERSION:
+                raise LakeError(
+                    f"{where} is a load record of version {value['v']}, and this installation reads version "
+                    f"{RECORD_VERSION}; upgrade airflow-provider-chatexport where it reads this lake",
+                    retryable=False,
+                )
+            load_id = value["load_id"]
+            return cls(
+                load_id=load_id,
+                schema_version=value["schema_version"],
+                writer=value["writer"],
+                exported_at=parse_rfc3339(value["exported_at"]),
+                committed_at=parse_rfc3339(value["committed_at"]),
+                since=_parsed(value["window"]["since"]),
+                until=_parsed(value["window"]["until"]),
+                flags=value["flags"],
+                sources=tuple(SourceFile(**source) for source in value["sources"]),
+                coverage=tuple(Coverage.from_json(entry, load_id) for entry in value["coverage"]),
+                counts=value["counts"],
+                files=tuple(DataFile(**file) for file in value["files"]),
+                seconds=value["seconds"],
+                keep_superseded=value["keep_superseded"],
+                late_changes=tuple(value["late_changes"]),
+                replaces=tuple(value["replaces"]),
+                history=tuple(DataFile(**file) for file in value["history"]),
+                purged=tuple(value["purged"]),
+                facts=value["facts"],
+            )
+        except (KeyError, TypeError, ValueError):
+            raise _no_record(where) from None
+
+
+def _no_record(where: str) -> LakeError:
+    return LakeError(
+        f"{where} is not a load record; put it back from a backup, or else move it out of the lake, which takes the "
+        "rows of its load out as well, and load or export that window anew",
+        retryable=False,
+    )
+
+
+def _optional(moment: datetime | None) -> str | None:
+    return format_rfc3339(moment) if moment else None
+
+
+def _parsed(text: str | None) -> datetime | None:
+    return parse_rfc3339(text) if text else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFile:
+    """One Parquet file of a load.
+
+    :param path: relative to the lake.
+    :param n_uncovered: rows of its table and day outside of all that the load claims; anything newer may hide them.
+    :param promoted: the promoted columns that it has beside the registry's, each with its type.
+    """
+
+    path: str
+    table: str
+    day: str
+    rows: int
+    size_bytes: int
+    sha256: str
+    n_uncovered: int = 0
+    promoted: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        # JSON has no tuples, and files are kept in sets.
+        object.__setattr__(self, "promoted", tuple((name, kind) for name, kind in self.promoted))

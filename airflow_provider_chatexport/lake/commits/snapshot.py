@@ -1,0 +1,265 @@
+"""What all records together say: which files are live, and which of those hold rows that newer exports hide.
+
+Pure. The catalog, the table folders, compaction and the clean-up all act on this, so they agree.
+"""
+
+from __future__ import annotations
+
+import enum
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from airflow_provider_chatexport.lake.commits.coverage import Coverage, Newer, Span
+from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
+from airflow_provider_chatexport.lake.schema import promoted
+from airflow_provider_chatexport.lake.schema.tables import MESSAGES, TABLE_BY_NAME
+from airflow_provider_chatexport.lake.schema.types import Placement, Table
+
+
+class Fate(enum.Enum):
+    """What became of a file."""
+
+    WHOLE = "whole"  # all its rows are visible, by the truth rule
+    PARTLY_HIDDEN = "partly hidden"
+    DEAD = "dead"  # none is, or another record took the file's place
+    HISTORY = "history"  # dead, and kept for ``messages_history``
+    PURGED = "purged"  # nothing may read it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A file of a record, and what became of it. ``dead_since``: when the record that ended it was committed."""
+
+    file: DataFile
+    record: LoadRecord
+    fate: Fate
+    dead_since: datetime | None = None
+
+    @property
+    def is_live(self) -> bool:
+        return self.fate in (Fate.WHOLE, Fate.PARTLY_HIDDEN)
+
+    @property
+    def is_history(self) -> bool:
+        """Read by ``messages_history`` alone."""
+        return self.fate is Fate.HISTORY
+
+    @property
+    def is_readable(self) -> bool:
+        """By the views or by ``messages_history``."""
+        return self.is_live or self.is_history
+
+    @property
+    def day(self) -> Span:
+        """The UTC day of its folder."""
+        return Span.of_day(self.file.day)
+
+
+class LakeState:
+    """:param records: all of a lake, in any order."""
+
+    def __init__(self, records: Sequence[LoadRecord]) -> None:
+        self.records = records
+        self._replaced_by = {load_id: record for record in records for load_id in record.replaces}
+        self._purged_by = {path: record for record in records for path in record.purged}
+        self.current = [record for record in records if record.load_id not in self._replaced_by]
+        self._owner = {entry: record for record in self.current for entry in record.coverage}
+        self._newer = Newer(self._owner)
+        self.superseded = {
+            record.load_id
+            for record in self.current
+            if not any(file.n_uncovered for file in record.files) and self._newer.hide_whole(record.coverage)
+        }
+
+    @cached_property
+    def coverage(self) -> list[Coverage]:
+        """The claims that decide what is visible."""
+        return [entry for record in self.current if record.load_id not in self.superseded for entry in record.coverage]
+
+    @cached_property
+    def hiders(self) -> set[Coverage]:
+        """Those claims that hide rows of files which are still read."""
+        hiders = {
+            newer
+            for record in self.current
+            if record.load_id not in self.superseded
+            for entry in record.coverage
+            for newer in self._newer.than(entry)
+            if not self._applied(entry, newer)
+        }
+        return hiders | self._over_uncovered(self.coverage)
+
+    def _over_uncovered(self, entries: Iterable[Coverage]) -> set[Coverage]:
+        """Rows that no claim of their own export covers may be hidden by any other: those of their days."""
+        uncovered = {file.day for record in self.current for file in record.files if file.n_uncovered}
+        days = [Span.of_day(day) for day in sorted(uncovered)]
+        ends = [day.until for day in days]
+        found = set()
+        for entry in entries:
+            first = bisect_right(ends, entry.since)  # of the days that end within it or later
+            if first < len(days) and entry.overlaps(days[first].since, days[first].until):
+                found.add(entry)
+        return found
+
+    @cached_property
+    def promoted(self) -> dict[str, dict[str, str]]:
+        """Which columns the lake has promoted, by table, with their types: of the file that was first to have it."""
+        found: dict[str, dict[str, str]] = {}
+        for record in sorted(self.records, key=lambda record: (record.committed_at, record.load_id)):
+            for file in (*record.files, *record.history):
+                for name, kind in file.promoted:
+                    found.setdefault(file.table, {}).setdefault(name, kind)
+        return found
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The registry's tables, with the columns that the lake has promoted."""
+        return promoted.tables_with(self.promoted)
+
+    @cached_property
+    def outlived(self) -> set[str]:
+        """Loads whose rejects and entities without a table go: of what those files tell, newer loads have all.
+
+        Of users no claim tells, so what came with an export of theirs stays.
+        """
+        of_users = {
+            record.load_id
+            for record in self.current
+            if any(TABLE_BY_NAME[file.table].owned_by for file in record.files)
+        }
+        return self.superseded - of_users
+
+    @cached_property
+    def standings(self) -> list[Standing]:
+        """Every file of every record, once; one that a later record took over stands with that record."""
+        found: dict[str, Standing] = {}
+        for record in self.records:
+            for file in record.files:
+                found[file.path] = _latest(found.get(file.path), self._judge(record, file))
+            for file in record.history:
+                purged = file.path in self._purged_by
+                found[file.path] = Standing(
+                    file=file,
+                    record=record,
+                    fate=Fate.PURGED if purged else Fate.HISTORY,
+                    dead_since=record.committed_at,
+                )
+        return list(found.values())
+
+    def live(self, table: Table) -> Iterator[Standing]:
+        return (each for each in self._by_table[table.name] if each.is_live)
+
+    def of(self, table: Table) -> Sequence[Standing]:
+        return self._by_table[table.name]
+
+    @cached_property
+    def second_looks(self) -> set[Coverage]:
+        """Claims of moments that an older export had told of as well, and so what can have found a message gone."""
+        newer, owner = self._of_loads
+        return {each for entry in owner for each in newer.than(entry)} | self._over_uncovered(owner)
+
+    @cached_property
+    def readable(self) -> set[Coverage]:
+        """Claims of exports of whose messages every row can still be read: what they do not tell was not there."""
+        fates = {each.file.path: each.fate for each in self._by_table[MESSAGES.name]}
+        lost = {path for path, fate in fates.items() if fate in (Fate.DEAD, Fate.PURGED)}
+        return {
+            entry
+            for record in self.records
+            if record.is_load and lost.isdisjoint(file.path for file in record.files)
+            for entry in record.coverage
+        }
+
+    def retired_at(self, record: LoadRecord) -> datetime | None:
+        """When newer loads had superseded all of a load; None while anything of it can be visible.
+
+        Whatever became of its files: a rewrite shows what the loads did that went into it.
+        """
+        newer, owner = self._of_loads
+        if any(file.n_uncovered for file in record.files) or not newer.hide_whole(record.coverage):
+            return None
+        moments = (
+            newer.hidden_since(entry, None, lambda other: owner[other].committed_at) for entry in record.coverage
+        )
+        return max((moment for moment in moments if moment is not None), default=None)
+
+    def rewritten_into(self, record: LoadRecord) -> str | None:
+        """The record that stands for it now."""
+        replacing = self._replaced_by.get(record.load_id)
+        return replacing.load_id if replacing else None
+
+    @cached_property
+    def _of_loads(self) -> tuple[Newer, dict[Coverage, LoadRecord]]:
+        """The claims as loads made them, and whose each is."""
+        if not self._replaced_by:
+            return self._newer, self._owner
+        owner = {entry: record for record in self.records if record.is_load for entry in record.coverage}
+        return Newer(owner), owner
+
+    @cached_property
+    def _by_table(self) -> dict[str, list[Standing]]:
+        grouped: dict[str, list[Standing]] = defaultdict(list)
+        for each in self.standings:
+            grouped[each.file.table].append(each)
+        return grouped
+
+    def _judge(self, record: LoadRecord, file: DataFile) -> Standing:
+        fate, since = self._fate(record, file)
+        if fate is Fate.DEAD and record.keep_superseded and file.table == MESSAGES.name:
+            fate = Fate.HISTORY
+        if file.path in self._purged_by:
+            fate, since = Fate.PURGED, self._purged_by[file.path].committed_at
+        return Standing(file=file, record=record, fate=fate, dead_since=since)
+
+    def _fate(self, record: LoadRecord, file: DataFile) -> tuple[Fate, datetime | None]:
+        replacing = self._replaced_by.get(record.load_id)
+        if replacing is not None:
+            return Fate.DEAD, replacing.committed_at
+        match TABLE_BY_NAME[file.table].placement:
+            case Placement.SNAPSHOT:
+                # Who was once seen in a channel is not known to be gone from the app.
+                return Fate.WHOLE, None
+            case Placement.LOG:
+                if record.load_id not in self.outlived:
+                    return Fate.WHOLE, None
+                return Fate.DEAD, max(self._hidden_since(record.coverage, None), default=None)
+            case Placement.EVENT:
+                return self._fate_of_event_file(record, file)
+
+    def _fate_of_event_file(self, record: LoadRecord, file: DataFile) -> tuple[Fate, datetime | None]:
+        day = Span.of_day(file.day)
+        if file.n_uncovered:
+            return Fate.PARTLY_HIDDEN, None
+        is_touched, all_hidden = False, True
+        for entry in record.coverage:
+            if entry.overlaps(day.since, day.until):
+                is_touched |= any(not self._applied(entry, newer) for newer in self._newer.than(entry, day))
+                all_hidden = all_hidden and self._newer.hide_all(entry, day)
+        if not is_touched:
+            return Fate.WHOLE, None
+        if all_hidden:
+            return Fate.DEAD, max(self._hidden_since(record.coverage, day), default=None)
+        return Fate.PARTLY_HIDDEN, None
+
+    def _hidden_since(self, entries: Iterable[Coverage], span: Span | None) -> Iterator[datetime]:
+        """When newer claims first hid all that each of the entries tells about a span."""
+        for entry in entries:
+            since = self._newer.hidden_since(entry, span, lambda newer: self._owner[newer].committed_at)
+            if since is not None:
+                yield since
+
+    def _applied(self, entry: Coverage, newer: Coverage) -> bool:
+        """Whether what the newer claim hides was left out when the files were written: both went into one rewrite."""
+        owner = self._owner[entry]
+        return owner is self._owner[newer] and not owner.is_load
+
+
+def _latest(one: Standing | None, other: Standing) -> Standing:
+    """Of two judgements of a file that was taken over: it lives where one record says so, and died with the last."""
+    if one is None or other.dead_since is None:
+        return other
+    return one if one.dead_since is None or one.dead_since >= other.dead_since else other

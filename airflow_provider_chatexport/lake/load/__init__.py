@@ -1,0 +1,1 @@
+"""One load: convert, guard, write, commit, refresh."""

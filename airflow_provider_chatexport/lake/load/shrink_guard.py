@@ -1,0 +1,161 @@
+"""What a load would change in what the lake shows, looked at before its commit.
+
+Newest-wins must not turn a hiccup of the service into lost data: an export in which a channel is empty that was not
+empty before is refused unless the caller says that it is right. The same look finds late changes: messages that were
+edited or deleted after an earlier export had told of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import duckdb
+
+from airflow_provider_chatexport.errors import LakeError, ShrinkError
+from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits.coverage import Coverage
+from airflow_provider_chatexport.lake.commits.snapshot import LakeState, Standing
+from airflow_provider_chatexport.lake.commits.visibility import claim_rows
+from airflow_provider_chatexport.lake.privacy import message_ids
+from airflow_provider_chatexport.lake.schema.tables import MESSAGES
+from airflow_provider_chatexport.lake.staging.conversion import Conversion
+from airflow_provider_chatexport.lake.storage.store import LakeStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shrunk:
+    """Messages of a channel that are visible now and that the load would hide, and how many it has in their place."""
+
+    cid: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Impact:
+    """What a load would do. ``late_changes``: by age of the message in days, how many changed and how."""
+
+    shrunk: tuple[Shrunk, ...] = ()
+    late_changes: tuple[dict[str, int], ...] = ()
+
+
+def impact(store: LakeStore, state: LakeState, conversion: Conversion, claims: Sequence[Coverage]) -> Impact:
+    """Compares a finished conversion with what is visible now, where the load's claims overlap older ones.
+
+    Reads only the messages' files of days and channels that overlap; none where nothing does.
+
+    :raises LakeError: a file cannot be read.
+    """
+    overlapped = list(_overlapped(state, claims))
+    if not overlapped:
+        return Impact()
+    table = MESSAGES
+    stage = conversion.stage
+    files = visibility.scan_files(store, table, overlapped)
+    cids = {entry.cid for entry in claims}
+    known = [entry for entry in state.coverage if entry.cid in cids]
+    try:
+        store.let_read(stage.connection)
+        with (
+            stage.registered("new_claims", claim_rows(claims)),
+            stage.registered("known_claims", claim_rows(known)),
+        ):
+            stage.execute(
+                f"CREATE OR REPLACE TEMP TABLE shown_before AS SELECT {_ID}, rows.cid, rows.created_at, "
+                "rows.updated_at, rows.deleted_at, rows._exported_at, rows._load_id "
+                f"FROM {files} rows WHERE NOT {visibility.hidden(table, 'known_claims')} "
+                f"AND {visibility.hidden(table, 'new_claims')}"
+            )
+            # Where an older claim and a new one meet, both exports looked: there a message that only one has, changed.
+            stage.execute(
+                f"CREATE OR REPLACE TEMP TABLE shown_after AS SELECT {_ID}, cid, created_at, updated_at, deleted_at, "
+                "_exported_at FROM stage_messages rows WHERE EXISTS (SELECT 1 FROM known_claims old, new_claims new "
+                "WHERE old.cid = rows.cid AND rows.created_at >= old.since AND rows.created_at < old.until "
+                "AND new.cid = rows.cid AND rows.created_at >= new.since AND rows.created_at < new.until "
+                "AND (old.exported_at, old.load_id) < (new.exported_at, new.load_id)) "
+                f"AND NOT {visibility.hidden(table, 'known_claims')}"
+            )
+            counted = stage.all(
+                "SELECT cid, n_before, coalesce(n_after, 0) FROM "
+                "(SELECT cid, count(*) AS n_before FROM shown_before GROUP BY cid) LEFT JOIN "
+                "(SELECT cid, count(*) AS n_after FROM shown_after GROUP BY cid) USING (cid) ORDER BY cid"
+            )
+            late = stage.all(_LATE_CHANGES)
+    except duckdb.Error as error:
+        raise LakeError(
+            f"the lake at {store.uri} cannot be compared with the load ({type(error).__name__}); run chatexport verify"
+        ) from None
+    names = ("age_days", "edited", "deleted", "vanished", "appeared")
+    return Impact(
+        shrunk=tuple(Shrunk(cid=cid, before=before, after=after) for cid, before, after in counted if after < before),
+        late_changes=tuple(dict(zip(names, row, strict=True)) for row in late),
+    )
+
+
+def check(found: Impact, *, accept_shrink: bool) -> None:
+    """Refuses a load that would hide all that is visible of a channel in its window; warns of one that hides most.
+
+    :raises ShrinkError: it would, and nobody accepted that.
+    """
+    emptied = [each for each in found.shrunk if each.after == 0]
+    if emptied and not accept_shrink:
+        first = emptied[0]
+        others = f" (and all of {len(emptied) - 1} other channels)" if len(emptied) > 1 else ""
+        raise ShrinkError(
+            f"this load has no message of {first.cid} where the lake shows {first.before}{others}, and would hide "
+            "them; nothing was loaded. Look into the service, then export again; if they are really gone, load with "
+            "accept_shrink (--accept-shrink)",
+            cids=tuple(each.cid for each in emptied),
+        )
+    for each in found.shrunk:
+        if each.after * 2 < each.before:
+            log.warning(
+                "load hides more than half of what was visible cid=%s before=%d after=%d",
+                each.cid,
+                each.before,
+                each.after,
+            )
+
+
+# The lake may have another author in it, or nobody, who is still in the load.
+_ID: Final = f"{message_ids.without_author('rows.id')} AS id"
+_LATE_CHANGES: Final = """
+    WITH changes AS (
+        SELECT CASE
+                WHEN after.id IS NULL THEN 'vanished'
+                WHEN before.id IS NULL THEN 'appeared'
+                WHEN before.deleted_at IS NULL AND after.deleted_at IS NOT NULL THEN 'deleted'
+                WHEN after.updated_at IS DISTINCT FROM before.updated_at THEN 'edited'
+            END AS what,
+            coalesce(after.created_at, before.created_at) AS written_at,
+            CASE WHEN before.id IS NULL OR after.id IS NULL THEN (SELECT max(exported_at) FROM new_claims)
+                WHEN before.deleted_at IS NULL THEN coalesce(after.deleted_at, after.updated_at)
+                ELSE after.updated_at END AS changed_at
+        FROM shown_before before FULL JOIN shown_after after ON before.id = after.id
+    )
+    SELECT greatest(date_diff('second', written_at, changed_at) // 86400, 0) AS age_days,
+        count(*) FILTER (what = 'edited'), count(*) FILTER (what = 'deleted'),
+        count(*) FILTER (what = 'vanished'), count(*) FILTER (what = 'appeared')
+    FROM changes WHERE what IS NOT NULL GROUP BY age_days ORDER BY age_days
+"""
+
+
+def _overlapped(state: LakeState, claims: Sequence[Coverage]) -> Iterator[Standing]:
+    """Live files of messages on days that an older claim of the same channel shares with a new one."""
+    by_cid: dict[str, list[Coverage]] = {}
+    for claim in claims:
+        by_cid.setdefault(claim.cid, []).append(claim)
+    for each in state.live(MESSAGES):
+        day = each.day
+        if any(
+            newer.rank > entry.rank and newer.overlaps(entry.since, entry.until) and newer.overlaps(*day.cut(entry))
+            for entry in each.record.coverage
+            if entry.overlaps(day.since, day.until)
+            for newer in by_cid.get(entry.cid, ())
+        ):
+            yield each

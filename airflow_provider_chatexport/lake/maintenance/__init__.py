@@ -1,0 +1,1 @@
+"""What rewrites, cleans or checks a lake."""

@@ -1,0 +1,149 @@
+"""Putting other files in the place of live ones, by one record: what compaction and the removal of a person share.
+
+The record replaces every record that owned one of those files. It takes over their claims, each with its own
+``exported_at``, and their other files as they are, so a rewrite costs only what it changes. Records of rewrites are
+numbered: of two that were worked out from the same lake, the second finds its number taken, and has to look again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+import duckdb
+import pyarrow as pa
+
+from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits.coverage import Coverage, without_superseded
+from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
+from airflow_provider_chatexport.lake.commits.snapshot import LakeState, Standing
+from airflow_provider_chatexport.lake.commits.visibility import claim_rows
+from airflow_provider_chatexport.lake.schema import sql
+from airflow_provider_chatexport.lake.schema.tables import TABLES
+from airflow_provider_chatexport.lake.schema.types import Table
+from airflow_provider_chatexport.lake.storage.store import LakeStore
+
+MEMORY_LIMIT: Final = "400MB"
+_NUMBERED: Final = re.compile(r"rewrite-(\d{6,})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rewrite:
+    """Files that come and go together.
+
+    :param gone: paths of live files that the new ones stand for.
+    :param written: new files, and where each lies now.
+    :param history: of the new files, those that only ``messages_history`` reads.
+    :param purged: paths of files, live or not, that nothing may read any more.
+    :param facts: what to remember of it, without personal data.
+    """
+
+    gone: Collection[str]
+    written: Mapping[DataFile, Path]
+    history: Collection[DataFile] = ()
+    purged: Collection[str] = ()
+    facts: Mapping[str, Any]
+
+
+class Rewriter:
+    """Reads files of a lake by the truth rule, and writes others. A context manager.
+
+    ``_con`` has a table ``hiding`` with the claims that hide rows, ``_stem`` begins the names of new files.
+    """
+
+    def __init__(self, store: LakeStore, state: LakeState, folder: Path, **config: Any) -> None:
+        self._store = store
+        self._state = state
+        self._folder = folder
+        self._stem = f"{number_of_next(state)}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+        self._con = duckdb.connect(
+            config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(folder / "spill"), **config}
+        )
+
+    def __enter__(self) -> Self:
+        self._con.execute("SET TimeZone = 'UTC'")
+        self._store.let_read(self._con)
+        self._con.register("hiding_rows", claim_rows(self._state.hiders))
+        self._con.execute("CREATE TABLE hiding AS FROM hiding_rows")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._con.close()
+
+
+def number_of_next(state: LakeState) -> str:
+    """The id of the next rewrite of this lake."""
+    numbers = [int(found.group(1)) for record in state.records if (found := _NUMBERED.fullmatch(record.load_id))]
+    return f"rewrite-{max(numbers, default=0) + 1:06d}"
+
+
+def claims_after(state: LakeState, gone: Collection[str]) -> list[Coverage]:
+    """What the record of a rewrite of these files will claim."""
+    return without_superseded(entry for record in _owners(state, gone) for entry in record.coverage)
+
+
+def commit_rewrite(store: LakeStore, state: LakeState, rewrite: Rewrite, *, seconds: float) -> LoadRecord | None:
+    """Commits a rewrite; None, and nothing changed, where another one came first: read the lake again, then repeat.
+
+    :param state: the lake that the rewrite was worked out from.
+    :raises LakeError: the lake cannot be written.
+    """
+    owners = _owners(state, rewrite.gone)
+    taken_over = [each.file for each in _live_of(state, owners) if each.file.path not in rewrite.gone]
+    files = (*taken_over, *(file for file in rewrite.written if file not in rewrite.history))
+    rows = {table.name: sum(file.rows for file in files if file.table == table.name) for table in TABLES}
+    record = LoadRecord(
+        load_id=number_of_next(state),
+        exported_at=max((owner.exported_at for owner in owners), default=datetime.now(UTC)),
+        committed_at=datetime.now(UTC),
+        since=None,
+        until=None,
+        flags={},
+        sources=(),
+        coverage=tuple(claims_after(state, rewrite.gone)),
+        files=files,
+        counts={"rows": rows},
+        seconds=seconds,
+        keep_superseded=any(owner.keep_superseded for owner in owners),
+        replaces=tuple(owner.load_id for owner in owners),
+        history=tuple(rewrite.history),
+        purged=tuple(sorted(rewrite.purged)),
+        facts=dict(rewrite.facts),
+    )
+    committed = commit_log.commit(store, record, {file.path: local for file, local in rewrite.written.items()})
+    return record if committed else None
+
+
+def _owners(state: LakeState, paths: Collection[str]) -> list[LoadRecord]:
+    ids = {each.record.load_id for each in state.standings if each.file.path in paths}
+    return [record for record in state.current if record.load_id in ids]
+
+
+def _live_of(state: LakeState, owners: Sequence[LoadRecord]) -> list[Standing]:
+    ids = {owner.load_id for owner in owners}
+    return [each for each in state.standings if each.is_live and each.record.load_id in ids]
+
+
+class RowsOfDay:
+    """Rows of one table and day, for ``write_table``."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, day: str, query: str) -> None:
+        self._con = con
+        self._day = day
+        self._query = query
+
+    def days(self, table: Table) -> Mapping[str, int]:  # noqa: ARG002 - there is one table, as there is one day
+        (n_rows,) = self._con.execute(f"SELECT count(*) FROM ({self._query})").fetchall()[0]
+        return {self._day: n_rows} if n_rows else {}
+
+    def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
+        order = ", ".join(sql.name(column) for column in table.sort)
+        yield from self._con.sql(
+            f"SELECT DATE {sql.quoted(self._day)} AS _day, {sql.arrow_columns(table)} FROM ({self._query}) "
+            f"ORDER BY {order}"
+        ).to_arrow_reader(batch_rows)

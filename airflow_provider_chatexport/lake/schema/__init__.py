@@ -1,0 +1,1 @@
+"""What tables are: the registry, its SQL and its Arrow schemas."""

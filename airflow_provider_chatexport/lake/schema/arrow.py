@@ -1,0 +1,53 @@
+"""Rows that Python has, as an Arrow table.
+
+Not through ``pyarrow.array``: where pandas is installed that imports it, to see whether it was given something of
+pandas, and a load of an hour would take half a second longer for nothing.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import orjson
+import pyarrow as pa
+from pyarrow import json as arrow_json
+
+from airflow_provider_chatexport.lake.schema.types import Kind, Table
+
+ARROW_TYPES: Final[dict[Kind, pa.DataType]] = {
+    Kind.TEXT: pa.string(),
+    Kind.TIME: pa.timestamp("us", tz="UTC"),
+    Kind.BOOL: pa.bool_(),
+    Kind.INT: pa.int64(),
+    Kind.JSON: pa.json_(pa.string()),
+    Kind.TEXTS: pa.list_(pa.string()),
+    Kind.FLOAT: pa.float64(),
+    Kind.DATE: pa.date32(),
+}
+
+
+def arrow_schema(table: Table) -> pa.Schema:
+    """The schema of the table's files."""
+    return pa.schema([pa.field(column.name, ARROW_TYPES[column.kind]) for column in table])
+
+
+UTC_TIME: Final = pa.timestamp("us", tz="UTC")
+
+
+def arrow_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """:param rows: values by column name; times aware, JSON as text.
+    :param schema: of text, JSON, whole numbers, floats, times in UTC and lists of text.
+    """
+    lines = b"\n".join(orjson.dumps(dict(row), option=orjson.OPT_UTC_Z) for row in rows)
+    if not lines:
+        return pa.Table.from_batches([], schema=schema)  # ``empty_table`` would import pandas
+    # JSON text is handed over as text: read as JSON it would be an object.
+    read_as = pa.schema([(field.name, pa.string() if field.type == pa.json_() else field.type) for field in schema])
+    return arrow_json.read_json(
+        io.BytesIO(lines),
+        # No row may lie across two blocks.
+        read_options=arrow_json.ReadOptions(block_size=len(lines) + 1, use_threads=False),
+        parse_options=arrow_json.ParseOptions(explicit_schema=read_as, unexpected_field_behavior="error"),
+    ).cast(schema)

@@ -1,0 +1,480 @@
+"""THE table registry: every table and column, its type, what it means, and which field of the service it comes from.
+
+The converter's SQL, the Arrow schema of the files, the views with their comments and the table reference are all made
+from here. Field names and meanings: the service's API objects (Message, Channel, Member, User, Reaction, Attachment,
+Read) as its API description names them.
+
+A key of an object that no column reads goes into ``custom``, whole. Some are read and not kept: ``own_reactions``
+(always empty for a server), ``quoted_message`` (a copy of another message, but for its id), and ``latest_reactions``,
+a channel's ``members``, ``user`` and their like (rows of other tables).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from airflow_provider_chatexport.core.entities import Entity
+from airflow_provider_chatexport.lake.schema.types import (
+    Column,
+    Kind,
+    Placement,
+    Table,
+    boolean,
+    id_of,
+    ids_of,
+    integer,
+    is_something,
+    json_text,
+    made,
+    text,
+    texts,
+    time,
+    told,
+)
+
+SCHEMA_VERSION: Final = 1
+
+CUSTOM: Final = made(
+    "custom",
+    Kind.JSON,
+    "Every key that this schema does not know, as one JSON object, whether it stood flat in the object or under "
+    "`custom`; `{}` where there is none. "
+    "A value of a kind that its own column cannot hold is kept here, under its key. Whole numbers are kept digit by "
+    "digit, others as the nearest double is written.",
+)
+EXPORTED_AT: Final = made(
+    "_exported_at",
+    Kind.TIME,
+    "When the service made the export that said so (the task's own created_at).",
+)
+LOAD_ID: Final = made("_load_id", Kind.TEXT, "The load that wrote the row; see the view `loads`.")
+_TRAILER: Final = (CUSTOM, EXPORTED_AT, LOAD_ID)
+
+_CID = text("cid", "Channel, as `type:id`.")
+
+_REACTIONS_MISSING: Final = made(
+    "reactions_missing",
+    Kind.INT,
+    "Reactions that `reaction_counts` knows of and the export does not carry: 0 where `reactions` has all of them.",
+    default="0",
+)
+
+_QUOTED: Final = f"coalesce({told('quoted_message_id')}, json_extract_string(d.quoted_message, '$.id'))"
+
+MESSAGES: Final = Table(
+    name="messages",
+    doc="One row per message, as the newest export that covers its moment tells it.",
+    placement=Placement.EVENT,
+    entity=Entity.MESSAGE,
+    key=("id",),
+    sort=("cid", "created_at", "id"),
+    bloom=("id", "user_id", "parent_id"),
+    dictionary_off=("id", "text", "html", "custom"),
+    placed_by="created_at",
+    unkept=("latest_reactions", "own_reactions"),
+    drawn=("attachments", "latest_reactions"),
+    users=("user", "pinned_by", "quoted_message.user", "poll.created_by", "member.user", "reminder.user"),
+    user_lists=(
+        *("mentioned_users", "thread_participants", "quoted_message.mentioned_users"),
+        "reaction_groups.*.latest_reactions_by[*].user",
+    ),
+    columns=(
+        text("id", "Message id, unique in the app."),
+        _CID,
+        Column(
+            name="channel_type",
+            kind=Kind.TEXT,
+            doc="Channel type: `cid` before its first colon.",
+            sql="split_part(d.cid, ':', 1)",
+        ),
+        Column(
+            name="channel_id",
+            kind=Kind.TEXT,
+            doc="Channel id: `cid` after its first colon.",
+            sql="substr(d.cid, strpos(d.cid, ':') + 1)",
+        ),
+        id_of("user_id", "user", "Author.", or_field="user_id"),
+        text("type", "regular, reply, system, ephemeral, error or deleted."),
+        text("text", "The text as written (markdown); of a soft-deleted message too, unless the export cleared it."),
+        text("html", "The text as the service rendered it."),
+        text("parent_id", "Message that this one replies to in a thread."),
+        Column(
+            name="quoted_message_id",
+            kind=Kind.TEXT,
+            doc="Message that this one quotes.",
+            sql=_QUOTED,
+            reads=("quoted_message", "quoted_message_id"),
+            fails_on=f"{is_something('quoted_message')} AND ({_QUOTED}) IS NULL",
+        ),
+        boolean("show_in_channel", "A thread reply that is shown in the channel as well."),
+        integer("reply_count", "Replies in this message's thread."),
+        integer("deleted_reply_count", "Deleted replies in this message's thread."),
+        ids_of("thread_participant_ids", "thread_participants", "Users who replied in this message's thread."),
+        json_text("reaction_counts", "Reactions by type: count."),
+        json_text("reaction_scores", "Reactions by type: sum of scores."),
+        json_text("reaction_groups", "Reactions by type: count, sum of scores, first and last time."),
+        _REACTIONS_MISSING,
+        Column(
+            name="attachment_count",
+            kind=Kind.INT,
+            doc="Attachments of this message; they are rows of `attachments`.",
+            sql="coalesce(json_array_length(d.attachments), 0)",
+            reads=("attachments",),
+        ),
+        ids_of("mentioned_user_ids", "mentioned_users", "Users mentioned in the text."),
+        texts("mentioned_group_ids", "User groups mentioned in the text."),
+        json_text("mentioned_groups", "User groups mentioned in the text, whole."),
+        texts("mentioned_roles", "Roles mentioned in the text."),
+        json_text("mentioned_channel_members", "Memberships of the users mentioned, by user id: role, custom fields."),
+        boolean("mentioned_channel", "The whole channel is mentioned."),
+        boolean("mentioned_here", "All who are online are mentioned."),
+        boolean("pinned", "Pinned in the channel."),
+        time("pinned_at", "When it was pinned."),
+        id_of("pinned_by_id", "pinned_by", "Who pinned it."),
+        time("pin_expires", "When the pin ends."),
+        boolean("silent", "Sent without raising unread counts."),
+        boolean("shadowed", "By a shadow-banned user: shown to its author only."),
+        boolean("deleted_for_me", "Deleted for one user only."),
+        texts("restricted_visibility", "Users who alone may see it; empty means all."),
+        text("command", "Slash command that made it."),
+        text("mml", "Markup of a command's answer."),
+        text("poll_id", "Poll that it carries."),
+        json_text("poll", "The poll, whole."),
+        json_text("i18n", "Translations: `language`, `<lang>_text`."),
+        json_text("image_labels", "Labels that moderation gave to images."),
+        json_text("moderation", "Moderation's verdict: action, original text, harms."),
+        json_text("member", "The author's membership when it was sent: role and custom fields."),
+        json_text("shared_location", "Location that it shares."),
+        json_text("reminder", "Reminder set on it."),
+        json_text("draft", "Draft of a reply to it."),
+        time("created_at", "When it was sent. Decides its day folder."),
+        time("updated_at", "When it was last changed in any way."),
+        time("message_text_updated_at", "When its text was last edited."),
+        time("deleted_at", "When it was soft-deleted; hard-deleted messages are gone."),
+        *_TRAILER,
+    ),
+)
+
+_MESSAGE_CREATED_AT = made(
+    "message_created_at",
+    Kind.TIME,
+    "When the message was sent; where it is not in the export, the reaction's own time. Decides the day folder.",
+)
+
+REACTIONS: Final = Table(
+    name="reactions",
+    doc="One row per reaction of a user to a message.",
+    placement=Placement.EVENT,
+    entity=Entity.REACTION,
+    key=("message_id", "user_id", "type"),
+    sort=("cid", "message_created_at", "message_id", "user_id", "type"),
+    bloom=("message_id", "user_id"),
+    dictionary_off=("message_id", "custom"),
+    placed_by="message_created_at",
+    users=("user",),
+    columns=(
+        text("message_id", "Message reacted to."),
+        text("cid", "Channel of the message, as `type:id`; null where the export does not say."),
+        id_of("user_id", "user", "Who reacted.", or_field="user_id"),
+        text("type", "Kind of reaction, such as `love`."),
+        integer("score", "Score, 1 unless the app counts differently."),
+        time("created_at", "When the user reacted."),
+        time("updated_at", "When the reaction was last changed."),
+        _MESSAGE_CREATED_AT,
+        *_TRAILER,
+    ),
+)
+
+ATTACHMENTS: Final = Table(
+    name="attachments",
+    doc="One row per attachment of a message, in the message's order.",
+    placement=Placement.EVENT,
+    key=("message_id", "position"),
+    sort=("cid", "message_created_at", "message_id", "position"),
+    bloom=("message_id",),
+    dictionary_off=("message_id", "custom"),
+    placed_by="message_created_at",
+    columns=(
+        made("message_id", Kind.TEXT, "Message that carries it."),
+        made("cid", Kind.TEXT, "Channel of the message, as `type:id`."),
+        made("position", Kind.INT, "Place in the message, from 0."),
+        text("type", "image, video, audio, file, giphy, ... or the app's own."),
+        text("title", "Title."),
+        text("title_link", "Where the title leads."),
+        text("text", "Text or description."),
+        text("image_url", "Image."),
+        text("thumb_url", "Thumbnail."),
+        text("asset_url", "File, video or audio."),
+        text("og_scrape_url", "Page that was unfurled."),
+        text("author_name", "Author or site name."),
+        text("author_link", "Where the author's name leads."),
+        text("author_icon", "Author's icon."),
+        text("color", "Colour of the border."),
+        text("fallback", "Plain text for clients that cannot show it."),
+        text("pretext", "Text above it."),
+        text("footer", "Footer."),
+        text("footer_icon", "Footer's icon."),
+        integer("original_width", "Width of the image, pixels."),
+        integer("original_height", "Height of the image, pixels."),
+        json_text("actions", "Buttons."),
+        json_text("fields", "Short titled values."),
+        json_text("giphy", "Renditions of a GIF."),
+        made("message_created_at", Kind.TIME, "When the message was sent. Decides the day folder."),
+        *_TRAILER,
+    ),
+)
+
+CHANNELS: Final = Table(
+    name="channels",
+    doc="One row per channel, as the newest export tells it.",
+    placement=Placement.SNAPSHOT,
+    entity=Entity.CHANNEL,
+    key=("cid",),
+    sort=("cid",),
+    unkept=("members",),
+    drawn=("members",),
+    users=("created_by", "truncated_by"),
+    columns=(
+        _CID,
+        text("type", "Channel type."),
+        text("id", "Channel id, unique within its type."),
+        Column(
+            name="name",
+            kind=Kind.TEXT,
+            doc="Display name, from the custom fields.",
+            sql="coalesce(json_extract_string(d.name, '$'), json_extract_string(d.custom, '$.name'))",
+            reads=("name",),
+            nested=True,
+        ),
+        text("team", "Team, in multi-tenant apps."),
+        id_of("created_by_id", "created_by", "Who created it."),
+        integer("member_count", "Members."),
+        integer("message_count", "Messages, where the app counts them."),
+        boolean("frozen", "No new messages."),
+        boolean("disabled", "Closed to all."),
+        boolean("blocked", "Blocked by the user asked for."),
+        boolean("hidden", "Hidden for the user asked for."),
+        boolean("muted", "Muted for the user asked for."),
+        integer("cooldown", "Slow mode: seconds between two messages of a user."),
+        boolean("auto_translation_enabled", "Messages are translated."),
+        text("auto_translation_language", "Language translated to."),
+        texts("filter_tags", "Tags to filter by."),
+        texts("own_capabilities", "What the user asked for may do."),
+        json_text("config", "Settings of the channel type, as they apply here."),
+        time("created_at", "When it was created."),
+        time("updated_at", "When it was last changed."),
+        time("last_message_at", "Its newest message."),
+        time("hide_messages_before", "History before is hidden for the user asked for."),
+        time("mute_expires_at", "When the mute ends."),
+        time("truncated_at", "Messages before are hidden by truncation."),
+        id_of("truncated_by_id", "truncated_by", "Who truncated it."),
+        time("deleted_at", "When it was soft-deleted."),
+        *_TRAILER,
+    ),
+)
+
+MEMBERS: Final = Table(
+    name="members",
+    doc="One row per member of a channel, as the newest export that names them tells it.",
+    placement=Placement.SNAPSHOT,
+    entity=Entity.MEMBER,
+    key=("cid", "user_id"),
+    sort=("cid", "user_id"),
+    users=("user",),
+    columns=(
+        _CID,
+        id_of("user_id", "user", "The member.", or_field="user_id"),
+        text("channel_role", "Role that decides permissions in the channel."),
+        text("role", "Older role: owner, member, moderator, ..."),
+        text("status", "member, invited, rejected, ..."),
+        boolean("is_moderator", "Moderates the channel."),
+        boolean("banned", "Banned from the channel."),
+        boolean("shadow_banned", "Shadow-banned in the channel."),
+        boolean("ban_from_future_channels", "Banned from the author's future channels."),
+        time("ban_expires", "When the ban ends."),
+        time("future_channel_ban_expires", "When the ban from future channels ends."),
+        boolean("invited", "Was invited."),
+        time("invite_accepted_at", "When the invitation was accepted."),
+        time("invite_rejected_at", "When the invitation was rejected."),
+        boolean("notifications_muted", "The member muted the channel."),
+        texts("deleted_messages", "Messages deleted for this member only."),
+        time("archived_at", "When the member archived the channel."),
+        time("pinned_at", "When the member pinned the channel."),
+        time("created_at", "When they became a member."),
+        time("updated_at", "When the membership was last changed."),
+        time("deleted_at", "When the membership ended."),
+        *_TRAILER,
+    ),
+)
+
+READS: Final = Table(
+    name="reads",
+    doc="One row per user and channel: how far they have read.",
+    placement=Placement.SNAPSHOT,
+    entity=Entity.READ,
+    key=("cid", "user_id"),
+    sort=("cid", "user_id"),
+    users=("user",),
+    columns=(
+        _CID,
+        id_of("user_id", "user", "The reader.", or_field="user_id"),
+        time("last_read", "When they last read the channel."),
+        text("last_read_message_id", "The last message that they read."),
+        integer("unread_messages", "Messages that they have not read."),
+        time("last_delivered_at", "When a message last reached one of their devices."),
+        text("last_delivered_message_id", "The last message that reached one of their devices."),
+        *_TRAILER,
+    ),
+)
+
+USERS: Final = Table(
+    name="users",
+    doc="One row per user seen in any export, as author, member, mentioned or reacting; newest version.",
+    placement=Placement.SNAPSHOT,
+    entity=Entity.USER,
+    key=("id",),
+    sort=("id",),
+    columns=(
+        text("id", "User id."),
+        text("name", "Display name."),
+        text("role", "Role in the app."),
+        text("image", "Avatar."),
+        text("language", "Language."),
+        texts("teams", "Teams, in multi-tenant apps."),
+        json_text("teams_role", "Role per team."),
+        boolean("banned", "Banned from the app."),
+        boolean("shadow_banned", "Shadow-banned in the app."),
+        time("ban_expires", "When the ban ends."),
+        boolean("invisible", "Shown as offline."),
+        boolean("online", "Was online when exported."),
+        boolean("bypass_moderation", "Not moderated."),
+        integer("avg_response_time", "Average time to answer, seconds."),
+        texts("blocked_user_ids", "Users whom they block."),
+        json_text("devices", "Push devices."),
+        json_text("privacy_settings", "Privacy settings."),
+        json_text("push_notifications", "Push settings."),
+        time("created_at", "When the user was created."),
+        time("updated_at", "When the user was last changed."),
+        time("last_active", "When the user was last active."),
+        time("last_engaged_at", "When the user last took part."),
+        time("deactivated_at", "When the user was deactivated."),
+        time("deleted_at", "When the user was deleted."),
+        time("revoke_tokens_issued_before", "Tokens issued before are void."),
+        *_TRAILER,
+    ),
+)
+
+_EXPORT_USER_ID: Final = made("export_user_id", Kind.TEXT, "User whose export it is; the newest one of each is shown.")
+
+
+def _in_user_export(table: Table, name: str, doc: str, key: tuple[str, ...], extra: tuple[Column, ...] = ()) -> Table:
+    """A table of objects as a user's export has them: the same columns, and whose export it is."""
+    own = [column for column in table if column not in (*_TRAILER, _REACTIONS_MISSING, _MESSAGE_CREATED_AT)]
+    by_owner = {
+        column.name: replace(
+            column,
+            sql=f"coalesce({column.sql}, {_EXPORT_USER_ID.name})",
+            doc=f"{column.doc} Where the export leaves it open, the user whose export it is.",
+        )
+        for column in own
+        if column.name == "user_id"
+    }
+    keeps = {column.name for column in extra}
+    return replace(
+        table,
+        name=name,
+        doc=doc,
+        placement=Placement.SNAPSHOT,
+        columns=(_EXPORT_USER_ID, *(by_owner.get(column.name, column) for column in own), *extra, *_TRAILER),
+        key=(_EXPORT_USER_ID.name, *key),
+        sort=tuple(dict.fromkeys((_EXPORT_USER_ID.name, "created_at", *key))),
+        bloom=(_EXPORT_USER_ID.name, *key[:1]),
+        unkept=tuple(key for key in table.unkept if key not in keeps),
+        drawn=(),
+        users=(),
+        user_lists=(),
+        placed_by=None,
+        owned_by=_EXPORT_USER_ID.name,
+    )
+
+
+USER_EXPORT_USERS: Final = _in_user_export(
+    USERS, "user_export_users", "One row per user who was exported: the user as their newest export tells it.", ()
+)
+USER_EXPORT_MESSAGES: Final = _in_user_export(
+    MESSAGES,
+    "user_export_messages",
+    "One row per message in a user's newest export, whatever its channel. They claim no coverage and are never rows of "
+    "`messages`.",
+    ("id",),
+    (
+        json_text("attachments", "Attachments, whole."),
+        json_text("latest_reactions", "The last reactions to it, of anyone, whole."),
+    ),
+)
+USER_EXPORT_REACTIONS: Final = _in_user_export(
+    REACTIONS,
+    "user_export_reactions",
+    "One row per reaction in a user's newest export. They are never rows of `reactions`.",
+    ("message_id", "type"),
+)
+
+OTHER_ENTITIES: Final = Table(
+    name="other_entities",
+    doc="Well-formed lines of an entity that has no table of its own, whole.",
+    placement=Placement.LOG,
+    sort=("entity", "line_number"),
+    columns=(
+        made("entity", Kind.TEXT, "The entity's name, as the export has it."),
+        made("cid", Kind.TEXT, "Channel that it belongs to, where the export says."),
+        made("line_number", Kind.INT, "Line in the export file, from 1; in a v1 array, element."),
+        made("data", Kind.JSON, "The object, whole."),
+        EXPORTED_AT,
+        LOAD_ID,
+    ),
+)
+
+REJECTS: Final = Table(
+    name="rejects",
+    doc="Every line, or entity in a line, that could not become a row.",
+    placement=Placement.LOG,
+    sort=("line_number",),
+    dictionary_off=("raw",),
+    columns=(
+        made("line_number", Kind.INT, "Line in the export file, from 1; in a v1 array, element."),
+        made(
+            "byte_offset",
+            Kind.INT,
+            "Where the line begins, in an array the object: bytes from the start of the unpacked file.",
+        ),
+        made("reason", Kind.TEXT, "Why."),
+        made(
+            "raw",
+            Kind.TEXT,
+            "The line as it stands; of one of many objects on a line, the object. Cut at 64 KB; base64 where it is not "
+            "UTF-8.",
+        ),
+        made("raw_encoding", Kind.TEXT, "utf-8 or base64."),
+        made("raw_size_bytes", Kind.INT, "Size of that before the cut, bytes."),
+        EXPORTED_AT,
+        LOAD_ID,
+    ),
+)
+
+# Users come first: who was exported decides whose the other rows are.
+_USER_EXPORTS: Final = (USER_EXPORT_USERS, USER_EXPORT_MESSAGES, USER_EXPORT_REACTIONS)
+TABLES: Final = (
+    *(MESSAGES, REACTIONS, ATTACHMENTS, CHANNELS, MEMBERS, READS, USERS),
+    *_USER_EXPORTS,
+    *(OTHER_ENTITIES, REJECTS),
+)
+TABLE_BY_NAME: Final = {table.name: table for table in TABLES}
+# Which table takes an entity, in an export of each kind.
+TABLE_BY_ENTITY: Final = {table.entity: table for table in TABLES if table.entity is not None and not table.owned_by}
+USER_EXPORT_TABLE_BY_ENTITY: Final = {table.entity: table for table in _USER_EXPORTS if table.entity is not None}
+ENTITY_TABLES: Final = (*TABLE_BY_ENTITY.values(), *USER_EXPORT_TABLE_BY_ENTITY.values())
+# Of any table, in lower case, with the partitions: no folder above a lake may be named by one of them and a value.
+COLUMN_NAMES: Final = frozenset(
+    name.lower() for table in TABLES for name in (table.partition, *(column.name for column in table))
+)

@@ -1,0 +1,1 @@
+"""From clean files to typed rows in DuckDB."""

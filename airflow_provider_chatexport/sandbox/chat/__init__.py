@@ -1,0 +1,1 @@
+"""The data of the sandbox: channels, people, messages, and how they change."""

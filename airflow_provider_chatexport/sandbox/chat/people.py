@@ -1,0 +1,236 @@
+"""Users, channels, members and reads as complete API objects, drawn from stable hashes of their ids."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from airflow_provider_chatexport.sandbox.chat.chronicle import Record
+from airflow_provider_chatexport.sandbox.chat.timestamps import DAY_US, MINUTE_US, SECOND_US, stamp, to_us
+from airflow_provider_chatexport.sandbox.chat.validation import spelled
+
+_FIRST_ACCOUNT_US: Final = to_us(datetime(2021, 3, 1, tzinfo=UTC))
+_LAST_ACCOUNT_US: Final = to_us(datetime(2024, 12, 1, tzinfo=UTC))
+_CONFIG_CREATED_AT: Final = "2021-03-01T19:29:10.634629Z"
+_CONFIG_UPDATED_AT: Final = "2024-12-19T12:08:48.048363Z"
+
+_FIRST_NAMES: Final = (
+    "Ada", "Bram", "Chidi", "Dunya", "Emeka", "Fien", "Goran", "Hana", "Ines", "Jun", "Kofi", "Lotte",
+    "Mira", "Nils", "Oya", "Pim", "Quinn", "Rosa", "Sven", "Tove", "Uma", "Vik", "Wen", "Zoë",
+)  # fmt: skip
+_LAST_NAMES: Final = (
+    "Achterberg", "Bakker", "Castillo", "Demir", "Eriksen", "Fofana", "García", "Haddad", "Ito", "Jansen",
+    "Kowalski", "Lindqvist", "Moreau", "Nguyen", "O'Brien", "Petrov", "Rossi", "Santos", "Tanaka", "van Dijk",
+)  # fmt: skip
+_PLACES: Final = ("", "Rotterdam", "Bogotá", "Ōsaka", "Lagos", "Gdańsk")
+_LANGUAGES: Final = ("en", "en", "en", "nl", "de", "es", "")
+_TEAMS: Final = ("blue", "red", "green")
+
+
+def user(user_id: str, *, world_ends_us: int) -> dict[str, Any]:
+    """Complete UserResponse; nobody was active after the world ends, save for the moment of looking back."""
+    thrown = _hash("user", user_id)
+    created_us = _FIRST_ACCOUNT_US + _number(thrown[0:8]) % (_LAST_ACCOUNT_US - _FIRST_ACCOUNT_US)
+    made: dict[str, Any] = {
+        "id": user_id,
+        "role": "admin" if thrown[8] < 3 else "moderator" if thrown[8] < 10 else "user",
+        "created_at": stamp(created_us),
+        "updated_at": stamp(created_us + _number(thrown[9:14]) % (20 * DAY_US)),
+    }
+    if thrown[14] < 240:
+        active_us = world_ends_us + _number(thrown[15:20]) % DAY_US
+        made["last_active"] = stamp(active_us, extra_ns=1 + _number(thrown[15:20]) % 999)
+        made["last_engaged_at"] = stamp(active_us // DAY_US * DAY_US + _number(thrown[20:24]) % (3600 * SECOND_US))
+    made |= {
+        "banned": thrown[24] < 2,
+        "online": thrown[25] < 10,
+        "name": f"{_FIRST_NAMES[thrown[26] % len(_FIRST_NAMES)]} {_LAST_NAMES[thrown[27] % len(_LAST_NAMES)]}",
+    }
+    if thrown[28] < 160:
+        made["image"] = f"https://cdn.example.com/u/{user_id}.png"
+    made |= {
+        "language": _LANGUAGES[thrown[29] % len(_LANGUAGES)],
+        "teams": [_TEAMS[thrown[30] % 3]] if thrown[30] < 64 else [],
+        "invisible": thrown[31] == 0,
+        "shadow_banned": thrown[31] == 1,
+        "blocked_user_ids": [],
+        "custom": _user_custom(thrown),
+    }
+    return made
+
+
+def _user_custom(thrown: bytes) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    if thrown[32] < 128:
+        made["birthland"] = _PLACES[thrown[33] % len(_PLACES)]
+    if thrown[32] % 4 == 0:
+        made["preferences"] = {"theme": "dark" if thrown[34] % 2 else "light", "digest": {"hour": thrown[34] % 24}}
+    if thrown[32] % 16 == 1:
+        made["karma"] = thrown[34] * 17
+    return made
+
+
+def new_user(user_id: str, fields: Mapping[str, Any], *, at: str) -> dict[str, Any]:
+    """Complete UserResponse of someone who appears through a control call, from what the call says of them.
+
+    :raises ValueError: a time is none.
+    """
+    made: dict[str, Any] = {
+        "id": user_id,
+        "role": "user",
+        "created_at": at,
+        "updated_at": at,
+        "last_active": at,
+        "banned": False,
+        "online": False,
+        "name": user_id,
+        "language": "",
+        "teams": [],
+        "invisible": False,
+        "shadow_banned": False,
+        "blocked_user_ids": [],
+        "custom": {},
+    }
+    known = {*made, "image", "last_engaged_at"}
+    said = {key: value for key, value in fields.items() if key in known - {"id", "custom"} and value is not None}
+    made |= spelled(said)
+    extra = {key: value for key, value in fields.items() if key not in known}
+    made["custom"] = {**(fields.get("custom") or {}), **extra}
+    return made
+
+
+def channel(
+    cid: str, *, members: Sequence[Mapping[str, Any]], born_us: int, truncated_us: int | None, deleted_us: int | None
+) -> dict[str, Any]:
+    """Complete ChannelResponse without ``last_message_at``, which moves with its messages.
+
+    ``config.commands`` is a list of objects, as in the API; an export file has their names.
+    """
+    channel_type, _, channel_id = cid.partition(":")
+    thrown = _hash("channel", cid)
+    created_at = stamp(born_us - _number(thrown[0:6]) % (20 * DAY_US) - MINUTE_US)
+    made: dict[str, Any] = {
+        "cid": cid,
+        "id": channel_id,
+        "type": channel_type,
+        "created_by": members[0]["user"] if members else None,
+        "created_at": created_at,
+        "updated_at": created_at,
+        "frozen": False,
+        "disabled": False,
+        "member_count": len(members),
+        "config": config(channel_type),
+        "custom": {
+            "name": channel_id.replace("-", " ").title(),
+            "topic": {"text": f"All about {channel_id}", "set_by": members[0]["user_id"] if members else None},
+            "archive_after_days": 30 + thrown[6],
+        },
+        "auto_translation_language": "",
+    }
+    if thrown[7] % 2:
+        made["team"] = _TEAMS[thrown[7] % 3]
+    if truncated_us is not None:
+        made["truncated_at"] = stamp(truncated_us)
+        made["truncated_by"] = made["created_by"]
+    if deleted_us is not None:
+        made["deleted_at"] = stamp(deleted_us)
+    return made
+
+
+def config(channel_type: str) -> dict[str, Any]:
+    """ChannelConfigWithInfo: the values of a real export of January 2025, then the flags that are newer."""
+    return {
+        "name": channel_type,
+        "typing_events": True,
+        "read_events": True,
+        "connect_events": True,
+        "search": True,
+        "reactions": True,
+        "replies": True,
+        "quotes": True,
+        "mutes": True,
+        "uploads": True,
+        "url_enrichment": True,
+        "custom_events": True,
+        "push_notifications": True,
+        "reminders": False,
+        "mark_messages_pending": False,
+        "polls": True,
+        "message_retention": "infinite",
+        "max_message_length": 5000,
+        "automod": "AI",
+        "automod_behavior": "flag",
+        "blocklist_behavior": "flag",
+        "automod_thresholds": {
+            "explicit": {"flag": 0.85, "block": 0.9},
+            "spam": {"flag": 0.85, "block": 0.9},
+            "toxic": {"flag": 0.85, "block": 0.9},
+        },
+        "skip_last_msg_update_for_system_msgs": False,
+        "created_at": _CONFIG_CREATED_AT,
+        "updated_at": _CONFIG_UPDATED_AT,
+        "commands": [
+            {"name": name, "description": f"{name.title()} by typing it", "args": "[text]", "set": f"{name}_set"}
+            for name in ("giphy", "mute", "unmute", "ban", "unban")
+        ],
+        "count_messages": False,
+        "delivery_events": False,
+        "shared_locations": False,
+        "user_message_reminders": False,
+    }
+
+
+def member(cid: str, person: Mapping[str, Any], *, is_owner: bool, born_us: int) -> dict[str, Any]:
+    """Complete ChannelMemberResponse. It does not name its channel: members of a real export carry no ``cid``."""
+    thrown = _hash("member", f"{cid} {person['id']}")
+    joined_at = stamp(born_us - _number(thrown[0:6]) % MINUTE_US)
+    return {
+        "user_id": person["id"],
+        "user": dict(person),
+        "status": "member",
+        "created_at": joined_at,
+        "updated_at": joined_at,
+        "banned": thrown[6] < 3,
+        "shadow_banned": False,
+        "archived_at": None,
+        "pinned_at": None,
+        "role": "owner" if is_owner else "moderator" if thrown[7] < 10 else "member",
+        "channel_role": "channel_moderator" if thrown[7] < 10 else "channel_member",
+        "notifications_muted": thrown[8] < 20,
+        "custom": {"nickname": f"@{person['id'][-4:]}", "seat": thrown[10]} if thrown[9] < 40 else {},
+    }
+
+
+def read(
+    cid: str,
+    person: Mapping[str, Any],
+    last_messages: Sequence[Record],
+    *,
+    n_recent: int,
+    gone: Collection[str],
+    born_us: int,
+) -> dict[str, Any]:
+    """Complete ReadStateResponse: someone who has read up to one of a channel's ``n_recent`` last messages, or nothing
+    yet. Messages that are ``gone`` since are no longer unread and cannot be named; when they were read does not change.
+    """
+    thrown = _hash("read", f"{cid} {person['id']}")
+    n_seen = len(last_messages) - (thrown[0] % n_recent if n_recent else 0)
+    made: dict[str, Any] = {
+        "user": dict(person),
+        "last_read": stamp(born_us),
+        "unread_messages": sum(message.id not in gone for message in last_messages[n_seen:]),
+    }
+    if last_messages:
+        made["last_read"] = stamp(last_messages[n_seen - 1].at_us + 1 + _number(thrown[1:4]))
+    seen_id = next((message.id for message in reversed(last_messages[:n_seen]) if message.id not in gone), None)
+    return made if seen_id is None else {**made, "last_read_message_id": seen_id}
+
+
+def _hash(kind: str, text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=48, person=kind.encode()).digest()
+
+
+def _number(some: bytes) -> int:
+    return int.from_bytes(some, "big")

@@ -1,0 +1,152 @@
+"""The file host behind the signed links: S3's habits, none of the API's.
+
+Ranges, ETag, If-Range, HEAD, errors as XML; an ``Authorization`` header beside the signature is answered with 400 (S3,
+"only one auth mechanism allowed").
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Final
+from xml.sax.saxutils import escape
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from airflow_provider_chatexport.sandbox.exports.signed_links import LinkRefusedError, Links
+from airflow_provider_chatexport.sandbox.exports.tasks import ExportFile, Tasks
+
+CHUNK_BYTES: Final = 256 * 1024
+# The service is not known to declare more than bytes; S3 calls them so when nobody said what they are.
+MEDIA_TYPE: Final = "binary/octet-stream"
+
+_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Bytes ``first`` to ``last``, both included, as HTTP counts."""
+
+    first: int
+    last: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.last - self.first + 1
+
+
+class UnsatisfiableRangeError(Exception):
+    """The range begins behind the end of the file."""
+
+
+class FileHost:
+    """Answers GET and HEAD under ``/download``."""
+
+    def __init__(self, links: Links, tasks: Tasks) -> None:
+        self._links = links
+        self._tasks = tasks
+
+    async def answer(self, request: Request) -> Response:
+        if "authorization" in request.headers:
+            return s3_error(400, "InvalidArgument", "Only one auth mechanism allowed")
+        try:
+            self._links.check(request.url.path, request.query_params)
+        except LinkRefusedError as refused:
+            return s3_error(403, refused.s3_code, refused.reason)
+        file = self._tasks.file_at(request.url.path)
+        if file is None:
+            return s3_error(404, "NoSuchKey", "The specified key does not exist.")
+        return _answer(request, file)
+
+
+def s3_error(status: int, code: str, message: str) -> Response:
+    """An error as S3 writes it."""
+    body = (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{escape(code)}</Code>'
+        f"<Message>{escape(message)}</Message></Error>"
+    )
+    return Response(body, status_code=status, media_type="application/xml")
+
+
+def expired() -> Response:
+    """What a dead link gets."""
+    return s3_error(403, "AccessDenied", "Request has expired")
+
+
+def status_error(status: int) -> Response:
+    """An error of the file host by its status alone."""
+    phrase = http.client.responses.get(status, "Error")
+    return s3_error(status, phrase.replace(" ", ""), phrase)
+
+
+def parse_range(header: str, size_bytes: int) -> Span | None:
+    """The one span that a Range header asks for; None: the header asks for nothing that S3 honours, so send it all.
+
+    :raises UnsatisfiableRangeError: it begins behind the end.
+    """
+    match = _RANGE.fullmatch(header.strip())
+    if match is None or match.group(1) == match.group(2) == "":
+        return None
+    first_text, last_text = match.groups()
+    if not first_text:
+        wanted = min(int(last_text), size_bytes)
+        if wanted == 0:
+            raise UnsatisfiableRangeError
+        return Span(first=size_bytes - wanted, last=size_bytes - 1)
+    first, last = int(first_text), int(last_text) if last_text else size_bytes - 1
+    if first >= size_bytes:
+        raise UnsatisfiableRangeError
+    if last < first:
+        return None
+    return Span(first=first, last=min(last, size_bytes - 1))
+
+
+def _answer(request: Request, file: ExportFile) -> Response:
+    headers = {
+        "accept-ranges": "bytes",
+        "etag": file.etag,
+        "last-modified": _http_date(file),
+        "content-type": MEDIA_TYPE,
+    }
+    if request.headers.get("if-match", file.etag) not in (file.etag, "*"):
+        return s3_error(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+    try:
+        span = parse_range(request.headers.get("range", ""), file.size_bytes) if _range_holds(request, file) else None
+    except UnsatisfiableRangeError:
+        refusal = s3_error(416, "InvalidRange", "The requested range is not satisfiable")
+        refusal.headers["content-range"] = f"bytes */{file.size_bytes}"
+        return refusal
+    status, size_bytes = 200, file.size_bytes
+    if span is not None:
+        status, size_bytes = 206, span.size_bytes
+        headers["content-range"] = f"bytes {span.first}-{span.last}/{file.size_bytes}"
+    headers["content-length"] = str(size_bytes)
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    return StreamingResponse(
+        _chunks(file.path, span.first if span else 0, size_bytes), status_code=status, headers=headers
+    )
+
+
+def _range_holds(request: Request, file: ExportFile) -> bool:
+    """Whether the file is still the one that ``If-Range`` speaks of; without that header it is."""
+    return request.headers.get("if-range", file.etag) in (file.etag, _http_date(file))
+
+
+def _http_date(file: ExportFile) -> str:
+    return format_datetime(file.finished_at.replace(microsecond=0), usegmt=True)
+
+
+def _chunks(path: Path, start: int, size_bytes: int) -> Iterator[bytes]:
+    """Runs in threads, chunk by chunk. A file deleted meanwhile stays readable through the open handle."""
+    with path.open("rb") as file:
+        file.seek(start)
+        left_bytes = size_bytes
+        while left_bytes > 0 and (chunk := file.read(min(CHUNK_BYTES, left_bytes))):
+            left_bytes -= len(chunk)
+            yield chunk

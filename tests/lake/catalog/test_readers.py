@@ -1,0 +1,162 @@
+"""Readers that never stop while the lake is loaded, loaded again and compacted: no wrong sum, ever."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from lakes import Lake, load_file, write_export
+
+from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.maintenance.compact import compact
+from airflow_provider_chatexport.lake.storage.store import LakeStore
+
+ROUNDS = 16
+NOON = "2026-01-02T12:00:00Z"
+# One reader keeps a connection open throughout, one opens the catalog anew each time, one reads by a glob.
+READER = """
+import json, sys
+import duckdb
+
+lake, how = sys.argv[1:]
+answers, errors = {}, {}
+ask = "SELECT count(*), sum(length(text)), count(DISTINCT id) FROM "
+kept = duckdb.connect(f"{lake}/catalog.duckdb", read_only=True) if how == "kept" else None
+print("reading", flush=True)
+import threading
+ended = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+while not ended.is_set():
+    try:
+        if how == "kept":
+            told = kept.execute(ask + "messages").fetchone()
+        elif how == "view":
+            with duckdb.connect(f"{lake}/catalog.duckdb", read_only=True) as con:
+                told = con.execute(ask + "messages").fetchone()
+        else:
+            told = duckdb.execute(ask + f"'{lake}/messages/*/*.parquet'").fetchone()
+        answers[str(told)] = answers.get(str(told), 0) + 1
+    except duckdb.Error as error:
+        name = type(error).__name__
+        errors[name] = errors.get(name, 0) + 1
+print(json.dumps({"answers": answers, "errors": errors}))
+"""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("hours_a_load", "hows"),
+    # Loads of a part of what was compacted leave doubles to a glob until the next compaction; views never show them.
+    [(4, ("kept", "view", "glob")), (1, ("kept", "view"))],
+    ids=["whole", "in parts"],
+)
+def test_no_reader_ever_sees_a_wrong_sum(tmp_path: Path, hours_a_load: int, hows: tuple[str, ...]) -> None:
+    """A day is loaded again and again with other texts of the same length, and compacted between. Those who read views
+    see no error either. A glob may find that a file has gone, and says so; one that had listed the day at the moment
+    when it was replaced leaves it out, which cannot befall it twice at one time."""
+    lake = Lake(str(tmp_path / "lake"))
+    begins = range(8, 12, hours_a_load)
+
+    def load(begin: int, version: int) -> None:
+        hours = range(begin, begin + hours_a_load)
+        texts = {f"{hour}-{number}": (hour, f"{version:05}") for hour in hours for number in range(20)}
+        moment = f"2026-01-02T{version // 60:02}:{version % 60:02}:00Z"
+        load_file(lake, write_export(tmp_path / f"from-{begin}", texts), begin, begin + hours_a_load, moment)
+
+    for begin in begins:
+        load(begin, 0)
+    compact(LakeStore(lake.uri))
+    readers = {
+        how: subprocess.Popen(
+            [sys.executable, "-c", READER, lake.uri, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for how in hows
+    }
+    for reader in readers.values():
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == "reading\n"
+    for version in range(1, ROUNDS + 1):
+        load(begins[version % len(begins)], version)
+        if version % 4 == 0:
+            compact(LakeStore(lake.uri))
+    told = {how: json.loads(reader.communicate("")[0].splitlines()[-1]) for how, reader in readers.items()}
+    n_missed = told.get("glob", {"answers": {}})["answers"].pop(str((0, None, 0)), 0)
+    assert n_missed <= ROUNDS
+    for each in told.values():
+        assert [str((80, 80 * 5, 80))] == list(each["answers"])
+    assert {} == told["kept"]["errors"] | told["view"]["errors"]
+    assert {"IOException"} >= {name for each in told.values() for name in each["errors"]}
+
+
+def test_what_others_put_into_a_folder_stays(tmp_path: Path) -> None:
+    """A note beside the files is nobody's to delete, also when the folder is replaced."""
+    lake = Lake(str(tmp_path / "lake"))
+    load_file(lake, write_export(tmp_path / "from", {"a": (8, "old")}), 8, 12, "2026-01-02T00:00:00Z")
+    day = next(Path(lake.uri).glob("messages/event_date=2*"))
+    (day / "notes.txt").write_text("mine")
+    load_file(lake, write_export(tmp_path / "from", {"a": (8, "new")}), 8, 12, "2026-01-03T00:00:00Z")
+    (day / "drafts").mkdir()
+    (live,) = day.glob("*.parquet")
+    load_file(lake, write_export(tmp_path / "from", {"a": (8, "newest")}), 8, 12, "2026-01-04T00:00:00Z")
+    assert {"a": "newest"} == lake.texts()
+    assert live not in day.glob("*.parquet")
+    assert ("mine", True) == ((day / "notes.txt").read_text(), (day / "drafts").is_dir())
+
+
+def test_a_file_that_an_older_record_helped_to_end_is_shown_no_more(tmp_path: Path) -> None:
+    """Two loads together hide a third, and the one that is committed last is not the one with the later clock."""
+    lake = Lake(str(tmp_path / "lake"))
+    load_file(lake, write_export(tmp_path / "a", {"a": (8, "old"), "b": (20, "old")}), 0, 23, "2026-01-02T01:00:00Z")
+    load_id = load_file(
+        lake, write_export(tmp_path / "b", {"a": (8, "new")}), 0, 12, "2026-01-02T02:00:00Z"
+    ).record.load_id
+    record = Path(lake.uri) / "_loads" / f"{load_id}.json"
+    ahead = {**json.loads(record.read_bytes()), "committed_at": "2099-01-01T00:00:00Z"}
+    record.write_text(json.dumps(ahead))
+    commit_log.write_checkpoint(LakeStore(lake.uri), lake.state().records)
+    load_file(lake, write_export(tmp_path / "c", {}), 12, 23, "2026-01-02T03:00:00Z", accept_shrink=True)
+    assert {"a": "new"} == lake.texts()
+    lake.assert_tidy()
+
+
+def test_a_system_that_cannot_exchange_folders_shows_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
+    lake = Lake(str(tmp_path / "lake"))
+    for hour in range(4):
+        load_file(lake, write_export(tmp_path / "from", {str(hour): (hour, "old")}), hour, hour + 1, NOON)
+    load_file(lake, write_export(tmp_path / "from", {"1": (1, "new")}), 0, 3, "2026-01-02T13:00:00Z")
+    assert {"1": "new", "3": "old"} == lake.texts()
+    lake.assert_tidy()
+    compact(LakeStore(lake.uri))
+    lake.assert_tidy()
+    lake.assert_glob_equals_view()
+
+
+def test_a_folder_that_goes_takes_what_comes_too_late_with_it(tmp_path: Path) -> None:
+    """Whoever was about to show a file may have opened the day's folder before another took its place."""
+    lake, data = LakeStore(tmp_path / "lake"), tmp_path / "data"
+    data.write_text("x")
+    for _ in range(20):
+        work_folder = lake.work_folder(None)
+        day = work_folder / "day"
+        day.mkdir()
+        opened = os.open(day, os.O_RDONLY)
+
+        def add(folder: int = opened) -> None:
+            with contextlib.suppress(FileNotFoundError):  # from when it has gone
+                for number in range(200):
+                    os.link(data, f"{number}", dst_dir_fd=folder)
+
+        adding = threading.Thread(target=add)
+        adding.start()
+        lake.drop_work_folder(work_folder)
+        adding.join()
+        os.close(opened)
+        assert not work_folder.exists()

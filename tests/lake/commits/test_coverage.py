@@ -1,0 +1,179 @@
+"""The truth rule against a model that asks, moment by moment, which export is the newest."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, Coverage, Newer, claim, hiding, stretches
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+HOURS = range(8)
+
+
+def at(hour: int) -> datetime:
+    return START + timedelta(hours=hour)
+
+
+def entry(since: int, until: int, exported: int, load: str, cid: str = "a:1") -> Coverage:
+    return Coverage(cid=cid, since=at(since), until=at(until), exported_at=at(100 + exported), load_id=load)
+
+
+entries = st.builds(
+    lambda since, span, exported, load, cid: entry(since, min(8, since + span), exported, f"load-{load}", cid),
+    st.sampled_from(range(8)),
+    st.integers(1, 8),
+    st.integers(0, 3),
+    st.integers(0, 4),
+    st.sampled_from(["a:1", "a:2"]),
+)
+lakes = st.lists(entries, max_size=12)
+
+
+def superseded(lake: list[Coverage]) -> set[str]:
+    """Loads of which nothing can be visible."""
+    newer = Newer(lake)
+    return {each.load_id for each in lake if newer.hide_whole([own for own in lake if own.load_id == each.load_id])}
+
+
+def newest_at(lake: list[Coverage], cid: str, hour: int) -> Coverage | None:
+    """The naive definition: of all exports that cover a moment of a channel, the newest."""
+    covering = [each for each in lake if each.cid == cid and each.since <= at(hour) < each.until]
+    return max(covering, key=lambda each: each.rank, default=None)
+
+
+@given(lakes)
+@settings(max_examples=300, deadline=None)
+def test_a_row_is_hidden_exactly_where_a_newer_export_covers_its_moment(lake: list[Coverage]) -> None:
+    """Whatever overlaps: of each moment the pairs must hide all but the newest, and never the newest."""
+    pairs = list(hiding(lake))
+    for each in lake:
+        for hour in HOURS:
+            if not each.since <= at(hour) < each.until:
+                continue
+            newest = newest_at(lake, each.cid, hour)
+            assert newest is not None
+            hidden = any(
+                older.rank == each.rank and older.cid == each.cid and newer.since <= at(hour) < newer.until
+                for older, newer in pairs
+            )
+            assert (newest.rank > each.rank) == hidden
+
+
+@given(lakes)
+@settings(max_examples=300, deadline=None)
+def test_a_load_is_superseded_exactly_where_no_moment_of_it_is_visible(lake: list[Coverage]) -> None:
+    """Retiring a load too early loses data for good; never retiring keeps dead files for ever."""
+    expected = {
+        each.load_id
+        for each in lake
+        if not any(
+            newest_at(lake, other.cid, hour).load_id == each.load_id
+            for other in lake
+            for hour in HOURS
+            if newest_at(lake, other.cid, hour) is not None
+        )
+    }
+    # A load that is newest nowhere may have an entry that only an entry of its own load covers: the rule keeps it.
+    found = superseded(lake)
+    assert found <= expected
+    assert all(
+        any(_covered_by_itself(lake, each) for each in lake if each.load_id == load) for load in expected - found
+    )
+
+
+def _covered_by_itself(lake: list[Coverage], each: Coverage) -> bool:
+    """Some moment of the entry has no newer claim but of the same load."""
+    return any(
+        not any(
+            other.load_id != each.load_id
+            and other.cid == each.cid
+            and other.rank > each.rank
+            and other.since <= at(hour) < other.until
+            for other in lake
+        )
+        for hour in HOURS
+        if each.since <= at(hour) < each.until
+    )
+
+
+@given(lakes, st.randoms())
+@settings(max_examples=100, deadline=None)
+def test_the_order_of_loads_does_not_matter(lake: list[Coverage], random: object) -> None:
+    """Backfills arrive in any order."""
+    shuffled = list(lake)
+    random.shuffle(shuffled)
+    assert superseded(lake) == superseded(shuffled)
+    assert set(hiding(lake)) == set(hiding(shuffled))
+
+
+def test_windows_that_tile_hide_nothing() -> None:
+    """The common lake must not pay for a filter: until is outside, so neighbours do not overlap."""
+    assert [] == list(hiding([entry(hour, hour + 1, hour, f"load-{hour}") for hour in HOURS]))
+
+
+def test_another_channel_hides_nothing() -> None:
+    """The newest export of one channel says nothing about another."""
+    assert [] == list(hiding([entry(0, 8, 0, "old"), entry(0, 8, 1, "new", cid="a:2")]))
+
+
+def test_two_newer_loads_together_supersede_one() -> None:
+    """A day loaded again as two halves is superseded, though by neither half alone."""
+    day, morning, evening = entry(0, 8, 0, "day"), entry(0, 4, 1, "morning"), entry(4, 8, 2, "evening")
+    assert {"day"} == superseded([day, morning, evening])
+    assert set() == superseded([day, morning])
+
+
+def test_of_two_exports_at_the_same_instant_the_later_load_id_is_right() -> None:
+    """A tie must end the same way on every machine."""
+    assert {"load-1"} == superseded([entry(0, 8, 0, "load-2"), entry(0, 8, 0, "load-1")])
+
+
+def test_a_claim_ends_when_the_export_was_made() -> None:
+    """An export of a window that is still open knows nothing of the rest, which must show as a gap."""
+    made = claim(cid="a:1", since=at(0), until=at(8), exported_at=at(5), load_id="load-1")
+    assert made is not None
+    assert (at(0), at(5)) == (made.since, made.until)
+
+
+def test_an_export_without_bounds_claims_everything_before_it() -> None:
+    """The whole history was asked for, and is known up to that moment."""
+    made = claim(cid="a:1", since=None, until=None, exported_at=at(5), load_id="load-1")
+    assert made is not None
+    assert (BEGINNING, at(5)) == (made.since, made.until)
+
+
+def test_a_window_in_the_future_claims_nothing() -> None:
+    """Otherwise the empty export would hide what is really sent then."""
+    assert claim(cid="a:1", since=at(6), until=at(8), exported_at=at(5), load_id="load-1") is None
+
+
+@given(entries)
+def test_a_claim_survives_its_record(each: Coverage) -> None:
+    """Records are all that a later process knows of a load."""
+    assert each == Coverage.from_json(each.to_json(each.load_id), each.load_id)
+    assert each == Coverage.from_json(each.to_json("compact-1"), "compact-1")
+
+
+def test_a_claim_from_the_beginning_of_time_survives_its_record() -> None:
+    """It is written as null, since no reader agrees on a first moment."""
+    each = Coverage(cid="a:1", since=BEGINNING, until=at(1), exported_at=at(2), load_id="load-1")
+    assert each.to_json("load-1")["since"] is None
+    assert each == Coverage.from_json(each.to_json("load-1"), "load-1")
+
+
+@given(lakes)
+@settings(max_examples=300, deadline=None)
+def test_stretches_count_how_often_each_moment_was_loaded(lake: list[Coverage]) -> None:
+    """What the picture of coverage shows, moment by moment, and without a seam where nothing changes."""
+    for cid, found in stretches(lake).items():
+        for hour in HOURS:
+            covering = sum(each.cid == cid and each.since <= at(hour) < each.until for each in lake)
+            shown = [each.n_claims for each in found if each.since <= at(hour) < each.until]
+            assert [covering] == (shown or [0])
+        for one, other in pairwise(found):
+            assert one.until == other.since
+            assert one.n_claims != other.n_claims

@@ -1,0 +1,62 @@
+"""A lake in a temporary folder, a client of the sandbox, and exports made through it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from lakes import Lake, client_of, exports_of
+
+from airflow_provider_chatexport import pipeline
+from airflow_provider_chatexport.api.client import ChatExportClient
+from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.lake.load.report import LoadReport
+from airflow_provider_chatexport.sandbox.server import Sandbox
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "lake"))
+
+
+@pytest.fixture
+def client(sandbox: Sandbox) -> Iterator[ChatExportClient]:
+    with client_of(sandbox) as client:
+        yield client
+
+
+@pytest.fixture
+def exported(client: ChatExportClient) -> Callable[..., list[Receipt]]:
+    """Receipts of finished exports of a window."""
+    return functools.partial(exports_of, client)
+
+
+@pytest.fixture
+def load(client: ChatExportClient, exported: Callable[..., list[Receipt]], lake: Lake) -> Callable[..., LoadReport]:
+    """Exports a window and loads it."""
+
+    def load(since: str, until: str, **others: Any) -> LoadReport:
+        return pipeline.load_exports(client, exported(since, until, **others), lake_uri=lake.uri)
+
+    return load
+
+
+@pytest.fixture
+def control(sandbox: Sandbox) -> Callable[..., None]:
+    """The sandbox's control calls: ``control("messages", {...})``."""
+
+    def call(path: str, body: dict[str, Any]) -> None:
+        httpx.post(f"{sandbox.url}/_sandbox/{path}", json=body).raise_for_status()
+
+    return call
+
+
+@pytest.fixture
+def closing() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        yield stack

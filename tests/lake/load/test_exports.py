@@ -1,0 +1,428 @@
+"""Exports fetched from the service and loaded: late edits, deletes, every shape and bound, and an object store."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import random
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import httpx
+import pytest
+from lakes import UBUNTU, Lake, client_of, exports_of, load_file, write_export
+from moto.server import ThreadedMotoServer
+
+from airflow_provider_chatexport import pipeline
+from airflow_provider_chatexport.api.client import ChatExportClient
+from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.core.estimate import sizing
+from airflow_provider_chatexport.core.options import LoadOptions
+from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UserId, UsersRequest
+from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.task import TaskId
+from airflow_provider_chatexport.core.times import parse_rfc3339
+from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.errors import CallError, FileGoneError, InputError, LakeError
+from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits.snapshot import Fate, LakeState
+from airflow_provider_chatexport.lake.maintenance.compact import compact
+from airflow_provider_chatexport.lake.maintenance.forget import forget_user
+from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
+from airflow_provider_chatexport.lake.maintenance.verify import verify
+from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.sandbox.chat.world import Bounds, World
+from airflow_provider_chatexport.sandbox.server import Sandbox
+
+NINE, TEN, ELEVEN = (f"2025-01-01T{hour:02}:00:00Z" for hour in (9, 10, 11))
+
+Load = Callable[..., pipeline.LoadReport]
+
+
+def ids_between(world: World, since: str, until: str) -> dict[str, str]:
+    """An independent count: what the sandbox's data has in a window. Only its edges matter, so that far more is asked
+    for than is in it, and far less than there is."""
+    window, hour = Window.parse(since, until), timedelta(hours=1)
+    return {
+        message["id"]: message["text"]
+        for message in world.messages(UBUNTU, since=window.since - hour, until=window.until + hour)
+        if (moment := parse_rfc3339(message["created_at"])) and moment in window
+    }
+
+
+def test_a_window_has_exactly_the_messages_of_the_service(load: Load, lake: Lake, sandbox: Sandbox) -> None:
+    """The first promise: what the service has in the window is in the lake, once, and nothing else."""
+    report = load(NINE, TEN)
+    assert ids_between(sandbox.world, NINE, TEN) == lake.texts()
+    assert len(lake.texts()) == report.record.counts["rows"]["messages"] > 100
+    lake.assert_tidy()
+
+
+def test_estimates_are_near_what_a_load_takes(load: Load, lake: Lake) -> None:
+    """The plan's figures per message were measured; a day of the corpus is within half and twice of them."""
+    report = load("2025-01-08T00:00:00Z", "2025-01-09T00:00:00Z")
+    rows, files = report.record.counts["rows"], report.record.files
+    planned = sizing(channels=1, messages=rows["messages"], windows=1)
+    assert planned.files == len(files)
+    assert 0.5 < sum(file.size_bytes for file in files) / planned.lake_bytes < 2
+    assert 0.5 < report.record.bytes_in / planned.download_bytes < 2
+
+
+@pytest.mark.parametrize("bounds", list(Bounds))
+def test_consecutive_windows_tile_whatever_the_bounds_of_the_service(
+    bounds: Bounds, start_sandbox: Any, lake: Lake
+) -> None:
+    """The bounds are not documented. A message on the very edge belongs to the later window, and comes once."""
+    sandbox = start_sandbox(bounds=bounds)
+    edge = {"add": {"cid": UBUNTU, "text": "on the edge", "user_id": "u-edge", "created_at": TEN}}
+    httpx.post(f"{sandbox.url}/_sandbox/messages", json=edge).raise_for_status()
+    with client_of(sandbox) as client:
+        for since, until in ((NINE, TEN), (TEN, ELEVEN)):
+            pipeline.load_exports(client, exports_of(client, since, until), lake_uri=lake.uri)
+    assert ids_between(sandbox.world, NINE, ELEVEN) == lake.texts()
+    assert 1 == lake.value("SELECT count(*) FROM messages WHERE text = 'on the edge'")
+
+
+@pytest.mark.parametrize("bounds", list(Bounds))
+def test_overlapping_windows_over_a_changing_history(bounds: Bounds, start_sandbox: Any, lake: Lake) -> None:
+    """Every quarter of an hour is as the newest export of it said, whatever the bounds, to the message on the edge."""
+    sandbox = start_sandbox(bounds=bounds)
+    chosen = random.Random(11)
+    quarters = [parse_rfc3339(NINE) + timedelta(minutes=15 * number) for number in range(9)]
+    expected: dict[datetime, dict[str, str]] = {}
+    for number in range(10):
+        change(sandbox, chosen, number, at=chosen.choice(quarters[:-1]))
+        first = chosen.randrange(0, 8)
+        covered = quarters[first : chosen.randrange(first + 2, 10)]
+        since, until = covered[0].isoformat(), covered[-1].isoformat()
+        with client_of(sandbox) as client:
+            receipts = exports_of(client, since, until)
+            pipeline.load_exports(client, receipts, lake_uri=lake.uri, options=LoadOptions(accept_shrink=True))
+        for quarter, end in pairwise(covered):
+            expected[quarter] = ids_between(sandbox.world, quarter.isoformat(), end.isoformat())
+    assert {key: text for each in expected.values() for key, text in each.items()} == lake.texts()
+    assert lake.value("SELECT count(*) FROM messages WHERE second(created_at) = 0 AND text LIKE 'on the edge%'") > 0
+
+
+def change(sandbox: Sandbox, chosen: random.Random, number: int, *, at: datetime) -> None:
+    """One message on the edge is added, one is edited, one is deleted for good; and a minute goes by."""
+    one, another = chosen.sample(sorted(ids_between(sandbox.world, NINE, ELEVEN)), 2)
+    added = {"cid": UBUNTU, "text": f"on the edge {number}", "user_id": "u-edge", "created_at": at.isoformat()}
+    with httpx.Client(base_url=f"{sandbox.url}/_sandbox/") as control:
+        for body in (
+            {"add": added},
+            {"edit": {"id": one, "text": f"edit {number}"}},
+            {"delete": {"id": another, "hard": True}},
+        ):
+            control.post("messages", json=body).raise_for_status()
+        control.post("clock", json={"advance_s": 60}).raise_for_status()
+
+
+def test_a_lookback_brings_edits_in_and_takes_deleted_messages_out(
+    load: Load, lake: Lake, sandbox: Sandbox, control: Callable[..., None]
+) -> None:
+    """Edits, soft and hard deletes and late messages of hours that were loaded long ago."""
+    load(NINE, TEN)
+    edited, soft, hard, *_ = sorted(lake.texts())
+    control("messages", {"edit": {"id": edited, "text": "edited later"}})
+    control("messages", {"delete": {"id": soft}})
+    control("messages", {"delete": {"id": hard, "hard": True}})
+    control("messages", {"add": {"cid": UBUNTU, "text": "sent late", "user_id": "u9", "created_at": NINE}})
+    control("clock", {"advance_s": 3600})
+    window = Window.parse(TEN, ELEVEN).looking_back(timedelta(hours=1))
+    load(window.since.isoformat(), window.until.isoformat())
+    texts = lake.texts()
+    assert ids_between(sandbox.world, NINE, ELEVEN) == texts
+    assert "edited later" == texts[edited]
+    assert hard not in texts
+    assert "sent late" in texts.values()
+    assert [["deleted", True]] == lake.rows(f"SELECT type, deleted_at IS NOT NULL FROM messages WHERE id = '{soft}'")
+    lake.assert_tidy()
+
+
+def test_loading_the_same_exports_again_changes_nothing(
+    client: ChatExportClient, exported: Callable[..., list[Receipt]], lake: Lake
+) -> None:
+    """The load task is cleared and runs again with the receipts that it had, in whatever order."""
+    receipts = exported(NINE, TEN) + exported(NINE, TEN, channels=("messaging:ubuntu-support",))
+    first = pipeline.load_exports(client, receipts, lake_uri=lake.uri)
+    files = lake.files()
+    again = pipeline.load_exports(client, receipts[::-1], lake_uri=lake.uri)
+    assert (first.record.load_id, True) == (again.record.load_id, again.already_loaded)
+    assert files == lake.files()
+
+
+def test_a_channel_without_messages_is_covered_all_the_same(load: Load, lake: Lake) -> None:
+    """Its silence is known: no gap, and an older load of it would be replaced."""
+    load("2001-01-01T00:00:00Z", "2001-01-02T00:00:00Z")
+    assert [[UBUNTU, "2001-01-01T00:00:00.000000Z", "2001-01-02T00:00:00.000000Z"]] == lake.rows(
+        "SELECT cid, since, until FROM coverage"
+    )
+
+
+def test_rows_bear_the_time_of_the_task_by_the_clock_of_the_service(
+    load: Load, lake: Lake, control: Callable[..., None]
+) -> None:
+    """Newest-wins must not hang on the clock of whichever machine loads."""
+    control("clock", {"advance_s": 10 * 365 * 86400})
+    report = load(NINE, TEN)
+    assert report.record.exported_at > report.record.committed_at + timedelta(days=3000)
+    assert 1 == lake.value("SELECT count(DISTINCT _exported_at) FROM messages")
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_either_version_plain_or_packed_gives_the_same_messages(
+    version: str, packed: bool, start_sandbox: Any, lake: Lake
+) -> None:
+    """The default may change, and old files are still about."""
+    sandbox = start_sandbox(gzip=packed)
+    with client_of(sandbox) as client:
+        pipeline.load_exports(client, exports_of(client, NINE, TEN, version=version), lake_uri=lake.uri)
+    assert ids_between(sandbox.world, NINE, TEN) == lake.texts()
+
+
+def test_nothing_to_load_is_refused(client: ChatExportClient, lake: Lake) -> None:
+    """An empty list is a wiring mistake, and not an empty export."""
+    with pytest.raises(CallError, match="there is no export to load"):
+        pipeline.load_exports(client, [], lake_uri=lake.uri)
+
+
+def test_an_export_that_the_service_does_not_know_leaves_nothing_behind(
+    client: ChatExportClient, exported: Callable[..., list[Receipt]], lake: Lake
+) -> None:
+    """One good and one bad receipt: no half of a load."""
+    good = exported(NINE, TEN)
+    unknown = Receipt(task_id=TaskId("00000000-0000-0000-0000-000000000000"), request=good[0].request)
+    with pytest.raises(FileGoneError):
+        pipeline.load_exports(client, [*good, unknown], lake_uri=lake.uri)
+    assert set() == lake.files()
+
+
+@pytest.fixture
+def serve(closing: contextlib.ExitStack) -> Callable[[bytes], ChatExportClient]:
+    """A client of a service whose one export is completed, and has this file."""
+
+    def start(content: bytes) -> ChatExportClient:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                result = {"url": f"http://{self.headers['host']}/file"}
+                task = {"task_id": "t", "status": "completed", "created_at": NINE, "result": result}
+                body = json.dumps(task).encode() if self.path.startswith("/api/") else content
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        closing.callback(serving.join)
+        closing.callback(server.shutdown)
+        closing.callback(server.server_close)
+        serving.start()
+        base_url = f"http://127.0.0.1:{server.server_port}"
+        return closing.enter_context(
+            ChatExportClient(ServiceSettings(api_key="k", api_secret="s" * 32, base_url=base_url))
+        )
+
+    return start
+
+
+NO_EXPORT = [b'{"error":"access denied"}', b"{}", b'{"error":"access denied"}\n{}\n', b'[{"error":"access denied"}]']
+OF_CHANNELS = ChannelsRequest(channels=(Cid(UBUNTU),), window=Window.parse(NINE, TEN))
+OF_USERS = UsersRequest(user_ids=(UserId("u"),))
+
+
+@pytest.mark.parametrize("content", NO_EXPORT)
+@pytest.mark.parametrize("request_", [OF_CHANNELS, OF_USERS], ids=["channels", "users"])
+def test_a_fetched_file_of_nothing_but_rejects_is_no_export(
+    request_: ChannelsRequest | UsersRequest, content: bytes, serve: Callable[[bytes], ChatExportClient], lake: Lake
+) -> None:
+    """A proxy's error in its place: committed, the window would be covered, and nobody would fetch it again."""
+    receipt = Receipt(task_id=TaskId("t"), request=request_)
+    with pytest.raises(InputError, match="the file of export t holds no line that is part of an export") as caught:
+        pipeline.load_exports(
+            serve(content), [receipt], lake_uri=lake.uri, options=LoadOptions(max_rejected=len(NO_EXPORT))
+        )
+    assert caught.value.retryable
+    assert set() == lake.files()
+
+
+def test_a_fetched_file_with_one_line_of_an_export_is_one(
+    serve: Callable[[bytes], ChatExportClient], lake: Lake
+) -> None:
+    """Its other lines are rejects as ever, and so is the line itself where it is told what it is of."""
+    content = b'{}\n{"type":"message","data":{}}\n{"error":"access denied"}\n'
+    report = pipeline.load_exports(
+        serve(content), [Receipt(task_id=TaskId("t"), request=OF_CHANNELS)], lake_uri=lake.uri
+    )
+    assert (3, 3) == (report.record.counts["lines"], report.record.counts["rejected"])
+
+
+def test_lines_that_are_too_long_to_be_looked_at_may_be_of_an_export(
+    serve: Callable[[bytes], ChatExportClient], lake: Lake
+) -> None:
+    """That they are rejects was asked for: fetched again, they are as long."""
+    report = pipeline.load_exports(
+        serve(b'{"type":"message","data":{"text":"long"}}\n'),
+        [Receipt(task_id=TaskId("t"), request=OF_CHANNELS)],
+        lake_uri=lake.uri,
+        options=LoadOptions(max_line_bytes=20),
+    )
+    assert (1, 1) == (report.record.counts["lines"], report.record.counts["rejected"])
+
+
+@pytest.mark.parametrize("content", NO_EXPORT)
+def test_a_file_given_by_hand_may_be_all_rejects(content: bytes, lake: Lake, tmp_path: Path) -> None:
+    """Whoever gives it sees them, and it claims nothing."""
+    (path := tmp_path / "export").write_bytes(content)
+    report = load_file(lake, path, None, None, NINE)
+    assert report.record.counts["lines"] == report.record.counts["rejected"] > 0
+
+
+def test_no_link_key_or_text_is_in_logs_or_records(
+    load: Load, lake: Lake, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A signed link in a log is a key to the file; the sandbox's links hold /download."""
+    caplog.set_level(logging.DEBUG)
+    load(NINE, TEN)
+    longest = max(lake.texts().values(), key=len)
+    told = caplog.text + json.dumps(lake.records())
+    for secret in (sandbox.api_key, sandbox.api_secret, "/download", "Signature", longest):
+        assert secret not in told
+
+
+# An object store
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, closing: contextlib.ExitStack) -> Lake:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    closing.callback(server.stop)
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    fs = fsspec.filesystem("s3")
+    closing.callback(fs.clear_instance_cache)
+    name = f"chat-{uuid.uuid4().hex}"  # the server's buckets outlive it within a process
+    fs.mkdir(name)
+    return Lake(f"s3://{name}/lake")
+
+
+def test_a_lake_in_an_object_store_is_written_like_a_local_one(
+    client: ChatExportClient, exported: Callable[..., list[Receipt]], bucket: Lake, sandbox: Sandbox
+) -> None:
+    """Same files, same records, same retirement, same views; no extension of DuckDB has to be there for it."""
+    fs = fsspec.filesystem("s3")
+    first = pipeline.load_exports(client, exported(NINE, TEN), lake_uri=bucket.uri)
+    again = pipeline.load_exports(client, exported(NINE, TEN), lake_uri=bucket.uri)
+    store = LakeStore(bucket.uri)
+    records = {record.load_id: record for record in commit_log.all_loads(store)}
+    assert {first.record.load_id, again.record.load_id} == records.keys()
+    fs.invalidate_cache()
+    root = bucket.uri.removeprefix("s3://")
+    found = {path.removeprefix(f"{root}/") for path in fs.find(root) if "/empty-v" not in path}
+    live = {each.file.path for each in LakeState(list(records.values())).standings if each.is_live}
+    assert live | {record.path for record in records.values()} == {path for path in found if "/empty-v" not in path} - {
+        "catalog.duckdb"
+    }
+    assert "catalog.duckdb" in found
+    (messages,) = [file for file in records[again.record.load_id].files if file.table == "messages"]
+    assert (len(ids_between(sandbox.world, NINE, TEN)), messages.size_bytes) == (
+        messages.rows,
+        fs.size(f"{root}/{messages.path}"),
+    )
+    assert ids_between(sandbox.world, NINE, TEN) == bucket.texts()
+    assert {messages.path} == {path for path in found if path.startswith("messages/")}
+
+
+def test_history_in_an_object_store_forgets_and_ends(bucket: Lake, tmp_path: Path) -> None:
+    """What newer exports superseded lies elsewhere there; a removal and a clean-up know where."""
+    for hour, text in ((1, "first"), (2, "second")):
+        path = write_export(tmp_path / "export", {"a": (8, text), "b": (9, text)}, user={"id": f"ann-{hour}"})
+        load_file(bucket, path, 8, 10, f"2026-01-02T{hour:02}:00:00Z", keep_superseded=True)
+    store, now = LakeStore(bucket.uri), datetime.now(UTC) + timedelta(days=2)
+    assert 4 == bucket.value("SELECT count(*) FROM messages_history")
+    forget_user(store, "ann-1", now=now)
+    assert [["second"]] == bucket.rows("SELECT DISTINCT text FROM messages_history")
+    assert {path for path, _ in store.data_files()} == {
+        each.file.path
+        for each in LakeState(commit_log.all_loads(store)).standings
+        if each.is_live or each.fate is Fate.HISTORY
+    }
+    vacuum(store, keep=timedelta(0), now=now, history=True)
+    assert [] == [path for path, _ in store.walk("_files", ".pq")]
+    assert verify(store, now=now).ok
+
+
+def test_loading_again_into_an_object_store_changes_nothing(
+    client: ChatExportClient, exported: Callable[..., list[Receipt]], bucket: Lake
+) -> None:
+    """The record is written on the condition that none is there: the second writer learns of the first."""
+    receipts = exported(NINE, TEN)
+    pipeline.load_exports(client, receipts, lake_uri=bucket.uri)
+    assert pipeline.load_exports(client, receipts, lake_uri=bucket.uri).already_loaded
+    store = LakeStore(bucket.uri)
+    (record,) = commit_log.all_loads(store)
+    assert not store.put_new(record.path, b"another")
+    assert record == commit_log.find(store, record.load_id)
+
+
+def test_upkeep_of_a_lake_in_an_object_store(
+    client: ChatExportClient,
+    exported: Callable[..., list[Receipt]],
+    bucket: Lake,
+    sandbox: Sandbox,
+    control: Callable[..., None],
+) -> None:
+    """Compaction, clean-up and the removal of a person do there what they do on a disk."""
+    store = LakeStore(bucket.uri)
+    pipeline.load_exports(client, exported(NINE, TEN), lake_uri=bucket.uri)
+    control("clock", {"advance_s": 60})
+    half_past = NINE.replace(":00:00Z", ":30:00Z")
+    pipeline.load_exports(client, exported(half_past, ELEVEN), lake_uri=bucket.uri)
+    expected = ids_between(sandbox.world, NINE, ELEVEN)
+    assert expected == bucket.texts()
+    assert compact(store).rows_hidden > 0
+    assert expected == bucket.texts()
+    now = datetime.now(UTC) + timedelta(days=2)
+    assert () == vacuum(store, keep=timedelta(0), now=now).superseded  # nothing opens by name there: gone at once
+    author = bucket.value("SELECT user_id FROM messages GROUP BY user_id ORDER BY count(*) DESC LIMIT 1")
+    theirs = {each for (each,) in bucket.rows(f"SELECT id FROM messages WHERE user_id = '{author}'")}
+    receipt = forget_user(store, author, now=now)
+    assert len(theirs) == receipt.removed["messages"] > 0
+    assert expected.keys() - theirs == bucket.texts().keys()
+    assert 0 == bucket.value(f"SELECT count(*) FROM users WHERE id = '{author}'")
+    vacuum(store, keep=timedelta(0), now=now)
+    assert {each.file.path for each in LakeState(commit_log.all_loads(store)).standings if each.is_live} == {
+        path for path, _ in store.data_files()
+    }
+    assert [] == [each for each in verify(store, now=now).findings if each.is_fault]
+
+
+def test_an_object_store_that_refuses_is_one_sentence(bucket: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket that is not there, a service that is not there: what, where, what to do."""
+    with pytest.raises(LakeError, match=r"cannot write the lake at s3://no-such-bucket/lake: .*; check that the place"):
+        LakeStore("s3://no-such-bucket/lake").put_new("_loads/a.json", b"{}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    fsspec.filesystem("s3").clear_instance_cache()
+    with pytest.raises(LakeError, match=r"cannot read the lake at s3://chat/lake: .*; check that the place"):
+        LakeStore("s3://chat/lake").read("_loads/a.json")

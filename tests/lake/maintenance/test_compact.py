@@ -1,0 +1,283 @@
+"""Compaction and clean-up: the same lake in fewer files, and nothing deleted that anyone needs."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pytest
+from lakes import Lake, at, load_file, write_export
+
+from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.lake.catalog.refresh import settle
+from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits.snapshot import LakeState
+from airflow_provider_chatexport.lake.maintenance.compact import compact
+from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite, number_of_next
+from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
+from airflow_provider_chatexport.lake.maintenance.verify import verify
+from airflow_provider_chatexport.lake.schema.tables import MESSAGES
+from airflow_provider_chatexport.lake.storage.store import LakeStore
+
+NOW = datetime(2026, 2, 1, tzinfo=UTC)
+
+
+def exported(hour: int) -> str:
+    return f"2026-01-02T{hour:02}:00:00Z"
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """Three loads of one day's hours, the third over the end of the first and the begin of the second."""
+    lake = Lake(str(tmp_path / "lake"))
+    load_file(lake, write_export(tmp_path / "one", {"a": (8, "a1"), "b": (9, "b1")}), 8, 10, exported(1))
+    load_file(lake, write_export(tmp_path / "two", {"c": (10, "c1"), "d": (11, "d1")}), 10, 12, exported(2))
+    load_file(lake, write_export(tmp_path / "three", {"b": (9, "b2")}), 9, 11, exported(3))
+    return lake
+
+
+def n_files(lake: Lake, table: str = "messages") -> int:
+    return len(list(Path(lake.uri).glob(f"{table}/*/*.parquet"))) - 1  # the anchor
+
+
+def test_a_glob_equals_the_view_after_compaction(lake: Lake) -> None:
+    """Rows that a newer export hides are gone from the files, and each day of a table is one file."""
+    shown = lake.texts()
+    assert {"a": "a1", "b": "b2", "d": "d1"} == shown
+    done = compact(LakeStore(lake.uri))
+    assert (shown, 1) == (lake.texts(), n_files(lake))
+    assert done.rows_hidden > 0
+    lake.assert_glob_equals_view()
+    lake.assert_tidy()
+    assert verify(LakeStore(lake.uri), now=NOW).ok
+
+
+def test_compacting_again_changes_nothing(lake: Lake) -> None:
+    """A nightly job over a lake at rest costs nothing."""
+    compact(LakeStore(lake.uri))
+    files = lake.files()
+    assert compact(LakeStore(lake.uri)).record_id is None
+    assert files == lake.files()
+
+
+def test_claims_keep_their_own_age(lake: Lake, tmp_path: Path) -> None:
+    """An export that arrives after the compaction is judged against each load that went into it, not against all."""
+    compact(LakeStore(lake.uri))
+    between = write_export(tmp_path / "late", {"a": (8, "a-late"), "b": (9, "b-late"), "d": (11, "d-late")})
+    load_file(lake, between, 8, 12, "2026-01-02T02:30:00Z")
+    assert {"a": "a-late", "b": "b2", "d": "d-late"} == lake.texts()
+    compact(LakeStore(lake.uri))
+    assert {"a": "a-late", "b": "b2", "d": "d-late"} == lake.texts()
+    lake.assert_glob_equals_view()
+
+
+def test_the_same_exports_loaded_again_after_compaction_change_nothing(lake: Lake, tmp_path: Path) -> None:
+    """A retried task must find its load, though its files have gone into others."""
+    compact(LakeStore(lake.uri))
+    files = lake.files()
+    again = load_file(lake, write_export(tmp_path / "three", {"b": (9, "b2")}), 9, 11, exported(3))
+    assert again.already_loaded
+    assert files == lake.files()
+
+
+def test_a_day_loaded_anew_replaces_its_part_of_a_compaction_at_once(lake: Lake, tmp_path: Path) -> None:
+    """What is newer than all of a day supersedes that day's file, though other days of the compaction live on."""
+    compact(LakeStore(lake.uri))
+    anew = write_export(tmp_path / "anew", {"a": (8, "a9"), "e": (11, "e9")})
+    load_file(lake, anew, 8, 12, exported(9))
+    assert ({"a": "a9", "e": "e9"}, 1) == (lake.texts(), n_files(lake))
+
+
+def test_only_days_worth_it_are_written_anew(lake: Lake, tmp_path: Path) -> None:
+    """A large lake's compaction costs what has changed; files of other days are taken over as they are."""
+    next_day = write_export(tmp_path / "next", {"z": (8, "z1")})
+    next_day.write_text(next_day.read_text().replace("2026-01-01T08", "2026-01-03T08"))
+    load_file(lake, next_day, None, None, "2026-01-04T00:00:00Z")
+    before = {path for path in lake.files() if "event_date=2026-01-03" in path}
+    compact(LakeStore(lake.uri))
+    assert before == {path for path in lake.files() if "event_date=2026-01-03" in path}
+    assert {"a": "a1", "b": "b2", "d": "d1", "z": "z1"} == lake.texts()
+
+
+def test_the_newest_snapshot_of_a_key_is_what_remains(lake: Lake) -> None:
+    """Channels and users come with every export; after compaction each is one row in the files too."""
+    assert lake.value(f"SELECT count(*) FROM read_parquet('{lake.uri}/channels/*/*.parquet')") == 3
+    compact(LakeStore(lake.uri))
+    assert lake.value(f"SELECT count(*) FROM read_parquet('{lake.uri}/channels/*/*.parquet')") == 1
+
+
+def test_a_catalog_opened_before_goes_on_answering(lake: Lake, tmp_path: Path) -> None:
+    """An analyst's open connection must not lose its files to a compaction or a newer load."""
+    with duckdb.connect(f"{lake.uri}/catalog.duckdb", read_only=True) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        compact(LakeStore(lake.uri))
+        load_file(lake, write_export(tmp_path / "anew", {"a": (8, "a9")}), 8, 12, exported(9))
+        vacuum(LakeStore(lake.uri), keep=timedelta(days=1), now=datetime.now(UTC))
+        assert [("a", "a1"), ("b", "b2"), ("d", "d1")] == con.execute(
+            "SELECT id, text FROM messages ORDER BY id"
+        ).fetchall()
+    assert {"a": "a9"} == lake.texts()
+
+
+def test_vacuum_deletes_what_died_and_nothing_else(lake: Lake) -> None:
+    """Superseded files go once nobody can have an old catalog open; what is live stays whatever its age."""
+    compact(LakeStore(lake.uri))
+    store = LakeStore(lake.uri)
+    dead = {each.file.path for each in LakeState(lake.state().records).standings if not each.is_live}
+    assert set() == set(vacuum(store, keep=timedelta(days=1), now=datetime.now(UTC)).superseded)
+    assert dead == set(vacuum(store, keep=timedelta(0), now=datetime.now(UTC)).superseded)
+    assert {each.file.path for each in lake.state().standings if each.is_live} == lake.data_files()
+    assert {"a": "a1", "b": "b2", "d": "d1"} == lake.texts()
+    assert verify(store, now=NOW).ok
+
+
+def test_vacuum_deletes_what_broken_off_work_left(lake: Lake) -> None:
+    """A killed load leaves files that no record names; a load under way has some too, so only old ones go."""
+    store = LakeStore(lake.uri)
+    stray = Path(lake.uri, store.data_path("messages/event_date=2026-01-01/stray-0.parquet"))
+    stray.write_bytes(b"half")
+    left = Path(lake.uri, "_staging", "left")
+    left.mkdir(parents=True)
+    now = datetime.now(UTC)
+    assert ((), 0) == (vacuum(store, keep=timedelta(0), now=now).unknown, 0)
+    days_ago = (now - timedelta(days=3)).timestamp()
+    os.utime(stray, (days_ago, days_ago))
+    os.utime(left, (days_ago, days_ago))
+    swept = vacuum(store, keep=timedelta(0), now=now)
+    assert (("messages/event_date=2026-01-01/stray-0.parquet",), 1) == (swept.unknown, swept.n_leftovers)
+    assert not stray.exists()
+    assert not left.exists()
+
+
+def test_vacuum_leaves_alone_what_is_not_ours(lake: Lake) -> None:
+    """A lake may lie in a folder that has other things in it."""
+    others = [Path(lake.uri, name) for name in (".eslintrc.json", "src/.env.local", "src/.cache.d/x", "src/a/.b.c")]
+    days_ago = (datetime.now(UTC) - timedelta(days=9)).timestamp()
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("theirs")
+        os.utime(path, (days_ago, days_ago))
+        os.utime(path.parent, (days_ago, days_ago))
+    ours = Path(lake.uri, "_loads", f".x.json.{'0' * 32}")
+    ours.write_text("broken off")
+    os.utime(ours, (days_ago, days_ago))
+    assert 1 == vacuum(LakeStore(lake.uri), keep=timedelta(0), now=datetime.now(UTC)).n_leftovers
+    assert all(path.exists() for path in others)
+
+
+def test_a_store_of_objects_has_no_data_files_but_ours(tmp_path: Path) -> None:
+    """Whoever keeps the lake at the root of a bucket has other Parquet files there."""
+    lake = Lake("memory://bucket-of-many-things")
+    load_file(lake, write_export(tmp_path / "one", {"a": (8, "a1")}), 8, 10, exported(1))
+    load_file(lake, write_export(tmp_path / "two", {"b": (11, "b1")}), 11, 12, exported(2))
+    store = LakeStore(lake.uri)
+    assert compact(store).record_id
+    store.replace("sales/year=2025/orders.parquet", b"theirs")
+    store.replace("messages/event_date=2025-01-01/mine.parquet", b"theirs")
+    assert {each.file.path for each in lake.state().standings if each.is_live} == lake.data_files()
+
+
+def test_a_file_is_dead_since_it_was_wholly_hidden(lake: Lake, tmp_path: Path) -> None:
+    """Later loads of the same hours make it no younger: it would never be old enough to go."""
+    first = load_file(lake, write_export(tmp_path / "four", {"a": (8, "a2")}), 8, 12, exported(4))
+    load_file(lake, write_export(tmp_path / "five", {"a": (8, "a3")}), 8, 12, exported(5))
+    died = {
+        each.dead_since
+        for each in lake.state().of(MESSAGES)
+        if not each.is_live and each.record.load_id != first.record.load_id
+    }
+    assert {first.record.committed_at} == died
+
+
+def test_a_large_snapshot_file_is_not_doubled(lake: Lake) -> None:
+    """It is as good as a small one for what is newest of a key."""
+    largest = max(each.file.size_bytes for each in lake.state().standings if each.file.table == "channels")
+    compact(LakeStore(lake.uri), large_bytes=largest)
+    lake.assert_glob_equals_view()
+
+
+def test_of_two_compactions_at_once_one_begins_anew(lake: Lake) -> None:
+    """Two rewrites of the same files must not both be committed: their rows would be there twice."""
+    store = LakeStore(lake.uri)
+    stale = lake.state()
+    first = compact(store)
+    late = Rewrite(gone=lake.data_files(), written={}, facts={})
+    assert first.record_id == number_of_next(stale)
+    assert commit_rewrite(store, stale, late, seconds=0.0) is None
+    assert {"a": "a1", "b": "b2", "d": "d1"} == lake.texts()
+
+
+def test_a_record_that_was_moved_out_is_forgotten_whole(lake: Lake, tmp_path: Path) -> None:
+    """The next compaction takes its number, and is not to be taken for it."""
+    store = LakeStore(lake.uri)
+    shown = lake.texts()
+    moved = compact(store).record_id
+    commit_log.write_checkpoint(store, lake.state().records)
+    (record,) = Path(lake.uri, "_loads").glob(f"{moved}.json")
+    record.rename(tmp_path / record.name)
+    settle(store, thoroughly=True)
+    assert shown == lake.texts()
+    load_file(lake, write_export(tmp_path / "four", {"e": (12, "e1")}), 12, 13, exported(4))
+    assert moved == compact(store).record_id
+    assert shown | {"e": "e1"} == lake.texts()
+    lake.assert_glob_equals_view()
+    assert {record.path for record in commit_log.all_loads(store)} == set(commit_log.names(store))
+    assert commit_log.all_loads(store) == commit_log.all_loads(store, known={})
+
+
+def test_work_that_a_commit_came_into_is_done_again(lake: Lake, tmp_path: Path) -> None:
+    """A file that it had in view may be gone, and that is no fault of the lake's."""
+    store = LakeStore(lake.uri)
+    seen: list[int] = []
+
+    def work() -> int:
+        seen.append(len(commit_log.names(store)))
+        if len(seen) == 1:
+            load_file(lake, write_export(tmp_path / "four", {"e": (12, "e1")}), 12, 13, exported(4))
+            raise LakeError("a file is gone")
+        return seen[-1]
+
+    assert commit_log.on_latest(store, work) == 4
+    assert seen == [3, 4]
+
+
+def test_work_that_fails_in_a_lake_that_stands_still_fails(lake: Lake) -> None:
+    def work() -> None:
+        raise LakeError("a file is gone")
+
+    with pytest.raises(LakeError, match="a file is gone"):
+        commit_log.on_latest(LakeStore(lake.uri), work)
+
+
+def test_history_tells_each_version_and_its_span(tmp_path: Path) -> None:
+    """With keep_superseded, what was edited or vanished can still be read, and when it was the truth."""
+    lake = Lake(str(tmp_path / "lake"))
+    first = write_export(tmp_path / "one", {"m": (8, "old"), "gone": (8, "x")}, updated_at=at(8, 30))
+    second = write_export(tmp_path / "two", {"m": (8, "new")}, updated_at="2026-01-02T05:00:00Z")
+    for path, hour in ((first, 1), (second, 9)):
+        load_file(lake, path, 8, 10, exported(hour), keep_superseded=True)
+    expected = [
+        ["gone", "x", "2026-01-01T08:30:00.000000Z", "2026-01-02T09:00:00.000000Z"],
+        ["m", "old", "2026-01-01T08:30:00.000000Z", "2026-01-02T05:00:00.000000Z"],
+        ["m", "new", "2026-01-02T05:00:00.000000Z", None],
+    ]
+    query = "SELECT id, text, valid_from, valid_to FROM messages_history ORDER BY id, valid_from"
+    assert expected == lake.rows(query)
+    compact(LakeStore(lake.uri))
+    vacuum(LakeStore(lake.uri), keep=timedelta(0), now=datetime.now(UTC))
+    assert expected == lake.rows(query)
+    lake.assert_glob_equals_view()
+    vacuum(LakeStore(lake.uri), keep=timedelta(0), now=datetime.now(UTC), history=True)
+    assert [["m", "new"]] == lake.rows("SELECT id, text FROM messages_history")
+
+
+def test_rows_that_no_claim_covers_are_compacted_once(lake: Lake, tmp_path: Path) -> None:
+    """A file that was loaded by hand may hold what it does not claim; that must not be written anew every night."""
+    ahead = write_export(tmp_path / "ahead", {"z": (8, "z1")})
+    ahead.write_text(ahead.read_text().replace("2026-01-01T08", "2026-01-03T08"))  # after its own export
+    load_file(lake, ahead, None, None, exported(4))
+    compact(LakeStore(lake.uri))
+    assert {"a": "a1", "b": "b2", "d": "d1", "z": "z1"} == lake.texts()
+    assert compact(LakeStore(lake.uri)).record_id is None

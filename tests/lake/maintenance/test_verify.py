@@ -1,0 +1,185 @@
+"""What verify finds: each fault made by hand on a real lake, and nothing where nothing is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from export_objects import channel, line, member, message, reaction, user, write_lines
+
+from airflow_provider_chatexport.core.entities import Shape
+from airflow_provider_chatexport.core.options import LoadOptions
+from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.lake.catalog import catalog_file
+from airflow_provider_chatexport.lake.catalog.refresh import settle
+from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits.snapshot import LakeState
+from airflow_provider_chatexport.lake.load.job import load_files
+from airflow_provider_chatexport.lake.maintenance.verify import Verdict, verify
+from airflow_provider_chatexport.lake.schema.tables import MESSAGES
+from airflow_provider_chatexport.lake.storage.store import LakeStore
+
+NOW = datetime(2026, 2, 1, tzinfo=UTC)
+
+
+def load_day(tmp_path: Path, day: int) -> None:
+    """One day of the channel, with something of everything that the law of conservation counts."""
+    at = f"2026-01-0{day}T10:00:00Z"
+    lines = [
+        line("channel", channel()),
+        line("member", member("u1"), Shape.KEYED),
+        line("user", user("u1")),
+        line("message", message(f"m{day}", created_at=at, latest_reactions=[reaction(f"m{day}", created_at=at)])),
+        line("message", message(f"m{day}", created_at=at), Shape.ITEM),
+        line("message", message(f"late{day}", created_at="2026-01-09T00:00:00Z")),
+        line("message", message(f"bad{day}", created_at="never")),
+        line("reaction", reaction(f"m{day}", "u3", created_at=at)),
+        line("poll", {"id": "p"}),
+        b"no JSON",
+    ]
+    load_files(
+        [write_lines(tmp_path / f"day{day}.ndjson", lines)],
+        lake_uri=str(tmp_path / "lake"),
+        window=Window.parse(f"2026-01-0{day}", f"2026-01-0{day + 1}"),
+        exported_at=datetime(2026, 1, 20, tzinfo=UTC),
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LakeStore:
+    load_day(tmp_path, 1)
+    load_day(tmp_path, 2)
+    return LakeStore(tmp_path / "lake")
+
+
+def kinds(verdict: Verdict) -> list[str]:
+    return sorted(finding.kind for finding in verdict.findings)
+
+
+def a_data_file(store: LakeStore) -> Path:
+    record = commit_log.all_loads(store)[0]
+    return Path(store.url(next(file.path for file in record.files if file.table == "messages")))
+
+
+def test_a_lake_of_two_days_is_in_order(store) -> None:
+    """An alarm that always rings is heard by nobody."""
+    verdict = verify(store, now=NOW)
+    assert ([], True, 2) == (kinds(verdict), verdict.ok, verdict.n_loads)
+
+
+def test_a_day_that_was_never_loaded_is_a_gap(store, tmp_path) -> None:
+    """Silence must not look like a quiet day."""
+    load_day(tmp_path, 5)
+    verdict = verify(store, now=NOW)
+    assert (["gap"], False) == (kinds(verdict), verdict.ok)
+    assert "2026-01-03T00:00:00.000000Z to 2026-01-05T00:00:00.000000Z" in verdict.findings[0].what
+
+
+def test_a_file_that_is_gone_is_missing(store) -> None:
+    """Someone deleted a file: the rows are lost until its window is exported again."""
+    a_data_file(store).unlink()
+    assert ["missing"] == kinds(verify(store, now=NOW))
+
+
+def test_a_changed_byte_is_found(store) -> None:
+    """Disks and people change files; the recorded digest tells."""
+    path = a_data_file(store)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert ["altered"] == kinds(verify(store, now=NOW))
+
+
+def test_a_file_that_only_the_views_have_is_missing_from_its_folder(store) -> None:
+    """Someone tidied a table's folder: globs read fewer rows than views until the catalog is written anew."""
+    file = next(file for file in commit_log.all_loads(store)[0].files if file.table == "messages")
+    Path(store.url(file.path)).unlink()
+    (finding,) = verify(store, now=NOW).findings
+    assert ("missing", True) == (finding.kind, "chatexport catalog" in finding.what)
+    settle(store, thoroughly=True)
+    assert verify(store, now=NOW).ok
+
+
+def test_a_file_that_was_put_in_the_place_of_another_is_altered(store) -> None:
+    """A restored backup or a copy with other rows under the same name is not what the views read."""
+    file = next(file for file in commit_log.all_loads(store)[0].files if file.table == "messages")
+    path = Path(store.url(file.path))
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content + b"more")
+    assert ["altered"] == kinds(verify(store, now=NOW))
+
+
+def test_a_file_that_only_history_reads_is_looked_at_as_well(tmp_path: Path) -> None:
+    """``messages_history`` fails without it."""
+    for hour in (1, 2):
+        load_files(
+            [write_lines(tmp_path / f"export-{hour}", [line("message", message(text=str(hour)))])],
+            lake_uri=str(tmp_path / "lake"),
+            window=Window.parse("2026-01-01", "2026-01-02"),
+            exported_at=datetime(2026, 1, 20, hour, tzinfo=UTC),
+            options=LoadOptions(keep_superseded=True),
+        )
+    store = LakeStore(tmp_path / "lake")
+    assert verify(store, now=NOW).ok
+    (kept,) = [each for each in LakeState(commit_log.all_loads(store)).of(MESSAGES) if not each.is_live]
+    Path(store.url(store.history_path(kept.file.path))).unlink()
+    assert ["missing"] == kinds(verify(store, now=NOW))
+
+
+def test_an_entity_that_went_nowhere_is_found(store) -> None:
+    """The converter's own account must balance, or verify must say so."""
+    record = commit_log.all_loads(store)[0]
+    value = json.loads(store.read(record.path))
+    value["counts"]["duplicates"] -= 1
+    store.replace(record.path, json.dumps(value).encode())
+    verdict = verify(store, now=NOW)
+    assert (["unaccounted"], False) == (kinds(verdict), verdict.ok)
+
+
+def test_a_file_of_no_record_is_told_after_a_day(store) -> None:
+    """What a broken-off load left may go; what one is writing at this moment may not."""
+    path = a_data_file(store)
+    stray = path.with_name("stray.parquet")
+    stray.write_bytes(path.read_bytes())
+    os.utime(stray, (NOW.timestamp(), NOW.timestamp()))
+    assert [] == kinds(verify(store, now=NOW + timedelta(hours=23)))
+    verdict = verify(store, now=NOW + timedelta(hours=25))
+    assert (["unknown"], True) == (kinds(verdict), verdict.ok)
+
+
+@pytest.mark.parametrize("uri", ["lake", "memory://verified-catalog"])
+def test_a_catalog_that_is_not_of_the_records_is_found(uri: str, tmp_path: Path) -> None:
+    """A lake is queried through its catalog: without one, or with that of yesterday, rows are not there for anyone."""
+    store = LakeStore(uri if "://" in uri else tmp_path / uri)
+
+    def load(day: int) -> None:
+        path = write_lines(tmp_path / f"day{day}", [line("message", message(f"m{day}"))])
+        window = Window.parse(f"2026-01-0{day}", f"2026-01-0{day + 1}")
+        load_files([path], lake_uri=store.uri, window=window)
+
+    load(1)
+    of_one_load = store.read(catalog_file.NAME)
+    load(2)
+    assert [] == kinds(verify(store, now=NOW))
+    for content in (of_one_load, b"junk", b"", of_one_load[:20_000], None):
+        store.delete([catalog_file.NAME])
+        if content is not None:
+            store.replace(catalog_file.NAME, content)
+        verdict = verify(store, now=NOW)
+        assert (["catalog"], True) == (kinds(verdict), verdict.ok)
+        assert "run chatexport catalog" in verdict.findings[0].what
+    settle(store)
+    assert verify(store, now=NOW).ok
+
+
+def test_a_catalog_names_the_place_where_its_lake_was(store, tmp_path) -> None:
+    """Its views read files by their whole paths; by another name of the same folder all is well."""
+    (tmp_path / "link").symlink_to(tmp_path / "lake")
+    assert verify(LakeStore(tmp_path / "link"), now=NOW).ok
+    moved = LakeStore((tmp_path / "lake").rename(tmp_path / "moved"))
+    (finding,) = verify(moved, now=NOW).findings
+    assert ("catalog", True) == (finding.kind, f"the lake was at {tmp_path}/lake" in finding.what)

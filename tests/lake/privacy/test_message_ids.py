@@ -1,0 +1,116 @@
+"""A message's id says who wrote it: it does not, where people are not to be known, and still joins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from export_objects import channel, line, message, reaction, read, write_lines
+from lakes import Lake
+from test_forget import NOW, everything, load
+
+from airflow_provider_chatexport.lake.maintenance.forget import forget_user
+from airflow_provider_chatexport.lake.maintenance.verify import verify
+from airflow_provider_chatexport.lake.privacy.pseudonyms import pseudonym
+from airflow_provider_chatexport.lake.storage.store import LakeStore
+
+RANDOM_PARTS = ["85f6fa93-1165-437c-01f7-90a02d07cdc9", "V1StGXR8_Z5jdHi6B-myT"]
+OTHERS_ID = "64828eb5-0000-4459-ad13-276f4b374360"
+JOINED = (
+    "SELECT asked.id, reply.id, quoting.id, r.user_id, reads.user_id FROM messages asked "
+    "LEFT JOIN messages reply ON reply.parent_id = asked.id "
+    "LEFT JOIN messages quoting ON quoting.quoted_message_id = asked.id "
+    "LEFT JOIN reactions r ON r.message_id = asked.id "
+    "LEFT JOIN reads ON reads.last_read_message_id = asked.id WHERE reply.id IS NOT NULL"
+)
+
+
+@pytest.fixture(params=RANDOM_PARTS, ids=["uuid", "nanoid"])
+def random_part(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "lake"))
+
+
+def references(message_id: str) -> list[bytes]:
+    """What others say of a message."""
+    bob = {"id": "bob"}
+    noted = f'see "{message_id}"'
+    return [
+        line("message", message(OTHERS_ID, cid="a:1", user=bob, parent_id=message_id, text=noted, note=message_id)),
+        line("message", message("quoting", cid="a:1", user=bob, quoted_message_id=message_id)),
+        line("reaction", reaction(message_id, "bob", cid="a:1")),
+        line("read", read("bob", cid="a:1", last_read_message_id=message_id)),
+    ]
+
+
+def thread(path: Path, random_part: str, text: str = "asked") -> Path:
+    """Ann's message, a reply to it, a quote of it, a reaction to it, and somebody who has read as far."""
+    asked = message(f"ann-17-{random_part}", cid="a:1", user={"id": "ann-17"}, text=text)
+    return write_lines(path, [line("channel", channel("a:1")), line("message", asked), *references(str(asked["id"]))])
+
+
+def test_pseudonyms_hide_the_author_in_every_reference(random_part: str, lake: Lake, tmp_path: Path) -> None:
+    def load_hashed(text: str, hour: int) -> None:
+        path = thread(tmp_path / "export", random_part, text)
+        load(lake, path, hour, hash_users=True, drop_text=True, pseudonym_key="secret")
+
+    load_hashed("asked", 1)
+    assert "ann-17" not in everything(lake)
+    ann, bob = pseudonym("ann-17", "secret"), pseudonym("bob", "secret")
+    assert [[f"{ann}-{random_part}", OTHERS_ID, "quoting", bob, bob]] == lake.rows(JOINED)
+    load_hashed("asked, and edited", 2)
+    assert [[f"{ann}-{random_part}", OTHERS_ID, "quoting", bob, bob]] == lake.rows(JOINED)
+    # The load is compared with the lake by ids of which only one says whose they are.
+    assert [] == lake.rows("FROM late_changes")
+
+
+@pytest.mark.parametrize("keep_messages", [True, False])
+def test_who_is_forgotten_is_in_no_reference(keep_messages: bool, random_part: str, lake: Lake, tmp_path: Path) -> None:
+    def forgotten() -> tuple[bool, list[list[object]]]:
+        return "ann-17" in everything(lake), lake.rows(JOINED)
+
+    load(lake, thread(tmp_path / "export", random_part), keep_superseded=True)
+    assert 1 == len(lake.rows(JOINED))
+    forget_user(LakeStore(lake.uri), "ann-17", now=NOW, keep_messages=keep_messages)
+    joined = [[f"[forgotten]-{random_part}", OTHERS_ID, "quoting", "bob", "bob"]]
+    assert (False, joined if keep_messages else []) == forgotten()
+    assert [[f"[forgotten]-{random_part}"]] == lake.rows(f"SELECT parent_id FROM messages WHERE id = '{OTHERS_ID}'")
+    assert [['see "[forgotten]-' + random_part + '"']] == lake.rows(
+        f"SELECT text FROM messages WHERE id = '{OTHERS_ID}'"
+    )
+    load(lake, thread(tmp_path / "again", random_part), 2)
+    assert (False, joined if keep_messages else []) == forgotten()
+    assert verify(LakeStore(lake.uri), now=NOW).ok
+    assert [] == forget_user(LakeStore(lake.uri), "ann-17", now=NOW, keep_messages=keep_messages).files
+
+
+def test_who_was_forgotten_stays_out_where_only_a_reference_names_them(
+    random_part: str, lake: Lake, tmp_path: Path
+) -> None:
+    load(lake, write_lines(tmp_path / "export", [line("message", message("m", cid="a:1"))]))
+    forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    lines = [line("channel", channel("a:1")), *references(f"ann-17-{random_part}")]
+    load(lake, write_lines(tmp_path / "later", lines), 2)
+    assert "ann-17" not in everything(lake)
+
+
+@pytest.mark.parametrize(
+    "message_id",
+    [OTHERS_ID, "by-ann", "ann-17", f"ann-170-{OTHERS_ID}", f"x-ann-17-{OTHERS_ID}", f"ann-17-{OTHERS_ID}-copy"],
+)
+def test_other_ids_stay(message_id: str, lake: Lake, tmp_path: Path) -> None:
+    """Nobody is taken out of an id that is not of them, and an id that names nobody has no pseudonym."""
+    load(lake, write_lines(tmp_path / "export", [line("message", message(message_id, cid="a:1"))]))
+    forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    assert [[message_id]] == lake.rows("SELECT id FROM messages")
+
+
+@pytest.mark.parametrize("message_id", [OTHERS_ID, "by-ann", f"ann-17-{OTHERS_ID}-copy"])
+def test_an_id_without_an_author_has_no_pseudonym(message_id: str, lake: Lake, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "export", [line("message", message(message_id, cid="a:1"))])
+    load(lake, path, hash_users=True, pseudonym_key="secret")
+    assert [[message_id]] == lake.rows("SELECT id FROM messages")

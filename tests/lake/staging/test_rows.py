@@ -1,0 +1,667 @@
+"""From entities to rows: types, times, custom fields, duplicates, the window, what lies inside objects."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from export_objects import (
+    AT,
+    CID,
+    EXPORTED_AT,
+    channel,
+    convert,
+    convert_lines,
+    encoded,
+    line,
+    member,
+    message,
+    reaction,
+    user,
+    write_lines,
+)
+
+from airflow_provider_chatexport.core.entities import Shape
+from airflow_provider_chatexport.core.times import parse_rfc3339
+from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.lake.normalize.custom_keys import MAX_KEYS
+
+MOMENT = datetime(2026, 1, 1, 10, tzinfo=UTC)
+DAY = Window.parse("2026-01-01", "2026-01-02")
+
+
+def custom_of(folder: Path, **fields: Any) -> str:
+    custom = convert_lines(folder, line("message", message(**fields))).one("messages")["custom"]
+    assert isinstance(custom, str)
+    return custom
+
+
+# Types
+
+
+def test_a_message_has_its_fields_typed(tmp_path: Path) -> None:
+    """The table is read by people and dbt: a number that is text, or a time that is local, misleads them."""
+    fields = message(
+        "m1",
+        parent_id="m0",
+        quoted_message_id="q",
+        reply_count=2,
+        pinned=True,
+        pinned_at="2026-01-01T11:00:00.5Z",
+        pinned_by={"id": "u9"},
+        silent=False,
+        show_in_channel=None,
+        reaction_counts={"love": 2},
+        mentioned_users=[{"id": "u3"}, {"id": "u4"}],
+        thread_participants=[{"id": "u5"}],
+        restricted_visibility=["u1"],
+        i18n={"language": "en", "fr_text": "é"},
+        deleted_at=1767268800000000000,
+        attachments=[{}, {}],
+    )
+    row = convert_lines(tmp_path, line("message", fields)).one("messages")
+    expected = {
+        "id": "m1",
+        "cid": CID,
+        "channel_type": "messaging",
+        "channel_id": "general",
+        "user_id": "u1",
+        "type": "regular",
+        "text": "text of m1",
+        "parent_id": "m0",
+        "quoted_message_id": "q",
+        "reply_count": 2,
+        "pinned": True,
+        "pinned_at": datetime(2026, 1, 1, 11, 0, 0, 500_000, tzinfo=UTC),
+        "pinned_by_id": "u9",
+        "silent": False,
+        "show_in_channel": None,
+        "reaction_counts": '{"love":2}',
+        "mentioned_user_ids": ["u3", "u4"],
+        "thread_participant_ids": ["u5"],
+        "restricted_visibility": ["u1"],
+        "i18n": '{"language":"en","fr_text":"é"}',
+        "attachment_count": 2,
+        "created_at": MOMENT,
+        "deleted_at": datetime(2026, 1, 1, 12, tzinfo=UTC),
+        "custom": "{}",
+        "_exported_at": EXPORTED_AT,
+        "_load_id": "load-1",
+    }
+    assert expected == {name: row[name] for name in expected}
+
+
+@pytest.mark.parametrize(
+    ("micros", "text"),
+    [
+        (0, "2026-01-01T10:00:00Z"),
+        (491_250, "2026-01-01T10:00:00.49125Z"),
+        (365_621, "2026-01-01T10:00:00.365621247Z"),
+        (999_999, "2026-01-01T10:00:00.999999999Z"),
+        (500_000, "2026-01-01T15:30:00.5+05:30"),
+        (123_456, 1767261600123456789),
+    ],
+)
+def test_both_spellings_of_a_time_end_as_utc_microseconds(micros: int, text: Any, tmp_path: Path) -> None:
+    """Strings with any number of digits and any offset, and nanoseconds: digits are cut, never rounded."""
+    row = convert_lines(tmp_path, line("message", message(created_at=text))).one("messages")
+    assert MOMENT + timedelta(microseconds=micros) == row["created_at"]
+
+
+ODD_VALUES: dict[str, Any] = {
+    "reply_count": "many", "deleted_reply_count": 1.5, "pinned": "perhaps", "updated_at": "later",
+    "pin_expires": {"a": 1}, "mentioned_users": "all", "mentioned_roles": {"admin": 1}, "silent": [],
+    "attachments": {"type": "image"}, "latest_reactions": 7, "pinned_by": {"name": "nobody"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [Shape.TYPED, Shape.KEYED])
+@pytest.mark.parametrize("extra", [{}, {"own": 1}, {"own": None, "custom": {"nested": 2}}])
+def test_a_value_that_its_column_cannot_hold_is_kept_and_counted(
+    shape: Shape, extra: dict[str, Any], tmp_path: Path
+) -> None:
+    """One field gone wrong at the service costs neither the message nor the value, and somebody can see it."""
+    odd = line("message", message(**ODD_VALUES, **extra), shape)
+    converted = convert_lines(tmp_path, line("message", message("m2"), shape), odd)
+    row, other = converted.rows["messages"]
+    own = {key: value for key, value in extra.items() if key != "custom"} | extra.get("custom", {})
+    assert ODD_VALUES | own == json.loads(row["custom"])
+    assert {f"messages.{key}": 1 for key in ODD_VALUES} == converted.counts.not_cast
+    assert ("{}", 0) == (other["custom"], converted.counts.rejected)
+    assert (None, None, None, 0) == tuple(
+        row[name] for name in ("reply_count", "pinned", "updated_at", "attachment_count")
+    )
+
+
+@pytest.mark.parametrize("shape", [Shape.TYPED, Shape.KEYED])
+@pytest.mark.parametrize(
+    ("expected", "written"),
+    [
+        (0, "0"),
+        (-12, "-12"),
+        (12, '"12"'),
+        (2**53 + 1, str(2**53 + 1)),
+        (2**63 - 1, str(2**63 - 1)),
+        *((None, each) for each in ("15e-1", '"15e-1"', "1.0", '"0x10"', '"1_000"', '" 5"', str(2**63))),
+    ],
+)
+def test_an_integer_is_what_is_written_as_one(expected: int | None, written: str, shape: Shape, tmp_path: Path) -> None:
+    """However it is read: from the file as it stands, or anew. A number that nobody told is worse than none."""
+    told = line("message", message(reply_count="?"), shape).replace(b'"?"', written.encode())
+    row = convert_lines(tmp_path, told).one("messages")
+    kept = {} if expected is not None else {"reply_count": json.loads(written)}
+    assert (expected, kept) == (row["reply_count"], json.loads(row["custom"]))
+
+
+def test_a_value_that_is_kept_does_not_hide_one_under_custom(tmp_path: Path) -> None:
+    """An app may have a custom field of the same name: both are there."""
+    assert {"reply_count": "many", "custom": {"reply_count": 3}} == json.loads(
+        custom_of(tmp_path, reply_count="many", custom={"reply_count": 3})
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "fields"),
+    [
+        ("users.banned", {"user": {"id": "u1", "banned": "x"}}),
+        ("attachments.original_width", {"attachments": [{"original_width": "wide"}]}),
+        ("reactions.score", {"latest_reactions": [reaction(score="high")]}),
+        ("reactions.created_at", {"latest_reactions": [reaction(created_at="soon")]}),
+    ],
+)
+def test_what_lies_inside_a_message_keeps_such_values_as_well(
+    told: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    """Users, attachments and reactions are drawn from messages by another route."""
+    table, key = told.split(".")
+    converted = convert_lines(tmp_path, line("message", message(**fields)))
+    assert ({told: 1}, True) == (converted.counts.not_cast, key in json.loads(converted.rows[table][0]["custom"]))
+
+
+@pytest.mark.parametrize("shape", [Shape.TYPED, Shape.KEYED])
+@pytest.mark.parametrize("own", [{}, {"own": 1}, {"custom": {"attachments": "mine", "latest_reactions": "mine"}}])
+@pytest.mark.parametrize(
+    ("key", "good", "odd"),
+    [
+        ("attachments", {"type": "image"}, [None, 1, "x", ["y"]]),
+        ("latest_reactions", reaction(), [None, {"type": "like"}, {"user_id": "u1"}, {"user_id": "", "type": "like"}]),
+        ("mentioned_users", {"id": "u2"}, [None, "u3", {"name": "nobody"}]),
+        ("thread_participants", {"id": "u2"}, [{}]),
+        ("mentioned_roles", "admin", [None, ""]),
+    ],
+)
+def test_a_list_with_odd_items_is_kept_and_counted(
+    shape: Shape, key: str, good: Any, odd: list[Any], own: dict[str, Any], tmp_path: Path
+) -> None:
+    """What can be a row or an id is one; nothing of the rest vanishes."""
+    told = [good, *odd]
+    converted = convert_lines(tmp_path, line("message", message(**{key: told}, **own), shape))
+    nested = own.get("custom", {})
+    flat = {name: value for name, value in own.items() if name != "custom"} | {key: told}
+    contradicted = {"custom": nested} if key in nested else {}
+    assert nested | flat | contradicted == json.loads(converted.one("messages")["custom"])
+    assert {f"messages.{key}": 1} == converted.counts.not_cast
+    rows = {"attachments": "attachments", "latest_reactions": "reactions"}
+    if key in rows:
+        assert 1 == converted.counts.rows[rows[key]]
+
+
+def test_an_id_is_kept_of_a_message_that_is_quoted_whole(tmp_path: Path) -> None:
+    quoted = message("m0", text="the copy of it")
+    rows = convert_lines(
+        tmp_path,
+        line("message", message("m1", quoted_message=quoted)),
+        line("message", message("m2", quoted_message=quoted, quoted_message_id="m0")),
+        line("message", message("m3", quoted_message_id="m0")),
+        line("message", message("m4", quoted_message={"id": "m9"}, quoted_message_id="m0")),
+        line("message", message("m5", quoted_message=quoted, quoted_message_id="")),
+    ).rows["messages"]
+    assert [("m0", "{}")] * 5 == [(row["quoted_message_id"], row["custom"]) for row in rows]
+
+
+def test_nobody_is_no_user(tmp_path: Path) -> None:
+    """Who it is may stand beside; what has no id is kept where the values are that no column can hold."""
+    nobody = {"id": "", "name": "x"}
+    converted = convert_lines(
+        tmp_path,
+        line("message", message("m1", user=nobody)),
+        line("message", message("m2", user=nobody, user_id="u2")),
+        line("reaction", reaction("m2", user=nobody, user_id="u3")),
+    )
+    one, two = converted.rows["messages"]
+    assert (None, {"user": nobody}) == (one["user_id"], json.loads(one["custom"]))
+    assert ("u2", {"user": nobody}) == (two["user_id"], json.loads(two["custom"]))
+    assert (["u3"], []) == (converted.column("reactions", "user_id"), converted.rows["users"])
+
+
+def test_an_empty_id_tells_nobody(tmp_path: Path) -> None:
+    converted = convert_lines(
+        tmp_path,
+        line("message", message("m1", user="", user_id="u1")),
+        line("message", message("m2", user=None, user_id="")),
+        line("message", message("m3", user="", user_id="")),
+        line("reaction", reaction("m1", user="", user_id="u2")),
+        line("reaction", reaction("m2", user="", user_id="")),
+    )
+    assert ["u1", None, None] == converted.column("messages", "user_id")
+    assert ["u2"] == converted.column("reactions", "user_id")
+    assert ["reaction without user_id"] == converted.column("rejects", "reason")
+    assert ["{}"] * 3 == converted.column("messages", "custom")
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}, ""])
+def test_nothing_is_no_value_that_is_lost(nothing: Any, tmp_path: Path) -> None:
+    """Lists and maps may be null, empty or absent, whatever their kind."""
+    names = ("attachments", "latest_reactions", "mentioned_users", "thread_participants", "pinned_by", "user")
+    converted = convert_lines(tmp_path, line("message", message(**dict.fromkeys(names, nothing))))
+    assert ("{}", {}) == (converted.one("messages")["custom"], converted.counts.not_cast)
+
+
+@pytest.mark.parametrize("shape", [Shape.TYPED, Shape.ITEM])
+def test_a_number_or_null_may_stand_for_text(shape: Shape, tmp_path: Path) -> None:
+    """A text column holds anything, as it is written."""
+    row = convert_lines(tmp_path, line("message", message(text=5, mentioned_users=None), shape)).one("messages")
+    assert ("5", None, "{}") == (row["text"], row["mentioned_user_ids"], row["custom"])
+
+
+def test_an_author_may_be_an_id_instead_of_an_object(tmp_path: Path) -> None:
+    """Import objects refer to people by id, in the field itself or beside it."""
+    lines = [
+        line("message", message("m1", user="u7")),
+        line("message", message("m2", user=None, user_id="u8")),
+        line("message", message("m3")),
+    ]
+    assert ["u7", "u8", "u1"] == convert_lines(tmp_path, *lines).column("messages", "user_id")
+
+
+# Custom fields
+
+
+@pytest.mark.parametrize(
+    ("expected", "fields"),
+    [
+        ({}, {}),
+        ({}, {"custom": None}),
+        ({}, {"custom": {}}),
+        ({"a": 1}, {"a": 1}),
+        ({"a": 1}, {"custom": {"a": 1}}),
+        ({"a": 1, "b": 2}, {"a": 1, "custom": {"b": 2}}),
+        ({"a": 1}, {"a": 1, "custom": {"a": 1}}),
+        ({"a": 1, "b": 3, "custom": {"a": 2, "b": 3}}, {"a": 1, "custom": {"a": 2, "b": 3}}),
+        ({"a": None}, {"a": None}),
+        ({"a": None, "b": {"c": None}}, {"a": None, "custom": {"b": {"c": None}}}),
+        ({"custom": [1]}, {"custom": [1]}),
+        ({"a": 1, "custom": "text"}, {"a": 1, "custom": "text"}),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else value,
+)
+def test_custom_fields_are_one_object_wherever_they_stood(
+    expected: dict[str, Any], fields: dict[str, Any], tmp_path: Path
+) -> None:
+    """Flat in a real export, under ``custom`` in the API, or both; a contradiction keeps both values."""
+    assert expected == json.loads(custom_of(tmp_path, **fields))
+
+
+@pytest.mark.parametrize("table", ["attachments", "reactions", "users"])
+def test_a_contradiction_is_kept_in_what_is_drawn_from_messages_as_well(table: str, tmp_path: Path) -> None:
+    own = {"a": 1, "custom": {"a": 2, "b": 3}}
+    drawn: dict[str, dict[str, Any]] = {
+        "attachments": {"attachments": [{"type": "image", **own}]},
+        "reactions": {"latest_reactions": [reaction(**own)]},
+        "users": {"user": user(**own)},
+    }
+    converted = convert_lines(tmp_path, line("message", message(**drawn[table])))
+    customs = [json.loads(custom) for custom in converted.column(table, "custom")]
+    assert {"a": 1, "b": 3, "custom": {"a": 2, "b": 3}} in customs
+
+
+def test_a_contradiction_keeps_integers_longer_than_languages_take(tmp_path: Path) -> None:
+    digits = "7" * 5000
+    clash = b'{"a":1,"custom":{"a":2,"n":%s}}' % digits.encode()
+    whole = line("message", message())[:-2] + b"," + clash[1:-1] + b"}}"
+    custom = convert_lines(tmp_path, whole).one("messages")["custom"]
+    assert f'{{"a":1,"n":{digits},"custom":{{"a":2,"n":{digits}}}}}' == custom
+
+
+@pytest.mark.parametrize(
+    "odd",
+    ["infinity", "epoch", "2026-01-01", "2026-01-01T10:00:00", "2026-01-01T24:00:00Z", "2026-01-01T10:00:00+25:00",
+     "20000-01-01T00:00:00Z", "0000-01-01T00:00:00Z", "-025-01-01T00:00:00.1Z", "   5-01-01T00:00:00Z",
+     "2026-01-01T 0:00:00Z", "2026-01-01T10:00:00.1234567890Z"],
+)  # fmt: skip
+def test_a_guessed_time_is_worse_than_one_that_stays_as_it_was_told(odd: str, tmp_path: Path) -> None:
+    """In every column: a version that is infinitely new would win for ever."""
+    row = convert_lines(tmp_path, line("message", message(updated_at=odd, deleted_at=odd))).one("messages")
+    assert (None, None) == (row["updated_at"], row["deleted_at"])
+    assert {"updated_at": odd, "deleted_at": odd} == json.loads(row["custom"])
+
+
+@pytest.mark.parametrize("text", ["2026-01-01t10:00:00z", "2026-01-01 10:00:00.5Z", "2026-01-01T12:00:00+02:00"])
+def test_rfc3339_in_any_spelling_is_a_time(text: str, tmp_path: Path) -> None:
+    row = convert_lines(tmp_path, line("message", message(created_at=text, deleted_at=text))).one("messages")
+    assert parse_rfc3339(text) == row["created_at"] == row["deleted_at"]
+
+
+ODD_KEYS = ["", "select", "order by", 'qu"ote', "it's", "a.b", "$.a", "[0]", "*", "😀", "back\\slash", "new\nline",
+            "\x00", "k" * 300, "Text", "ID", "CREATED_AT", "Custom", "n", "data", "_load_id", "e\u0301"]  # fmt: skip
+
+
+@pytest.mark.parametrize("entity", ["message", "reaction"])
+def test_a_key_with_null_is_told_from_one_that_is_absent(entity: str, tmp_path: Path) -> None:
+    """Typed reading knows no difference; yet a key that was set to null is what the app said."""
+    objects: dict[str, dict[str, Any]] = {"a": {"k": 1}, "b": {"k": None}, "c": {}, "d": {"k": {"k": None}}}
+    lines = [
+        line("message", message(name, **fields))
+        if entity == "message"
+        else line("reaction", reaction("m1", name, **fields))
+        for name, fields in objects.items()
+    ]
+    converted = convert_lines(tmp_path, line("message", message("m1")), *lines)
+    key = "id" if entity == "message" else "user_id"
+    names = converted.column(f"{entity}s", key)
+    customs = converted.column(f"{entity}s", "custom")
+    found = {name: json.loads(custom) for name, custom in zip(names, customs, strict=True)}
+    assert objects == {name: found[name] for name in objects}
+
+
+@pytest.mark.parametrize("n_keys", [MAX_KEYS - 1, MAX_KEYS + 1])
+def test_keys_may_be_more_than_one_type_holds(n_keys: int, tmp_path: Path) -> None:
+    """An app that makes keys of its own data has thousands of them over a file: they take a slower way, whole."""
+    lines = [line("message", message(f"m{n}", **{f"key {n}": n})) for n in range(n_keys)]
+    customs = convert_lines(tmp_path, *lines).column("messages", "custom")
+    assert sorted(f'{{"key {n}":{n}}}' for n in range(n_keys)) == sorted(customs)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
+def test_keys_of_any_spelling_are_kept(nested: bool, tmp_path: Path) -> None:
+    """Also those that differ only in case from a field: they are other fields."""
+    odd = {key: number for number, key in enumerate(ODD_KEYS)}
+    row = convert_lines(tmp_path, line("message", message(**({"custom": odd} if nested else odd)))).one("messages")
+    assert odd == json.loads(row["custom"])
+    assert ("m1", "text of m1", MOMENT) == (row["id"], row["text"], row["created_at"])
+
+
+@pytest.mark.parametrize("fields", [{"n": "@"}, {"custom": {"n": "@"}}, {"n": "@", "custom": {"n": 1}}])
+def test_integers_of_any_size_are_kept_digit_by_digit(fields: dict[str, Any], tmp_path: Path) -> None:
+    """Ids of other systems are larger than a float can hold; one wrong digit is another id."""
+    numbers = ["9007199254740993", "18446744073709551616", "-9223372036854775809", "1" * 60]
+    lines = [
+        line("message", message(f"m{at}", **fields)).replace(b'"@"', digits.encode())
+        for at, digits in enumerate(numbers)
+    ]
+    customs = convert_lines(tmp_path, *lines).column("messages", "custom")
+    assert [int(digits) for digits in numbers] == [json.loads(custom)["n"] for custom in customs]
+    assert all(digits in custom for digits, custom in zip(numbers, customs, strict=True))
+
+
+def test_a_key_may_hold_another_type_on_every_line(tmp_path: Path) -> None:
+    """A reader that infers types would fail, or turn one of them into text."""
+    values: list[Any] = [1, "one", {"a": 1}, [1, 2], None, True, 1.5]
+    lines = [line("message", message(f"m{number}", it=value)) for number, value in enumerate(values)]
+    assert [{"it": value} for value in values] == [
+        json.loads(custom) for custom in convert_lines(tmp_path, *lines).column("messages", "custom")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "fields"),
+    [
+        ("channels", "channel", channel(mood="blue", custom={"name": "General"})),
+        ("members", "member", member(cid=CID, mood="blue", custom={"name": "General"})),
+        ("users", "user", user(mood="blue", custom={"x": "General"})),
+        ("reactions", "reaction", reaction(mood="blue", custom={"name": "General"})),
+    ],
+)
+def test_every_entity_keeps_its_custom_fields(table: str, name: str, fields: dict[str, Any], tmp_path: Path) -> None:
+    """Apps put their own keys on each kind of object."""
+    row = next(iter(convert_lines(tmp_path, line(name, fields)).rows[table]))
+    assert {"mood": "blue"}.items() <= json.loads(row["custom"]).items()
+
+
+# Duplicates
+
+
+def test_of_two_versions_of_a_message_the_newest_stays(tmp_path: Path) -> None:
+    """A message edited while it was exported may come twice; the order of lines says nothing."""
+    lines = [
+        line("message", message(text="second", updated_at="2026-01-02T00:00:00Z")),
+        line("message", message(text="first", updated_at="2026-01-01T12:00:00Z")),
+    ]
+    converted = convert_lines(tmp_path, *lines)
+    assert ("second", 1) == (converted.one("messages")["text"], converted.counts.duplicates)
+
+
+def test_of_two_equal_versions_the_later_line_stays(tmp_path: Path) -> None:
+    """The same file must always give the same rows, whatever the threads do."""
+    lines = [line("message", message(text=f"line {number}")) for number in range(50)]
+    converted = convert_lines(tmp_path, *lines)
+    assert ("line 49", 49) == (converted.one("messages")["text"], converted.counts.duplicates)
+
+
+def test_of_two_files_the_newer_export_stays(tmp_path: Path) -> None:
+    """A whole load obeys the truth rule within itself."""
+    newer = write_lines(tmp_path / "newer", [line("message", message(text="new"))])
+    older = write_lines(tmp_path / "older", [line("message", message(text="old", updated_at="2027-01-01T00:00:00Z"))])
+    moments = [EXPORTED_AT, EXPORTED_AT - timedelta(hours=1)]
+    converted = convert(newer, older, folder=tmp_path, exported_at=moments)
+    assert ("new", EXPORTED_AT, 1) == (
+        converted.one("messages")["text"],
+        converted.one("messages")["_exported_at"],
+        converted.counts.duplicates,
+    )
+
+
+def test_a_user_reacts_once_with_each_kind(tmp_path: Path) -> None:
+    """Message, user and kind tell reactions apart."""
+    lines = [line("message", message())] + [
+        line("reaction", reaction(kind=kind, score=score)) for kind, score in (("love", 1), ("wow", 1), ("love", 2))
+    ]
+    converted = convert_lines(tmp_path, *lines)
+    assert (["love", "wow"], 1) == (converted.column("reactions", "type"), converted.counts.duplicates)
+
+
+# The window
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "created_at"),
+    [
+        (0, "2025-12-31T23:59:59.999999Z"),
+        (1, "2026-01-01T00:00:00Z"),
+        (1, "2026-01-01T23:59:59.999999999Z"),
+        (0, "2026-01-02T00:00:00Z"),
+        (1, "2026-01-02T01:00:00+02:00"),
+    ],
+)
+def test_messages_outside_of_the_window_are_cut_and_counted(n_rows: int, created_at: str, tmp_path: Path) -> None:
+    """Requests ask a second more on both sides; a row on the edge belongs to one window only."""
+    converted = convert_lines(tmp_path, line("message", message(created_at=created_at)), window=DAY)
+    assert (n_rows, 1 - n_rows) == (converted.counts.rows["messages"], converted.counts.out_of_window)
+
+
+def test_a_reaction_goes_with_its_message(tmp_path: Path) -> None:
+    """A message cut off takes its reactions along; a late reaction to one that stays, stays."""
+    lines = [
+        line("message", message("in")),
+        line("message", message("out", created_at="2026-01-02T00:00:00Z")),
+        line("reaction", reaction("in", created_at="2026-01-05T00:00:00Z")),
+        line("reaction", reaction("out")),
+    ]
+    converted = convert_lines(tmp_path, *lines, window=DAY)
+    assert ("in", MOMENT, CID) == tuple(
+        converted.one("reactions")[name] for name in ("message_id", "message_created_at", "cid")
+    )
+    assert 2 == converted.counts.out_of_window
+
+
+def test_a_reaction_is_placed_by_the_version_of_its_message_that_remains(tmp_path: Path) -> None:
+    """Of two versions in one load one goes; its channel and day are not where the message is then."""
+    at = "2026-01-0{}T00:00:00Z".format
+    old = message("m1", cid="a:old", created_at=at(1), updated_at=at(1))
+    new = message("m1", cid="a:new", created_at=at(2), updated_at=at(3))
+    lines = [line("message", new), line("message", old), line("reaction", reaction("m1"))]
+    for order in (lines, [lines[1], lines[0], lines[2]]):
+        row = convert_lines(tmp_path, *order).one("reactions")
+        assert ("a:new", parse_rfc3339(at(2))) == (row["cid"], row["message_created_at"])
+
+
+def test_users_inside_what_is_kept_whole_are_users_too(tmp_path: Path) -> None:
+    """The author of a quoted message may have written nothing else in the window."""
+    inside = {
+        "quoted_message": {"id": "m0", "user": {"id": "quoted"}, "mentioned_users": [{"id": "told"}, {"id": "of"}]},
+        "poll": {"id": "p", "created_by": {"id": "asker"}},
+        "member": {"user": {"id": "member"}},
+        "reminder": {"user": {"id": "reminded"}},
+        "reaction_groups": {"love": {"latest_reactions_by": [{"user_id": "lover", "user": {"id": "lover"}}]}},
+    }
+    odd = {"quoted_message": "m0", "poll": [], "member": {"user": 5}, "reaction_groups": {"love": 1}}
+    lines = [line("message", message("m1", **inside)), line("message", message("m2", **odd))]
+    found = set(convert_lines(tmp_path, *lines).column("users", "id"))
+    assert {"u1", "quoted", "told", "of", "asker", "member", "reminded", "lover"} == found
+
+
+def test_an_id_that_is_none_is_no_item_of_a_list(tmp_path: Path) -> None:
+    """The list stays in ``custom``, whole."""
+    row = convert_lines(tmp_path, line("message", message(mentioned_users=[{"id": None}, {"id": "u2"}]))).one(
+        "messages"
+    )
+    assert ["u2"] == row["mentioned_user_ids"]
+    assert {"mentioned_users"} == json.loads(row["custom"]).keys()
+
+
+def test_a_reaction_without_its_message_is_placed_by_its_own_time(tmp_path: Path) -> None:
+    """It would otherwise have no day folder."""
+    late = "2026-01-05T00:00:00Z"
+    row = convert_lines(tmp_path, line("reaction", reaction("gone", created_at=late))).one("reactions")
+    assert (datetime(2026, 1, 5, tzinfo=UTC), None) == (row["message_created_at"], row["cid"])
+
+
+# Rows from inside objects
+
+
+def test_attachments_keep_their_place(tmp_path: Path) -> None:
+    """Position is part of their key, and the order in which people see them."""
+    items = [
+        {"type": "image", "image_url": "https://e.com/0"},
+        {"type": "file", "size": 7},
+        {"type": "x", "custom": {"a": 1}},
+    ]
+    converted = convert_lines(tmp_path, line("message", message(attachments=items)), line("message", message("m2")))
+    assert [("m1", 0, "image", {}), ("m1", 1, "file", {"size": 7}), ("m1", 2, "x", {"a": 1})] == [
+        (row["message_id"], row["position"], row["type"], json.loads(row["custom"]))
+        for row in converted.rows["attachments"]
+    ]
+    assert {(CID, MOMENT)} == {(row["cid"], row["message_created_at"]) for row in converted.rows["attachments"]}
+
+
+def test_latest_reactions_count_where_no_line_tells_them(tmp_path: Path) -> None:
+    """They travel inside messages, ten at most, and are the only ones that v1 has."""
+    told, only_inside = reaction("m1", "u2"), reaction("m1", "u3")
+    lines = [line("message", message(latest_reactions=[told, only_inside])), line("reaction", told)]
+    converted = convert_lines(tmp_path, *lines)
+    assert ["u2", "u3"] == converted.column("reactions", "user_id")
+    assert (0, 2) == (converted.counts.duplicates, sum(converted.counts.entities.values()))
+    assert [CID, CID] == converted.column("reactions", "cid")
+
+
+@pytest.mark.parametrize("shape", [Shape.TYPED, Shape.KEYED])
+def test_members_inside_a_channel_count_where_no_line_tells_them(shape: Shape, tmp_path: Path) -> None:
+    """The service's channel object may carry up to a hundred of them."""
+    inside = [member("u1", banned=True), member("u2", nickname="two", user={"id": "u2", "name": "Two"})]
+    lines = [line("channel", channel(members=inside), shape), line("member", member("u1", banned=False), shape)]
+    converted = convert_lines(tmp_path, *lines)
+    assert [(CID, "u1", False, "{}"), (CID, "u2", None, '{"nickname":"two"}')] == [
+        (row["cid"], row["user_id"], row["banned"], row["custom"]) for row in converted.rows["members"]
+    ]
+    assert ({"channel": 1, "member": 1}, {"members": 1}, 0) == (
+        {name: count for name, count in converted.counts.entities.items() if count},
+        {name: count for name, count in converted.counts.drawn.items() if name != "users"},
+        converted.counts.duplicates,
+    )
+    assert ["Two"] == [row["name"] for row in converted.rows["users"] if row["id"] == "u2"]
+    assert "{}" == converted.one("channels")["custom"]
+
+
+@pytest.mark.parametrize("odd", [[None], [{"channel_role": "owner"}], {"u1": {}}, "all"])
+def test_members_that_can_be_no_rows_stay_with_their_channel(odd: Any, tmp_path: Path) -> None:
+    converted = convert_lines(tmp_path, line("channel", channel(members=odd)))
+    assert {"members": odd} == json.loads(converted.one("channels")["custom"])
+    assert ({"channels.members": 1}, 0) == (converted.counts.not_cast, converted.counts.rows["members"])
+
+
+@pytest.mark.parametrize(
+    ("missing", "counts", "n_lines", "n_inside"),
+    [
+        (0, {}, 0, 0),
+        (0, None, 0, 0),
+        (0, {"love": 2}, 1, 1),
+        (0, {"love": 1}, 2, 0),
+        (3, {"love": 4, "wow": 1}, 0, 2),
+        (2, {"love": 2}, 0, 0),
+        (1, {"wow": 1}, 1, 0),
+        (0, {"love": "many"}, 0, 0),
+    ],
+)
+def test_a_message_says_how_many_of_its_reactions_are_missing(
+    missing: int, counts: Any, n_lines: int, n_inside: int, tmp_path: Path
+) -> None:
+    """Only the last ten travel inside a message: a sum over reactions must be known to be short."""
+    inside = [reaction("m1", f"in{number}") for number in range(n_inside)]
+    lines = [line("message", message(reaction_counts=counts, latest_reactions=inside)), line("message", message("m2"))]
+    lines += [line("reaction", reaction("m1", f"line{number}")) for number in range(n_lines)]
+    assert [missing, 0] == convert_lines(tmp_path, *lines).column("messages", "reactions_missing")
+
+
+def test_users_come_from_everywhere_and_the_newest_version_stays(tmp_path: Path) -> None:
+    """The author as of the message, the member as of the export: people are known by their latest state."""
+    at = "2026-01-0{}T00:00:00Z".format
+    lines = [
+        line("channel", channel(created_by={"id": "creator"}, truncated_by={"id": "truncater"})),
+        line("member", member(user={"id": "u1", "name": "newest", "updated_at": at(3)})),
+        line("message", message(
+            user={"id": "u1", "name": "older", "updated_at": at(2)},
+            mentioned_users=[{"id": "mentioned"}],
+            thread_participants=[{"id": "participant"}],
+            pinned_by={"id": "pinner"},
+            latest_reactions=[reaction(user={"id": "reactor"}, user_id="reactor")],
+        )),
+        line("user", user("u1", name="oldest", updated_at=at(1))),
+    ]  # fmt: skip
+    converted = convert_lines(tmp_path, *lines)
+    names = dict(zip(converted.column("users", "id"), converted.column("users", "name"), strict=True))
+    assert "newest" == names.pop("u1")
+    assert {"creator", "truncater", "mentioned", "participant", "pinner", "reactor"} == names.keys()
+    assert 0 == converted.counts.duplicates
+
+
+@pytest.mark.parametrize("odd", [None, [], {}, "text", 5, [1, "two", None, {"id": None}]])
+def test_odd_values_where_objects_belong_do_no_harm(odd: Any, tmp_path: Path) -> None:
+    """Maps may be {} or null, lists may hold anything: the message itself is still a message."""
+    names = ("attachments", "latest_reactions", "own_reactions", "mentioned_users", "thread_participants", "pinned_by",
+             "quoted_message", "reaction_counts", "reaction_groups", "i18n", "member", "poll", "user")  # fmt: skip
+    converted = convert_lines(tmp_path, encoded({"type": "message", "data": message(**dict.fromkeys(names, odd))}))
+    assert (1, 0) == (converted.counts.rows["messages"], converted.counts.rejected)
+
+
+def test_rows_come_sorted_within_their_day(tmp_path: Path) -> None:
+    """The order inside a file is what lets a reader skip most of it."""
+    lines = [
+        line(
+            "message",
+            message(f"m{number}", cid=f"a:{number % 3}", created_at=f"2026-01-0{1 + number % 2}T0{number % 5}:00:00Z"),
+        )
+        for number in range(30)
+    ]
+    rows = convert_lines(tmp_path, *lines).rows["messages"]
+    keys = [(row["created_at"].date(), row["cid"], row["created_at"], row["id"]) for row in rows]
+    assert sorted(keys) == keys
+
+
+def test_a_day_is_a_utc_day_whatever_the_machine_s_zone(tmp_path: Path, monkeypatch: Any) -> None:
+    """The day folder is a UTC day on every machine."""
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    row = convert_lines(tmp_path, line("message", message(created_at=AT))).one("messages")
+    assert (MOMENT, date(2026, 1, 1)) == (row["created_at"], row["_day"])

@@ -1,0 +1,223 @@
+"""The files: their layout, read back as any reader of Parquet reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from export_objects import EXPORTED_AT, line, message, reaction, write_lines
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_chatexport.lake.commits.record import DataFile
+from airflow_provider_chatexport.lake.parquet import row_group_rows, write_empty, write_table
+from airflow_provider_chatexport.lake.schema.arrow import arrow_schema
+from airflow_provider_chatexport.lake.schema.tables import MESSAGES, TABLES
+from airflow_provider_chatexport.lake.schema.types import Table
+from airflow_provider_chatexport.lake.staging.conversion import Conversion
+from airflow_provider_chatexport.lake.staging.stage import Input
+
+N_MESSAGES = 70_000
+METADATA = {"chatexport.load_id": "load-1", "chatexport.window": "None"}
+
+
+class Rows:
+    """Rows of three days, as a conversion hands them over: sorted by day, in batches that end anywhere."""
+
+    def __init__(self, days: dict[str, int]) -> None:
+        self._days = days
+
+    def days(self, table: Table) -> dict[str, int]:
+        return self._days
+
+    def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
+        whole = pa.Table.from_pylist(
+            [
+                {"_day": date.fromisoformat(day), **{column.name: None for column in table}, "id": f"{day}-{number:07}"}
+                for day, n_rows in self._days.items()
+                for number in range(n_rows)
+            ],
+            schema=pa.schema(
+                [("_day", pa.date32()), *((field.name, _plain(field.type)) for field in arrow_schema(table))]
+            ),
+        )
+        yield from whole.to_batches(max_chunksize=batch_rows)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return pa.string() if isinstance(kind, pa.JsonType) else kind
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[DataFile, Path]]:
+    """A load of a large day and two small ones."""
+    folder = tmp_path_factory.mktemp("write")
+    lines = (
+        line(
+            "message",
+            message(
+                f"m{(number * 7919) % N_MESSAGES:06}",
+                cid=f"a:{number % 7}",
+                created_at=f"2026-01-0{1 if number % 100 else 2 + number % 2}T{number % 24:02}:00:00Z",
+                own={"number": number},
+            ),
+        )
+        for number in range(N_MESSAGES)
+    )
+    path = write_lines(folder / "export", [*lines, line("reaction", reaction("m000001"))])
+    with Conversion(folder / "work", load_id="load-1") as conversion:
+        conversion.add(Input(path=path, exported_at=EXPORTED_AT, window=None))
+        conversion.finish()
+        return [
+            each
+            for table in TABLES
+            for each in write_table(conversion, table, folder / "files", stem="load-1-x", metadata=METADATA)
+        ]
+
+
+def of(written: list[tuple[DataFile, Path]], table: str) -> list[tuple[DataFile, Path]]:
+    return [(file, path) for file, path in written if file.table == table]
+
+
+def test_there_is_one_file_per_table_and_day(written: list[tuple[DataFile, Path]]) -> None:
+    """One open writer at a time, however many days; and no file for a table without rows."""
+    assert [
+        "messages/event_date=2026-01-01/load-1-x-0.parquet",
+        "messages/event_date=2026-01-02/load-1-x-0.parquet",
+        "reactions/event_date=2026-01-0",
+        "users/export_date=2026-01-03/load-1-x-0.parquet",
+    ] == [file.path if file.table != "reactions" else file.path[:30] for file, _ in written]
+
+
+def test_no_row_is_lost_on_the_way_into_files(written: list[tuple[DataFile, Path]]) -> None:
+    """Every message is in the file of its day, once."""
+    found = pa.concat_tables([pq.read_table(path, columns=["id", "created_at"]) for _, path in of(written, "messages")])
+    assert N_MESSAGES == len(set(found["id"].to_pylist())) == len(found)
+    for file, path in of(written, "messages"):
+        assert {file.day} == {str(moment.date()) for moment in pq.read_table(path)["created_at"].to_pylist()}
+        assert file.rows == pq.read_metadata(path).num_rows
+
+
+def test_rows_are_sorted_in_each_file_and_the_file_says_so(written: list[tuple[DataFile, Path]]) -> None:
+    """Readers skip what the sort order rules out, and may trust that it is declared."""
+    for _, path in of(written, "messages"):
+        rows = pq.read_table(path, columns=["cid", "created_at", "id"]).to_pylist()
+        keys = [tuple(row.values()) for row in rows]
+        assert sorted(keys) == keys
+        names = pq.read_schema(path).names
+        declared = pq.read_metadata(path).row_group(0).sorting_columns
+        assert ["cid", "created_at", "id"] == [names[column.column_index] for column in declared]
+
+
+def test_row_groups_follow_the_rule(written: list[tuple[DataFile, Path]]) -> None:
+    """Sorting prunes nothing in a single group; groups that are too small slow every scan."""
+    (large, path), *_ = of(written, "messages")
+    meta = pq.read_metadata(path)
+    sizes = [meta.row_group(number).num_rows for number in range(meta.num_row_groups)]
+    assert row_group_rows(large.rows) == 30_000
+    assert [30_000, 30_000, large.rows - 60_000] == sizes
+
+
+@pytest.mark.parametrize(
+    ("expected", "n_rows"), [(30_000, 1), (30_000, 120_000), (50_000, 200_000), (122_880, 500_000), (122_880, 10**8)]
+)
+def test_the_size_of_a_row_group(expected: int, n_rows: int) -> None:
+    """A quarter of the file, within what scans like."""
+    assert expected == row_group_rows(n_rows)
+
+
+def test_ids_have_bloom_filters_that_find_and_rule_out(written: list[tuple[DataFile, Path]]) -> None:
+    """Looking up one message by id must not read every group of every file."""
+    (_, path), *_ = of(written, "messages")
+    (present,) = duckdb.sql(f"SELECT min(id) FROM '{path}'").fetchall()[0]
+    probe = "SELECT count(*) FILTER (NOT bloom_filter_excludes) FROM parquet_bloom_probe(?, 'id', ?)"
+    assert 1 <= duckdb.execute(probe, [str(path), present]).fetchall()[0][0]
+    assert 0 == duckdb.execute(probe, [str(path), "not-an-id-of-this-file"]).fetchall()[0][0]
+    offsets = (
+        "SELECT path_in_schema FROM parquet_metadata(?) WHERE bloom_filter_offset IS NOT NULL AND row_group_id = 0"
+    )
+    assert {"id", "user_id", "parent_id"} == {name for (name,) in duckdb.execute(offsets, [str(path)]).fetchall()}
+
+
+def test_custom_is_json_to_its_readers(written: list[tuple[DataFile, Path]]) -> None:
+    """With the logical type, DuckDB and others offer JSON functions without a cast."""
+    (_, path), *_ = of(written, "messages")
+    assert ("JSON",) == duckdb.sql(f"SELECT DISTINCT typeof(custom) FROM '{path}'").fetchall()[0]
+    assert isinstance(pq.read_schema(path).field("custom").type, pa.JsonType)
+
+
+def test_files_tell_where_they_come_from(written: list[tuple[DataFile, Path]]) -> None:
+    """A file found alone must say which schema and load it belongs to."""
+    for _, path in written:
+        found = {key.decode(): value.decode() for key, value in pq.read_metadata(path).metadata.items()}
+        assert {"chatexport.schema_version": "1", **METADATA}.items() <= found.items()
+
+
+def test_an_empty_file_carries_the_columns_descriptions(tmp_path: Path) -> None:
+    """The registry is the one place for them; one file of each table brings them to readers without a catalog."""
+    write_empty(MESSAGES, tmp_path / "empty.parquet")
+    fields = pq.read_schema(tmp_path / "empty.parquet")
+    assert {column.name: column.doc for column in MESSAGES} == {
+        field.name: (field.metadata or {})[b"description"].decode() for field in fields
+    }
+
+
+def test_what_queries_wait_for_is_packed_for_speed(written: list[tuple[DataFile, Path]]) -> None:
+    """A channel's history reads ids, times and text of many small files: unpacking them was most of its time."""
+    (_, path), *_ = of(written, "messages")
+    group = pq.read_metadata(path).row_group(0)
+    packing = {group.column(at).path_in_schema: group.column(at).compression for at in range(group.num_columns)}
+    assert ("LZ4", "LZ4", "LZ4", "ZSTD") == tuple(packing[name] for name in ("id", "created_at", "text", "custom"))
+    assert packing["mentioned_user_ids.list.element"] == "LZ4"
+
+
+def test_digest_and_size_are_those_of_the_file(written: list[tuple[DataFile, Path]]) -> None:
+    """They are what a check of the lake compares with."""
+    for file, path in written:
+        content = path.read_bytes()
+        assert (hashlib.sha256(content).hexdigest(), len(content)) == (file.sha256, file.size_bytes)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_an_empty_file_has_the_schema_of_the_full_ones(table: Table, tmp_path: Path) -> None:
+    """It fixes the types that readers of an empty lake see."""
+    write_empty(table, tmp_path / "empty.parquet")
+    found = pq.read_schema(tmp_path / "empty.parquet")
+    assert arrow_schema(table).names == found.names
+    assert arrow_schema(table).types == found.types
+
+
+@given(
+    days=st.dictionaries(st.sampled_from(["2026-01-01", "2026-01-02", "2026-01-03"]), st.integers(1, 25), min_size=1)
+)
+def test_batches_that_end_anywhere_give_whole_days(days: dict[str, int], tmp_path_factory: Any) -> None:
+    """A batch border inside a day, or a day border inside a batch, must not cut or mix files."""
+    ordered = dict(sorted(days.items()))
+    folder = tmp_path_factory.mktemp("days")
+    write_as = write_table(Rows(ordered), MESSAGES, folder, stem="x", metadata={})  # type: ignore[arg-type]
+    assert ordered == {file.day: pq.read_metadata(path).num_rows for file, path in write_as}
+
+
+def test_a_day_too_large_for_one_file_goes_on_in_another(tmp_path: Path) -> None:
+    """Files of many gigabytes are slow to copy, to check and to rewrite."""
+    rows = Rows({"2026-01-01": 50_000, "2026-01-02": 10})
+    made = list(write_table(rows, MESSAGES, tmp_path, stem="x", metadata={}, max_file_rows=20_000))  # type: ignore[arg-type]
+    assert [("2026-01-01", "x-0"), ("2026-01-01", "x-1"), ("2026-01-01", "x-2"), ("2026-01-02", "x-0")] == [
+        (file.day, path.stem) for file, path in made
+    ]
+    ids = [each for _, path in made for each in pq.read_table(path, columns=["id"])["id"].to_pylist()]
+    assert 50_010 == len(set(ids)) == len(ids)
+
+
+def test_a_record_of_a_file_is_plain_json() -> None:
+    """It is part of the load's record."""
+    file = DataFile(path="a", table="messages", day="2026-01-01", rows=1, size_bytes=2, sha256="c")
+    assert json.loads(json.dumps({name: getattr(file, name) for name in DataFile.__slots__}))["rows"] == 1
