@@ -47,10 +47,11 @@ test: $(READY) .venv-dbt/.ready  ## The whole test suite, as CI runs it
 test-min: .venv-min/.ready .venv-dbt/.ready  ## Unit and DAG suites on the oldest Airflow that is supported
 	@.venv-min/bin/python -m pytest -n auto --maxprocesses 4 tests/airflow tests/api tests/core tests/cli
 
-check: $(READY)  ## Lint, format, types
+check: $(READY)  ## Lint, format, types, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 format: $(READY)  ## Mend what ruff can mend
 	@$(BIN)/ruff check --fix --quiet . || true
