@@ -82,7 +82,7 @@ def _option(default_s: str, description: str) -> dict[str, Any]:
 CONFIG_OPTIONS: dict[str, dict[str, Any]] = {
     "wait_timeout_s": _option("21600", "Seconds that a task waits for its exports in all."),
     "poll_interval_s": _option("0", "Seconds between two looks at an export; 0: they grow with its age from 1 to 60."),
-    "settle_s": _option("60", "Seconds that the end of a window must be past before it is exported."),
+    "grace_period_s": _option("60", "Seconds that the end of a window must be past before it is exported."),
 }
 
 _CONNECTION_FIELDS: dict[str, dict[str, Any]] = {

@@ -28,7 +28,7 @@ def chat_export_to_lake(
     group_id: str = "chat_export_to_lake",
     chatexport_conn_id: str = ChatExportHook.default_conn_name,
     lookback: timedelta | float | None = None,
-    settle: timedelta | float | None = None,
+    grace_period: timedelta | float | None = None,
     deferrable: bool = True,
     outlets: Sequence[Any] = (),
     export: Mapping[str, Any] | None = None,
@@ -49,7 +49,7 @@ def chat_export_to_lake(
     :param group_id: name of the group, which is the prefix of its tasks' names.
     :param chatexport_conn_id: a connection of type ``chatexport``, for all tasks. (templated)
     :param lookback: export that much before the window again, for late edits, deletes and reactions.
-    :param settle: how old the end of the window must be before anything is exported.
+    :param grace_period: how old the end of the window must be before anything is exported.
     :param deferrable: wait in the triggerer instead of on a worker.
     :param outlets: assets that each load updates.
     :param export: further arguments of ``ExportChannelsOperator``, such as ``{"pool": "chatexport"}``.
@@ -58,7 +58,7 @@ def chat_export_to_lake(
     :raises CallError: ``export`` or ``load`` has an argument that is one of the group's own.
     """
     shared: dict[str, Any] = {"chatexport_conn_id": chatexport_conn_id}
-    of_window = {**shared, "lookback": lookback, "settle": settle, "deferrable": deferrable}
+    of_window = {**shared, "lookback": lookback, "grace_period": grace_period, "deferrable": deferrable}
     of_export = _joined(of_window, export, "export")
     of_load = _joined({**shared, "lake": lake, "outlets": list(outlets)}, load, "load")
 

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.lake.catalog.refresh import settle
-from airflow_provider_chatexport.lake.commits.coverage import Coverage
+from airflow_provider_chatexport.lake.catalog.refresh import refresh
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.storage.store import LakeStore
@@ -91,7 +91,7 @@ def make_lake(folder: Path, n_loads: int) -> LakeStore:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.link(store.local_path(store.data_path(file.path)), target)
                 files.append(replace(file, path=path, day=f"{day:%Y-%m-%d}"))
-        claim = Coverage(
+        claim = CoverageEntry(
             cid=f"messaging:c{number % N_CHANNELS}",
             since=day,
             until=day + timedelta(days=1),
@@ -108,7 +108,7 @@ def make_lake(folder: Path, n_loads: int) -> LakeStore:
             files=tuple(files),
         )
         store.put_new(another.path, another.to_bytes())
-    settle(store, thoroughly=True)
+    refresh(store, full=True)
     return store
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from airflow_provider_chatexport.lake.catalog.refresh import settle
+from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import Coverage
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.record import WRITER, DataFile, LoadRecord
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.parquet import write_table
@@ -108,7 +108,7 @@ def _write_ours(con: duckdb.DuckDBPyConnection, n_days: int, folder: Path) -> No
     written = write_table(Rows(con, n_days), MESSAGES, folder / "files", stem="history", metadata=metadata)
     for file, local in written:
         commit_log.commit(store, _record(file), {file.path: local})
-    settle(store)
+    refresh(store)
 
 
 def _record(file: DataFile) -> LoadRecord:
@@ -125,7 +125,7 @@ def _record(file: DataFile) -> LoadRecord:
         flags={},
         sources=(),
         coverage=tuple(
-            Coverage(cid=f"messaging:room-{n}", since=since, until=until, exported_at=until, load_id=load_id)
+            CoverageEntry(cid=f"messaging:room-{n}", since=since, until=until, exported_at=until, load_id=load_id)
             for n in range(N_CHANNELS)
         ),
         files=(file,),

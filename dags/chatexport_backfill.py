@@ -18,7 +18,7 @@ from airflow.sdk import DAG, task, task_group
 from pendulum import datetime
 
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.hooks.exceptions import airflow_failures
+from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator
 from airflow_provider_chatexport.operators.params import window_params
@@ -30,7 +30,7 @@ POOL = os.environ.get("CHATEXPORT_POOL", "default_pool")
 
 @task
 def weeks(params: dict[str, Any]) -> list[dict[str, str]]:
-    with airflow_failures():  # a window that is wrong is not tried again
+    with as_airflow_errors():  # a window that is wrong is not tried again
         whole = Window.parse(params["since"], params["until"])
     return [window.to_json() for window in whole.split(timedelta(days=7))]
 

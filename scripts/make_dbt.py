@@ -84,7 +84,7 @@ def _columns(table: Table) -> list[Column]:
     return [*told, (table.partition, Kind.DATE.value, PARTITION_DOC)]
 
 
-def _ledger_columns(view: metadata_views.LedgerView) -> list[Column]:
+def _ledger_columns(view: metadata_views.MetadataView) -> list[Column]:
     return [(name, type_of(kind), doc) for name, kind, doc in view.columns]
 
 
@@ -121,7 +121,7 @@ def _staging_model(table: Table) -> dict[str, Any]:
 def _tests(table: Table, column: str) -> Sequence[Any]:
     warn = {"config": {"severity": "warn"}}
     tests: list[Any] = ["unique"] if table.key == (column,) else []
-    if column in table.key or column in (table.placed_by, table.partition, "_exported_at", "_load_id"):
+    if column in table.key or column in (table.day_column, table.partition, "_exported_at", "_load_id"):
         tests.append("not_null")
     if found := REFERS.get((table.name, column)):
         to, field = found.split(".")

@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.cli import cli
 from airflow_provider_chatexport.lake.catalog import history_view, macros, metadata_views
-from airflow_provider_chatexport.lake.catalog.metadata_views import LedgerView
+from airflow_provider_chatexport.lake.catalog.metadata_views import MetadataView
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.schema.types import PARTITION_DOC, Placement, Table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 _PLACEMENT = {
-    Placement.EVENT: "One folder per UTC day of `{placed_by}`, `event_date`. Which export is right: the truth rule.",
+    Placement.EVENT: "One folder per UTC day of `{day_column}`, `event_date`. Which export is right: the truth rule.",
     Placement.SNAPSHOT: "One folder per UTC day of the export, `export_date`. The newest row of a key wins the view.",
     Placement.LOG: "One folder per UTC day of the export, `export_date`.",
 }
@@ -50,7 +50,7 @@ def tables_page() -> str:
 
 
 def _table(table: Table) -> str:
-    placed = _PLACEMENT[table.placement].format(placed_by=table.placed_by)
+    placed = _PLACEMENT[table.placement].format(day_column=table.day_column)
     if table.owned_by is not None:
         placed = (
             f"One folder per UTC day of the export, `export_date`. The newest export of a `{table.owned_by}` is shown."
@@ -66,7 +66,7 @@ def type_of(kind: pa.DataType) -> str:
     return _TYPES[str(kind)]
 
 
-def _view(view: LedgerView) -> str:
+def _view(view: MetadataView) -> str:
     rows = [f"| `{column}` | {type_of(kind)} | {doc} |" for column, kind, doc in view.columns]
     return "\n".join([f"## {view.name}", "", view.doc, "", *_header(), *rows])
 

@@ -11,7 +11,7 @@ from typing import Any
 from export_objects import Fields, channel, line, message, write_lines
 
 from airflow_provider_chatexport.api.client import ChatExportClient
-from airflow_provider_chatexport.api.polling import Watch, watch_exports
+from airflow_provider_chatexport.api.polling import ExportPoller, watch_exports
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
@@ -20,7 +20,7 @@ from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake.catalog import query
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.snapshot import LakeState
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.schema.tables import TABLES
@@ -60,23 +60,23 @@ class Lake:
         """The data files that there are, live or not, by the path that records give them."""
         return {path for path, _ in LakeStore(self.uri).data_files()}
 
-    def state(self) -> LakeState:
-        return LakeState(commit_log.all_loads(LakeStore(self.uri), known={}))
+    def snapshot(self) -> Snapshot:
+        return Snapshot(commit_log.all_loads(LakeStore(self.uri), known={}))
 
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_bytes()) for path in sorted((Path(self.uri) / "_loads").glob("*.json"))]
 
     def assert_tidy(self) -> None:
         """A glob finds exactly what is live, no data file is missing or in no record, and no attempt left a thing."""
-        state = self.state()
+        snapshot = self.snapshot()
         records = {f"_loads/{record['load_id']}.json" for record in self.records()}
-        live = {each.file.path for each in state.standings if each.is_live}
+        live = {each.file.path for each in snapshot.file_states if each.is_live}
         assert live | records == self.files(), (live | records) ^ self.files()
-        assert live <= self.data_files() <= {each.file.path for each in state.standings}
+        assert live <= self.data_files() <= {each.file.path for each in snapshot.file_states}
 
     def assert_tidy_but_for_leftovers(self) -> None:
         """A glob finds exactly what is live; what a killed process left is where no reader looks."""
-        live = {each.file.path for each in self.state().standings if each.is_live}
+        live = {each.file.path for each in self.snapshot().file_states if each.is_live}
         assert live == {path for path in self.files() if not path.startswith(("_staging/", "_loads/"))}
 
     def assert_glob_equals_view(self) -> None:
@@ -131,5 +131,5 @@ def exports_of(
     requests = plan_channels(channels, Window.parse(since, until), ExportFlags(**flags))
     receipts = [Receipt(task_id=client.submit_channels(request), request=request) for request in requests]
     task_ids = [receipt.task_id for receipt in receipts]
-    watch_exports(client, Watch(task_ids, started_epoch_s=0.0, deadline_epoch_s=1e12, poll_s=0.01))
+    watch_exports(client, ExportPoller(task_ids, started_epoch_s=0.0, deadline_epoch_s=1e12, poll_s=0.01))
     return receipts

@@ -1,4 +1,4 @@
-"""What importing costs, which no linter sees. Which module may import which, ``lint-imports`` checks (pyproject.toml)."""
+"""What importing costs, which no linter sees. ``lint-imports`` checks which module may import which."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from airflow_provider_chatexport.api import protocol
 from airflow_provider_chatexport.api.download import Downloaded, ProgressCallback, download
 from airflow_provider_chatexport.api.error_replies import Reply
 from airflow_provider_chatexport.api.protocol import Call
-from airflow_provider_chatexport.api.retry import Patience
+from airflow_provider_chatexport.api.retry import RetryPolicy
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.api.transport import transport_options
 from airflow_provider_chatexport.core.discovery import ChannelPage, ChannelQuery, ChannelSearch, FoundChannel
@@ -86,7 +86,7 @@ class ChatExportClient:
         self.close()
 
     def _run(self, call: Call[_T]) -> _T:
-        patience = Patience(self.settings, starts_export=call.starts_export, deadline_epoch_s=self._deadline_epoch_s)
+        patience = RetryPolicy(self.settings, starts_export=call.starts_export, deadline_epoch_s=self._deadline_epoch_s)
         value: _T = Retrying(**patience.options())(self._once, call)
         return value
 
@@ -140,7 +140,7 @@ class AsyncChatExportClient:
         await self.aclose()
 
     async def _run(self, call: Call[_T]) -> _T:
-        patience = Patience(self.settings, starts_export=call.starts_export)
+        patience = RetryPolicy(self.settings, starts_export=call.starts_export)
         return await AsyncRetrying(**patience.options())(self._once, call)
 
     async def _once(self, call: Call[_T]) -> _T:

@@ -32,7 +32,7 @@ _SHORTEST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 60.0
 
 
-class Watch:
+class ExportPoller:
     """Exports that are waited for, until all are completed, one is lost, or the deadline passes.
 
     Times are unix seconds by the caller's clock: a wall clock, so that a wait which moves to another process goes on
@@ -77,7 +77,7 @@ class Watch:
     def completed(self) -> Mapping[TaskId, TaskState]:
         return {task_id: state for task_id, state in self.states.items() if state and state.status is Status.COMPLETED}
 
-    def saw(self, task_id: TaskId, state: TaskState) -> None:
+    def record_status(self, task_id: TaskId, state: TaskState) -> None:
         """A status reply.
 
         :raises TaskFailedError: the service ended the export as failed.
@@ -97,7 +97,7 @@ class Watch:
                 task_id=task_id,
             )
 
-    def missed(self, error: ServiceError) -> None:
+    def record_failure(self, error: ServiceError) -> None:
         """A status request that failed. Being rate-limited is no failure: it ends with the deadline at the latest.
 
         :raises ServiceError: the same, if another look cannot help or too many in a row have failed.
@@ -151,7 +151,7 @@ class Watch:
         )
 
 
-def watch_exports(client: ChatExportClient, watch: Watch) -> Mapping[TaskId, TaskState]:
+def watch_exports(client: ChatExportClient, watch: ExportPoller) -> Mapping[TaskId, TaskState]:
     """Wait on a worker. Returns the last state of each export, all completed.
 
     :raises TaskFailedError: the service ended one as failed.
@@ -161,9 +161,9 @@ def watch_exports(client: ChatExportClient, watch: Watch) -> Mapping[TaskId, Tas
     while True:
         for task_id in watch.open:
             try:
-                watch.saw(task_id, client.task(task_id))
+                watch.record_status(task_id, client.task(task_id))
             except ServiceError as error:
-                watch.missed(error)
+                watch.record_failure(error)
                 break
         pause_s = watch.pause_s(now_epoch_s=time.time())
         if pause_s is None:
@@ -171,16 +171,16 @@ def watch_exports(client: ChatExportClient, watch: Watch) -> Mapping[TaskId, Tas
         time.sleep(pause_s)
 
 
-async def watch_exports_async(client: AsyncChatExportClient, watch: Watch) -> Mapping[TaskId, TaskState]:
+async def watch_exports_async(client: AsyncChatExportClient, watch: ExportPoller) -> Mapping[TaskId, TaskState]:
     """Wait on an event loop, in line with others there. Returns and raises as ``watch_exports`` does."""
     turns = turns_of(client.settings)
     while True:
         for task_id in watch.open:
             await turns.wait()
             try:
-                watch.saw(task_id, await client.task(task_id))
+                watch.record_status(task_id, await client.task(task_id))
             except ServiceError as error:
-                watch.missed(error)
+                watch.record_failure(error)
                 break
         pause_s = watch.pause_s(now_epoch_s=time.time())
         if pause_s is None:

@@ -18,7 +18,7 @@ from airflow_provider_chatexport.api.settings import ServiceSettings
 LOOKS_PER_SECOND: Final = 40.0
 
 
-class Turns:
+class RateLimiter:
     """Evenly spaced moments, each given away once. Any clock that does not run backwards will do, in seconds."""
 
     def __init__(self, per_second: float) -> None:
@@ -38,11 +38,11 @@ class Turns:
             await asyncio.sleep(pause_s)
 
 
-def turns_of(settings: ServiceSettings) -> Turns:
+def turns_of(settings: ServiceSettings) -> RateLimiter:
     """The line of an app in this process."""
     return _turns(settings.base_url, settings.api_key)
 
 
 @functools.lru_cache(maxsize=256)
-def _turns(base_url: str, api_key: str) -> Turns:  # noqa: ARG001 - what tells one app from another
-    return Turns(LOOKS_PER_SECOND)
+def _turns(base_url: str, api_key: str) -> RateLimiter:  # noqa: ARG001 - what tells one app from another
+    return RateLimiter(LOOKS_PER_SECOND)

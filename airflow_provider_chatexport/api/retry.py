@@ -20,7 +20,7 @@ from airflow_provider_chatexport.errors import ChatExportError, RateLimitedError
 log = logging.getLogger(__name__)
 
 
-class Patience:
+class RetryPolicy:
     """The callbacks that tenacity asks, for one call.
 
     Full jitter over an exponential bound, and never sooner than the service asked for (``Retry-After``, or the reset

@@ -12,7 +12,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, Stretch
+from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageRun
 
 # Okabe and Ito's colours, which people tell apart whatever colours they see.
 COLORS: Final = {"loaded": "#56B4E9", "loaded again": "#0072B2", "missing": "#D55E00"}
@@ -42,7 +42,7 @@ class CoverageMap:
     n_with_gaps: int
 
 
-def layout(found: Mapping[str, Sequence[Stretch]]) -> CoverageMap:
+def layout(found: Mapping[str, Sequence[CoverageRun]]) -> CoverageMap:
     """Channels with gaps come first, the longest gap on top: those must have a label even among hundreds."""
     moments = [moment for each in found.values() for stretch in each for moment in (stretch.since, stretch.until)]
     known = [moment for moment in moments if moment != BEGINNING]
@@ -75,13 +75,13 @@ def _short(cid: str) -> str:
     return cid if len(cid) <= _LONGEST_LABEL else f"{cid[:half]}…{cid[1 - half :]}"
 
 
-def _bar(stretch: Stretch, begin: datetime | None) -> tuple[float, float, str]:
+def _bar(stretch: CoverageRun, begin: datetime | None) -> tuple[float, float, str]:
     kind = "missing" if not stretch.n_claims else "loaded" if stretch.n_claims == 1 else "loaded again"
     left = date2num(max(stretch.since, begin) if begin else stretch.since)
     return left, date2num(stretch.until) - left, kind
 
 
-def draw_coverage(found: Mapping[str, Sequence[Stretch]], lake: str, path: Path) -> None:
+def draw_coverage(found: Mapping[str, Sequence[CoverageRun]], lake: str, path: Path) -> None:
     """Writes a PNG.
 
     :raises OSError: the file cannot be written.

@@ -10,7 +10,7 @@ import click
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
-from airflow_provider_chatexport.api.polling import Watch, watch_exports
+from airflow_provider_chatexport.api.polling import ExportPoller, watch_exports
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.cli.load import print_report
 from airflow_provider_chatexport.cli.options import (
@@ -77,7 +77,7 @@ def export(**given: Any) -> None:
         with ChatExportClient(hurried, deadline_epoch_s=deadline_epoch_s) as client:
             receipts = [Receipt(task_id=client.submit_channels(request), request=request) for request in requests]
         progress.say(f"waiting for {len(receipts)} export(s)")
-        watch = Watch(
+        watch = ExportPoller(
             [receipt.task_id for receipt in receipts],
             started_epoch_s=started_epoch_s,
             deadline_epoch_s=deadline_epoch_s,

@@ -77,8 +77,8 @@ def print_report(report: LoadReport, lake: str, *, as_json: bool) -> None:
         f"{value['out_of_window']} out of window, {value['duplicates']} duplicates, "
         f"{value['other_entities']} other entities{forgotten}; {len(value['files'])} files, {value['seconds']:.1f} s"
     )
-    if not_cast := value.get("not_cast"):
-        told = ", ".join(f"{key} ({count})" for key, count in not_cast.items())
+    if cast_failures := value.get("cast_failures"):
+        told = ", ".join(f"{key} ({count})" for key, count in cast_failures.items())
         click.echo(f"values of another kind than their column's, kept in custom: {told}")
     asked = f'chatexport sql "FROM messages LIMIT 10" --lake {shlex.quote(lake)}'
     click.echo(f"query it: {asked}, or duckdb {shlex.quote(report.catalog)}")

@@ -11,7 +11,7 @@ import click
 from airflow_provider_chatexport.cli.options import PSEUDONYM_KEY, Duration, json_option, lake_option
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
 from airflow_provider_chatexport.lake.catalog import catalog_file
-from airflow_provider_chatexport.lake.catalog.refresh import settle
+from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
@@ -28,7 +28,7 @@ def write_catalog(*, lake: str, as_json: bool) -> None:
     empty one."""
     store = LakeStore(lake)
     store.prepare()
-    settle(store, thoroughly=True)
+    refresh(store, full=True)
     path = store.url(catalog_file.NAME)
     click.echo(json.dumps({"catalog": path}) if as_json else f"wrote {path}")
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from airflow_provider_chatexport.core.arguments import GIVE_LAKE, given_text
+from airflow_provider_chatexport.core.arguments import GIVE_LAKE, require_text
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions, parse_promote
 from airflow_provider_chatexport.core.times import EARLIEST, LATEST
 from airflow_provider_chatexport.core.window import parse_moment
@@ -77,7 +77,7 @@ lake_option = click.option(
     "--lake",
     required=True,
     metavar="URI",
-    callback=lambda _ctx, _param, value: given_text(value, "--lake", GIVE_LAKE),
+    callback=lambda _ctx, _param, value: require_text(value, "--lake", GIVE_LAKE),
     help="The lake: a folder, or an address such as s3://...",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")

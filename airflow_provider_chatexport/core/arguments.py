@@ -9,7 +9,7 @@ from airflow_provider_chatexport.errors import CallError
 GIVE_LAKE: Final = "give a folder, or an address such as s3://bucket/lake"
 
 
-def given_text(value: object, name: str, hint: str) -> str:
+def require_text(value: object, name: str, hint: str) -> str:
     """The text without space around it.
 
     :param hint: what to give.

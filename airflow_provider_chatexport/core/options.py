@@ -70,7 +70,7 @@ class LoadOptions:
             )
 
     @property
-    def disguises(self) -> bool:
+    def changes_personal_data(self) -> bool:
         """Whether personal data is taken out before anything is written."""
         return self.hash_users or self.drop_text
 

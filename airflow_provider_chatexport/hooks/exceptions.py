@@ -51,7 +51,7 @@ def checked_arguments() -> Iterator[None]:
 
 
 @contextmanager
-def airflow_failures() -> Iterator[None]:
+def as_airflow_errors() -> Iterator[None]:
     """Raises our errors as Airflow's, with their sentence alone and without their history."""
     try:
         yield
@@ -61,20 +61,20 @@ def airflow_failures() -> Iterator[None]:
 
 
 @contextmanager
-def in_time(sentence: str) -> Iterator[None]:
+def explain_timeout(sentence: str) -> Iterator[None]:
     """Whatever comes of Airflow's alarm for ``execution_timeout`` ends the task as its time-out, with this sentence.
 
     The alarm goes off in the middle of anything; a database that it interrupts makes an error of its own of it.
     """
-    is_set = alarm_s() > 0
+    is_set = seconds_to_timeout() > 0
     try:
         yield
     except (Exception, AirflowTaskTimeout):
-        if is_set and not alarm_s():
+        if is_set and not seconds_to_timeout():
             raise AirflowTaskTimeout(sentence) from None
         raise
 
 
-def alarm_s() -> float:
+def seconds_to_timeout() -> float:
     """Seconds until Airflow's alarm for ``execution_timeout`` goes off; 0.0 if none is set, or if it has."""
     return signal.getitimer(signal.ITIMER_REAL)[0]

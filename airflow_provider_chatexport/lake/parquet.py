@@ -224,4 +224,4 @@ def _packing(column: Column) -> str:
 
 
 def _takes_dictionary(table: Table, column: Column) -> bool:
-    return column.name not in table.dictionary_off and column.kind in (Kind.TEXT, Kind.JSON)
+    return column.name not in table.plain_encoded and column.kind in (Kind.TEXT, Kind.JSON)

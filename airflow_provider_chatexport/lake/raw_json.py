@@ -51,7 +51,7 @@ def _members(raw: bytes) -> Fields:
         raise NotAnObjectError(_fault(raw), mendable=True) from None
 
 
-def take_apart(raw: bytes) -> tuple[bytes, Fields]:
+def members(raw: bytes) -> tuple[bytes, Fields]:
     """An object in a form that the JSON reader takes, and its members, however deep those are.
 
     :raises NotAnObjectError: the bytes are no UTF-8, no JSON, or no object.
@@ -72,7 +72,7 @@ def read_object(raw: bytes, fields: Fields | None = None) -> tuple[bytes, Fields
     :raises NotAnObjectError: it is too deep as well.
     """
     _check_depth(raw)
-    return take_apart(raw) if fields is None else (raw, fields)
+    return members(raw) if fields is None else (raw, fields)
 
 
 def _check_depth(raw: bytes) -> None:
@@ -124,7 +124,7 @@ def _without_lone_surrogates(raw: bytes) -> bytes:
     return _SURROGATES.sub(lambda found: rb"\ufffd" if found.group(1) else found.group(), raw)
 
 
-def has_doubled_key(raw: bytes, fields: Fields) -> bool:
+def has_duplicate_key(raw: bytes, fields: Fields) -> bool:
     """Whether a key stands twice in the object that has these members: what it told first is lost in them."""
     # Nearly always the members make up all of the object, with a space or none after each mark.
     n_told = sum(map(len, fields)) + sum(map(len, fields.values())) + 4 * len(fields) + 1

@@ -16,9 +16,9 @@ from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, WindowError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
-from airflow_provider_chatexport.hooks.exceptions import ArgumentError, airflow_failures, checked_arguments
-from airflow_provider_chatexport.operators.params import duration, listed, run_inputs
-from airflow_provider_chatexport.operators.windowed import settle, window_of
+from airflow_provider_chatexport.hooks.exceptions import ArgumentError, as_airflow_errors, checked_arguments
+from airflow_provider_chatexport.operators.params import duration, parse_names, run_inputs
+from airflow_provider_chatexport.operators.windowed import wait_out, window_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -45,7 +45,7 @@ class ListChannelsOperator(BaseOperator):
     :param until: end of the window. (templated)
     :param lookback: how far before the window will be exported again; ``since`` begins there.
     :param partition_span: as for ``ExportChannelsOperator``.
-    :param settle: as for ``ExportChannelsOperator``.
+    :param grace_period: as for ``ExportChannelsOperator``.
     :param allow_open_window: do not wait for the window's end.
     :param deferrable: wait in the triggerer instead of on the worker.
     :param chatexport_conn_id: a connection of type ``chatexport``. (templated)
@@ -64,7 +64,7 @@ class ListChannelsOperator(BaseOperator):
         until: datetime | str | None = None,
         lookback: timedelta | float | None = None,
         partition_span: timedelta | float | None = None,
-        settle: timedelta | float | None = None,
+        grace_period: timedelta | float | None = None,
         allow_open_window: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         chatexport_conn_id: str = ChatExportHook.default_conn_name,
@@ -76,7 +76,7 @@ class ListChannelsOperator(BaseOperator):
         with checked_arguments():
             self.lookback = duration(lookback, "lookback") or timedelta(0)
             self.partition_span = duration(partition_span, "partition_span")
-            self.settle = duration(settle, "settle")
+            self.grace_period = duration(grace_period, "grace_period")
         self.channels = channels
         self.extra_channels = extra_channels
         self.channels_per_task = channels_per_task
@@ -87,10 +87,10 @@ class ListChannelsOperator(BaseOperator):
         self.chatexport_conn_id = chatexport_conn_id
 
     def execute(self, context: Context) -> list[list[Cid]]:
-        with airflow_failures():
+        with as_airflow_errors():
             window = self._window(context)
             if window is not None and isinstance(self.channels, ChannelQuery):
-                settle(self, window.until)
+                wait_out(self, window.until)
             cids = chosen_channels(self, context, window)
             if not cids and not isinstance(self.channels, ChannelQuery):
                 raise CallError("there is no channel to list; name some, or give a ChannelQuery")
@@ -104,7 +104,7 @@ class ListChannelsOperator(BaseOperator):
         log.info("channels listed channels=%d channels_per_task=%d", len(cids), self.channels_per_task)
         return [cids[start : start + self.channels_per_task] for start in range(0, len(cids), self.channels_per_task)]
 
-    def execute_settled(self, context: Context, event: Any = None) -> list[list[Cid]]:  # noqa: ARG002
+    def execute_after_grace_period(self, context: Context, event: Any = None) -> list[list[Cid]]:  # noqa: ARG002
         """Where the task goes on when the end of its window is old enough."""
         return self.execute(context)
 
@@ -123,12 +123,12 @@ def chosen_channels(operator: Any, context: Context, window: Window | None) -> l
     :raises CallError: one is not TYPE:ID.
     :raises ServiceError: the query could not be asked.
     """
-    extra = [parse_cid(text) for text in listed(operator.extra_channels)]
+    extra = [parse_cid(text) for text in parse_names(operator.extra_channels)]
     given = operator.channels
     if not isinstance(given, ChannelQuery):
         # A list without a channel was chosen so; text may be a template over something absent.
         is_open = given is None or isinstance(given, str)
-        named = listed(given) or (listed(run_inputs(context).get("channels")) if is_open else [])
+        named = parse_names(given) or (parse_names(run_inputs(context).get("channels")) if is_open else [])
         return list(dict.fromkeys([*(parse_cid(text) for text in named), *extra]))
     conditions = _rendered(operator, given.filter_conditions, context, window)
     with ChatExportHook(operator.chatexport_conn_id).client() as client:

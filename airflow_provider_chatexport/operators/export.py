@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
 from airflow_provider_chatexport.api.client import ChatExportClient
-from airflow_provider_chatexport.api.polling import Watch, watch_exports
+from airflow_provider_chatexport.api.polling import ExportPoller, watch_exports
 from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.core.plan import ChannelsRequest, ExportFlags, UsersRequest, plan_channels, plan_users
 from airflow_provider_chatexport.core.receipt import Receipt
@@ -22,18 +22,23 @@ from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, TaskFailedError, TaskOverdueError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.config import configured_s
-from airflow_provider_chatexport.hooks.exceptions import airflow_failures, alarm_s, checked_arguments, in_time
+from airflow_provider_chatexport.hooks.exceptions import (
+    as_airflow_errors,
+    checked_arguments,
+    explain_timeout,
+    seconds_to_timeout,
+)
 from airflow_provider_chatexport.operators.channels import Channels, chosen_channels
 from airflow_provider_chatexport.operators.links import ExportTaskLink
-from airflow_provider_chatexport.operators.params import duration, listed, run_inputs
+from airflow_provider_chatexport.operators.params import duration, parse_names, run_inputs
 from airflow_provider_chatexport.operators.submission import (
-    KnownExports,
     OnMissingChannel,
-    Started,
-    Submission,
-    unfinished,
+    SubmittedExport,
+    SubmittedExports,
+    Submitter,
+    find_unfinished,
 )
-from airflow_provider_chatexport.operators.windowed import settle, window_of
+from airflow_provider_chatexport.operators.windowed import wait_out, window_of
 from airflow_provider_chatexport.triggers.export import BACKSTOP, ExportTaskTrigger, read_event
 
 if TYPE_CHECKING:
@@ -59,9 +64,9 @@ class BaseExportOperator(BaseOperator):
     :param fresh: start new exports even where those of an earlier try of this task could be waited for.
     :param on_missing_channel: what to do where the service does not know some of the channels: ``fail``, naming all
         of them, or ``skip`` them; the task itself, where it knows none.
-    :param settle: how old the end of the window must be before anything is exported, as a duration or in seconds; a
-        run that starts sooner waits. By default a minute. The section ``[chatexport]`` of Airflow's configuration has
-        these three defaults.
+    :param grace_period: how old the end of the window must be before anything is exported, as a duration or in
+        seconds; a run that starts sooner waits. By default a minute. The section ``[chatexport]`` of Airflow's
+        configuration has these three defaults.
     :param max_splits: how often an export of channels that fails, or is not done in its share of the time, is halved by
         window and asked for again; the shares of ``max_splits`` + 1 rounds are equal.
     :param allow_open_window: export a window whose end is still to come; what comes later is not in the export.
@@ -81,7 +86,7 @@ class BaseExportOperator(BaseOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         fresh: bool = False,
         on_missing_channel: OnMissingChannel = "fail",
-        settle: timedelta | float | None = None,
+        grace_period: timedelta | float | None = None,
         max_splits: int = 0,
         allow_open_window: bool = False,
         **kwargs: Any,
@@ -92,7 +97,7 @@ class BaseExportOperator(BaseOperator):
                 raise CallError(f'on_missing_channel is {on_missing_channel!r}; write "fail" or "skip"')
             if not isinstance(max_splits, int) or max_splits < 0:
                 raise CallError(f"max_splits is {max_splits!r}; give a whole number, 0 or more")
-            self.settle = duration(settle, "settle")
+            self.grace_period = duration(grace_period, "grace_period")
             self.wait_timeout = duration(wait_timeout, "wait_timeout")
             self.poll_interval = duration(poll_interval, "poll_interval")
         self.chatexport_conn_id = chatexport_conn_id
@@ -106,34 +111,34 @@ class BaseExportOperator(BaseOperator):
     def plan(self, context: Context) -> Sequence[ChannelsRequest | UsersRequest]:
         """What to ask the service for in this run. :raises CallError: the run does not say, or says it wrongly."""
 
-    def wait_until_settled(self, context: Context) -> None:
+    def wait_out_grace_period(self, context: Context) -> None:
         """Before anything is asked of the service. :raises WindowError: the run's window is not usable."""
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        with airflow_failures(), in_time(self._too_late):
+        with as_airflow_errors(), explain_timeout(self._too_late):
             # What is wrong with the call itself is told before anything is asked of the service.
             self._patience_s()
-            self.wait_until_settled(context)
+            self.wait_out_grace_period(context)
             requests = self.plan(context)
-            known = KnownExports.of(context)
+            known = SubmittedExports.of(context)
             # Of the first try: a retry has what is left of the time, and not the whole of it once more.
             began_epoch_s = known.begin(fresh=self.fresh)
             with ChatExportHook(self.chatexport_conn_id).client() as client:
-                submission = Submission(client, known)
+                submission = Submitter(client, known)
                 submission.submit(requests, on_missing_channel=self.on_missing_channel)
             return self._wait(known, submission.started, began_epoch_s)
 
     def execute_complete(self, context: Context, event: Any = None) -> list[dict[str, Any]]:
         """Where the task goes on after its deferral, in a new process: all that it knows is in the event."""
-        with airflow_failures(), in_time(self._too_late):
-            known = KnownExports.of(context)
+        with as_airflow_errors(), explain_timeout(self._too_late):
+            known = SubmittedExports.of(context)
             handed = event.get("receipts") or [] if isinstance(event, dict) else []
             receipts = [Receipt.from_json(dict(each)) for each in handed]
             self._show(receipts)
             status = event.get("status") if isinstance(event, dict) else None
             if status in ("failed", "timeout") and self.max_splits and receipts:
                 started = [
-                    Started(receipt=receipt, n_splits=each.get(_N_SPLITS, 0))
+                    SubmittedExport(receipt=receipt, n_splits=each.get(_N_SPLITS, 0))
                     for receipt, each in zip(receipts, handed, strict=True)
                 ]
                 halved = self._split(known, started, overdue=status == "timeout")
@@ -143,11 +148,13 @@ class BaseExportOperator(BaseOperator):
             known.done()
             return _returned(receipts, created_at)
 
-    def execute_settled(self, context: Context, event: Any = None) -> list[dict[str, Any]]:  # noqa: ARG002
+    def execute_after_grace_period(self, context: Context, event: Any = None) -> list[dict[str, Any]]:  # noqa: ARG002
         """Where the task goes on when the end of its window is old enough."""
         return self.execute(context)
 
-    def _wait(self, known: KnownExports, started: list[Started], started_epoch_s: float) -> list[dict[str, Any]]:
+    def _wait(
+        self, known: SubmittedExports, started: list[SubmittedExport], started_epoch_s: float
+    ) -> list[dict[str, Any]]:
         """Until all are completed, deferred or here.
 
         :raises TaskDeferred: the task goes on in ``execute_complete``.
@@ -178,10 +185,10 @@ class BaseExportOperator(BaseOperator):
                 method_name="execute_complete",
                 timeout=timedelta(seconds=max(deadline_epoch_s - time.time(), 0.0)) + BACKSTOP,
             )
-        if left_s := alarm_s():
+        if left_s := seconds_to_timeout():
             # Airflow's alarm would say nothing of the exports, and be followed by a retry without a minute to wait.
             deadline_epoch_s = min(deadline_epoch_s, time.time() + left_s - min(_BEFORE_THE_ALARM_S, left_s / 2))
-        watch = Watch(
+        watch = ExportPoller(
             task_ids, started_epoch_s=started_epoch_s, deadline_epoch_s=deadline_epoch_s, poll_s=poll_interval_s
         )
         settings = ChatExportHook(self.chatexport_conn_id).settings()
@@ -196,25 +203,27 @@ class BaseExportOperator(BaseOperator):
         known.done()
         return _returned(receipts, {task_id: state.created_at for task_id, state in states.items()})
 
-    def _share(self, started: Iterable[Started]) -> float:
+    def _share(self, started: Iterable[SubmittedExport]) -> float:
         """The part of the time that is over before exports are split once more: each halving has an equal part. All of
         it, where there is nothing to halve."""
         n_splits = [each.n_splits for each in started if each.can_be_halved(self.max_splits)]
         return (max(n_splits) + 1) / (self.max_splits + 1) if n_splits else 1.0
 
-    def _split(self, known: KnownExports, started: list[Started], *, overdue: bool) -> list[Started] | None:
+    def _split(
+        self, known: SubmittedExports, started: list[SubmittedExport], *, overdue: bool
+    ) -> list[SubmittedExport] | None:
         """What to wait for instead, if the service does not finish some of these; None: there is no way on."""
         if not self.max_splits:
             return None
         with ChatExportHook(self.chatexport_conn_id).client() as client:
-            lost = unfinished(client, started, overdue=overdue)
+            lost = find_unfinished(client, started, overdue=overdue)
             halved = [each for each in lost if each.can_be_halved(self.max_splits)]
             if overdue and not halved and self._share(started) < 1:
                 # What could be halved is done by now. The rest has the rest of the time.
                 return [replace(each, n_splits=self.max_splits) for each in started]
             if not halved or (len(halved) < len(lost) and not overdue):
                 return None
-            submission = Submission(client, known)
+            submission = Submitter(client, known)
             submission.split(halved, on_missing_channel=self.on_missing_channel)
         return [*(each for each in started if each not in halved), *submission.started]
 
@@ -333,8 +342,8 @@ class ExportChannelsOperator(BaseExportOperator):
             )
         return [request for each in windows for request in plan_channels(channels, each, flags)]
 
-    def wait_until_settled(self, context: Context) -> None:
-        settle(self, self.window(context).until)
+    def wait_out_grace_period(self, context: Context) -> None:
+        wait_out(self, self.window(context).until)
 
     def window(self, context: Context) -> Window:
         """:raises WindowError: the run has no usable window; the sentence names the fix."""
@@ -355,7 +364,7 @@ class ExportUsersOperator(BaseExportOperator):
         self.user_ids = user_ids
 
     def plan(self, context: Context) -> list[UsersRequest]:
-        return plan_users(listed(self.user_ids) or listed(run_inputs(context).get("user_ids")))
+        return plan_users(parse_names(self.user_ids) or parse_names(run_inputs(context).get("user_ids")))
 
 
 def _positive_s(duration: timedelta | float) -> float:

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, AssetAlias, BaseOperator
 
-from airflow_provider_chatexport.core.arguments import GIVE_LAKE, given_text
+from airflow_provider_chatexport.core.arguments import GIVE_LAKE, require_text
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
 from airflow_provider_chatexport.core.progress import LoggedProgress
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.errors import CallError, FileGoneError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.config import configured_s
-from airflow_provider_chatexport.hooks.exceptions import airflow_failures, checked_arguments, in_time
-from airflow_provider_chatexport.operators.params import rendered
-from airflow_provider_chatexport.operators.submission import KnownExports, exported_again
+from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors, checked_arguments, explain_timeout
+from airflow_provider_chatexport.operators.params import parse_rendered
+from airflow_provider_chatexport.operators.submission import SubmittedExports, exported_again
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -123,8 +123,8 @@ class LoadExportOperator(BaseOperator):
             f"the load was not done within its execution_timeout of {self.execution_timeout}; a retry begins anew, so "
             "give it more time, or fewer exports at once"
         )
-        with airflow_failures(), in_time(too_late):
-            lake = given_text(self.lake, "lake", GIVE_LAKE)
+        with as_airflow_errors(), explain_timeout(too_late):
+            lake = require_text(self.lake, "lake", GIVE_LAKE)
             receipts = receipts_from(self.exports)
             hook = ChatExportHook(self.chatexport_conn_id)
             # The key that pseudonyms are made with is a secret: it comes from the connection, never from the DAG.
@@ -145,7 +145,7 @@ class LoadExportOperator(BaseOperator):
                     if self.on_missing_file == "fail":
                         raise
                     log.warning("%s; exporting again", error)
-                    known = KnownExports.of(context)
+                    known = SubmittedExports.of(context)
                     receipts = exported_again(client, known, receipts, patience_s=configured_s("wait_timeout_s"))
                     report = load(receipts)
                     known.done()
@@ -189,7 +189,7 @@ class LoadExportOperator(BaseOperator):
 def _folder(work_dir: str | None) -> Path | None:
     if work_dir is None or work_dir == "":
         return None
-    return Path(given_text(work_dir, "work_dir", "give a folder, or leave it out")).expanduser()
+    return Path(require_text(work_dir, "work_dir", "give a folder, or leave it out")).expanduser()
 
 
 def _tell_lineage(hook: ChatExportHook, receipts: Iterable[Receipt], lake: str) -> None:
@@ -219,7 +219,7 @@ def receipts_from(exports: Any) -> list[Receipt]:
 def _flattened(exports: Any) -> Iterable[Mapping[str, Any]]:
     if isinstance(exports, str):
         with contextlib.suppress(ValueError):
-            exports = rendered(exports.strip())
+            exports = parse_rendered(exports.strip())
     if isinstance(exports, Mapping):
         yield exports
     elif isinstance(exports, Iterable) and not isinstance(exports, (str, bytes)):

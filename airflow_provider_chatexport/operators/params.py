@@ -47,7 +47,7 @@ def run_inputs(context: Context) -> Mapping[str, Any]:
     return {**(context.get("params") or {}), **given}
 
 
-def rendered(text: str) -> Any:
+def parse_rendered(text: str) -> Any:
     """The value of which a template made text: as Python writes it, or JSON.
 
     :raises ValueError: it is neither.
@@ -58,7 +58,7 @@ def rendered(text: str) -> Any:
     raise ValueError("neither Python nor JSON")
 
 
-def listed(value: Any) -> list[str]:
+def parse_names(value: Any) -> list[str]:
     """Names from a list, or from text: separated by commas, or a list as a template renders it.
 
     :raises CallError: it is neither.
@@ -70,7 +70,7 @@ def listed(value: Any) -> list[str]:
         if not text.startswith("["):
             return [name.strip() for name in text.split(",") if name.strip() and name.strip() != "None"]
         try:
-            value = rendered(text)
+            value = parse_rendered(text)
         except ValueError:
             raise CallError("a list of names cannot be read; write them separated by commas") from None
     names = list(value) if isinstance(value, Iterable) and not isinstance(value, Mapping) else [value]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from airflow_provider_chatexport.api.client import ChatExportClient
-from airflow_provider_chatexport.api.polling import Watch, watch_exports
+from airflow_provider_chatexport.api.polling import ExportPoller, watch_exports
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UsersRequest
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.task import Status, TaskId
@@ -35,7 +35,7 @@ _SERIES: Final = "chatexport.series"
 _ENTRY_VERSION: Final = 1
 
 
-class KnownExports:
+class SubmittedExports:
     """What earlier tries of this task instance started.
 
     :param store: the task's store (``context["task_state_store"]``), None where Airflow has none.
@@ -129,7 +129,7 @@ def _key(request: Request) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
+class SubmittedExport:
     """An export that is waited for. ``n_splits``: how often its window was halved on the way to it."""
 
     receipt: Receipt
@@ -145,15 +145,15 @@ class Started:
 
 
 @dataclass(slots=True)
-class Submission:
+class Submitter:
     """Starts what was not started before.
 
     :param missing: channels that the service does not know, and what it said.
     """
 
     client: ChatExportClient
-    known: KnownExports
-    started: list[Started] = field(default_factory=list)
+    known: SubmittedExports
+    started: list[SubmittedExport] = field(default_factory=list)
     missing: dict[Cid, RequestRefusedError] = field(default_factory=dict)
 
     def submit(self, requests: Sequence[Request], *, on_missing_channel: OnMissingChannel = "fail") -> None:
@@ -167,7 +167,7 @@ class Submission:
             self._one(request)
         self._tell_missing(on_missing_channel)
 
-    def split(self, lost: Iterable[Started], *, on_missing_channel: OnMissingChannel = "fail") -> None:
+    def split(self, lost: Iterable[SubmittedExport], *, on_missing_channel: OnMissingChannel = "fail") -> None:
         """Starts both halves of exports that the service does not finish. Raises as ``submit`` does."""
         for each in lost:
             task_id, request = each.receipt.task_id, each.receipt.request
@@ -204,7 +204,7 @@ class Submission:
                 self._one(half, n_splits + 1)
             return
         if receipt := self.known.find(self.client, request):
-            self.started.append(Started(receipt=receipt, n_splits=n_splits))
+            self.started.append(SubmittedExport(receipt=receipt, n_splits=n_splits))
             return
         try:
             receipt = _submitted(self.client, request)
@@ -221,10 +221,12 @@ class Submission:
                 raise
             return
         self.known.remember(receipt)
-        self.started.append(Started(receipt=receipt, n_splits=n_splits))
+        self.started.append(SubmittedExport(receipt=receipt, n_splits=n_splits))
 
 
-def unfinished(client: ChatExportClient, started: Iterable[Started], *, overdue: bool) -> list[Started]:
+def find_unfinished(
+    client: ChatExportClient, started: Iterable[SubmittedExport], *, overdue: bool
+) -> list[SubmittedExport]:
     """Those that the service ended as failed, or does not know; if they are overdue, those not completed as well.
 
     :raises ServiceError: the service could not be asked.
@@ -254,7 +256,7 @@ def _submitted(client: ChatExportClient, request: Request) -> Receipt:
 
 
 def exported_again(
-    client: ChatExportClient, known: KnownExports, receipts: Iterable[Receipt], *, patience_s: float
+    client: ChatExportClient, known: SubmittedExports, receipts: Iterable[Receipt], *, patience_s: float
 ) -> list[Receipt]:
     """The same questions as new exports, waited for here.
 
@@ -263,10 +265,10 @@ def exported_again(
     :raises ServiceError: the service could not be asked.
     """
     began_epoch_s = known.begin()
-    submission = Submission(client, known)
+    submission = Submitter(client, known)
     submission.submit([receipt.request for receipt in receipts])
     made = [each.receipt for each in submission.started]
-    watch = Watch(
+    watch = ExportPoller(
         [receipt.task_id for receipt in made],
         started_epoch_s=began_epoch_s,
         deadline_epoch_s=began_epoch_s + patience_s,

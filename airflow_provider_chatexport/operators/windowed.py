@@ -1,6 +1,6 @@
 """Which window a run is about, and when it is old enough to be exported.
 
-Of an operator with ``since``, ``until``, ``lookback``, ``partition_span``, ``settle``, ``allow_open_window`` and
+Of an operator with ``since``, ``until``, ``lookback``, ``partition_span``, ``grace_period``, ``allow_open_window`` and
 ``deferrable``.
 """
 
@@ -52,21 +52,22 @@ def window_of(operator: Any, context: Context) -> Window:
     return window.looking_back(operator.lookback)
 
 
-def settle(operator: Any, until: datetime) -> None:
-    """Waits until the window's end is ``settle`` old: messages may still be on their way.
+def wait_out(operator: Any, until: datetime) -> None:
+    """Waits until the window's end is ``grace_period`` old: messages may still be on their way.
 
-    :raises TaskDeferred: the task goes on in the operator's ``execute_settled``.
+    :raises TaskDeferred: the task goes on in the operator's ``execute_after_grace_period``.
     """
     if operator.allow_open_window:
         return
-    moment = until + (timedelta(seconds=configured_s("settle_s")) if operator.settle is None else operator.settle)
+    default = timedelta(seconds=configured_s("grace_period_s"))
+    moment = until + (default if operator.grace_period is None else operator.grace_period)
     wait_s = (moment - datetime.now(UTC)).total_seconds()
     if wait_s <= 0:
         return
     log.info("waiting for the window to settle until=%s", moment.isoformat())
     if operator.deferrable:
         timeout = timedelta(seconds=wait_s) + BACKSTOP
-        operator.defer(trigger=DateTimeTrigger(moment), method_name="execute_settled", timeout=timeout)
+        operator.defer(trigger=DateTimeTrigger(moment), method_name="execute_after_grace_period", timeout=timeout)
     time.sleep(wait_s)
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSensorTimeout, BaseSensorOperator, PokeReturnValue, conf
 
-from airflow_provider_chatexport.api.polling import Watch
-from airflow_provider_chatexport.core.arguments import given_text
+from airflow_provider_chatexport.api.polling import ExportPoller
+from airflow_provider_chatexport.core.arguments import require_text
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.errors import ServiceError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
-from airflow_provider_chatexport.hooks.exceptions import airflow_failures
+from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors
 from airflow_provider_chatexport.triggers.export import BACKSTOP, ExportTaskTrigger, read_event
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ExportTaskSensor(BaseSensorOperator):
         self.deferrable = deferrable
 
     def execute(self, context: Context) -> Any:
-        with airflow_failures():
+        with as_airflow_errors():
             task_id = self._task_id()
         if not self.deferrable:
             return super().execute(context)
@@ -67,20 +67,20 @@ class ExportTaskSensor(BaseSensorOperator):
         )
 
     def poke(self, context: Context) -> bool | PokeReturnValue:  # noqa: ARG002
-        with airflow_failures(), ChatExportHook(self.chatexport_conn_id).client() as client:
+        with as_airflow_errors(), ChatExportHook(self.chatexport_conn_id).client() as client:
             task_id = self._task_id()
             # One look, judged as every other wait judges it: a failed export raises, and so does a wrong address.
-            watch = Watch([task_id], started_epoch_s=0.0, deadline_epoch_s=0.0, answered=False)
+            watch = ExportPoller([task_id], started_epoch_s=0.0, deadline_epoch_s=0.0, answered=False)
             try:
-                watch.saw(task_id, client.task(task_id))
+                watch.record_status(task_id, client.task(task_id))
             except ServiceError as error:
-                watch.missed(error)
+                watch.record_failure(error)
             done = watch.completed.get(task_id)
         return PokeReturnValue(is_done=True, xcom_value=_told(task_id, done.created_at)) if done else False
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, str]:  # noqa: ARG002
         """Where the task goes on after its deferral."""
-        with airflow_failures():
+        with as_airflow_errors():
             if isinstance(event, dict) and event.get("status") == "timeout":
                 # The exception of every sensor that ran out of time: not retried, and turned to a skip by soft_fail.
                 raise AirflowSensorTimeout(str(event.get("error")))
@@ -88,7 +88,9 @@ class ExportTaskSensor(BaseSensorOperator):
         return _told(task_id, created_at)
 
     def _task_id(self) -> TaskId:
-        return TaskId(given_text(self.export_task_id, "export_task_id", "give the id that the service gave the export"))
+        return TaskId(
+            require_text(self.export_task_id, "export_task_id", "give the id that the service gave the export")
+        )
 
 
 def _told(task_id: TaskId, created_at: datetime) -> dict[str, str]:

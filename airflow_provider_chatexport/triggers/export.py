@@ -9,7 +9,7 @@ from typing import Any, Final
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_chatexport.api.client import AsyncChatExportClient
-from airflow_provider_chatexport.api.polling import MAX_CONSECUTIVE_FAILURES, Watch, watch_exports_async
+from airflow_provider_chatexport.api.polling import MAX_CONSECUTIVE_FAILURES, ExportPoller, watch_exports_async
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
 from airflow_provider_chatexport.errors import CallError, ChatExportError, TaskOverdueError, UnauthorizedError
@@ -97,7 +97,7 @@ class ExportTaskTrigger(BaseTrigger):
         _check_version(self.v, "trigger")
         hook = ChatExportHook(self.chatexport_conn_id)
         settings = await hook.async_settings()
-        watch = Watch(
+        watch = ExportPoller(
             [TaskId(task_id) for task_id in self.task_ids],
             started_epoch_s=self.started_epoch_s,
             deadline_epoch_s=self.deadline_epoch_s,

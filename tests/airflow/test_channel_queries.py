@@ -155,10 +155,10 @@ def test_settling_comes_before_the_search(connection) -> None:
     operator = exporting(channels=ChannelQuery(), since="2025-01-01T00:00:00Z", until=until, deferrable=True)
     with pytest.raises(TaskDeferred) as deferral:
         operator.execute({})
-    assert deferral.value.method_name == "execute_settled"
+    assert deferral.value.method_name == "execute_after_grace_period"
     ended = {"data_interval_start": until - timedelta(hours=1), "data_interval_end": until}
     with pytest.raises(TaskDeferred) as deferral:
         listing(channels=ChannelQuery(), deferrable=True).execute(ended)
-    assert deferral.value.method_name == "execute_settled"
+    assert deferral.value.method_name == "execute_after_grace_period"
     assert [] == requests_to(connection, "/api")
-    assert listing(channels=ChannelQuery(), settle=0, deferrable=True).execute_settled(ended)
+    assert listing(channels=ChannelQuery(), grace_period=0, deferrable=True).execute_after_grace_period(ended)

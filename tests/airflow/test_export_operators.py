@@ -21,7 +21,7 @@ from airflow_provider_chatexport.core.plan import ChannelsRequest
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator
-from airflow_provider_chatexport.operators.params import listed, window_params
+from airflow_provider_chatexport.operators.params import parse_names, window_params
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
 SINCE, UNTIL = "2025-01-01T00:00:00Z", "2025-01-01T02:00:00Z"
@@ -118,7 +118,7 @@ def test_the_link_is_there_while_the_task_is_deferred_and_after(connection) -> N
     assert expected == link.get_link(resumed, ti_key=None)
 
 
-@pytest.mark.parametrize("option", ["wait_timeout_s", "settle_s", "poll_interval_s"])
+@pytest.mark.parametrize("option", ["wait_timeout_s", "grace_period_s", "poll_interval_s"])
 def test_defaults_of_the_deployment_reach_the_task(connection, fault, monkeypatch, option) -> None:
     """What the task leaves open, Airflow's configuration may say."""
     monkeypatch.setenv(f"AIRFLOW__CHATEXPORT__{option.upper()}", "0.25")
@@ -129,11 +129,11 @@ def test_defaults_of_the_deployment_reach_the_task(connection, fault, monkeypatc
     fault("stall-task", EXPORTS, method="POST")
     with pytest.raises(TaskDeferred) as deferral:
         operator.execute({})
-    settled = option == "settle_s"
-    assert ("execute_complete" if settled else "execute_settled") == deferral.value.method_name
+    settled = option == "grace_period_s"
+    assert ("execute_complete" if settled else "execute_after_grace_period") == deferral.value.method_name
     monkeypatch.setenv("AIRFLOW__CHATEXPORT__SETTLE_S", "0")
     with pytest.raises(TaskDeferred) as waiting:
-        operator.execute_settled({})
+        operator.execute_after_grace_period({})
     trigger = waiting.value.trigger
     patience_s = trigger.deadline_epoch_s - trigger.started_epoch_s
     assert (0.25 if option == "wait_timeout_s" else 6 * 3600) == pytest.approx(patience_s)
@@ -210,7 +210,7 @@ def test_a_call_that_is_wrong_fails_without_retries_and_without_a_request(
 )
 def test_names_are_read_as_people_and_templates_write_them(value, names) -> None:
     """A Python list, a comma-separated conf, and a list that a template made text of are the same list."""
-    assert listed(value) == names
+    assert parse_names(value) == names
 
 
 def test_channels_may_come_from_the_run() -> None:

@@ -274,7 +274,7 @@ def test_limits_and_promoted_fields_are_options_of_the_task(connection, tmp_path
     """All that the command line can do: a typed column, a limit of rejects, a limit of lines."""
     promote = {"users": {"karma": "BIGINT", "birthland": "DOUBLE"}}
     told = loading(exported(), tmp_path / "lake", promote=promote).execute({})
-    assert told["not_cast"].keys() == {"users.birthland"}
+    assert told["cast_failures"].keys() == {"users.birthland"}
     exports = exported()
     with pytest.raises(AirflowFailException, match=r"could not become rows, and 90 % are allowed; nothing was loaded"):
         loading(exports, tmp_path / "lake", max_line_bytes=100, max_rejected=0.9).execute({})

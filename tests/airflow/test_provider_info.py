@@ -56,10 +56,10 @@ def test_every_link_and_default_that_is_named_exists() -> None:
 def test_defaults_of_the_deployment_hold_where_a_task_says_nothing(monkeypatch) -> None:
     """Read when a task runs: no DAG needs to be touched. Nonsense is one sentence."""
     monkeypatch.setenv("AIRFLOW__CHATEXPORT__SETTLE_S", "7.5")
-    assert 7.5 == configured_s("settle_s")
+    assert 7.5 == configured_s("grace_period_s")
     monkeypatch.setenv("AIRFLOW__CHATEXPORT__SETTLE_S", "a minute")
-    with pytest.raises(CallError, match=r"\[chatexport\] settle_s .* give a number of seconds"):
-        configured_s("settle_s")
+    with pytest.raises(CallError, match=r"\[chatexport\] grace_period_s .* give a number of seconds"):
+        configured_s("grace_period_s")
 
 
 def test_parsing_a_dag_loads_nothing_heavy() -> None:

@@ -258,17 +258,19 @@ def test_a_refusal_of_the_request_itself_is_not_searched_for_a_channel(connectio
 def test_a_window_that_just_ended_is_left_to_settle(connection) -> None:
     """Messages may still be on their way: the task waits, deferred, and only then asks for the export."""
     until = datetime.now(UTC)
-    operator = exporting(since=until - timedelta(hours=1), until=until, deferrable=True, settle=timedelta(hours=1))
+    operator = exporting(
+        since=until - timedelta(hours=1), until=until, deferrable=True, grace_period=timedelta(hours=1)
+    )
     with pytest.raises(TaskDeferred) as deferral:
         operator.execute({})
-    assert ("execute_settled", until + timedelta(hours=1)) == (
+    assert ("execute_after_grace_period", until + timedelta(hours=1)) == (
         deferral.value.method_name,
         deferral.value.trigger.moment,
     )
     assert 0 == n_exports(connection)
-    operator.settle = timedelta(0)
+    operator.grace_period = timedelta(0)
     with pytest.raises(TaskDeferred) as waiting:
-        operator.execute_settled({})
+        operator.execute_after_grace_period({})
     assert waiting.value.method_name == "execute_complete"
 
 
@@ -276,11 +278,11 @@ def test_a_window_that_just_ended_is_left_to_settle(connection) -> None:
 def test_a_clock_that_is_behind_waits(connection, deferrable) -> None:
     """The scheduler's says that the window is over, and the worker's that it will be in a moment."""
     until = datetime.now(UTC) + timedelta(seconds=1)
-    operator = exporting(since=until - timedelta(hours=1), until=until, deferrable=deferrable, settle=0)
+    operator = exporting(since=until - timedelta(hours=1), until=until, deferrable=deferrable, grace_period=0)
     if deferrable:
         with pytest.raises(TaskDeferred) as deferral:
             operator.execute({})
-        assert ("execute_settled", until) == (deferral.value.method_name, deferral.value.trigger.moment)
+        assert ("execute_after_grace_period", until) == (deferral.value.method_name, deferral.value.trigger.moment)
     else:
         assert 1 == len(operator.execute({}))
         assert datetime.now(UTC) >= until
@@ -318,7 +320,7 @@ def test_a_partitioned_run_has_its_partition_as_window() -> None:
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
-        ("settle", "1h"),
+        ("grace_period", "1h"),
         ("lookback", "2 days"),
         ("max_window", float("inf")),
         ("partition_span", True),
@@ -336,6 +338,6 @@ def test_an_argument_of_another_kind_is_one_sentence(name, wrong) -> None:
 
 def test_durations_may_be_seconds() -> None:
     """As wait_timeout always could."""
-    operator = exporting(settle=60, lookback=3600, max_window=7200, partition_span=86400)
-    assert (timedelta(minutes=1), timedelta(hours=1)) == (operator.settle, operator.lookback)
+    operator = exporting(grace_period=60, lookback=3600, max_window=7200, partition_span=86400)
+    assert (timedelta(minutes=1), timedelta(hours=1)) == (operator.grace_period, operator.lookback)
     assert (timedelta(hours=2), timedelta(days=1)) == (operator.max_window, operator.partition_span)

@@ -26,7 +26,7 @@ def test_what_is_given_reaches_its_task() -> None:
         group_id="chat",
         chatexport_conn_id="mine",
         lookback=timedelta(days=1),
-        settle=timedelta(0),
+        grace_period=timedelta(0),
         outlets=[asset],
         export={"max_window": timedelta(hours=1), "pool": "exports"},
         load={"keep_superseded": True},
@@ -34,7 +34,7 @@ def test_what_is_given_reaches_its_task() -> None:
     )
     export, load = dag.task_dict["chat.export"], dag.task_dict["chat.load"]
     assert export.downstream_task_ids == {"chat.load"}
-    assert (["a:b"], timedelta(days=1), timedelta(0)) == (export.channels, export.lookback, export.settle)
+    assert (["a:b"], timedelta(days=1), timedelta(0)) == (export.channels, export.lookback, export.grace_period)
     assert (timedelta(hours=1), "exports", True) == (export.max_window, export.pool, export.deferrable)
     assert ("/lake", [asset], True) == (load.lake, load.outlets, load.options.keep_superseded)
     assert ["mine"] * 2 == [task.chatexport_conn_id for task in (export, load)]

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.download import checked_link, download
-from airflow_provider_chatexport.api.polling import Watch, watch_exports
+from airflow_provider_chatexport.api.polling import ExportPoller, watch_exports
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.task import Status, TaskId, TaskState
 from airflow_provider_chatexport.core.times import EPOCH
@@ -34,7 +34,9 @@ def task_id(client: ChatExportClient, small_request: Any) -> TaskId:
     """A completed export."""
     task_id = client.submit_channels(small_request)
     now_epoch_s = time.time()
-    watch_exports(client, Watch([task_id], started_epoch_s=now_epoch_s, deadline_epoch_s=now_epoch_s + 60, poll_s=0.02))
+    watch_exports(
+        client, ExportPoller([task_id], started_epoch_s=now_epoch_s, deadline_epoch_s=now_epoch_s + 60, poll_s=0.02)
+    )
     return task_id
 
 

@@ -20,7 +20,7 @@ from tenacity import RetryCallState, Retrying
 
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.download import Downloaded, download
-from airflow_provider_chatexport.api.retry import Patience
+from airflow_provider_chatexport.api.retry import RetryPolicy
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.core.task import TaskId
@@ -135,7 +135,7 @@ def test_a_failure_is_not_waited_for_until_the_rate_limit_begins_anew(drive, scr
 
 def test_the_pause_after_very_many_attempts_is_the_longest() -> None:
     """Who is rate-limited goes on until patience ends, and not until a power of two is too large for a float."""
-    options = Patience(settings_for("http://chat.example"), starts_export=False).options()
+    options = RetryPolicy(settings_for("http://chat.example"), starts_export=False).options()
     state = RetryCallState(Retrying(**options), None, (), {})
     state.attempt_number = 5000
     assert 0 <= options["wait"](state) <= 0.01

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_chatexport.api.polling import Watch
+from airflow_provider_chatexport.api.polling import ExportPoller
 from airflow_provider_chatexport.core.task import Status, TaskId, TaskState
 from airflow_provider_chatexport.core.times import EPOCH
 from airflow_provider_chatexport.errors import (
@@ -25,8 +25,8 @@ def state(task_id: TaskId, status: Status, error: str | None = None) -> TaskStat
     return TaskState(task_id=task_id, status=status, created_at=EPOCH, error=error)
 
 
-def watch(poll_s: float | None = None, max_failures: int = 2, **others: bool) -> Watch:
-    return Watch(
+def watch(poll_s: float | None = None, max_failures: int = 2, **others: bool) -> ExportPoller:
+    return ExportPoller(
         [A, B], started_epoch_s=1000.0, deadline_epoch_s=1600.0, poll_s=poll_s, max_failures=max_failures, **others
     )
 
@@ -34,10 +34,10 @@ def watch(poll_s: float | None = None, max_failures: int = 2, **others: bool) ->
 def test_a_wait_ends_when_all_are_completed() -> None:
     """One that is done must not be asked for again, and must not end the wait for the other."""
     both = watch()
-    both.saw(A, state(A, Status.COMPLETED))
+    both.record_status(A, state(A, Status.COMPLETED))
     assert both.open == (B,)
     assert both.pause_s(now_epoch_s=1001.0) is not None
-    both.saw(B, state(B, Status.COMPLETED))
+    both.record_status(B, state(B, Status.COMPLETED))
     assert both.pause_s(now_epoch_s=1001.0) is None
     assert set(both.completed) == {A, B}
 
@@ -46,14 +46,14 @@ def test_a_wait_ends_when_all_are_completed() -> None:
 def test_an_export_that_failed_ends_the_wait_with_its_reason(status) -> None:
     """Waiting for the others would only delay the news."""
     with pytest.raises(TaskFailedError, match=f"export a ended as {status.value}.*no such channel"):
-        watch().saw(A, state(A, status, "no such channel"))
+        watch().record_status(A, state(A, status, "no such channel"))
 
 
 def test_the_deadline_names_what_was_open() -> None:
     """The reader needs the ids, because the service has no list of them, and what was last known."""
     late = watch()
-    late.saw(A, state(A, Status.COMPLETED))
-    late.saw(B, state(B, Status.RUNNING))
+    late.record_status(A, state(A, Status.COMPLETED))
+    late.record_status(B, state(B, Status.RUNNING))
     with pytest.raises(TaskOverdueError, match=r"1 of 2 exports are not done after 600 s.*b \(running\)") as caught:
         late.pause_s(now_epoch_s=1600.0)
     assert caught.value.task_ids == (B,)
@@ -64,7 +64,7 @@ def test_no_pause_passes_the_deadline(now_epoch_s, poll_s, n_failures) -> None:
     """The last look must happen on the deadline, not an interval after it; and no pause may be nothing."""
     waiting = watch(poll_s)
     for _ in range(n_failures):
-        waiting.missed(ServiceUnavailableError("away"))
+        waiting.record_failure(ServiceUnavailableError("away"))
     pause_s = waiting.pause_s(now_epoch_s=now_epoch_s)
     assert pause_s is not None
     assert 0.05 <= pause_s <= max(0.05, 1600.0 - now_epoch_s)
@@ -73,31 +73,31 @@ def test_no_pause_passes_the_deadline(now_epoch_s, poll_s, n_failures) -> None:
 def test_failures_that_may_pass_are_borne_up_to_a_number() -> None:
     """A service that is away for a moment must not fail a run that waits for hours; one that is away for good must."""
     waiting = watch(max_failures=2)
-    waiting.missed(ServiceUnavailableError("away"))
-    waiting.missed(ServiceUnavailableError("away"))
-    waiting.saw(A, state(A, Status.RUNNING))
-    waiting.missed(ServiceUnavailableError("away"))
-    waiting.missed(ServiceUnavailableError("away"))
+    waiting.record_failure(ServiceUnavailableError("away"))
+    waiting.record_failure(ServiceUnavailableError("away"))
+    waiting.record_status(A, state(A, Status.RUNNING))
+    waiting.record_failure(ServiceUnavailableError("away"))
+    waiting.record_failure(ServiceUnavailableError("away"))
     with pytest.raises(ServiceUnavailableError):
-        waiting.missed(ServiceUnavailableError("away"))
+        waiting.record_failure(ServiceUnavailableError("away"))
 
 
 def test_what_is_no_reply_of_the_service_may_pass() -> None:
     """The exports were started at this address: a page that stands there now is a gateway's or a firewall's."""
     waiting = watch(max_failures=2)
-    waiting.missed(UnexpectedReplyError("a page"))
-    waiting.missed(ServiceUnavailableError("away"))
+    waiting.record_failure(UnexpectedReplyError("a page"))
+    waiting.record_failure(ServiceUnavailableError("away"))
     with pytest.raises(UnexpectedReplyError):
-        waiting.missed(UnexpectedReplyError("a page"))
+        waiting.record_failure(UnexpectedReplyError("a page"))
 
 
 def test_what_is_no_reply_ends_the_wait_where_the_service_never_answered() -> None:
     """Then the address is likely to be wrong; once it has answered, it is not."""
     with pytest.raises(UnexpectedReplyError):
-        watch(answered=False).missed(UnexpectedReplyError("a page"))
+        watch(answered=False).record_failure(UnexpectedReplyError("a page"))
     waiting = watch(answered=False)
-    waiting.saw(A, state(A, Status.RUNNING))
-    waiting.missed(UnexpectedReplyError("a page"))
+    waiting.record_status(A, state(A, Status.RUNNING))
+    waiting.record_failure(UnexpectedReplyError("a page"))
     assert waiting.pause_s(now_epoch_s=1001.0) is not None
 
 
@@ -105,7 +105,7 @@ def test_being_rate_limited_is_no_failure() -> None:
     """With many waiters the service may say "later" for long: only the deadline ends that."""
     waiting = watch(max_failures=2)
     for _ in range(100):
-        waiting.missed(RateLimitedError("slow down", retry_after_s=1.0))
+        waiting.record_failure(RateLimitedError("slow down", retry_after_s=1.0))
     with pytest.raises(TaskOverdueError):
         waiting.pause_s(now_epoch_s=1600.0)
 
@@ -113,13 +113,13 @@ def test_being_rate_limited_is_no_failure() -> None:
 def test_a_refusal_ends_the_wait_at_once() -> None:
     """A wrong key does not become right by asking again."""
     with pytest.raises(UnauthorizedError):
-        watch().missed(UnauthorizedError("no"))
+        watch().record_failure(UnauthorizedError("no"))
 
 
 def test_a_pause_that_the_service_asks_for_is_kept() -> None:
     """Coming back sooner than a rate limit says only prolongs it."""
     waiting = watch(poll_s=0.1)
-    waiting.missed(RateLimitedError("slow down", retry_after_s=30.0))
+    waiting.record_failure(RateLimitedError("slow down", retry_after_s=30.0))
     pause_s = waiting.pause_s(now_epoch_s=1001.0)
     assert pause_s is not None
     assert pause_s >= 30.0

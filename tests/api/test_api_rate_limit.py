@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_chatexport.api.client import AsyncChatExportClient, ChatExportClient
-from airflow_provider_chatexport.api.polling import Watch, watch_exports_async
-from airflow_provider_chatexport.api.rate_limit import LOOKS_PER_SECOND, Turns, turns_of
+from airflow_provider_chatexport.api.polling import ExportPoller, watch_exports_async
+from airflow_provider_chatexport.api.rate_limit import LOOKS_PER_SECOND, RateLimiter, turns_of
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid
 from airflow_provider_chatexport.core.window import Window
@@ -22,7 +22,7 @@ from airflow_provider_chatexport.core.window import Window
 @given(st.lists(st.floats(0.0, 0.5), min_size=1, max_size=200), st.sampled_from([1.0, 10.0, 40.0]))
 def test_turns_are_never_closer_than_the_rate_and_never_wasted(steps: list[float], per_second: float) -> None:
     """Whenever they come, no two get the same turn; and who comes to an empty line goes at once."""
-    turns, now_s, taken = Turns(per_second), 100.0, []
+    turns, now_s, taken = RateLimiter(per_second), 100.0, []
     for step in steps:
         now_s += step
         pause_s = turns.take(now_s)
@@ -55,7 +55,7 @@ async def test_many_waiters_of_one_app_ask_one_after_the_other(start_sandbox) ->
 
     async def wait_for_it() -> None:
         async with AsyncChatExportClient(settings) as client:
-            watch = Watch([task_id], started_epoch_s=0.0, deadline_epoch_s=1e12, poll_s=0.1)
+            watch = ExportPoller([task_id], started_epoch_s=0.0, deadline_epoch_s=1e12, poll_s=0.1)
             await watch_exports_async(client, watch)
 
     began_s = time.monotonic()
@@ -68,7 +68,7 @@ async def test_many_waiters_of_one_app_ask_one_after_the_other(start_sandbox) ->
 
 async def test_a_waiter_who_gives_up_leaves_the_line_in_order() -> None:
     """A trigger that is cancelled must not hold up those behind it."""
-    turns = Turns(20.0)
+    turns = RateLimiter(20.0)
     await turns.wait()
     leaving = asyncio.ensure_future(turns.wait())
     await asyncio.sleep(0)

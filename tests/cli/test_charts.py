@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 from matplotlib.dates import date2num
 
 from airflow_provider_chatexport.cli.charts import MAX_LABELS, layout
-from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, Stretch
+from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageRun
 
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def stretch(since: int, until: int, n_claims: int) -> Stretch:
-    return Stretch(since=DAY + timedelta(days=since), until=DAY + timedelta(days=until), n_claims=n_claims)
+def stretch(since: int, until: int, n_claims: int) -> CoverageRun:
+    return CoverageRun(since=DAY + timedelta(days=since), until=DAY + timedelta(days=until), n_claims=n_claims)
 
 
 def test_bars_say_how_often_each_stretch_was_loaded() -> None:
@@ -44,7 +44,7 @@ def test_hundreds_of_channels_have_labels_that_do_not_overlap() -> None:
 
 def test_an_export_without_a_begin_is_drawn_from_where_others_begin() -> None:
     """The beginning of time is no date to draw an axis from."""
-    open_begin = Stretch(since=BEGINNING, until=DAY + timedelta(days=5), n_claims=1)
+    open_begin = CoverageRun(since=BEGINNING, until=DAY + timedelta(days=5), n_claims=1)
     drawn = layout({"a:1": [open_begin], "a:2": [stretch(2, 5, 1)]})
     assert (DAY + timedelta(days=2), DAY + timedelta(days=5)) == (drawn.begin, drawn.end)
     assert all(left >= date2num(drawn.begin) and width > 0 for row in drawn.rows for left, width, _ in row.bars)

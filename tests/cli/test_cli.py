@@ -185,7 +185,7 @@ def test_load_promotes_custom_fields(run: Run, tmp_path: Path) -> None:
         [line("message", message(f"m{at}", priority=value)) for at, value in enumerate((1, "high", 2))],
     )
     arguments = ("load", path, "--promote", "messages.priority=BIGINT", "--lake")
-    assert {"messages.priority": 1} == run(*arguments, tmp_path / "lake", "--json").json["not_cast"]
+    assert {"messages.priority": 1} == run(*arguments, tmp_path / "lake", "--json").json["cast_failures"]
     assert "kept in custom: messages.priority (1)" in run(*arguments, tmp_path / "other").out
     asked = run("sql", "SELECT max(priority) AS n FROM messages", "--lake", tmp_path / "lake", "--json").json
     assert [[2]] == asked["rows"]

@@ -127,7 +127,7 @@ def test_fail_task_ends_the_next_export_as_failed(calls):
 
 
 def test_a_refused_request_uses_no_fate_up(calls):
-    """The fate is for the next export, and a refused request creates none."""
+    """The status is for the next export, and a refused request creates none."""
     calls.fault("fail-task", "/api/v2")
     assert calls.export("messaging:none-such").status_code == 404
     assert calls.ended(calls.export_users(calls.sandbox.world.user_ids()[0]))["status"] == "failed"

@@ -24,11 +24,11 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog import history_view, macros, metadata_views
-from airflow_provider_chatexport.lake.catalog.metadata_views import MADE, beneath
+from airflow_provider_chatexport.lake.catalog.metadata_views import INTERNAL_SCHEMA, internal_name
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
-from airflow_provider_chatexport.lake.commits.snapshot import Fate, LakeState, Standing
-from airflow_provider_chatexport.lake.commits.visibility import claim_rows
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
+from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
 from airflow_provider_chatexport.lake.parquet import write_empty
 from airflow_provider_chatexport.lake.schema import promoted, sql
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, SCHEMA_VERSION, TABLES, USER_EXPORT_USERS
@@ -39,8 +39,8 @@ NAME: Final = "catalog.duckdb"
 # The oldest storage that DuckDB 2.0 writes and that DuckDB 1.2 reads.
 STORAGE_VERSION: Final = "v1.2.0"
 ANCHOR_DAY: Final = "1970-01-01"
-_MADE_OF: Final = beneath("made_of")
-_HIDING: Final = beneath("hiding")
+_MADE_OF: Final = internal_name("made_of")
+_HIDING: Final = internal_name("hiding")
 
 
 def require_lake(store: LakeStore) -> None:
@@ -72,7 +72,7 @@ def opened(store: LakeStore) -> Iterator[duckdb.DuckDBPyConnection]:
         yield con
 
 
-def fault(store: LakeStore, state: LakeState) -> str | None:
+def fault(store: LakeStore, snapshot: Snapshot) -> str | None:
     """What is wrong with the catalog, seen from records that were read before it; None for nothing."""
     cure = "run chatexport catalog"
     try:
@@ -82,7 +82,7 @@ def fault(store: LakeStore, state: LakeState) -> str | None:
         return error.message
     except duckdb.Error:
         return f"the catalog of {store.uri} is damaged or of another version; {cure}"
-    if missing := {record.load_id for record in state.records} - set(made_of):
+    if missing := {record.load_id for record in snapshot.records} - set(made_of):
         return f"the catalog of {store.uri} does not know {len(missing)} of the records; {cure}"
     # Symbolic links and mounts give one folder several addresses.
     if store.is_local and not (Path(lake).exists() and store.local_path(".").samefile(lake)):
@@ -90,7 +90,7 @@ def fault(store: LakeStore, state: LakeState) -> str | None:
     return None
 
 
-def publish(store: LakeStore, state: LakeState, *, anew: bool = False) -> None:
+def publish(store: LakeStore, snapshot: Snapshot, *, anew: bool = False) -> None:
     """Brings the catalog up to what the records say.
 
     :param anew: from nothing, whatever the last one is like.
@@ -99,13 +99,13 @@ def publish(store: LakeStore, state: LakeState, *, anew: bool = False) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / NAME
-            told = [*_told(state)]
-            digest = _digest(told, state)
-            if anew or not _brought_up(path, store, state, digest):
+            told = [*_told(snapshot)]
+            digest = _digest(told, snapshot)
+            if anew or not _brought_up(path, store, snapshot, digest):
                 path.unlink(missing_ok=True)
                 with _writing(path, store) as con:
-                    con.execute(f"CREATE SCHEMA {MADE}")
-                    _fill(con, store, state, digest)
+                    con.execute(f"CREATE SCHEMA {INTERNAL_SCHEMA}")
+                    _fill(con, store, snapshot, digest)
                     con.execute("; ".join(told))
             store.replace(NAME, path.read_bytes())
     except (OSError, duckdb.Error) as error:
@@ -115,23 +115,23 @@ def publish(store: LakeStore, state: LakeState, *, anew: bool = False) -> None:
         ) from None
 
 
-def anchor(table: Table) -> str:
+def empty_file(table: Table) -> str:
     """The path of the table's file without rows, which lets an empty lake be queried."""
     return f"{table.name}/{table.partition}={ANCHOR_DAY}/{ANCHOR_PREFIX}{SCHEMA_VERSION}.parquet"
 
 
-def publish_anchors(store: LakeStore) -> None:
+def write_empty_files(store: LakeStore) -> None:
     """Puts the tables' files without rows in place.
 
     :raises LakeError: the lake cannot be written.
     """
-    missing = [table for table in TABLES if not store.exists(anchor(table))]
+    missing = [table for table in TABLES if not store.exists(empty_file(table))]
     if missing:
         with tempfile.TemporaryDirectory() as folder:
             for table in missing:
                 local = Path(folder) / f"{table.name}.parquet"
                 write_empty(table, local)
-                store.publish(local, anchor(table))
+                store.publish(local, empty_file(table))
 
 
 @contextlib.contextmanager
@@ -150,7 +150,7 @@ def _writing(path: Path, store: LakeStore) -> Iterator[duckdb.DuckDBPyConnection
         con.execute("DETACH catalog")
 
 
-def _brought_up(path: Path, store: LakeStore, state: LakeState, digest: str) -> bool:
+def _brought_up(path: Path, store: LakeStore, snapshot: Snapshot, digest: str) -> bool:
     """Whether there is a catalog that tells people the same, of which the file is now a copy, up to date."""
     if not store.exists(NAME):
         return False
@@ -158,23 +158,23 @@ def _brought_up(path: Path, store: LakeStore, state: LakeState, digest: str) -> 
     # Whatever is the matter with it, it will be made anew, where a fault of the lake shows once more.
     with contextlib.suppress(duckdb.Error), _writing(path, store) as con:
         if con.execute(f"SELECT digest FROM {_MADE_OF}").fetchall() == [(digest,)]:
-            _fill(con, store, state, digest)
+            _fill(con, store, snapshot, digest)
             return True
     return False
 
 
-def _fill(con: duckdb.DuckDBPyConnection, store: LakeStore, state: LakeState, digest: str) -> None:
+def _fill(con: duckdb.DuckDBPyConnection, store: LakeStore, snapshot: Snapshot, digest: str) -> None:
     """What changes from load to load, and the digest of what does not."""
     for view in metadata_views.VIEWS:
-        _put(con, beneath(view.name), view.rows(state))
-    _put(con, _HIDING, claim_rows(state.hiders))
-    _put(con, history_view.READABLE, claim_rows(state.second_looks & state.readable))
-    _put(con, history_view.DECIDING, claim_rows(state.second_looks.intersection(state.coverage)))
-    for table in state.tables:
-        _define(con, beneath(table.name), _view(store, table, state))
+        _put(con, internal_name(view.name), view.rows(snapshot))
+    _put(con, _HIDING, coverage_rows(snapshot.masking_coverage))
+    _put(con, history_view.READABLE, coverage_rows(snapshot.recheck_coverage & snapshot.readable))
+    _put(con, history_view.DECIDING, coverage_rows(snapshot.recheck_coverage.intersection(snapshot.coverage)))
+    for table in snapshot.tables:
+        _define(con, internal_name(table.name), _view(store, table, snapshot))
         if table.name == MESSAGES.name:
-            _define(con, history_view.VERSIONS, _versions(store, table, state))
-    made_of = [store.uri, [record.load_id for record in state.records], digest]
+            _define(con, history_view.VERSIONS, _versions(store, table, snapshot))
+    made_of = [store.uri, [record.load_id for record in snapshot.records], digest]
     con.execute(
         f"CREATE OR REPLACE TABLE {_MADE_OF} AS SELECT $1 AS lake, $2::VARCHAR[] AS records, $3 AS digest", made_of
     )
@@ -191,13 +191,13 @@ def _define(con: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
     con.execute(f"CREATE OR REPLACE MACRO {name}() AS TABLE {query}")
 
 
-def _told(state: LakeState) -> Iterator[str]:
+def _told(snapshot: Snapshot) -> Iterator[str]:
     """Statements that make what people see, over what ``_fill`` makes."""
     for view in metadata_views.VIEWS:
         yield f"CREATE VIEW {view.name} AS {view.query}"
         yield from _comments(view.name, view.doc, [(name, doc) for name, _, doc in view.columns])
-    for table in state.tables:
-        yield f"CREATE VIEW {table.name} AS FROM {beneath(table.name)}()"
+    for table in snapshot.tables:
+        yield f"CREATE VIEW {table.name} AS FROM {internal_name(table.name)}()"
         yield from _comments(table.name, table.doc, _docs(table))
         if table.name == MESSAGES.name:
             yield f"CREATE VIEW {history_view.NAME} AS {history_view.query(table)}"
@@ -213,31 +213,32 @@ def _comments(view: str, doc: str, columns: Iterable[tuple[str, str]]) -> Iterat
         yield f"COMMENT ON COLUMN {view}.{sql.name(name)} IS {sql.quoted(column_doc)}"
 
 
-def _digest(told: Sequence[str], state: LakeState) -> str:
+def _digest(told: Sequence[str], snapshot: Snapshot) -> str:
     """Of what people see, the types of columns as well, which a view has from when it was made."""
-    kinds = [f"{column.name} {column.kind.value}" for table in state.tables for column in table]
+    kinds = [f"{column.name} {column.kind.value}" for table in snapshot.tables for column in table]
     return hashlib.sha256("\n".join([duckdb.__version__, *told, *kinds]).encode()).hexdigest()
 
 
-def _view(store: LakeStore, table: Table, state: LakeState) -> str:
+def _view(store: LakeStore, table: Table, snapshot: Snapshot) -> str:
     hidden = f" WHERE NOT {visibility.hidden(table, _HIDING)}"
     parts = [
-        part + hidden * (fate is Fate.PARTLY_HIDDEN) for fate, part in _read(store, table, list(state.live(table)))
+        part + hidden * (status is FileStatus.PARTLY_HIDDEN)
+        for status, part in _read(store, table, list(snapshot.live(table)))
     ]
-    newest = visibility.newest(table, _owners(store, state) if table.owned_by else None)
+    newest = visibility.newest(table, _owners(store, snapshot) if table.owned_by else None)
     if newest and len(parts) > 1:
         return f"SELECT * FROM ({' UNION ALL '.join(parts)}) rows{newest}"
     return " UNION ALL ".join(parts) + newest
 
 
-def _owners(store: LakeStore, state: LakeState) -> str:
+def _owners(store: LakeStore, snapshot: Snapshot) -> str:
     users = USER_EXPORT_USERS
-    return _scan(store, users, [visibility.path_in(store, each) for each in state.live(users)])
+    return _scan(store, users, [visibility.path_in(store, each) for each in snapshot.live(users)])
 
 
-def _versions(store: LakeStore, table: Table, state: LakeState) -> str:
+def _versions(store: LakeStore, table: Table, snapshot: Snapshot) -> str:
     """All rows of messages that can be read, by the truth rule or not."""
-    readable = [each for each in state.of(table) if each.is_readable]
+    readable = [each for each in snapshot.of(table) if each.is_readable]
     rows = " UNION ALL ".join(part for _, part in _read(store, table, readable))
     if all(each.is_live for each in readable):
         return rows
@@ -245,14 +246,14 @@ def _versions(store: LakeStore, table: Table, state: LakeState) -> str:
     return f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY id, _exported_at, _load_id) = 1"
 
 
-def _read(store: LakeStore, table: Table, files: Sequence[Standing]) -> list[tuple[Fate, str]]:
-    """Queries over files, of a kind each: of one fate, and with the same promoted columns in them."""
-    groups: dict[tuple[Fate, frozenset[str]], list[str]] = defaultdict(list)
+def _read(store: LakeStore, table: Table, files: Sequence[FileState]) -> list[tuple[FileStatus, str]]:
+    """Queries over files, of a kind each: of one status, and with the same promoted columns in them."""
+    groups: dict[tuple[FileStatus, frozenset[str]], list[str]] = defaultdict(list)
     for each in files:
-        groups[each.fate, promoted.held_by(table, each.file.promoted)].append(visibility.path_in(store, each))
+        groups[each.status, promoted.held_by(table, each.file.promoted)].append(visibility.path_in(store, each))
     return [
-        (fate, f"SELECT {visibility.columns(table, held)} FROM {_scan(store, table, paths)} rows")
-        for (fate, held), paths in (groups or {(Fate.WHOLE, frozenset[str]()): []}).items()
+        (status, f"SELECT {visibility.columns(table, held)} FROM {_scan(store, table, paths)} rows")
+        for (status, held), paths in (groups or {(FileStatus.WHOLE, frozenset[str]()): []}).items()
     ]
 
 
@@ -261,4 +262,4 @@ def _docs(table: Table) -> list[tuple[str, str]]:
 
 
 def _scan(store: LakeStore, table: Table, paths: Sequence[str]) -> str:
-    return visibility.scan(table, [store.url(path) for path in paths or [anchor(table)]])
+    return visibility.scan(table, [store.url(path) for path in paths or [empty_file(table)]])

@@ -19,7 +19,7 @@ from typing import Final
 
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import Fate, LakeState, Standing
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.storage.store import ANCHOR_PREFIX, LakeStore, in_its_folder
 
@@ -27,14 +27,14 @@ _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 
 
-def bring_up(store: LakeStore, state: LakeState, records: Iterable[LoadRecord] | None = None) -> None:
+def bring_up(store: LakeStore, snapshot: Snapshot, records: Iterable[LoadRecord] | None = None) -> None:
     """Makes the folders show what is live.
 
     :param records: look only at what these records added, hid or replaced; by default at all there is.
     :raises LakeError: the lake cannot be written.
     """
-    days = _by_day(state.standings)
-    wanted = set(days) if records is None else _touched_by(list(records), state)
+    days = _by_day(snapshot.file_states)
+    wanted = set(days) if records is None else _touched_by(list(records), snapshot)
     if store.is_local:
         if records is None:
             wanted |= {str(path.relative_to(store.local_path("."))) for path in _day_folders(store)}
@@ -55,21 +55,21 @@ def shown(store: LakeStore) -> set[str]:
     }
 
 
-def _by_day(standings: Iterable[Standing]) -> Mapping[str, list[Standing]]:
-    grouped: dict[str, list[Standing]] = defaultdict(list)
-    for each in standings:
+def _by_day(file_states: Iterable[FileState]) -> Mapping[str, list[FileState]]:
+    grouped: dict[str, list[FileState]] = defaultdict(list)
+    for each in file_states:
         grouped[str(PurePosixPath(each.file.path).parent)].append(each)
     return grouped
 
 
-def _touched_by(records: list[LoadRecord], state: LakeState) -> set[str]:
+def _touched_by(records: list[LoadRecord], snapshot: Snapshot) -> set[str]:
     """Day folders that may have to change for these records: of their own files, and of those that they ended."""
     ids = {record.load_id for record in records}
     # What ended a file may have been several records together, of which the latest is an older acquaintance.
     first = min((record.committed_at for record in records), default=datetime.max.replace(tzinfo=UTC))
     return {
         str(PurePosixPath(each.file.path).parent)
-        for each in state.standings
+        for each in snapshot.file_states
         if each.record.load_id in ids or (each.dead_since is not None and each.dead_since >= first)
     }
 
@@ -83,7 +83,7 @@ def _day_folders(store: LakeStore) -> list[Path]:
     ]
 
 
-def _show(store: LakeStore, folder: str, live: list[Standing]) -> None:
+def _show(store: LakeStore, folder: str, live: list[FileState]) -> None:
     target = store.local_path(folder)
     wanted = {PurePosixPath(each.file.path).name: store.local_path(store.data_path(each.file.path)) for each in live}
     there = {name for name in _names_in(target) if name.endswith(".parquet") and not name.startswith(ANCHOR_PREFIX)}
@@ -152,10 +152,10 @@ def _names_in(folder: Path) -> set[str]:
         return set()
 
 
-def _delete_dead(store: LakeStore, standings: Iterable[Standing]) -> None:
+def _delete_dead(store: LakeStore, file_states: Iterable[FileState]) -> None:
     """Where a glob sees the data files themselves, dead ones go at once; history moves out of its sight before."""
-    for each in standings:
-        if each.fate is Fate.HISTORY and store.exists(each.file.path):
+    for each in file_states:
+        if each.status is FileStatus.HISTORY and store.exists(each.file.path):
             store.copy(each.file.path, store.history_path(each.file.path))
         if not each.is_live:
             store.delete([each.file.path])

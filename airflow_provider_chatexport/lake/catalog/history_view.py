@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from airflow_provider_chatexport.lake.catalog.metadata_views import beneath
+from airflow_provider_chatexport.lake.catalog.metadata_views import internal_name
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
 from airflow_provider_chatexport.lake.schema.types import Table
@@ -20,9 +20,9 @@ COLUMNS: Final = (
 )
 # Every row that can be read, once; and second looks, by ``LakeState``: of exports that can be read as a whole, and of
 # those that decide what is visible.
-VERSIONS: Final = beneath("versions")
-READABLE: Final = beneath("readable_claims")
-DECIDING: Final = beneath("deciding_claims")
+VERSIONS: Final = internal_name("versions")
+READABLE: Final = internal_name("readable_claims")
+DECIDING: Final = internal_name("deciding_claims")
 _NOT_TOLD: Final = ("_exported_at", "_load_id")
 
 

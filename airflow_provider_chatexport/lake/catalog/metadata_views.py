@@ -9,24 +9,24 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, Coverage
+from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import LakeState
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.schema.arrow import UTC_TIME, arrow_rows
 
 Columns = tuple[tuple[str, pa.DataType, str], ...]
 
 # The schema of the catalog that holds what a load changes.
-MADE: Final = "_made"
+INTERNAL_SCHEMA: Final = "_made"
 
 
-def beneath(name: str) -> str:
+def internal_name(name: str) -> str:
     """What a view of this name reads. No name is in both schemas: tools list them without."""
-    return f"{MADE}._{name}"
+    return f"{INTERNAL_SCHEMA}._{name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerView:
+class MetadataView:
     """A view over rows that the catalog holds itself, in a table ``beneath`` it.
 
     :param columns: name, type and description of each.
@@ -36,12 +36,12 @@ class LedgerView:
     name: str
     doc: str
     columns: Columns
-    rows: Callable[[LakeState], pa.Table]
+    rows: Callable[[Snapshot], pa.Table]
     asked: str = "FROM {rows}"
 
     @property
     def query(self) -> str:
-        return self.asked.format(rows=beneath(self.name))
+        return self.asked.format(rows=internal_name(self.name))
 
 
 def _table(columns: Columns, rows: Iterable[dict[str, Any]]) -> pa.Table:
@@ -70,18 +70,18 @@ _LOAD_COLUMNS: Final[Columns] = (
 )
 
 
-def _loads(state: LakeState) -> pa.Table:
-    return _table(_LOAD_COLUMNS, (_load_row(record, state) for record in state.records if record.is_load))
+def _loads(snapshot: Snapshot) -> pa.Table:
+    return _table(_LOAD_COLUMNS, (_load_row(record, snapshot) for record in snapshot.records if record.is_load))
 
 
-def _load_row(record: LoadRecord, state: LakeState) -> dict[str, Any]:
+def _load_row(record: LoadRecord, snapshot: Snapshot) -> dict[str, Any]:
     counts = record.counts
     return {
         "load_id": record.load_id,
         "exported_at": record.exported_at,
         "committed_at": record.committed_at,
-        "retired_at": state.retired_at(record),
-        "rewritten_into": state.rewritten_into(record),
+        "retired_at": snapshot.retired_at(record),
+        "rewritten_into": snapshot.rewritten_into(record),
         "since": record.since,
         "until": record.until,
         "task_ids": [source.task_id for source in record.sources if source.task_id],
@@ -107,11 +107,11 @@ _COVERAGE_COLUMNS: Final[Columns] = (
 )
 
 
-def _coverage(state: LakeState) -> pa.Table:
-    return _table(_COVERAGE_COLUMNS, map(_coverage_row, state.coverage))
+def _coverage(snapshot: Snapshot) -> pa.Table:
+    return _table(_COVERAGE_COLUMNS, map(_coverage_row, snapshot.coverage))
 
 
-def _coverage_row(entry: Coverage) -> dict[str, Any]:
+def _coverage_row(entry: CoverageEntry) -> dict[str, Any]:
     return {
         "cid": entry.cid,
         "since": None if entry.since == BEGINNING else entry.since,
@@ -130,19 +130,19 @@ _LATE_COLUMNS: Final[Columns] = (
 )
 
 
-def _late_changes(state: LakeState) -> pa.Table:
-    return _table(_LATE_COLUMNS, (change for record in state.records for change in record.late_changes))
+def _late_changes(snapshot: Snapshot) -> pa.Table:
+    return _table(_LATE_COLUMNS, (change for record in snapshot.records for change in record.late_changes))
 
 
 VIEWS: Final = (
-    LedgerView(name="loads", doc="One row per load, superseded ones too.", columns=_LOAD_COLUMNS, rows=_loads),
-    LedgerView(
+    MetadataView(name="loads", doc="One row per load, superseded ones too.", columns=_LOAD_COLUMNS, rows=_loads),
+    MetadataView(
         name="coverage",
         doc="What is loaded: for each channel, the spans of time that an export covers.",
         columns=_COVERAGE_COLUMNS,
         rows=_coverage,
     ),
-    LedgerView(
+    MetadataView(
         name="late_changes",
         doc="What loads of windows that were loaded before found changed, by age: how far a lookback has to reach. "
         "Only what a later load looked at again can be found.",

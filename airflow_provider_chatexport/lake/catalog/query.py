@@ -18,7 +18,7 @@ from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import Stretch, stretches
+from airflow_provider_chatexport.lake.commits.coverage import CoverageRun, coverage_runs
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
@@ -145,13 +145,13 @@ def coverage(store: LakeStore) -> list[dict[str, Any]]:
     return [dict(zip(keys, row, strict=True)) for row in rows]
 
 
-def coverage_map(store: LakeStore) -> dict[str, list[Stretch]]:
+def coverage_map(store: LakeStore) -> dict[str, list[CoverageRun]]:
     """How often each moment of each channel was loaded, superseded loads included.
 
     :raises LakeError: there is no lake, or it cannot be read.
     """
     catalog_file.require_lake(store)
-    return stretches(entry for record in commit_log.all_loads(store) if record.is_load for entry in record.coverage)
+    return coverage_runs(entry for record in commit_log.all_loads(store) if record.is_load for entry in record.coverage)
 
 
 def plain(value: Any) -> Any:  # noqa: PLR0911 - a case for each kind

@@ -14,43 +14,43 @@ from airflow_provider_chatexport.lake.catalog import catalog_file, folders
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP, sweep
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import LakeState
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 # So many records are read one by one before the checkpoint is written anew: writing it costs as much as reading it all.
 CHECKPOINT_EVERY: Final = 50
 
 
-def settle(store: LakeStore, *, thoroughly: bool = False) -> LakeState:
-    """Brings folders, catalog and checkpoint up to the records; the state that they show.
+def refresh(store: LakeStore, *, full: bool = False) -> Snapshot:
+    """Brings folders, catalog and checkpoint up to the records; the snapshot that they show.
 
     Two loads may finish at once. Each looks at the records again afterwards, so the last one has seen them all.
 
-    :param thoroughly: look at every folder, rather than at those that records outside the checkpoint touch, and make
+    :param full: look at every folder, rather than at those that records outside the checkpoint touch, and make
         the catalog from nothing.
     :raises LakeError: the lake cannot be read or written.
     """
-    catalog_file.publish_anchors(store)
+    catalog_file.write_empty_files(store)
     # Read once: another process may write it between two rounds, and what is not in it has to be looked at in each.
     known = commit_log.read_checkpoint(store, commit_log.names(store))
 
-    def show() -> LakeState:
-        state = LakeState(commit_log.all_loads(store, known=known))
-        folders.bring_up(store, state, None if thoroughly else _fresh(state, known))
-        catalog_file.publish(store, state, anew=thoroughly)
-        return state
+    def show() -> Snapshot:
+        snapshot = Snapshot(commit_log.all_loads(store, known=known))
+        folders.bring_up(store, snapshot, None if full else _fresh(snapshot, known))
+        catalog_file.publish(store, snapshot, anew=full)
+        return snapshot
 
     while True:
         before = commit_log.names(store)
-        state = commit_log.on_latest(store, show)
+        snapshot = commit_log.on_latest(store, show)
         if commit_log.names(store) == before:
             break
-    if len(_fresh(state, known)) >= CHECKPOINT_EVERY:
-        commit_log.write_checkpoint(store, state.records)
-        sweep(store, state, before=datetime.now(UTC) - DEFAULT_KEEP)
-    return state
+    if len(_fresh(snapshot, known)) >= CHECKPOINT_EVERY:
+        commit_log.write_checkpoint(store, snapshot.records)
+        sweep(store, snapshot, before=datetime.now(UTC) - DEFAULT_KEEP)
+    return snapshot
 
 
-def _fresh(state: LakeState, known: Collection[str]) -> list[LoadRecord]:
+def _fresh(snapshot: Snapshot, known: Collection[str]) -> list[LoadRecord]:
     """The records that are not in the checkpoint."""
-    return [record for record in state.records if record.path not in known]
+    return [record for record in snapshot.records if record.path not in known]

@@ -20,7 +20,7 @@ BEGINNING: Final = EARLIEST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Coverage:
+class CoverageEntry:
     """One claim: of this channel, this export knows all that was sent in ``[since, until)``. Times are aware, UTC."""
 
     cid: str
@@ -60,7 +60,7 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class TimeSpan:
     """A span of time, half-open; ``since`` may be ``BEGINNING``."""
 
     since: datetime
@@ -72,14 +72,14 @@ class Span:
         begin = datetime.fromisoformat(day).replace(tzinfo=UTC)
         return cls(since=begin, until=begin + timedelta(days=1))
 
-    def cut(self, entry: Coverage) -> tuple[datetime, datetime]:
+    def cut(self, entry: CoverageEntry) -> tuple[datetime, datetime]:
         """Begin and end of what lies in the entry too; reversed where that is nothing."""
         return max(self.since, entry.since), min(self.until, entry.until)
 
 
-def claim(
+def coverage_entry(
     *, cid: str, since: datetime | None, until: datetime | None, exported_at: datetime, load_id: str
-) -> Coverage | None:
+) -> CoverageEntry | None:
     """What an export may claim. It knows nothing past the moment when it was made, so the claim ends there.
 
     None where nothing is left: the whole window lay in the future.
@@ -88,16 +88,16 @@ def claim(
     end = min(until, exported_at) if until else exported_at
     if begin >= end:
         return None
-    return Coverage(cid=cid, since=begin, until=end, exported_at=exported_at, load_id=load_id)
+    return CoverageEntry(cid=cid, since=begin, until=end, exported_at=exported_at, load_id=load_id)
 
 
-def hiding(entries: Iterable[Coverage]) -> Iterator[tuple[Coverage, Coverage]]:
+def hiding(entries: Iterable[CoverageEntry]) -> Iterator[tuple[CoverageEntry, CoverageEntry]]:
     """All pairs (older, newer) of entries of one channel that overlap: there, the newer hides the older's rows.
 
     Where windows tile, as they mostly do, this is a sort and one look at each neighbour.
     """
     for of_channel in _by_channel(entries).values():
-        open_entries: list[Coverage] = []
+        open_entries: list[CoverageEntry] = []
         for entry in sorted(of_channel, key=lambda each: each.since):
             open_entries = [each for each in open_entries if each.until > entry.since]
             for other in open_entries:
@@ -107,30 +107,30 @@ def hiding(entries: Iterable[Coverage]) -> Iterator[tuple[Coverage, Coverage]]:
             open_entries.append(entry)
 
 
-class Newer:
+class NewerCoverage:
     """Of each entry, the newer ones that overlap it: what hides some of its rows, and whether all."""
 
-    def __init__(self, entries: Iterable[Coverage]) -> None:
-        self._newer: dict[Coverage, list[Coverage]] = defaultdict(list)
+    def __init__(self, entries: Iterable[CoverageEntry]) -> None:
+        self._newer: dict[CoverageEntry, list[CoverageEntry]] = defaultdict(list)
         for older, newer in hiding(entries):
             self._newer[older].append(newer)
 
-    def than(self, entry: Coverage, span: Span | None = None) -> list[Coverage]:
+    def than(self, entry: CoverageEntry, span: TimeSpan | None = None) -> list[CoverageEntry]:
         """Newer entries of its channel that overlap it, within a span if one is given."""
         found = self._newer.get(entry, [])
         return found if span is None else [each for each in found if each.overlaps(*span.cut(entry))]
 
-    def hide_all(self, entry: Coverage, span: Span | None = None) -> bool:
+    def is_fully_hidden(self, entry: CoverageEntry, span: TimeSpan | None = None) -> bool:
         """Whether nothing that the entry tells about a span (by default all of its own) can be visible."""
         since, until = (entry.since, entry.until) if span is None else span.cut(entry)
         return since >= until or _cover(self.than(entry, span), since, until)
 
-    def hide_whole(self, entries: Collection[Coverage]) -> bool:
+    def are_fully_hidden(self, entries: Collection[CoverageEntry]) -> bool:
         """Whether nothing can be visible of a record that claims these; one that claims nothing is not hidden."""
-        return bool(entries) and all(self.hide_all(entry) for entry in entries)
+        return bool(entries) and all(self.is_fully_hidden(entry) for entry in entries)
 
     def hidden_since(
-        self, entry: Coverage, span: Span | None, committed_at: Callable[[Coverage], datetime]
+        self, entry: CoverageEntry, span: TimeSpan | None, committed_at: Callable[[CoverageEntry], datetime]
     ) -> datetime | None:
         """When the newer entries first hid all that the entry tells about a span; None where they do not."""
         since, until = (entry.since, entry.until) if span is None else span.cut(entry)
@@ -144,32 +144,32 @@ class Newer:
         return moments[at] if at < len(moments) else None
 
 
-def without_superseded(entries: Iterable[Coverage]) -> list[Coverage]:
+def without_superseded(entries: Iterable[CoverageEntry]) -> list[CoverageEntry]:
     """The entries that still decide anything: those that newer ones cover entirely are left out.
 
     Whatever such an entry would hide, the newer ones hide as well.
     """
     entries = list(entries)
-    newer = Newer(entries)
-    return [entry for entry in entries if not newer.hide_all(entry)]
+    newer = NewerCoverage(entries)
+    return [entry for entry in entries if not newer.is_fully_hidden(entry)]
 
 
-def covered_spans(entries: Iterable[Coverage]) -> dict[str, list[Span]]:
+def covered_spans(entries: Iterable[CoverageEntry]) -> dict[str, list[TimeSpan]]:
     """Per channel, what is covered at all: spans without a gap in them, ascending, with a gap between any two."""
-    spans: dict[str, list[Span]] = {}
+    spans: dict[str, list[TimeSpan]] = {}
     for cid, of_channel in _by_channel(entries).items():
-        merged: list[Span] = []
+        merged: list[TimeSpan] = []
         for entry in sorted(of_channel, key=lambda each: each.since):
             if merged and entry.since <= merged[-1].until:
-                merged[-1] = Span(since=merged[-1].since, until=max(merged[-1].until, entry.until))
+                merged[-1] = TimeSpan(since=merged[-1].since, until=max(merged[-1].until, entry.until))
             else:
-                merged.append(Span(since=entry.since, until=entry.until))
+                merged.append(TimeSpan(since=entry.since, until=entry.until))
         spans[cid] = merged
     return spans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
+class CoverageRun:
     """A span of time of a channel that ``n_claims`` entries cover, the same ones throughout; 0 in a gap."""
 
     since: datetime
@@ -177,9 +177,9 @@ class Stretch:
     n_claims: int
 
 
-def stretches(entries: Iterable[Coverage]) -> dict[str, list[Stretch]]:
+def coverage_runs(entries: Iterable[CoverageEntry]) -> dict[str, list[CoverageRun]]:
     """Per channel, from its first to its last covered moment: how often each was loaded. Neighbours differ."""
-    found: dict[str, list[Stretch]] = {}
+    found: dict[str, list[CoverageRun]] = {}
     for cid, of_channel in _by_channel(entries).items():
         steps: dict[datetime, int] = defaultdict(int)
         for entry in of_channel:
@@ -189,13 +189,13 @@ def stretches(entries: Iterable[Coverage]) -> dict[str, list[Stretch]]:
         found[cid] = []
         for moment in sorted(each for each, change in steps.items() if change):
             if begin is not None:
-                found[cid].append(Stretch(since=begin, until=moment, n_claims=n_claims))
+                found[cid].append(CoverageRun(since=begin, until=moment, n_claims=n_claims))
             n_claims += steps[moment]
             begin = moment
     return found
 
 
-def _cover(entries: Iterable[Coverage], since: datetime, until: datetime) -> bool:
+def _cover(entries: Iterable[CoverageEntry], since: datetime, until: datetime) -> bool:
     reached = since
     for entry in sorted(entries, key=lambda each: each.since):
         if entry.since > reached:
@@ -206,8 +206,8 @@ def _cover(entries: Iterable[Coverage], since: datetime, until: datetime) -> boo
     return False
 
 
-def _by_channel(entries: Iterable[Coverage]) -> dict[str, list[Coverage]]:
-    grouped: dict[str, list[Coverage]] = defaultdict(list)
+def _by_channel(entries: Iterable[CoverageEntry]) -> dict[str, list[CoverageEntry]]:
+    grouped: dict[str, list[CoverageEntry]] = defaultdict(list)
     for entry in entries:
         grouped[entry.cid].append(entry)
     return grouped

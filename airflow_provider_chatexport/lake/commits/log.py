@@ -1,7 +1,7 @@
 """The record of a load: one JSON object in ``_loads/``, written last. It is the commit point for all tables at once.
 
 Before it is there, the load's files are not part of the lake; from then on all of them are. A record is never changed
-and never removed: what newer ones made of it is worked out from all of them (``state``).
+and never removed: what newer ones made of it is worked out from all of them (``snapshot``).
 
 Compaction, and the removal of a person, write records too. Such a record names those that it ``replaces``, and holds
 their claims and all their files that are still good, taken over or written anew.
@@ -21,7 +21,7 @@ import orjson
 
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits.record import FOLDER, RECORD_VERSION, LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import Fate, LakeState, Standing
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
 from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
@@ -91,7 +91,7 @@ def all_loads(store: LakeStore, *, known: Mapping[str, Any] | None = None) -> li
 
 def on_latest(store: LakeStore, work: Callable[[], T]) -> T:
     """Does work that begins by reading the records; again, where it failed and others committed meanwhile: a file of
-    the state that it saw may have gone with the next one.
+    the snapshot that it saw may have gone with the next one.
 
     :raises LakeError: as ``work`` does, in a lake that stood still.
     """
@@ -134,25 +134,26 @@ def write_checkpoint(store: LakeStore, records: Sequence[LoadRecord]) -> None:
 DEFAULT_KEEP: Final = timedelta(days=1)
 
 
-def died(each: Standing, before: datetime) -> bool:
+def died(each: FileState, before: datetime) -> bool:
     return each.dead_since is not None and each.dead_since < before
 
 
-def sweep(store: LakeStore, state: LakeState, *, before: datetime) -> tuple[str, ...]:
+def sweep(store: LakeStore, snapshot: Snapshot, *, before: datetime) -> tuple[str, ...]:
     """Deletes what died before a moment; the files."""
     there = {path for path, _ in store.data_files()}
     gone = tuple(
         each.file.path
-        for each in state.standings
-        if each.file.path in there and (each.fate is Fate.PURGED or (each.fate is Fate.DEAD and died(each, before)))
+        for each in snapshot.file_states
+        if each.file.path in there
+        and (each.status is FileStatus.PURGED or (each.status is FileStatus.DEAD and died(each, before)))
     )
     store.drop_data(gone)
     return gone
 
 
-def unknown_files(store: LakeStore, state: LakeState, *, before: datetime) -> Iterator[str]:
+def unknown_files(store: LakeStore, snapshot: Snapshot, *, before: datetime) -> Iterator[str]:
     """Data files that no record has, last changed before a moment: work that was broken off left them."""
-    known = {each.file.path for each in state.standings}
+    known = {each.file.path for each in snapshot.file_states}
     for path, modified_at in store.data_files():
         if path not in known and modified_at < before:
             yield path

@@ -11,12 +11,14 @@ import orjson
 from airflow_provider_chatexport import __version__
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake.commits.coverage import Coverage
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
 
 RECORD_VERSION: Final = 1
 WRITER: Final = f"airflow-provider-chatexport {__version__}"
 FOLDER: Final = "_loads"
+# Counts whose name in older records is another one.
+_RENAMED_COUNTS: Final = {"not_cast": "cast_failures"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ class LoadRecord:
     until: datetime | None
     flags: dict[str, Any]
     sources: tuple[SourceFile, ...]
-    coverage: tuple[Coverage, ...]
+    coverage: tuple[CoverageEntry, ...]
     files: tuple[DataFile, ...]
     counts: dict[str, Any]
     seconds: float = 0.0
@@ -126,8 +128,8 @@ class LoadRecord:
                 until=_parsed(value["window"]["until"]),
                 flags=value["flags"],
                 sources=tuple(SourceFile(**source) for source in value["sources"]),
-                coverage=tuple(Coverage.from_json(entry, load_id) for entry in value["coverage"]),
-                counts=value["counts"],
+                coverage=tuple(CoverageEntry.from_json(entry, load_id) for entry in value["coverage"]),
+                counts={_RENAMED_COUNTS.get(name, name): count for name, count in value["counts"].items()},
                 files=tuple(DataFile(**file) for file in value["files"]),
                 seconds=value["seconds"],
                 keep_superseded=value["keep_superseded"],

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from airflow_provider_chatexport.lake.commits.coverage import Coverage, Newer, Span
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, NewerCoverage, TimeSpan
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
 from airflow_provider_chatexport.lake.schema import promoted
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, TABLE_BY_NAME
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
 
 
-class Fate(enum.Enum):
+class FileStatus(enum.Enum):
     """What became of a file."""
 
     WHOLE = "whole"  # all its rows are visible, by the truth rule
@@ -31,22 +31,22 @@ class Fate(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class FileState:
     """A file of a record, and what became of it. ``dead_since``: when the record that ended it was committed."""
 
     file: DataFile
     record: LoadRecord
-    fate: Fate
+    status: FileStatus
     dead_since: datetime | None = None
 
     @property
     def is_live(self) -> bool:
-        return self.fate in (Fate.WHOLE, Fate.PARTLY_HIDDEN)
+        return self.status in (FileStatus.WHOLE, FileStatus.PARTLY_HIDDEN)
 
     @property
     def is_history(self) -> bool:
         """Read by ``messages_history`` alone."""
-        return self.fate is Fate.HISTORY
+        return self.status is FileStatus.HISTORY
 
     @property
     def is_readable(self) -> bool:
@@ -54,12 +54,12 @@ class Standing:
         return self.is_live or self.is_history
 
     @property
-    def day(self) -> Span:
+    def day(self) -> TimeSpan:
         """The UTC day of its folder."""
-        return Span.of_day(self.file.day)
+        return TimeSpan.of_day(self.file.day)
 
 
-class LakeState:
+class Snapshot:
     """:param records: all of a lake, in any order."""
 
     def __init__(self, records: Sequence[LoadRecord]) -> None:
@@ -68,22 +68,22 @@ class LakeState:
         self._purged_by = {path: record for record in records for path in record.purged}
         self.current = [record for record in records if record.load_id not in self._replaced_by]
         self._owner = {entry: record for record in self.current for entry in record.coverage}
-        self._newer = Newer(self._owner)
+        self._newer = NewerCoverage(self._owner)
         self.superseded = {
             record.load_id
             for record in self.current
-            if not any(file.n_uncovered for file in record.files) and self._newer.hide_whole(record.coverage)
+            if not any(file.n_uncovered for file in record.files) and self._newer.are_fully_hidden(record.coverage)
         }
 
     @cached_property
-    def coverage(self) -> list[Coverage]:
+    def coverage(self) -> list[CoverageEntry]:
         """The claims that decide what is visible."""
         return [entry for record in self.current if record.load_id not in self.superseded for entry in record.coverage]
 
     @cached_property
-    def hiders(self) -> set[Coverage]:
+    def masking_coverage(self) -> set[CoverageEntry]:
         """Those claims that hide rows of files which are still read."""
-        hiders = {
+        masking_coverage = {
             newer
             for record in self.current
             if record.load_id not in self.superseded
@@ -91,12 +91,12 @@ class LakeState:
             for newer in self._newer.than(entry)
             if not self._applied(entry, newer)
         }
-        return hiders | self._over_uncovered(self.coverage)
+        return masking_coverage | self._over_uncovered(self.coverage)
 
-    def _over_uncovered(self, entries: Iterable[Coverage]) -> set[Coverage]:
+    def _over_uncovered(self, entries: Iterable[CoverageEntry]) -> set[CoverageEntry]:
         """Rows that no claim of their own export covers may be hidden by any other: those of their days."""
         uncovered = {file.day for record in self.current for file in record.files if file.n_uncovered}
-        days = [Span.of_day(day) for day in sorted(uncovered)]
+        days = [TimeSpan.of_day(day) for day in sorted(uncovered)]
         ends = [day.until for day in days]
         found = set()
         for entry in entries:
@@ -121,7 +121,7 @@ class LakeState:
         return promoted.tables_with(self.promoted)
 
     @cached_property
-    def outlived(self) -> set[str]:
+    def expired_loads(self) -> set[str]:
         """Loads whose rejects and entities without a table go: of what those files tell, newer loads have all.
 
         Of users no claim tells, so what came with an export of theirs stays.
@@ -134,39 +134,39 @@ class LakeState:
         return self.superseded - of_users
 
     @cached_property
-    def standings(self) -> list[Standing]:
+    def file_states(self) -> list[FileState]:
         """Every file of every record, once; one that a later record took over stands with that record."""
-        found: dict[str, Standing] = {}
+        found: dict[str, FileState] = {}
         for record in self.records:
             for file in record.files:
                 found[file.path] = _latest(found.get(file.path), self._judge(record, file))
             for file in record.history:
                 purged = file.path in self._purged_by
-                found[file.path] = Standing(
+                found[file.path] = FileState(
                     file=file,
                     record=record,
-                    fate=Fate.PURGED if purged else Fate.HISTORY,
+                    status=FileStatus.PURGED if purged else FileStatus.HISTORY,
                     dead_since=record.committed_at,
                 )
         return list(found.values())
 
-    def live(self, table: Table) -> Iterator[Standing]:
+    def live(self, table: Table) -> Iterator[FileState]:
         return (each for each in self._by_table[table.name] if each.is_live)
 
-    def of(self, table: Table) -> Sequence[Standing]:
+    def of(self, table: Table) -> Sequence[FileState]:
         return self._by_table[table.name]
 
     @cached_property
-    def second_looks(self) -> set[Coverage]:
+    def recheck_coverage(self) -> set[CoverageEntry]:
         """Claims of moments that an older export had told of as well, and so what can have found a message gone."""
         newer, owner = self._of_loads
         return {each for entry in owner for each in newer.than(entry)} | self._over_uncovered(owner)
 
     @cached_property
-    def readable(self) -> set[Coverage]:
+    def readable(self) -> set[CoverageEntry]:
         """Claims of exports of whose messages every row can still be read: what they do not tell was not there."""
-        fates = {each.file.path: each.fate for each in self._by_table[MESSAGES.name]}
-        lost = {path for path, fate in fates.items() if fate in (Fate.DEAD, Fate.PURGED)}
+        statuses = {each.file.path: each.status for each in self._by_table[MESSAGES.name]}
+        lost = {path for path, status in statuses.items() if status in (FileStatus.DEAD, FileStatus.PURGED)}
         return {
             entry
             for record in self.records
@@ -180,7 +180,7 @@ class LakeState:
         Whatever became of its files: a rewrite shows what the loads did that went into it.
         """
         newer, owner = self._of_loads
-        if any(file.n_uncovered for file in record.files) or not newer.hide_whole(record.coverage):
+        if any(file.n_uncovered for file in record.files) or not newer.are_fully_hidden(record.coverage):
             return None
         moments = (
             newer.hidden_since(entry, None, lambda other: owner[other].committed_at) for entry in record.coverage
@@ -193,72 +193,72 @@ class LakeState:
         return replacing.load_id if replacing else None
 
     @cached_property
-    def _of_loads(self) -> tuple[Newer, dict[Coverage, LoadRecord]]:
+    def _of_loads(self) -> tuple[NewerCoverage, dict[CoverageEntry, LoadRecord]]:
         """The claims as loads made them, and whose each is."""
         if not self._replaced_by:
             return self._newer, self._owner
         owner = {entry: record for record in self.records if record.is_load for entry in record.coverage}
-        return Newer(owner), owner
+        return NewerCoverage(owner), owner
 
     @cached_property
-    def _by_table(self) -> dict[str, list[Standing]]:
-        grouped: dict[str, list[Standing]] = defaultdict(list)
-        for each in self.standings:
+    def _by_table(self) -> dict[str, list[FileState]]:
+        grouped: dict[str, list[FileState]] = defaultdict(list)
+        for each in self.file_states:
             grouped[each.file.table].append(each)
         return grouped
 
-    def _judge(self, record: LoadRecord, file: DataFile) -> Standing:
-        fate, since = self._fate(record, file)
-        if fate is Fate.DEAD and record.keep_superseded and file.table == MESSAGES.name:
-            fate = Fate.HISTORY
+    def _judge(self, record: LoadRecord, file: DataFile) -> FileState:
+        status, since = self._status(record, file)
+        if status is FileStatus.DEAD and record.keep_superseded and file.table == MESSAGES.name:
+            status = FileStatus.HISTORY
         if file.path in self._purged_by:
-            fate, since = Fate.PURGED, self._purged_by[file.path].committed_at
-        return Standing(file=file, record=record, fate=fate, dead_since=since)
+            status, since = FileStatus.PURGED, self._purged_by[file.path].committed_at
+        return FileState(file=file, record=record, status=status, dead_since=since)
 
-    def _fate(self, record: LoadRecord, file: DataFile) -> tuple[Fate, datetime | None]:
+    def _status(self, record: LoadRecord, file: DataFile) -> tuple[FileStatus, datetime | None]:
         replacing = self._replaced_by.get(record.load_id)
         if replacing is not None:
-            return Fate.DEAD, replacing.committed_at
+            return FileStatus.DEAD, replacing.committed_at
         match TABLE_BY_NAME[file.table].placement:
             case Placement.SNAPSHOT:
                 # Who was once seen in a channel is not known to be gone from the app.
-                return Fate.WHOLE, None
+                return FileStatus.WHOLE, None
             case Placement.LOG:
-                if record.load_id not in self.outlived:
-                    return Fate.WHOLE, None
-                return Fate.DEAD, max(self._hidden_since(record.coverage, None), default=None)
+                if record.load_id not in self.expired_loads:
+                    return FileStatus.WHOLE, None
+                return FileStatus.DEAD, max(self._hidden_since(record.coverage, None), default=None)
             case Placement.EVENT:
-                return self._fate_of_event_file(record, file)
+                return self._status_of_event_file(record, file)
 
-    def _fate_of_event_file(self, record: LoadRecord, file: DataFile) -> tuple[Fate, datetime | None]:
-        day = Span.of_day(file.day)
+    def _status_of_event_file(self, record: LoadRecord, file: DataFile) -> tuple[FileStatus, datetime | None]:
+        day = TimeSpan.of_day(file.day)
         if file.n_uncovered:
-            return Fate.PARTLY_HIDDEN, None
+            return FileStatus.PARTLY_HIDDEN, None
         is_touched, all_hidden = False, True
         for entry in record.coverage:
             if entry.overlaps(day.since, day.until):
                 is_touched |= any(not self._applied(entry, newer) for newer in self._newer.than(entry, day))
-                all_hidden = all_hidden and self._newer.hide_all(entry, day)
+                all_hidden = all_hidden and self._newer.is_fully_hidden(entry, day)
         if not is_touched:
-            return Fate.WHOLE, None
+            return FileStatus.WHOLE, None
         if all_hidden:
-            return Fate.DEAD, max(self._hidden_since(record.coverage, day), default=None)
-        return Fate.PARTLY_HIDDEN, None
+            return FileStatus.DEAD, max(self._hidden_since(record.coverage, day), default=None)
+        return FileStatus.PARTLY_HIDDEN, None
 
-    def _hidden_since(self, entries: Iterable[Coverage], span: Span | None) -> Iterator[datetime]:
+    def _hidden_since(self, entries: Iterable[CoverageEntry], span: TimeSpan | None) -> Iterator[datetime]:
         """When newer claims first hid all that each of the entries tells about a span."""
         for entry in entries:
             since = self._newer.hidden_since(entry, span, lambda newer: self._owner[newer].committed_at)
             if since is not None:
                 yield since
 
-    def _applied(self, entry: Coverage, newer: Coverage) -> bool:
+    def _applied(self, entry: CoverageEntry, newer: CoverageEntry) -> bool:
         """Whether what the newer claim hides was left out when the files were written: both went into one rewrite."""
         owner = self._owner[entry]
         return owner is self._owner[newer] and not owner.is_load
 
 
-def _latest(one: Standing | None, other: Standing) -> Standing:
+def _latest(one: FileState | None, other: FileState) -> FileState:
     """Of two judgements of a file that was taken over: it lives where one record says so, and died with the last."""
     if one is None or other.dead_since is None:
         return other

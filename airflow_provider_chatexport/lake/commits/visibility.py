@@ -10,21 +10,21 @@ from typing import Final
 
 import pyarrow as pa
 
-from airflow_provider_chatexport.lake.commits.coverage import Coverage
-from airflow_provider_chatexport.lake.commits.snapshot import Fate, Standing
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.arrow import UTC_TIME, arrow_rows
 from airflow_provider_chatexport.lake.schema.types import Column, Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 
-def path_in(store: LakeStore, each: Standing) -> str:
+def path_in(store: LakeStore, each: FileState) -> str:
     """Where a file is read; what only history reads lies where no glob over the tables finds it."""
     path = each.file.path
-    return store.history_path(path) if each.fate is Fate.HISTORY else store.data_path(path)
+    return store.history_path(path) if each.status is FileStatus.HISTORY else store.data_path(path)
 
 
-def scan_files(store: LakeStore, table: Table, files: Iterable[Standing]) -> str:
+def scan_files(store: LakeStore, table: Table, files: Iterable[FileState]) -> str:
     """The same over files of a lake, wherever they lie."""
     return scan(table, [store.url(path_in(store, each)) for each in files])
 
@@ -55,8 +55,8 @@ def hidden(table: Table, claims: str) -> str:
     :param claims: a relation with the columns of ``coverage``; no begin is null.
     """
     return (
-        f"EXISTS (SELECT 1 FROM {claims} newer WHERE newer.cid = rows.cid AND rows.{table.placed_by} >= newer.since "
-        f"AND rows.{table.placed_by} < newer.until AND (newer.exported_at > rows._exported_at "
+        f"EXISTS (SELECT 1 FROM {claims} newer WHERE newer.cid = rows.cid AND rows.{table.day_column} >= newer.since "
+        f"AND rows.{table.day_column} < newer.until AND (newer.exported_at > rows._exported_at "
         "OR (newer.exported_at = rows._exported_at AND newer.load_id > rows._load_id)))"
     )
 
@@ -67,8 +67,8 @@ def uncovered(table: Table, claims: str) -> str:
     :param claims: a relation with the columns of ``coverage``; no begin is null.
     """
     return (
-        f"NOT EXISTS (SELECT 1 FROM {claims} own WHERE own.cid = rows.cid AND rows.{table.placed_by} >= own.since "
-        f"AND rows.{table.placed_by} < own.until AND own.exported_at = rows._exported_at "
+        f"NOT EXISTS (SELECT 1 FROM {claims} own WHERE own.cid = rows.cid AND rows.{table.day_column} >= own.since "
+        f"AND rows.{table.day_column} < own.until AND own.exported_at = rows._exported_at "
         "AND own.load_id = rows._load_id)"
     )
 
@@ -92,7 +92,7 @@ def newest(table: Table, owners: str | None = None) -> str:
     return f" QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY _exported_at DESC, _load_id DESC) = 1"
 
 
-CLAIM_SCHEMA: Final = pa.schema(
+COVERAGE_SCHEMA: Final = pa.schema(
     [
         ("cid", pa.string()),
         ("since", UTC_TIME),
@@ -103,6 +103,8 @@ CLAIM_SCHEMA: Final = pa.schema(
 )
 
 
-def claim_rows(entries: Iterable[Coverage]) -> pa.Table:
+def coverage_rows(entries: Iterable[CoverageEntry]) -> pa.Table:
     """``cid``, ``since`` (never null), ``until``, ``exported_at``, ``load_id``."""
-    return arrow_rows(({name: getattr(entry, name) for name in CLAIM_SCHEMA.names} for entry in entries), CLAIM_SCHEMA)
+    return arrow_rows(
+        ({name: getattr(entry, name) for name in COVERAGE_SCHEMA.names} for entry in entries), COVERAGE_SCHEMA
+    )

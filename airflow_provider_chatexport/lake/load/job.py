@@ -19,17 +19,17 @@ from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, InputError, TooManyRejectsError
 from airflow_provider_chatexport.lake.catalog import catalog_file
-from airflow_provider_chatexport.lake.catalog.refresh import settle
+from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import Coverage, claim
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, coverage_entry
 from airflow_provider_chatexport.lake.commits.record import WRITER, DataFile, LoadRecord, SourceFile
-from airflow_provider_chatexport.lake.commits.snapshot import LakeState
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.load import shrink_guard
 from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.maintenance.forget import forget_listed, forget_people
 from airflow_provider_chatexport.lake.parquet import write_table
 from airflow_provider_chatexport.lake.privacy import suppression_list
-from airflow_provider_chatexport.lake.privacy.suppression_list import Forgotten
+from airflow_provider_chatexport.lake.privacy.suppression_list import SuppressionList
 from airflow_provider_chatexport.lake.schema import promoted
 from airflow_provider_chatexport.lake.schema.types import Table
 from airflow_provider_chatexport.lake.staging.conversion import Conversion
@@ -134,7 +134,7 @@ class LoadJob:
         self._store = LakeStore(lake_uri)
         self._store.prepare()
         if options.promote:
-            promoted.check(options.promote, LakeState(commit_log.all_loads(self._store)).promoted)
+            promoted.check(options.promote, Snapshot(commit_log.all_loads(self._store)).promoted)
         self._load_id = load_id
         self._options = options
         self._began = time.monotonic()
@@ -163,7 +163,7 @@ class LoadJob:
                 self._load_id,
                 ", ".join(other),
             )
-        settle(self._store, thoroughly=True)
+        refresh(self._store, full=True)
         forget_listed(self._store, record, now=datetime.now(UTC))
         return self._report(record, already_loaded=True)
 
@@ -197,7 +197,7 @@ class LoadJob:
                 n_rejected,
                 record.load_id,
             )
-        settle(self._store)
+        refresh(self._store)
         if not committed:
             record = commit_log.find(self._store, self._load_id) or record
         return self._report(record, already_loaded=not committed)
@@ -248,7 +248,7 @@ class LoadJob:
         impact = self._impact(conversion, coverage)
         shrink_guard.check(impact, accept_shrink=self._options.accept_shrink)
         listed = self._without_the_forgotten(conversion)
-        conversion.disguise(self._options)
+        conversion.pseudonymize(self._options)
         written = self._written(conversion, folder, sources, coverage, tell)
         if listed != suppression_list.read(self._store):  # somebody was removed from the lake meanwhile
             listed = self._without_the_forgotten(conversion)
@@ -257,7 +257,7 @@ class LoadJob:
         record = replace(
             self._record(sources, windows, coverage, tuple(written), conversion),
             keep_superseded=self._options.keep_superseded,
-            facts={"options": self._options.shaping(), "heeded": listed.digest},
+            facts={"options": self._options.shaping(), "suppression_list": listed.digest},
             late_changes=impact.late_changes,
         )
         committed = commit_log.commit(self._store, record, {file.path: local for file, local in written.items()})
@@ -266,9 +266,9 @@ class LoadJob:
             forget_people(self._store, people, now=datetime.now(UTC))
         return record, committed
 
-    def _impact(self, conversion: Conversion, coverage: Sequence[Coverage]) -> shrink_guard.Impact:
+    def _impact(self, conversion: Conversion, coverage: Sequence[CoverageEntry]) -> shrink_guard.Impact:
         def look() -> shrink_guard.Impact:
-            return shrink_guard.impact(self._store, LakeState(commit_log.all_loads(self._store)), conversion, coverage)
+            return shrink_guard.impact(self._store, Snapshot(commit_log.all_loads(self._store)), conversion, coverage)
 
         return commit_log.on_latest(self._store, look)
 
@@ -282,7 +282,7 @@ class LoadJob:
             already_loaded=already_loaded,
         )
 
-    def _without_the_forgotten(self, conversion: Conversion) -> Forgotten:
+    def _without_the_forgotten(self, conversion: Conversion) -> SuppressionList:
         """Takes out who is on the lake's list; the list as it was then."""
         listed = suppression_list.read(self._store)
         n_people = conversion.forget(listed)
@@ -290,7 +290,7 @@ class LoadJob:
             log.info("people on the lake's list were left out load_id=%s people=%d", self._load_id, n_people)
         return listed
 
-    def _claims(self, of_channels: Iterable[tuple[Source, Found]], conversion: Conversion) -> tuple[Coverage, ...]:
+    def _claims(self, of_channels: Iterable[tuple[Source, Found]], conversion: Conversion) -> tuple[CoverageEntry, ...]:
         """What exports of channels claim: each for the channels that its own file names or has messages of."""
         spans_of_file = conversion.message_spans
         claims = []
@@ -307,7 +307,7 @@ class LoadJob:
                 else:
                     continue
                 claims.append(
-                    claim(
+                    coverage_entry(
                         cid=cid,
                         since=since,
                         until=until,
@@ -322,7 +322,7 @@ class LoadJob:
         conversion: Conversion,
         folder: Path,
         sources: Sequence[Source],
-        coverage: Sequence[Coverage],
+        coverage: Sequence[CoverageEntry],
         tell: Progress,
     ) -> dict[DataFile, Path]:
         """The load's data files, and where each lies now."""
@@ -356,7 +356,7 @@ class LoadJob:
         self,
         sources: Sequence[Source],
         windows: Sequence[Window | None],
-        coverage: tuple[Coverage, ...],
+        coverage: tuple[CoverageEntry, ...],
         files: tuple[DataFile, ...],
         conversion: Conversion,
     ) -> LoadRecord:

@@ -16,9 +16,9 @@ import duckdb
 
 from airflow_provider_chatexport.errors import LakeError, ShrinkError
 from airflow_provider_chatexport.lake.commits import visibility
-from airflow_provider_chatexport.lake.commits.coverage import Coverage
-from airflow_provider_chatexport.lake.commits.snapshot import LakeState, Standing
-from airflow_provider_chatexport.lake.commits.visibility import claim_rows
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
+from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
 from airflow_provider_chatexport.lake.privacy import message_ids
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
 from airflow_provider_chatexport.lake.staging.conversion import Conversion
@@ -44,26 +44,26 @@ class Impact:
     late_changes: tuple[dict[str, int], ...] = ()
 
 
-def impact(store: LakeStore, state: LakeState, conversion: Conversion, claims: Sequence[Coverage]) -> Impact:
+def impact(store: LakeStore, snapshot: Snapshot, conversion: Conversion, claims: Sequence[CoverageEntry]) -> Impact:
     """Compares a finished conversion with what is visible now, where the load's claims overlap older ones.
 
     Reads only the messages' files of days and channels that overlap; none where nothing does.
 
     :raises LakeError: a file cannot be read.
     """
-    overlapped = list(_overlapped(state, claims))
+    overlapped = list(_overlapped(snapshot, claims))
     if not overlapped:
         return Impact()
     table = MESSAGES
     stage = conversion.stage
     files = visibility.scan_files(store, table, overlapped)
     cids = {entry.cid for entry in claims}
-    known = [entry for entry in state.coverage if entry.cid in cids]
+    known = [entry for entry in snapshot.coverage if entry.cid in cids]
     try:
         store.let_read(stage.connection)
         with (
-            stage.registered("new_claims", claim_rows(claims)),
-            stage.registered("known_claims", claim_rows(known)),
+            stage.registered("new_claims", coverage_rows(claims)),
+            stage.registered("known_claims", coverage_rows(known)),
         ):
             stage.execute(
                 f"CREATE OR REPLACE TEMP TABLE shown_before AS SELECT {_ID}, rows.cid, rows.created_at, "
@@ -145,12 +145,12 @@ _LATE_CHANGES: Final = """
 """
 
 
-def _overlapped(state: LakeState, claims: Sequence[Coverage]) -> Iterator[Standing]:
+def _overlapped(snapshot: Snapshot, claims: Sequence[CoverageEntry]) -> Iterator[FileState]:
     """Live files of messages on days that an older claim of the same channel shares with a new one."""
-    by_cid: dict[str, list[Coverage]] = {}
+    by_cid: dict[str, list[CoverageEntry]] = {}
     for claim in claims:
         by_cid.setdefault(claim.cid, []).append(claim)
-    for each in state.live(MESSAGES):
+    for each in snapshot.live(MESSAGES):
         day = each.day
         if any(
             newer.rank > entry.rank and newer.overlaps(entry.since, entry.until) and newer.overlaps(*day.cut(entry))

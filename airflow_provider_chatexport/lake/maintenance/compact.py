@@ -20,18 +20,18 @@ import duckdb
 from airflow_provider_chatexport.core.progress import COMPACT, Progress, silent
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file
-from airflow_provider_chatexport.lake.catalog.refresh import settle
+from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.record import WRITER, DataFile
-from airflow_provider_chatexport.lake.commits.snapshot import Fate, LakeState, Standing
-from airflow_provider_chatexport.lake.commits.visibility import claim_rows
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
+from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
 from airflow_provider_chatexport.lake.maintenance.rewrite import (
     Rewrite,
     Rewriter,
     RowsOfDay,
-    claims_after,
     commit_rewrite,
+    coverage_after,
     number_of_next,
 )
 from airflow_provider_chatexport.lake.parquet import write_table
@@ -49,7 +49,7 @@ _ATTEMPTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compacted:
+class CompactionReport:
     """What a compaction did. ``rows_hidden``: rows that newer exports had hidden, and that are gone now."""
 
     record_id: str | None = None
@@ -78,7 +78,7 @@ class Compacted:
 
 def compact(
     store: LakeStore, *, work_dir: Path | None = None, large_bytes: int = LARGE_BYTES, progress: Progress = silent
-) -> Compacted:
+) -> CompactionReport:
     """Merges what is worth merging, and commits it as one.
 
     :param large_bytes: files of this size are left alone, unless newer exports hide rows of them.
@@ -88,27 +88,27 @@ def compact(
     for _ in range(_ATTEMPTS):
         done = commit_log.on_latest(store, lambda: _attempt(store, work_dir, large_bytes, progress))
         if done is not None:
-            settle(store)
+            refresh(store)
             log.info("lake compacted record=%s days=%d seconds=%.1f", done.record_id, done.days, done.seconds)
             return done
     raise LakeError(f"the lake at {store.uri} is being compacted by others; nothing was changed, try again later")
 
 
-def _attempt(store: LakeStore, work_dir: Path | None, large_bytes: int, tell: Progress) -> Compacted | None:
+def _attempt(store: LakeStore, work_dir: Path | None, large_bytes: int, tell: Progress) -> CompactionReport | None:
     """None where another rewrite was committed meanwhile."""
     began = time.monotonic()
-    state = LakeState(commit_log.all_loads(store))
+    snapshot = Snapshot(commit_log.all_loads(store))
     with WorkFolder(store, work_dir) as folder:
-        return _merged(store, state, folder, large_bytes, began, tell)
+        return _merged(store, snapshot, folder, large_bytes, began, tell)
 
 
 def _merged(
-    store: LakeStore, state: LakeState, folder: Path, large_bytes: int, began: float, tell: Progress
-) -> Compacted | None:
-    with Merge(store, state, folder) as merge:
-        days = [day for table in state.tables for day in merge.worth_merging(table, large_bytes)]
+    store: LakeStore, snapshot: Snapshot, folder: Path, large_bytes: int, began: float, tell: Progress
+) -> CompactionReport | None:
+    with Merge(store, snapshot, folder) as merge:
+        days = [day for table in snapshot.tables for day in merge.worth_merging(table, large_bytes)]
         if not days:
-            return Compacted(seconds=time.monotonic() - began)
+            return CompactionReport(seconds=time.monotonic() - began)
         gone = {each.file.path for day in days for each in day.files}
         merge.claim(gone)
         written: dict[DataFile, Path] = {}
@@ -118,10 +118,10 @@ def _merged(
     n_rows, n_before = sum(file.rows for file in written), sum(each.file.rows for day in days for each in day.files)
     seconds = time.monotonic() - began
     facts = {"kind": "compaction", "rows_read": n_before, "rows_hidden": n_before - n_rows}
-    record = commit_rewrite(store, state, Rewrite(gone=gone, written=written, facts=facts), seconds=seconds)
+    record = commit_rewrite(store, snapshot, Rewrite(gone=gone, written=written, facts=facts), seconds=seconds)
     if record is None:
         return None
-    return Compacted(
+    return CompactionReport(
         record_id=record.load_id,
         days=len(days),
         files_before=len(gone),
@@ -140,14 +140,14 @@ class Day:
 
     table: Table
     day: str
-    files: tuple[Standing, ...]
+    files: tuple[FileState, ...]
 
 
 class Merge(Rewriter):
     """Reads days of a lake as its views show them, and writes each as one file."""
 
-    def __init__(self, store: LakeStore, state: LakeState, folder: Path) -> None:
-        super().__init__(store, state, folder, threads=2)
+    def __init__(self, store: LakeStore, snapshot: Snapshot, folder: Path) -> None:
+        super().__init__(store, snapshot, folder, threads=2)
 
     def __enter__(self) -> Self:
         with _explained(self._store):
@@ -155,24 +155,28 @@ class Merge(Rewriter):
 
     def claim(self, gone: set[str]) -> None:
         """Says which files will go, and so what the new ones will be claimed by."""
-        self._con.register("claim_rows", claim_rows(claims_after(self._state, gone)))
+        self._con.register("claim_rows", coverage_rows(coverage_after(self._snapshot, gone)))
         self._con.execute("CREATE TABLE claims AS FROM claim_rows")
 
     def worth_merging(self, table: Table, large_bytes: int) -> Iterator[Day]:
         """Days with several files, or with rows that no view shows."""
-        days: dict[str, list[Standing]] = defaultdict(list)
-        for each in self._state.live(table):
+        days: dict[str, list[FileState]] = defaultdict(list)
+        for each in self._snapshot.live(table):
             # Of snapshots all, because a row's newest version is looked for among all of them.
             if (
                 each.file.size_bytes < large_bytes
-                or each.fate is Fate.PARTLY_HIDDEN
+                or each.status is FileStatus.PARTLY_HIDDEN
                 or table.placement is Placement.SNAPSHOT
             ):
                 days[each.file.day].append(each)
         outdated = self._with_outdated(table, days) if table.placement is Placement.SNAPSHOT else set()
         for day, files in sorted(days.items()):
             of_day = Day(table=table, day=day, files=tuple(files))
-            if len(files) > 1 or day in outdated or (files[0].fate is Fate.PARTLY_HIDDEN and self._hides_rows(of_day)):
+            if (
+                len(files) > 1
+                or day in outdated
+                or (files[0].status is FileStatus.PARTLY_HIDDEN and self._hides_rows(of_day))
+            ):
                 yield of_day
 
     def write(self, day: Day) -> dict[DataFile, Path]:
@@ -183,7 +187,7 @@ class Merge(Rewriter):
         with _explained(self._store):
             rows = RowsOfDay(self._con, day.day, self._visible(day))
             n_uncovered = self._n_uncovered(day)
-            metadata = {"chatexport.load_id": number_of_next(self._state), "chatexport.writer": WRITER}
+            metadata = {"chatexport.load_id": number_of_next(self._snapshot), "chatexport.writer": WRITER}
             written = write_table(rows, day.table, self._folder / "files", stem=self._stem, metadata=metadata)
             return {replace(file, n_uncovered=n_uncovered): local for file, local in written}
 
@@ -207,18 +211,18 @@ class Merge(Rewriter):
             return f"{shown} WHERE NOT {visibility.hidden(table, 'hiding')}"
         if table.placement is Placement.SNAPSHOT:
             return f"SELECT * FROM newest_{table.name} WHERE {table.partition} = DATE {sql.quoted(day.day)}"
-        dead = ", ".join(sql.quoted(load_id) for load_id in sorted(self._state.outlived)) or "''"
+        dead = ", ".join(sql.quoted(load_id) for load_id in sorted(self._snapshot.expired_loads)) or "''"
         return f"{shown} WHERE _load_id NOT IN ({dead})"
 
     def _scan(self, table: Table) -> str:
         """All that is live of a table."""
-        return visibility.scan_files(self._store, table, self._state.live(table))
+        return visibility.scan_files(self._store, table, self._snapshot.live(table))
 
-    def _with_outdated(self, table: Table, days: Mapping[str, Sequence[Standing]]) -> set[str]:
+    def _with_outdated(self, table: Table, days: Mapping[str, Sequence[FileState]]) -> set[str]:
         """Days with rows of which a newer one of the same key is elsewhere. Leaves the newest rows in a table."""
-        standings = [each for of_day in days.values() for each in of_day]
+        file_states = [each for of_day in days.values() for each in of_day]
         # Where rows have an owner, it is a row of that owner's elsewhere that takes them away.
-        if not standings or (len(standings) < 2 and table.owned_by is None):
+        if not file_states or (len(file_states) < 2 and table.owned_by is None):
             return set()
         with _explained(self._store):
             owners = self._scan(USER_EXPORT_USERS) if table.owned_by else None

@@ -23,12 +23,12 @@ import duckdb
 from airflow_provider_chatexport.core.progress import LOOK, REWRITE, Progress, silent
 from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file
-from airflow_provider_chatexport.lake.catalog.refresh import settle
+from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
 from airflow_provider_chatexport.lake.commits.record import WRITER, DataFile, LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import Fate, LakeState, Standing
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
 from airflow_provider_chatexport.lake.maintenance.rewrite import (
     MEMORY_LIMIT,
     Rewrite,
@@ -42,7 +42,7 @@ from airflow_provider_chatexport.lake.parquet import write_table
 from airflow_provider_chatexport.lake.privacy import suppression_list
 from airflow_provider_chatexport.lake.privacy.people import known_people, listed_in_json, user_ids
 from airflow_provider_chatexport.lake.privacy.pseudonyms import pseudonym
-from airflow_provider_chatexport.lake.privacy.redaction import Eraser, in_parts
+from airflow_provider_chatexport.lake.privacy.redaction import Redactor, in_parts
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, TABLE_BY_NAME, TABLES
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
@@ -54,7 +54,7 @@ _ATTEMPTS: Final = 20
 
 
 @dataclass(slots=True, kw_only=True)
-class Receipt:
+class ForgetReport:
     """What was done, without a word of whom. ``removed`` and ``blanked`` count rows by table.
 
     :param files: those that were written anew, by their old paths.
@@ -91,7 +91,7 @@ def forget_user(
     pseudonym_key: str | None = None,
     work_dir: Path | None = None,
     progress: Progress = silent,
-) -> Receipt:
+) -> ForgetReport:
     """Removes a person, and puts a hash of their id on the list of those who stay out.
 
     :param keep_messages: keep what they sent as rows, without author and text, so that threads and counts hold.
@@ -118,7 +118,7 @@ def forget_people(
     now: datetime,
     work_dir: Path | None = None,
     progress: Progress = silent,
-) -> Receipt:
+) -> ForgetReport:
     """Removes people who are on the list already.
 
     :param people: by their ids, whether their messages are kept as rows.
@@ -126,10 +126,10 @@ def forget_people(
     :raises LakeError: the lake cannot be read or written.
     """
     began = time.monotonic()
-    receipt = Receipt()
+    receipt = ForgetReport()
     for some in in_parts(people):
         _remove(store, some, receipt, work_dir, progress)
-    settle(store)
+    refresh(store)
     swept = vacuum(store, keep=DEFAULT_KEEP, now=now)
     receipt.deleted, receipt.leftovers = len(swept.superseded), len(swept.unknown) + swept.n_leftovers
     receipt.seconds = time.monotonic() - began
@@ -138,12 +138,12 @@ def forget_people(
 
 
 def _remove(
-    store: LakeStore, people: Mapping[str, bool], receipt: Receipt, work_dir: Path | None, progress: Progress
+    store: LakeStore, people: Mapping[str, bool], receipt: ForgetReport, work_dir: Path | None, progress: Progress
 ) -> None:
     # Loads may be committed meanwhile that were converted before the list said so: until nothing is found. Whoever
     # committed last may not have lived to put files where the records say that they are.
     for _ in range(_ATTEMPTS):
-        settle(store)
+        refresh(store)
         if not commit_log.on_latest(store, lambda: _attempt(store, people, receipt, work_dir, progress)):
             return
     raise LakeError(f"the lake at {store.uri} changes faster than a person can be removed; run this again later")
@@ -156,35 +156,39 @@ def forget_listed(store: LakeStore, record: LoadRecord, *, now: datetime) -> Non
     :raises LakeError: the lake cannot be read or written.
     """
     listed = suppression_list.read(store)
-    if listed.digest in ("", record.facts.get("heeded")):
+    if listed.digest in ("", record.facts.get("suppression_list")):
         return
     days = {(file.table, file.day) for file in record.files}
     with _explained(store), duckdb.connect(config={"memory_limit": MEMORY_LIMIT}) as con:
         store.let_read(con)
-        state = LakeState(commit_log.all_loads(store))
+        snapshot = Snapshot(commit_log.all_loads(store))
         relations = {
             table.name: visibility.scan_files(store, table, files)
             for table in TABLES
-            if (files := [each for each in _readable(state, table) if (table.name, each.file.day) in days])
+            if (files := [each for each in _readable(snapshot, table) if (table.name, each.file.day) in days])
         }
         found = user_ids(con, relations) | listed_in_json(con, relations, listed)
     if people := listed.among(found):
         forget_people(store, people, now=now)
 
 
-def _readable(state: LakeState, table: Table) -> list[Standing]:
-    return [each for each in state.of(table) if each.is_readable]
+def _readable(snapshot: Snapshot, table: Table) -> list[FileState]:
+    return [each for each in snapshot.of(table) if each.is_readable]
 
 
 def _attempt(
-    store: LakeStore, people: Mapping[str, bool], receipt: Receipt, work_dir: Path | None, tell: Progress
+    store: LakeStore, people: Mapping[str, bool], receipt: ForgetReport, work_dir: Path | None, tell: Progress
 ) -> bool:
     """Whether anything was found, so that it is worth another look."""
     began = time.monotonic()
-    state = LakeState(commit_log.all_loads(store))
-    dead = {each.file.path for each in state.standings if each.fate is Fate.DEAD and store.has_data(each.file.path)}
+    snapshot = Snapshot(commit_log.all_loads(store))
+    dead = {
+        each.file.path
+        for each in snapshot.file_states
+        if each.status is FileStatus.DEAD and store.has_data(each.file.path)
+    }
     with WorkFolder(store, work_dir) as folder:
-        with _explained(store), _Removal(store, state, folder) as removal:
+        with _explained(store), _Removal(store, snapshot, folder) as removal:
             removal.prepare(people)
             touched = removal.touched(tell)
             if not touched and not dead:
@@ -195,13 +199,13 @@ def _attempt(
                 tell(REWRITE, number, len(touched))
                 if each.is_live:
                     written.update(removal.write(each, receipt))
-                if each.fate is Fate.HISTORY or _may_be_history(each):
+                if each.status is FileStatus.HISTORY or _may_be_history(each):
                     versions = removal.write_history(each)
                     history += versions
                     written.update(versions)
         record = commit_rewrite(
             store,
-            state,
+            snapshot,
             Rewrite(
                 gone={each.file.path for each in touched if each.is_live},
                 written=written,
@@ -217,18 +221,18 @@ def _attempt(
     return True
 
 
-def _may_be_history(each: Standing) -> bool:
+def _may_be_history(each: FileState) -> bool:
     """Rows that newer exports hide, and that ``messages_history`` still tells."""
-    return each.fate is Fate.PARTLY_HIDDEN and each.record.keep_superseded and each.file.table == MESSAGES.name
+    return each.status is FileStatus.PARTLY_HIDDEN and each.record.keep_superseded and each.file.table == MESSAGES.name
 
 
 class _Removal(Rewriter):
     """Finds people's rows in files, and writes files without them."""
 
-    def __init__(self, store: LakeStore, state: LakeState, folder: Path) -> None:
-        super().__init__(store, state, folder)
+    def __init__(self, store: LakeStore, snapshot: Snapshot, folder: Path) -> None:
+        super().__init__(store, snapshot, folder)
         self._n_written = 0
-        self._with_promoted = {table.name: table for table in state.tables}
+        self._with_promoted = {table.name: table for table in snapshot.tables}
 
     def prepare(self, people: Mapping[str, bool]) -> None:
         """Learns their names and messages from the lake."""
@@ -237,9 +241,9 @@ class _Removal(Rewriter):
             for table in TABLES
             if (files := self._read(table))
         }
-        self._eraser = Eraser(self._con, known_people(self._con, relations, people), relations)
+        self._eraser = Redactor(self._con, known_people(self._con, relations, people), relations)
 
-    def touched(self, tell: Progress) -> list[Standing]:
+    def touched(self, tell: Progress) -> list[FileState]:
         """Files that they occur in, and those that have to be written with them.
 
         A record that stands for several others has their rows apart by the truth rule already, so all files of which
@@ -256,10 +260,10 @@ class _Removal(Rewriter):
         return found + [
             each
             for _, each in tables
-            if each.fate is Fate.PARTLY_HIDDEN and each.record.load_id in owners and each.file.path not in paths
+            if each.status is FileStatus.PARTLY_HIDDEN and each.record.load_id in owners and each.file.path not in paths
         ]
 
-    def write(self, each: Standing, receipt: Receipt) -> dict[DataFile, Path]:
+    def write(self, each: FileState, receipt: ForgetReport) -> dict[DataFile, Path]:
         """The file without them, and without the rows that newer exports hide."""
         table = TABLE_BY_NAME[each.file.table]
         touch = self._eraser.look(table, visibility.scan_files(self._store, table, [each]))
@@ -268,13 +272,13 @@ class _Removal(Rewriter):
         shown = f"NOT {visibility.hidden(table, 'hiding')}" if table.placement is Placement.EVENT else "true"
         return self._written(each, table, shown)
 
-    def write_history(self, each: Standing) -> dict[DataFile, Path]:
+    def write_history(self, each: FileState) -> dict[DataFile, Path]:
         """The same with the rows that newer exports hide: ``messages_history`` tells them."""
         table = TABLE_BY_NAME[each.file.table]
         self._eraser.look(table, visibility.scan_files(self._store, table, [each]))
         return self._written(each, table, "true")
 
-    def _written(self, each: Standing, table: Table, condition: str) -> dict[DataFile, Path]:
+    def _written(self, each: FileState, table: Table, condition: str) -> dict[DataFile, Path]:
         self._n_written += 1
         left = self._eraser.query(table, visibility.scan_files(self._store, table, [each]))
         self._con.execute(f"CREATE OR REPLACE TEMP TABLE rows_left AS {left}")
@@ -283,12 +287,12 @@ class _Removal(Rewriter):
             self._with_promoted[table.name],
             self._folder / "files",
             stem=f"{self._stem}-{self._n_written}",
-            metadata={"chatexport.load_id": number_of_next(self._state), "chatexport.writer": WRITER},
+            metadata={"chatexport.load_id": number_of_next(self._snapshot), "chatexport.writer": WRITER},
         )
         return {replace(file, n_uncovered=min(file.rows, each.file.n_uncovered)): local for file, local in files}
 
-    def _read(self, table: Table) -> list[Standing]:
-        return _readable(self._state, table)
+    def _read(self, table: Table) -> list[FileState]:
+        return _readable(self._snapshot, table)
 
 
 @contextlib.contextmanager

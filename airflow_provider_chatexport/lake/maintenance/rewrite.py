@@ -19,10 +19,10 @@ import duckdb
 import pyarrow as pa
 
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import Coverage, without_superseded
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, without_superseded
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import LakeState, Standing
-from airflow_provider_chatexport.lake.commits.visibility import claim_rows
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
+from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.schema.types import Table
@@ -56,11 +56,11 @@ class Rewriter:
     ``_con`` has a table ``hiding`` with the claims that hide rows, ``_stem`` begins the names of new files.
     """
 
-    def __init__(self, store: LakeStore, state: LakeState, folder: Path, **config: Any) -> None:
+    def __init__(self, store: LakeStore, snapshot: Snapshot, folder: Path, **config: Any) -> None:
         self._store = store
-        self._state = state
+        self._snapshot = snapshot
         self._folder = folder
-        self._stem = f"{number_of_next(state)}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+        self._stem = f"{number_of_next(snapshot)}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
         self._con = duckdb.connect(
             config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(folder / "spill"), **config}
         )
@@ -68,7 +68,7 @@ class Rewriter:
     def __enter__(self) -> Self:
         self._con.execute("SET TimeZone = 'UTC'")
         self._store.let_read(self._con)
-        self._con.register("hiding_rows", claim_rows(self._state.hiders))
+        self._con.register("hiding_rows", coverage_rows(self._snapshot.masking_coverage))
         self._con.execute("CREATE TABLE hiding AS FROM hiding_rows")
         return self
 
@@ -76,36 +76,36 @@ class Rewriter:
         self._con.close()
 
 
-def number_of_next(state: LakeState) -> str:
+def number_of_next(snapshot: Snapshot) -> str:
     """The id of the next rewrite of this lake."""
-    numbers = [int(found.group(1)) for record in state.records if (found := _NUMBERED.fullmatch(record.load_id))]
+    numbers = [int(found.group(1)) for record in snapshot.records if (found := _NUMBERED.fullmatch(record.load_id))]
     return f"rewrite-{max(numbers, default=0) + 1:06d}"
 
 
-def claims_after(state: LakeState, gone: Collection[str]) -> list[Coverage]:
+def coverage_after(snapshot: Snapshot, gone: Collection[str]) -> list[CoverageEntry]:
     """What the record of a rewrite of these files will claim."""
-    return without_superseded(entry for record in _owners(state, gone) for entry in record.coverage)
+    return without_superseded(entry for record in _owners(snapshot, gone) for entry in record.coverage)
 
 
-def commit_rewrite(store: LakeStore, state: LakeState, rewrite: Rewrite, *, seconds: float) -> LoadRecord | None:
+def commit_rewrite(store: LakeStore, snapshot: Snapshot, rewrite: Rewrite, *, seconds: float) -> LoadRecord | None:
     """Commits a rewrite; None, and nothing changed, where another one came first: read the lake again, then repeat.
 
-    :param state: the lake that the rewrite was worked out from.
+    :param snapshot: the lake that the rewrite was worked out from.
     :raises LakeError: the lake cannot be written.
     """
-    owners = _owners(state, rewrite.gone)
-    taken_over = [each.file for each in _live_of(state, owners) if each.file.path not in rewrite.gone]
+    owners = _owners(snapshot, rewrite.gone)
+    taken_over = [each.file for each in _live_of(snapshot, owners) if each.file.path not in rewrite.gone]
     files = (*taken_over, *(file for file in rewrite.written if file not in rewrite.history))
     rows = {table.name: sum(file.rows for file in files if file.table == table.name) for table in TABLES}
     record = LoadRecord(
-        load_id=number_of_next(state),
+        load_id=number_of_next(snapshot),
         exported_at=max((owner.exported_at for owner in owners), default=datetime.now(UTC)),
         committed_at=datetime.now(UTC),
         since=None,
         until=None,
         flags={},
         sources=(),
-        coverage=tuple(claims_after(state, rewrite.gone)),
+        coverage=tuple(coverage_after(snapshot, rewrite.gone)),
         files=files,
         counts={"rows": rows},
         seconds=seconds,
@@ -119,14 +119,14 @@ def commit_rewrite(store: LakeStore, state: LakeState, rewrite: Rewrite, *, seco
     return record if committed else None
 
 
-def _owners(state: LakeState, paths: Collection[str]) -> list[LoadRecord]:
-    ids = {each.record.load_id for each in state.standings if each.file.path in paths}
-    return [record for record in state.current if record.load_id in ids]
+def _owners(snapshot: Snapshot, paths: Collection[str]) -> list[LoadRecord]:
+    ids = {each.record.load_id for each in snapshot.file_states if each.file.path in paths}
+    return [record for record in snapshot.current if record.load_id in ids]
 
 
-def _live_of(state: LakeState, owners: Sequence[LoadRecord]) -> list[Standing]:
+def _live_of(snapshot: Snapshot, owners: Sequence[LoadRecord]) -> list[FileState]:
     ids = {owner.load_id for owner in owners}
-    return [each for each in state.standings if each.is_live and each.record.load_id in ids]
+    return [each for each in snapshot.file_states if each.is_live and each.record.load_id in ids]
 
 
 class RowsOfDay:

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_chatexport.lake.catalog import catalog_file
-from airflow_provider_chatexport.lake.catalog.refresh import settle
+from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.log import died, sweep, unknown_files
-from airflow_provider_chatexport.lake.commits.snapshot import Fate, LakeState
+from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.lake.storage.workdir import UNKNOWN_AFTER, drop_work_left_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Swept:
+class VacuumReport:
     """What was deleted: data files by why, and leftovers of broken-off work."""
 
     superseded: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Swept:
         }
 
 
-def vacuum(store: LakeStore, *, keep: timedelta, now: datetime, history: bool = False) -> Swept:
+def vacuum(store: LakeStore, *, keep: timedelta, now: datetime, history: bool = False) -> VacuumReport:
     """Deletes data files that have been dead for so long, and leftovers older than that and than a day.
 
     :param keep: how long a superseded file stays for those who opened the catalog before.
@@ -49,25 +49,27 @@ def vacuum(store: LakeStore, *, keep: timedelta, now: datetime, history: bool = 
     catalog_file.require_lake(store)
     if history:
         _end_history(store, before=now - keep)
-    state = LakeState(commit_log.all_loads(store, known={}))
-    superseded = sweep(store, state, before=now - keep)
+    snapshot = Snapshot(commit_log.all_loads(store, known={}))
+    superseded = sweep(store, snapshot, before=now - keep)
     before = now - max(keep, UNKNOWN_AFTER)
-    unknown = tuple(unknown_files(store, state, before=before))
+    unknown = tuple(unknown_files(store, snapshot, before=before))
     store.drop_data(unknown)
     n_leftovers = store.drop_leftovers(before=before)
     if not store.is_local:  # loads into it work here, unless they were told of another place
         n_leftovers += drop_work_left_in(Path(tempfile.gettempdir()), before=before)
-    return Swept(superseded=superseded, unknown=unknown, n_leftovers=n_leftovers)
+    return VacuumReport(superseded=superseded, unknown=unknown, n_leftovers=n_leftovers)
 
 
 def _end_history(store: LakeStore, *, before: datetime) -> None:
     """Says in a record which files ``messages_history`` no longer reads, so that no catalog names them."""
     while True:
-        state = LakeState(commit_log.all_loads(store))
-        ended = {each.file.path for each in state.standings if each.fate is Fate.HISTORY and died(each, before)}
+        snapshot = Snapshot(commit_log.all_loads(store))
+        ended = {
+            each.file.path for each in snapshot.file_states if each.status is FileStatus.HISTORY and died(each, before)
+        }
         if not ended:
             return
         rewrite = Rewrite(gone=(), written={}, purged=ended, facts={"kind": "end of history"})
-        if commit_rewrite(store, state, rewrite, seconds=0.0) is not None:
-            settle(store)
+        if commit_rewrite(store, snapshot, rewrite, seconds=0.0) is not None:
+            refresh(store)
             return

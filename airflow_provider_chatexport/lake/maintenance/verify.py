@@ -18,10 +18,10 @@ from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.lake.catalog import catalog_file, folders
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
-from airflow_provider_chatexport.lake.commits.coverage import Coverage, covered_spans, hiding
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, covered_spans, hiding
 from airflow_provider_chatexport.lake.commits.log import unknown_files
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import LakeState
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.schema.tables import ENTITY_TABLES
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.lake.storage.workdir import UNKNOWN_AFTER
@@ -44,7 +44,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class VerifyReport:
     """All findings, and how much was looked at."""
 
     findings: tuple[Finding, ...]
@@ -64,35 +64,35 @@ class Verdict:
         }
 
 
-def verify(store: LakeStore, *, now: datetime) -> Verdict:
+def verify(store: LakeStore, *, now: datetime) -> VerifyReport:
     """Looks at the whole lake.
 
     :param now: aware; what is younger than a day and in no record may belong to a load under way.
     :raises LakeError: the lake cannot be read, or a record is none.
     """
     catalog_file.require_lake(store)
-    state = LakeState(commit_log.all_loads(store, known={}))
-    loaded = [record for record in state.records if record.is_load]
+    snapshot = Snapshot(commit_log.all_loads(store, known={}))
+    loaded = [record for record in snapshot.records if record.is_load]
     findings = [
-        *_gaps(state.coverage),
-        *_flags(loaded, state.coverage),
-        *_unaccounted(state.records),
-        *_files(store, state),
-        *_unknown_files(store, state, now),
+        *_gaps(snapshot.coverage),
+        *_flags(loaded, snapshot.coverage),
+        *_unaccounted(snapshot.records),
+        *_files(store, snapshot),
+        *_unknown_files(store, snapshot, now),
         # Last, so that a load that was committed when the records were read has had time to write it.
-        *_catalog(store, state),
+        *_catalog(store, snapshot),
     ]
-    n_files = sum(each.is_live for each in state.standings)
-    return Verdict(findings=tuple(findings), n_loads=len(loaded), n_files=n_files)
+    n_files = sum(each.is_live for each in snapshot.file_states)
+    return VerifyReport(findings=tuple(findings), n_loads=len(loaded), n_files=n_files)
 
 
-def _catalog(store: LakeStore, state: LakeState) -> Iterator[Finding]:
+def _catalog(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
     """People query the catalog: a load that it does not know is not there for them."""
-    if what := catalog_file.fault(store, state):
+    if what := catalog_file.fault(store, snapshot):
         yield Finding(kind="catalog", what=what)
 
 
-def _gaps(entries: Iterable[Coverage]) -> Iterator[Finding]:
+def _gaps(entries: Iterable[CoverageEntry]) -> Iterator[Finding]:
     """Between the first and the last moment that is covered of a channel, every moment should be."""
     for cid, spans in sorted(covered_spans(entries).items()):
         for before, after in pairwise(spans):
@@ -103,7 +103,7 @@ def _gaps(entries: Iterable[Coverage]) -> Iterator[Finding]:
             )
 
 
-def _flags(loaded: Iterable[LoadRecord], entries: Iterable[Coverage]) -> Iterator[Finding]:
+def _flags(loaded: Iterable[LoadRecord], entries: Iterable[CoverageEntry]) -> Iterator[Finding]:
     """Where loads overlap that were exported with different options, the newer one's options decide what is seen."""
     flags = {record.load_id: record.flags for record in loaded}
     told: set[tuple[str, str]] = set()
@@ -149,8 +149,8 @@ def _entities_of(record: LoadRecord) -> Iterator[Finding]:
         )
 
 
-def _files(store: LakeStore, state: LakeState) -> Iterator[Finding]:
-    for each in state.standings:
+def _files(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
+    for each in snapshot.file_states:
         if not each.is_readable:
             continue
         where = f"{each.file.path} of load {each.record.load_id}"
@@ -183,14 +183,14 @@ def _addresses(store: LakeStore, path: str) -> list[str]:
     return [path] if same else [path, data]
 
 
-def _unknown_files(store: LakeStore, state: LakeState, now: datetime) -> Iterator[Finding]:
-    for path in unknown_files(store, state, before=now - UNKNOWN_AFTER):
+def _unknown_files(store: LakeStore, snapshot: Snapshot, now: datetime) -> Iterator[Finding]:
+    for path in unknown_files(store, snapshot, before=now - UNKNOWN_AFTER):
         yield Finding(
             kind="unknown",
             what=f"{path} is in no record: a load that was broken off left it; chatexport vacuum removes it",
         )
     if store.is_local:
-        live = {each.file.path for each in state.standings if each.is_live}
+        live = {each.file.path for each in snapshot.file_states if each.is_live}
         for path in sorted(folders.shown(store) - live):
             modified_at = datetime.fromtimestamp(store.local_path(path).stat().st_mtime, UTC)
             if now - modified_at > UNKNOWN_AFTER:

@@ -1,4 +1,4 @@
-"""What was met of an element of an array while it comes in pieces, until it is known what its lists belong to."""
+"""What was met of an element of an array while it comes in fragments, until it is known what its lists belong to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_KEYS: Final = 10_000
 Part = tuple[str, bool, Line]  # a member's key, whether this is an item of that member's list, and the value
 
 
-class Spill:
+class SpillFile:
     """Parts in a file of no name, which is made when the first one comes: few elements need it."""
 
     def __init__(self, folder: Path) -> None:
@@ -58,7 +58,7 @@ class Spill:
 
 
 @dataclass(slots=True, kw_only=True)
-class Element:
+class ElementBuffer:
     """Parts are held up to ``max_bytes`` together, and those that come then are spilled: the channel may stand behind
     gigabytes that belong to it.
 
@@ -66,7 +66,7 @@ class Element:
     """
 
     of: Entity
-    spill: Spill
+    spill: SpillFile
     max_bytes: int
     head: Line | None = None
     is_open: bool = False

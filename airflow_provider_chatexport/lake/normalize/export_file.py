@@ -1,6 +1,6 @@
-"""An export file as bytes: gzip undone, BOM dropped, cut into lines or into the pieces of one JSON array.
+"""An export file as bytes: gzip undone, BOM dropped, cut into lines or into the fragments of one JSON array.
 
-Nothing here holds a file in memory: at most one chunk, one line or one piece of an array at a time.
+Nothing here holds a file in memory: at most one chunk, one line or one fragment of an array at a time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES
 from airflow_provider_chatexport.errors import InputError
-from airflow_provider_chatexport.lake.normalize.json_slicer import Piece, Slicer
+from airflow_provider_chatexport.lake.normalize.json_slicer import JsonFragment, JsonSlicer
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
 BOM: Final = b"\xef\xbb\xbf"
@@ -61,9 +61,9 @@ def _line(number: int, offset: int, raw: bytes) -> Line:
 
 class LongLine:
     """A line that is longer than the limit, and begins as one that holds a channel or a user with all that is theirs:
-    what it is too long for is to be held, and no more of it than a piece has to be.
+    what it is too long for is to be held, and no more of it than a fragment has to be.
 
-    Whoever meets it takes all of its ``chunks``, in ``pieces`` or not, before the next line.
+    Whoever meets it takes all of its ``chunks``, in ``fragments`` or not, before the next line.
     """
 
     def __init__(self, path: Path, number: int, offset: int, begin: bytes, more: Iterator[bytes]) -> None:
@@ -83,9 +83,9 @@ class LongLine:
             if end:
                 break
 
-    def pieces(self, max_bytes: int) -> Iterator[Piece]:
+    def fragments(self, max_bytes: int) -> Iterator[JsonFragment]:
         """:raises BrokenJsonError: it is not one well-formed object."""
-        return Slicer(self._path, self._chunks, self.offset, max_bytes, of_line=self.number).pieces()
+        return JsonSlicer(self._path, self._chunks, self.offset, max_bytes, of_line=self.number).fragments()
 
     def pass_over(self) -> None:
         """To its end."""
@@ -125,7 +125,7 @@ _BUT_OPENINGS: Final = bytes(set(range(256)) - set(b"{[\n"))
 class PlainBlocks:
     """The file in blocks of whole lines, and ``path``, where its bytes lie unpacked."""
 
-    def __init__(self, source: ExportFile, unpacked: Path) -> None:
+    def __init__(self, source: ExportReader, unpacked: Path) -> None:
         self._source = source
         self._unpacked = unpacked
         self.path = unpacked if source.is_wrapped else source.path
@@ -158,7 +158,7 @@ class PlainBlocks:
             yield Block(line, 1, offset, rest)
 
 
-class ExportFile:
+class ExportReader:
     """One export file on disk.
 
     :param tell: is told how many bytes of the file have been read, packed ones where it is packed.
@@ -283,10 +283,10 @@ class ExportFile:
         elif rest.strip():
             yield _line(number + 1, offset, rest)
 
-    def pieces(self, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Piece]:
-        """The elements of one JSON array, or objects spread over lines, in pieces: one may be larger than memory.
+    def fragments(self, max_bytes: int = MAX_LINE_BYTES) -> Iterator[JsonFragment]:
+        """The elements of one JSON array, or objects spread over lines, in fragments: one may be larger than memory.
 
         :param max_bytes: of a value that is longer only the beginning is kept.
         :raises InputError: they are not well formed, or break off.
         """
-        return Slicer(self.path, self.chunks(), self.bom_bytes, max_bytes).pieces()
+        return JsonSlicer(self.path, self.chunks(), self.bom_bytes, max_bytes).fragments()

@@ -1,7 +1,7 @@
 """Messages that stay where they are: of a file of ``typed`` lines all else is written anew, and read beside them.
 
 Whole blocks of lines are decoded at once, which holds each object to be JSON and finds the keys that the registry does
-not read. A message in any other form, or one that is no JSON, ends that: then the file is sifted line by line.
+not read. A message in any other form, or one that is no JSON, ends that: then the file is normalized line by line.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import msgspec
 
 from airflow_provider_chatexport.lake.normalize.custom_keys import NO_OBJECT
 from airflow_provider_chatexport.lake.normalize.export_file import Block, Line
-from airflow_provider_chatexport.lake.normalize.output import TYPED_MESSAGE, Output
+from airflow_provider_chatexport.lake.normalize.output import TYPED_MESSAGE, EntityWriter
 from airflow_provider_chatexport.lake.raw_json import (
     MAX_DEPTH,
     NotAnObjectError,
-    has_doubled_key,
+    has_duplicate_key,
+    members,
     read_object,
-    take_apart,
     text_of,
 )
 
 _DATA_KEY: Final = b'"data":'
 
 
-class UnusualError(Exception):
+class FallBackError(Exception):
     """The messages of a file cannot be left where they are."""
 
 
@@ -34,8 +34,8 @@ class _Reaction(msgspec.Struct, tag_field="type", tag="reaction", forbid_unknown
     data: msgspec.Raw
 
 
-class Passing:
-    """Looks at a file's lines, and leaves its messages. ``n_passed``: how many.
+class TypedLinesFastPath:
+    """Looks at a file's lines, and leaves its messages. ``n_in_place``: how many.
 
     :param messages: where it is noted which of them have keys with null; none is written there.
     :param take: is given each line that is no typed message.
@@ -43,9 +43,9 @@ class Passing:
     """
 
     def __init__(
-        self, messages: Output, take: Callable[[Line], None], take_reaction: Callable[[int, bytes], None]
+        self, messages: EntityWriter, take: Callable[[Line], None], take_reaction: Callable[[int, bytes], None]
     ) -> None:
-        self.n_passed = 0
+        self.n_in_place = 0
         self._messages = messages
         self._take = take
         self._take_reaction = take_reaction
@@ -54,7 +54,7 @@ class Passing:
     def look(self, block: Block) -> None:
         """:raises UnusualError: a message is in another shape, too deep or not JSON."""
         if block.most_openings() > MAX_DEPTH:
-            raise UnusualError
+            raise FallBackError
         if not self._passes_at_once(block):
             for line in block.lines():
                 self._look_at(line)
@@ -79,8 +79,8 @@ class Passing:
                 elif nulls := watch.saw_decoded(line.data):
                     self._messages.note(_named(watch.text_of(line.data, "id")), nulls)
         except NotAnObjectError:  # a reaction, and some of the block has been taken
-            raise UnusualError from None
-        self.n_passed += len(lines) - n_reactions
+            raise FallBackError from None
+        self.n_in_place += len(lines) - n_reactions
         return True
 
     def _look_at(self, line: Line) -> None:
@@ -92,10 +92,10 @@ class Passing:
             if nulls := self._messages.watch.saw(message):
                 self._messages.note(_named(text_of(read_object(message)[1], "id")), nulls)
         except NotAnObjectError:
-            raise UnusualError from None
+            raise FallBackError from None
         if not line.raw.endswith(b"}}"):
-            raise UnusualError
-        self.n_passed += 1
+            raise FallBackError
+        self.n_in_place += 1
 
 
 def _line_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
@@ -109,7 +109,7 @@ def _line_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
 def _named(message_id: str | None) -> str:
     """An object that has no number is told by its id. :raises UnusualError: it has none that is text."""
     if message_id is None:
-        raise UnusualError
+        raise FallBackError
     return message_id
 
 
@@ -118,4 +118,4 @@ def _has_doubled(block: Block) -> bool:
     if block.text.count(_DATA_KEY) <= block.n_lines:
         return False
     suspects = (line.raw for line in block.lines() if line.raw.count(_DATA_KEY) > 1)
-    return any(has_doubled_key(*take_apart(raw)) for raw in suspects)
+    return any(has_duplicate_key(*members(raw)) for raw in suspects)

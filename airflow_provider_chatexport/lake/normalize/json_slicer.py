@@ -1,4 +1,4 @@
-"""JSON arrays, and objects one after another, cut into pieces: an element may be larger than memory."""
+"""JSON arrays, and objects one after another, cut into fragments: an element may be larger than memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STREAMED_LISTS: Final = frozenset({"messages", "members", "reads", "read", "reac
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class JsonFragment:
     """One part of an array's element: a member's value, one item of a streamed list, or (key None) its end.
 
     An element that is no object comes whole, with its end. ``raw`` is the beginning only where the value is longer
@@ -50,10 +50,10 @@ def _nested(levels: int) -> bytes:
     return rb"[\[{](?:%b)*+[\]}]" % inner
 
 
-class Slicer:
-    """Cuts one JSON array, or objects one after another, into pieces by brackets and strings, without building objects.
+class JsonSlicer:
+    """Cut one JSON array, or a sequence of objects, into fragments by brackets and strings, without building objects.
 
-    A value's own syntax is not checked here: whoever parses the piece does.
+    A value's own syntax is not checked here: whoever parses the fragment does.
     """
 
     # What is nested no deeper than objects of chat are is found in one step, and all else bracket by bracket.
@@ -78,7 +78,7 @@ class Slicer:
         self._dropped = offset
         self._element = of_line - 1 if of_line is not None else 0
 
-    def pieces(self) -> Iterator[Piece]:
+    def fragments(self) -> Iterator[JsonFragment]:
         if self._of_line is not None:
             firsts = iter([self._peek()])
         elif self._peek() == b"[":
@@ -96,13 +96,13 @@ class Slicer:
             else:
                 whole, over = self._value(first)
             if self._of_line is None:
-                yield Piece(self._element, begin, None, whole, over=over)
+                yield JsonFragment(self._element, begin, None, whole, over=over)
         if self._peek(at_end=True):
             raise self._broken("has more after the array's end")
         if self._of_line is not None:
-            yield Piece(self._element, begin, None, whole, over=over)
+            yield JsonFragment(self._element, begin, None, whole, over=over)
 
-    def _members(self) -> Iterator[Piece]:
+    def _members(self) -> Iterator[JsonFragment]:
         of_channel = False
         for byte in self._each(b"}"):
             if byte != b'"':
@@ -116,14 +116,14 @@ class Slicer:
                 for first_of_item in self._each(b"]"):
                     begin = self._offset
                     raw, over = self._value(first_of_item)
-                    yield Piece(self._element, begin, key, raw, item=True, over=over)
+                    yield JsonFragment(self._element, begin, key, raw, item=True, over=over)
             else:
                 begin = self._offset
                 raw, over = self._value(first)
-                yield Piece(self._element, begin, key, raw, over=over)
+                yield JsonFragment(self._element, begin, key, raw, over=over)
 
     def _each(self, end: bytes) -> Iterator[bytes]:
-        """The first byte of each value or key up to this end, which is passed: one comma is between two of them."""
+        """The first byte of each value or key up to this end, which is in_place: one comma is between two of them."""
         byte = self._peek()
         while byte != end:
             yield byte
@@ -138,7 +138,7 @@ class Slicer:
         self._at += 1
 
     def _key(self) -> str:
-        """Its colon is passed too."""
+        """Its colon is in_place too."""
         raw, _ = self._value(b'"')
         try:
             key = str(json.loads(raw))

@@ -35,8 +35,8 @@ _NUMBERS: Final = {start: number for number, start in enumerate(_BY_NUMBER)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SiftedObject:
-    """An object as it was passed on: its number, its line and that line's offset, its bytes, and the beginning of its
+class NormalizedObject:
+    """An object as it was in_place on: its number, its line and that line's offset, its bytes, and the beginning of its
     line, None where that was taken apart."""
 
     n: int
@@ -51,11 +51,11 @@ def number_of(raw: bytes) -> int:
     return int(raw[len(_NUMBERED) : raw.index(b",")])
 
 
-def parse(raw: bytes) -> SiftedObject:
+def decode_line(raw: bytes) -> NormalizedObject:
     """A line of one of the files, taken apart again."""
     head, _, data = raw.rstrip(b"\n").partition(b',"data":')
     numbers = json.loads(head + b"}")
-    return SiftedObject(
+    return NormalizedObject(
         n=numbers["n"],
         line=numbers["line"],
         offset=numbers["pos"],
@@ -64,13 +64,13 @@ def parse(raw: bytes) -> SiftedObject:
     )
 
 
-def one_form(n: int, line: int, offset: int, payload: bytes, owner: str | None = None) -> bytes:
+def encode_line(n: int, line: int, offset: int, payload: bytes, owner: str | None = None) -> bytes:
     """:param owner: in a users export, the user in whose part of the file the object stands."""
     whose = b"" if owner is None else b'"owner":%b,' % msgspec.json.encode(owner)
     return b'{"n":%d,"line":%d,"pos":%d,%b"data":%b}\n' % (n, line, offset, whose, payload)
 
 
-def as_it_stood(n: int, line: int, offset: int, start: bytes, payload: bytes) -> bytes:
+def encode_verbatim_line(n: int, line: int, offset: int, start: bytes, payload: bytes) -> bytes:
     """The same of an object whose line was not taken apart but cut off behind its beginning."""
     return b'{"n":%d,"line":%d,"pos":%d,"start":%d,"data":%b}\n' % (n, line, offset, _NUMBERS[start], payload)
 
@@ -80,11 +80,11 @@ MAX_NOTES: Final = 300_000
 
 
 @dataclass(slots=True, kw_only=True)
-class Sifted:
+class NormalizedFile:
     """What a file was made of. ``lines`` counts those that are not blank (a v1 array's elements).
 
-    ``passed``: the file whose ``typed`` lines of messages are to be read as they stand, ``n_passed`` of them; all else
-    is in files of its own. Of the reactions beside them it is not known then where their lines begin.
+    ``in_place``: the file whose ``typed`` lines of messages are to be read as they stand, ``n_in_place`` of them; all
+    else     is in files of its own. Of the reactions beside them it is not known then where their lines begin.
 
     ``channels``: what the objects after this number belong to by their place; None after a channel that is a reject
     or lost, and where an element ends or has none.
@@ -92,8 +92,8 @@ class Sifted:
     """
 
     folder: Path
-    passed: Path | None = None
-    n_passed: int = 0
+    in_place: Path | None = None
+    n_in_place: int = 0
     keys: dict[Entity, CustomKeys | None] = field(default_factory=dict)
     lines: int = 0
     entities: Counter[str] = field(default_factory=Counter)
@@ -138,7 +138,7 @@ class Sifted:
 
 
 @dataclass(slots=True, kw_only=True)
-class Output:
+class EntityWriter:
     """Where the objects of an entity go. ``n_objects``: how many did. ``n_notes``: how many have keys with null."""
 
     entity: Entity

@@ -25,7 +25,7 @@ from airflow_provider_chatexport.lake.raw_json import (
     is_time,
     items_of,
     joined,
-    take_apart,
+    members,
     text_of,
 )
 
@@ -114,12 +114,12 @@ def _envelope(fields: Fields) -> tuple[str | None, bytes | None, Fields]:
 def _with_beside(payload: bytes, beside: Fields) -> bytes:
     """The object with what stands beside it in its envelope: its channel, if it names none, and all else as custom,
     since a time or a user of the line need not be the object's."""
-    _, fields = take_apart(payload)
+    _, fields = members(payload)
     named = {key: beside[key] for key in _CHANNEL_KEYS & beside.keys() if fields.get(key, b"null") in BLANK}
     custom = {key: value for key, value in sorted(beside.items()) if key not in named and value != fields.get(key)}
     own = fields.get("custom", b"null")
     if is_object(own):
-        custom |= take_apart(own)[1]
+        custom |= members(own)[1]
     elif own != b"null":
         custom["custom"] = own
     return joined(fields | named | {"custom": joined(custom)})

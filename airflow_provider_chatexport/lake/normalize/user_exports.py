@@ -1,4 +1,4 @@
-"""Exports of users: told from exports of channels, and sifted into tables of their own.
+"""Exports of users: told from exports of channels, and normalized into tables of their own.
 
 What some users wrote, across all channels, must not be taken for all that was written there: it would hide the rest.
 So their rows claim nothing. They belong to the user whose export it is: the author, if that is one of the users
@@ -11,10 +11,10 @@ from typing import Final
 
 from airflow_provider_chatexport.core.entities import ALIASES, Entity
 from airflow_provider_chatexport.errors import InputError
-from airflow_provider_chatexport.lake.normalize.elements import Element
+from airflow_provider_chatexport.lake.normalize.elements import ElementBuffer
 from airflow_provider_chatexport.lake.normalize.export_file import Line
-from airflow_provider_chatexport.lake.normalize.normalizer import Sifter
-from airflow_provider_chatexport.lake.normalize.output import Sifted
+from airflow_provider_chatexport.lake.normalize.normalizer import Normalizer
+from airflow_provider_chatexport.lake.normalize.output import NormalizedFile
 from airflow_provider_chatexport.lake.normalize.shapes import REPLY_TOOK
 from airflow_provider_chatexport.lake.raw_json import BLANK, Fields, NotAnObjectError, checked_value, id_of, read_object
 
@@ -26,23 +26,23 @@ _NEEDED: Final[dict[Entity, tuple[str, ...]]] = {
 }
 
 
-def is_users_export(sifted: Sifted, name: str) -> bool:
+def is_users_export(normalized: NormalizedFile, name: str) -> bool:
     """Whether a file of which nobody said what it is holds users and what they did, and no channel.
 
     :raises InputError: it holds whole exports of users, and channels as well.
     """
-    held = sifted.entities.keys()
+    held = normalized.entities.keys()
     of_channels = not held.isdisjoint({Entity.CHANNEL.value, Entity.MEMBER.value, Entity.READ.value})
-    if sifted.n_user_exports and of_channels:
+    if normalized.n_user_exports and of_channels:
         raise InputError(
             f"{name} holds an export of channels and an export of users in one; nothing was loaded, give them as two "
             "files"
         )
     by_users = Entity.USER.value in held and not held.isdisjoint({Entity.MESSAGE.value, Entity.REACTION.value})
-    return not of_channels and (by_users or sifted.n_user_exports > 0)
+    return not of_channels and (by_users or normalized.n_user_exports > 0)
 
 
-class UsersSifter(Sifter):
+class UserExportNormalizer(Normalizer):
     """Sifts an export of users. Whatever is no user, message or reaction is kept whole, with the other entities."""
 
     _head = Entity.USER
@@ -54,7 +54,7 @@ class UsersSifter(Sifter):
         """Whatever comes next belongs to no user that was met."""
         self._owner = None
 
-    def _end_element(self, element: Element, line: Line) -> None:
+    def _end_element(self, element: ElementBuffer, line: Line) -> None:
         element.held = [part for part in element.held if part[0] != REPLY_TOOK]
         super()._end_element(element, line)
 

@@ -12,27 +12,27 @@ from airflow_provider_chatexport.lake.schema.tables import MESSAGES, USER_EXPORT
 from airflow_provider_chatexport.lake.schema.types import Column, Table
 
 
-class Personal(enum.Enum):
+class PersonalData(enum.Enum):
     """What a column may say of a person."""
 
     NOTHING = "nothing"  # times, counts, flags, ids of things that are no person
     USER_ID = "user id"
     USER_IDS = "user ids"
     MESSAGE_ID = "message id"  # may begin with the author's
-    ABOUT = "about"  # a person's own description: name, picture, devices
-    WRITTEN = "written"  # by people, for people
-    MIXED = "mixed"  # JSON or raw text that may hold whole users, and anything that people wrote
+    PROFILE = "about"  # a person's own description: name, picture, devices
+    CONTENT = "written"  # by people, for people
+    FREE_FORM = "mixed"  # JSON or raw text that may hold whole users, and anything that people wrote
 
 
-_BY_NAME: Final[dict[Personal, str]] = {
-    Personal.USER_ID: "user_id pinned_by_id created_by_id truncated_by_id export_user_id",
-    Personal.USER_IDS: "thread_participant_ids mentioned_user_ids restricted_visibility blocked_user_ids",
-    Personal.MESSAGE_ID: "parent_id quoted_message_id message_id last_read_message_id last_delivered_message_id",
-    Personal.WRITTEN: "text html mml i18n title title_link fallback pretext footer image_url thumb_url asset_url "
+_BY_NAME: Final[dict[PersonalData, str]] = {
+    PersonalData.USER_ID: "user_id pinned_by_id created_by_id truncated_by_id export_user_id",
+    PersonalData.USER_IDS: "thread_participant_ids mentioned_user_ids restricted_visibility blocked_user_ids",
+    PersonalData.MESSAGE_ID: "parent_id quoted_message_id message_id last_read_message_id last_delivered_message_id",
+    PersonalData.CONTENT: "text html mml i18n title title_link fallback pretext footer image_url thumb_url asset_url "
     "og_scrape_url author_name author_link author_icon footer_icon actions fields giphy image_labels command",
-    Personal.MIXED: "poll member mentioned_groups reminder draft shared_location moderation custom data raw "
+    PersonalData.FREE_FORM: "poll member mentioned_groups reminder draft shared_location moderation custom data raw "
     "attachments latest_reactions reaction_groups mentioned_channel_members",
-    Personal.NOTHING: "cid channel_type channel_id type show_in_channel reply_count deleted_reply_count "
+    PersonalData.NOTHING: "cid channel_type channel_id type show_in_channel reply_count deleted_reply_count "
     "reaction_counts reaction_scores reactions_missing attachment_count mentioned_group_ids mentioned_roles "
     "mentioned_channel mentioned_here pinned pinned_at pin_expires silent shadowed deleted_for_me poll_id "
     "created_at updated_at message_text_updated_at deleted_at score message_created_at position color "
@@ -43,27 +43,27 @@ _BY_NAME: Final[dict[Personal, str]] = {
     "notifications_muted deleted_messages archived_at last_read unread_messages last_delivered_at teams teams_role "
     "invisible online bypass_moderation last_active last_engaged_at deactivated_at revoke_tokens_issued_before "
     "entity line_number byte_offset reason raw_encoding raw_size_bytes _exported_at _load_id",
-    Personal.ABOUT: "image language avg_response_time devices privacy_settings push_notifications",
+    PersonalData.PROFILE: "image language avg_response_time devices privacy_settings push_notifications",
 }
 _ROLES: Final = {name: personal for personal, names in _BY_NAME.items() for name in names.split()}
 _OF_USERS: Final = (USERS.name, USER_EXPORT_USERS.name)
 _OF_MESSAGES: Final = (MESSAGES.name, USER_EXPORT_MESSAGES.name)
 
 
-def personal(table: Table, column: Column) -> Personal:
+def personal(table: Table, column: Column) -> PersonalData:
     """What the column may say of a person.
 
     :raises KeyError: nobody decided that yet.
     """
     if column.name == "id":
         if table.name in _OF_USERS:
-            return Personal.USER_ID
-        return Personal.MESSAGE_ID if table.name in _OF_MESSAGES else Personal.NOTHING
+            return PersonalData.USER_ID
+        return PersonalData.MESSAGE_ID if table.name in _OF_MESSAGES else PersonalData.NOTHING
     if column.name == "name":
-        return Personal.ABOUT if table.name in _OF_USERS else Personal.WRITTEN
+        return PersonalData.PROFILE if table.name in _OF_USERS else PersonalData.CONTENT
     return _ROLES[column.name]
 
 
-def columns(table: Table, *kinds: Personal) -> list[Column]:
+def columns(table: Table, *kinds: PersonalData) -> list[Column]:
     """The table's columns of these kinds. Promoted ones are left out: they are made from ``custom`` when written."""
     return [column for column in table if not column.promoted and personal(table, column) in kinds]

@@ -10,8 +10,8 @@ from typing import Final
 import duckdb
 
 from airflow_provider_chatexport.lake.privacy import message_ids
-from airflow_provider_chatexport.lake.privacy.columns import Personal, columns
-from airflow_provider_chatexport.lake.privacy.suppression_list import Forgotten
+from airflow_provider_chatexport.lake.privacy.columns import PersonalData, columns
+from airflow_provider_chatexport.lake.privacy.suppression_list import SuppressionList
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import TABLES, USER_EXPORT_USERS, USERS
 
@@ -60,10 +60,10 @@ def is_among(value: str, quoted: Sequence[str]) -> str:
 
 
 # How a column's values are had as user ids.
-_WAYS: Final[dict[Personal, Callable[[str], str]]] = {
-    Personal.USER_ID: str,
-    Personal.USER_IDS: "unnest({})".format,
-    Personal.MESSAGE_ID: message_ids.author,
+_WAYS: Final[dict[PersonalData, Callable[[str], str]]] = {
+    PersonalData.USER_ID: str,
+    PersonalData.USER_IDS: "unnest({})".format,
+    PersonalData.MESSAGE_ID: message_ids.author,
 }
 
 
@@ -86,7 +86,7 @@ def user_ids(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str]) -> se
     return {user_id for (user_id,) in con.execute(f"SELECT id FROM ({asked}) WHERE id IS NOT NULL").fetchall()}
 
 
-def listed_in_json(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], listed: Forgotten) -> set[str]:
+def listed_in_json(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], listed: SuppressionList) -> set[str]:
     """Strings inside JSON, keys as well, that are on the list; ids have nothing in them to be escaped.
 
     :raises duckdb.Error: they cannot be read.
@@ -94,9 +94,11 @@ def listed_in_json(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str],
     return set(_listed_in_json(con, relations, listed)) if listed.keep_messages else set()
 
 
-def _listed_in_json(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], listed: Forgotten) -> Iterator[str]:
+def _listed_in_json(
+    con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], listed: SuppressionList
+) -> Iterator[str]:
     for table in TABLES:
-        for column in columns(table, Personal.MIXED) if table.name in relations else ():
+        for column in columns(table, PersonalData.FREE_FORM) if table.name in relations else ():
             strings = f"""unnest(regexp_extract_all({sql.name(column.name)}::VARCHAR, '"([^"\\\\]+)"', 1))"""
             asked = f"SELECT DISTINCT told FROM (SELECT {strings} AS told FROM {relations[table.name]})"
             found = con.execute(f"{asked} WHERE {listed.is_listed('told')}").fetchall()

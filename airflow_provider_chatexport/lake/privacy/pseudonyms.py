@@ -17,7 +17,7 @@ import pyarrow as pa
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.lake.duckdb_session import Database
 from airflow_provider_chatexport.lake.privacy import message_ids
-from airflow_provider_chatexport.lake.privacy.columns import Personal, columns
+from airflow_provider_chatexport.lake.privacy.columns import PersonalData, columns
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.arrow import arrow_rows
 from airflow_provider_chatexport.lake.schema.tables import TABLES
@@ -33,7 +33,7 @@ def pseudonym(user_id: str, key: str) -> str:
     return PREFIX + hmac.new(key.encode(), user_id.encode(), hashlib.sha256).hexdigest()[:_DIGITS]
 
 
-def disguise(stage: Database, pseudonyms: Mapping[str, str], options: LoadOptions) -> None:
+def pseudonymize(stage: Database, pseudonyms: Mapping[str, str], options: LoadOptions) -> None:
     """Takes out of the stage tables what the options say, before anything is written.
 
     :param pseudonyms: of every user in the tables, by id, if there are to be any.
@@ -57,13 +57,13 @@ def _with_authors(table: Table) -> str:
     """The stage table with the authors that its ids of messages tell: as columns, they are looked up once each."""
     told = "".join(
         f", {message_ids.author(sql.name(column.name))} AS {_author_of(column)}"
-        for column in columns(table, Personal.MESSAGE_ID)
+        for column in columns(table, PersonalData.MESSAGE_ID)
     )
     return f"SELECT *{told} FROM stage_{table.name}"
 
 
 def _without_authors(table: Table) -> str:
-    names = ", ".join(map(_author_of, columns(table, Personal.MESSAGE_ID)))
+    names = ", ".join(map(_author_of, columns(table, PersonalData.MESSAGE_ID)))
     return f"EXCLUDE ({names})" if names else ""
 
 
@@ -73,25 +73,25 @@ def _author_of(column: Column) -> str:
 
 def _replaced(table: Table, options: LoadOptions) -> Iterator[tuple[str, str]]:
     if options.hash_users:
-        for column in columns(table, Personal.USER_ID):
+        for column in columns(table, PersonalData.USER_ID):
             yield column.name, f"(SELECT pseudonym FROM pseudonyms p WHERE p.id = rows.{sql.name(column.name)})"
-        for column in columns(table, Personal.USER_IDS):
+        for column in columns(table, PersonalData.USER_IDS):
             ids = f"rows.{sql.name(column.name)}"
             listed = f"unnest({ids}) WITH ORDINALITY AS of_list(id, place)"
             hidden = f"(SELECT list(pseudonym ORDER BY place) FROM {listed} JOIN pseudonyms USING (id))"
             # A list of no rows is null, and an empty one says something: nobody is mentioned, everyone may see it.
             yield column.name, f"CASE WHEN len({ids}) > 0 THEN {hidden} ELSE {ids} END"
-        for column in columns(table, Personal.MESSAGE_ID):
+        for column in columns(table, PersonalData.MESSAGE_ID):
             name, author = f"rows.{sql.name(column.name)}", f"rows.{_author_of(column)}"
             hidden = f"(SELECT pseudonym FROM pseudonyms p WHERE p.id = {author})"
             yield column.name, f"coalesce({hidden} || {message_ids.random_part(name, author)}, {name})"
-        for column in columns(table, Personal.ABOUT):
+        for column in columns(table, PersonalData.PROFILE):
             yield column.name, f"NULL::{column.kind.value}"
     if options.drop_text:
-        for column in columns(table, Personal.WRITTEN):
+        for column in columns(table, PersonalData.CONTENT):
             yield column.name, f"NULL::{column.kind.value}"
     # What may hold anything goes with either: a whole user may stand in it as well as what somebody wrote.
-    for column in columns(table, Personal.MIXED):
+    for column in columns(table, PersonalData.FREE_FORM):
         yield column.name, _emptied(column)
 
 

@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from airflow_provider_chatexport.lake.privacy import message_ids
-from airflow_provider_chatexport.lake.privacy.columns import Personal, columns
+from airflow_provider_chatexport.lake.privacy.columns import PersonalData, columns
 from airflow_provider_chatexport.lake.privacy.people import Person, is_among
 from airflow_provider_chatexport.lake.raw_json import (
     Fields,
@@ -51,7 +51,7 @@ def in_parts(people: Mapping[str, bool]) -> Iterator[dict[str, bool]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Touch:
+class RedactionCounts:
     """Rows of a relation that go because they are somebody's, and rows that stay without them."""
 
     removed: int
@@ -61,7 +61,7 @@ class Touch:
         return bool(self.removed or self.blanked)
 
 
-class Eraser:
+class Redactor:
     """:param relations: by the table's name, what has its rows: there it is learnt which messages they wrote.
     :raises duckdb.Error: they cannot be read. So do the methods.
     """
@@ -72,7 +72,7 @@ class Eraser:
         self._quoted = [sql.quoted(person.user_id) for person in people]
         self._gone = [sql.quoted(person.user_id) for person in people if not person.keep_messages]
         self._listed = f"[{', '.join(self._quoted)}]"
-        self._scrub = Scrubber(people)
+        self._scrub = TextRedactor(people)
         self._words = sql.quoted("|".join(re.escape(word) for person in people for word in person.words))
         self._scrubbed_columns: set[str] = set()
         con.execute("CREATE OR REPLACE TEMP TABLE their_messages (id VARCHAR, stays BOOLEAN)")
@@ -82,7 +82,7 @@ class Eraser:
                 f"FROM {relations[MESSAGES.name]} WHERE {is_among('user_id', self._quoted)}"
             )
 
-    def look(self, table: Table, relation: str) -> Touch:
+    def look(self, table: Table, relation: str) -> RedactionCounts:
         """What a relation holds of them. ``query`` is about the relation that was looked at last."""
         self._learn(table, relation)
         goes, stays = self._goes(table), " OR ".join(self._hits(table)) or "false"
@@ -90,7 +90,7 @@ class Eraser:
             f"SELECT count(*) FILTER ({goes}), count(*) FILTER (NOT coalesce({goes}, false) AND ({stays})) "
             f"FROM {relation} rows"
         ).fetchall()[0]
-        return Touch(removed=int(removed), blanked=int(blanked))
+        return RedactionCounts(removed=int(removed), blanked=int(blanked))
 
     def query(self, table: Table, relation: str) -> str:
         """The relation without them, after a look at it."""
@@ -115,11 +115,11 @@ class Eraser:
 
     def _hits(self, table: Table) -> Iterator[str]:
         """Conditions under which a row that stays names one of them."""
-        for column in columns(table, Personal.USER_ID):
+        for column in columns(table, PersonalData.USER_ID):
             yield f"coalesce({is_among(f'rows.{sql.name(column.name)}', self._quoted)}, false)"
-        for column in columns(table, Personal.USER_IDS):
+        for column in columns(table, PersonalData.USER_IDS):
             yield f"coalesce(list_has_any(rows.{sql.name(column.name)}, {self._listed}), false)"
-        for column in columns(table, Personal.MESSAGE_ID):
+        for column in columns(table, PersonalData.MESSAGE_ID):
             yield message_ids.is_by(f"rows.{sql.name(column.name)}", self._quoted)
         for name in sorted(self._scrubbed_columns):
             yield f"rows.{sql.name(name)}::VARCHAR IN (SELECT told FROM scrubbed)"
@@ -128,7 +128,7 @@ class Eraser:
         """What becomes of each text that mentions them. Such are few, and Python knows words and JSON."""
         scrubbed: dict[str, str] = {}
         self._scrubbed_columns.clear()
-        for column in columns(table, Personal.WRITTEN, Personal.MIXED):
+        for column in columns(table, PersonalData.CONTENT, PersonalData.FREE_FORM):
             scrub = {"raw": self._scrub.raw_line, "data": self._scrub.whole_object}.get(column.name, self._scrub.text)
             text = f"rows.{sql.name(column.name)}::VARCHAR"
             hit = f"regexp_matches({text}, {self._words}, 'i')"
@@ -147,18 +147,18 @@ class Eraser:
         self._con.unregister("mapped")
 
     def _replaced(self, table: Table) -> Iterator[tuple[str, str]]:
-        for column in columns(table, Personal.USER_ID):
+        for column in columns(table, PersonalData.USER_ID):
             name = f"rows.{sql.name(column.name)}"
             yield column.name, f"CASE WHEN {is_among(name, self._quoted)} THEN NULL ELSE {name} END"
-        for column in columns(table, Personal.USER_IDS):
+        for column in columns(table, PersonalData.USER_IDS):
             others = f"lambda each: NOT list_contains({self._listed}, each)"
             yield column.name, f"list_filter(rows.{sql.name(column.name)}, {others})"
-        for column in columns(table, Personal.MESSAGE_ID):
+        for column in columns(table, PersonalData.MESSAGE_ID):
             name = f"rows.{sql.name(column.name)}"
             blanked = f"{sql.quoted(BLANK)} || {message_ids.without_author(name)}"
             by_them = message_ids.is_by(name, self._quoted)
             yield column.name, f"CASE WHEN {by_them} THEN {blanked} ELSE {name} END"
-        for column in columns(table, Personal.WRITTEN, Personal.MIXED):
+        for column in columns(table, PersonalData.CONTENT, PersonalData.FREE_FORM):
             name = kept = f"rows.{sql.name(column.name)}"
             # Planning a subquery for each column takes longer than the rows: only where something was found is one.
             if column.name in self._scrubbed_columns:
@@ -189,7 +189,7 @@ def _as_words(words: Iterable[str]) -> str:
 _SCRUBBED: Final = pa.schema([("told", pa.string()), ("left_over", pa.string())])
 
 
-class Scrubber:
+class TextRedactor:
     """Takes people out of a text: out of JSON whole objects that are them, and whole words that name them."""
 
     def __init__(self, people: Sequence[Person]) -> None:

@@ -26,7 +26,7 @@ _VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Forgotten:
+class SuppressionList:
     """The list as it was read. ``keep_messages`` by hash: whether a person's messages stay, without author and text."""
 
     salt: bytes
@@ -55,7 +55,7 @@ class Forgotten:
         return f"sha256(unhex('{self.salt.hex()}') || encode({text})) IN ({hashes})"
 
 
-def read(store: LakeStore) -> Forgotten:
+def read(store: LakeStore) -> SuppressionList:
     """:raises LakeError: the list cannot be read."""
     paths = store.list(FOLDER, ".json")
     keep_messages = {}
@@ -65,7 +65,7 @@ def read(store: LakeStore) -> Forgotten:
             keep_messages[value["hash"]] = bool(value["keep_messages"])
         except (ValueError, KeyError, TypeError):
             raise LakeError(f"{store.url(path)} is no entry of the list of forgotten people; restore it") from None
-    return Forgotten(salt=store.read(_SALT) if paths else b"", keep_messages=keep_messages)
+    return SuppressionList(salt=store.read(_SALT) if paths else b"", keep_messages=keep_messages)
 
 
 def add(store: LakeStore, user_id: str, *, keep_messages: bool, now: datetime) -> None:

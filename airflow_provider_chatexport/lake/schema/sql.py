@@ -125,4 +125,4 @@ def in_days(table: Table, first: str, last: str) -> str:
 
 
 def _moment(table: Table) -> str:
-    return table.placed_by if table.placement is Placement.EVENT and table.placed_by else "_exported_at"
+    return table.day_column if table.placement is Placement.EVENT and table.day_column else "_exported_at"

@@ -21,21 +21,21 @@ from airflow_provider_chatexport.lake.schema.types import (
     Placement,
     Table,
     boolean,
+    computed,
     id_of,
     ids_of,
     integer,
     is_something,
     json_text,
-    made,
+    non_empty_text,
     text,
-    texts,
+    text_list,
     time,
-    told,
 )
 
 SCHEMA_VERSION: Final = 1
 
-CUSTOM: Final = made(
+CUSTOM: Final = computed(
     "custom",
     Kind.JSON,
     "Every key that this schema does not know, as one JSON object, whether it stood flat in the object or under "
@@ -43,24 +43,24 @@ CUSTOM: Final = made(
     "A value of a kind that its own column cannot hold is kept here, under its key. Whole numbers are kept digit by "
     "digit, others as the nearest double is written.",
 )
-EXPORTED_AT: Final = made(
+EXPORTED_AT: Final = computed(
     "_exported_at",
     Kind.TIME,
     "When the service made the export that said so (the task's own created_at).",
 )
-LOAD_ID: Final = made("_load_id", Kind.TEXT, "The load that wrote the row; see the view `loads`.")
+LOAD_ID: Final = computed("_load_id", Kind.TEXT, "The load that wrote the row; see the view `loads`.")
 _TRAILER: Final = (CUSTOM, EXPORTED_AT, LOAD_ID)
 
 _CID = text("cid", "Channel, as `type:id`.")
 
-_REACTIONS_MISSING: Final = made(
+_REACTIONS_MISSING: Final = computed(
     "reactions_missing",
     Kind.INT,
     "Reactions that `reaction_counts` knows of and the export does not carry: 0 where `reactions` has all of them.",
     default="0",
 )
 
-_QUOTED: Final = f"coalesce({told('quoted_message_id')}, json_extract_string(d.quoted_message, '$.id'))"
+_QUOTED: Final = f"coalesce({non_empty_text('quoted_message_id')}, json_extract_string(d.quoted_message, '$.id'))"
 
 MESSAGES: Final = Table(
     name="messages",
@@ -70,12 +70,12 @@ MESSAGES: Final = Table(
     key=("id",),
     sort=("cid", "created_at", "id"),
     bloom=("id", "user_id", "parent_id"),
-    dictionary_off=("id", "text", "html", "custom"),
-    placed_by="created_at",
-    unkept=("latest_reactions", "own_reactions"),
+    plain_encoded=("id", "text", "html", "custom"),
+    day_column="created_at",
+    ignored_keys=("latest_reactions", "own_reactions"),
     drawn=("attachments", "latest_reactions"),
-    users=("user", "pinned_by", "quoted_message.user", "poll.created_by", "member.user", "reminder.user"),
-    user_lists=(
+    user_paths=("user", "pinned_by", "quoted_message.user", "poll.created_by", "member.user", "reminder.user"),
+    user_list_paths=(
         *("mentioned_users", "thread_participants", "quoted_message.mentioned_users"),
         "reaction_groups.*.latest_reactions_by[*].user",
     ),
@@ -123,9 +123,9 @@ MESSAGES: Final = Table(
             reads=("attachments",),
         ),
         ids_of("mentioned_user_ids", "mentioned_users", "Users mentioned in the text."),
-        texts("mentioned_group_ids", "User groups mentioned in the text."),
+        text_list("mentioned_group_ids", "User groups mentioned in the text."),
         json_text("mentioned_groups", "User groups mentioned in the text, whole."),
-        texts("mentioned_roles", "Roles mentioned in the text."),
+        text_list("mentioned_roles", "Roles mentioned in the text."),
         json_text("mentioned_channel_members", "Memberships of the users mentioned, by user id: role, custom fields."),
         boolean("mentioned_channel", "The whole channel is mentioned."),
         boolean("mentioned_here", "All who are online are mentioned."),
@@ -136,7 +136,7 @@ MESSAGES: Final = Table(
         boolean("silent", "Sent without raising unread counts."),
         boolean("shadowed", "By a shadow-banned user: shown to its author only."),
         boolean("deleted_for_me", "Deleted for one user only."),
-        texts("restricted_visibility", "Users who alone may see it; empty means all."),
+        text_list("restricted_visibility", "Users who alone may see it; empty means all."),
         text("command", "Slash command that made it."),
         text("mml", "Markup of a command's answer."),
         text("poll_id", "Poll that it carries."),
@@ -156,7 +156,7 @@ MESSAGES: Final = Table(
     ),
 )
 
-_MESSAGE_CREATED_AT = made(
+_MESSAGE_CREATED_AT = computed(
     "message_created_at",
     Kind.TIME,
     "When the message was sent; where it is not in the export, the reaction's own time. Decides the day folder.",
@@ -170,9 +170,9 @@ REACTIONS: Final = Table(
     key=("message_id", "user_id", "type"),
     sort=("cid", "message_created_at", "message_id", "user_id", "type"),
     bloom=("message_id", "user_id"),
-    dictionary_off=("message_id", "custom"),
-    placed_by="message_created_at",
-    users=("user",),
+    plain_encoded=("message_id", "custom"),
+    day_column="message_created_at",
+    user_paths=("user",),
     columns=(
         text("message_id", "Message reacted to."),
         text("cid", "Channel of the message, as `type:id`; null where the export does not say."),
@@ -193,12 +193,12 @@ ATTACHMENTS: Final = Table(
     key=("message_id", "position"),
     sort=("cid", "message_created_at", "message_id", "position"),
     bloom=("message_id",),
-    dictionary_off=("message_id", "custom"),
-    placed_by="message_created_at",
+    plain_encoded=("message_id", "custom"),
+    day_column="message_created_at",
     columns=(
-        made("message_id", Kind.TEXT, "Message that carries it."),
-        made("cid", Kind.TEXT, "Channel of the message, as `type:id`."),
-        made("position", Kind.INT, "Place in the message, from 0."),
+        computed("message_id", Kind.TEXT, "Message that carries it."),
+        computed("cid", Kind.TEXT, "Channel of the message, as `type:id`."),
+        computed("position", Kind.INT, "Place in the message, from 0."),
         text("type", "image, video, audio, file, giphy, ... or the app's own."),
         text("title", "Title."),
         text("title_link", "Where the title leads."),
@@ -220,7 +220,7 @@ ATTACHMENTS: Final = Table(
         json_text("actions", "Buttons."),
         json_text("fields", "Short titled values."),
         json_text("giphy", "Renditions of a GIF."),
-        made("message_created_at", Kind.TIME, "When the message was sent. Decides the day folder."),
+        computed("message_created_at", Kind.TIME, "When the message was sent. Decides the day folder."),
         *_TRAILER,
     ),
 )
@@ -232,9 +232,9 @@ CHANNELS: Final = Table(
     entity=Entity.CHANNEL,
     key=("cid",),
     sort=("cid",),
-    unkept=("members",),
+    ignored_keys=("members",),
     drawn=("members",),
-    users=("created_by", "truncated_by"),
+    user_paths=("created_by", "truncated_by"),
     columns=(
         _CID,
         text("type", "Channel type."),
@@ -259,8 +259,8 @@ CHANNELS: Final = Table(
         integer("cooldown", "Slow mode: seconds between two messages of a user."),
         boolean("auto_translation_enabled", "Messages are translated."),
         text("auto_translation_language", "Language translated to."),
-        texts("filter_tags", "Tags to filter by."),
-        texts("own_capabilities", "What the user asked for may do."),
+        text_list("filter_tags", "Tags to filter by."),
+        text_list("own_capabilities", "What the user asked for may do."),
         json_text("config", "Settings of the channel type, as they apply here."),
         time("created_at", "When it was created."),
         time("updated_at", "When it was last changed."),
@@ -281,7 +281,7 @@ MEMBERS: Final = Table(
     entity=Entity.MEMBER,
     key=("cid", "user_id"),
     sort=("cid", "user_id"),
-    users=("user",),
+    user_paths=("user",),
     columns=(
         _CID,
         id_of("user_id", "user", "The member.", or_field="user_id"),
@@ -298,7 +298,7 @@ MEMBERS: Final = Table(
         time("invite_accepted_at", "When the invitation was accepted."),
         time("invite_rejected_at", "When the invitation was rejected."),
         boolean("notifications_muted", "The member muted the channel."),
-        texts("deleted_messages", "Messages deleted for this member only."),
+        text_list("deleted_messages", "Messages deleted for this member only."),
         time("archived_at", "When the member archived the channel."),
         time("pinned_at", "When the member pinned the channel."),
         time("created_at", "When they became a member."),
@@ -315,7 +315,7 @@ READS: Final = Table(
     entity=Entity.READ,
     key=("cid", "user_id"),
     sort=("cid", "user_id"),
-    users=("user",),
+    user_paths=("user",),
     columns=(
         _CID,
         id_of("user_id", "user", "The reader.", or_field="user_id"),
@@ -341,7 +341,7 @@ USERS: Final = Table(
         text("role", "Role in the app."),
         text("image", "Avatar."),
         text("language", "Language."),
-        texts("teams", "Teams, in multi-tenant apps."),
+        text_list("teams", "Teams, in multi-tenant apps."),
         json_text("teams_role", "Role per team."),
         boolean("banned", "Banned from the app."),
         boolean("shadow_banned", "Shadow-banned in the app."),
@@ -350,7 +350,7 @@ USERS: Final = Table(
         boolean("online", "Was online when exported."),
         boolean("bypass_moderation", "Not moderated."),
         integer("avg_response_time", "Average time to answer, seconds."),
-        texts("blocked_user_ids", "Users whom they block."),
+        text_list("blocked_user_ids", "Users whom they block."),
         json_text("devices", "Push devices."),
         json_text("privacy_settings", "Privacy settings."),
         json_text("push_notifications", "Push settings."),
@@ -365,7 +365,9 @@ USERS: Final = Table(
     ),
 )
 
-_EXPORT_USER_ID: Final = made("export_user_id", Kind.TEXT, "User whose export it is; the newest one of each is shown.")
+_EXPORT_USER_ID: Final = computed(
+    "export_user_id", Kind.TEXT, "User whose export it is; the newest one of each is shown."
+)
 
 
 def _in_user_export(table: Table, name: str, doc: str, key: tuple[str, ...], extra: tuple[Column, ...] = ()) -> Table:
@@ -390,11 +392,11 @@ def _in_user_export(table: Table, name: str, doc: str, key: tuple[str, ...], ext
         key=(_EXPORT_USER_ID.name, *key),
         sort=tuple(dict.fromkeys((_EXPORT_USER_ID.name, "created_at", *key))),
         bloom=(_EXPORT_USER_ID.name, *key[:1]),
-        unkept=tuple(key for key in table.unkept if key not in keeps),
+        ignored_keys=tuple(key for key in table.ignored_keys if key not in keeps),
         drawn=(),
-        users=(),
-        user_lists=(),
-        placed_by=None,
+        user_paths=(),
+        user_list_paths=(),
+        day_column=None,
         owned_by=_EXPORT_USER_ID.name,
     )
 
@@ -426,10 +428,10 @@ OTHER_ENTITIES: Final = Table(
     placement=Placement.LOG,
     sort=("entity", "line_number"),
     columns=(
-        made("entity", Kind.TEXT, "The entity's name, as the export has it."),
-        made("cid", Kind.TEXT, "Channel that it belongs to, where the export says."),
-        made("line_number", Kind.INT, "Line in the export file, from 1; in a v1 array, element."),
-        made("data", Kind.JSON, "The object, whole."),
+        computed("entity", Kind.TEXT, "The entity's name, as the export has it."),
+        computed("cid", Kind.TEXT, "Channel that it belongs to, where the export says."),
+        computed("line_number", Kind.INT, "Line in the export file, from 1; in a v1 array, element."),
+        computed("data", Kind.JSON, "The object, whole."),
         EXPORTED_AT,
         LOAD_ID,
     ),
@@ -440,23 +442,23 @@ REJECTS: Final = Table(
     doc="Every line, or entity in a line, that could not become a row.",
     placement=Placement.LOG,
     sort=("line_number",),
-    dictionary_off=("raw",),
+    plain_encoded=("raw",),
     columns=(
-        made("line_number", Kind.INT, "Line in the export file, from 1; in a v1 array, element."),
-        made(
+        computed("line_number", Kind.INT, "Line in the export file, from 1; in a v1 array, element."),
+        computed(
             "byte_offset",
             Kind.INT,
             "Where the line begins, in an array the object: bytes from the start of the unpacked file.",
         ),
-        made("reason", Kind.TEXT, "Why."),
-        made(
+        computed("reason", Kind.TEXT, "Why."),
+        computed(
             "raw",
             Kind.TEXT,
             "The line as it stands; of one of many objects on a line, the object. Cut at 64 KB; base64 where it is not "
             "UTF-8.",
         ),
-        made("raw_encoding", Kind.TEXT, "utf-8 or base64."),
-        made("raw_size_bytes", Kind.INT, "Size of that before the cut, bytes."),
+        computed("raw_encoding", Kind.TEXT, "utf-8 or base64."),
+        computed("raw_size_bytes", Kind.INT, "Size of that before the cut, bytes."),
         EXPORTED_AT,
         LOAD_ID,
     ),

@@ -71,9 +71,9 @@ class Table:
 
     ``owned_by``: the column whose value says in whose export a row stands; all rows of one owner that are to be seen
     come from the newest export of that owner. ``drawn``: keys whose lists become rows of other tables. ``users``,
-    ``user_lists``: keys that hold a user, or a list of them, or the paths (``key.path``) of such inside objects.
-    ``unkept``: keys that are known and go into no column. ``placed_by``: the column whose UTC day is the row's day
-    folder. ``bloom``, ``dictionary_off``: columns with a bloom filter, and without a dictionary.
+    ``user_list_paths``: keys that hold a user, or a list of them, or the paths (``key.path``) of such inside objects.
+    ``ignored_keys``: keys that are known and go into no column. ``day_column``: the column whose UTC day is the row's
+    day     folder. ``bloom``, ``plain_encoded``: columns with a bloom filter, and without a dictionary.
     """
 
     name: str
@@ -83,13 +83,13 @@ class Table:
     key: tuple[str, ...] = ()
     sort: tuple[str, ...] = ()
     bloom: tuple[str, ...] = ()
-    dictionary_off: tuple[str, ...] = ("custom",)
+    plain_encoded: tuple[str, ...] = ("custom",)
     entity: Entity | None = None
-    unkept: tuple[str, ...] = ()
+    ignored_keys: tuple[str, ...] = ()
     drawn: tuple[str, ...] = ()
-    users: tuple[str, ...] = ()
-    user_lists: tuple[str, ...] = ()
-    placed_by: str | None = None
+    user_paths: tuple[str, ...] = ()
+    user_list_paths: tuple[str, ...] = ()
+    day_column: str | None = None
     owned_by: str | None = None
 
     def __iter__(self) -> Iterator[Column]:
@@ -113,7 +113,7 @@ class Table:
     @property
     def known_keys(self) -> tuple[str, ...]:
         """JSON keys that do not belong into ``custom``."""
-        return (*self.fields, *(key for key in self.unkept if key not in self.fields), "custom")
+        return (*self.fields, *(key for key in self.ignored_keys if key not in self.fields), "custom")
 
 
 def text(name: str, doc: str, field: str | None = None) -> Column:
@@ -136,7 +136,7 @@ def json_text(name: str, doc: str) -> Column:
     return Column(name=name, kind=Kind.JSON, doc=doc, field=name)
 
 
-def texts(name: str, doc: str) -> Column:
+def text_list(name: str, doc: str) -> Column:
     return _list(name, name, "$[*]", doc)
 
 
@@ -175,10 +175,10 @@ def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Co
     nobody = f"""d.{field}::VARCHAR LIKE '{{"id":""%'"""
     found = [
         f"CASE WHEN NOT ({nobody}) THEN json_extract_string(d.{field}, '$.id') END",
-        f"CASE WHEN json_type(d.{field}) = 'VARCHAR' THEN {told(field)} END",
+        f"CASE WHEN json_type(d.{field}) = 'VARCHAR' THEN {non_empty_text(field)} END",
     ]
     if or_field:
-        found.append(told(or_field))
+        found.append(non_empty_text(or_field))
     unusual = f"""d.{field}::VARCHAR NOT LIKE '{{"id":"%' OR {nobody}"""
     return Column(
         name=name,
@@ -191,10 +191,10 @@ def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Co
     )
 
 
-def told(field: str) -> str:
+def non_empty_text(field: str) -> str:
     """A value that stands by itself, as text; an empty one tells nothing."""
     return f"nullif(json_extract_string(d.{field}, '$'), '')"
 
 
-def made(name: str, kind: Kind, doc: str, *, default: str | None = None) -> Column:
+def computed(name: str, kind: Kind, doc: str, *, default: str | None = None) -> Column:
     return Column(name=name, kind=kind, doc=doc, default=default)

@@ -2,8 +2,8 @@
 
 The route of a line:
 
-1. ``source`` cuts the file into lines, into blocks of lines, or into the pieces of an array.
-2. ``sift`` tells each line's entity. Messages in the usual shape stay in the file (``passing``); all else is written
+1. ``source`` cuts the file into lines, into blocks of lines, or into the fragments of an array.
+2. ``sift`` tells each line's entity. Messages in the usual shape stay in the file (``fast_path``); all else is written
    into a file per entity, in one form, or rejected. Where a message cannot be left in place, all of them are written.
 3. ``stage`` has the database read both into a table per entity, by the queries of ``reading``, with types from the
    registry; there it is told whether a row is in the window. What the reader refuses is mended or rejected.
@@ -33,16 +33,16 @@ from airflow_provider_chatexport.core.progress import Progress, silent
 from airflow_provider_chatexport.core.times import EPOCH
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits import visibility
-from airflow_provider_chatexport.lake.commits.coverage import Coverage
-from airflow_provider_chatexport.lake.commits.visibility import claim_rows
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
+from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
 from airflow_provider_chatexport.lake.privacy import pseudonyms
 from airflow_provider_chatexport.lake.privacy.people import known_people, listed_in_json, user_ids
-from airflow_provider_chatexport.lake.privacy.redaction import Eraser, in_parts
-from airflow_provider_chatexport.lake.privacy.suppression_list import Forgotten
+from airflow_provider_chatexport.lake.privacy.redaction import Redactor, in_parts
+from airflow_provider_chatexport.lake.privacy.suppression_list import SuppressionList
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import ENTITY_TABLES, MESSAGES, REACTIONS, TABLES
 from airflow_provider_chatexport.lake.schema.types import Kind, Placement, Table
-from airflow_provider_chatexport.lake.staging.nested import Drawing
+from airflow_provider_chatexport.lake.staging.nested import NestedRows
 from airflow_provider_chatexport.lake.staging.stage import Counts, Found, Input, Stage
 
 MEMORY_LIMIT: Final = "400MB"
@@ -56,7 +56,7 @@ LARGE_ROW_BYTES: Final = 8_000
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """DuckDB's messages may quote the value at fault, which may be a person's text: only their kind is passed on."""
+    """DuckDB's messages may quote the value at fault, which may be a person's text: only their kind is in_place on."""
     try:
         yield
     except duckdb.OutOfMemoryException:
@@ -81,7 +81,7 @@ class Conversion:
     Used as a context manager: its folder is emptied at the end. Every method :raises LakeError: the work folder is
     full, or the memory limit too small.
 
-    :param folder: for what spills and for sifted files; about twice the size of the largest unpacked input.
+    :param folder: for what spills and for normalized files; about twice the size of the largest unpacked input.
     :param memory_limit: of the database, as DuckDB writes it.
     :param tables: the registry's, with promoted columns where there are some.
     :param pseudonym_key: given where users are to get pseudonyms.
@@ -101,7 +101,7 @@ class Conversion:
     ) -> None:
         self._tables = tables
         self._pseudonym_key = pseudonym_key
-        self._disguised = False
+        self._pseudonymized = False
         # Of what ``finish`` made, until something is taken out of it.
         self._extents: dict[str, dict[str, tuple[int, int]]] = {}
         # Per file, by its number in the order of ``add``, and channel: the times of its first and last message.
@@ -153,23 +153,23 @@ class Conversion:
                 n_dropped = self._stage.keep_newest(table)
                 by_themselves[table.name] -= n_dropped
                 counts.duplicates += n_dropped
-        Drawing(self._stage).draw()
+        NestedRows(self._stage).draw()
         self._count_missing_reactions()
         counts.rows = self._n_rows()
-        self._count_not_cast()
+        self._count_cast_failures()
         drawn = {name: n_rows - by_themselves[name] for name, n_rows in counts.rows.items()}
         counts.drawn = {name: n_rows for name, n_rows in drawn.items() if n_rows}
 
     @_explained()
-    def disguise(self, options: LoadOptions) -> None:
+    def pseudonymize(self, options: LoadOptions) -> None:
         """Takes personal data out, as far as the options say."""
-        if options.disguises:
+        if options.changes_personal_data:
             self._extents.clear()
-            pseudonyms.disguise(self._stage, self._pseudonyms, options)
-            self._disguised = options.hash_users
+            pseudonyms.pseudonymize(self._stage, self._pseudonyms, options)
+            self._pseudonymized = options.hash_users
 
     @_explained()
-    def people(self, listed: Forgotten) -> dict[str, bool]:
+    def people(self, listed: SuppressionList) -> dict[str, bool]:
         """Who in the tables is on a lake's list, and whether their messages stay; by their ids as the tables have them.
 
         Where users get pseudonyms, the list may know a person by either.
@@ -184,7 +184,7 @@ class Conversion:
         for user_id, hidden in self._pseudonyms.items():
             keep = [found[each] for each in (user_id, hidden) if each in found]
             if keep:
-                people[hidden if self._disguised else user_id] = all(keep)
+                people[hidden if self._pseudonymized else user_id] = all(keep)
         return people
 
     @functools.cached_property
@@ -199,7 +199,7 @@ class Conversion:
         return user_ids(self._stage.connection, self._stage.relations)
 
     @_explained()
-    def forget(self, listed: Forgotten) -> int:
+    def forget(self, listed: SuppressionList) -> int:
         """Takes out those who are on a lake's list; how many. Their rows are counted as ``forgotten``."""
         people = self.people(listed)
         for some in in_parts(people):
@@ -216,7 +216,7 @@ class Conversion:
         """:param keep_messages: of each, whether their messages stay."""
         stage = self._stage
         people = known_people(stage.connection, stage.relations, keep_messages)
-        eraser = Eraser(stage.connection, people, stage.relations)
+        eraser = Redactor(stage.connection, people, stage.relations)
         for table in TABLES:
             relation = stage.relations[table.name]
             if eraser.look(table, relation):
@@ -261,15 +261,15 @@ class Conversion:
             "WHERE told.n > coalesce(carried.n, 0) GROUP BY id) missing WHERE missing.id = stage_messages.id"
         )
 
-    def _count_not_cast(self) -> None:
+    def _count_cast_failures(self) -> None:
         for table in self._tables:
             if not self.counts.rows[table.name]:
                 continue
             for key, n_values in self._stage.all(
-                f"SELECT key, count(*) FROM (SELECT unnest(_not_cast) AS key FROM stage_{table.name}) GROUP BY ALL "
-                "ORDER BY ALL"
+                f"SELECT key, count(*) FROM (SELECT unnest(_cast_failures) AS key FROM stage_{table.name}) "
+                "GROUP BY ALL ORDER BY ALL"
             ):
-                self.counts.not_cast[f"{table.name}.{key}"] = n_values
+                self.counts.cast_failures[f"{table.name}.{key}"] = n_values
             for column in table:
                 if column.promoted and (
                     n_values := self._stage.one(
@@ -277,7 +277,7 @@ class Conversion:
                         f"AND ({sql.promoted(column)}) IS NULL"
                     )[0]
                 ):
-                    self.counts.not_cast[f"{table.name}.{column.name}"] = n_values
+                    self.counts.cast_failures[f"{table.name}.{column.name}"] = n_values
 
     def _n_rows(self) -> dict[str, int]:
         """By table."""
@@ -341,10 +341,10 @@ class Conversion:
         return spans
 
     @_explained()
-    def uncovered(self, coverage: Iterable[Coverage]) -> dict[tuple[str, str], int]:
+    def uncovered(self, coverage: Iterable[CoverageEntry]) -> dict[tuple[str, str], int]:
         """Event rows outside of all that the load claims to cover, by table and day; only those that have any."""
         found: dict[tuple[str, str], int] = {}
-        with self._stage.registered("claims", claim_rows(coverage)):
+        with self._stage.registered("claims", coverage_rows(coverage)):
             for table in TABLES:
                 if table.placement is Placement.EVENT:
                     for day, n_rows in self._stage.all(

@@ -28,7 +28,7 @@ from airflow_provider_chatexport.lake.staging.stage import Stage
 SLICE_BYTES: Final = 16_000_000
 
 
-class Drawing:
+class NestedRows:
     """:raises duckdb.Error: by ``draw``; the work folder is full, or the memory limit too small."""
 
     def __init__(self, stage: Stage) -> None:
@@ -51,7 +51,7 @@ class Drawing:
         for items in self._items(MESSAGES, "attachments", kept):
             self._stage.execute(
                 f"INSERT INTO stage_attachments BY NAME SELECT {queries.columns(table)}, message_id, cid, "
-                "message_created_at, position, _exported_at, _load_id, _input, _n, _not_cast, "
+                "message_created_at, position, _exported_at, _load_id, _input, _n, _cast_failures, "
                 f"({sql.is_object('j')}) IS true AS _complete FROM ({_apart(table, items)})"
             )
         self._keep_odd_lists(MESSAGES, "attachments", table, "message_id")
@@ -75,7 +75,8 @@ class Drawing:
             self._stage.execute(
                 f"INSERT INTO stage_{table.name} BY NAME SELECT {queries.columns(table, leave_out=told)}, "
                 f"{', '.join(f'item.{column}' for column in told)}, _exported_at, _load_id, -1 AS _input, 0 AS _n, "
-                f"_not_cast, ({sql.is_object('j')} AND {queries.keyed(table, leave_out=told)}) IS true AS _complete "
+                f"_cast_failures, "
+                f"({sql.is_object('j')} AND {queries.keyed(table, leave_out=told)}) IS true AS _complete "
                 f"FROM ({_apart(table, items)}) item"
             )
             self._stage.execute(
@@ -105,7 +106,7 @@ class Drawing:
         if self._stage.one(f"SELECT count(*) FROM ({odd})") != (0,):
             self._stage.execute(
                 f"""UPDATE stage_{of.name} SET custom = '[{{"{key}":' || _{key}::VARCHAR || '}},' || custom || ']', """
-                f"_not_cast = list_append(coalesce(_not_cast, []), '{key}') WHERE {of.key[0]} IN ({odd})"
+                f"_cast_failures = list_append(coalesce(_cast_failures, []), '{key}') WHERE {of.key[0]} IN ({odd})"
             )
             self._stage.join_clashing_custom(of)
             self._stage.delete(table, "NOT _complete")
@@ -116,7 +117,8 @@ class Drawing:
         versions = "SELECT j, max(exported_at) AS exported_at FROM embedded_users GROUP BY j"
         self._stage.execute(
             f"INSERT INTO stage_users BY NAME SELECT {queries.columns(table)}, exported_at AS _exported_at, "
-            f"{sql.quoted(self._stage.load_id)} AS _load_id, -1 AS _input, strlen(j::VARCHAR) AS _n, _not_cast FROM "
+            f"{sql.quoted(self._stage.load_id)} AS _load_id, -1 AS _input, strlen(j::VARCHAR) AS _n, "
+            "_cast_failures FROM "
             f"({_apart(table, versions)}) WHERE {queries.keyed(table)}"
         )
         self._stage.join_clashing_custom(table)
@@ -136,4 +138,4 @@ class Drawing:
 def _apart(table: Table, objects: str) -> str:
     """:param objects: a query for ``j``, an object as JSON, and what else is to be kept."""
     apart = queries.with_values(table, f"SELECT *, {queries.split_object(table, 'j')} FROM ({objects})")
-    return queries.keeping_what_is_not_cast(table, apart, "j", is_placed=False)
+    return queries.with_failed_casts_in_custom(table, apart, "j", is_placed=False)

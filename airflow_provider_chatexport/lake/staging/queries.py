@@ -88,9 +88,9 @@ def complete(table: Table) -> str:
     needed = [keyed(table)]
     if table.owned_by is not None:
         needed.append(f"{table.owned_by} <> ''")
-    if table.placed_by is not None:
+    if table.day_column is not None:
         needed.append(f"{CREATED_AT} < {instant(LATEST)}")
-    if table.placed_by == "created_at":
+    if table.day_column == "created_at":
         needed.append("d.cid <> ''")
     return " AND ".join(needed)
 
@@ -108,7 +108,7 @@ def _value(column: Column) -> str:
     return _cast_once(column) if _may_fail(column) else _field(column)
 
 
-def not_cast(table: Table, *, is_placed: bool = True) -> dict[str, str]:
+def cast_failures(table: Table, *, is_placed: bool = True) -> dict[str, str]:
     """By JSON key, a condition on ``d``: its value is of a kind that the table's column cannot hold.
 
     :param is_placed: the object's own time decides its day, and one that is none makes no row.
@@ -119,37 +119,37 @@ def not_cast(table: Table, *, is_placed: bool = True) -> dict[str, str]:
             conditions[column.reads[0]] = column.fails_on
         elif column.field is not None and _may_fail(column):
             conditions[column.field] = f"{_field(column)} IS NOT NULL AND {_cast_once(column)} IS NULL"
-    if table.placed_by is not None and is_placed:
+    if table.day_column is not None and is_placed:
         conditions.pop("created_at", None)
     return conditions
 
 
-def keeping_what_is_not_cast(table: Table, query: str, element: str, *, is_placed: bool = True) -> str:
+def with_failed_casts_in_custom(table: Table, query: str, element: str, *, is_placed: bool = True) -> str:
     """The query with ``flat`` as it should be: the values that no column can hold are in it, under their keys.
 
-    :param query: has ``d``, ``flat`` and the element, the object as JSON. The result has ``_not_cast`` as well, the
-        keys at fault, null where there is none.
+    :param query: has ``d``, ``flat`` and the element, the object as JSON. The result has ``_cast_failures`` as well,
+        the         keys at fault, null where there is none.
     """
-    conditions = not_cast(table, is_placed=is_placed)
+    conditions = cast_failures(table, is_placed=is_placed)
     if not conditions:
-        return f"SELECT *, NULL::VARCHAR[] AS _not_cast FROM ({query})"
+        return f"SELECT *, NULL::VARCHAR[] AS _cast_failures FROM ({query})"
     keys = ", ".join(f"CASE WHEN {condition} THEN {quoted(key)} END" for key, condition in conditions.items())
     found = f"CASE WHEN {_any(conditions)} THEN string_split(concat_ws(',', {keys}), ',') END"
     members = ", ".join(
-        f"CASE WHEN list_contains(_not_cast, {quoted(key)}) "
+        f"CASE WHEN list_contains(_cast_failures, {quoted(key)}) "
         f"THEN {quoted(json.dumps(key) + ':')} || json_extract({element}, {quoted('/' + key)})::VARCHAR END"
         for key in conditions
     )
     flat = f"('{{' || concat_ws(',', substr(left(flat::VARCHAR, -1), 2), {members}) || '}}')::JSON"
     return (
-        f"SELECT * REPLACE (CASE WHEN _not_cast IS NOT NULL THEN {flat} ELSE flat END AS flat) "
-        f"FROM (SELECT *, {found} AS _not_cast FROM ({query}))"
+        f"SELECT * REPLACE (CASE WHEN _cast_failures IS NOT NULL THEN {flat} ELSE flat END AS flat) "
+        f"FROM (SELECT *, {found} AS _cast_failures FROM ({query}))"
     )
 
 
-def any_not_cast(table: Table) -> str:
+def any_cast_failure(table: Table) -> str:
     """A condition on ``d``: some value of it is of a kind that no column can hold."""
-    return _any(not_cast(table))
+    return _any(cast_failures(table))
 
 
 def _any(conditions: Mapping[str, str]) -> str:
@@ -197,7 +197,8 @@ def create_stage(table: Table) -> str:
     """The table that a load is staged in: the registry's columns, and what the load has to know of each row.
 
     ``_input``: number of the file. ``_n``: of the object in it. ``_read``: of the scan. ``_complete``: it can be a row.
-    ``_not_cast``: keys of values that no column can hold. The table's ``drawn`` lists, until rows are made of them.
+    ``_cast_failures``: keys of values that no column can hold. The table's ``drawn`` lists, until rows are made of
+    them.
     """
     made = [
         f"{name(column.name)} {column.kind.value}{f' DEFAULT {column.default}' if column.default else ''}"
@@ -205,11 +206,11 @@ def create_stage(table: Table) -> str:
     ]
     lists = [f"_{key} JSON" for key in table.drawn]
     known = "_input INTEGER, _n BIGINT, _read INTEGER, _in_window BOOLEAN DEFAULT true, _complete BOOLEAN"
-    return f"CREATE TABLE stage_{table.name} ({', '.join([*made, known, '_not_cast VARCHAR[]', *lists])})"
+    return f"CREATE TABLE stage_{table.name} ({', '.join([*made, known, '_cast_failures VARCHAR[]', *lists])})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Objects:
+class EntityFile:
     """Objects of one entity in a file, and how to read them.
 
     :param identity: what tells them apart, of an object ``d``; ``nulls`` names objects by it.
@@ -231,9 +232,9 @@ class Objects:
         return f"SELECT data, {place} FROM {lines} WHERE {self.condition}"
 
 
-def passed_messages(path: Path, nulls: Path) -> Objects:
-    """Those in the lines that passed by."""
-    return Objects(
+def messages_in_place(path: Path, nulls: Path) -> EntityFile:
+    """Those in the lines that in_place by."""
+    return EntityFile(
         path=path,
         columns={"type": "VARCHAR"},
         condition="type = 'message'",
@@ -243,9 +244,9 @@ def passed_messages(path: Path, nulls: Path) -> Objects:
     )
 
 
-def sifted_objects(path: Path, nulls: Path, longest_bytes: int) -> Objects:
+def normalized_objects(path: Path, nulls: Path, longest_bytes: int) -> EntityFile:
     """Those that were written anew."""
-    return Objects(
+    return EntityFile(
         path=path,
         columns={"n": "BIGINT", "owner": "VARCHAR"},
         condition="n IS NOT NULL",
@@ -256,34 +257,36 @@ def sifted_objects(path: Path, nulls: Path, longest_bytes: int) -> Objects:
     )
 
 
-def read_objects(table: Table, objects: Objects, keys: CustomKeys | None, extra_fields: Collection[str]) -> str:
-    """A query for objects as ``d`` and ``flat``, with ``_not_cast``: the keys of values that no column can hold, or,
-    where ``keys`` are given, only that there are some."""
+def read_objects(table: Table, objects: EntityFile, keys: CustomKeys | None, extra_fields: Collection[str]) -> str:
+    """A query for objects as ``d`` and ``flat``, with ``_cast_failures``: the keys of values that no column can hold,
+    or,     where ``keys`` are given, only that there are some."""
     if keys is None:
         apart = split_object(table, "data", extra_fields)
         apart = with_values(table, f"SELECT n, owner, data, {apart} FROM ({objects.read_as('JSON')})")
         if table.owned_by is not None:
             apart = f"SELECT *, {_owner(table)} AS {table.owned_by} FROM ({apart})"
-        return keeping_what_is_not_cast(table, apart, "data")
+        return with_failed_casts_in_custom(table, apart, "data")
     members = fields(table, extra_fields) | dict.fromkeys(keys.names, "JSON")
     read = f"SELECT n, data AS d FROM ({objects.read_as(struct(members))})"
     if keys.with_null:
         noted = read_lines(objects.nulls, {"null_in": objects.identity_kind, "nulls": "VARCHAR"})
         read = f"SELECT * FROM ({read}) LEFT JOIN {noted} ON null_in = {objects.identity}"
     apart = with_values(table, f"SELECT n, d, {keys.joined} AS flat FROM ({read})")
-    return f"SELECT *, CASE WHEN {any_not_cast(table)} THEN [''] END AS _not_cast FROM ({apart})"
+    return f"SELECT *, CASE WHEN {any_cast_failure(table)} THEN [''] END AS _cast_failures FROM ({apart})"
 
 
-def users_in(table: Table, objects: Objects) -> str:
+def users_in(table: Table, objects: EntityFile) -> str:
     """A query for the users embedded in objects, each as JSON ``j``, in the version that stands there.
 
     A scan of its own: as columns of the objects' rows they would be a third of what those take.
     """
-    keys = dict.fromkeys(path.partition(".")[0] for path in (*table.users, *table.user_lists))
+    keys = dict.fromkeys(path.partition(".")[0] for path in (*table.user_paths, *table.user_list_paths))
     read = f"SELECT data AS d FROM ({objects.read_as(struct(dict.fromkeys(keys, 'JSON')))})"
-    singles, lists = [_found_in(path) for path in table.users], [_found_in(path) for path in table.user_lists]
+    singles, lists = [_found_in(path) for path in table.user_paths], [_found_in(path) for path in table.user_list_paths]
     one_by_one = f"[{', '.join(singles)}]"
-    of_lists = [f"coalesce({_items(path, found)}, [])" for path, found in zip(table.user_lists, lists, strict=True)]
+    of_lists = [
+        f"coalesce({_items(path, found)}, [])" for path, found in zip(table.user_list_paths, lists, strict=True)
+    ]
     # The usual object has one user and no list of them, nor anything that has users inside.
     first, *others = keys
     rare = [f"strlen(d.{key}) > 2 AND d.{key}::VARCHAR <> 'null'" for key in others]

@@ -1,8 +1,8 @@
 """Export files -> stage tables: every object typed, in a database of the load's own.
 
 DuckDB reads with explicit types made from the registry. It never guesses one, because a type that flips between files
-breaks readers. ``ignore_errors`` loses nothing, because what is read is counted against what was sifted: objects that
-are missing, or lack what a row needs, are mended or rejected (``_settle``).
+breaks readers. ``ignore_errors`` loses nothing, because what is read is counted against what was normalized: objects
+that are missing, or lack what a row needs, are mended or rejected (``_repair_missing``).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from airflow_provider_chatexport.core.progress import CONVERT, READ, Progress
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake.duckdb_session import Database
 from airflow_provider_chatexport.lake.normalize.custom_keys import CustomKeys
-from airflow_provider_chatexport.lake.normalize.export_file import ExportFile
-from airflow_provider_chatexport.lake.normalize.normalizer import Sifter
-from airflow_provider_chatexport.lake.normalize.output import Sifted, SiftedObject, number_of, parse
+from airflow_provider_chatexport.lake.normalize.export_file import ExportReader
+from airflow_provider_chatexport.lake.normalize.normalizer import Normalizer
+from airflow_provider_chatexport.lake.normalize.output import NormalizedFile, NormalizedObject, decode_line, number_of
 from airflow_provider_chatexport.lake.normalize.rejects import REJECT_COLUMNS, Reject, RejectFile
-from airflow_provider_chatexport.lake.normalize.user_exports import UsersSifter, is_users_export
+from airflow_provider_chatexport.lake.normalize.user_exports import UserExportNormalizer, is_users_export
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.arrow import arrow_rows
 from airflow_provider_chatexport.lake.schema.tables import (
@@ -43,13 +43,13 @@ from airflow_provider_chatexport.lake.schema.tables import (
 from airflow_provider_chatexport.lake.schema.types import Table
 from airflow_provider_chatexport.lake.staging import queries
 from airflow_provider_chatexport.lake.staging.queries import (
-    Objects,
-    passed_messages,
+    EntityFile,
+    messages_in_place,
+    normalized_objects,
     read_objects,
-    sifted_objects,
     users_in,
 )
-from airflow_provider_chatexport.lake.staging.repair import mend, unreadable
+from airflow_provider_chatexport.lake.staging.repair import repair, unreadable
 
 # Rows whose two objects are joined at a time; each may be long.
 JOINED_ROWS: Final = 2_048
@@ -57,7 +57,7 @@ NUMBERS: Final = 100_000
 _CHANNEL_LINES: Final = pa.schema([("input", pa.int64()), ("n", pa.int64()), ("cid", pa.string())])
 _CUSTOM: Final = pa.schema([("custom", pa.string())])
 # What is read from the file as it stands, and what lies beside it.
-_PASSING: Final = (MESSAGES, REACTIONS)
+_IN_PLACE: Final = (MESSAGES, REACTIONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class Counts:
     # Rows of people who are to stay out of the lake, by table.
     forgotten: dict[str, int] = field(default_factory=dict)
     # By ``table.key``: values of a kind that their column cannot hold. They are in ``custom``.
-    not_cast: dict[str, int] = field(default_factory=dict)
+    cast_failures: dict[str, int] = field(default_factory=dict)
 
 
 class Stage(Database):
@@ -135,9 +135,9 @@ class Stage(Database):
         self.execute("CREATE TABLE embedded_users (j JSON, exported_at TIMESTAMPTZ)")
         self.execute("CREATE TABLE channel_lines (input BIGINT, n BIGINT, cid VARCHAR)")
 
-    def _opened(self, given: Input) -> ExportFile:
+    def _opened(self, given: Input) -> ExportReader:
         size_bytes = given.path.stat().st_size if given.path.exists() else None  # that it is gone, the reader tells
-        return ExportFile(
+        return ExportReader(
             given.path,
             max_unpacked_bytes=self._max_unpacked_bytes,
             tell=lambda n_bytes: self._progress(READ, n_bytes, size_bytes),
@@ -150,15 +150,15 @@ class Stage(Database):
         :raises duckdb.Error: the work folder is full, or the memory limit too small. So does every other call.
         """
         folder = self._folder / f"input-{self._n_inputs}"
-        sifter = Sifter(
+        normalizer = Normalizer(
             self._opened(given),
             folder,
             max_line_bytes=self._max_line_bytes,
         )
-        sifted = None if given.kind is ExportKind.USERS else self._sift(sifter)
-        if sifted is None or (given.kind is None and is_users_export(sifted, given.path.name)):
+        normalized = None if given.kind is ExportKind.USERS else self._normalize(normalizer)
+        if normalized is None or (given.kind is None and is_users_export(normalized, given.path.name)):
             kind = ExportKind.USERS
-            sifted = UsersSifter(
+            normalized = UserExportNormalizer(
                 self._opened(given),
                 folder,
                 max_line_bytes=self._max_line_bytes,
@@ -170,97 +170,101 @@ class Stage(Database):
         else:
             kind = ExportKind.CHANNELS
             self._progress(CONVERT, 0, None)
-            if sifted.passed and not self._stage_passed(sifted.passed, sifted, given):
-                sifted = sifter.write_all()
+            if normalized.in_place and not self._stage_in_place(normalized.in_place, normalized, given):
+                normalized = normalizer.write_all()
         for table in (TABLE_BY_ENTITY if kind is ExportKind.CHANNELS else USER_EXPORT_TABLE_BY_ENTITY).values():
-            if not (sifted.passed and table in _PASSING):
-                self._stage(table, sifted, given)
+            if not (normalized.in_place and table in _IN_PLACE):
+                self._stage(table, normalized, given)
             if table is USER_EXPORT_USERS:
                 self.execute(
                     f"INSERT INTO exported_users SELECT id FROM stage_{table.name} WHERE _input = {self._n_inputs}"
                 )
-        self._note_channel_lines(sifted)
-        self._stage_others(sifted, given)
-        self._stage_rejects(sifted.rejects, given)
-        found = Found(number=self._n_inputs, kind=kind, cids=sifted.cids, is_no_export=self._is_no_export(sifted))
+        self._note_channel_lines(normalized)
+        self._stage_others(normalized, given)
+        self._stage_rejects(normalized.rejects, given)
+        found = Found(
+            number=self._n_inputs, kind=kind, cids=normalized.cids, is_no_export=self._is_no_export(normalized)
+        )
         self._n_inputs += 1
-        self.counts.lines += sifted.lines
-        for name, count in sifted.entities.items():
+        self.counts.lines += normalized.lines
+        for name, count in normalized.entities.items():
             self.counts.entities[name] = self.counts.entities.get(name, 0) + count
-        self.counts.other_entities += sifted.n_others
-        self.counts.rejected_lines += sifted.rejected_lines
+        self.counts.other_entities += normalized.n_others
+        self.counts.rejected_lines += normalized.rejected_lines
         shutil.rmtree(folder, ignore_errors=True)
         return found
 
-    def _is_no_export(self, sifted: Sifted) -> bool:
-        if sifted.entities or not sifted.rejected_lines:
+    def _is_no_export(self, normalized: NormalizedFile) -> bool:
+        if normalized.entities or not normalized.rejected_lines:
             return False
         long = f"_input = {self._n_inputs} AND raw_size_bytes > {self._max_line_bytes}"
         return self.one(f"SELECT count(*) FROM stage_rejects WHERE {long}") == (0,)
 
-    def _sift(self, sifter: Sifter) -> Sifted:
+    def _normalize(self, normalizer: Normalizer) -> NormalizedFile:
         """While lines are looked at, the database gathers the users, from what are most likely the same lines."""
-        source = sifter.source
+        source = normalizer.source
         self._users_gathered = False
         with ThreadPoolExecutor(1) as other:
-            sifting = other.submit(sifter.sift)
+            sifting = other.submit(normalizer.normalize)
             if source.begins_typed and not source.is_wrapped:
-                # Nothing has been sifted yet: the reader may meet a line that it takes for too long.
+                # Nothing has been normalized yet: the reader may meet a line that it takes for too long.
                 with contextlib.suppress(duckdb.Error), self.on_one_core():
-                    self._gather_passed(passed_messages(source.path, sifter.sifted.nulls_path(Entity.MESSAGE)))
+                    self._gather_in_place(
+                        messages_in_place(source.path, normalizer.normalized.nulls_path(Entity.MESSAGE))
+                    )
                     self._users_gathered = True
             return sifting.result()
 
-    def _gather_passed(self, objects: Objects) -> None:
-        self.execute(f"CREATE OR REPLACE TEMP TABLE passed_users AS {users_in(MESSAGES, objects)}")
+    def _gather_in_place(self, objects: EntityFile) -> None:
+        self.execute(f"CREATE OR REPLACE TEMP TABLE users_in_place AS {users_in(MESSAGES, objects)}")
 
-    def _stage_passed(self, path: Path, sifted: Sifted, given: Input) -> bool:
+    def _stage_in_place(self, path: Path, normalized: NormalizedFile, given: Input) -> bool:
         """Messages from the file as it stands, and the reactions beside them; False, and nothing staged, where that
         will not do: one is not complete, or a message comes twice, so that the order of lines matters."""
-        messages, reactions = _PASSING
-        objects = passed_messages(path, sifted.nulls_path(Entity.MESSAGE))
-        if sifted.n_passed:
-            self._read(messages, objects, sifted.keys[Entity.MESSAGE], given)
-        n_staged = {messages: self._n_staged(messages), reactions: self._read_sifted(reactions, sifted, given)}
-        if [*n_staged.values()] != [sifted.n_passed, sifted.n_written[Entity.REACTION]] or self.n_extra(
+        messages, reactions = _IN_PLACE
+        objects = messages_in_place(path, normalized.nulls_path(Entity.MESSAGE))
+        if normalized.n_in_place:
+            self._read(messages, objects, normalized.keys[Entity.MESSAGE], given)
+        n_staged = {messages: self._n_staged(messages), reactions: self._read_sifted(reactions, normalized, given)}
+        if [*n_staged.values()] != [normalized.n_in_place, normalized.n_written[Entity.REACTION]] or self.n_extra(
             messages, f"_input = {self._n_inputs}"
         ):
-            for table in _PASSING:
+            for table in _IN_PLACE:
                 self.delete(table, f"_input = {self._n_inputs}")
             return False
         if not self._users_gathered:
-            self._gather_passed(objects)
-        self.execute(f"INSERT INTO embedded_users SELECT j, {sql.instant(given.exported_at)} FROM passed_users")
-        self._gather_sifted(reactions, sifted, given)
+            self._gather_in_place(objects)
+        self.execute(f"INSERT INTO embedded_users SELECT j, {sql.instant(given.exported_at)} FROM users_in_place")
+        self._gather_sifted(reactions, normalized, given)
         return True
 
-    def _stage(self, table: Table, sifted: Sifted, given: Input) -> None:
-        n_written = sifted.n_written[cast("Entity", table.entity)]
+    def _stage(self, table: Table, normalized: NormalizedFile, given: Input) -> None:
+        n_written = normalized.n_written[cast("Entity", table.entity)]
         if n_written:
-            n_staged = self._read_sifted(table, sifted, given)
-            self._gather_sifted(table, sifted, given)
+            n_staged = self._read_sifted(table, normalized, given)
+            self._gather_sifted(table, normalized, given)
             if n_staged < n_written:
-                self._settle(table, sifted, given)
+                self._repair_missing(table, normalized, given)
 
-    def _read_sifted(self, table: Table, sifted: Sifted, given: Input) -> int:
+    def _read_sifted(self, table: Table, normalized: NormalizedFile, given: Input) -> int:
         """How many have become rows."""
         entity = cast("Entity", table.entity)
-        if not sifted.n_written[entity]:
+        if not normalized.n_written[entity]:
             return 0
-        self._read(table, _objects(sifted, entity), None if table.owned_by else sifted.keys[entity], given)
+        self._read(table, _objects(normalized, entity), None if table.owned_by else normalized.keys[entity], given)
         return self._n_staged(table)
 
-    def _gather_sifted(self, table: Table, sifted: Sifted, given: Input) -> None:
+    def _gather_sifted(self, table: Table, normalized: NormalizedFile, given: Input) -> None:
         entity = cast("Entity", table.entity)
-        if table.users and sifted.n_written[entity]:
-            users = users_in(table, _objects(sifted, entity))
+        if table.user_paths and normalized.n_written[entity]:
+            users = users_in(table, _objects(normalized, entity))
             self.execute(f"INSERT INTO embedded_users SELECT j, {sql.instant(given.exported_at)} FROM ({users})")
 
-    def _read(self, table: Table, objects: Objects, keys: CustomKeys | None, given: Input) -> None:
+    def _read(self, table: Table, objects: EntityFile, keys: CustomKeys | None, given: Input) -> None:
         """Objects become rows."""
         kept = "".join(f", CASE WHEN json_array_length(d.{key}) > 0 THEN d.{key} END AS _{key}" for key in table.drawn)
         in_window = "true"
-        if given.window is not None and table in _PASSING:
+        if given.window is not None and table in _IN_PLACE:
             since, until = sql.instant(given.window.since), sql.instant(given.window.until)
             in_window = f"{queries.CREATED_AT} >= {since} AND {queries.CREATED_AT} < {until}"
         kept += f", {table.owned_by}" if table.owned_by is not None else ""
@@ -272,13 +276,13 @@ class Stage(Database):
             with self.reader_streamed():
                 self.execute(
                     f"INSERT INTO stage_{table.name} BY NAME SELECT {queries.columns(table)}, {self._origin(given)}, "
-                    f"n AS _n, {self._n_reads} AS _read, {in_window} AS _in_window{kept}, _not_cast, "
+                    f"n AS _n, {self._n_reads} AS _read, {in_window} AS _in_window{kept}, _cast_failures, "
                     f"{queries.complete(table)} AS _complete FROM ({read_objects(table, objects, keys, extra_fields)})"
                 )
 
         insert(keys)
         # A STRUCT only tells that some value is lost: to keep it, the objects are read once more, as JSON.
-        if keys is not None and self._n_staged(table, f"{this_read} AND _not_cast IS NOT NULL"):
+        if keys is not None and self._n_staged(table, f"{this_read} AND _cast_failures IS NOT NULL"):
             self.delete(table, this_read)
             insert(None)
         # Asked as a column: a filter would be pushed down to where it takes every object apart once more.
@@ -300,46 +304,46 @@ class Stage(Database):
                     self.execute(f"INSERT INTO stage_{table.name} BY NAME FROM joined_custom")
             self.delete(table, clashing)
 
-    def _note_channel_lines(self, sifted: Sifted) -> None:
+    def _note_channel_lines(self, normalized: NormalizedFile) -> None:
         """Where the channels stand in the file: some objects are told to be of one by their place alone."""
-        lines = ({"input": self._n_inputs, "n": n, "cid": cid} for n, cid in sifted.channels)
+        lines = ({"input": self._n_inputs, "n": n, "cid": cid} for n, cid in normalized.channels)
         with self.registered("channels_found", arrow_rows(lines, _CHANNEL_LINES)):
             self.execute("INSERT INTO channel_lines BY NAME FROM channels_found")
 
-    def _settle(self, table: Table, sifted: Sifted, given: Input) -> None:
+    def _repair_missing(self, table: Table, normalized: NormalizedFile, given: Input) -> None:
         """Objects that the reader refused or left incomplete: mended and read again, or rejected with the reason."""
         entity = cast("Entity", table.entity)
-        path = sifted.path(entity)
+        path = normalized.path(entity)
         mended_path = path.with_suffix(".mended")
         n_mended = 0
         with path.open("rb") as objects, mended_path.open("wb") as mended:
             for found in self._not_staged(table, objects):
                 outcome = (
-                    mend(entity, found, sifted.cid_before(found.n))
+                    repair(entity, found, normalized.cid_before(found.n))
                     if table.owned_by is None
                     else unreadable(found, f"{entity.value} of none of the users exported")
                 )
                 if isinstance(outcome, Reject):
-                    sifted.rejects.append(outcome)
+                    normalized.rejects.append(outcome)
                 else:
                     n_mended += 1
                     mended.write(outcome)
         if not n_mended:
             return
-        self._read(table, replace(_objects(sifted, entity), path=mended_path), None, given)
+        self._read(table, replace(_objects(normalized, entity), path=mended_path), None, given)
         with mended_path.open("rb") as objects:
             for found in self._not_staged(table, objects):
                 reason = f"{entity.value} with a key or a time that no row can hold"
-                sifted.rejects.append(unreadable(found, reason))
+                normalized.rejects.append(unreadable(found, reason))
 
-    def _stage_others(self, sifted: Sifted, given: Input) -> None:
-        if not sifted.n_others:
+    def _stage_others(self, normalized: NormalizedFile, given: Input) -> None:
+        if not normalized.n_others:
             return
         columns = {"entity": "VARCHAR", "cid": "VARCHAR", "line_number": "BIGINT", "data": "JSON"}
-        for part in range(sifted.n_other_parts):
+        for part in range(normalized.n_other_parts):
             self.execute(
                 f"INSERT INTO stage_other_entities BY NAME SELECT *, {self._origin(given)} FROM "
-                + queries.read_lines(sifted.others_path(part), columns, sifted.longest)
+                + queries.read_lines(normalized.others_path(part), columns, normalized.longest)
             )
 
     def _stage_rejects(self, rejects: RejectFile, given: Input) -> None:
@@ -357,7 +361,7 @@ class Stage(Database):
             f"{self._n_inputs} AS _input"
         )
 
-    def _not_staged(self, table: Table, objects: Iterable[bytes]) -> Iterator[SiftedObject]:
+    def _not_staged(self, table: Table, objects: Iterable[bytes]) -> Iterator[NormalizedObject]:
         """Those of the current file's objects that are no rows. They stand in the order of their numbers."""
         rows = f"SELECT _n FROM stage_{table.name} WHERE _input = {self._n_inputs} ORDER BY _n"
         numbers = (n for batch in self.query(rows).to_arrow_reader(NUMBERS) for n in batch.column(0).to_pylist())
@@ -367,7 +371,7 @@ class Stage(Database):
             while staged is not None and staged < n:
                 staged = next(numbers, None)
             if staged != n:
-                yield parse(raw)
+                yield decode_line(raw)
 
     def _n_staged(self, table: Table, condition: str = "true") -> int:
         return int(
@@ -414,8 +418,8 @@ class Stage(Database):
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _objects(sifted: Sifted, entity: Entity) -> Objects:
-    return sifted_objects(sifted.path(entity), sifted.nulls_path(entity), sifted.longest)
+def _objects(normalized: NormalizedFile, entity: Entity) -> EntityFile:
+    return normalized_objects(normalized.path(entity), normalized.nulls_path(entity), normalized.longest)
 
 
 def _with_joined_custom(batch: pa.RecordBatch) -> pa.Table:

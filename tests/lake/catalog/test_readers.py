@@ -120,7 +120,7 @@ def test_a_file_that_an_older_record_helped_to_end_is_shown_no_more(tmp_path: Pa
     record = Path(lake.uri) / "_loads" / f"{load_id}.json"
     ahead = {**json.loads(record.read_bytes()), "committed_at": "2099-01-01T00:00:00Z"}
     record.write_text(json.dumps(ahead))
-    commit_log.write_checkpoint(LakeStore(lake.uri), lake.state().records)
+    commit_log.write_checkpoint(LakeStore(lake.uri), lake.snapshot().records)
     load_file(lake, write_export(tmp_path / "c", {}), 12, 23, "2026-01-02T03:00:00Z", accept_shrink=True)
     assert {"a": "new"} == lake.texts()
     lake.assert_tidy()

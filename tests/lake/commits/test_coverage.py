@@ -8,7 +8,14 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, Coverage, Newer, claim, hiding, stretches
+from airflow_provider_chatexport.lake.commits.coverage import (
+    BEGINNING,
+    CoverageEntry,
+    NewerCoverage,
+    coverage_entry,
+    coverage_runs,
+    hiding,
+)
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOURS = range(8)
@@ -18,8 +25,8 @@ def at(hour: int) -> datetime:
     return START + timedelta(hours=hour)
 
 
-def entry(since: int, until: int, exported: int, load: str, cid: str = "a:1") -> Coverage:
-    return Coverage(cid=cid, since=at(since), until=at(until), exported_at=at(100 + exported), load_id=load)
+def entry(since: int, until: int, exported: int, load: str, cid: str = "a:1") -> CoverageEntry:
+    return CoverageEntry(cid=cid, since=at(since), until=at(until), exported_at=at(100 + exported), load_id=load)
 
 
 entries = st.builds(
@@ -33,13 +40,15 @@ entries = st.builds(
 lakes = st.lists(entries, max_size=12)
 
 
-def superseded(lake: list[Coverage]) -> set[str]:
+def superseded(lake: list[CoverageEntry]) -> set[str]:
     """Loads of which nothing can be visible."""
-    newer = Newer(lake)
-    return {each.load_id for each in lake if newer.hide_whole([own for own in lake if own.load_id == each.load_id])}
+    newer = NewerCoverage(lake)
+    return {
+        each.load_id for each in lake if newer.are_fully_hidden([own for own in lake if own.load_id == each.load_id])
+    }
 
 
-def newest_at(lake: list[Coverage], cid: str, hour: int) -> Coverage | None:
+def newest_at(lake: list[CoverageEntry], cid: str, hour: int) -> CoverageEntry | None:
     """The naive definition: of all exports that cover a moment of a channel, the newest."""
     covering = [each for each in lake if each.cid == cid and each.since <= at(hour) < each.until]
     return max(covering, key=lambda each: each.rank, default=None)
@@ -47,7 +56,7 @@ def newest_at(lake: list[Coverage], cid: str, hour: int) -> Coverage | None:
 
 @given(lakes)
 @settings(max_examples=300, deadline=None)
-def test_a_row_is_hidden_exactly_where_a_newer_export_covers_its_moment(lake: list[Coverage]) -> None:
+def test_a_row_is_hidden_exactly_where_a_newer_export_covers_its_moment(lake: list[CoverageEntry]) -> None:
     """Whatever overlaps: of each moment the pairs must hide all but the newest, and never the newest."""
     pairs = list(hiding(lake))
     for each in lake:
@@ -65,7 +74,7 @@ def test_a_row_is_hidden_exactly_where_a_newer_export_covers_its_moment(lake: li
 
 @given(lakes)
 @settings(max_examples=300, deadline=None)
-def test_a_load_is_superseded_exactly_where_no_moment_of_it_is_visible(lake: list[Coverage]) -> None:
+def test_a_load_is_superseded_exactly_where_no_moment_of_it_is_visible(lake: list[CoverageEntry]) -> None:
     """Retiring a load too early loses data for good; never retiring keeps dead files for ever."""
     expected = {
         each.load_id
@@ -85,7 +94,7 @@ def test_a_load_is_superseded_exactly_where_no_moment_of_it_is_visible(lake: lis
     )
 
 
-def _covered_by_itself(lake: list[Coverage], each: Coverage) -> bool:
+def _covered_by_itself(lake: list[CoverageEntry], each: CoverageEntry) -> bool:
     """Some moment of the entry has no newer claim but of the same load."""
     return any(
         not any(
@@ -102,7 +111,7 @@ def _covered_by_itself(lake: list[Coverage], each: Coverage) -> bool:
 
 @given(lakes, st.randoms())
 @settings(max_examples=100, deadline=None)
-def test_the_order_of_loads_does_not_matter(lake: list[Coverage], random: object) -> None:
+def test_the_order_of_loads_does_not_matter(lake: list[CoverageEntry], random: object) -> None:
     """Backfills arrive in any order."""
     shuffled = list(lake)
     random.shuffle(shuffled)
@@ -134,42 +143,42 @@ def test_of_two_exports_at_the_same_instant_the_later_load_id_is_right() -> None
 
 def test_a_claim_ends_when_the_export_was_made() -> None:
     """An export of a window that is still open knows nothing of the rest, which must show as a gap."""
-    made = claim(cid="a:1", since=at(0), until=at(8), exported_at=at(5), load_id="load-1")
+    made = coverage_entry(cid="a:1", since=at(0), until=at(8), exported_at=at(5), load_id="load-1")
     assert made is not None
     assert (at(0), at(5)) == (made.since, made.until)
 
 
 def test_an_export_without_bounds_claims_everything_before_it() -> None:
     """The whole history was asked for, and is known up to that moment."""
-    made = claim(cid="a:1", since=None, until=None, exported_at=at(5), load_id="load-1")
+    made = coverage_entry(cid="a:1", since=None, until=None, exported_at=at(5), load_id="load-1")
     assert made is not None
     assert (BEGINNING, at(5)) == (made.since, made.until)
 
 
 def test_a_window_in_the_future_claims_nothing() -> None:
     """Otherwise the empty export would hide what is really sent then."""
-    assert claim(cid="a:1", since=at(6), until=at(8), exported_at=at(5), load_id="load-1") is None
+    assert coverage_entry(cid="a:1", since=at(6), until=at(8), exported_at=at(5), load_id="load-1") is None
 
 
 @given(entries)
-def test_a_claim_survives_its_record(each: Coverage) -> None:
+def test_a_claim_survives_its_record(each: CoverageEntry) -> None:
     """Records are all that a later process knows of a load."""
-    assert each == Coverage.from_json(each.to_json(each.load_id), each.load_id)
-    assert each == Coverage.from_json(each.to_json("compact-1"), "compact-1")
+    assert each == CoverageEntry.from_json(each.to_json(each.load_id), each.load_id)
+    assert each == CoverageEntry.from_json(each.to_json("compact-1"), "compact-1")
 
 
 def test_a_claim_from_the_beginning_of_time_survives_its_record() -> None:
     """It is written as null, since no reader agrees on a first moment."""
-    each = Coverage(cid="a:1", since=BEGINNING, until=at(1), exported_at=at(2), load_id="load-1")
+    each = CoverageEntry(cid="a:1", since=BEGINNING, until=at(1), exported_at=at(2), load_id="load-1")
     assert each.to_json("load-1")["since"] is None
-    assert each == Coverage.from_json(each.to_json("load-1"), "load-1")
+    assert each == CoverageEntry.from_json(each.to_json("load-1"), "load-1")
 
 
 @given(lakes)
 @settings(max_examples=300, deadline=None)
-def test_stretches_count_how_often_each_moment_was_loaded(lake: list[Coverage]) -> None:
+def test_stretches_count_how_often_each_moment_was_loaded(lake: list[CoverageEntry]) -> None:
     """What the picture of coverage shows, moment by moment, and without a seam where nothing changes."""
-    for cid, found in stretches(lake).items():
+    for cid, found in coverage_runs(lake).items():
         for hour in HOURS:
             covering = sum(each.cid == cid and each.since <= at(hour) < each.until for each in lake)
             shown = [each.n_claims for each in found if each.since <= at(hour) < each.until]

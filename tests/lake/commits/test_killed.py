@@ -17,7 +17,7 @@ from export_objects import channel, line, message, write_lines
 from forks import Forks
 from lakes import Lake, at, load_file, write_export
 
-from airflow_provider_chatexport.lake.catalog.refresh import settle
+from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
@@ -189,7 +189,7 @@ def test_what_a_killed_load_left_elsewhere_goes(template: Template, tmp_path: Pa
     [
         (("compact",), compact),
         (("vacuum", "--keep", "0s"), lambda store: vacuum(store, keep=timedelta(0), now=datetime.now(UTC))),
-        (("catalog",), lambda store: settle(store, thoroughly=True)),
+        (("catalog",), lambda store: refresh(store, full=True)),
     ],
     ids=["compact", "vacuum", "catalog"],
 )

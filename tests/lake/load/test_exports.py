@@ -33,7 +33,7 @@ from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, FileGoneError, InputError, LakeError
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.snapshot import Fate, LakeState
+from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
@@ -339,7 +339,7 @@ def test_a_lake_in_an_object_store_is_written_like_a_local_one(
     fs.invalidate_cache()
     root = bucket.uri.removeprefix("s3://")
     found = {path.removeprefix(f"{root}/") for path in fs.find(root) if "/empty-v" not in path}
-    live = {each.file.path for each in LakeState(list(records.values())).standings if each.is_live}
+    live = {each.file.path for each in Snapshot(list(records.values())).file_states if each.is_live}
     assert live | {record.path for record in records.values()} == {path for path in found if "/empty-v" not in path} - {
         "catalog.duckdb"
     }
@@ -364,8 +364,8 @@ def test_history_in_an_object_store_forgets_and_ends(bucket: Lake, tmp_path: Pat
     assert [["second"]] == bucket.rows("SELECT DISTINCT text FROM messages_history")
     assert {path for path, _ in store.data_files()} == {
         each.file.path
-        for each in LakeState(commit_log.all_loads(store)).standings
-        if each.is_live or each.fate is Fate.HISTORY
+        for each in Snapshot(commit_log.all_loads(store)).file_states
+        if each.is_live or each.status is FileStatus.HISTORY
     }
     vacuum(store, keep=timedelta(0), now=now, history=True)
     assert [] == [path for path, _ in store.walk("_files", ".pq")]
@@ -411,7 +411,7 @@ def test_upkeep_of_a_lake_in_an_object_store(
     assert expected.keys() - theirs == bucket.texts().keys()
     assert 0 == bucket.value(f"SELECT count(*) FROM users WHERE id = '{author}'")
     vacuum(store, keep=timedelta(0), now=now)
-    assert {each.file.path for each in LakeState(commit_log.all_loads(store)).standings if each.is_live} == {
+    assert {each.file.path for each in Snapshot(commit_log.all_loads(store)).file_states if each.is_live} == {
         path for path, _ in store.data_files()
     }
     assert [] == [each for each in verify(store, now=now).findings if each.is_fault]

@@ -26,9 +26,9 @@ from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, InputError, LakeError, TooManyRejectsError
 from airflow_provider_chatexport.lake.catalog import catalog_file, query
-from airflow_provider_chatexport.lake.catalog.refresh import settle
+from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.snapshot import LakeState
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, TABLES
@@ -287,7 +287,7 @@ def test_an_answer_that_a_store_lost_leaves_the_load_committed(lake: Lake, tmp_p
             return super().put_new(path, content)
 
     load_file(lake, write_export(tmp_path / "export", {"m8": (8, "one")}), 8, 9, FIRST)
-    (record,) = lake.state().records
+    (record,) = lake.snapshot().records
     local = {}
     for file in record.files:
         local[file.path] = tmp_path / f"{file.table}.parquet"
@@ -426,7 +426,7 @@ def test_an_empty_lake_can_be_queried(lake: Lake) -> None:
     """Dashboards and dbt come before the first load."""
     store = LakeStore(lake.uri)
     store.prepare()
-    settle(store)
+    refresh(store)
     for table in (*TABLES, "loads", "coverage"):
         assert 0 == lake.value(f"SELECT count(*) FROM {getattr(table, 'name', table)}")
     assert [] == query.coverage(store)
@@ -437,7 +437,7 @@ def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     lake = Lake(str(tmp_path_factory.mktemp("empty") / "lake"))
     store = LakeStore(lake.uri)
     store.prepare()
-    settle(store)
+    refresh(store)
     return lake
 
 
@@ -510,7 +510,7 @@ def test_a_catalog_that_is_brought_up_to_date_is_as_one_made_anew(lake: Lake, tm
     load_file(lake, write_export(tmp_path / "three", {"m12": (12, "late")}), 12, 13, FIRST)
     size = (Path(lake.uri) / catalog_file.NAME).stat().st_size
     brought_up = everything_in(lake)
-    settle(LakeStore(lake.uri), thoroughly=True)
+    refresh(LakeStore(lake.uri), full=True)
     assert everything_in(lake) == brought_up
     assert (3, 3) == (len(brought_up["loads"]), len(brought_up["messages"]))
     for number in range(8):
@@ -600,7 +600,7 @@ def test_the_way_out_of_a_damaged_record_brings_its_rows_back(lake: Lake, tmp_pa
     with pytest.raises(LakeError, match="takes the rows of its load out as well, and load or export that window anew"):
         load_file(lake, path, 10, 11, FIRST)
     damaged.rename(tmp_path / "moved out")
-    settle(LakeStore(lake.uri))
+    refresh(LakeStore(lake.uri))
     assert {} == lake.texts()
     load_file(lake, path, 10, 11, FIRST)
     assert {"m1": "x"} == lake.texts()
@@ -618,7 +618,7 @@ def test_a_query_that_is_wrong_is_told_from_a_lake_that_is_broken(lake: Lake, tm
     with pytest.raises(LakeError, match=r"the query failed: IO Error.*; chatexport verify tells what is missing"):
         lake.rows("SELECT * FROM messages")
     with pytest.raises(LakeError, match="run chatexport verify, which tells whether a file is missing"):
-        catalog_file.publish(store, LakeState(commit_log.all_loads(store)))
+        catalog_file.publish(store, Snapshot(commit_log.all_loads(store)))
 
 
 # What must stay private

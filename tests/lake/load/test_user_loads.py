@@ -16,7 +16,7 @@ from lakes import Lake, client_of, load_file, write_export
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
-from airflow_provider_chatexport.api.polling import Watch, watch_exports
+from airflow_provider_chatexport.api.polling import ExportPoller, watch_exports
 from airflow_provider_chatexport.core.entities import ExportKind, Shape
 from airflow_provider_chatexport.core.plan import plan_users
 from airflow_provider_chatexport.core.receipt import Receipt
@@ -44,7 +44,9 @@ def exports_of_users(client: ChatExportClient, user_ids: list[str]) -> list[Rece
     receipts = [Receipt(task_id=client.submit_users(request), request=request) for request in requests]
     watch_exports(
         client,
-        Watch([receipt.task_id for receipt in receipts], started_epoch_s=0.0, deadline_epoch_s=1e12, poll_s=0.01),
+        ExportPoller(
+            [receipt.task_id for receipt in receipts], started_epoch_s=0.0, deadline_epoch_s=1e12, poll_s=0.01
+        ),
     )
     return receipts
 

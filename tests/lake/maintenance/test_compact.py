@@ -11,9 +11,9 @@ import pytest
 from lakes import Lake, at, load_file, write_export
 
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake.catalog.refresh import settle
+from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.snapshot import LakeState
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite, number_of_next
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
@@ -125,10 +125,10 @@ def test_vacuum_deletes_what_died_and_nothing_else(lake: Lake) -> None:
     """Superseded files go once nobody can have an old catalog open; what is live stays whatever its age."""
     compact(LakeStore(lake.uri))
     store = LakeStore(lake.uri)
-    dead = {each.file.path for each in LakeState(lake.state().records).standings if not each.is_live}
+    dead = {each.file.path for each in Snapshot(lake.snapshot().records).file_states if not each.is_live}
     assert set() == set(vacuum(store, keep=timedelta(days=1), now=datetime.now(UTC)).superseded)
     assert dead == set(vacuum(store, keep=timedelta(0), now=datetime.now(UTC)).superseded)
-    assert {each.file.path for each in lake.state().standings if each.is_live} == lake.data_files()
+    assert {each.file.path for each in lake.snapshot().file_states if each.is_live} == lake.data_files()
     assert {"a": "a1", "b": "b2", "d": "d1"} == lake.texts()
     assert verify(store, now=NOW).ok
 
@@ -176,7 +176,7 @@ def test_a_store_of_objects_has_no_data_files_but_ours(tmp_path: Path) -> None:
     assert compact(store).record_id
     store.replace("sales/year=2025/orders.parquet", b"theirs")
     store.replace("messages/event_date=2025-01-01/mine.parquet", b"theirs")
-    assert {each.file.path for each in lake.state().standings if each.is_live} == lake.data_files()
+    assert {each.file.path for each in lake.snapshot().file_states if each.is_live} == lake.data_files()
 
 
 def test_a_file_is_dead_since_it_was_wholly_hidden(lake: Lake, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_file_is_dead_since_it_was_wholly_hidden(lake: Lake, tmp_path: Path) -
     load_file(lake, write_export(tmp_path / "five", {"a": (8, "a3")}), 8, 12, exported(5))
     died = {
         each.dead_since
-        for each in lake.state().of(MESSAGES)
+        for each in lake.snapshot().of(MESSAGES)
         if not each.is_live and each.record.load_id != first.record.load_id
     }
     assert {first.record.committed_at} == died
@@ -193,7 +193,7 @@ def test_a_file_is_dead_since_it_was_wholly_hidden(lake: Lake, tmp_path: Path) -
 
 def test_a_large_snapshot_file_is_not_doubled(lake: Lake) -> None:
     """It is as good as a small one for what is newest of a key."""
-    largest = max(each.file.size_bytes for each in lake.state().standings if each.file.table == "channels")
+    largest = max(each.file.size_bytes for each in lake.snapshot().file_states if each.file.table == "channels")
     compact(LakeStore(lake.uri), large_bytes=largest)
     lake.assert_glob_equals_view()
 
@@ -201,7 +201,7 @@ def test_a_large_snapshot_file_is_not_doubled(lake: Lake) -> None:
 def test_of_two_compactions_at_once_one_begins_anew(lake: Lake) -> None:
     """Two rewrites of the same files must not both be committed: their rows would be there twice."""
     store = LakeStore(lake.uri)
-    stale = lake.state()
+    stale = lake.snapshot()
     first = compact(store)
     late = Rewrite(gone=lake.data_files(), written={}, facts={})
     assert first.record_id == number_of_next(stale)
@@ -214,10 +214,10 @@ def test_a_record_that_was_moved_out_is_forgotten_whole(lake: Lake, tmp_path: Pa
     store = LakeStore(lake.uri)
     shown = lake.texts()
     moved = compact(store).record_id
-    commit_log.write_checkpoint(store, lake.state().records)
+    commit_log.write_checkpoint(store, lake.snapshot().records)
     (record,) = Path(lake.uri, "_loads").glob(f"{moved}.json")
     record.rename(tmp_path / record.name)
-    settle(store, thoroughly=True)
+    refresh(store, full=True)
     assert shown == lake.texts()
     load_file(lake, write_export(tmp_path / "four", {"e": (12, "e1")}), 12, 13, exported(4))
     assert moved == compact(store).record_id

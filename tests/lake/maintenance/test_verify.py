@@ -14,11 +14,11 @@ from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake.catalog import catalog_file
-from airflow_provider_chatexport.lake.catalog.refresh import settle
+from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.snapshot import LakeState
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.load.job import load_files
-from airflow_provider_chatexport.lake.maintenance.verify import Verdict, verify
+from airflow_provider_chatexport.lake.maintenance.verify import VerifyReport, verify
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
@@ -55,7 +55,7 @@ def store(tmp_path: Path) -> LakeStore:
     return LakeStore(tmp_path / "lake")
 
 
-def kinds(verdict: Verdict) -> list[str]:
+def kinds(verdict: VerifyReport) -> list[str]:
     return sorted(finding.kind for finding in verdict.findings)
 
 
@@ -99,7 +99,7 @@ def test_a_file_that_only_the_views_have_is_missing_from_its_folder(store) -> No
     Path(store.url(file.path)).unlink()
     (finding,) = verify(store, now=NOW).findings
     assert ("missing", True) == (finding.kind, "chatexport catalog" in finding.what)
-    settle(store, thoroughly=True)
+    refresh(store, full=True)
     assert verify(store, now=NOW).ok
 
 
@@ -125,7 +125,7 @@ def test_a_file_that_only_history_reads_is_looked_at_as_well(tmp_path: Path) -> 
         )
     store = LakeStore(tmp_path / "lake")
     assert verify(store, now=NOW).ok
-    (kept,) = [each for each in LakeState(commit_log.all_loads(store)).of(MESSAGES) if not each.is_live]
+    (kept,) = [each for each in Snapshot(commit_log.all_loads(store)).of(MESSAGES) if not each.is_live]
     Path(store.url(store.history_path(kept.file.path))).unlink()
     assert ["missing"] == kinds(verify(store, now=NOW))
 
@@ -172,7 +172,7 @@ def test_a_catalog_that_is_not_of_the_records_is_found(uri: str, tmp_path: Path)
         verdict = verify(store, now=NOW)
         assert (["catalog"], True) == (kinds(verdict), verdict.ok)
         assert "run chatexport catalog" in verdict.findings[0].what
-    settle(store)
+    refresh(store)
     assert verify(store, now=NOW).ok
 
 

@@ -1,4 +1,4 @@
-"""Export files as bytes: lines with their numbers and offsets, arrays in pieces, whatever the chunks."""
+"""Export files as bytes: lines with their numbers and offsets, arrays in fragments, whatever the chunks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_chatexport.errors import InputError
-from airflow_provider_chatexport.lake.normalize.export_file import BOM, LOOKED_AT_BYTES, ExportFile, Line, LongLine
-from airflow_provider_chatexport.lake.normalize.json_slicer import STREAMED_LISTS, Piece
+from airflow_provider_chatexport.lake.normalize.export_file import BOM, LOOKED_AT_BYTES, ExportReader, Line, LongLine
+from airflow_provider_chatexport.lake.normalize.json_slicer import STREAMED_LISTS, JsonFragment
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "v1-real-shape.json"
 LIMIT = 1000
@@ -24,7 +24,7 @@ LIMIT = 1000
 many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-class InChunks(ExportFile):
+class InChunks(ExportReader):
     """The same file, read in chunks of another size."""
 
     def __init__(self, path: Path, size: int) -> None:
@@ -42,7 +42,7 @@ def file(folder: Path, content: bytes) -> Path:
 
 
 def lines(folder: Path, content: bytes, limit: int = LIMIT) -> list[tuple[int, int, bytes]]:
-    return [(line.number, line.offset, line.raw) for line in ExportFile(file(folder, content)).lines(limit)]
+    return [(line.number, line.offset, line.raw) for line in ExportReader(file(folder, content)).lines(limit)]
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
@@ -102,7 +102,7 @@ def test_a_damaged_gzip_file_is_one_sentence(damage: Any, tmp_path: Path) -> Non
 def test_an_overlong_line_is_known_by_its_size_and_begins_as_it_did(tmp_path: Path) -> None:
     """A line of a gigabyte must not be held in memory, and must be countable."""
     content = b'{"a":1}\n' + b'{"b":"' + b"x" * 5000 + b'"}\n{"c":3}\n'
-    found = list(ExportFile(file(tmp_path, content)).lines(LIMIT))
+    found = list(ExportReader(file(tmp_path, content)).lines(LIMIT))
     assert [(1, False), (2, True), (3, False)] == [(line.number, line.too_long) for line in found]
     assert (5008, content[8 : 8 + LIMIT], 8 + 5009) == (found[1].size, found[1].raw, found[2].offset)
 
@@ -114,7 +114,7 @@ def test_an_overlong_line_is_known_by_its_size_and_begins_as_it_did(tmp_path: Pa
 def test_lines_do_not_depend_on_chunks(content: list[bytes], size: int, tmp_path: Path) -> None:
     """A chunk may end in the middle of a line, of its end, or of an overlong line."""
     path = file(tmp_path, b"{}\n" + b"\n".join(content))
-    whole = list(ExportFile(path).lines(20))
+    whole = list(ExportReader(path).lines(20))
     assert whole == list(InChunks(path, size).lines(20))
 
 
@@ -125,17 +125,17 @@ def test_lines_do_not_depend_on_chunks(content: list[bytes], size: int, tmp_path
 )
 @many
 def test_long_lines_do_not_depend_on_chunks(elements: list[int], size: int, last: str, tmp_path: Path) -> None:
-    """A channel's line is taken in pieces; the lines around it keep their numbers and offsets."""
+    """A channel's line is taken in fragments; the lines around it keep their numbers and offsets."""
     written = [json.dumps({"channel": {"cid": CID}, "messages": [{"id": n}] * n}) for n in elements]
     path = file(tmp_path, ("\n".join(f'{element}\n{{"line":1}}' for element in written) + last).encode())
 
-    def found(source: ExportFile) -> Iterator[Any]:
+    def found(source: ExportReader) -> Iterator[Any]:
         for line in source.lines(20):
-            yield [*line.pieces(20)] if isinstance(line, LongLine) else line
+            yield [*line.fragments(20)] if isinstance(line, LongLine) else line
             if isinstance(line, LongLine):
                 yield (line.number, line.offset, line.size)
 
-    whole = list(found(ExportFile(path)))
+    whole = list(found(ExportReader(path)))
     assert whole == list(found(InChunks(path, size)))
     assert [len(element) for element in written] == [size for _, _, size in whole[1::3]]
     assert [2 * n for n in range(1, len(elements) + 1)] == [line.number for line in whole[2::3]]
@@ -147,7 +147,7 @@ def test_long_lines_do_not_depend_on_chunks(elements: list[int], size: int, last
 def test_a_file_with_nothing_in_it_is_refused(content: bytes, tmp_path: Path) -> None:
     """An empty file is a failed download, and not an export without messages."""
     with pytest.raises(InputError, match="holds nothing; an export file has JSON lines or one JSON array"):
-        ExportFile(file(tmp_path, content))
+        ExportReader(file(tmp_path, content))
 
 
 @pytest.mark.parametrize(
@@ -167,13 +167,13 @@ def test_a_file_with_nothing_in_it_is_refused(content: bytes, tmp_path: Path) ->
 def test_a_file_that_is_no_export_is_refused(content: bytes, tmp_path: Path) -> None:
     """An error page saved under an export's name must not become a million rejects."""
     with pytest.raises(InputError, match="is not an export file: it begins with neither an object nor an array"):
-        ExportFile(file(tmp_path, content))
+        ExportReader(file(tmp_path, content))
 
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     """Paths are mistyped."""
     with pytest.raises(InputError, match="cannot be read: No such file"):
-        ExportFile(tmp_path / "nothing")
+        ExportReader(tmp_path / "nothing")
 
 
 # One JSON array
@@ -195,23 +195,23 @@ elements = (
 )
 
 
-def joined(pieces: list[Piece]) -> list[Any]:
-    """The array that pieces were cut from."""
+def joined(fragments: list[JsonFragment]) -> list[Any]:
+    """The array that fragments were cut from."""
     array: list[Any] = []
     held: dict[str, Any] = {}
-    for piece in pieces:
-        if piece.key is None:
-            array.append(json.loads(piece.raw) if piece.raw else held)
+    for fragment in fragments:
+        if fragment.key is None:
+            array.append(json.loads(fragment.raw) if fragment.raw else held)
             held = {}
-        elif piece.item:
-            held.setdefault(piece.key, []).append(json.loads(piece.raw))
+        elif fragment.item:
+            held.setdefault(fragment.key, []).append(json.loads(fragment.raw))
         else:
-            held[piece.key] = json.loads(piece.raw)
+            held[fragment.key] = json.loads(fragment.raw)
     return array
 
 
 def without_empty_streamed_lists(array: list[Any]) -> list[Any]:
-    """A streamed list without items leaves no piece."""
+    """A streamed list without items leaves no fragment."""
     return [
         {key: value for key, value in element.items() if not (key in STREAMED_LISTS and value == [])}
         if isinstance(element, dict)
@@ -232,8 +232,8 @@ def test_pieces_do_not_depend_on_chunks(
 ) -> None:
     """A chunk may end inside a string, an escape or a number; brackets and quotes may stand in strings."""
     path = file(tmp_path, json.dumps(array, indent=indent, ensure_ascii=ascii_only).encode())
-    whole = list(ExportFile(path).pieces())
-    assert whole == list(InChunks(path, size).pieces())
+    whole = list(ExportReader(path).fragments())
+    assert whole == list(InChunks(path, size).fragments())
     assert without_empty_streamed_lists(array) == without_empty_streamed_lists(joined(whole))
 
 
@@ -244,7 +244,7 @@ def test_an_array_that_breaks_off_is_refused(array: list[Any], cut: float, size:
     content = json.dumps(array).encode()
     path = file(tmp_path, content[: max(1, int(len(content) * cut))])
     with pytest.raises(InputError, match="fetch it again"):
-        list(InChunks(path, size).pieces())
+        list(InChunks(path, size).fragments())
 
 
 def test_items_of_a_channel_come_one_by_one(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_items_of_a_channel_come_one_by_one(tmp_path: Path) -> None:
         [{"channel": {"cid": CID}, "messages": [{"id": "m1"}, {"id": "m2"}], "members": [], "draft": None}]
     )
     assert [("channel", False), ("messages", True), ("messages", True), ("draft", False), (None, False)] == [
-        (piece.key, piece.item) for piece in ExportFile(file(tmp_path, content)).pieces()
+        (fragment.key, fragment.item) for fragment in ExportReader(file(tmp_path, content)).fragments()
     ]
 
 
@@ -269,19 +269,21 @@ def test_a_value_over_the_limit_is_known_by_its_size_and_begins_as_it_did(
     """A value of a gigabyte must not be held; those before and after it are as they would be."""
     content = json.dumps(array).encode()
     path = file(tmp_path, content)
-    whole = list(ExportFile(path).pieces())
+    whole = list(ExportReader(path).fragments())
     with contextlib.suppress(InputError):  # a key over the limit
-        cut = list(InChunks(path, size).pieces(limit))
-        assert [(piece.key, piece.offset, piece.size, piece.raw[:limit]) for piece in whole] == [
-            (piece.key, piece.offset, piece.size, piece.raw) for piece in cut
+        cut = list(InChunks(path, size).fragments(limit))
+        assert [(fragment.key, fragment.offset, fragment.size, fragment.raw[:limit]) for fragment in whole] == [
+            (fragment.key, fragment.offset, fragment.size, fragment.raw) for fragment in cut
         ]
 
 
 def test_offsets_of_pieces_lead_to_their_first_byte(tmp_path: Path) -> None:
     """A reject's offset is where a person looks into the file."""
     content = BOM + b' [ {"channel" : {"cid":"a:b"} ,\n "messages":[ 1 , "two" ]}, 3 ]'
-    pieces = [piece for piece in InChunks(file(tmp_path, content), 5).pieces() if piece.raw]
-    assert [piece.raw for piece in pieces] == [content[piece.offset :][: len(piece.raw)] for piece in pieces]
+    fragments = [fragment for fragment in InChunks(file(tmp_path, content), 5).fragments() if fragment.raw]
+    assert [fragment.raw for fragment in fragments] == [
+        content[fragment.offset :][: len(fragment.raw)] for fragment in fragments
+    ]
 
 
 @pytest.mark.parametrize(
@@ -290,7 +292,7 @@ def test_offsets_of_pieces_lead_to_their_first_byte(tmp_path: Path) -> None:
 def test_an_array_that_is_not_whole_is_refused_with_the_place(content: bytes, tmp_path: Path) -> None:
     """The sentence says at which byte and in which element, so that the file can be looked at."""
     with pytest.raises(InputError, match=r"at byte \d+ \(element \d+\); it is not a whole export file, fetch it again"):
-        list(ExportFile(file(tmp_path, content)).pieces())
+        list(ExportReader(file(tmp_path, content)).fragments())
 
 
 @pytest.mark.parametrize(
@@ -317,7 +319,7 @@ def test_an_array_that_is_not_whole_is_refused_with_the_place(content: bytes, tm
 def test_marks_between_values_stand_where_json_has_them(content: bytes, fault: str, tmp_path: Path) -> None:
     """Whoever joins or cuts such a file by hand may have lost what stood there: it was taken without a word."""
     with pytest.raises(InputError, match=f"{fault} at byte"):
-        list(InChunks(file(tmp_path, content), 3).pieces())
+        list(InChunks(file(tmp_path, content), 3).fragments())
 
 
 @given(array=st.lists(values, max_size=3), size=st.integers(3, 40), limit=st.integers(15, 60))
@@ -327,20 +329,22 @@ def test_a_channel_s_list_that_is_too_long_to_be_held_comes_in_items(
 ) -> None:
     """Also where the channel, which would tell whose list this is, comes after it."""
     path = file(tmp_path, encoded([{"members": array, "channel": {"cid": CID}}]))
-    pieces = list(InChunks(path, size).pieces(limit))
-    assert {len(encoded(array)) > limit} >= {piece.item for piece in pieces if piece.key == "members"}
+    fragments = list(InChunks(path, size).fragments(limit))
+    assert {len(encoded(array)) > limit} >= {fragment.item for fragment in fragments if fragment.key == "members"}
 
 
 def test_a_string_across_many_chunks_stays_whole(tmp_path: Path) -> None:
     """A message's text may be longer than a chunk."""
     text = 'x\\"' * 3000
     content = encoded([{"channel": channel(), "messages": [message(text=text)]}])
-    items = [json.loads(piece.raw) for piece in InChunks(file(tmp_path, content), 50).pieces() if piece.item]
+    items = [
+        json.loads(fragment.raw) for fragment in InChunks(file(tmp_path, content), 50).fragments() if fragment.item
+    ]
     assert [text] == [item["text"] for item in items]
 
 
-def test_the_real_export_comes_in_pieces() -> None:
+def test_the_real_export_comes_in_fragments() -> None:
     """Keys, order, types and escaping of a real v1 export."""
     whole = json.loads(FIXTURE.read_bytes())
-    pieces = list(InChunks(FIXTURE, 7).pieces())
-    assert whole == [{"messages": [], "members": [], **element} for element in joined(pieces)]
+    fragments = list(InChunks(FIXTURE, 7).fragments())
+    assert whole == [{"messages": [], "members": [], **element} for element in joined(fragments)]

@@ -786,7 +786,7 @@ def test_keys_of_an_array_s_elements_keep_their_escapes(tmp_path: Path) -> None:
 
 
 def test_a_value_that_is_not_json_rejects_its_entity_only(tmp_path: Path) -> None:
-    """In an array, pieces are checked one by one: a bad one must not stop the load nor pass."""
+    """In an array, fragments are checked one by one: a bad one must not stop the load nor pass."""
     path = tmp_path / "v1.json"
     path.write_bytes(b'[{"channel":%b,"draft":tru,"messages":[{"id":},%b]}]' % (encoded(channel()), encoded(message())))
     converted = convert(path, folder=tmp_path)

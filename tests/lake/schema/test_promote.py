@@ -45,7 +45,7 @@ def load(
 def test_a_promoted_field_is_typed_and_stays_in_custom(lake: Lake, tmp_path: Path) -> None:
     """A query needs no JSON, and a value of another kind is neither lost nor unseen."""
     told = load(lake, tmp_path, 9, [1, "2", "high", 2.5, None, {"a": 1}, 2**70], promote=PRIORITY)
-    assert {"messages.priority": 4} == told["not_cast"]
+    assert {"messages.priority": 4} == told["cast_failures"]
     rows = lake.rows("SELECT priority, custom FROM messages ORDER BY id")
     assert [1, 2, None, None, None, None, None] == [priority for priority, _ in rows]
     assert [1, "2", "high", 2.5, None, {"a": 1}, 2**70] == [json.loads(custom)["priority"] for _, custom in rows]
@@ -68,7 +68,7 @@ def test_a_number_that_is_not_of_nanoseconds_is_no_time(value: Any, lake: Lake, 
     """Apps count seconds or milliseconds; as nanoseconds they would all be of the year 1970."""
     told = load(lake, tmp_path, 9, [value], promote={"messages": {"priority": "TIMESTAMPTZ"}})
     assert [[None]] == lake.rows("SELECT priority FROM messages")
-    assert {"messages.priority": 1} == told["not_cast"]
+    assert {"messages.priority": 1} == told["cast_failures"]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,10 @@ def test_each_type_reads_what_json_writes_for_it(
     """A short list of types, each of which survives the way through Parquet."""
     told = load(lake, tmp_path, 9, [value, [value]], promote={"messages": {"priority": kind}})
     ((found,), *_) = lake.rows("SELECT priority FROM messages ORDER BY id")
-    assert (expected, kind.upper() != "VARCHAR") == (str(found) if kind == "DATE" else found, bool(told["not_cast"]))
+    assert (expected, kind.upper() != "VARCHAR") == (
+        str(found) if kind == "DATE" else found,
+        bool(told["cast_failures"]),
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +130,7 @@ def test_only_what_is_written_as_one_is_an_integer_or_a_date(
 ) -> None:
     """A cast that guesses makes numbers that nobody told, and dates that no reader of the files can hold."""
     told = load(lake, tmp_path, 9, [*taken, *others], promote={"messages": {"priority": kind}})
-    assert {"messages.priority": len(others)} == told["not_cast"]
+    assert {"messages.priority": len(others)} == told["cast_failures"]
     found = lake.rows("SELECT json_extract_string(custom, '/priority'), priority FROM messages")
     typed = {text: str(each) if isinstance(each, date) else each for text, each in found}
     assert {**taken, **dict.fromkeys(others)} == typed
@@ -144,7 +147,7 @@ def test_a_key_of_any_spelling_can_be_promoted(key: str, lake: Lake, tmp_path: P
 
 def test_keys_may_be_named_as_the_converter_names_its_own_columns(lake: Lake, tmp_path: Path) -> None:
     """Of the rows that are staged, and of the objects in them: an app cannot know those names."""
-    names = ["_n", "_read", "_input", "_not_cast", "_complete", "_in_window", "_attachments", "_latest_reactions"]
+    names = ["_n", "_read", "_input", "_cast_failures", "_complete", "_in_window", "_attachments", "_latest_reactions"]
     names += ["_created_at", "_reply_count", "j", "d", "flat", "data", "rows", "told", "left_over"]
     lines = [line("message", message(f"m{n}", user={"id": f"u{n}"}, **dict.fromkeys(names, n))) for n in (1, 2)]
     options = LoadOptions(promote={"messages": dict.fromkeys(names, "BIGINT")})

@@ -129,7 +129,7 @@ def test_a_value_that_its_column_cannot_hold_is_kept_and_counted(
     row, other = converted.rows["messages"]
     own = {key: value for key, value in extra.items() if key != "custom"} | extra.get("custom", {})
     assert ODD_VALUES | own == json.loads(row["custom"])
-    assert {f"messages.{key}": 1 for key in ODD_VALUES} == converted.counts.not_cast
+    assert {f"messages.{key}": 1 for key in ODD_VALUES} == converted.counts.cast_failures
     assert ("{}", 0) == (other["custom"], converted.counts.rejected)
     assert (None, None, None, 0) == tuple(
         row[name] for name in ("reply_count", "pinned", "updated_at", "attachment_count")
@@ -178,7 +178,7 @@ def test_what_lies_inside_a_message_keeps_such_values_as_well(
     """Users, attachments and reactions are drawn from messages by another route."""
     table, key = told.split(".")
     converted = convert_lines(tmp_path, line("message", message(**fields)))
-    assert ({told: 1}, True) == (converted.counts.not_cast, key in json.loads(converted.rows[table][0]["custom"]))
+    assert ({told: 1}, True) == (converted.counts.cast_failures, key in json.loads(converted.rows[table][0]["custom"]))
 
 
 @pytest.mark.parametrize("shape", [Shape.TYPED, Shape.KEYED])
@@ -203,7 +203,7 @@ def test_a_list_with_odd_items_is_kept_and_counted(
     flat = {name: value for name, value in own.items() if name != "custom"} | {key: told}
     contradicted = {"custom": nested} if key in nested else {}
     assert nested | flat | contradicted == json.loads(converted.one("messages")["custom"])
-    assert {f"messages.{key}": 1} == converted.counts.not_cast
+    assert {f"messages.{key}": 1} == converted.counts.cast_failures
     rows = {"attachments": "attachments", "latest_reactions": "reactions"}
     if key in rows:
         assert 1 == converted.counts.rows[rows[key]]
@@ -257,7 +257,7 @@ def test_nothing_is_no_value_that_is_lost(nothing: Any, tmp_path: Path) -> None:
     """Lists and maps may be null, empty or absent, whatever their kind."""
     names = ("attachments", "latest_reactions", "mentioned_users", "thread_participants", "pinned_by", "user")
     converted = convert_lines(tmp_path, line("message", message(**dict.fromkeys(names, nothing))))
-    assert ("{}", {}) == (converted.one("messages")["custom"], converted.counts.not_cast)
+    assert ("{}", {}) == (converted.one("messages")["custom"], converted.counts.cast_failures)
 
 
 @pytest.mark.parametrize("shape", [Shape.TYPED, Shape.ITEM])
@@ -589,7 +589,7 @@ def test_members_inside_a_channel_count_where_no_line_tells_them(shape: Shape, t
 def test_members_that_can_be_no_rows_stay_with_their_channel(odd: Any, tmp_path: Path) -> None:
     converted = convert_lines(tmp_path, line("channel", channel(members=odd)))
     assert {"members": odd} == json.loads(converted.one("channels")["custom"])
-    assert ({"channels.members": 1}, 0) == (converted.counts.not_cast, converted.counts.rows["members"])
+    assert ({"channels.members": 1}, 0) == (converted.counts.cast_failures, converted.counts.rows["members"])
 
 
 @pytest.mark.parametrize(
@@ -616,7 +616,7 @@ def test_a_message_says_how_many_of_its_reactions_are_missing(
 
 
 def test_users_come_from_everywhere_and_the_newest_version_stays(tmp_path: Path) -> None:
-    """The author as of the message, the member as of the export: people are known by their latest state."""
+    """The author as of the message, the member as of the export: people are known by their latest snapshot."""
     at = "2026-01-0{}T00:00:00Z".format
     lines = [
         line("channel", channel(created_by={"id": "creator"}, truncated_by={"id": "truncater"})),
