@@ -10,10 +10,31 @@ from typing import Any, Final, TypeVar
 import duckdb
 import pyarrow as pa
 
+from airflow_provider_chatexport.errors import LakeError
+
 # For rows of ten kilobytes and more, of which every core holds thousands at a time: one core, and more room.
 ROOMY_LIMIT: Final = "550MB"
 
 _Result = TypeVar("_Result")
+
+
+@contextlib.contextmanager
+def lake_errors(failed: str, *, hint: str, out_of_memory: str | None = None) -> Iterator[None]:
+    """Raise every error of DuckDB as a ``LakeError``: ``<failed> (<kind of error>); <hint>``.
+
+    DuckDB's own message may quote the value at fault, which may be a person's text. Only its kind is passed on.
+
+    :param failed: what failed and where, such as ``the lake at ./lake cannot be compacted``.
+    :param hint: what to do.
+    :param out_of_memory: the whole sentence where the work did not fit into the memory limit.
+    :raises LakeError: DuckDB raised an error.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        if out_of_memory is not None and isinstance(error, duckdb.OutOfMemoryException):
+            raise LakeError(out_of_memory) from None
+        raise LakeError(f"{failed} ({type(error).__name__}); {hint}") from None
 
 
 class Database:
