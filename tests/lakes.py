@@ -32,7 +32,7 @@ _BESIDE_THE_DATA = ("catalog.duckdb", ".catalog.duckdb", "_files/", "_forgotten/
 
 
 @dataclass(frozen=True, slots=True)
-class Lake:
+class LakeProbe:
     uri: str
 
     def rows(self, statement: str) -> list[list[Any]]:
@@ -104,7 +104,7 @@ def write_export(path: Path, texts: dict[str, tuple[int, str]], cid: str = "a:1"
 
 
 def load_file(
-    lake: Lake, path: Path, since: int | None, until: int | None, exported_at: str | datetime, **options: Any
+    lake: LakeProbe, path: Path, since: int | None, until: int | None, exported_at: str | datetime, **options: Any
 ) -> LoadReport:
     """``since`` and ``until`` are hours of the day; ``options`` those of ``LoadOptions``."""
     moment = parse_rfc3339(exported_at) if isinstance(exported_at, str) else exported_at

@@ -19,7 +19,7 @@ import fsspec
 import httpx
 import make_dbt
 import pytest
-from lakes import Lake, client_of, exports_of
+from lakes import LakeProbe, client_of, exports_of
 from moto.server import ThreadedMotoServer
 
 from airflow_provider_chatexport import pipeline
@@ -42,9 +42,9 @@ def load(sandbox: Sandbox, lake: str, since: str = SINCE, until: str = UNTIL) ->
 
 
 @pytest.fixture
-def lake(sandbox: Sandbox, tmp_path: Path) -> Lake:
+def lake(sandbox: Sandbox, tmp_path: Path) -> LakeProbe:
     load(sandbox, str(tmp_path / "lake"))
-    return Lake(str(tmp_path / "lake"))
+    return LakeProbe(str(tmp_path / "lake"))
 
 
 def written(sandbox: Sandbox) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ def built_activity(project: Any) -> dict[tuple[str, str], tuple[int, int, int, i
 
 
 def test_the_project_builds_and_its_numbers_are_those_of_the_service(
-    sandbox: Sandbox, lake: Lake, init: Callable[..., Any]
+    sandbox: Sandbox, lake: LakeProbe, init: Callable[..., Any]
 ) -> None:
     """Models, tests and unit tests pass as they are, and marts say what can be counted without them."""
     project = init(lake.uri)
@@ -131,7 +131,7 @@ def conversations(messages: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def test_late_changes_come_in_and_days_at_rest_are_not_built_again(
-    sandbox: Sandbox, lake: Lake, init: Callable[..., Any]
+    sandbox: Sandbox, lake: LakeProbe, init: Callable[..., Any]
 ) -> None:
     """After a lookback with edits and deletes, a whole channel's day gone, and the removal of a person."""
     project = init(lake.uri)
@@ -165,7 +165,7 @@ def test_late_changes_come_in_and_days_at_rest_are_not_built_again(
     assert [(0,)] == project.rows(f"SELECT count(*) FROM people WHERE user_id = '{person}'")
 
 
-def test_days_that_are_gone_leave_the_marts(sandbox: Sandbox, lake: Lake, init: Callable[..., Any]) -> None:
+def test_days_that_are_gone_leave_the_marts(sandbox: Sandbox, lake: LakeProbe, init: Callable[..., Any]) -> None:
     """A truncated channel: no row of the day is left to say that it is empty."""
     project = init(lake.uri)
     project.build()
@@ -189,7 +189,7 @@ def test_an_empty_lake_builds(tmp_path: Path, init: Callable[..., Any]) -> None:
     assert 0 == project.dbt("source", "freshness").returncode
 
 
-def test_docs_and_freshness(lake: Lake, init: Callable[..., Any]) -> None:
+def test_docs_and_freshness(lake: LakeProbe, init: Callable[..., Any]) -> None:
     """Every column of every model and source has a type and a description where analysts look for it."""
     project = init(lake.uri)
     project.build()
@@ -207,7 +207,7 @@ def test_docs_and_freshness(lake: Lake, init: Callable[..., Any]) -> None:
     assert {"pass"} == {each["status"] for each in project.target("sources.json")["results"]}
 
 
-def test_sources_can_be_files(sandbox: Sandbox, lake: Lake, init: Callable[..., Any]) -> None:
+def test_sources_can_be_files(sandbox: Sandbox, lake: LakeProbe, init: Callable[..., Any]) -> None:
     """Where the catalog cannot be attached, a glob over the files gives the same."""
     project = init(lake.uri)
     project.build("--vars", f"{{chatexport_lake_files: {lake.uri}}}")
@@ -253,7 +253,7 @@ def test_what_is_generated_is_the_registry() -> None:
     assert staged == {path for path in generated if path.startswith("models/staging/")}
 
 
-def test_custom_keys_of_any_spelling_can_be_read(lake: Lake, init: Callable[..., Any]) -> None:
+def test_custom_keys_of_any_spelling_can_be_read(lake: LakeProbe, init: Callable[..., Any]) -> None:
     """The macro quotes what SQL and JSON paths would take for their own."""
     project = init(lake.uri)
     made = json.dumps({"it's \"a.key": 12, "word": "x", "share": 3.7, "yes": True, "one": 1}).replace("'", "''")
@@ -272,7 +272,7 @@ def test_custom_keys_of_any_spelling_can_be_read(lake: Lake, init: Callable[...,
 
 @pytest.mark.parametrize("told", ["json", "text"])
 def test_init_refuses_what_it_would_spoil(
-    told: str, lake: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    told: str, lake: LakeProbe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A folder with something in it, or no lake: one sentence, and nothing is written."""
     (tmp_path / "mine").mkdir()

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from lakes import Lake, client_of, exports_of
+from lakes import LakeProbe, client_of, exports_of
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
@@ -20,8 +20,8 @@ from airflow_provider_chatexport.sandbox.server import Sandbox
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "lake"))
+def lake(tmp_path: Path) -> LakeProbe:
+    return LakeProbe(str(tmp_path / "lake"))
 
 
 @pytest.fixture
@@ -37,7 +37,9 @@ def exported(client: ChatExportClient) -> Callable[..., list[Receipt]]:
 
 
 @pytest.fixture
-def load(client: ChatExportClient, exported: Callable[..., list[Receipt]], lake: Lake) -> Callable[..., LoadReport]:
+def load(
+    client: ChatExportClient, exported: Callable[..., list[Receipt]], lake: LakeProbe
+) -> Callable[..., LoadReport]:
     """Exports a window and loads it."""
 
     def load(since: str, until: str, **others: Any) -> LoadReport:

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from lakes import Lake, load_file, write_export
+from lakes import LakeProbe, load_file, write_export
 
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.maintenance.compact import compact
@@ -61,7 +61,7 @@ def test_no_reader_ever_sees_a_wrong_sum(tmp_path: Path, hours_a_load: int, hows
     """A day is loaded again and again with other texts of the same length, and compacted between. Those who read views
     see no error either. A glob may find that a file has gone, and says so; one that had listed the day at the moment
     when it was replaced leaves it out, which cannot befall it twice at one time."""
-    lake = Lake(str(tmp_path / "lake"))
+    lake = LakeProbe(str(tmp_path / "lake"))
     begins = range(8, 12, hours_a_load)
 
     def load(begin: int, version: int) -> None:
@@ -97,7 +97,7 @@ def test_no_reader_ever_sees_a_wrong_sum(tmp_path: Path, hours_a_load: int, hows
 
 def test_what_others_put_into_a_folder_stays(tmp_path: Path) -> None:
     """A note beside the files is nobody's to delete, also when the folder is replaced."""
-    lake = Lake(str(tmp_path / "lake"))
+    lake = LakeProbe(str(tmp_path / "lake"))
     load_file(lake, write_export(tmp_path / "from", {"a": (8, "old")}), 8, 12, "2026-01-02T00:00:00Z")
     day = next(Path(lake.uri).glob("messages/event_date=2*"))
     (day / "notes.txt").write_text("mine")
@@ -112,7 +112,7 @@ def test_what_others_put_into_a_folder_stays(tmp_path: Path) -> None:
 
 def test_a_file_that_an_older_record_helped_to_end_is_shown_no_more(tmp_path: Path) -> None:
     """Two loads together hide a third, and the one that is committed last is not the one with the later clock."""
-    lake = Lake(str(tmp_path / "lake"))
+    lake = LakeProbe(str(tmp_path / "lake"))
     load_file(lake, write_export(tmp_path / "a", {"a": (8, "old"), "b": (20, "old")}), 0, 23, "2026-01-02T01:00:00Z")
     load_id = load_file(
         lake, write_export(tmp_path / "b", {"a": (8, "new")}), 0, 12, "2026-01-02T02:00:00Z"
@@ -128,7 +128,7 @@ def test_a_file_that_an_older_record_helped_to_end_is_shown_no_more(tmp_path: Pa
 
 def test_a_system_that_cannot_exchange_folders_shows_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
-    lake = Lake(str(tmp_path / "lake"))
+    lake = LakeProbe(str(tmp_path / "lake"))
     for hour in range(4):
         load_file(lake, write_export(tmp_path / "from", {str(hour): (hour, "old")}), hour, hour + 1, NOON)
     load_file(lake, write_export(tmp_path / "from", {"1": (1, "new")}), 0, 3, "2026-01-02T13:00:00Z")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from export_objects import CID, channel, line, message, reaction, user, write_lines
-from lakes import Lake
+from lakes import LakeProbe
 
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
@@ -33,7 +33,7 @@ def said(message_id: str, day: int, hour: int = 0, minute: int = 0, **others: An
 class Loads:
     """Loads of files, each with the time that it was made: a day of February, or a moment."""
 
-    def __init__(self, lake: Lake, folder: Path) -> None:
+    def __init__(self, lake: LakeProbe, folder: Path) -> None:
         self.lake = lake
         self._folder = folder
         self._n_files = 0
@@ -65,7 +65,7 @@ class Loads:
 
 
 @pytest.fixture
-def loads(lake: Lake, tmp_path: Path) -> Loads:
+def loads(lake: LakeProbe, tmp_path: Path) -> Loads:
     return Loads(lake, tmp_path)
 
 

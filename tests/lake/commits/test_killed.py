@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 from export_objects import channel, line, message, write_lines
 from forks import Forks
-from lakes import Lake, at, load_file, write_export
+from lakes import LakeProbe, at, load_file, write_export
 
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.load.job import load_files
@@ -39,7 +39,7 @@ class Template:
     """A lake that is put back, at the same place, as often as it is needed."""
 
     def __init__(self, folder: Path) -> None:
-        self.lake = Lake(str(folder / "lake"))
+        self.lake = LakeProbe(str(folder / "lake"))
         self.store = LakeStore(self.lake.uri)
         self.newer = write_export(folder / "three", {"a": (8, "a2"), "b": (9, "b2"), "d": (11, "d2")})
         self.forks = Forks(KILLED)

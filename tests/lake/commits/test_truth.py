@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from lakes import Lake
+from lakes import LakeProbe
 
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
@@ -106,7 +106,7 @@ class Service(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="truth-"))
-        self.lake = Lake(str(self.folder / "lake"))
+        self.lake = LakeProbe(str(self.folder / "lake"))
         self.store = LakeStore(self.lake.uri)
         self.sent: dict[str, Sent] = {}
         self.exports: list[Export] = []

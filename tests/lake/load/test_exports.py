@@ -18,7 +18,7 @@ from typing import Any
 import fsspec
 import httpx
 import pytest
-from lakes import UBUNTU, Lake, client_of, exports_of, load_file, write_export
+from lakes import UBUNTU, LakeProbe, client_of, exports_of, load_file, write_export
 from moto.server import ThreadedMotoServer
 
 from airflow_provider_chatexport import pipeline
@@ -58,7 +58,7 @@ def ids_between(world: World, since: str, until: str) -> dict[str, str]:
     }
 
 
-def test_a_window_has_exactly_the_messages_of_the_service(load: Load, lake: Lake, sandbox: Sandbox) -> None:
+def test_a_window_has_exactly_the_messages_of_the_service(load: Load, lake: LakeProbe, sandbox: Sandbox) -> None:
     """The first promise: what the service has in the window is in the lake, once, and nothing else."""
     report = load(NINE, TEN)
     assert ids_between(sandbox.world, NINE, TEN) == lake.texts()
@@ -66,7 +66,7 @@ def test_a_window_has_exactly_the_messages_of_the_service(load: Load, lake: Lake
     lake.assert_tidy()
 
 
-def test_estimates_are_near_what_a_load_takes(load: Load, lake: Lake) -> None:
+def test_estimates_are_near_what_a_load_takes(load: Load, lake: LakeProbe) -> None:
     """The plan's figures per message were measured; a day of the corpus is within half and twice of them."""
     report = load("2025-01-08T00:00:00Z", "2025-01-09T00:00:00Z")
     rows, files = report.record.counts["rows"], report.record.files
@@ -78,7 +78,7 @@ def test_estimates_are_near_what_a_load_takes(load: Load, lake: Lake) -> None:
 
 @pytest.mark.parametrize("bounds", list(Bounds))
 def test_consecutive_windows_tile_whatever_the_bounds_of_the_service(
-    bounds: Bounds, start_sandbox: Any, lake: Lake
+    bounds: Bounds, start_sandbox: Any, lake: LakeProbe
 ) -> None:
     """The bounds are not documented. A message on the very edge belongs to the later window, and comes once."""
     sandbox = start_sandbox(bounds=bounds)
@@ -92,7 +92,7 @@ def test_consecutive_windows_tile_whatever_the_bounds_of_the_service(
 
 
 @pytest.mark.parametrize("bounds", list(Bounds))
-def test_overlapping_windows_over_a_changing_history(bounds: Bounds, start_sandbox: Any, lake: Lake) -> None:
+def test_overlapping_windows_over_a_changing_history(bounds: Bounds, start_sandbox: Any, lake: LakeProbe) -> None:
     """Every quarter of an hour is as the newest export of it said, whatever the bounds, to the message on the edge."""
     sandbox = start_sandbox(bounds=bounds)
     chosen = random.Random(11)
@@ -127,7 +127,7 @@ def change(sandbox: Sandbox, chosen: random.Random, number: int, *, at: datetime
 
 
 def test_a_lookback_brings_edits_in_and_takes_deleted_messages_out(
-    load: Load, lake: Lake, sandbox: Sandbox, control: Callable[..., None]
+    load: Load, lake: LakeProbe, sandbox: Sandbox, control: Callable[..., None]
 ) -> None:
     """Edits, soft and hard deletes and late messages of hours that were loaded long ago."""
     load(NINE, TEN)
@@ -149,7 +149,7 @@ def test_a_lookback_brings_edits_in_and_takes_deleted_messages_out(
 
 
 def test_loading_the_same_exports_again_changes_nothing(
-    client: ChatExportClient, exported: Callable[..., list[Receipt]], lake: Lake
+    client: ChatExportClient, exported: Callable[..., list[Receipt]], lake: LakeProbe
 ) -> None:
     """The load task is cleared and runs again with the receipts that it had, in whatever order."""
     receipts = exported(NINE, TEN) + exported(NINE, TEN, channels=("messaging:ubuntu-support",))
@@ -160,7 +160,7 @@ def test_loading_the_same_exports_again_changes_nothing(
     assert files == lake.files()
 
 
-def test_a_channel_without_messages_is_covered_all_the_same(load: Load, lake: Lake) -> None:
+def test_a_channel_without_messages_is_covered_all_the_same(load: Load, lake: LakeProbe) -> None:
     """Its silence is known: no gap, and an older load of it would be replaced."""
     load("2001-01-01T00:00:00Z", "2001-01-02T00:00:00Z")
     assert [[UBUNTU, "2001-01-01T00:00:00.000000Z", "2001-01-02T00:00:00.000000Z"]] == lake.rows(
@@ -169,7 +169,7 @@ def test_a_channel_without_messages_is_covered_all_the_same(load: Load, lake: La
 
 
 def test_rows_bear_the_time_of_the_task_by_the_clock_of_the_service(
-    load: Load, lake: Lake, control: Callable[..., None]
+    load: Load, lake: LakeProbe, control: Callable[..., None]
 ) -> None:
     """Newest-wins must not hang on the clock of whichever machine loads."""
     control("clock", {"advance_s": 10 * 365 * 86400})
@@ -181,7 +181,7 @@ def test_rows_bear_the_time_of_the_task_by_the_clock_of_the_service(
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_either_version_plain_or_packed_gives_the_same_messages(
-    version: str, packed: bool, start_sandbox: Any, lake: Lake
+    version: str, packed: bool, start_sandbox: Any, lake: LakeProbe
 ) -> None:
     """The default may change, and old files are still about."""
     sandbox = start_sandbox(gzip=packed)
@@ -190,14 +190,14 @@ def test_either_version_plain_or_packed_gives_the_same_messages(
     assert ids_between(sandbox.world, NINE, TEN) == lake.texts()
 
 
-def test_nothing_to_load_is_refused(client: ChatExportClient, lake: Lake) -> None:
+def test_nothing_to_load_is_refused(client: ChatExportClient, lake: LakeProbe) -> None:
     """An empty list is a wiring mistake, and not an empty export."""
     with pytest.raises(CallError, match="there is no export to load"):
         pipeline.load_exports(client, [], lake_uri=lake.uri)
 
 
 def test_an_export_that_the_service_does_not_know_leaves_nothing_behind(
-    client: ChatExportClient, exported: Callable[..., list[Receipt]], lake: Lake
+    client: ChatExportClient, exported: Callable[..., list[Receipt]], lake: LakeProbe
 ) -> None:
     """One good and one bad receipt: no half of a load."""
     good = exported(NINE, TEN)
@@ -247,7 +247,10 @@ OF_USERS = UsersRequest(user_ids=(UserId("u"),))
 @pytest.mark.parametrize("content", NO_EXPORT)
 @pytest.mark.parametrize("request_", [OF_CHANNELS, OF_USERS], ids=["channels", "users"])
 def test_a_fetched_file_of_nothing_but_rejects_is_no_export(
-    request_: ChannelsRequest | UsersRequest, content: bytes, serve: Callable[[bytes], ChatExportClient], lake: Lake
+    request_: ChannelsRequest | UsersRequest,
+    content: bytes,
+    serve: Callable[[bytes], ChatExportClient],
+    lake: LakeProbe,
 ) -> None:
     """A proxy's error in its place: committed, the window would be covered, and nobody would fetch it again."""
     receipt = Receipt(task_id=TaskId("t"), request=request_)
@@ -260,7 +263,7 @@ def test_a_fetched_file_of_nothing_but_rejects_is_no_export(
 
 
 def test_a_fetched_file_with_one_line_of_an_export_is_one(
-    serve: Callable[[bytes], ChatExportClient], lake: Lake
+    serve: Callable[[bytes], ChatExportClient], lake: LakeProbe
 ) -> None:
     """Its other lines are rejects as ever, and so is the line itself where it is told what it is of."""
     content = b'{}\n{"type":"message","data":{}}\n{"error":"access denied"}\n'
@@ -271,7 +274,7 @@ def test_a_fetched_file_with_one_line_of_an_export_is_one(
 
 
 def test_lines_that_are_too_long_to_be_looked_at_may_be_of_an_export(
-    serve: Callable[[bytes], ChatExportClient], lake: Lake
+    serve: Callable[[bytes], ChatExportClient], lake: LakeProbe
 ) -> None:
     """That they are rejects was asked for: fetched again, they are as long."""
     report = pipeline.load_exports(
@@ -284,7 +287,7 @@ def test_lines_that_are_too_long_to_be_looked_at_may_be_of_an_export(
 
 
 @pytest.mark.parametrize("content", NO_EXPORT)
-def test_a_file_given_by_hand_may_be_all_rejects(content: bytes, lake: Lake, tmp_path: Path) -> None:
+def test_a_file_given_by_hand_may_be_all_rejects(content: bytes, lake: LakeProbe, tmp_path: Path) -> None:
     """Whoever gives it sees them, and it claims nothing."""
     (path := tmp_path / "export").write_bytes(content)
     report = load_file(lake, path, None, None, NINE)
@@ -292,7 +295,7 @@ def test_a_file_given_by_hand_may_be_all_rejects(content: bytes, lake: Lake, tmp
 
 
 def test_no_link_key_or_text_is_in_logs_or_records(
-    load: Load, lake: Lake, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+    load: Load, lake: LakeProbe, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A signed link in a log is a key to the file; the sandbox's links hold /download."""
     caplog.set_level(logging.DEBUG)
@@ -307,7 +310,7 @@ def test_no_link_key_or_text_is_in_logs_or_records(
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch, closing: contextlib.ExitStack) -> Lake:
+def bucket(monkeypatch: pytest.MonkeyPatch, closing: contextlib.ExitStack) -> LakeProbe:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     closing.callback(server.stop)
@@ -323,11 +326,11 @@ def bucket(monkeypatch: pytest.MonkeyPatch, closing: contextlib.ExitStack) -> La
     closing.callback(fs.clear_instance_cache)
     name = f"chat-{uuid.uuid4().hex}"  # the server's buckets outlive it within a process
     fs.mkdir(name)
-    return Lake(f"s3://{name}/lake")
+    return LakeProbe(f"s3://{name}/lake")
 
 
 def test_a_lake_in_an_object_store_is_written_like_a_local_one(
-    client: ChatExportClient, exported: Callable[..., list[Receipt]], bucket: Lake, sandbox: Sandbox
+    client: ChatExportClient, exported: Callable[..., list[Receipt]], bucket: LakeProbe, sandbox: Sandbox
 ) -> None:
     """Same files, same records, same retirement, same views; no extension of DuckDB has to be there for it."""
     fs = fsspec.filesystem("s3")
@@ -353,7 +356,7 @@ def test_a_lake_in_an_object_store_is_written_like_a_local_one(
     assert {messages.path} == {path for path in found if path.startswith("messages/")}
 
 
-def test_history_in_an_object_store_forgets_and_ends(bucket: Lake, tmp_path: Path) -> None:
+def test_history_in_an_object_store_forgets_and_ends(bucket: LakeProbe, tmp_path: Path) -> None:
     """What newer exports superseded lies elsewhere there; a removal and a clean-up know where."""
     for hour, text in ((1, "first"), (2, "second")):
         path = write_export(tmp_path / "export", {"a": (8, text), "b": (9, text)}, user={"id": f"ann-{hour}"})
@@ -373,7 +376,7 @@ def test_history_in_an_object_store_forgets_and_ends(bucket: Lake, tmp_path: Pat
 
 
 def test_loading_again_into_an_object_store_changes_nothing(
-    client: ChatExportClient, exported: Callable[..., list[Receipt]], bucket: Lake
+    client: ChatExportClient, exported: Callable[..., list[Receipt]], bucket: LakeProbe
 ) -> None:
     """The record is written on the condition that none is there: the second writer learns of the first."""
     receipts = exported(NINE, TEN)
@@ -388,7 +391,7 @@ def test_loading_again_into_an_object_store_changes_nothing(
 def test_upkeep_of_a_lake_in_an_object_store(
     client: ChatExportClient,
     exported: Callable[..., list[Receipt]],
-    bucket: Lake,
+    bucket: LakeProbe,
     sandbox: Sandbox,
     control: Callable[..., None],
 ) -> None:
@@ -417,7 +420,7 @@ def test_upkeep_of_a_lake_in_an_object_store(
     assert [] == [each for each in verify(store, now=now).findings if each.is_fault]
 
 
-def test_an_object_store_that_refuses_is_one_sentence(bucket: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_store_that_refuses_is_one_sentence(bucket: LakeProbe, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bucket that is not there, a service that is not there: what, where, what to do."""
     with pytest.raises(LakeError, match=r"cannot write the lake at s3://no-such-bucket/lake: .*; check that the place"):
         LakeStore("s3://no-such-bucket/lake").put_new("_loads/a.json", b"{}")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from lakes import Lake, at, load_file, write_export
+from lakes import LakeProbe, at, load_file, write_export
 
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.storage.store import LakeStore
@@ -30,8 +30,8 @@ def run(size_bytes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    lake = Lake(str(tmp_path / "lake"))
+def lake(tmp_path: Path) -> LakeProbe:
+    lake = LakeProbe(str(tmp_path / "lake"))
     load_file(lake, write_export(tmp_path / "one", {"a": (8, "a1"), "b": (9, "b1")}), 8, 10, "2026-01-02T01:00:00Z")
     load_file(
         lake, write_export(tmp_path / "two", {"c": (10, "c1")}), 9, 12, "2026-01-02T02:00:00Z", accept_shrink=True
@@ -42,7 +42,7 @@ def lake(tmp_path: Path) -> Lake:
 # What is written grows from the sifted lines over data files and the record to the catalog.
 @pytest.mark.parametrize("size_bytes", [200, 2_000, 6_000, 400_000])
 @pytest.mark.parametrize("command", ["load", "compact", "forget-user"])
-def test_nothing_half_done_is_left(lake: Lake, tmp_path: Path, command: str, size_bytes: int) -> None:
+def test_nothing_half_done_is_left(lake: LakeProbe, tmp_path: Path, command: str, size_bytes: int) -> None:
     """Whatever could not be written, views show all of before or all of after."""
     newer = write_export(tmp_path / "three", {f"n{number}": (8, "x" * 40) for number in range(50)})
     before, after = {"a": "a1", "c": "c1"}, {f"n{number}": "x" * 40 for number in range(50)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from export_objects import channel, line, write_lines
-from lakes import Lake, load_file, write_export
+from lakes import LakeProbe, load_file, write_export
 
 from airflow_provider_chatexport.errors import ShrinkError
 
@@ -17,9 +17,9 @@ def exported(hour: int) -> str:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
+def lake(tmp_path: Path) -> LakeProbe:
     """Ten messages of one channel, and one of another."""
-    lake = Lake(str(tmp_path / "lake"))
+    lake = LakeProbe(str(tmp_path / "lake"))
     ten = write_export(tmp_path / "ten", {f"m{n}": (8, "x") for n in range(10)})
     other = write_export(tmp_path / "other", {"o": (8, "x")}, cid="a:2")
     load_file(lake, write_lines(tmp_path / "both", [*lines_of(ten), *lines_of(other)]), 8, 10, exported(1))
@@ -30,7 +30,7 @@ def lines_of(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines()
 
 
-def test_an_export_in_which_a_channel_is_suddenly_empty_is_refused(lake: Lake, tmp_path: Path) -> None:
+def test_an_export_in_which_a_channel_is_suddenly_empty_is_refused(lake: LakeProbe, tmp_path: Path) -> None:
     """A hiccup of the service must not hide what is there; nothing is written, and the sentence says what to do."""
     empty = write_lines(tmp_path / "empty", [line("channel", channel("a:1"))])
     before = lake.files()
@@ -40,28 +40,28 @@ def test_an_export_in_which_a_channel_is_suddenly_empty_is_refused(lake: Lake, t
     assert (11, before) == (len(lake.texts()), lake.files())
 
 
-def test_all_channels_that_would_be_emptied_are_counted(lake: Lake, tmp_path: Path) -> None:
+def test_all_channels_that_would_be_emptied_are_counted(lake: LakeProbe, tmp_path: Path) -> None:
     """One look at the service for all of them."""
     empty = write_lines(tmp_path / "empty", [line("channel", channel(cid)) for cid in ("a:1", "a:2")])
     with pytest.raises(ShrinkError, match="and all of 1 other channels"):
         load_file(lake, empty, 8, 10, exported(2))
 
 
-def test_what_is_really_gone_can_be_accepted(lake: Lake, tmp_path: Path) -> None:
+def test_what_is_really_gone_can_be_accepted(lake: LakeProbe, tmp_path: Path) -> None:
     """A channel that was truncated is empty from then on."""
     empty = write_lines(tmp_path / "empty", [line("channel", channel("a:1"))])
     load_file(lake, empty, 8, 10, exported(2), accept_shrink=True)
     assert {"o": "x"} == lake.texts()
 
 
-def test_an_older_export_hides_nothing_and_is_never_refused(lake: Lake, tmp_path: Path) -> None:
+def test_an_older_export_hides_nothing_and_is_never_refused(lake: LakeProbe, tmp_path: Path) -> None:
     """What arrives late is judged by its own age."""
     empty = write_lines(tmp_path / "empty", [line("channel", channel("a:1"))])
     load_file(lake, empty, 8, 10, exported(0))
     assert 11 == len(lake.texts())
 
 
-def test_a_window_beside_what_is_loaded_is_no_shrink(lake: Lake, tmp_path: Path) -> None:
+def test_a_window_beside_what_is_loaded_is_no_shrink(lake: LakeProbe, tmp_path: Path) -> None:
     """An empty hour after a full one is an empty hour."""
     empty = write_lines(tmp_path / "empty", [line("channel", channel("a:1"))])
     load_file(lake, empty, 10, 12, exported(2))
@@ -70,7 +70,7 @@ def test_a_window_beside_what_is_loaded_is_no_shrink(lake: Lake, tmp_path: Path)
 
 @pytest.mark.parametrize(("n_left", "warns"), [(4, True), (5, False)])
 def test_a_load_that_hides_more_than_half_warns(
-    lake: Lake, tmp_path: Path, caplog: pytest.LogCaptureFixture, n_left: int, warns: bool
+    lake: LakeProbe, tmp_path: Path, caplog: pytest.LogCaptureFixture, n_left: int, warns: bool
 ) -> None:
     """It may be right, and somebody should look."""
     left = write_export(tmp_path / "left", {f"m{n}": (8, "x") for n in range(n_left)})
@@ -82,7 +82,7 @@ def test_a_load_that_hides_more_than_half_warns(
 
 def test_late_changes_are_counted_by_age(tmp_path: Path) -> None:
     """People choose their lookback from how old messages were when they changed."""
-    lake = Lake(str(tmp_path / "lake"))
+    lake = LakeProbe(str(tmp_path / "lake"))
     first = {"same": (8, "x"), "edited": (8, "x"), "gone": (8, "x")}
     load_file(lake, write_export(tmp_path / "one", first), 8, 10, "2026-01-02T00:00:00Z")
     same = lines_of(write_export(tmp_path / "same", {"same": (8, "x"), "new": (9, "x")}))

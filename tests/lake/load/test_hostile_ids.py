@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from export_objects import channel, line, member, message, reaction, user, write_lines
-from lakes import Lake
+from lakes import LakeProbe
 
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.window import Window
@@ -33,7 +33,7 @@ HOSTILE = (
 def test_no_id_leads_out_of_the_lake(tmp_path: Path) -> None:
     """Loaded, compacted and removed again: every row is there, and every file is below the lake."""
     folder = tmp_path / "in" / "lake"
-    lake = Lake(str(folder))
+    lake = LakeProbe(str(folder))
     channels = write_lines(tmp_path / "channels.ndjson", [each for hostile in HOSTILE for each in about(hostile)])
     user_lines = [line("user", user(hostile)) for hostile in HOSTILE]
     users = write_lines(tmp_path / "users.ndjson", user_lines)

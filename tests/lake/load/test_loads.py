@@ -19,7 +19,7 @@ import pytest
 from export_objects import channel, line, message, reaction, write_lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lakes import Lake, at, load_file, write_export
+from lakes import LakeProbe, at, load_file, write_export
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.core.options import LoadOptions
@@ -46,7 +46,7 @@ def report_of(report: pipeline.LoadReport) -> dict[str, Any]:
 # Commit
 
 
-def test_a_report_has_the_keys_of_the_contract(lake: Lake, tmp_path: Path) -> None:
+def test_a_report_has_the_keys_of_the_contract(lake: LakeProbe, tmp_path: Path) -> None:
     """Scripts and XCom readers hold on to them."""
     path = write_export(tmp_path / "export", {"m1": (10, "one"), "m2": (11, "two")})
     told = report_of(load_file(lake, path, 10, 11, FIRST))
@@ -68,7 +68,7 @@ def test_a_report_has_the_keys_of_the_contract(lake: Lake, tmp_path: Path) -> No
     lake.assert_tidy()
 
 
-def test_loading_twice_is_loading_once(lake: Lake, tmp_path: Path) -> None:
+def test_loading_twice_is_loading_once(lake: LakeProbe, tmp_path: Path) -> None:
     """A cleared task runs again: the lake must not grow, nor the record change."""
     path = write_export(tmp_path / "export", {"m1": (10, "one")})
     first, files = load_file(lake, path, 10, 11, FIRST), lake.files()
@@ -77,7 +77,7 @@ def test_loading_twice_is_loading_once(lake: Lake, tmp_path: Path) -> None:
     assert files == lake.files()
 
 
-def test_the_same_bytes_under_another_name_are_the_same_load(lake: Lake, tmp_path: Path) -> None:
+def test_the_same_bytes_under_another_name_are_the_same_load(lake: LakeProbe, tmp_path: Path) -> None:
     """Files are known by what is in them."""
     texts = {"m1": (10, "one")}
     first = load_file(lake, write_export(tmp_path / "one", texts), 10, 11, FIRST)
@@ -86,7 +86,7 @@ def test_the_same_bytes_under_another_name_are_the_same_load(lake: Lake, tmp_pat
 
 @pytest.mark.parametrize(("since", "until", "exported_at"), [(10, 12, FIRST), (10, 11, SECOND), (None, None, FIRST)])
 def test_the_same_file_told_otherwise_is_another_load(
-    since: int | None, until: int | None, exported_at: str, lake: Lake, tmp_path: Path
+    since: int | None, until: int | None, exported_at: str, lake: LakeProbe, tmp_path: Path
 ) -> None:
     """Another window or time is another claim."""
     path = write_export(tmp_path / "export", {"m1": (10, "one")})
@@ -94,7 +94,7 @@ def test_the_same_file_told_otherwise_is_another_load(
     assert first.record.load_id != load_file(lake, path, since, until, exported_at).record.load_id
 
 
-def test_a_load_leaves_its_catalog_behind_even_after_a_crash(lake: Lake, tmp_path: Path) -> None:
+def test_a_load_leaves_its_catalog_behind_even_after_a_crash(lake: LakeProbe, tmp_path: Path) -> None:
     """A process may die between record and catalog: the next run of the same load makes the catalog good."""
     path = write_export(tmp_path / "export", {"m1": (10, "one")})
     load_file(lake, path, 10, 11, FIRST)
@@ -113,7 +113,7 @@ FAILURES: dict[str, tuple[type[Exception], Callable[[Path], Path]]] = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_failed_load_leaves_nothing_behind(failure: str, lake: Lake, tmp_path: Path) -> None:
+def test_a_failed_load_leaves_nothing_behind(failure: str, lake: LakeProbe, tmp_path: Path) -> None:
     """No visible half, and no file that somebody has to find and judge later."""
     good = write_export(tmp_path / "good", {"m1": (10, "one")})
     load_file(lake, good, 10, 11, FIRST)
@@ -125,7 +125,7 @@ def test_a_failed_load_leaves_nothing_behind(failure: str, lake: Lake, tmp_path:
     assert 1 == str(caught.value).count(";")
 
 
-def test_strict_refuses_before_the_commit(lake: Lake, tmp_path: Path) -> None:
+def test_strict_refuses_before_the_commit(lake: LakeProbe, tmp_path: Path) -> None:
     """One reject is enough; without strict the same file is loaded with its reject in a table."""
     path = write_lines(tmp_path / "export", [line("message", message()), b"{broken"])
     with pytest.raises(TooManyRejectsError, match=r"0 are allowed; nothing was loaded\. The first is line 2 of export"):
@@ -148,7 +148,9 @@ def test_a_lake_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [4_000, 40_000])
-def test_a_disk_that_fills_up_is_one_sentence_and_the_next_run_succeeds(limit: int, lake: Lake, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_is_one_sentence_and_the_next_run_succeeds(
+    limit: int, lake: LakeProbe, tmp_path: Path
+) -> None:
     """A limit on file sizes stands for the disk: it strikes while converting or writing, at whichever file."""
     texts = {f"m{number}": (10, f"{number * 7919} " * 300) for number in range(3000)}
     path = write_export(tmp_path / "export", texts)
@@ -165,7 +167,7 @@ def test_a_disk_that_fills_up_is_one_sentence_and_the_next_run_succeeds(limit: i
     assert 3000 == len(lake.texts())
 
 
-def test_two_attempts_at_the_same_load_end_in_one(lake: Lake, tmp_path: Path) -> None:
+def test_two_attempts_at_the_same_load_end_in_one(lake: LakeProbe, tmp_path: Path) -> None:
     """A task that was thought dead may come back while its retry runs: one record, one set of files."""
     path = write_export(tmp_path / "export", {"m1": (10, "one")})
     reports: list[pipeline.LoadReport] = []
@@ -180,7 +182,7 @@ def test_two_attempts_at_the_same_load_end_in_one(lake: Lake, tmp_path: Path) ->
     lake.assert_tidy()
 
 
-def test_loads_from_several_processes_are_all_there(lake: Lake, tmp_path: Path) -> None:
+def test_loads_from_several_processes_are_all_there(lake: LakeProbe, tmp_path: Path) -> None:
     """Workers share nothing but the lake; whoever writes the catalog last must have seen every record."""
     started = []
     for number in range(4):
@@ -199,7 +201,7 @@ def test_loads_from_several_processes_are_all_there(lake: Lake, tmp_path: Path) 
 # The truth rule, in a lake
 
 
-def test_a_later_export_of_the_same_window_replaces(lake: Lake, tmp_path: Path) -> None:
+def test_a_later_export_of_the_same_window_replaces(lake: LakeProbe, tmp_path: Path) -> None:
     """Edited, gone and new messages: the lake shows what the newest export said, and the older files go."""
     load_file(lake, write_export(tmp_path / "one", {"m1": (10, "old"), "gone": (10, "x")}), 10, 11, FIRST)
     load_file(lake, write_export(tmp_path / "two", {"m1": (10, "new"), "m2": (10, "two")}), 10, 11, SECOND)
@@ -208,7 +210,7 @@ def test_a_later_export_of_the_same_window_replaces(lake: Lake, tmp_path: Path) 
     lake.assert_tidy()
 
 
-def test_an_older_export_that_arrives_late_changes_nothing(lake: Lake, tmp_path: Path) -> None:
+def test_an_older_export_that_arrives_late_changes_nothing(lake: LakeProbe, tmp_path: Path) -> None:
     """The order in which loads arrive does not matter."""
     load_file(lake, write_export(tmp_path / "two", {"m1": (10, "new")}), 10, 11, SECOND)
     load_file(lake, write_export(tmp_path / "one", {"m1": (10, "old"), "gone": (10, "x")}), 10, 11, FIRST)
@@ -216,21 +218,21 @@ def test_an_older_export_that_arrives_late_changes_nothing(lake: Lake, tmp_path:
     lake.assert_tidy()
 
 
-def test_what_is_partly_overlapped_is_filtered(lake: Lake, tmp_path: Path) -> None:
+def test_what_is_partly_overlapped_is_filtered(lake: LakeProbe, tmp_path: Path) -> None:
     """Of the older load only the hours outside of the newer one are still true."""
     load_file(lake, write_export(tmp_path / "one", {f"m{hour}": (hour, "old") for hour in range(8, 14)}), 8, 14, FIRST)
     load_file(lake, write_export(tmp_path / "two", {"m10": (10, "new"), "m12": (12, "new")}), 10, 13, SECOND)
     assert {"m8": "old", "m9": "old", "m10": "new", "m12": "new", "m13": "old"} == lake.texts()
 
 
-def test_another_channel_in_the_same_window_is_left_alone(lake: Lake, tmp_path: Path) -> None:
+def test_another_channel_in_the_same_window_is_left_alone(lake: LakeProbe, tmp_path: Path) -> None:
     """Coverage is per channel."""
     load_file(lake, write_export(tmp_path / "one", {"m1": (10, "one")}, cid="a:1"), 10, 11, FIRST)
     load_file(lake, write_export(tmp_path / "two", {"m2": (10, "two")}, cid="a:2"), 10, 11, SECOND)
     assert {"m1": "one", "m2": "two"} == lake.texts()
 
 
-def test_reactions_and_attachments_go_with_their_message(lake: Lake, tmp_path: Path) -> None:
+def test_reactions_and_attachments_go_with_their_message(lake: LakeProbe, tmp_path: Path) -> None:
     """A late reaction is placed by its message's time, so a new export of that hour replaces it too."""
     love = {"user_id": "u2", "user": {"id": "u2"}, "type": "love", "created_at": at(20), "updated_at": at(20)}
     first = write_export(tmp_path / "one", {"m1": (10, "x")}, latest_reactions=[love], attachments=[{"type": "a"}])
@@ -240,7 +242,7 @@ def test_reactions_and_attachments_go_with_their_message(lake: Lake, tmp_path: P
     assert [0, 0] == [lake.value(f"SELECT count(*) FROM {name}") for name in ("reactions", "attachments")]
 
 
-def test_a_file_without_a_window_claims_only_what_it_shows(lake: Lake, tmp_path: Path) -> None:
+def test_a_file_without_a_window_claims_only_what_it_shows(lake: LakeProbe, tmp_path: Path) -> None:
     """Nobody said what it covers: from its first to its last message, per channel, and not a moment more."""
     load_file(
         lake, write_export(tmp_path / "one", {"m8": (8, "old"), "m9": (9, "old"), "m11": (11, "old")}), 8, 12, FIRST
@@ -249,7 +251,7 @@ def test_a_file_without_a_window_claims_only_what_it_shows(lake: Lake, tmp_path:
     assert {"m8": "old", "m9": "new", "m10": "new", "m11": "old"} == lake.texts()
 
 
-def test_of_several_files_each_claims_only_what_it_shows_itself(lake: Lake, tmp_path: Path) -> None:
+def test_of_several_files_each_claims_only_what_it_shows_itself(lake: LakeProbe, tmp_path: Path) -> None:
     """Files of different channels have different ages: a newer one says nothing of what only the others hold."""
     one = write_export(tmp_path / "one", {"m8": (8, "one"), "m9": (9, "one")}, cid="a:1")
     two = write_export(tmp_path / "two", {"m10": (10, "two")}, cid="a:2")
@@ -262,7 +264,7 @@ def test_of_several_files_each_claims_only_what_it_shows_itself(lake: Lake, tmp_
 @pytest.mark.parametrize(
     "moment", ["0001-01-01T00:00:00Z", "0999-12-31T23:59:59.999999Z", "9998-12-31T23:59:59.999999999Z"]
 )
-def test_a_moment_at_the_ends_of_the_calendar_is_one_like_others(moment: str, lake: Lake, tmp_path: Path) -> None:
+def test_a_moment_at_the_ends_of_the_calendar_is_one_like_others(moment: str, lake: LakeProbe, tmp_path: Path) -> None:
     """Go's zero time is the first; whatever a record says of it has to be read again."""
     for number in range(2):
         path = write_lines(tmp_path / f"export-{number}", [line("message", message(f"m{number}", created_at=moment))])
@@ -273,12 +275,12 @@ def test_a_moment_at_the_ends_of_the_calendar_is_one_like_others(moment: str, la
 
 
 @pytest.mark.parametrize("moment", ["9999-12-31T00:00:00Z", "9999-12-31T23:59:59.999999Z", "0000-12-31T23:59:59Z"])
-def test_a_moment_past_the_ends_of_the_calendar_is_a_reject(moment: str, lake: Lake, tmp_path: Path) -> None:
+def test_a_moment_past_the_ends_of_the_calendar_is_a_reject(moment: str, lake: LakeProbe, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "export", [line("message", message(created_at=moment)), line("message", message())])
     assert 1 == load_file(lake, path, None, None, datetime.now(UTC)).record.counts["rejected"]
 
 
-def test_an_answer_that_a_store_lost_leaves_the_load_committed(lake: Lake, tmp_path: Path) -> None:
+def test_an_answer_that_a_store_lost_leaves_the_load_committed(lake: LakeProbe, tmp_path: Path) -> None:
     """Clients of object stores ask again, and hear that the record is there: it is their own."""
 
     class AskedTwice(LakeStore):
@@ -303,7 +305,7 @@ def test_an_answer_that_a_store_lost_leaves_the_load_committed(lake: Lake, tmp_p
     [b"", b"\x1f\x8b\x08\x00 not that", gzip.compress(b"[]"), gzip.compress(b'{"v":1}')],
     ids=["empty", "corrupt", "a list", "no records"],
 )
-def test_a_checkpoint_of_no_use_is_left_alone(content: bytes, lake: Lake, tmp_path: Path) -> None:
+def test_a_checkpoint_of_no_use_is_left_alone(content: bytes, lake: LakeProbe, tmp_path: Path) -> None:
     load_file(lake, write_export(tmp_path / "one", {"m8": (8, "one")}), 8, 9, FIRST)
     LakeStore(lake.uri).replace(commit_log.CHECKPOINT, content)
     load_file(lake, write_export(tmp_path / "two", {"m9": (9, "two")}), 9, 10, SECOND)
@@ -315,11 +317,11 @@ def test_a_folder_that_readers_take_for_a_column_is_refused(name: str, tmp_path:
     """Its value would stand in every row."""
     path = write_export(tmp_path / "export", {"m8": (8, "one")})
     with pytest.raises(LakeError, match="choose another folder"):
-        load_file(Lake(str(tmp_path / name / "lake")), path, 8, 9, FIRST)
-    load_file(Lake(str(tmp_path / "tenant=a" / "lake")), path, 8, 9, FIRST)
+        load_file(LakeProbe(str(tmp_path / name / "lake")), path, 8, 9, FIRST)
+    load_file(LakeProbe(str(tmp_path / "tenant=a" / "lake")), path, 8, 9, FIRST)
 
 
-def test_an_export_below_a_folder_like_that_or_named_as_packed_is_read(lake: Lake, tmp_path: Path) -> None:
+def test_an_export_below_a_folder_like_that_or_named_as_packed_is_read(lake: LakeProbe, tmp_path: Path) -> None:
     """What a file is, its bytes say, and not its address."""
     folder = tmp_path / "data=1"
     folder.mkdir()
@@ -328,7 +330,7 @@ def test_an_export_below_a_folder_like_that_or_named_as_packed_is_read(lake: Lak
 
 
 def test_a_reaction_whose_message_is_elsewhere_is_replaced_and_cut_like_one_that_is_here(
-    lake: Lake, tmp_path: Path
+    lake: LakeProbe, tmp_path: Path
 ) -> None:
     """It tells no channel: it is of the one before it, so that a newer export of the window takes it away."""
     lines = [line("channel", channel("a:1")), line("reaction", reaction("gone", created_at=at(8, 30)))]
@@ -339,7 +341,7 @@ def test_a_reaction_whose_message_is_elsewhere_is_replaced_and_cut_like_one_that
     assert 1 == lake.value("SELECT count(*) FROM reactions")
 
 
-def test_names_of_entities_in_a_report_are_names(lake: Lake, tmp_path: Path) -> None:
+def test_names_of_entities_in_a_report_are_names(lake: LakeProbe, tmp_path: Path) -> None:
     """What a line puts in the place of a name goes into records and XCom: nothing that looks like no name."""
     lines = [line("message", message()), b'{"My password is x":{}}', b'{"type":"poll","data":{"cid":"a:9"}}']
     lines += [b'{"thing_%d":{}}' % number for number in range(100)]
@@ -350,7 +352,7 @@ def test_names_of_entities_in_a_report_are_names(lake: Lake, tmp_path: Path) -> 
     assert "a:9" == lake.value("SELECT cid FROM other_entities WHERE entity = 'poll'")
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused(lake: Lake, tmp_path: Path) -> None:
+def test_a_file_that_changes_while_it_is_read_is_refused(lake: LakeProbe, tmp_path: Path) -> None:
     """It is read more than once: its first half would be told by the second reading."""
     path = write_export(tmp_path / "export", {"m8": (8, "one")})
 
@@ -364,18 +366,18 @@ def test_a_file_that_changes_while_it_is_read_is_refused(lake: Lake, tmp_path: P
     assert [] == lake.records()
 
 
-def test_a_pipe_is_refused(lake: Lake, tmp_path: Path) -> None:
+def test_a_pipe_is_refused(lake: LakeProbe, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="no regular file"):
         load_files([tmp_path / "pipe"], lake_uri=lake.uri)
 
 
-def test_no_file_is_nothing_to_load(lake: Lake) -> None:
+def test_no_file_is_nothing_to_load(lake: LakeProbe) -> None:
     with pytest.raises(CallError, match="no file to load"):
         load_files([], lake_uri=lake.uri)
 
 
-def test_objects_far_larger_than_usual_are_loaded_like_others(lake: Lake, tmp_path: Path) -> None:
+def test_objects_far_larger_than_usual_are_loaded_like_others(lake: LakeProbe, tmp_path: Path) -> None:
     """Rows of 20 KB and more are sorted on one core; entities without a table lie in several files of 32 MB."""
     text = "x" * 20_000
     lines = [
@@ -390,7 +392,7 @@ def test_objects_far_larger_than_usual_are_loaded_like_others(lake: Lake, tmp_pa
     assert verify(LakeStore(lake.uri), now=datetime.now(UTC)).ok
 
 
-def test_an_export_of_an_open_window_leaves_its_rest_as_a_gap(lake: Lake, tmp_path: Path) -> None:
+def test_an_export_of_an_open_window_leaves_its_rest_as_a_gap(lake: LakeProbe, tmp_path: Path) -> None:
     """What had not happened yet is not covered: an older truth about it stays, and coverage shows the gap."""
     load_file(lake, write_export(tmp_path / "one", {"m1": (10, "x")}), 10, 14, "2026-01-01T12:00:00Z")
     assert [[at(10).replace("00Z", "00.000000Z"), "2026-01-01T12:00:00.000000Z"]] == [
@@ -411,7 +413,7 @@ LOADS: list[tuple[dict[str, tuple[int, str]], int, int, str]] = [
 def test_any_order_of_loads_ends_in_the_same_view(order: list[int], tmp_path_factory: Any) -> None:
     """Backfills, retries and the schedule interleave as they like."""
     folder = tmp_path_factory.mktemp("order")
-    lake = Lake(str(folder / "lake"))
+    lake = LakeProbe(str(folder / "lake"))
     for number in order:
         texts, since, until, exported_at = LOADS[number]
         load_file(lake, write_export(folder / f"export-{number}", texts), since, until, exported_at)
@@ -422,7 +424,7 @@ def test_any_order_of_loads_ends_in_the_same_view(order: list[int], tmp_path_fac
 # The catalog
 
 
-def test_an_empty_lake_can_be_queried(lake: Lake) -> None:
+def test_an_empty_lake_can_be_queried(lake: LakeProbe) -> None:
     """Dashboards and dbt come before the first load."""
     store = LakeStore(lake.uri)
     store.prepare()
@@ -433,8 +435,8 @@ def test_an_empty_lake_can_be_queried(lake: Lake) -> None:
 
 
 @pytest.fixture(scope="module")
-def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    lake = Lake(str(tmp_path_factory.mktemp("empty") / "lake"))
+def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> LakeProbe:
+    lake = LakeProbe(str(tmp_path_factory.mktemp("empty") / "lake"))
     store = LakeStore(lake.uri)
     store.prepare()
     refresh(store)
@@ -442,7 +444,7 @@ def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_views_have_the_columns_of_the_registry_with_their_comments(table: Table, empty_lake: Lake) -> None:
+def test_views_have_the_columns_of_the_registry_with_their_comments(table: Table, empty_lake: LakeProbe) -> None:
     """People read about a column where they query it; an empty view has the same types as a full one."""
     lake = empty_lake
     told = lake.rows(
@@ -453,7 +455,7 @@ def test_views_have_the_columns_of_the_registry_with_their_comments(table: Table
     assert [table.partition, "DATE"] == told[-1][:2]
 
 
-def test_a_glob_gives_what_the_view_gives_where_nothing_overlaps(lake: Lake, tmp_path: Path) -> None:
+def test_a_glob_gives_what_the_view_gives_where_nothing_overlaps(lake: LakeProbe, tmp_path: Path) -> None:
     """Other engines read the files and never see a catalog."""
     for hour in range(3):
         load_file(lake, write_export(tmp_path / f"{hour}", {f"m{hour}": (hour, "x")}), hour, hour + 1, FIRST)
@@ -469,7 +471,7 @@ def test_a_glob_gives_what_the_view_gives_where_nothing_overlaps(lake: Lake, tmp
     con.close()
 
 
-def test_views_work_under_any_alias_and_beside_another_database(lake: Lake, tmp_path: Path) -> None:
+def test_views_work_under_any_alias_and_beside_another_database(lake: LakeProbe, tmp_path: Path) -> None:
     """An analyst attaches the catalog to a database of their own, in which a filtered view must still find its rule."""
     load_file(lake, write_export(tmp_path / "one", {"m8": (8, "old"), "m9": (9, "old")}), 8, 12, FIRST)
     load_file(lake, write_export(tmp_path / "two", {"m9": (9, "new")}), 9, 10, SECOND)
@@ -479,7 +481,7 @@ def test_views_work_under_any_alias_and_beside_another_database(lake: Lake, tmp_
     assert [("m8", "old"), ("m9", "new")] == rows
 
 
-def test_an_open_catalog_goes_on_while_it_is_replaced(lake: Lake, tmp_path: Path) -> None:
+def test_an_open_catalog_goes_on_while_it_is_replaced(lake: LakeProbe, tmp_path: Path) -> None:
     """Whoever has it open goes on reading the lake as it was."""
     load_file(lake, write_export(tmp_path / "one", {"m1": (10, "one")}), 10, 11, FIRST)
     with duckdb.connect(f"{lake.uri}/catalog.duckdb", read_only=True) as con:
@@ -488,7 +490,7 @@ def test_an_open_catalog_goes_on_while_it_is_replaced(lake: Lake, tmp_path: Path
     assert {"m1": "one", "m2": "two"} == lake.texts()
 
 
-def everything_in(lake: Lake) -> dict[str, Any]:
+def everything_in(lake: LakeProbe) -> dict[str, Any]:
     """What people find in the catalog: its views with what they say of themselves, and all their rows."""
     named = "database_name = 'lake' AND schema_name = 'main'"
     views = lake.rows(f"SELECT view_name, comment FROM duckdb_views() WHERE {named} AND NOT internal ORDER BY ALL")
@@ -501,7 +503,7 @@ def everything_in(lake: Lake) -> dict[str, Any]:
     }
 
 
-def test_a_catalog_that_is_brought_up_to_date_is_as_one_made_anew(lake: Lake, tmp_path: Path) -> None:
+def test_a_catalog_that_is_brought_up_to_date_is_as_one_made_anew(lake: LakeProbe, tmp_path: Path) -> None:
     """A load changes what lies beneath the views in a copy of the last catalog: no word and no row may differ."""
     load_file(
         lake, write_export(tmp_path / "one", {"m8": (8, "old"), "m9": (9, "old"), "m10": (10, "x")}), 8, 12, FIRST
@@ -519,7 +521,7 @@ def test_a_catalog_that_is_brought_up_to_date_is_as_one_made_anew(lake: Lake, tm
 
 
 @pytest.mark.parametrize("is_readable", [True, False])
-def test_a_catalog_that_was_damaged_is_made_anew(is_readable: bool, lake: Lake, tmp_path: Path) -> None:
+def test_a_catalog_that_was_damaged_is_made_anew(is_readable: bool, lake: LakeProbe, tmp_path: Path) -> None:
     """The next load does not build on it, whatever is the matter."""
     load_file(lake, write_export(tmp_path / "one", {"m1": (10, "one")}), 10, 11, FIRST)
     path = Path(lake.uri) / catalog_file.NAME
@@ -532,7 +534,7 @@ def test_a_catalog_that_was_damaged_is_made_anew(is_readable: bool, lake: Lake, 
     assert {"m1": "one", "m2": "two"} == lake.texts()
 
 
-def test_the_newest_snapshot_of_a_channel_is_shown(lake: Lake, tmp_path: Path) -> None:
+def test_the_newest_snapshot_of_a_channel_is_shown(lake: LakeProbe, tmp_path: Path) -> None:
     """Channels, members, users and reads are as of the newest export that names them."""
     path = write_export(tmp_path / "one", {"m1": (10, "x")})
     load_file(lake, path, 10, 11, FIRST)
@@ -541,7 +543,7 @@ def test_the_newest_snapshot_of_a_channel_is_shown(lake: Lake, tmp_path: Path) -
     assert [["a:1", "2026-01-04T00:00:00.000000Z"]] == lake.rows("SELECT cid, _exported_at FROM channels")
 
 
-def test_coverage_joins_what_touches_and_shows_gaps(lake: Lake, tmp_path: Path) -> None:
+def test_coverage_joins_what_touches_and_shows_gaps(lake: LakeProbe, tmp_path: Path) -> None:
     """The first question of whoever takes a lake over."""
     for number, (since, until) in enumerate(((0, 2), (2, 3), (5, 6))):
         path = write_export(tmp_path / f"{number}", {f"m{number}": (since, "x")})
@@ -560,7 +562,7 @@ def test_coverage_joins_what_touches_and_shows_gaps(lake: Lake, tmp_path: Path) 
 # Records
 
 
-def test_a_record_survives_its_file(lake: Lake, tmp_path: Path) -> None:
+def test_a_record_survives_its_file(lake: LakeProbe, tmp_path: Path) -> None:
     """Records are all that is known of a load."""
     record = load_file(lake, write_export(tmp_path / "one", {"m1": (10, "x")}), 10, 11, FIRST).record
     again = commit_log.find(LakeStore(lake.uri), record.load_id)
@@ -569,7 +571,7 @@ def test_a_record_survives_its_file(lake: Lake, tmp_path: Path) -> None:
     assert (record.coverage, record.files, record.counts) == (again.coverage, again.files, again.counts)
 
 
-def test_a_record_of_an_unknown_version_is_refused_with_a_way_out(lake: Lake, tmp_path: Path) -> None:
+def test_a_record_of_an_unknown_version_is_refused_with_a_way_out(lake: LakeProbe, tmp_path: Path) -> None:
     """An older installation must not guess at what a newer one has loaded."""
     path = write_export(tmp_path / "one", {"m1": (10, "x")})
     record = load_file(lake, path, 10, 11, FIRST).record
@@ -582,7 +584,7 @@ def test_a_record_of_an_unknown_version_is_refused_with_a_way_out(lake: Lake, tm
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b'{"v":1}', b"\xff"])
-def test_a_file_that_is_no_record_is_refused_by_name(content: bytes, lake: Lake) -> None:
+def test_a_file_that_is_no_record_is_refused_by_name(content: bytes, lake: LakeProbe) -> None:
     """Somebody will put a file of their own there, or a disk will cut one."""
     store = LakeStore(lake.uri)
     store.prepare()
@@ -591,7 +593,7 @@ def test_a_file_that_is_no_record_is_refused_by_name(content: bytes, lake: Lake)
         commit_log.all_loads(store)
 
 
-def test_the_way_out_of_a_damaged_record_brings_its_rows_back(lake: Lake, tmp_path: Path) -> None:
+def test_the_way_out_of_a_damaged_record_brings_its_rows_back(lake: LakeProbe, tmp_path: Path) -> None:
     """Moving it away alone would lose the rows of its load, and nobody would be told."""
     path = write_export(tmp_path / "one", {"m1": (10, "x")})
     record = load_file(lake, path, 10, 11, FIRST).record
@@ -606,7 +608,7 @@ def test_the_way_out_of_a_damaged_record_brings_its_rows_back(lake: Lake, tmp_pa
     assert {"m1": "x"} == lake.texts()
 
 
-def test_a_query_that_is_wrong_is_told_from_a_lake_that_is_broken(lake: Lake, tmp_path: Path) -> None:
+def test_a_query_that_is_wrong_is_told_from_a_lake_that_is_broken(lake: LakeProbe, tmp_path: Path) -> None:
     """One is for the person who typed it, the other for the person who runs the lake."""
     with pytest.raises(LakeError, match="there is no lake at"):
         lake.rows("SELECT 1")
@@ -624,7 +626,9 @@ def test_a_query_that_is_wrong_is_told_from_a_lake_that_is_broken(lake: Lake, tm
 # What must stay private
 
 
-def test_no_text_of_a_person_is_in_logs_or_errors(lake: Lake, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_text_of_a_person_is_in_logs_or_errors(
+    lake: LakeProbe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Logs and errors go where the lake's readers are not: neither may quote what a person wrote."""
     caplog.set_level(logging.DEBUG)
     bad = [
@@ -651,7 +655,7 @@ def test_no_text_of_a_person_is_in_logs_or_errors(lake: Lake, tmp_path: Path, ca
         assert MARK not in told
 
 
-def test_files_are_for_the_owner_of_the_lake_only_while_they_are_made(lake: Lake, tmp_path: Path) -> None:
+def test_files_are_for_the_owner_of_the_lake_only_while_they_are_made(lake: LakeProbe, tmp_path: Path) -> None:
     """The work folder holds unpacked messages: nobody else on the machine may look into it."""
     store = LakeStore(lake.uri)
     store.prepare()
@@ -663,7 +667,7 @@ def test_files_are_for_the_owner_of_the_lake_only_while_they_are_made(lake: Lake
     assert tmp_path / "elsewhere" == elsewhere.parent
 
 
-def test_the_time_of_a_file_is_the_time_of_its_export_unless_told(lake: Lake, tmp_path: Path) -> None:
+def test_the_time_of_a_file_is_the_time_of_its_export_unless_told(lake: LakeProbe, tmp_path: Path) -> None:
     """A file loaded by hand was made when it was last written, as far as anybody knows."""
     path = write_export(tmp_path / "one", {"m1": (10, "x")})
     made = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)

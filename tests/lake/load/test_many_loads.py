@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from lakes import Lake, at, load_file, write_export
+from lakes import LakeProbe, at, load_file, write_export
 
 N_PROCESSES, N_LOADS = 8, 200
 # Each process loads its share with an interpreter of its own, as workers do; the files say which window they are of.
@@ -42,7 +42,7 @@ def test_200_overlapping_loads_from_8_processes_end_as_from_one(tmp_path: Path) 
         expected = {key: told for key, told in expected.items() if not since <= told[0] < until} | texts
         path = write_export(tmp_path / f"export-{number}", texts)
         exports.append([str(path), at(since), at(until), exported_at])
-    lake = Lake(str(tmp_path / "lake"))
+    lake = LakeProbe(str(tmp_path / "lake"))
     chosen.shuffle(exports)
     loaders = [
         subprocess.Popen([sys.executable, "-c", LOADER, lake.uri, json.dumps(exports[share::N_PROCESSES])])

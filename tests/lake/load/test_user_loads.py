@@ -12,7 +12,7 @@ import httpx
 import jwt
 import pytest
 from export_objects import line, message, reaction, user, write_lines
-from lakes import Lake, client_of, load_file, write_export
+from lakes import LakeProbe, client_of, load_file, write_export
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
@@ -59,18 +59,18 @@ def told_by(world: World, user_ids: list[str]) -> tuple[dict[str, set[str]], dic
     )
 
 
-def in_lake(lake: Lake) -> tuple[dict[str, set[str]], dict[str, int]]:
+def in_lake(lake: LakeProbe) -> tuple[dict[str, set[str]], dict[str, int]]:
     messages = lake.rows("SELECT export_user_id, list(id) FROM user_export_messages GROUP BY 1")
     reactions = lake.rows("SELECT export_user_id, count(*) FROM user_export_reactions GROUP BY 1")
     return {user_id: set(ids) for user_id, ids in messages}, dict(reactions)
 
 
-def assert_in_order(lake: Lake) -> None:
+def assert_in_order(lake: LakeProbe) -> None:
     assert verify(LakeStore(lake.uri), now=datetime(2030, 1, 1, tzinfo=UTC)).findings == ()
 
 
 @pytest.mark.parametrize("shape", list(Shape))
-def test_an_export_of_users_has_what_the_service_has_of_them(shape: Shape, start_sandbox: Any, lake: Lake) -> None:
+def test_an_export_of_users_has_what_the_service_has_of_them(shape: Shape, start_sandbox: Any, lake: LakeProbe) -> None:
     """Whatever shape its lines have: users, what they wrote and how they reacted, and nothing anywhere else."""
     sandbox = start_sandbox(shape=shape)
     users = busy_users(sandbox.world)
@@ -89,7 +89,7 @@ def test_an_export_of_users_has_what_the_service_has_of_them(shape: Shape, start
 @pytest.mark.parametrize("family", ["", "/api/v2"])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_the_answer_about_one_user_may_be_saved_and_loaded(
-    family: str, indent: int | None, sandbox: Sandbox, lake: Lake, tmp_path: Path
+    family: str, indent: int | None, sandbox: Sandbox, lake: LakeProbe, tmp_path: Path
 ) -> None:
     """GET /users/{id}/export, with times as text or as nanoseconds, as it came or made readable."""
     (user_id,) = busy_users(sandbox.world, 1)
@@ -106,20 +106,22 @@ def test_the_answer_about_one_user_may_be_saved_and_loaded(
     assert_in_order(lake)
 
 
-def load_users(lake: Lake, path: Path, *people: str, exported_at: str, texts: dict[str, str] | None = None) -> None:
+def load_users(
+    lake: LakeProbe, path: Path, *people: str, exported_at: str, texts: dict[str, str] | None = None
+) -> None:
     lines = [line("user", user(person)) for person in people]
     lines += [line("message", message(each, text=text, user={"id": people[0]})) for each, text in (texts or {}).items()]
     lines.append(line("reaction", reaction("m9", people[0])))
     load_file(lake, write_lines(path, lines), None, None, exported_at)
 
 
-def shown(lake: Lake) -> list[list[Any]]:
+def shown(lake: LakeProbe) -> list[list[Any]]:
     return lake.rows("SELECT export_user_id, id, text FROM user_export_messages ORDER BY ALL")
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
 def test_all_that_is_shown_of_a_user_comes_from_the_newest_export(
-    newest_first: bool, lake: Lake, tmp_path: Path
+    newest_first: bool, lake: LakeProbe, tmp_path: Path
 ) -> None:
     """A message deleted since must not come back out of an older export; other users are as they were."""
     loads: list[Callable[[], None]] = [
@@ -132,7 +134,7 @@ def test_all_that_is_shown_of_a_user_comes_from_the_newest_export(
     assert [["u1", "m1", "new"], ["u2", "m3", "of u2"]] == shown(lake)
 
 
-def test_a_newer_export_without_messages_takes_the_older_ones_away(lake: Lake, tmp_path: Path) -> None:
+def test_a_newer_export_without_messages_takes_the_older_ones_away(lake: LakeProbe, tmp_path: Path) -> None:
     """They were all deleted: what is shown is what the service knows."""
     load_users(lake, tmp_path / "a", "u1", exported_at=FIRST, texts={"m1": "old"})
     load_users(lake, tmp_path / "b", "u1", exported_at=SECOND)
@@ -140,7 +142,7 @@ def test_a_newer_export_without_messages_takes_the_older_ones_away(lake: Lake, t
     assert [["u1"]] == lake.rows("SELECT id FROM user_export_users")
 
 
-def test_a_channel_is_not_touched_by_an_export_of_users(lake: Lake, tmp_path: Path) -> None:
+def test_a_channel_is_not_touched_by_an_export_of_users(lake: LakeProbe, tmp_path: Path) -> None:
     """One person's messages are not all that was written: nothing is covered, hidden, or counted as a message."""
     load_file(lake, write_export(tmp_path / "channel", {"m1": (10, "one"), "m2": (11, "two")}), 10, 12, FIRST)
     coverage = lake.rows("SELECT * FROM coverage")
@@ -150,7 +152,7 @@ def test_a_channel_is_not_touched_by_an_export_of_users(lake: Lake, tmp_path: Pa
 
 
 def test_both_kinds_of_export_may_be_one_load(
-    client: ChatExportClient, exported: Callable[..., list[Receipt]], sandbox: Sandbox, lake: Lake
+    client: ChatExportClient, exported: Callable[..., list[Receipt]], sandbox: Sandbox, lake: LakeProbe
 ) -> None:
     """A DAG may export both and load them together: the window and the claims are those of the channels."""
     users = busy_users(sandbox.world)
@@ -162,7 +164,7 @@ def test_both_kinds_of_export_may_be_one_load(
     assert datetime(2025, 1, 1, 9, tzinfo=UTC) == record.since
 
 
-def test_files_of_both_kinds_given_by_hand_may_be_one_load(lake: Lake, tmp_path: Path) -> None:
+def test_files_of_both_kinds_given_by_hand_may_be_one_load(lake: LakeProbe, tmp_path: Path) -> None:
     """Each claims what is its own: the users nothing."""
     of_channel = write_export(tmp_path / "channel", {"m1": (10, "one")})
     of_users = write_lines(tmp_path / "users", [line("user", user("u1")), line("message", message("m5", cid="x:y"))])
@@ -171,7 +173,7 @@ def test_files_of_both_kinds_given_by_hand_may_be_one_load(lake: Lake, tmp_path:
     assert [["u1", "m5", "text of m5"]] == shown(lake)
 
 
-def test_a_window_of_an_export_of_users_is_a_mistake(lake: Lake, tmp_path: Path) -> None:
+def test_a_window_of_an_export_of_users_is_a_mistake(lake: LakeProbe, tmp_path: Path) -> None:
     """It has none: rows would be cut, and a claim expected. Whoever knows better can say so."""
     path = write_lines(tmp_path / "export", [line("user", user("u1")), line("message", message("m1"))])
     window = Window.parse("2026-01-01", "2026-01-02")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from lakes import Lake, at, load_file, write_export
+from lakes import LakeProbe, at, load_file, write_export
 
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
@@ -29,20 +29,20 @@ def exported(hour: int) -> str:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
+def lake(tmp_path: Path) -> LakeProbe:
     """Three loads of one day's hours, the third over the end of the first and the begin of the second."""
-    lake = Lake(str(tmp_path / "lake"))
+    lake = LakeProbe(str(tmp_path / "lake"))
     load_file(lake, write_export(tmp_path / "one", {"a": (8, "a1"), "b": (9, "b1")}), 8, 10, exported(1))
     load_file(lake, write_export(tmp_path / "two", {"c": (10, "c1"), "d": (11, "d1")}), 10, 12, exported(2))
     load_file(lake, write_export(tmp_path / "three", {"b": (9, "b2")}), 9, 11, exported(3))
     return lake
 
 
-def n_files(lake: Lake, table: str = "messages") -> int:
+def n_files(lake: LakeProbe, table: str = "messages") -> int:
     return len(list(Path(lake.uri).glob(f"{table}/*/*.parquet"))) - 1  # the anchor
 
 
-def test_a_glob_equals_the_view_after_compaction(lake: Lake) -> None:
+def test_a_glob_equals_the_view_after_compaction(lake: LakeProbe) -> None:
     """Rows that a newer export hides are gone from the files, and each day of a table is one file."""
     shown = lake.texts()
     assert {"a": "a1", "b": "b2", "d": "d1"} == shown
@@ -54,7 +54,7 @@ def test_a_glob_equals_the_view_after_compaction(lake: Lake) -> None:
     assert verify(LakeStore(lake.uri), now=NOW).ok
 
 
-def test_compacting_again_changes_nothing(lake: Lake) -> None:
+def test_compacting_again_changes_nothing(lake: LakeProbe) -> None:
     """A nightly job over a lake at rest costs nothing."""
     compact(LakeStore(lake.uri))
     files = lake.files()
@@ -62,7 +62,7 @@ def test_compacting_again_changes_nothing(lake: Lake) -> None:
     assert files == lake.files()
 
 
-def test_claims_keep_their_own_age(lake: Lake, tmp_path: Path) -> None:
+def test_claims_keep_their_own_age(lake: LakeProbe, tmp_path: Path) -> None:
     """An export that arrives after the compaction is judged against each load that went into it, not against all."""
     compact(LakeStore(lake.uri))
     between = write_export(tmp_path / "late", {"a": (8, "a-late"), "b": (9, "b-late"), "d": (11, "d-late")})
@@ -73,7 +73,7 @@ def test_claims_keep_their_own_age(lake: Lake, tmp_path: Path) -> None:
     lake.assert_glob_equals_view()
 
 
-def test_the_same_exports_loaded_again_after_compaction_change_nothing(lake: Lake, tmp_path: Path) -> None:
+def test_the_same_exports_loaded_again_after_compaction_change_nothing(lake: LakeProbe, tmp_path: Path) -> None:
     """A retried task must find its load, though its files have gone into others."""
     compact(LakeStore(lake.uri))
     files = lake.files()
@@ -82,7 +82,7 @@ def test_the_same_exports_loaded_again_after_compaction_change_nothing(lake: Lak
     assert files == lake.files()
 
 
-def test_a_day_loaded_anew_replaces_its_part_of_a_compaction_at_once(lake: Lake, tmp_path: Path) -> None:
+def test_a_day_loaded_anew_replaces_its_part_of_a_compaction_at_once(lake: LakeProbe, tmp_path: Path) -> None:
     """What is newer than all of a day supersedes that day's file, though other days of the compaction live on."""
     compact(LakeStore(lake.uri))
     anew = write_export(tmp_path / "anew", {"a": (8, "a9"), "e": (11, "e9")})
@@ -90,7 +90,7 @@ def test_a_day_loaded_anew_replaces_its_part_of_a_compaction_at_once(lake: Lake,
     assert ({"a": "a9", "e": "e9"}, 1) == (lake.texts(), n_files(lake))
 
 
-def test_only_days_worth_it_are_written_anew(lake: Lake, tmp_path: Path) -> None:
+def test_only_days_worth_it_are_written_anew(lake: LakeProbe, tmp_path: Path) -> None:
     """A large lake's compaction costs what has changed; files of other days are taken over as they are."""
     next_day = write_export(tmp_path / "next", {"z": (8, "z1")})
     next_day.write_text(next_day.read_text().replace("2026-01-01T08", "2026-01-03T08"))
@@ -101,14 +101,14 @@ def test_only_days_worth_it_are_written_anew(lake: Lake, tmp_path: Path) -> None
     assert {"a": "a1", "b": "b2", "d": "d1", "z": "z1"} == lake.texts()
 
 
-def test_the_newest_snapshot_of_a_key_is_what_remains(lake: Lake) -> None:
+def test_the_newest_snapshot_of_a_key_is_what_remains(lake: LakeProbe) -> None:
     """Channels and users come with every export; after compaction each is one row in the files too."""
     assert lake.value(f"SELECT count(*) FROM read_parquet('{lake.uri}/channels/*/*.parquet')") == 3
     compact(LakeStore(lake.uri))
     assert lake.value(f"SELECT count(*) FROM read_parquet('{lake.uri}/channels/*/*.parquet')") == 1
 
 
-def test_a_catalog_opened_before_goes_on_answering(lake: Lake, tmp_path: Path) -> None:
+def test_a_catalog_opened_before_goes_on_answering(lake: LakeProbe, tmp_path: Path) -> None:
     """An analyst's open connection must not lose its files to a compaction or a newer load."""
     with duckdb.connect(f"{lake.uri}/catalog.duckdb", read_only=True) as con:
         con.execute("SET TimeZone = 'UTC'")
@@ -121,7 +121,7 @@ def test_a_catalog_opened_before_goes_on_answering(lake: Lake, tmp_path: Path) -
     assert {"a": "a9"} == lake.texts()
 
 
-def test_vacuum_deletes_what_died_and_nothing_else(lake: Lake) -> None:
+def test_vacuum_deletes_what_died_and_nothing_else(lake: LakeProbe) -> None:
     """Superseded files go once nobody can have an old catalog open; what is live stays whatever its age."""
     compact(LakeStore(lake.uri))
     store = LakeStore(lake.uri)
@@ -133,7 +133,7 @@ def test_vacuum_deletes_what_died_and_nothing_else(lake: Lake) -> None:
     assert verify(store, now=NOW).ok
 
 
-def test_vacuum_deletes_what_broken_off_work_left(lake: Lake) -> None:
+def test_vacuum_deletes_what_broken_off_work_left(lake: LakeProbe) -> None:
     """A killed load leaves files that no record names; a load under way has some too, so only old ones go."""
     store = LakeStore(lake.uri)
     stray = Path(lake.uri, store.data_path("messages/event_date=2026-01-01/stray-0.parquet"))
@@ -151,7 +151,7 @@ def test_vacuum_deletes_what_broken_off_work_left(lake: Lake) -> None:
     assert not left.exists()
 
 
-def test_vacuum_leaves_alone_what_is_not_ours(lake: Lake) -> None:
+def test_vacuum_leaves_alone_what_is_not_ours(lake: LakeProbe) -> None:
     """A lake may lie in a folder that has other things in it."""
     others = [Path(lake.uri, name) for name in (".eslintrc.json", "src/.env.local", "src/.cache.d/x", "src/a/.b.c")]
     days_ago = (datetime.now(UTC) - timedelta(days=9)).timestamp()
@@ -169,7 +169,7 @@ def test_vacuum_leaves_alone_what_is_not_ours(lake: Lake) -> None:
 
 def test_a_store_of_objects_has_no_data_files_but_ours(tmp_path: Path) -> None:
     """Whoever keeps the lake at the root of a bucket has other Parquet files there."""
-    lake = Lake("memory://bucket-of-many-things")
+    lake = LakeProbe("memory://bucket-of-many-things")
     load_file(lake, write_export(tmp_path / "one", {"a": (8, "a1")}), 8, 10, exported(1))
     load_file(lake, write_export(tmp_path / "two", {"b": (11, "b1")}), 11, 12, exported(2))
     store = LakeStore(lake.uri)
@@ -179,7 +179,7 @@ def test_a_store_of_objects_has_no_data_files_but_ours(tmp_path: Path) -> None:
     assert {each.file.path for each in lake.snapshot().file_states if each.is_live} == lake.data_files()
 
 
-def test_a_file_is_dead_since_it_was_wholly_hidden(lake: Lake, tmp_path: Path) -> None:
+def test_a_file_is_dead_since_it_was_wholly_hidden(lake: LakeProbe, tmp_path: Path) -> None:
     """Later loads of the same hours make it no younger: it would never be old enough to go."""
     first = load_file(lake, write_export(tmp_path / "four", {"a": (8, "a2")}), 8, 12, exported(4))
     load_file(lake, write_export(tmp_path / "five", {"a": (8, "a3")}), 8, 12, exported(5))
@@ -191,14 +191,14 @@ def test_a_file_is_dead_since_it_was_wholly_hidden(lake: Lake, tmp_path: Path) -
     assert {first.record.committed_at} == died
 
 
-def test_a_large_snapshot_file_is_not_doubled(lake: Lake) -> None:
+def test_a_large_snapshot_file_is_not_doubled(lake: LakeProbe) -> None:
     """It is as good as a small one for what is newest of a key."""
     largest = max(each.file.size_bytes for each in lake.snapshot().file_states if each.file.table == "channels")
     compact(LakeStore(lake.uri), large_bytes=largest)
     lake.assert_glob_equals_view()
 
 
-def test_of_two_compactions_at_once_one_begins_anew(lake: Lake) -> None:
+def test_of_two_compactions_at_once_one_begins_anew(lake: LakeProbe) -> None:
     """Two rewrites of the same files must not both be committed: their rows would be there twice."""
     store = LakeStore(lake.uri)
     stale = lake.snapshot()
@@ -209,7 +209,7 @@ def test_of_two_compactions_at_once_one_begins_anew(lake: Lake) -> None:
     assert {"a": "a1", "b": "b2", "d": "d1"} == lake.texts()
 
 
-def test_a_record_that_was_moved_out_is_forgotten_whole(lake: Lake, tmp_path: Path) -> None:
+def test_a_record_that_was_moved_out_is_forgotten_whole(lake: LakeProbe, tmp_path: Path) -> None:
     """The next compaction takes its number, and is not to be taken for it."""
     store = LakeStore(lake.uri)
     shown = lake.texts()
@@ -227,7 +227,7 @@ def test_a_record_that_was_moved_out_is_forgotten_whole(lake: Lake, tmp_path: Pa
     assert commit_log.all_loads(store) == commit_log.all_loads(store, known={})
 
 
-def test_work_that_a_commit_came_into_is_done_again(lake: Lake, tmp_path: Path) -> None:
+def test_work_that_a_commit_came_into_is_done_again(lake: LakeProbe, tmp_path: Path) -> None:
     """A file that it had in view may be gone, and that is no fault of the lake's."""
     store = LakeStore(lake.uri)
     seen: list[int] = []
@@ -243,7 +243,7 @@ def test_work_that_a_commit_came_into_is_done_again(lake: Lake, tmp_path: Path) 
     assert seen == [3, 4]
 
 
-def test_work_that_fails_in_a_lake_that_stands_still_fails(lake: Lake) -> None:
+def test_work_that_fails_in_a_lake_that_stands_still_fails(lake: LakeProbe) -> None:
     def work() -> None:
         raise LakeError("a file is gone")
 
@@ -253,7 +253,7 @@ def test_work_that_fails_in_a_lake_that_stands_still_fails(lake: Lake) -> None:
 
 def test_history_tells_each_version_and_its_span(tmp_path: Path) -> None:
     """With keep_superseded, what was edited or vanished can still be read, and when it was the truth."""
-    lake = Lake(str(tmp_path / "lake"))
+    lake = LakeProbe(str(tmp_path / "lake"))
     first = write_export(tmp_path / "one", {"m": (8, "old"), "gone": (8, "x")}, updated_at=at(8, 30))
     second = write_export(tmp_path / "two", {"m": (8, "new")}, updated_at="2026-01-02T05:00:00Z")
     for path, hour in ((first, 1), (second, 9)):
@@ -273,7 +273,7 @@ def test_history_tells_each_version_and_its_span(tmp_path: Path) -> None:
     assert [["m", "new"]] == lake.rows("SELECT id, text FROM messages_history")
 
 
-def test_rows_that_no_claim_covers_are_compacted_once(lake: Lake, tmp_path: Path) -> None:
+def test_rows_that_no_claim_covers_are_compacted_once(lake: LakeProbe, tmp_path: Path) -> None:
     """A file that was loaded by hand may hold what it does not claim; that must not be written anew every night."""
     ahead = write_export(tmp_path / "ahead", {"z": (8, "z1")})
     ahead.write_text(ahead.read_text().replace("2026-01-01T08", "2026-01-03T08"))  # after its own export

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 from export_objects import channel, encoded, line, member, message, reaction, read, user, write_lines
-from lakes import Lake
+from lakes import LakeProbe
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.core.entities import ExportKind
@@ -95,7 +95,7 @@ def export(path: Path, text: str = "I am Ann", poll: str = "p1") -> Path:
     return write_lines(path, lines)
 
 
-def load(lake: Lake, path: Path, hour: int = 1, **options: object) -> pipeline.LoadReport:
+def load(lake: LakeProbe, path: Path, hour: int = 1, **options: object) -> pipeline.LoadReport:
     return load_files(
         [path],
         lake_uri=lake.uri,
@@ -105,7 +105,7 @@ def load(lake: Lake, path: Path, hour: int = 1, **options: object) -> pipeline.L
     )
 
 
-def everything(lake: Lake) -> str:
+def everything(lake: LakeProbe) -> str:
     """All values of all Parquet files there are, live or not, and the other files of the lake as they stand."""
     found = []
     for path in sorted(Path(lake.uri).rglob("*")):
@@ -121,15 +121,15 @@ def everything(lake: Lake) -> str:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
+def lake(tmp_path: Path) -> LakeProbe:
     """Two exports of the day, of which the second supersedes the first, which is kept for history."""
-    lake = Lake(str(tmp_path / "lake"))
+    lake = LakeProbe(str(tmp_path / "lake"))
     load(lake, export(tmp_path / "one", "I am Ann, first"), 1, keep_superseded=True)
     load(lake, export(tmp_path / "two"), 2, keep_superseded=True)
     return lake
 
 
-def test_no_file_holds_the_person_afterwards(lake: Lake) -> None:
+def test_no_file_holds_the_person_afterwards(lake: LakeProbe) -> None:
     """Neither their id nor their name, in live files, in history, in rejects or in what was superseded."""
     assert "ann-17" in everything(lake)
     receipt = forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
@@ -143,7 +143,7 @@ def test_no_file_holds_the_person_afterwards(lake: Lake) -> None:
     assert [] == [each for each in findings if each.is_fault]
 
 
-def test_what_a_killed_load_left_of_them_goes_as_well(lake: Lake) -> None:
+def test_what_a_killed_load_left_of_them_goes_as_well(lake: LakeProbe) -> None:
     """A work folder holds the export as it came. One of today may be a load that is under way."""
     for name, modified_at in (("old", NOW - timedelta(days=2)), ("new", NOW)):
         folder = Path(lake.uri) / "_staging" / name
@@ -155,7 +155,7 @@ def test_what_a_killed_load_left_of_them_goes_as_well(lake: Lake) -> None:
     assert (["new"], 1) == ([path.name for path in (Path(lake.uri) / "_staging").iterdir()], receipt.leftovers)
 
 
-def test_what_others_wrote_stays(lake: Lake) -> None:
+def test_what_others_wrote_stays(lake: LakeProbe) -> None:
     """Only what names the person goes from it: other words, numbers and rows are as they were."""
     forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
     assert [["by-bob"], ["quiet"]] == lake.rows("SELECT id FROM messages ORDER BY id")
@@ -177,7 +177,7 @@ def test_what_others_wrote_stays(lake: Lake) -> None:
 @pytest.mark.parametrize("kind", list(ExportKind))
 def test_nobody_is_left_inside_a_value(kind: ExportKind, tmp_path: Path) -> None:
     """Neither in what is in the lake when they are removed, nor in what is loaded afterwards, nor under pseudonyms."""
-    lake, hashed = Lake(str(tmp_path / "lake")), Lake(str(tmp_path / "hashed"))
+    lake, hashed = LakeProbe(str(tmp_path / "lake")), LakeProbe(str(tmp_path / "hashed"))
     said = {
         name: line("message", message(name, cid="a:1", user=BOB, mentioned_users=[ANN], **{name: value}))
         for name, value in INSIDE_MESSAGES.items()
@@ -187,7 +187,7 @@ def test_nobody_is_left_inside_a_value(kind: ExportKind, tmp_path: Path) -> None
         del said[name]
     without_texts = write_lines(tmp_path / "without_texts", [line("user", user("bob")), *said.values()])
 
-    def left_in(lake: Lake) -> list[str]:
+    def left_in(lake: LakeProbe) -> list[str]:
         found = everything(lake)
         return [word for word in ("ann-17", "Überall", "ann.png", "secretly", "annie") if word in found]
 
@@ -207,7 +207,7 @@ def test_nobody_is_left_inside_a_value(kind: ExportKind, tmp_path: Path) -> None
     assert [] == left_in(lake)
 
 
-def test_messages_can_stay_without_author_and_text(lake: Lake) -> None:
+def test_messages_can_stay_without_author_and_text(lake: LakeProbe) -> None:
     """Threads and counts hold, and nobody can be read in them."""
     forget_user(LakeStore(lake.uri), "ann-17", now=NOW, keep_messages=True)
     assert [["by-ann", None, None, "{}"], ["by-bob", "bob"], ["quiet", "bob"]] == [
@@ -218,7 +218,7 @@ def test_messages_can_stay_without_author_and_text(lake: Lake) -> None:
     assert "secretly" not in everything(lake)
 
 
-def test_history_of_others_is_kept(lake: Lake) -> None:
+def test_history_of_others_is_kept(lake: LakeProbe) -> None:
     """What keep_superseded kept goes on telling of the others."""
     query = "SELECT count(*) FROM messages_history WHERE id = 'by-bob'"
     assert 2 == lake.value(query)
@@ -226,7 +226,7 @@ def test_history_of_others_is_kept(lake: Lake) -> None:
     assert 2 == lake.value(query)
 
 
-def test_they_stay_out_when_an_old_window_is_loaded_again(lake: Lake, tmp_path: Path) -> None:
+def test_they_stay_out_when_an_old_window_is_loaded_again(lake: LakeProbe, tmp_path: Path) -> None:
     """A backfill must not bring them back; the load says how many rows it left out, and balances."""
     forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
     report = load(lake, export(tmp_path / "three", "again"), 3)
@@ -246,7 +246,7 @@ def test_they_stay_out_when_an_old_window_is_loaded_again(lake: Lake, tmp_path: 
     ],
 )
 def test_they_stay_out_where_only_a_value_of_others_names_them(
-    fields: dict[str, Any], lake: Lake, tmp_path: Path
+    fields: dict[str, Any], lake: LakeProbe, tmp_path: Path
 ) -> None:
     forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
     load(lake, write_lines(tmp_path / "later", [line("message", message("m9", user=BOB, **fields))]), 5)
@@ -254,7 +254,7 @@ def test_they_stay_out_where_only_a_value_of_others_names_them(
     assert {(True, False)} == {("bob" in text, "ann-17" in text) for text in told}
 
 
-def test_forgetting_again_finds_nothing(lake: Lake) -> None:
+def test_forgetting_again_finds_nothing(lake: LakeProbe) -> None:
     """After a crash it is run again; where it was done, nothing is written anew."""
     store = LakeStore(lake.uri)
     forget_user(store, "ann-17", now=NOW)
@@ -262,7 +262,7 @@ def test_forgetting_again_finds_nothing(lake: Lake) -> None:
     assert ([], 0) == (again.files, sum(again.removed.values()))
 
 
-def test_truth_holds_after_a_removal(lake: Lake, tmp_path: Path) -> None:
+def test_truth_holds_after_a_removal(lake: LakeProbe, tmp_path: Path) -> None:
     """Rows that newer exports hide must not come back because their files were written anew together."""
     later = write_lines(
         tmp_path / "later",
@@ -283,7 +283,7 @@ def test_truth_holds_after_a_removal(lake: Lake, tmp_path: Path) -> None:
     lake.assert_glob_equals_view()
 
 
-def test_the_list_says_nothing_but_a_hash(lake: Lake) -> None:
+def test_the_list_says_nothing_but_a_hash(lake: LakeProbe) -> None:
     """Whoever reads the lake's folder learns that somebody is on it, and not who."""
     store = LakeStore(lake.uri)
     forget_user(store, "ann-17", now=NOW)
@@ -292,7 +292,7 @@ def test_the_list_says_nothing_but_a_hash(lake: Lake) -> None:
     assert "ann" not in "".join(path.read_text() for path in Path(lake.uri, "_forgotten").glob("*.json"))
 
 
-def test_an_empty_id_is_refused(lake: Lake) -> None:
+def test_an_empty_id_is_refused(lake: LakeProbe) -> None:
     """It would match nothing, and look as if all were well."""
     with pytest.raises(CallError, match="there is no user id to forget"):
         forget_user(LakeStore(lake.uri), " ", now=NOW)
@@ -300,7 +300,7 @@ def test_an_empty_id_is_refused(lake: Lake) -> None:
 
 def test_pseudonyms_leave_no_raw_personal_data(tmp_path: Path) -> None:
     """With both options no id, name, picture or text lands anywhere, and joins go on working."""
-    lake = Lake(str(tmp_path / "lake"))
+    lake = LakeProbe(str(tmp_path / "lake"))
     load(lake, export(tmp_path / "one"), 1, hash_users=True, pseudonym_key="secret", drop_text=True)
     left = everything(lake)
     for word in ("ann-17", "Überall", "\\u00dc", '"bob"', "Bob", "I am Ann", "nothing here", "Lunch", "at sea", "Who?"):
@@ -316,7 +316,7 @@ def test_pseudonyms_leave_no_raw_personal_data(tmp_path: Path) -> None:
 
 def test_an_empty_list_of_people_stays_one_under_pseudonyms(tmp_path: Path) -> None:
     """Null means that the export does not say, and readers that count mentions would lose the message."""
-    lake = Lake(str(tmp_path / "lake"))
+    lake = LakeProbe(str(tmp_path / "lake"))
     lists = {"mentioned_users": [], "restricted_visibility": ["u2", "u1", "u2"]}
     path = write_lines(tmp_path / "one", [line("message", message("m", **lists))])
     load(lake, path, hash_users=True, pseudonym_key="secret")
@@ -329,7 +329,7 @@ def test_an_empty_list_of_people_stays_one_under_pseudonyms(tmp_path: Path) -> N
 @pytest.mark.parametrize("told", ["ann-17", pseudonym("ann-17", "secret")], ids=["the id", "the pseudonym"])
 def test_who_was_forgotten_stays_out_under_a_pseudonym_too(told: str, tmp_path: Path) -> None:
     """By whichever of the two they were named."""
-    lake = Lake(str(tmp_path / "lake"))
+    lake = LakeProbe(str(tmp_path / "lake"))
     load(lake, export(tmp_path / "one"), 1, hash_users=True, pseudonym_key="secret")
     forget_user(LakeStore(lake.uri), told, now=NOW, pseudonym_key="secret" if told == "ann-17" else None)
     hidden = pseudonym("ann-17", "secret")
@@ -345,7 +345,7 @@ def test_who_was_forgotten_stays_out_under_a_pseudonym_too(told: str, tmp_path: 
     ids=["final sigma", "kanji", "case"],
 )
 def test_names_are_found_in_any_script(name: str, text: str, tmp_path: Path) -> None:
-    lake = Lake(str(tmp_path / "lake"))
+    lake = LakeProbe(str(tmp_path / "lake"))
     by_bob = line("message", message("m", user=BOB, text=text, mentioned_users=[{"id": "u7", "name": name}]))
     load(lake, write_lines(tmp_path / "one", [by_bob]))
     forget_user(LakeStore(lake.uri), "u7", now=NOW)
@@ -380,7 +380,7 @@ def test_json_that_may_hold_a_user_is_not_taken_for_counts_and_settings() -> Non
     assert {"reaction_counts", "reaction_scores", "config", "teams_role"} == without
 
 
-def test_who_is_removed_while_a_load_is_under_way_stays_out(lake: Lake, tmp_path: Path) -> None:
+def test_who_is_removed_while_a_load_is_under_way_stays_out(lake: LakeProbe, tmp_path: Path) -> None:
     """The load looks at the list again before its commit and after it; a list that grew between is obeyed."""
     path = export(tmp_path / "three")
     removed = []
@@ -397,7 +397,7 @@ def test_who_is_removed_while_a_load_is_under_way_stays_out(lake: Lake, tmp_path
     assert '"ann-17"' not in everything(lake)
 
 
-def test_a_load_that_is_run_again_heeds_the_list(lake: Lake, tmp_path: Path) -> None:
+def test_a_load_that_is_run_again_heeds_the_list(lake: LakeProbe, tmp_path: Path) -> None:
     """Whoever put the person on the list, or loaded them meanwhile, died before anything else was done."""
     path = export(tmp_path / "three")
     load(lake, path, 5)
@@ -415,7 +415,7 @@ def test_a_load_that_is_run_again_heeds_the_list(lake: Lake, tmp_path: Path) -> 
 def test_many_people_leave_at_once(is_listed_first: bool, tmp_path: Path) -> None:
     """Each took a quarter of a second of every load, so that a list of a thousand stopped a backfill. Of some the
     messages stay; who is not on the list stays whole, whatever ids and names begin alike."""
-    lake, ids = Lake(str(tmp_path / "lake")), [f"person-{number}" for number in range(130)]
+    lake, ids = LakeProbe(str(tmp_path / "lake")), [f"person-{number}" for number in range(130)]
     going, keeping, staying = ids[:120:2], ids[1:120:2], ids[120:]
     people = {each: {"id": each, "name": f"Näme Of {each}"} for each in ids}
     lines = [line("channel", channel("a:1"))]
@@ -451,7 +451,7 @@ def test_many_people_leave_at_once(is_listed_first: bool, tmp_path: Path) -> Non
     assert verify(LakeStore(lake.uri), now=NOW).ok
 
 
-def test_a_list_without_its_salt_is_not_begun_anew(lake: Lake) -> None:
+def test_a_list_without_its_salt_is_not_begun_anew(lake: LakeProbe) -> None:
     """With another salt, whoever is on it would come back with the next load, and nobody would notice."""
     forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
     (Path(lake.uri) / "_forgotten" / "salt").unlink()
@@ -459,7 +459,7 @@ def test_a_list_without_its_salt_is_not_begun_anew(lake: Lake) -> None:
         forget_user(LakeStore(lake.uri), "bob", now=NOW)
 
 
-def test_a_users_own_export_goes_too(lake: Lake, tmp_path: Path) -> None:
+def test_a_users_own_export_goes_too(lake: LakeProbe, tmp_path: Path) -> None:
     """What a person asked to see of themselves is about them as a whole."""
     own = tmp_path / "own.json"
     own.write_bytes(encoded({"user": ANN, "messages": [message("by-ann", user=ANN)], "reactions": []}))

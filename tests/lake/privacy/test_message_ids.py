@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from export_objects import channel, line, message, reaction, read, write_lines
-from lakes import Lake
+from lakes import LakeProbe
 from test_forget import NOW, everything, load
 
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
@@ -31,8 +31,8 @@ def random_part(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "lake"))
+def lake(tmp_path: Path) -> LakeProbe:
+    return LakeProbe(str(tmp_path / "lake"))
 
 
 def references(message_id: str) -> list[bytes]:
@@ -53,7 +53,7 @@ def thread(path: Path, random_part: str, text: str = "asked") -> Path:
     return write_lines(path, [line("channel", channel("a:1")), line("message", asked), *references(str(asked["id"]))])
 
 
-def test_pseudonyms_hide_the_author_in_every_reference(random_part: str, lake: Lake, tmp_path: Path) -> None:
+def test_pseudonyms_hide_the_author_in_every_reference(random_part: str, lake: LakeProbe, tmp_path: Path) -> None:
     def load_hashed(text: str, hour: int) -> None:
         path = thread(tmp_path / "export", random_part, text)
         load(lake, path, hour, hash_users=True, drop_text=True, pseudonym_key="secret")
@@ -69,7 +69,9 @@ def test_pseudonyms_hide_the_author_in_every_reference(random_part: str, lake: L
 
 
 @pytest.mark.parametrize("keep_messages", [True, False])
-def test_who_is_forgotten_is_in_no_reference(keep_messages: bool, random_part: str, lake: Lake, tmp_path: Path) -> None:
+def test_who_is_forgotten_is_in_no_reference(
+    keep_messages: bool, random_part: str, lake: LakeProbe, tmp_path: Path
+) -> None:
     def forgotten() -> tuple[bool, list[list[object]]]:
         return "ann-17" in everything(lake), lake.rows(JOINED)
 
@@ -89,7 +91,7 @@ def test_who_is_forgotten_is_in_no_reference(keep_messages: bool, random_part: s
 
 
 def test_who_was_forgotten_stays_out_where_only_a_reference_names_them(
-    random_part: str, lake: Lake, tmp_path: Path
+    random_part: str, lake: LakeProbe, tmp_path: Path
 ) -> None:
     load(lake, write_lines(tmp_path / "export", [line("message", message("m", cid="a:1"))]))
     forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
@@ -102,7 +104,7 @@ def test_who_was_forgotten_stays_out_where_only_a_reference_names_them(
     "message_id",
     [OTHERS_ID, "by-ann", "ann-17", f"ann-170-{OTHERS_ID}", f"x-ann-17-{OTHERS_ID}", f"ann-17-{OTHERS_ID}-copy"],
 )
-def test_other_ids_stay(message_id: str, lake: Lake, tmp_path: Path) -> None:
+def test_other_ids_stay(message_id: str, lake: LakeProbe, tmp_path: Path) -> None:
     """Nobody is taken out of an id that is not of them, and an id that names nobody has no pseudonym."""
     load(lake, write_lines(tmp_path / "export", [line("message", message(message_id, cid="a:1"))]))
     forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
@@ -110,7 +112,7 @@ def test_other_ids_stay(message_id: str, lake: Lake, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("message_id", [OTHERS_ID, "by-ann", f"ann-17-{OTHERS_ID}-copy"])
-def test_an_id_without_an_author_has_no_pseudonym(message_id: str, lake: Lake, tmp_path: Path) -> None:
+def test_an_id_without_an_author_has_no_pseudonym(message_id: str, lake: LakeProbe, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "export", [line("message", message(message_id, cid="a:1"))])
     load(lake, path, hash_users=True, pseudonym_key="secret")
     assert [[message_id]] == lake.rows("SELECT id FROM messages")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from export_objects import channel, line, message, user, write_lines
-from lakes import Lake, at
+from lakes import LakeProbe, at
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.core.options import PROMOTED_TYPES, LoadOptions, parse_promote
@@ -25,7 +25,7 @@ PRIORITY = {"messages": {"priority": "BIGINT"}}
 
 
 def load(
-    lake: Lake, folder: Path, hour: int, values: list[Any], *, key: str = "priority", day: int = 2, **promote: Any
+    lake: LakeProbe, folder: Path, hour: int, values: list[Any], *, key: str = "priority", day: int = 2, **promote: Any
 ) -> Any:
     """Messages of one hour, each with a value of its own under the key."""
     lines = [line("channel", channel("a:1"))] + [
@@ -42,7 +42,7 @@ def load(
     ).to_json()
 
 
-def test_a_promoted_field_is_typed_and_stays_in_custom(lake: Lake, tmp_path: Path) -> None:
+def test_a_promoted_field_is_typed_and_stays_in_custom(lake: LakeProbe, tmp_path: Path) -> None:
     """A query needs no JSON, and a value of another kind is neither lost nor unseen."""
     told = load(lake, tmp_path, 9, [1, "2", "high", 2.5, None, {"a": 1}, 2**70], promote=PRIORITY)
     assert {"messages.priority": 4} == told["cast_failures"]
@@ -53,7 +53,7 @@ def test_a_promoted_field_is_typed_and_stays_in_custom(lake: Lake, tmp_path: Pat
 
 
 @pytest.mark.parametrize("fields", [{"rank": 3}, {"custom": {"rank": 3}}, {"rank": 3, "custom": {"rank": 4}}])
-def test_a_field_is_promoted_wherever_it_stands(fields: dict[str, Any], lake: Lake, tmp_path: Path) -> None:
+def test_a_field_is_promoted_wherever_it_stands(fields: dict[str, Any], lake: LakeProbe, tmp_path: Path) -> None:
     """Flat, nested, or in both places: then the flat one counts, as it does in custom."""
     path = write_lines(tmp_path / "export", [line("message", message(**fields)), line("user", user("u9", **fields))])
     options = LoadOptions(promote={"messages": {"rank": "DOUBLE"}, "users": {"rank": "VARCHAR"}})
@@ -64,7 +64,7 @@ def test_a_field_is_promoted_wherever_it_stands(fields: dict[str, Any], lake: La
 
 
 @pytest.mark.parametrize("value", [1735689600, 1735689600000, 3.7, "1e3", "1735689600"])
-def test_a_number_that_is_not_of_nanoseconds_is_no_time(value: Any, lake: Lake, tmp_path: Path) -> None:
+def test_a_number_that_is_not_of_nanoseconds_is_no_time(value: Any, lake: LakeProbe, tmp_path: Path) -> None:
     """Apps count seconds or milliseconds; as nanoseconds they would all be of the year 1970."""
     told = load(lake, tmp_path, 9, [value], promote={"messages": {"priority": "TIMESTAMPTZ"}})
     assert [[None]] == lake.rows("SELECT priority FROM messages")
@@ -84,7 +84,7 @@ def test_a_number_that_is_not_of_nanoseconds_is_no_time(value: Any, lake: Lake, 
     ],
 )
 def test_each_type_reads_what_json_writes_for_it(
-    kind: str, value: Any, expected: Any, lake: Lake, tmp_path: Path
+    kind: str, value: Any, expected: Any, lake: LakeProbe, tmp_path: Path
 ) -> None:
     """A short list of types, each of which survives the way through Parquet."""
     told = load(lake, tmp_path, 9, [value, [value]], promote={"messages": {"priority": kind}})
@@ -126,7 +126,7 @@ def test_each_type_reads_what_json_writes_for_it(
     ids=["BIGINT", "DATE"],
 )
 def test_only_what_is_written_as_one_is_an_integer_or_a_date(
-    kind: str, taken: dict[str, Any], others: list[str], lake: Lake, tmp_path: Path
+    kind: str, taken: dict[str, Any], others: list[str], lake: LakeProbe, tmp_path: Path
 ) -> None:
     """A cast that guesses makes numbers that nobody told, and dates that no reader of the files can hold."""
     told = load(lake, tmp_path, 9, [*taken, *others], promote={"messages": {"priority": kind}})
@@ -137,7 +137,7 @@ def test_only_what_is_written_as_one_is_an_integer_or_a_date(
 
 
 @pytest.mark.parametrize("key", ["a.b", "a/b~c", "select", "Ünï cöde", 'quo"te', "it's", "😀"])
-def test_a_key_of_any_spelling_can_be_promoted(key: str, lake: Lake, tmp_path: Path) -> None:
+def test_a_key_of_any_spelling_can_be_promoted(key: str, lake: LakeProbe, tmp_path: Path) -> None:
     """Apps name their fields as they like."""
     load(lake, tmp_path, 9, [7], key=key, promote={"messages": {key: "BIGINT"}})
     load(lake, tmp_path, 10, [8], key=key)
@@ -145,7 +145,7 @@ def test_a_key_of_any_spelling_can_be_promoted(key: str, lake: Lake, tmp_path: P
     assert [[7], [8]] == lake.rows(f"SELECT {column} FROM messages ORDER BY created_at")
 
 
-def test_keys_may_be_named_as_the_converter_names_its_own_columns(lake: Lake, tmp_path: Path) -> None:
+def test_keys_may_be_named_as_the_converter_names_its_own_columns(lake: LakeProbe, tmp_path: Path) -> None:
     """Of the rows that are staged, and of the objects in them: an app cannot know those names."""
     names = ["_n", "_read", "_input", "_cast_failures", "_complete", "_in_window", "_attachments", "_latest_reactions"]
     names += ["_created_at", "_reply_count", "j", "d", "flat", "data", "rows", "told", "left_over"]
@@ -159,7 +159,7 @@ def test_keys_may_be_named_as_the_converter_names_its_own_columns(lake: Lake, tm
 
 
 @pytest.mark.parametrize("compacted", [False, True])
-def test_files_with_and_without_the_column_are_one_table(compacted: bool, lake: Lake, tmp_path: Path) -> None:
+def test_files_with_and_without_the_column_are_one_table(compacted: bool, lake: LakeProbe, tmp_path: Path) -> None:
     """What was loaded before the field was promoted, and by a DAG that does not promote it, has its values as well."""
     load(lake, tmp_path, 8, [80])
     load(lake, tmp_path, 9, [90, "x"], promote=PRIORITY)
@@ -178,7 +178,7 @@ def test_files_with_and_without_the_column_are_one_table(compacted: bool, lake: 
     assert [["The custom field `priority`; where it is none of this type, null."]] == comments
 
 
-def test_promoted_columns_of_snapshots_keep_the_newest_row_of_each_key(lake: Lake, tmp_path: Path) -> None:
+def test_promoted_columns_of_snapshots_keep_the_newest_row_of_each_key(lake: LakeProbe, tmp_path: Path) -> None:
     """Rows of files with and without the column compete for the same key."""
     for day, promote in ((2, {}), (3, {"users": {"karma": "BIGINT"}}), (4, {})):
         path = write_lines(tmp_path / f"{day}", [line("user", user("u1", karma=day)), line("user", user(f"of{day}"))])
@@ -209,7 +209,7 @@ def test_promoted_columns_of_snapshots_keep_the_newest_row_of_each_key(lake: Lak
     ],
 )
 def test_what_cannot_be_promoted_is_refused_before_anything_is_done(
-    promote: dict[str, dict[str, str]], told: str, lake: Lake, tmp_path: Path
+    promote: dict[str, dict[str, str]], told: str, lake: LakeProbe, tmp_path: Path
 ) -> None:
     """A slip in a DAG must not become a lake with two columns of one name."""
     with pytest.raises(CallError, match=told):
@@ -217,7 +217,7 @@ def test_what_cannot_be_promoted_is_refused_before_anything_is_done(
     assert not Path(lake.uri).exists()
 
 
-def test_a_key_has_one_type_in_a_lake(lake: Lake, tmp_path: Path) -> None:
+def test_a_key_has_one_type_in_a_lake(lake: LakeProbe, tmp_path: Path) -> None:
     """A column that is a number here and text there cannot be read as either."""
     load(lake, tmp_path, 9, [1], promote=PRIORITY)
     files = lake.files()
