@@ -1,24 +1,26 @@
-"""The one error tree. A message says what failed, where, what to do; none quotes a person's text, a key or a link.
+"""The errors of this package, in one tree.
+
+A message says what failed, where, and what to do. It never quotes the text of a chat message, a key or a link.
 
 ChatExportError
-├── CallError                    the call is wrong as it stands; repeating it cannot help (exit code 2)
-│   ├── WindowError              no window, zero length, naive or reversed times
-│   └── ConnectionSettingsError  key, secret or address missing or malformed
-├── ServiceError                 the service answered with an error, or not at all
-│   ├── UnauthorizedError        key, secret or token refused (401, 403)
+├── CallError                    the call itself is wrong; repeating it cannot help (exit code 2)
+│   ├── WindowError              no usable window: absent, of zero length, without a time zone, or reversed
+│   └── ConnectionSettingsError  the API key, the API secret or an address is missing or malformed
+├── ServiceError                 the service answered with an error, or did not answer
+│   ├── UnauthorizedError        the service refuses the key, the secret or the token (401, 403)
 │   ├── NotFoundError            the service does not know the task (404)
-│   ├── RequestRefusedError      any other 4xx: a channel that does not exist, too many of them, ...
-│   ├── RateLimitedError         429; carries when to come back
-│   ├── ServiceUnavailableError  5xx, 408, a lost connection, a time-out: retryable
-│   └── UnexpectedReplyError     a reply that is not what the service documents
+│   ├── RequestRefusedError      any other 4xx: a channel that does not exist, too many channels, ...
+│   ├── RateLimitedError         too many requests (429); says when to come back
+│   ├── ServiceUnavailableError  5xx, 408, a lost connection, a timeout
+│   └── UnexpectedReplyError     the reply is not what the service documents
 ├── TaskFailedError              the service ended an export as failed
-├── TaskOverdueError             an export was not done by its deadline
-├── DownloadError                an export file could not be fetched whole
-│   ├── LinkExpiredError         the link is dead; a new status request makes another
-│   └── FileGoneError            the service keeps files for 60 days; export anew
-├── InputError                   a file is not an export
+├── TaskOverdueError             an export was not completed by its deadline
+├── DownloadError                an export file could not be downloaded whole
+│   ├── LinkExpiredError         the link has expired; the next status request returns a new one
+│   └── FileGoneError            the service deletes export files after 60 days; export again
+├── InputError                   a file is not an export, or is cut off
 │   └── TooManyRejectsError      more lines were rejected than the caller allows
-├── ShrinkError                  a load would hide all that a channel shows, with nothing in its place
+├── ShrinkError                  a load would hide all messages of a channel and put none in their place
 └── LakeError                    the lake cannot be read or written
 """
 
@@ -31,12 +33,25 @@ _CREDENTIALS: Final = re.compile(r"://[^/@\s]+@")
 
 
 class ChatExportError(Exception):
-    """Root of the tree. ``retryable`` says whether the same call may succeed later without anyone changing anything."""
+    """The root of the tree.
+
+    Catch the errors that you can act on by name, and the root for all others::
+
+        try:
+            task_id = client.submit_channels(request)
+        except RateLimitedError as error:
+            print(f"try again in {error.retry_after_s or 60:.0f} s")
+        except ChatExportError as error:
+            print(f"{error} (worth a retry: {error.retryable})")
+
+    ``message`` is the sentence. ``retryable`` says whether the same call may succeed later, although nobody changes
+    anything. ``facts`` holds the details that are attributes of the error as well.
+    """
 
     retryable = False
 
     def __init__(self, message: str, **facts: Any) -> None:
-        # Addresses of lakes and services stand in messages, and some have a password in them.
+        # Messages contain addresses of lakes and services, and some addresses contain a password.
         self.message = _CREDENTIALS.sub("://***@", message)
         super().__init__(self.message)
         self.facts = facts
@@ -44,7 +59,7 @@ class ChatExportError(Exception):
             setattr(self, name, value)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions rebuild themselves from ``args`` alone, which would lose the facts on the way between processes.
+        # By default an exception is rebuilt from ``args`` alone; the facts would be lost between processes.
         return _rebuild, (type(self), self.message, self.facts)
 
 
@@ -53,21 +68,24 @@ def _rebuild(kind: type[ChatExportError], message: str, facts: dict[str, Any]) -
 
 
 class CallError(ChatExportError):
-    """The call is wrong as it stands."""
+    """The call itself is wrong: an argument, an option or a combination of them."""
 
 
 class WindowError(CallError):
-    """There is no usable window: none at all, zero length, naive times, or since after until."""
+    """The run has no usable window.
+
+    It is absent, has zero length, lacks a time zone, or its ``since`` is after its ``until``.
+    """
 
 
 class ConnectionSettingsError(CallError):
-    """The API key, the secret or the address is missing or malformed."""
+    """The API key, the API secret or an address is missing or malformed."""
 
 
 class ServiceError(ChatExportError):
     """The service answered with an error, or did not answer.
 
-    ``http_status`` is None when there was no answer; ``code`` is the service's own error number ("API Error Codes").
+    ``http_status`` is None when there was no answer. ``code`` is the service's own error number ("API Error Codes").
     """
 
     http_status: int | None = None
@@ -75,84 +93,87 @@ class ServiceError(ChatExportError):
 
 
 class UnauthorizedError(ServiceError):
-    """The service refuses the key, the token, or what they may do (401, 403)."""
+    """The service refuses the key or the token, or what they are allowed to do (401, 403)."""
 
 
 class NotFoundError(ServiceError):
-    """The service does not know what was asked for (404, or its message "Can't find task")."""
+    """The service does not know the task or the address (404, or its message "Can't find task")."""
 
 
 class RequestRefusedError(ServiceError):
-    """The service refuses the request itself (4xx).
+    """The service refuses the request (any other 4xx).
 
-    ``is_missing``: it says that something asked for does not exist. ``may_be_of_a_part``: what it says is about a
-    channel or about the size, so that a part of the request may do.
+    ``is_missing``: the service says that something in the request does not exist. ``part_may_succeed``: the refusal
+    is about a channel or about the size of the request, so a part of the request may succeed.
     """
 
     is_missing: bool = False
-    may_be_of_a_part: bool = False
+    part_may_succeed: bool = False
 
 
 class RateLimitedError(ServiceError):
-    """Too many requests (429). ``retry_after_s``: seconds until the service wants to hear from us again."""
+    """Too many requests (429).
+
+    ``retry_after_s``: seconds until the service accepts the next request; None if it did not say.
+    """
 
     retryable = True
     retry_after_s: float | None = None
 
 
 class ServiceUnavailableError(ServiceError):
-    """The service failed, was slow, or could not be reached."""
+    """The service failed, was too slow, or could not be reached."""
 
     retryable = True
 
 
 class UnexpectedReplyError(ServiceError):
-    """The reply cannot be read as what the service documents."""
+    """The reply is not what the service documents. Often it comes from a proxy or a login page."""
 
 
 class TaskFailedError(ChatExportError):
-    """The service ended an export as failed. ``task_id`` names it."""
+    """The service ended the export ``task_id`` as failed or canceled."""
 
     task_id: str = ""
 
 
 class TaskOverdueError(ChatExportError):
-    """Exports were not done by their deadline. ``task_ids`` names those still open."""
+    """Exports were not completed by their deadline. ``task_ids`` names the open ones."""
 
     task_ids: tuple[str, ...] = ()
 
 
 class DownloadError(ChatExportError):
-    """An export file could not be fetched whole."""
+    """An export file could not be downloaded whole, or could not be stored."""
 
     retryable = True
 
 
 class LinkExpiredError(DownloadError):
-    """The file host refuses the link; a new status request makes a fresh one."""
+    """The file host refuses the link. The next status request returns a new one."""
 
 
 class FileGoneError(DownloadError):
-    """The service no longer holds the file: it keeps export files for 60 days."""
+    """The service no longer has the file: it deletes export files after 60 days."""
 
     retryable = False
 
 
 class InputError(ChatExportError):
-    """A file is not an export, or breaks off."""
+    """A file is not an export, or is cut off."""
 
 
 class TooManyRejectsError(InputError):
-    """More lines were rejected than the caller allows; nothing was committed."""
+    """More lines were rejected than the caller allows. The load was not committed."""
 
 
 class ShrinkError(ChatExportError):
-    """A load has no message of a channel where the lake shows some. ``cids`` names the channels."""
+    """A load has no message of a channel of which the lake shows some. ``cids`` names the channels."""
 
     cids: tuple[str, ...] = ()
 
 
 class LakeError(ChatExportError):
-    """The lake cannot be read or written where it was asked to be. A full disk or a store that is away may pass."""
+    """The lake cannot be read or written. A full disk or an unreachable store may be temporary."""
 
     retryable = True

@@ -1,9 +1,9 @@
-"""A thousand exports that one triggerer waits for: is its loop free, what does a trigger take, how often do they ask?
+"""A triggerer that waits for a thousand exports: the lag of its loop, its memory, and its number of requests.
 
     python benchmarks/waiting.py [N_TRIGGERS] [SECONDS]
 
-Real triggers over a real socket: the sandbox is a process of its own, its exports do not end. Prints a table and writes
-``.cache/bench/waiting.json``.
+The triggers are real and use a real socket. The sandbox is a process of its own, and its exports never end. Print a
+table and write ``.cache/bench/waiting.json``.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ import httpx
 
 CHATEXPORT = Path(sys.executable).with_name("chatexport")
 RESULT = Path(__file__).resolve().parents[1] / ".cache" / "bench" / "waiting.json"
-# What the service takes of its other reads; that of status requests is not documented.
+# The service's limit for its other reads. The limit of status requests is not documented.
 LIMIT_PER_MINUTE, LIMIT_PER_SECOND = 10_000, 333
 LAG_EVERY_S = 0.01
 
 
 @contextlib.contextmanager
 def sandbox() -> Iterator[str]:
+    """Run a sandbox as a process and yield its address."""
     command = [CHATEXPORT, "sandbox", "--port", "0", "--task-seconds", "86400", "--no-rate-limit"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -41,20 +42,22 @@ def sandbox() -> Iterator[str]:
 
 
 def resident_bytes() -> int:
+    """Return the resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
 
 async def measure(n_triggers: int, seconds: float) -> dict[str, float]:
-    from airflow_provider_chatexport.api.client import AsyncChatExportClient
+    """Run triggers for some seconds and measure them."""
+    from airflow_provider_chatexport.api.client import ChatExportClient
     from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid
     from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
     from airflow_provider_chatexport.triggers.export import ExportTaskTrigger
 
     request = ChannelsRequest(channels=(Cid("livestream:ubuntu"),), window=None)
     settings = await ChatExportHook().async_settings()
-    async with AsyncChatExportClient(settings) as client:
-        task_ids = [await client.submit_channels(request) for _ in range(n_triggers)]
+    with ChatExportClient(settings) as client:
+        task_ids = [client.submit_channels(request) for _ in range(n_triggers)]
     before_bytes = resident_bytes()
     now_epoch_s = time.time()
     triggers = [
@@ -77,7 +80,7 @@ async def measure(n_triggers: int, seconds: float) -> dict[str, float]:
     while (due_s := time.monotonic() + LAG_EVERY_S) < deadline_s:
         await asyncio.sleep(LAG_EVERY_S)
         lags_ms.append(1000.0 * (time.monotonic() - due_s))
-    held_bytes = resident_bytes() - before_bytes
+    memory_bytes = resident_bytes() - before_bytes
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
@@ -88,37 +91,40 @@ async def measure(n_triggers: int, seconds: float) -> dict[str, float]:
         "lag_p50_ms": statistics.median(lags_ms),
         "lag_p99_ms": lags_ms[int(len(lags_ms) * 0.99)],
         "lag_max_ms": lags_ms[-1],
-        "kb_per_trigger": held_bytes / n_triggers / 1000,
+        "kb_per_trigger": memory_bytes / n_triggers / 1000,
     }
 
 
-class Counted(threading.Thread):
-    """How many status requests the sandbox had in each second, counted beside the loop that is measured."""
+class RequestCounter(threading.Thread):
+    """A thread that counts the status requests of each second, apart from the loop that is measured."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
-        self._noted = f"{url}/_sandbox/requests"
-        self._ended = threading.Event()
+        self._url = f"{url}/_sandbox/requests"
+        self._stopped = threading.Event()
         self.per_second: list[float] = []
 
     def run(self) -> None:
+        """Count until ``stop``."""
         with httpx.Client(timeout=60.0) as control:
-            control.delete(self._noted)
-            began_s = time.monotonic()
-            while not self._ended.wait(1.0):
-                noted = control.get(self._noted).json()
-                control.delete(self._noted)
+            control.delete(self._url)
+            since_s = time.monotonic()
+            while not self._stopped.wait(1.0):
+                requests = control.get(self._url).json()
+                control.delete(self._url)
                 now_s = time.monotonic()
-                n_looks = sum("/tasks/" in each["path"] for each in noted)
-                self.per_second.append(n_looks / (now_s - began_s))
-                began_s = now_s
+                n_status = sum("/tasks/" in each["path"] for each in requests)
+                self.per_second.append(n_status / (now_s - since_s))
+                since_s = now_s
 
-    def end(self) -> None:
-        self._ended.set()
+    def stop(self) -> None:
+        """Stop counting."""
+        self._stopped.set()
         self.join()
 
 
 def main() -> None:
+    """Run the benchmark."""
     n_triggers = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 60.0
     with sandbox() as url, tempfile.TemporaryDirectory() as home:
@@ -135,23 +141,23 @@ def main() -> None:
                 }
             ),
         )
-        counted = Counted(url)
-        counted.start()
-        found = asyncio.run(measure(n_triggers, seconds))
-        counted.end()
-        # Submitting comes first and asks nothing; the last second is cut short by the end.
-        looks = [each for each in counted.per_second[:-1] if each]
-        found |= {"looks_per_minute": 60 * statistics.mean(looks), "looks_in_the_busiest_second": max(looks)}
-    lags = ", ".join(f"{name} {found[f'lag_{name}_ms']:.1f} ms" for name in ("p50", "p99", "max"))
+        counter = RequestCounter(url)
+        counter.start()
+        figures = asyncio.run(measure(n_triggers, seconds))
+        counter.stop()
+        # While exports are submitted there are no status requests, and the last second is not a whole one.
+        rates = [each for each in counter.per_second[:-1] if each]
+        figures |= {"requests_per_minute": 60 * statistics.mean(rates), "requests_in_the_busiest_second": max(rates)}
+    lags = ", ".join(f"{name} {figures[f'lag_{name}_ms']:.1f} ms" for name in ("p50", "p99", "max"))
     print(f"{n_triggers} triggers for {seconds:.0f} s")
     print(f"  loop lag: {lags}")
-    print(f"  memory: {found['kb_per_trigger']:.0f} kB per trigger")
+    print(f"  memory: {figures['kb_per_trigger']:.0f} kB per trigger")
     print(
-        f"  looks: {found['looks_per_minute']:.0f} a minute (limit taken: {LIMIT_PER_MINUTE}), at most "
-        f"{found['looks_in_the_busiest_second']:.0f} in one second (limit taken: {LIMIT_PER_SECOND})"
+        f"  status requests: {figures['requests_per_minute']:.0f} a minute (assumed limit: {LIMIT_PER_MINUTE}), at most "
+        f"{figures['requests_in_the_busiest_second']:.0f} in one second (assumed limit: {LIMIT_PER_SECOND})"
     )
     RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps(found, indent=2))
+    RESULT.write_text(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from nbclient import NotebookClient
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
-from airflow_provider_chatexport.api.polling import ExportPoller, watch_exports
+from airflow_provider_chatexport.api.polling import ExportPoller, wait_for_exports
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
@@ -87,7 +87,7 @@ def _load(client: ChatExportClient, channels: list[str], window: Window, lake: s
     watch = ExportPoller(
         [receipt.task_id for receipt in receipts], started_epoch_s=0.0, deadline_epoch_s=1e12, poll_s=0.02
     )
-    watch_exports(client, watch)
+    wait_for_exports(client, watch)
     pipeline.load_exports(client, receipts, lake_uri=lake, options=LoadOptions(accept_shrink=True))
 
 

@@ -1,1 +1,1 @@
-"""What knows the service: its requests and replies, two drivers, and the way from a link to a file."""
+"""The client of the service: requests and replies as values, two drivers, and downloads."""

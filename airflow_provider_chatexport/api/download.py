@@ -1,7 +1,7 @@
-"""From a finished export to a file on disk: a fresh link, streamed, resumed where it broke off, checked for size.
+"""Downloads of export files: with a fresh link, streamed, resumed after a break, checked for size.
 
-The service publishes no digest of an export file, so bytes that change on the way while their number stays the same
-are found only when the file is read (gzip's own check, or lines that are not JSON).
+The service publishes no digest of an export file. If bytes change on the way and their number does not, only the reader
+of the file notices (by gzip's checksum, or by lines that are not JSON).
 """
 
 from __future__ import annotations
@@ -32,33 +32,35 @@ from airflow_provider_chatexport.errors import (
 
 log = logging.getLogger(__name__)
 
-# How much is read of an error, which is some XML.
+# How much of an error's body is read. File hosts answer with a little XML.
 _ERROR_BYTES: Final = 4096
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
 
-# Pre-signed links answer 400 when an Authorization header comes along, and who holds the files need not know of us. So
-# the request says what any plain client says (firewalls refuse one without a name), and that bytes be sent as they are.
+# A pre-signed link answers 400 to a request with an Authorization header, and the file host need not know our token. So
+# these are the headers of a plain client. Firewalls refuse a client without a name; "identity" asks for the bytes as
+# they are stored.
 PLAIN_HEADERS: Final = {
     "User-Agent": f"python-httpx/{httpx.__version__}",
     "Accept": "*/*",
     "Accept-Encoding": "identity",
 }
 
+# Called with the number of bytes received, and with the number in all if the file host announces it.
 ProgressCallback = Callable[[int, int | None], None]
 
 
 class StatusSource(Protocol):
-    """Whoever can be asked for the status of an export: ``ChatExportClient``."""
+    """What a download needs of ``ChatExportClient``."""
 
     settings: ServiceSettings
 
     def task(self, task_id: TaskId) -> TaskState:
-        """The status, with a fresh link if the export is completed. :raises ServiceError: after the last attempt."""
+        """Return the status, with a fresh link if the export is completed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Downloaded:
-    """A whole export file. ``sha256`` is over its bytes as they lie on disk; ``task`` is the last status reply."""
+    """A whole export file. ``sha256`` is the digest of the bytes on disk; ``task`` is the last status reply."""
 
     path: Path
     size_bytes: int
@@ -67,35 +69,29 @@ class Downloaded:
 
 
 def download(
-    client: StatusSource,
-    task_id: TaskId,
-    target: Path,
-    *,
-    max_file_bytes: int | None = None,
-    progress: ProgressCallback | None = None,
+    client: StatusSource, task_id: TaskId, target: Path, *, progress: ProgressCallback | None = None
 ) -> Downloaded:
-    """Fetch the file of a completed export to ``target``, through ``target`` + ``.part``; nothing is left on failure.
+    """Download the file of a completed export to ``target``.
 
-    Every attempt begins with a status request, because links are made anew by each and live for a day only. An
-    attempt that got further is not held against the number of attempts (``settings.max_attempts``).
+    The bytes go to ``target`` + ``.part`` first; a failure leaves nothing behind. Every attempt starts with a status
+    request: each status reply has a new link, and a link lives for one day. An attempt that gets further than all
+    before it does not count towards ``settings.max_attempts``.
 
-    :param max_file_bytes: refuse a larger file.
-    :param progress: called with the bytes that are here, and the bytes in all where the file host tells.
     :raises FileGoneError: the service no longer has the file.
-    :raises DownloadError: it could not be fetched whole, may not be fetched from where it is, or cannot be written.
+    :raises DownloadError: the file did not arrive whole, its link is not allowed, or it cannot be written.
     :raises TaskFailedError: the export ended as failed.
-    :raises ServiceError: the status could not be asked for.
+    :raises ServiceError: a status request failed.
     """
     part = target.with_name(target.name + ".part")
     try:
         with part.open("wb") as file:
-            transfer = _Transfer(task_id, file, max_file_bytes=max_file_bytes, progress=progress)
+            transfer = _Transfer(task_id, file, progress=progress)
             task = _fetch_whole(client, task_id, transfer)
         part.replace(target)
     except OSError as error:
         raise DownloadError(
             f"the file of export {task_id} cannot be written to {target.parent}: {error.strerror or error}; free some "
-            "space there or choose another directory"
+            "space there, or choose another directory"
         ) from None
     finally:
         part.unlink(missing_ok=True)
@@ -111,73 +107,70 @@ def _fetch_whole(client: StatusSource, task_id: TaskId, transfer: _Transfer) -> 
         try:
             task = client.task(task_id)
         except NotFoundError:
-            raise _gone(task_id) from None
+            raise _gone_error(task_id) from None
         try:
             transfer.fetch(checked_link(task, settings), settings)
             return task
         except DownloadError as error:
-            # Further than ever, not than last time: a file that changes at each attempt begins anew at each.
+            # Compare with the furthest attempt, not with the last: a file that changes restarts at every attempt.
             n_fruitless = 0 if transfer.size_bytes > furthest_bytes else n_fruitless + 1
             furthest_bytes = max(furthest_bytes, transfer.size_bytes)
             if not error.retryable or n_fruitless >= settings.max_attempts:
-                # Once it may be a page of something in between, or a file that is not there yet.
+                # A single 404 may come from a proxy, or from a file that is not there yet. The last one is final.
                 if error.facts.get("http_status") == 404:
-                    raise _gone(task_id) from None
+                    raise _gone_error(task_id) from None
                 raise
             bound_s = settings.pause_bound_s(n_fruitless)
             asked_s: float = getattr(error, "retry_after_s", None) or 0.0
             pause_s = min(settings.longest_wait_s, asked_s) + random.uniform(0.0, bound_s)  # noqa: S311
-            log.warning("%s; going on at byte %d in %.1f s", error, transfer.size_bytes, pause_s)
+            log.warning("%s; the download continues at byte %d in %.1f s", error, transfer.size_bytes, pause_s)
             time.sleep(pause_s)
 
 
 def checked_link(task: TaskState, settings: ServiceSettings) -> httpx.URL:
-    """The link of a completed export, if it may be followed. Its text is a credential: it must not be logged.
+    """Return the link of a completed export if the settings allow it. The link is a credential: do not log it.
 
     :raises TaskFailedError: the export ended as failed.
-    :raises FileGoneError: it is completed and has no file.
-    :raises DownloadError: it is still running, or the link leads where the settings do not allow.
+    :raises FileGoneError: the export is completed and has no file.
+    :raises DownloadError: the export is still running, or the settings do not allow the link.
     """
     if not task.status.ended:
-        raise _refused(task.task_id, f"the export is {task.status.value}, not completed; wait for it first")
+        raise _refused_error(task.task_id, f"the export is {task.status.value}, not completed; wait for it first")
     if task.status is not Status.COMPLETED:
         raise TaskFailedError(
-            f"export {task.task_id} ended as {task.status.value} at the service: {task.error or 'without a reason'}; "
+            f"export {task.task_id} ended as {task.status.value} at the service: {task.error or 'no reason given'}; "
             "export again",
             task_id=task.task_id,
         )
     if task.url is None:
-        raise _gone(task.task_id)
+        raise _gone_error(task.task_id)
     try:
         link = httpx.URL(task.url)
     except httpx.InvalidURL:
         link = httpx.URL("")
     if link.scheme not in ("http", "https") or not link.host or link.userinfo:
-        raise _refused(task.task_id, "the service's link to it is malformed; try again, or report it to the service")
+        raise _refused_error(task.task_id, "the service's link is malformed; try again, or report it to the service")
     if link.scheme == "http" and not settings.http_links_allowed:
-        raise _refused(
+        raise _refused_error(
             task.task_id,
-            f"its link leads to {link.host} over plain http; set allow_http_links in the connection to accept that",
+            f"its link leads to {link.host} over plain http; to accept that, set allow_http_links in the connection",
         )
     if settings.link_host is not None and link.host != settings.link_host.lower():
-        raise _refused(
+        raise _refused_error(
             task.task_id,
-            f"its link leads to {link.host}, and the connection allows {settings.link_host} only; change link_host "
-            "there if that is right",
+            f"its link leads to {link.host}, and the connection allows {settings.link_host} only; if that host is "
+            "right, change link_host in the connection",
         )
     return link
 
 
 class _Transfer:
-    """The bytes of one export file so far, and whose bytes they are (by ETag)."""
+    """The bytes of one export file that have arrived, and the ETag of the file that they belong to."""
 
-    def __init__(
-        self, task_id: TaskId, file: BinaryIO, *, max_file_bytes: int | None, progress: ProgressCallback | None
-    ) -> None:
+    def __init__(self, task_id: TaskId, file: BinaryIO, *, progress: ProgressCallback | None) -> None:
         self.size_bytes = 0
         self._task_id = task_id
         self._file = file
-        self._max_file_bytes = max_file_bytes
         self._progress = progress
         self._digest = hashlib.sha256()
         self._etag: str | None = None
@@ -188,14 +181,14 @@ class _Transfer:
         return self._digest.hexdigest()
 
     def fetch(self, link: httpx.URL, settings: ServiceSettings) -> None:
-        """One attempt: all that is still missing.
+        """Fetch all bytes that are missing, in one attempt.
 
-        :raises DownloadError: not all of it came.
+        :raises DownloadError: some did not arrive.
         """
         headers = PLAIN_HEADERS | self._range_headers()
         request = httpx.Request("GET", link, headers=headers, extensions={"timeout": settings.timeouts.as_dict()})
         try:
-            # A transport and not a client: httpx's client logs every URL at INFO and follows the environment's .netrc.
+            # A transport instead of a client: httpx's client logs every URL at INFO and reads the user's .netrc.
             with httpx.HTTPTransport(**transport_options(settings, str(link))) as transport:
                 response = transport.handle_request(request)
                 try:
@@ -205,92 +198,89 @@ class _Transfer:
                 finally:
                     response.close()
         except httpx.HTTPError as error:
-            raise self._broken(f"the connection to {link.host} failed ({type(error).__name__})") from None
+            raise self._incomplete_error(f"the connection to {link.host} failed ({type(error).__name__})") from None
         if self._total_bytes is not None and self.size_bytes != self._total_bytes:
-            raise self._broken(f"{link.host} sent {self.size_bytes} of {self._total_bytes} bytes")
+            raise self._incomplete_error(f"{link.host} sent {self.size_bytes} of {self._total_bytes} bytes")
 
     def _range_headers(self) -> dict[str, str]:
-        """Only bytes that the same strong ETag vouches for may be continued; without one the file begins anew."""
+        """Return the headers that ask for the rest. Without a strong ETag, start from the first byte instead."""
         if self.size_bytes == 0 or self._etag is None:
-            self._begin()
+            self._restart()
             return {}
         return {"Range": f"bytes={self.size_bytes}-", "If-Range": self._etag}
 
     def _accept(self, response: httpx.Response, host: str) -> None:
-        """Take up the head of an answer.
+        """Read the head of a response.
 
-        :raises DownloadError: it is not the file, or not the part that was asked for.
+        :raises DownloadError: the response is not the file, or not the part that was requested.
         """
         etag = response.headers.get("etag")
         if response.status_code == 206:
             match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
             if match is None or int(match[1]) != self.size_bytes or etag != self._etag:
-                self._begin()
-                raise self._broken(f"{host} sent another part than was asked for")
+                self._restart()
+                raise self._incomplete_error(f"{host} sent another part than the requested one")
             if match[3] != "*":
                 self._total_bytes = int(match[3])
         elif response.status_code == 200:
-            # The whole file: this is the first attempt, or the file is another one now (If-Range).
-            self._begin()
+            # The whole file: this is the first attempt, or the file has changed since the last (If-Range).
+            self._restart()
             self._etag = etag if etag and not etag.startswith("W/") else None
             length = response.headers.get("content-length", "")
             self._total_bytes = int(length) if re.fullmatch(r"\d{1,18}", length, re.ASCII) else None
         else:
-            raise self._not_the_file(response, host)
-        self._check_size(self._total_bytes or 0)
+            raise self._error_for(response, host)
 
-    def _not_the_file(self, response: httpx.Response, host: str) -> DownloadError:
+    def _error_for(self, response: httpx.Response, host: str) -> DownloadError:
+        """Return the error for a response that is not the file."""
         status = response.status_code
-        # S3 and Google say 400 where what the link was signed with has expired, and 400 to a request that is wrong too.
+        # S3 and Google answer 400 when the credential that signed the link has expired, and to a malformed request.
         if status in (401, 403, 404) or (status == 400 and b"expired" in _head(response).lower()):
-            what = "knows no file under the link" if status == 404 else "refuses the link"
+            what = "has no file for the link" if status == 404 else "refuses the link"
             return LinkExpiredError(
-                f"the file of export {self._task_id} could not be fetched: {host} {what} (HTTP {status}), as it does "
-                "when the link has expired; export again if fresh links are of no more use",
+                f"the file of export {self._task_id} cannot be downloaded: {host} {what} (HTTP {status}), as it does "
+                "when the link has expired; if new links fail as well, export again",
                 http_status=status,
             )
         if status == 410:
-            return _gone(self._task_id)
+            return _gone_error(self._task_id)
         if status == 416:
-            self._begin()
-            return self._broken(f"{host} has fewer bytes than are here already")
+            self._restart()
+            return self._incomplete_error(f"{host} has fewer bytes than have arrived already")
         if status in (408, 429) or status >= 500:
-            return self._broken(
+            return self._incomplete_error(
                 f"{host} answered HTTP {status}",
                 retry_after_s=read_retry_after(response.headers, status=status, now_epoch_s=time.time()),
             )
         if 300 <= status < 400:
-            return _refused(self._task_id, f"{host} redirects elsewhere (HTTP {status}), which is never followed")
-        return _refused(self._task_id, f"{host} answered HTTP {status}; check proxy and network, then try again")
+            return _refused_error(
+                self._task_id,
+                f"{host} redirects elsewhere (HTTP {status}), and redirects are never followed; check the proxy and "
+                "the network, then try again",
+            )
+        return _refused_error(
+            self._task_id, f"{host} answered HTTP {status}; check the proxy and the network, then try again"
+        )
 
     def _take(self, chunk: bytes) -> None:
-        self._check_size(self.size_bytes + len(chunk))
         if self._total_bytes is not None and self.size_bytes + len(chunk) > self._total_bytes:
-            raise _refused(self._task_id, f"more than the announced {self._total_bytes} bytes came; try again")
+            raise _refused_error(self._task_id, f"more than the announced {self._total_bytes} bytes arrived; try again")
         self._file.write(chunk)
         self._digest.update(chunk)
         self.size_bytes += len(chunk)
         if self._progress is not None:
             self._progress(self.size_bytes, self._total_bytes)
 
-    def _check_size(self, size_bytes: int) -> None:
-        if self._max_file_bytes is not None and size_bytes > self._max_file_bytes:
-            raise _refused(
-                self._task_id,
-                f"it is larger than the allowed {self._max_file_bytes} bytes; raise max_file_bytes, or export a "
-                "shorter window or fewer channels at once",
-            )
-
-    def _begin(self) -> None:
+    def _restart(self) -> None:
         self._file.seek(0)
         self._file.truncate()
         self._digest = hashlib.sha256()
         self.size_bytes = 0
         self._etag = self._total_bytes = None
 
-    def _broken(self, why: str, *, retry_after_s: float | None = None) -> DownloadError:
+    def _incomplete_error(self, why: str, *, retry_after_s: float | None = None) -> DownloadError:
         return DownloadError(
-            f"the file of export {self._task_id} did not come whole: {why}; try again later",
+            f"the file of export {self._task_id} did not arrive whole: {why}; try again later",
             retry_after_s=retry_after_s,
         )
 
@@ -299,12 +289,12 @@ def _head(response: httpx.Response) -> bytes:
     return next(response.iter_raw(_ERROR_BYTES), b"")
 
 
-def _refused(task_id: TaskId, why: str) -> DownloadError:
-    return DownloadError(f"the file of export {task_id} cannot be fetched: {why}", retryable=False)
+def _refused_error(task_id: TaskId, why: str) -> DownloadError:
+    return DownloadError(f"the file of export {task_id} cannot be downloaded: {why}", retryable=False)
 
 
-def _gone(task_id: TaskId) -> FileGoneError:
+def _gone_error(task_id: TaskId) -> FileGoneError:
     return FileGoneError(
         f"the service no longer has the file of export {task_id}: it keeps export files for 60 days; export again (in "
-        "Airflow, clear the export task), or check that this connection is of the app that exported"
+        "Airflow, clear the export task), or check that this connection is of the app that made the export"
     )

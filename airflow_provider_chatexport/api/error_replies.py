@@ -1,6 +1,6 @@
-"""What the service's error replies mean, and what may be said about them.
+"""What the service's error replies mean, and which parts of them may be quoted.
 
-Status and code numbers are those of "API Error Codes" in the service's documentation.
+Statuses and codes are those of "API Error Codes" in the service's documentation.
 """
 
 from __future__ import annotations
@@ -23,162 +23,182 @@ from airflow_provider_chatexport.errors import (
     UnexpectedReplyError,
 )
 
-# Codes of a 401 that are about the token's times: expired, not yet valid, used before it was issued.
+# Codes of a 401 because of the token's times: expired, not valid yet, used before it was issued.
 _CLOCK_CODES: Final = frozenset({40, 41, 42})
 _MAX_QUOTED_CHARS: Final = 300
 _ABOUT_THE_REQUEST: Final = re.compile(r"can'?t find|channel|user", re.IGNORECASE)
-# Statuses of a request that is too large.
-_TOO_MUCH: Final = (413, 431)
-# "Can't find channel with id ..." is what the SDKs' tests show.
+_TOO_LARGE_STATUSES: Final = (413, 431)
+# The tests of the SDKs show "Can't find channel with id ...".
 _MISSING: Final = re.compile(r"can'?t find|not found|does(?:n'?t| not) exist|deleted", re.IGNORECASE)
 
 _LINK: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE)
 _WORD: Final = re.compile(r"[^\s\"'<>]+")
-# What makes a link a credential, also where the link has lost its scheme, or is quoted in another one's query.
-_SIGNED: Final = re.compile(r"(?:signature|token|credential|\bsig)(?:=|%3d)", re.IGNORECASE)
+# What makes a link a credential. A link may have lost its scheme, or stand inside the query of another link.
+_SIGNATURE: Final = re.compile(r"(?:signature|token|credential|\bsig)(?:=|%3d)", re.IGNORECASE)
 _TOKEN: Final = re.compile(r"\beyJ[\w-]+\.[\w-]*\.?[\w-]*")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
-# '<operation> failed with error: "<inner>"': only the inner part says something.
+# '<operation> failed with error: "<inner>"': only the inner part is informative.
 _WRAPPED: Final = re.compile(r'\w+ failed with error: "(.*)"\s*', re.DOTALL)
-# Statuses that say the same whoever gives them: a gateway's "too many requests" is to be heeded as the service's is.
-_ANYBODYS: Final = frozenset({408, 429, *_TOO_MUCH})
+# These mean the same whether the service or a gateway answers.
+_STATUSES_OF_ANY_HOST: Final = frozenset({408, 429, *_TOO_LARGE_STATUSES})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A whole answer. Header names are in lower case."""
+    """A whole HTTP response. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ErrorBody:
+    code: int | None = None
+    message: str = ""
+    is_unrecoverable: bool = False
+
+
 def parse_json(body: bytes) -> Any:
-    """:raises ValueError: the body is not JSON, or holds NaN or Infinity, which JSON does not have."""
+    """Parse strict JSON.
+
+    :raises ValueError: the body is not JSON, or contains NaN or Infinity.
+    """
     return json.loads(body, parse_constant=_refuse_constant)
 
 
 def scrub(text: str, settings: ServiceSettings | None = None) -> str:
-    """Text from outside as it may be quoted: no link, token, key or secret, no control characters, 300 characters."""
+    """Return text from outside in a form that may be quoted.
+
+    Links, tokens, the key and the secret are replaced, control characters become spaces, and the text is cut after 300
+    characters.
+    """
     if settings is not None:
         for secret in (settings.api_secret, settings.api_key):
             text = text.replace(secret, "<hidden>")
-    text = _WORD.sub(_unsigned, _LINK.sub("<link>", text))
+    text = _WORD.sub(_hide_signed, _LINK.sub("<link>", text))
     text = _TOKEN.sub("<hidden>", text)
     text = _CONTROL.sub(" ", text).strip()
     return text if len(text) <= _MAX_QUOTED_CHARS else text[:_MAX_QUOTED_CHARS] + "..."
 
 
 def error_from(reply: Reply, *, doing: str, settings: ServiceSettings, now_epoch_s: float) -> ServiceError:
-    """The error for a reply that is no success. Never raises, whatever the body is."""
-    code, inner, unrecoverable = _read_error_body(reply.body)
-    said = scrub(inner, settings) if inner else "no readable error body"
-    coded = f"HTTP {reply.status}" if code is None else f"HTTP {reply.status}, code {code}"
-    facts: dict[str, Any] = {"http_status": reply.status, "code": code}
+    """Return the error that an unsuccessful reply stands for. Never raises, whatever the body is."""
+    body = _read_error_body(reply.body)
+    facts: dict[str, Any] = {"http_status": reply.status, "code": body.code}
     if reply.status in (429, 503):
         facts["retry_after_s"] = read_retry_after(reply.headers, status=reply.status, now_epoch_s=now_epoch_s)
-    if code is None and 400 <= reply.status < 500 and reply.status not in _ANYBODYS:
-        # Every error of the service has a number. Taken for its word, a gateway's 404 would be an export that is lost,
-        # and a firewall's 403 a wrong key.
+    if body.code is None and 400 <= reply.status < 500 and reply.status not in _STATUSES_OF_ANY_HOST:
+        # Every error of the service has a code. Without this check a gateway's 404 would mean that an export is lost,
+        # and a firewall's 403 would mean a wrong key.
         return UnexpectedReplyError(
-            f"{doing} failed: {settings.host} answered HTTP {reply.status} with something that is no error of the chat "
-            "API, as a gateway, a proxy or a firewall does; try again later, and if it stays so, check the address and "
+            f"{doing} failed: {settings.host} answered HTTP {reply.status}, but not with an error of the chat API; a "
+            "gateway, a proxy or a firewall may have answered. Try again later; if it persists, check the address and "
             "the proxy",
             **facts,
         )
-    kind: type[ServiceError]
-    match reply.status:
-        case 401 | 403:
-            kind, what, cure = UnauthorizedError, "was refused", _cure_refusal(reply.status, code)
-        case status if 400 <= status < 500 and "can't find task" in said.lower():
-            kind, what = NotFoundError, "found nothing"
-            cure = "check the id and that the key is of the same app; the service forgets exports after 60 days"
-        # 404 or 400 for a channel or user that does not exist: either way it is the request that has to change.
-        case 404 if not _ABOUT_THE_REQUEST.search(said):
-            kind, what, cure = NotFoundError, "found nothing", "check the address"
-        case 429:
-            kind, what, cure = RateLimitedError, "was rate-limited", "let fewer exports run at once, or try again later"
-        case 408:
-            kind, what, cure = ServiceUnavailableError, "took the service too long", "try again later"
-        case status if 400 <= status < 500:
-            kind, what, cure = RequestRefusedError, "was refused", _cure_request(status, said)
-            facts["is_missing"] = _MISSING.search(said) is not None
-            facts["may_be_of_a_part"] = status in _TOO_MUCH or "channel" in said.lower()
-        case status if status >= 500 and unrecoverable:
-            facts["retryable"] = False
-            kind, what, cure = (
-                ServiceUnavailableError,
-                "failed for good",
-                "the service says that repeating is of no use",
-            )
-        case status if status >= 500:
-            kind, what, cure = ServiceUnavailableError, "failed", "the service has a problem, try again later"
-        case _:
-            kind, what, cure = UnexpectedReplyError, "failed", "the chat API never answers so; check the address"
-    return kind(f"{doing} {what}: {settings.host} says: {said} ({coded}); {cure}", **facts)
+    quoted = scrub(body.message, settings) if body.message else "no readable error body"
+    kind, what, remedy = _classify(reply.status, body, quoted)
+    if kind is RequestRefusedError:
+        facts["is_missing"] = _MISSING.search(quoted) is not None
+        facts["part_may_succeed"] = reply.status in _TOO_LARGE_STATUSES or "channel" in quoted.lower()
+    if kind is ServiceUnavailableError and body.is_unrecoverable and reply.status >= 500:
+        facts["retryable"] = False
+    code = "" if body.code is None else f", code {body.code}"
+    return kind(f"{doing} {what}: {settings.host} says: {quoted} (HTTP {reply.status}{code}); {remedy}", **facts)
 
 
 def read_retry_after(headers: Mapping[str, str], *, status: int, now_epoch_s: float) -> float | None:
-    """Seconds until the host wants to hear from us again: ``Retry-After`` (seconds or an HTTP date), and for a 429 else
-    ``X-RateLimit-Reset`` (unix seconds). A value may be a comma list; the SDKs take its first non-empty part.
+    """Return the seconds until the host accepts the next request, or None if it does not say.
+
+    Read ``Retry-After`` (seconds or an HTTP date), and for a 429 otherwise ``X-RateLimit-Reset`` (unix seconds). A
+    value may be a comma-separated list; like the SDKs, take its first non-empty part.
     """
-    # The service's own clock, where it tells it: ours may be off by more than the pause is long.
+    # Prefer the service's own clock if it sends its time. Ours may be wrong by more than the pause.
     now_epoch_s = _http_date(headers.get("date", "")) or now_epoch_s
     wanted = headers.get("retry-after", "")
     if (at := _http_date(wanted)) is not None:
         return max(0.0, at - now_epoch_s)
     if (seconds := _first_number(wanted)) is not None:
         return seconds
-    # Every answer tells when the limit's window ends; only to who has used it up does that matter.
+    # Every reply contains the reset of the rate limit. It matters only to a caller that has used up the limit.
     if status == 429 and (reset := _first_number(headers.get("x-ratelimit-reset", ""))) is not None:
         return max(0.0, reset - now_epoch_s)
     return None
 
 
-def _unsigned(word: re.Match[str]) -> str:
-    return "<link>" if _SIGNED.search(word[0]) else word[0]
+def _classify(status: int, body: _ErrorBody, quoted: str) -> tuple[type[ServiceError], str, str]:  # noqa: PLR0911
+    """Return the class of the error, the predicate of its sentence, and what to do."""
+    match status:
+        case 401 | 403:
+            return UnauthorizedError, "was refused", _remedy_for_refused_key(status, body.code)
+        case _ if 400 <= status < 500 and "can't find task" in quoted.lower():
+            remedy = "check the id and that the key is of the same app; the service forgets exports after 60 days"
+            return NotFoundError, "found nothing", remedy
+        # The service answers 404 or 400 for a missing channel or user. In both cases the request has to change.
+        case 404 if not _ABOUT_THE_REQUEST.search(quoted):
+            return NotFoundError, "found nothing", "check the address"
+        case 429:
+            return RateLimitedError, "was rate-limited", "run fewer exports at once, or try again later"
+        case 408:
+            return ServiceUnavailableError, "took the service too long", "try again later"
+        case _ if 400 <= status < 500:
+            return RequestRefusedError, "was refused", _remedy_for_refused_request(status, quoted)
+        case _ if status >= 500 and body.is_unrecoverable:
+            return ServiceUnavailableError, "failed", "the service says that a repeat cannot succeed"
+        case _ if status >= 500:
+            return ServiceUnavailableError, "failed", "the service has a problem; try again later"
+        case _:
+            return UnexpectedReplyError, "failed", "the chat API does not use this status; check the address"
+
+
+def _hide_signed(word: re.Match[str]) -> str:
+    return "<link>" if _SIGNATURE.search(word[0]) else word[0]
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _read_error_body(body: bytes) -> tuple[int | None, str, bool]:
+def _read_error_body(body: bytes) -> _ErrorBody:
     try:
         value = parse_json(body)
     except (ValueError, RecursionError):
-        return None, "", False
+        return _ErrorBody()
     if not isinstance(value, dict):
-        return None, "", False
+        return _ErrorBody()
     code, message = value.get("code"), value.get("message")
-    inner = message if isinstance(message, str) else ""
-    if wrapped := _WRAPPED.fullmatch(inner):
-        inner = wrapped.group(1)
-    known_code = code if isinstance(code, int) and not isinstance(code, bool) else None
-    return known_code, inner, value.get("unrecoverable") is True
+    text = message if isinstance(message, str) else ""
+    if wrapped := _WRAPPED.fullmatch(text):
+        text = wrapped.group(1)
+    return _ErrorBody(
+        code=code if isinstance(code, int) and not isinstance(code, bool) else None,
+        message=text,
+        is_unrecoverable=value.get("unrecoverable") is True,
+    )
 
 
-def _cure_refusal(status: int, code: int | None) -> str:
+def _remedy_for_refused_key(status: int, code: int | None) -> str:
     if code in _CLOCK_CODES:
-        return "tokens are made for each request, so this machine's clock is probably wrong"
+        return "each request has a new token, so this machine's clock is probably wrong; correct it"
     if status == 403:
-        return "check what this API key may do, and that the app is not suspended"
+        return "check what this API key is allowed to do, and that the app is not suspended"
     return "check the API key (login) and the API secret (password)"
 
 
-def _cure_request(status: int, said: str) -> str:
-    if "channel" in said.lower():
-        return "check the channels: one that does not exist or is deleted makes the service refuse the request"
-    if "user" in said.lower():
+def _remedy_for_refused_request(status: int, quoted: str) -> str:
+    if "channel" in quoted.lower():
+        return "check the channels: the service refuses a request with a channel that does not exist or is deleted"
+    if "user" in quoted.lower():
         return "check the user ids"
-    if status in _TOO_MUCH:
-        return "ask for fewer at once"
-    return "change the request; repeating it as it is cannot help"
+    if status in _TOO_LARGE_STATUSES:
+        return "ask for fewer channels or users at once"
+    return "change the request; repeating it unchanged cannot help"
 
 
 def _first_number(value: str) -> float | None:
     part = next((part.strip() for part in value.split(",") if part.strip()), "")
-    # No more than ten digits: an absurd number must not become an infinite pause.
+    # At most ten digits: an absurd number must not become an endless pause.
     return float(part) if re.fullmatch(r"\d{1,10}(\.\d{1,6})?", part, re.ASCII) else None
 
 

@@ -1,7 +1,7 @@
-"""Waiting for exports: one account of what is known, obeyed alike by a worker's loop and by a triggerer's.
+"""Waiting for exports, by one decision that a worker's loop and a triggerer's loop both obey.
 
-``Watch`` decides and does nothing else: no socket, no clock, no sleep. The two loops under it are all that differs
-between a worker and a triggerer.
+``ExportPoller`` decides when to ask again and when to stop. It has no socket, no clock and no sleep. A worker and a
+triggerer differ only in the two loops below it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from airflow_provider_chatexport.api.client import AsyncChatExportClient, ChatExportClient
-from airflow_provider_chatexport.api.rate_limit import turns_of
+from airflow_provider_chatexport.api.rate_limit import rate_limiter_for
 from airflow_provider_chatexport.core.task import GiveUp, Status, TaskId, TaskState, Wait, next_step
 from airflow_provider_chatexport.errors import (
     RateLimitedError,
@@ -26,24 +26,25 @@ from airflow_provider_chatexport.errors import (
 
 log = logging.getLogger(__name__)
 
-# With pauses that double from a second to a minute: some seven minutes in which a service may be away.
+# With pauses that double from a second to a minute, the service may be unreachable for about seven minutes.
 MAX_CONSECUTIVE_FAILURES: Final = 12
 _SHORTEST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 60.0
 
 
 class ExportPoller:
-    """Exports that are waited for, until all are completed, one is lost, or the deadline passes.
+    """The state of a wait for several exports.
 
-    Times are unix seconds by the caller's clock: a wall clock, so that a wait which moves to another process goes on
-    instead of beginning anew.
+    The wait ends when all exports are completed, when one has failed, or at the deadline. Times are unix seconds by the
+    caller's clock. They come from a wall clock, so that a wait that moves to another process continues there.
 
-    :param started_epoch_s: when the exports were submitted; the pause between looks grows from there.
+    :param started_epoch_s: when the exports were submitted; the pause between requests grows from there.
     :param deadline_epoch_s: when to give up.
-    :param poll_s: a fixed pause between looks instead of the growing one (before jitter).
-    :param max_failures: how many status requests in a row may fail in a way that may pass.
-    :param answered: whether the chat API has answered at this address before, as it has whoever submitted there. What
-        is no reply of it then comes from something in between, and may pass; else the address may be wrong.
+    :param poll_s: a fixed pause between requests instead of the growing one, before jitter.
+    :param max_failures: how many status requests in a row may fail with an error that may pass.
+    :param answered: whether the chat API has answered at this address before. The caller that submitted there knows
+        that it has. Then a reply that is not of the chat API comes from a host in between, and may pass; otherwise the
+        address may be wrong.
     """
 
     def __init__(
@@ -62,73 +63,75 @@ class ExportPoller:
         self._poll_s = poll_s
         self._max_failures = max_failures
         self._answered = answered
-        self._n_misses = 0
+        self._n_unanswered = 0
         self._n_failures = 0
         self._asked_pause_s = 0.0
 
     @property
     def open(self) -> tuple[TaskId, ...]:
-        """Those not known to be completed, in the order given."""
+        """Exports that are not known to be completed, in the caller's order."""
         return tuple(
             task_id for task_id, state in self.states.items() if state is None or state.status is not Status.COMPLETED
         )
 
     @property
     def completed(self) -> Mapping[TaskId, TaskState]:
+        """Exports that are completed, each with its last status reply."""
         return {task_id: state for task_id, state in self.states.items() if state and state.status is Status.COMPLETED}
 
     def record_status(self, task_id: TaskId, state: TaskState) -> None:
-        """A status reply.
+        """Record a status reply.
 
-        :raises TaskFailedError: the service ended the export as failed.
+        :raises TaskFailedError: the service ended the export as failed or canceled.
         """
         self._answered = True
-        self._n_misses = self._n_failures = 0
+        self._n_unanswered = self._n_failures = 0
         self._asked_pause_s = 0.0
         before = self.states[task_id]
         self.states[task_id] = state
         if before is None or before.status is not state.status:
             log.info("export status task_id=%s status=%s", task_id, state.status.value)
         if state.status.ended and state.status is not Status.COMPLETED:
-            reason = f": {state.error}" if state.error else ", without a reason"
             raise TaskFailedError(
-                f"export {task_id} ended as {state.status.value} at the service{reason}; check what was asked for, "
-                "then export again",
+                f"export {task_id} ended as {state.status.value} at the service: {state.error or 'no reason given'}; "
+                "check the channels, the users and the window, then export again",
                 task_id=task_id,
             )
 
     def record_failure(self, error: ServiceError) -> None:
-        """A status request that failed. Being rate-limited is no failure: it ends with the deadline at the latest.
+        """Record a status request that failed.
 
-        :raises ServiceError: the same, if another look cannot help or too many in a row have failed.
+        Being rate-limited does not count as a failure: only the deadline ends it.
+
+        :raises ServiceError: the same error, if it cannot pass or too many requests in a row have failed.
         """
-        self._n_misses += 1
+        self._n_unanswered += 1
         self._n_failures += not isinstance(error, RateLimitedError)
         may_pass = error.retryable or (self._answered and isinstance(error, UnexpectedReplyError))
         if not may_pass or self._n_failures > self._max_failures:
             raise error
         self._asked_pause_s = getattr(error, "retry_after_s", None) or 0.0
-        log.warning("%s (look %d in a row without an answer)", error, self._n_misses)
+        log.warning("%s (status requests in a row without an answer: %d)", error, self._n_unanswered)
 
-    def pause_s(self, *, now_epoch_s: float) -> float | None:
-        """How long to sleep before the next look; None: all are completed.
+    def next_pause_s(self, *, now_epoch_s: float) -> float | None:
+        """Return how long to sleep before the next request, or None if all exports are completed.
 
-        :raises TaskOverdueError: the deadline is here.
+        :raises TaskOverdueError: the deadline has passed.
         """
         if not self.open:
             return None
         step = self._next_step(now_epoch_s)
         if isinstance(step, GiveUp):
-            raise self._overdue(now_epoch_s)
-        backoff_s = min(_LONGEST_PAUSE_S, 2.0 ** min(self._n_misses - 1, 6)) if self._n_misses else 0.0
+            raise self._overdue_error(now_epoch_s)
+        backoff_s = min(_LONGEST_PAUSE_S, 2.0 ** min(self._n_unanswered - 1, 6)) if self._n_unanswered else 0.0
         if self._poll_s is not None:
-            backoff_s = min(backoff_s, self._poll_s * 2.0 ** min(self._n_misses, 6))
-        # Full jitter around the pause that was meant: thousands of waiters that began together drift apart.
+            backoff_s = min(backoff_s, self._poll_s * 2.0 ** min(self._n_unanswered, 6))
+        # Full jitter around the intended pause: thousands of waiters that started together drift apart.
         pause_s = self._asked_pause_s + random.uniform(0.0, 2.0 * max(step.seconds, backoff_s))  # noqa: S311
         return max(_SHORTEST_PAUSE_S, min(pause_s, self._deadline_epoch_s - now_epoch_s))
 
     def _next_step(self, now_epoch_s: float) -> Wait | GiveUp:
-        """The open exports were all submitted together, so one answer holds for each."""
+        """Return the decision for all open exports. They were submitted together, so the first one stands for all."""
         state = self.states[self.open[0]]
         step = next_step(
             state.status if state else Status.WAITING,
@@ -139,50 +142,50 @@ class ExportPoller:
         assert isinstance(step, (Wait, GiveUp)), step  # noqa: S101 - open exports are not completed
         return step
 
-    def _overdue(self, now_epoch_s: float) -> TaskOverdueError:
-        known = {task_id: state.status.value if state else "unknown" for task_id, state in self.states.items()}
-        listed = ", ".join(f"{task_id} ({known[task_id]})" for task_id in self.open[:10])
+    def _overdue_error(self, now_epoch_s: float) -> TaskOverdueError:
+        statuses = {task_id: state.status.value if state else "unknown" for task_id, state in self.states.items()}
+        listed = ", ".join(f"{task_id} ({statuses[task_id]})" for task_id in self.open[:10])
         more = f" and {len(self.open) - 10} more" if len(self.open) > 10 else ""
         waited_s = now_epoch_s - self._started_epoch_s
         return TaskOverdueError(
-            f"{len(self.open)} of {len(self.states)} exports are not done after {waited_s:.0f} s: "
-            f"{listed}{more}; the service goes on with them, so give them more time, or try again later",
+            f"{len(self.open)} of {len(self.states)} exports are not done after {waited_s:.0f} s: {listed}{more}; the "
+            "service continues to work on them, so allow more time, or try again later",
             task_ids=self.open,
         )
 
 
-def watch_exports(client: ChatExportClient, watch: ExportPoller) -> Mapping[TaskId, TaskState]:
-    """Wait on a worker. Returns the last state of each export, all completed.
+def wait_for_exports(client: ChatExportClient, poller: ExportPoller) -> Mapping[TaskId, TaskState]:
+    """Wait in a worker and return the last state of each export, all completed.
 
     :raises TaskFailedError: the service ended one as failed.
     :raises TaskOverdueError: the deadline passed.
-    :raises ServiceError: asking for the status failed for good.
+    :raises ServiceError: a status request failed with an error that cannot pass, or too many failed in a row.
     """
     while True:
-        for task_id in watch.open:
+        for task_id in poller.open:
             try:
-                watch.record_status(task_id, client.task(task_id))
+                poller.record_status(task_id, client.task(task_id))
             except ServiceError as error:
-                watch.record_failure(error)
+                poller.record_failure(error)
                 break
-        pause_s = watch.pause_s(now_epoch_s=time.time())
+        pause_s = poller.next_pause_s(now_epoch_s=time.time())
         if pause_s is None:
-            return watch.completed
+            return poller.completed
         time.sleep(pause_s)
 
 
-async def watch_exports_async(client: AsyncChatExportClient, watch: ExportPoller) -> Mapping[TaskId, TaskState]:
-    """Wait on an event loop, in line with others there. Returns and raises as ``watch_exports`` does."""
-    turns = turns_of(client.settings)
+async def wait_for_exports_async(client: AsyncChatExportClient, poller: ExportPoller) -> Mapping[TaskId, TaskState]:
+    """Wait on an event loop, at the pace that all waiters of the app share. Otherwise as ``wait_for_exports``."""
+    rate_limiter = rate_limiter_for(client.settings)
     while True:
-        for task_id in watch.open:
-            await turns.wait()
+        for task_id in poller.open:
+            await rate_limiter.wait()
             try:
-                watch.record_status(task_id, await client.task(task_id))
+                poller.record_status(task_id, await client.task(task_id))
             except ServiceError as error:
-                watch.record_failure(error)
+                poller.record_failure(error)
                 break
-        pause_s = watch.pause_s(now_epoch_s=time.time())
+        pause_s = poller.next_pause_s(now_epoch_s=time.time())
         if pause_s is None:
-            return watch.completed
+            return poller.completed
         await asyncio.sleep(pause_s)

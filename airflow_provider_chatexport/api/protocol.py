@@ -1,8 +1,8 @@
 """Requests and replies of the export API as values: no socket, no clock, no retry.
 
-A ``Call`` says what to send and how to read the answer; ``sign`` makes it an HTTP request; ``read_reply`` turns the
-answer into the call's value or into an error of the tree. Both drivers go through these three, so they cannot differ.
-Only the ``/api/v2`` family is spoken; its replies are read as tolerantly as the older family's would need.
+A ``Call`` says what to send and how to decode the reply. ``sign`` turns it into an HTTP request, and ``read_reply``
+turns the reply into the call's value or into an error. Both drivers use these three, so they cannot differ. Requests go
+to the ``/api/v2`` addresses only; replies are decoded as tolerantly as those of the older addresses would need.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from airflow_provider_chatexport.core.task import Status, TaskId, TaskState
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_instant
 from airflow_provider_chatexport.errors import ServiceError, UnexpectedReplyError
 
-# A token is minted for each request. Ten minutes forgive a worker's clock that is behind by as much.
+# Each request has a token of its own. Ten minutes tolerate a worker's clock that is ten minutes behind.
 TOKEN_LIFETIME_S: Final = 600
 
 _T = TypeVar("_T")
@@ -33,8 +33,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call(Generic[_T]):
-    """One request. ``doing`` completes the sentence "... failed"; ``decode`` reads the JSON of a success, or raises
-    ValueError, KeyError or TypeError. ``starts_export``: a repeat after a lost reply may leave one unused export.
+    """One request and how to decode its reply.
+
+    :param doing: the subject of the sentence "... failed".
+    :param decode: takes the JSON of a successful reply; raises ValueError, KeyError or TypeError if it is another one.
+    :param starts_export: whether a repeat after a lost reply may leave one unused export.
     """
 
     doing: str
@@ -46,11 +49,11 @@ class Call(Generic[_T]):
 
 
 def submit_channels(request: ChannelsRequest) -> Call[TaskId]:
-    """Start a channel export, with padded bounds (see ``Window.padded``); bounds that are absent are left out."""
+    """Return the call that starts a channel export; the bounds of its window, if any, are padded."""
     bounds: dict[str, str] = {}
     if request.window is not None:
-        asked = request.window.padded()
-        bounds = {"messages_since": format_rfc3339(asked.since), "messages_until": format_rfc3339(asked.until)}
+        padded = request.window.padded()
+        bounds = {"messages_since": format_rfc3339(padded.since), "messages_until": format_rfc3339(padded.until)}
     flags = request.flags
     return Call(
         doing=f"starting an export of {_count(len(request.channels), 'channel')}",
@@ -70,7 +73,7 @@ def submit_channels(request: ChannelsRequest) -> Call[TaskId]:
 
 
 def submit_users(request: UsersRequest) -> Call[TaskId]:
-    """Start a users export."""
+    """Return the call that starts a users export."""
     return Call(
         doing=f"starting an export of {_count(len(request.user_ids), 'user')}",
         method="POST",
@@ -82,9 +85,9 @@ def submit_users(request: UsersRequest) -> Call[TaskId]:
 
 
 def get_task(task_id: TaskId, settings: ServiceSettings) -> Call[TaskState]:
-    """The status of an export, with a fresh link once it is completed.
+    """Return the call for an export's status, with a fresh link once the export is completed.
 
-    :param settings: whose key and secret the reason of a failed export must not hold.
+    :param settings: their key and secret are hidden in the reason of a failed export.
     """
     return Call(
         doing=f"asking for the status of export {task_id[:64]}",
@@ -95,7 +98,7 @@ def get_task(task_id: TaskId, settings: ServiceSettings) -> Call[TaskState]:
 
 
 def query_channels(page: ChannelPage) -> Call[tuple[FoundChannel, ...]]:
-    """One page of channels, without their messages and members."""
+    """Return the call for one page of channels, without their messages and members."""
     return Call(
         doing="listing channels",
         method="POST",
@@ -112,7 +115,7 @@ def query_channels(page: ChannelPage) -> Call[tuple[FoundChannel, ...]]:
 
 
 def sign(call: Call[Any], settings: ServiceSettings, *, now_epoch_s: float) -> httpx.Request:
-    """The HTTP request of a call, with a token of its own ("Tokens & Authentication": server tokens need no user)."""
+    """Return a call's HTTP request, with a new token ("Tokens & Authentication": a server token names no user)."""
     token = jwt.encode(
         {"server": True, "exp": int(now_epoch_s) + TOKEN_LIFETIME_S}, settings.api_secret, algorithm="HS256"
     )
@@ -133,10 +136,10 @@ def sign(call: Call[Any], settings: ServiceSettings, *, now_epoch_s: float) -> h
 
 
 def read_reply(call: Call[_T], reply: Reply, settings: ServiceSettings, *, now_epoch_s: float) -> _T:
-    """What a reply means.
+    """Return the call's value from a reply.
 
     :raises ServiceError: the service answered with an error.
-    :raises UnexpectedReplyError: it answered with a success that is not what it documents.
+    :raises UnexpectedReplyError: the reply is a success, but not the documented one.
     """
     if not 200 <= reply.status < 300:
         raise error_from(reply, doing=call.doing, settings=settings, now_epoch_s=now_epoch_s)
@@ -145,11 +148,11 @@ def read_reply(call: Call[_T], reply: Reply, settings: ServiceSettings, *, now_e
     except ServiceError:
         raise
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        # A KeyError's text is the missing key, the others' are ours or the parser's: none quotes a value at length.
+        # The text of a KeyError is the missing key. The other texts are ours or the parser's. None quotes a long value.
         raise UnexpectedReplyError(
-            f"{call.doing} failed: {settings.host} answered HTTP {reply.status} with something that is not the "
-            f"documented reply ({type(error).__name__}: {scrub(str(error), settings)[:120]}); check that the address "
-            "is the chat API's",
+            f"{call.doing} failed: {settings.host} answered HTTP {reply.status}, but not with the documented reply "
+            f"({type(error).__name__}: {scrub(str(error), settings)[:120]}); check that this is the address of the "
+            "chat API",
             http_status=reply.status,
         ) from None
 
@@ -165,13 +168,13 @@ def _count(n: int, noun: str) -> str:
 
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError(f"{what} is no object")
+        raise TypeError(f"{what} is not an object")
     return value
 
 
 def _text(value: Any, what: str) -> str:
     if not (isinstance(value, str) and value):
-        raise TypeError(f"{what} is no text")
+        raise TypeError(f"{what} is not text")
     return value
 
 
@@ -180,11 +183,14 @@ def _decode_submitted(value: Any) -> TaskId:
 
 
 def _decode_task(value: Any, settings: ServiceSettings) -> TaskState:
-    """Times are RFC3339 text or unix nanoseconds; ``result`` and ``error`` are absent, null or empty until the end."""
+    """Decode a status reply.
+
+    Times are RFC3339 text or unix nanoseconds. ``result`` and ``error`` are absent, null or empty until the task ends.
+    """
     task = _mapping(value, "the reply")
     created_at = parse_instant(task.get("created_at")) or parse_instant(task.get("updated_at"))
     if created_at is None:
-        raise ValueError("neither created_at nor updated_at has a time")
+        raise ValueError("neither created_at nor updated_at is a time")
     result = _mapping(task.get("result") or {}, "result")
     url = result.get("url") or None
     return TaskState(
@@ -197,7 +203,7 @@ def _decode_task(value: Any, settings: ServiceSettings) -> TaskState:
 
 
 def _decode_task_error(value: Any, settings: ServiceSettings) -> str | None:
-    """The API description has an object with type and description; older code takes a bare string."""
+    """Decode why a task failed: an object with type and description (API description) or a string (older code)."""
     if not value:
         return None
     if isinstance(value, str):
@@ -208,14 +214,14 @@ def _decode_task_error(value: Any, settings: ServiceSettings) -> str | None:
 
 
 def _decode_channels(value: Any) -> tuple[FoundChannel, ...]:
-    found = []
+    channels = []
     for entry in _mapping(value, "the reply")["channels"]:
         channel = _mapping(_mapping(entry, "a channel")["channel"], "a channel")
-        found.append(
+        channels.append(
             FoundChannel(
                 cid=Cid(_text(channel["cid"], "cid")),
                 created_at=parse_instant(channel.get("created_at")),
                 last_message_at=parse_instant(channel.get("last_message_at")),
             )
         )
-    return tuple(found)
+    return tuple(channels)

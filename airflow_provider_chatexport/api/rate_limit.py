@@ -1,7 +1,7 @@
-"""Turns at asking for status, shared by all who wait in one process under one API key.
+"""The pace of status requests, shared by all waiters of one app in one process.
 
-The service counts requests by app. A thousand triggers that each keep a modest pause are together a burst, and none of
-them can see the others: here they stand in line.
+The service counts requests per app. A thousand triggers that each pause modestly make a burst together, and a trigger
+does not know of the others. So each of them asks the app's rate limiter for a slot before each request.
 """
 
 from __future__ import annotations
@@ -13,36 +13,39 @@ from typing import Final
 
 from airflow_provider_chatexport.api.settings import ServiceSettings
 
-# The limit of status requests is not documented; others of its kind are 10,000 a minute, and a thirtieth of that in one
-# second. This leaves most of it to the app itself, and to triggerers beside this one.
-LOOKS_PER_SECOND: Final = 40.0
+# The limit of status requests is not documented. The service allows 10,000 similar requests a minute, and a thirtieth
+# of that in any one second. This pace leaves most of it to the app itself and to other triggerers.
+STATUS_REQUESTS_PER_SECOND: Final = 40.0
 
 
 class RateLimiter:
-    """Evenly spaced moments, each given away once. Any clock that does not run backwards will do, in seconds."""
+    """Evenly spaced slots. Each slot is handed out once.
+
+    Times are seconds of any clock that never goes back.
+    """
 
     def __init__(self, per_second: float) -> None:
-        self._every_s = 1.0 / per_second
-        self._free_at_s = 0.0
+        self._spacing_s = 1.0 / per_second
+        self._next_slot_s = 0.0
 
-    def take(self, now_s: float) -> float:
-        """The next free turn; how long until then, seconds."""
-        turn_s = max(now_s, self._free_at_s)
-        self._free_at_s = turn_s + self._every_s
-        return turn_s - now_s
+    def reserve(self, now_s: float) -> float:
+        """Reserve the next free slot and return the seconds until it."""
+        slot_s = max(now_s, self._next_slot_s)
+        self._next_slot_s = slot_s + self._spacing_s
+        return slot_s - now_s
 
     async def wait(self) -> None:
-        """Returns when it is the caller's turn. A turn whose taker is cancelled passes unused."""
-        pause_s = self.take(time.monotonic())
+        """Wait for the next free slot. The slot of a cancelled waiter stays unused."""
+        pause_s = self.reserve(time.monotonic())
         if pause_s > 0.0:
             await asyncio.sleep(pause_s)
 
 
-def turns_of(settings: ServiceSettings) -> RateLimiter:
-    """The line of an app in this process."""
-    return _turns(settings.base_url, settings.api_key)
+def rate_limiter_for(settings: ServiceSettings) -> RateLimiter:
+    """Return this process's rate limiter for an app: the same one for the same address and key."""
+    return _rate_limiter(settings.base_url, settings.api_key)
 
 
 @functools.lru_cache(maxsize=256)
-def _turns(base_url: str, api_key: str) -> RateLimiter:  # noqa: ARG001 - what tells one app from another
-    return RateLimiter(LOOKS_PER_SECOND)
+def _rate_limiter(base_url: str, api_key: str) -> RateLimiter:  # noqa: ARG001 - the cache's key
+    return RateLimiter(STATUS_REQUESTS_PER_SECOND)

@@ -1,4 +1,4 @@
-"""How to reach the service: key, secret, address, patience. Checked once, at birth."""
+"""How to reach the service: key, secret, address, timeouts and retries, checked when they are created."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENV_API_KEY: Final = "STREAM_API_KEY"
 ENV_API_SECRET: Final = "STREAM_API_SECRET"  # noqa: S105 - a variable's name
 ENV_BASE_URL: Final = "STREAM_BASE_URL"
 
-# Thirty years: what is longer, no clock can wait for.
+# Thirty years: clocks and sleeps cannot handle more.
 _MAX_NUMBER: Final = 1e9
 _ABOVE_ZERO: Final = ("connect_timeout_s", "read_timeout_s", "write_timeout_s", "pool_timeout_s", "max_attempts")
 _HOST_NAME: Final = re.compile(r"\w[\w.-]*")
@@ -30,18 +30,19 @@ _HOST_NAME: Final = re.compile(r"\w[\w.-]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
-    """One account at one address, and how patient to be with it. Key, secret and proxy stay out of ``repr``.
+    """One account at one address. Key, secret and proxy are not in the ``repr``.
 
-    :param base_url: scheme and host, for a region or the sandbox; a path in it is kept as a prefix.
-    :param max_attempts: how often one request is sent at most, rate limiting apart.
-    :param first_wait_s: upper end of the first pause between attempts; doubled up to ``longest_wait_s``.
-    :param rate_limit_patience_s: how long one request may go on being rate-limited. Exports are limited to 60 a
-        minute for a whole app, so several workers may have to take turns for longer than any one pause.
-    :param proxy: address of an HTTP proxy; by default what ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` say.
+    :param base_url: scheme and host of a region or of the sandbox; a path is kept as a prefix.
+    :param connect_timeout_s: seconds; the other three timeouts likewise.
+    :param max_attempts: how often one request is sent at most; attempts that are rate-limited do not count.
+    :param first_wait_s: upper bound of the first pause between attempts. It doubles up to ``longest_wait_s``.
+    :param rate_limit_patience_s: how long one request may continue to be rate-limited. The service limits exports to 60
+        a minute for the whole app, so with several workers this may take longer than any single pause.
+    :param proxy: address of an HTTP proxy; by default ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` apply.
     :param ca_file: a PEM file of certificate authorities to trust instead of the usual ones.
-    :param allow_http_links: fetch export files over plain http as well. Always so where ``base_url`` itself is http.
-    :param link_host: the only host from which export files may be fetched; by default any.
-    :raises ConnectionSettingsError: something is missing or malformed.
+    :param allow_http_links: download export files over plain http as well; always allowed if ``base_url`` is http.
+    :param link_host: the only host from which export files may be downloaded; by default any.
+    :raises ConnectionSettingsError: a value is missing or malformed.
     """
 
     api_key: str = field(repr=False)
@@ -71,21 +72,25 @@ class ServiceSettings:
                 f"{ENV_API_SECRET}"
             )
         _check_secret(self.api_secret)
-        _check_address(self.base_url, "the service's address")
+        _check_address(self.base_url, "the address of the service")
         object.__setattr__(self, "base_url", self.base_url.strip().rstrip("/"))
         if self.proxy is not None:
-            _check_address(self.proxy, "the proxy's address", may_hold_password=True)
+            _check_address(self.proxy, "the address of the proxy", may_hold_password=True)
         if self.ca_file is not None and not Path(self.ca_file).is_file():
-            raise ConnectionSettingsError(f"ca_file {self.ca_file!r} is not a file; give the path of a PEM file")
+            raise ConnectionSettingsError(f"ca_file {self.ca_file!r} is not a file; set it to the path of a PEM file")
         if self.link_host is not None:
             _check_host_name(self.link_host, "link_host")
         for name in _ABOVE_ZERO:
-            # Asked so that it holds of no NaN.
+            # NaN fails this comparison as well.
             if not 0 < getattr(self, name) <= _MAX_NUMBER:
-                raise ConnectionSettingsError(f"{name} must be more than zero and finite, not {getattr(self, name)}")
+                raise ConnectionSettingsError(
+                    f"{name} is {getattr(self, name)}; set it to a number above 0, at most {_MAX_NUMBER:,.0f}"
+                )
         for name in ("first_wait_s", "longest_wait_s", "rate_limit_patience_s"):
             if not 0 <= getattr(self, name) <= _MAX_NUMBER:
-                raise ConnectionSettingsError(f"{name} must be zero or more and finite, not {getattr(self, name)}")
+                raise ConnectionSettingsError(
+                    f"{name} is {getattr(self, name)}; set it to a number from 0 to {_MAX_NUMBER:,.0f}"
+                )
 
     @property
     def host(self) -> str:
@@ -94,10 +99,12 @@ class ServiceSettings:
 
     @property
     def http_links_allowed(self) -> bool:
+        """Whether export files may be downloaded over plain http."""
         return self.allow_http_links or self.base_url.startswith("http://")
 
     @property
     def timeouts(self) -> httpx.Timeout:
+        """The four timeouts, as httpx takes them."""
         return httpx.Timeout(
             connect=self.connect_timeout_s,
             read=self.read_timeout_s,
@@ -106,15 +113,15 @@ class ServiceSettings:
         )
 
     def pause_bound_s(self, n_failures: int) -> float:
-        """Upper end of the pause after so many failures in a row, from 0: doubled by each, up to ``longest_wait_s``."""
+        """Return the upper bound of the pause after ``n_failures`` in a row; it doubles up to ``longest_wait_s``."""
         return min(self.longest_wait_s, self.first_wait_s * 2.0 ** min(n_failures, 64))
 
     def without_retries(self) -> Self:
-        """The same with a single attempt, for a caller that counts failures and makes pauses itself."""
+        """Return the same settings with a single attempt, for a caller that counts failures and pauses itself."""
         return replace(self, max_attempts=1, rate_limit_patience_s=0.0)
 
     def within(self, seconds: float) -> Self:
-        """The same with no answer waited for longer than that, for a caller with a deadline."""
+        """Return the same settings with no timeout longer than ``seconds``, for a caller with a deadline."""
         names = ("connect_timeout_s", "read_timeout_s", "write_timeout_s", "pool_timeout_s")
         return replace(self, **{name: min(seconds, getattr(self, name)) for name in names})
 
@@ -128,12 +135,12 @@ class ServiceSettings:
         environ: Mapping[str, str] = os.environ,
         **others: Any,
     ) -> Self:
-        """From arguments, and what they leave out from the variables of the official SDKs (``STREAM_API_KEY``, ...).
+        """Return settings from arguments, or else from the variables of the official SDKs (``STREAM_API_KEY``, ...).
 
-        :raises ConnectionSettingsError: something is missing or malformed.
+        :raises ConnectionSettingsError: a value is missing or malformed.
         """
         return cls(
-            # Empty is given: the account of the environment may be another one than was meant.
+            # An empty argument is not replaced: the variables may belong to another account.
             api_key=environ.get(ENV_API_KEY, "") if api_key is None else api_key,
             api_secret=environ.get(ENV_API_SECRET, "") if api_secret is None else api_secret,
             base_url=(environ.get(ENV_BASE_URL) or DEFAULT_BASE_URL) if base_url is None else base_url,
@@ -142,13 +149,12 @@ class ServiceSettings:
 
 
 def _check_secret(api_secret: str) -> None:
-    """A key pair in the secret's place is refused by whoever signs with it: here, and not at the first request."""
+    """Refuse a key file's content in place of the secret now, instead of when the first request is signed."""
     try:
         jwt.get_algorithm_by_name("HS256").prepare_key(api_secret)
     except (jwt.InvalidKeyError, ValueError):
         raise ConnectionSettingsError(
-            "the API secret is no secret of this service but a key file's content, or no text; copy the app's secret "
-            "from the service's dashboard"
+            "the API secret is a key file's content, or not text; copy the app's secret from the service's dashboard"
         ) from None
 
 
@@ -159,7 +165,7 @@ def _check_host_name(name: str, what: str) -> None:
         ipaddress.IPv6Address(name)
     except ValueError:
         raise ConnectionSettingsError(
-            f"{what} is no host name; write the name alone, such as bucket.s3.amazonaws.com, without scheme, port, "
+            f"{what} is not a host name; write the name alone, such as bucket.s3.amazonaws.com, without scheme, port, "
             "path or spaces"
         ) from None
 
@@ -169,7 +175,7 @@ def _check_address(address: str, what: str, *, may_hold_password: bool = False) 
         url = httpx.URL(address.strip())
     except (httpx.InvalidURL, TypeError):
         url = httpx.URL("")
-    # The address itself is quoted only when it cannot hold a password.
+    # The address is quoted only if it cannot contain a password.
     shown = f" ({address[:80]!r})" if "@" not in address else ""
     if url.scheme not in ("http", "https") or not url.host:
         raise ConnectionSettingsError(
@@ -177,5 +183,6 @@ def _check_address(address: str, what: str, *, may_hold_password: bool = False) 
         )
     if not may_hold_password and (url.userinfo or url.query or url.fragment):
         raise ConnectionSettingsError(
-            f"{what} holds more than scheme, host and path; key and secret have fields of their own"
+            f"{what} contains more than scheme, host and path; remove the rest, and set key and secret in their own "
+            "fields"
         )

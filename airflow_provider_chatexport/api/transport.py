@@ -1,4 +1,4 @@
-"""How a host is reached: whom to trust, and through which proxy."""
+"""How to reach a host: the certificate authorities to trust, and the proxy to use."""
 
 from __future__ import annotations
 
@@ -14,20 +14,24 @@ from airflow_provider_chatexport.errors import ConnectionSettingsError
 
 
 def transport_options(settings: ServiceSettings, url: str) -> dict[str, Any]:
-    """Keyword arguments of httpx's transports for one host: trust, and the proxy that is set or in the environment."""
+    """Return keyword arguments of httpx's transports for the host of a URL: trust and proxy.
+
+    :raises ConnectionSettingsError: ``ca_file`` or the environment's proxy cannot be used.
+    """
     return {"verify": _tls_context(settings.ca_file), "proxy": settings.proxy or _proxy_from_environment(url)}
 
 
 @functools.lru_cache(maxsize=8)
 def _tls_context(ca_file: str | None) -> ssl.SSLContext:
-    # Loading the authorities takes tens of milliseconds, which a triggerer with many triggers must not spend on each.
+    # Loading the authorities takes tens of milliseconds. A triggerer with many triggers must not pay that for each.
     if ca_file is None:
         return httpx.create_ssl_context()
     try:
         return ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
         raise ConnectionSettingsError(
-            f"ca_file {ca_file!r} cannot be used ({type(error).__name__}); give a PEM file of certificate authorities"
+            f"ca_file {ca_file!r} cannot be used ({type(error).__name__}); set it to a PEM file of certificate "
+            "authorities"
         ) from None
 
 
@@ -39,7 +43,7 @@ def _proxy_from_environment(url: str) -> str | None:
     address = address if "://" in address else f"http://{address}"
     if not address.startswith(("http://", "https://")):
         raise ConnectionSettingsError(
-            f"the environment's {parsed.scheme}_proxy is no HTTP proxy; set proxy in the connection, or add "
+            f"the variable {parsed.scheme}_proxy does not name an HTTP proxy; set proxy in the connection, or add "
             f"{parsed.host} to no_proxy"
         )
     return address

@@ -1,1 +1,1 @@
-"""What is true without any file, clock or network: windows, requests, task states, entities."""
+"""Values and decisions without files, clocks and networks: windows, requests, task states, entities."""

@@ -1,9 +1,11 @@
-"""Finding channels: which page to ask for next, so that each channel is found once and none is passed over.
+"""Finding channels: which page to request next, so that each channel is found once and none is missed.
 
-The service gives 30 channels a page and no cursor. Offsets end at 1000, and past that results keep coming without an
-error (stream-chat-python#151), which is an endless loop for whoever counts on an empty page. So pages go by
-``created_at``, the one key that never changes: the next page begins at the time of the last channel found. Channels of
-one and the same microsecond, as an import makes them, are paged by offset, and divided by ``cid`` before it ends.
+The service returns at most 30 channels a page, and no cursor. Offsets end at 1000: beyond that the service returns the
+same results without an error (stream-chat-python#151), so a client that waits for an empty page never ends.
+
+Therefore pages go by ``created_at``, the only key that never changes. The next page starts at the time of the last
+channel found. An import may give many channels the same microsecond: those are paged by offset, and divided by ``cid``
+before the offset reaches its end.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from airflow_provider_chatexport.core.plan import Cid
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.errors import CallError, UnexpectedReplyError
 
-# "Querying Channels": more is cut without a word.
+# "Querying Channels": the service silently cuts a larger limit.
 MAX_CHANNELS_PER_PAGE: Final = 30
 MAX_OFFSET: Final = 1000
 
@@ -29,15 +31,15 @@ _TICK: Final = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelQuery:
-    """Channels that are searched for instead of named.
+    """Channels that a query finds, instead of channels that the caller names.
 
-    Soft-deleted channels do not come back from queries; they have to be named.
+    Queries do not find soft-deleted channels; the caller has to name those.
 
-    :param filter_conditions: as the service takes them ("Querying Channels"); ``{}`` is every channel of the app.
-        Times in them may be aware datetimes.
-    :param sort: by ``created_at``, oldest first or (direction -1) newest first. By anything that changes, channels
-        would be lost between pages.
-    :raises CallError: another sort.
+    :param filter_conditions: as the service takes them ("Querying Channels"); ``{}`` finds every channel of the app.
+        Values may be datetimes with a time zone.
+    :param sort: by ``created_at``, oldest first or (direction -1) newest first. With a key that changes, channels
+        would move between pages and be missed.
+    :raises CallError: ``sort`` is another one.
     """
 
     filter_conditions: Mapping[str, Any] = field(default_factory=dict)
@@ -46,18 +48,19 @@ class ChannelQuery:
     def __post_init__(self) -> None:
         if [dict(order) for order in self.sort] not in ([*OLDEST_FIRST], [*_NEWEST_FIRST]):
             raise CallError(
-                "a channel query sorts by something other than created_at alone, which may change while pages are "
-                'read; leave sort out, or write [{"field": "created_at", "direction": -1}]'
+                "a channel query sorts by something other than created_at, which may change while pages are read; "
+                'leave sort out, or write [{"field": "created_at", "direction": -1}]'
             )
 
     @property
     def newest_first(self) -> bool:
+        """Whether ``sort`` is newest first."""
         return [dict(order) for order in self.sort] == [*_NEWEST_FIRST]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelPage:
-    """One page to ask for."""
+    """One page to request."""
 
     filter_conditions: Mapping[str, Any] = field(default_factory=dict)
     sort: Sequence[Mapping[str, Any]] = OLDEST_FIRST
@@ -67,7 +70,7 @@ class ChannelPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundChannel:
-    """A channel as a query tells it: as much as paging and planning need."""
+    """The fields of a found channel that paging and planning need."""
 
     cid: Cid
     created_at: datetime | None = None
@@ -75,8 +78,8 @@ class FoundChannel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Span:
-    """Channels not looked at yet: ``since <= created_at < before`` and ``above < cid <= upto``; None is no bound."""
+class _Range:
+    """Channels still to be requested: ``since <= created_at < before`` and ``above < cid <= upto``; None: no bound."""
 
     since: datetime | None = None
     before: datetime | None = None
@@ -84,51 +87,53 @@ class _Span:
     upto: Cid | None = None
 
     def conditions(self) -> dict[str, dict[str, str]]:
-        created_at = _given({"$gte": _text(self.since), "$lt": _text(self.before)})
-        cid = _given({"$gt": self.above, "$lte": self.upto})
-        return {name: ends for name, ends in (("created_at", created_at), ("cid", cid)) if ends}
+        created_at = _without_none({"$gte": _text(self.since), "$lt": _text(self.before)})
+        cid = _without_none({"$gt": self.above, "$lte": self.upto})
+        return {name: bounds for name, bounds in (("created_at", created_at), ("cid", cid)) if bounds}
 
 
 class ChannelSearch:
-    """What is found so far, and the next page. It asks nobody: ``saw`` is told what a page held.
+    """The state of a search: the channels found so far, and the next page to request.
 
-    :raises CallError: the query's conditions hold what is no JSON, or a datetime without a zone. Not the query itself:
-        in a DAG file it may hold what becomes a value only when the task runs.
+    It sends nothing. The caller requests ``next_page`` and hands the reply to ``record_page``, until there is none.
+
+    :raises CallError: the query's conditions contain a value that JSON has no form for, or a datetime without a time
+        zone. ``ChannelQuery`` does not check that: in a DAG file its values may be templates.
     """
 
     def __init__(self, query: ChannelQuery) -> None:
         self._query = query
-        self._asked: dict[str, Any] = _as_json(query.filter_conditions, "filter_conditions")
+        self._conditions: dict[str, Any] = _as_json(query.filter_conditions, "filter_conditions")
         self._seen: set[Cid] = set()
-        self._open = [_Span()]
+        self._ranges = [_Range()]
         self._offset = self._n_new = 0
         self._edge: datetime | None = None
         self._at_edge: set[Cid] = set()
 
     @property
     def next_page(self) -> ChannelPage | None:
-        """None: all are found."""
-        if not self._open:
+        """The next page to request, or None if all channels are found."""
+        if not self._ranges:
             return None
-        asked, ours = self._asked, self._open[-1].conditions()
-        both = {"$and": [asked, ours]} if asked.keys() & ours.keys() else {**asked, **ours}
+        query, paging = self._conditions, self._ranges[-1].conditions()
+        both = {"$and": [query, paging]} if query.keys() & paging.keys() else {**query, **paging}
         return ChannelPage(filter_conditions=both, sort=self._query.sort, offset=self._offset)
 
-    def saw(self, page: Sequence[FoundChannel]) -> list[Cid]:
-        """The channels of the page that was asked for which are new.
+    def record_page(self, page: Sequence[FoundChannel]) -> list[Cid]:
+        """Record the reply to ``next_page`` and return its new channels.
 
-        :raises UnexpectedReplyError: a channel has no ``created_at``, or they are not in the order that was asked for.
+        :raises UnexpectedReplyError: a channel has no ``created_at``, or the channels are not in the requested order.
         """
         new = [channel.cid for channel in page if channel.cid not in self._seen]
         self._seen.update(new)
         self._n_new += len(new)
         if not page:
-            self._open.pop()
-            self._start_span()
+            self._ranges.pop()
+            self._start_range()
             return new
         edge = self._checked_edge(page)
         if edge != self._edge:
-            # Offset 0 again: those at the edge come once more, as their order among each other is not promised.
+            # Offset 0 again: the order of channels with the same time is not promised, so those at the edge return.
             self._narrow(edge)
         else:
             self._offset += len(page)
@@ -138,50 +143,54 @@ class ChannelSearch:
         return list(dict.fromkeys(new))
 
     def _checked_edge(self, page: Sequence[FoundChannel]) -> datetime:
+        """Return the time of the page's last channel.
+
+        :raises UnexpectedReplyError: the channels are not in the requested order or range.
+        """
         times = [channel.created_at for channel in page if channel.created_at is not None]
         ordered = sorted(times, reverse=self._query.newest_first)
-        span = self._open[-1]
-        inside = all((not span.since or span.since <= at) and (not span.before or at < span.before) for at in times)
+        here = self._ranges[-1]
+        inside = all((not here.since or here.since <= at) and (not here.before or at < here.before) for at in times)
         if len(times) < len(page) or times != ordered or not inside:
             raise UnexpectedReplyError(
-                "channels do not come back in the order of created_at that was asked for, so some could be missed; "
+                "the service did not return channels in the requested order of created_at, so some could be missed; "
                 "check that the address is the chat API's, or name the channels"
             )
         return times[-1]
 
     def _narrow(self, edge: datetime) -> None:
-        span = self._open[-1]
-        # Whole microseconds: the service may hold nanoseconds, of which ours are the beginning.
-        narrowed = replace(span, before=edge + _TICK) if self._query.newest_first else replace(span, since=edge)
-        self._open[-1] = narrowed
-        self._start_span()
+        """Continue at the edge."""
+        here = self._ranges[-1]
+        # The service may store nanoseconds, and ours are cut to microseconds. So the whole microsecond stays inside.
+        self._ranges[-1] = replace(here, before=edge + _TICK) if self._query.newest_first else replace(here, since=edge)
+        self._start_range()
         self._edge = edge
 
     def _divide(self, edge: datetime) -> None:
-        """More channels of one microsecond than offsets reach: two halves of them, and what comes after."""
-        span = self._open.pop()
+        """Divide a microsecond with more channels than offsets reach: into two halves, and the channels after it."""
+        here = self._ranges.pop()
         if not self._n_new:
             raise UnexpectedReplyError(
-                "the service gives the same channels again and again, whatever is asked for; check that the address is "
-                "the chat API's, or name the channels"
+                "the service returns the same channels for every page; check that the address is the chat API's, or "
+                "name the channels"
             )
         cids = sorted(self._at_edge)
         middle = cids[(len(cids) - 1) // 2]
-        rest = replace(span, before=edge) if self._query.newest_first else replace(span, since=edge + _TICK)
-        tied = replace(span, since=edge, before=edge + _TICK)
-        if span.above is None and span.upto is None:
-            self._open.append(rest)
-        self._open += [replace(tied, above=middle), replace(tied, upto=middle)]
-        self._start_span()
+        rest = replace(here, before=edge) if self._query.newest_first else replace(here, since=edge + _TICK)
+        tied = replace(here, since=edge, before=edge + _TICK)
+        if here.above is None and here.upto is None:
+            self._ranges.append(rest)
+        self._ranges += [replace(tied, above=middle), replace(tied, upto=middle)]
+        self._start_range()
 
-    def _start_span(self) -> None:
+    def _start_range(self) -> None:
         self._offset = self._n_new = 0
         self._edge = None
         self._at_edge = set()
 
 
 def _as_json(value: Any, field_name: str) -> Any:
-    """Conditions as the service reads them, with datetimes as RFC3339 text."""
+    """Return conditions as the service reads them, with datetimes as RFC3339 text."""
     match value:
         case datetime():
             if value.tzinfo is None:
@@ -200,8 +209,8 @@ def _as_json(value: Any, field_name: str) -> Any:
             return value
         case _:
             raise CallError(
-                f"{field_name} of the channel query holds a {type(value).__name__} that JSON has no form for; write "
-                "text, numbers, true or false, lists, objects with text as keys, or aware datetimes"
+                f"{field_name} of the channel query is a {type(value).__name__} that JSON has no form for; write text, "
+                "numbers, true or false, lists, objects with text as keys, or datetimes with a time zone"
             )
 
 
@@ -209,5 +218,5 @@ def _text(moment: datetime | None) -> str | None:
     return format_rfc3339(moment) if moment else None
 
 
-def _given(ends: Mapping[str, str | None]) -> dict[str, str]:
-    return {operator: end for operator, end in ends.items() if end is not None}
+def _without_none(bounds: Mapping[str, str | None]) -> dict[str, str]:
+    return {operator: bound for operator, bound in bounds.items() if bound is not None}

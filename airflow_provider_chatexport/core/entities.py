@@ -1,7 +1,7 @@
-"""Entities of an export and the line shapes that they may come in.
+"""The entities of an export, and the shapes that a line may have.
 
-The service documents that a v2 file has one entity a line, and publishes neither the envelope nor the names. The five
-shapes are the candidates, most probable first; reader and sandbox share this vocabulary.
+The service documents that a v2 file has one entity per line. It documents neither the envelope nor the names. The five
+shapes are candidates, the most probable first. The reader and the sandbox share these names.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class Shape(enum.Enum):
 
 
 class ExportKind(enum.Enum):
-    """Which of the service's two exports: of channels, or of users. The value is the word in a receipt."""
+    """The service's two kinds of export. The value is the word in a receipt."""
 
     CHANNELS = "channels"
     USERS = "users"
 
 
 class Entity(enum.Enum):
-    """Entities with a table of their own. Any other name is kept whole in ``other_entities``."""
+    """Entities with a table of their own. All others go to ``other_entities``, whole."""
 
     CHANNEL = "channel"
     MEMBER = "member"
@@ -52,7 +52,7 @@ ALIASES: Final[Mapping[str, Entity]] = {
     "users": Entity.USER,
 }
 
-# Names that occur in the API and have no table of their own.
+# Names of the API without a table of their own.
 OTHER_NAMES: Final = frozenset({"attachment", "poll", "poll_vote", "call", "device", "draft", "pin"})
 
 ENVELOPE_NAME_KEYS: Final = ("type", "kind", "entity", "_type")
@@ -60,18 +60,20 @@ ENVELOPE_PAYLOAD_KEYS: Final = ("data", "item", "object", "payload")
 
 
 def infer_bare(fields: Mapping[str, Any]) -> Entity | None:  # noqa: PLR0911 - a decision list reads best flat
-    """The entity of an API object without an envelope, from the fields that only it has; None when nothing fits.
+    """Return the entity of an API object without an envelope, or None if no rule matches.
 
-    The order matters: a reaction has ``user_id`` and ``type`` too, a channel's ``created_by`` looks like a user, and
-    members and reads that carry a ``cid`` would pass for messages. A key that is a channel's may be a custom one of a
-    message, which no channel looks like: it has a text and an author.
+    Each rule names fields that only this entity has. The order matters: a reaction also has ``user_id`` and ``type``, a
+    channel's ``created_by`` looks like a user, and a member or read with a ``cid`` would match the rule of messages. A
+    message may have a custom key that is named like a field of channels; it also has a text and an author, which no
+    channel has.
     """
     has = fields.__contains__
     is_written = has("user") and (has("text") or has("html"))
     if has("message_id") and has("user_id") and (has("type") or has("score")):
         return Entity.REACTION
-    of_channels = has("config") or has("frozen") or has("member_count") or (has("created_by") and not has("text"))
-    if has("cid") and of_channels and not is_written:
+    is_created = has("created_by") and not has("text")
+    has_channel_fields = has("config") or has("frozen") or has("member_count") or is_created
+    if has("cid") and has_channel_fields and not is_written:
         return Entity.CHANNEL
     if has("user_id") and (has("channel_role") or has("is_moderator") or has("notifications_muted")):
         return Entity.MEMBER

@@ -1,9 +1,9 @@
-"""What a backfill asks for: exports, hours under the rate limit, disk, memory, files."""
+"""An estimate of a backfill: exports, hours under the rate limit, disk, memory, files."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from airflow_provider_chatexport.core.plan import MAX_CHANNELS_PER_EXPORT
@@ -11,23 +11,27 @@ from airflow_provider_chatexport.errors import CallError
 
 # The service's limit for an app ("Rate Limits": ExportChannels).
 EXPORTS_PER_MINUTE: Final = 60
-# A month of the sandbox's chat, 49,023 messages with their users, members and reactions: 99.1 MB as typed lines, and
-# 12.1 MB in the lake in 106 files, of which a footer of a small file is about 16 kB.
+# Measured on a month of the sandbox's chat, 49,023 messages with their users, members and reactions: 99.1 MB as typed
+# lines, and 12.1 MB in the lake, in 106 files. The footer of a small file takes about 16 kB.
 EXPORT_BYTES_PER_MESSAGE: Final = 2_020
 LAKE_BYTES_PER_MESSAGE: Final = 215
 LAKE_BYTES_PER_FILE: Final = 16_000
 # Messages, reactions, attachments, channels, members, reads, users.
 FILES_PER_WINDOW: Final = 7
-# The unpacked export, the lines that are taken apart, what DuckDB spills, the files in the making (docs/operating.md).
+# The export, its normalized lines, DuckDB's spill files and the new data files together, as a multiple of the unpacked
+# export (docs/operating.md).
 WORK_COPIES: Final = 3
-# The largest that a load took, of an export of 2.9 GB (benchmarks/README.md).
+# The most that a load has taken, for an export of 2.9 GB (benchmarks/README.md).
 MEMORY_BYTES: Final = 800_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sizing:
-    """Sizes in bytes. ``hours``: what the rate limit alone takes. ``work_bytes`` and ``memory_bytes``: of one load at a
-    time, with messages spread evenly over windows."""
+class Estimate:
+    """What a backfill needs. Sizes are in bytes.
+
+    ``hours`` is the time that the rate limit alone takes. ``work_bytes`` and ``memory_bytes`` are those of one load at
+    a time, for messages that are spread evenly over the windows.
+    """
 
     exports: int
     hours: float
@@ -38,27 +42,22 @@ class Sizing:
     files: int
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "exports": self.exports,
-            "hours": round(self.hours, 2),
-            "download_bytes": self.download_bytes,
-            "lake_bytes": self.lake_bytes,
-            "work_bytes": self.work_bytes,
-            "memory_bytes": self.memory_bytes,
-            "files": self.files,
-        }
+        """Return the estimate as JSON types."""
+        return asdict(self) | {"hours": round(self.hours, 2)}
 
 
-def sizing(*, channels: int, messages: int, windows: int) -> Sizing:
-    """:param messages: in all.
-    :param windows: of at most one UTC day each; every one is exported for every channel.
+def estimate(*, channels: int, messages: int, windows: int) -> Estimate:
+    """Estimate the backfill of some channels.
+
+    :param messages: in all channels and windows.
+    :param windows: of at most one UTC day each; the backfill exports every channel in every window.
     :raises CallError: a number is negative, or there is no channel or window.
     """
     if channels < 1 or windows < 1 or messages < 0:
-        raise CallError("there is nothing to plan; give at least one channel and one window, and messages from 0")
+        raise CallError("there is nothing to plan; give at least one channel and one window, and zero or more messages")
     exports = windows * math.ceil(channels / MAX_CHANNELS_PER_EXPORT)
     files = windows * FILES_PER_WINDOW
-    return Sizing(
+    return Estimate(
         exports=exports,
         hours=exports / EXPORTS_PER_MINUTE / 60,
         download_bytes=messages * EXPORT_BYTES_PER_MESSAGE,

@@ -1,4 +1,4 @@
-"""How exports are loaded: what the load operator, the command line and ``pipeline`` take alike."""
+"""The options of a load, the same for the load operator, the command line, ``Lake`` and ``pipeline``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 from airflow_provider_chatexport.errors import CallError
 
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
-# What a custom field may be promoted to: DuckDB's names, and ours for them.
+# The types of promoted columns: names that users may write, and DuckDB's name for each.
 PROMOTED_TYPES: Final[Mapping[str, str]] = {
     "VARCHAR": "VARCHAR",
     "BIGINT": "BIGINT",
@@ -24,20 +24,19 @@ PROMOTED_TYPES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
-    """What one load allows and does.
+    """What one load allows, and how it writes rows.
 
-    :param max_rejected: how many rejects a load may have and still be committed: a count (int), or a share of its
-        lines (float, 0 to 1); None for any number. ``strict`` is 0.
-    :param accept_shrink: commit a load even if it has no message of a channel where the lake shows some.
-    :param keep_superseded: keep the messages of this load for ``messages_history`` when newer exports supersede it.
-    :param promote: by table and key of ``custom``, the type of a column that has the key's value beside ``custom``:
+    :param max_rejected: how many rejects a committed load may have: a count (int), or a share of its lines (float, 0 to
+        1); None for any number. ``strict`` is 0.
+    :param accept_shrink: commit a load even if it has no message of a channel of which the lake shows some.
+    :param keep_superseded: keep the messages of this load for ``messages_history`` after newer exports supersede them.
+    :param promote: table -> key of ``custom`` -> type of an additional column with the key's value, such as
         ``{"messages": {"priority": "BIGINT"}}``.
     :param max_line_bytes: longer lines, and longer objects of an array, are rejects.
-    :param max_unpacked_bytes: a packed file that unpacks to more is refused; None for 200 times its size, and at
-        least 1 GB.
-    :param hash_users: user ids become pseudonyms, and what describes a person does not land in the lake.
-    :param pseudonym_key: the secret that pseudonyms are made with; the same one in every load.
-    :param drop_text: what people wrote does not land in the lake.
+    :param max_unpacked_bytes: refuse a gzip file that unpacks to more; None for 200 times its size and at least 1 GB.
+    :param hash_users: write pseudonyms in place of user ids, and leave out values that describe a person.
+    :param pseudonym_key: the secret that pseudonyms are computed with; use the same one in every load.
+    :param drop_text: leave out everything that people wrote.
     :raises CallError: a value is out of range, a type is not one of ``PROMOTED_TYPES``, or ``hash_users`` has no key.
     """
 
@@ -56,52 +55,51 @@ class LoadOptions:
         is_share = isinstance(limit, float) and 0 <= limit <= 1
         if limit is not None and not is_share and not _is_whole(limit, least=0):
             raise CallError(
-                f"max_rejected is {_shown(limit)}; give a count (0, 10, ...) or a share of the lines (0.0 to 1.0)"
+                f"max_rejected is {_shown(limit)}; give a count (0, 10, ...), or a share of the lines (0.0 to 1.0)"
             )
         for name, size in (("max_line_bytes", self.max_line_bytes), ("max_unpacked_bytes", self.max_unpacked_bytes)):
             if not (_is_whole(size, least=1) or (size is None and name == "max_unpacked_bytes")):
                 raise CallError(f"{name} is {_shown(size)}; give a number of bytes above 0")
         object.__setattr__(self, "promote", _canonical(self.promote))
-
         if self.hash_users and not self.pseudonym_key:
             raise CallError(
-                "hash_users needs a secret to make pseudonyms with: operators take it from pseudonym_key in the extra "
-                "of their connection, the command line from CHATEXPORT_PSEUDONYM_KEY; set it there"
+                "hash_users needs a secret for pseudonyms, and there is none; set pseudonym_key in the extra of the "
+                "connection (operators), or the variable CHATEXPORT_PSEUDONYM_KEY (command line)"
             )
 
     @property
     def changes_personal_data(self) -> bool:
-        """Whether personal data is taken out before anything is written."""
+        """Whether the load removes personal data before it writes."""
         return self.hash_users or self.drop_text
 
-    def shaping(self) -> dict[str, Any]:
-        """Those that say how rows are written, where they are not the usual ones; JSON types."""
-        usual = LoadOptions()
+    def row_options(self) -> dict[str, Any]:
+        """Return the options that decide how rows are written and that differ from the defaults, as JSON types."""
+        default = LoadOptions()
         names = ("keep_superseded", "promote", "max_line_bytes", "hash_users", "drop_text")
-        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(usual, name)}
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(default, name)}
 
     @property
-    def allowed(self) -> str:
-        """How many rejects may be, as people say it: ``10``, ``5 %``, ``any number``."""
+    def allowed_rejects(self) -> str:
+        """``max_rejected`` for a sentence: ``10``, ``5 %``, ``any number``."""
         limit = self.max_rejected
         if limit is None:
             return "any number"
         return f"{limit * 100:.6g} %" if isinstance(limit, float) else str(limit)
 
     def allows(self, *, rejected: int, lines: int) -> bool:
-        """Whether a load with so many rejects may be committed."""
+        """Return whether a load with this number of rejects may be committed."""
         if self.max_rejected is None:
             return True
         if isinstance(self.max_rejected, float):
-            # As it is written: the float next to 0.29, times 100, is less than 29.
+            # Exactly as written: 0.29 as a float, times 100, is less than 29.
             return rejected <= Fraction(str(self.max_rejected)) * lines
         return rejected <= self.max_rejected
 
 
 def parse_promote(texts: Iterable[str]) -> dict[str, dict[str, str]]:
-    """``messages.priority=BIGINT``, any number of them, as ``promote``.
+    """Parse texts such as ``messages.priority=BIGINT`` into ``promote``.
 
-    :raises CallError: one is not of this form.
+    :raises CallError: a text has another form, or a key has two types.
     """
     promote: dict[str, dict[str, str]] = {}
     for text in texts:

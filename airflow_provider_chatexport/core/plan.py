@@ -1,4 +1,4 @@
-"""What to ask the service for: channels or users, in requests of at most 25, each with a fingerprint."""
+"""Export requests: at most 25 channels or users each, with a fingerprint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_provider_chatexport.errors import CallError
 Cid = NewType("Cid", str)
 UserId = NewType("UserId", str)
 
-# 25 in the documentation; newer API descriptions say 100. The smaller number always works.
+# The documentation says 25, newer API descriptions say 100. The smaller number always works.
 MAX_CHANNELS_PER_EXPORT: Final = 25
 MAX_USERS_PER_EXPORT: Final = 25
 
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 def parse_cid(text: str) -> Cid:
-    """A channel's ``type:id``, split on the first colon only.
+    """Parse a channel's ``type:id``. Only the first colon separates type and id.
 
     :raises CallError: there is no colon, or one side is empty.
     """
@@ -44,12 +44,12 @@ class ExportFlags:
 
     def __post_init__(self) -> None:
         if self.version not in ("v1", "v2"):
-            raise CallError(f"version is {self.version!r}; the service knows v1 and v2")
+            raise CallError(f"version is {self.version!r}; the service knows v1 and v2, so set one of them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelsRequest:
-    """One channel export: at most 25 channels, one window for all of them (None: the whole history)."""
+    """One channel export: at most 25 channels, and one window for all of them (None: the whole history)."""
 
     channels: tuple[Cid, ...]
     window: Window | None = None
@@ -59,36 +59,39 @@ class ChannelsRequest:
         if not 1 <= len(self.channels) <= MAX_CHANNELS_PER_EXPORT:
             raise CallError(
                 f"a channel export takes 1 to {MAX_CHANNELS_PER_EXPORT} channels, not {len(self.channels)}; "
-                "plan_channels() makes the batches"
+                "use plan_channels() to make batches"
             )
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same question: channels in any order, window and flags. 32 hex digits."""
+        """32 hex digits, the same for the same channels in any order, window and flags."""
         return _digest({"kind": "channels", **self.to_json(), "channels": sorted(self.channels)})
 
     def without(self, channels: Collection[Cid]) -> ChannelsRequest | None:
-        """The same for the other channels; None where there is none."""
-        left = tuple(cid for cid in self.channels if cid not in channels)
-        return replace(self, channels=left) if left else None
+        """Return the same request for the remaining channels, or None if none remains."""
+        remaining = tuple(cid for cid in self.channels if cid not in channels)
+        return replace(self, channels=remaining) if remaining else None
 
-    def bisected(self) -> tuple[ChannelsRequest, ChannelsRequest]:
-        """Two halves, to find the channel for which the service refuses the whole.
+    def split_channels(self) -> tuple[ChannelsRequest, ChannelsRequest]:
+        """Return two requests with half of the channels each, to find the one for which the service refuses all.
 
-        :raises CallError: one channel cannot be halved.
+        :raises CallError: there is one channel only.
         """
         if len(self.channels) < 2:
-            raise CallError("a request of one channel cannot be halved")
+            raise CallError(f"a request of one channel ({', '.join(self.channels)}) cannot be split; split its window")
         middle = len(self.channels) // 2
         return replace(self, channels=self.channels[:middle]), replace(self, channels=self.channels[middle:])
 
-    def halved(self) -> tuple[ChannelsRequest, ChannelsRequest] | None:
-        """The same channels over two halves of the window, for an export that is too much for the service at once.
-        None where there is no window, or too short a one."""
+    def split_window(self) -> tuple[ChannelsRequest, ChannelsRequest] | None:
+        """Return two requests for the same channels and half of the window each, for an export that is too large.
+
+        None if there is no window, or if it is too short.
+        """
         halves = self.window.halves() if self.window else None
         return (replace(self, window=halves[0]), replace(self, window=halves[1])) if halves else None
 
     def to_json(self) -> dict[str, Any]:
+        """Return the request as JSON types."""
         return {
             "channels": list(self.channels),
             "window": self.window.to_json() if self.window else None,
@@ -97,6 +100,7 @@ class ChannelsRequest:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
+        """Read what ``to_json`` returned."""
         window = value["window"]
         return cls(
             channels=tuple(Cid(cid) for cid in value["channels"]),
@@ -107,48 +111,53 @@ class ChannelsRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsersRequest:
-    """One users export: at most 25 users, all that the service knows of them."""
+    """One users export: at most 25 users, with everything that the service knows about them."""
 
     user_ids: tuple[UserId, ...]
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.user_ids) <= MAX_USERS_PER_EXPORT:
-            raise CallError(f"a users export takes 1 to {MAX_USERS_PER_EXPORT} user ids, not {len(self.user_ids)}")
+            raise CallError(
+                f"a users export takes 1 to {MAX_USERS_PER_EXPORT} user ids, not {len(self.user_ids)}; use "
+                "plan_users() to make batches"
+            )
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same set of users. 32 hex digits."""
+        """32 hex digits, the same for the same users in any order."""
         return _digest({"kind": "users", "user_ids": sorted(self.user_ids)})
 
     def to_json(self) -> dict[str, Any]:
+        """Return the request as JSON types."""
         return {"user_ids": list(self.user_ids)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
+        """Read what ``to_json`` returned."""
         return cls(user_ids=tuple(UserId(user_id) for user_id in value["user_ids"]))
 
 
 def plan_channels(channels: Iterable[str], window: Window | None, flags: ExportFlags) -> list[ChannelsRequest]:
-    """Requests that together export each channel once: batches of 25 in the order given, repeats dropped.
+    """Return requests that together export each channel once, in batches of 25, in the caller's order.
 
-    :raises CallError: no channel, or one that is not TYPE:ID.
+    :raises CallError: there is no channel, or one that is not TYPE:ID.
     """
     cids = list(dict.fromkeys(parse_cid(text) for text in channels))
     if not cids:
-        raise CallError("no channel to export; give at least one as TYPE:ID, such as messaging:general")
+        raise CallError("there is no channel to export; name at least one as TYPE:ID, such as messaging:general")
     return [
         ChannelsRequest(channels=batch, window=window, flags=flags) for batch in _batches(cids, MAX_CHANNELS_PER_EXPORT)
     ]
 
 
 def plan_users(user_ids: Iterable[str]) -> list[UsersRequest]:
-    """Requests that together export each user once: batches of 25 in the order given, repeats dropped.
+    """Return requests that together export each user once, in batches of 25, in the caller's order.
 
-    :raises CallError: no user id, or an empty one.
+    :raises CallError: there is no user id, or an empty one.
     """
     ids = list(dict.fromkeys(UserId(user_id.strip()) for user_id in user_ids))
     if not ids or not all(ids):
-        raise CallError("no user to export, or an empty user id; give at least one id")
+        raise CallError("there is no user to export, or a user id is empty; name at least one id")
     return [UsersRequest(user_ids=batch) for batch in _batches(ids, MAX_USERS_PER_EXPORT)]
 
 

@@ -1,4 +1,4 @@
-"""How far long work is: loads and upkeep tell it, a terminal shows it, and a log gets lines of it."""
+"""The progress of long work. Loads and maintenance report it; a terminal shows it, or a log gets lines of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-# A stage's name, how much of it is done, and of how much, if that is known.
+# Takes a stage's name, the amount that is done, and the amount in all if it is known.
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -26,31 +26,31 @@ READ: Final = "read"
 CONVERT: Final = "convert"
 WRITE: Final = "write"
 COMPACT: Final = "compact"
-LOOK: Final = "look"
+SEARCH: Final = "search"
 REWRITE: Final = "rewrite"
 
-# A log is told of a long stage so often, seconds.
+# How often a log gets a line about a long stage.
 LOG_EVERY_S: Final = 10.0
 
-# Other stages count nothing: what they wait for has no length.
+# Stages that are not in here have no measurable length.
 UNITS: Final = {
     DOWNLOAD: Unit.BYTES,
     READ: Unit.BYTES,
     WRITE: Unit.ROWS,
     COMPACT: Unit.DAYS,
-    LOOK: Unit.TABLES,
+    SEARCH: Unit.TABLES,
     REWRITE: Unit.FILES,
 }
 
 
-def silent(stage: str, done: int, whole: int | None) -> None:
-    """Tells nobody."""
+def silent(stage: str, done: int, total: int | None) -> None:
+    """Report nothing."""
 
 
 class LoggedProgress:
-    """Stages as lines of a log: one when a stage has ended, and one now and then while it lasts.
+    """Stages as lines of a log: one every ``LOG_EVERY_S`` while a stage lasts, and one when it has ended.
 
-    Used as a context manager; ``stage`` is a ``Progress``.
+    Use it as a context manager; ``stage`` is a ``Progress``. A stage that failed gets no last line.
 
     :param say: takes a line.
     :param clock: seconds that never go back, such as ``time.monotonic``.
@@ -61,7 +61,7 @@ class LoggedProgress:
         self._clock = clock
         self._name = ""
         self._amount: tuple[int, int | None] = (0, None)
-        self._began_s = self._told_s = 0.0
+        self._started_s = self._logged_s = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -72,39 +72,40 @@ class LoggedProgress:
         if kind is None:
             self._end()
 
-    def stage(self, name: str, done: int, whole: int | None) -> None:
+    def stage(self, name: str, done: int, total: int | None) -> None:
+        """Record the progress of a stage. A new name ends the stage before it."""
         now_s = self._clock()
         if self._name != name:
             self._end()
-            self._name, self._began_s, self._told_s = name, now_s, now_s
-        self._amount = (done, whole)
-        if now_s - self._told_s >= LOG_EVERY_S:
-            self._told_s = now_s
-            self._tell(name)
+            self._name, self._started_s, self._logged_s = name, now_s, now_s
+        self._amount = (done, total)
+        if now_s - self._logged_s >= LOG_EVERY_S:
+            self._logged_s = now_s
+            self._log(name)
 
     def _end(self) -> None:
         if self._name:
-            self._tell(f"{self._name} is done")
+            self._log(f"{self._name} is done")
             self._name = ""
 
-    def _tell(self, what: str) -> None:
-        done, whole = self._amount
-        lasted_s = self._clock() - self._began_s
-        told = amount(self._name, done, whole, done / lasted_s if lasted_s else None)
-        self._say(f"{what}: " + ", ".join(filter(None, [told, f"{lasted_s:.1f} s"])))
+    def _log(self, subject: str) -> None:
+        done, total = self._amount
+        lasted_s = self._clock() - self._started_s
+        parts = [format_amount(self._name, done, total, done / lasted_s if lasted_s else None), f"{lasted_s:.1f} s"]
+        self._say(f"{subject}: " + ", ".join(filter(None, parts)))
 
 
-def amount(stage: str, done: int, whole: float | None, per_second: float | None) -> str:
-    """How much of how much, and how fast: ``1.2 GB of 2.9 GB, 250.0 MB/s``. Empty for a stage that counts nothing."""
+def format_amount(stage: str, done: int, total: float | None, per_second: float | None) -> str:
+    """Format an amount and its speed: ``1.2 GB of 2.9 GB, 250.0 MB/s``; empty for a stage without a unit."""
     unit = UNITS.get(stage)
     if unit is None:
         return ""
-    parts = [_counted(done, unit) if whole is None else f"{_counted(done, unit)} of {_counted(int(whole), unit)}"]
+    text = _counted(done, unit) if total is None else f"{_counted(done, unit)} of {_counted(int(total), unit)}"
     if unit is not Unit.BYTES:
-        parts[0] += f" {unit.value}"
+        text += f" {unit.value}"
     if per_second and unit in (Unit.BYTES, Unit.ROWS):
-        parts.append(f"{_counted(int(per_second), unit)}{' rows' if unit is Unit.ROWS else ''}/s")
-    return ", ".join(parts)
+        text += f", {_counted(int(per_second), unit)}{' rows' if unit is Unit.ROWS else ''}/s"
+    return text
 
 
 def _counted(number: int, unit: Unit) -> str:

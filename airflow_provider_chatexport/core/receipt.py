@@ -1,7 +1,7 @@
-"""The receipt of an export: what travels from the task that submitted it to the one that loads it.
+"""The receipt of an export, which the task that submits it hands to the task that loads it.
 
-It crosses processes (XCom, trigger events, command line), so it is a small versioned value of JSON types. It never
-holds a link, a key or a message.
+A receipt crosses processes (XCom, trigger events, command line), so it is a small versioned value of JSON types. It
+never contains a link, a key or a message.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ RECEIPT_VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """An export that the service accepted: which task, for which question.
+    """An export that the service accepted: the id of its task, and the request.
 
-    ``created_at`` is the task's own, by the service's clock: it becomes the rows' ``_exported_at``.
+    ``created_at`` is when the service created the task, by its clock. It becomes the ``_exported_at`` of the rows.
     """
 
     task_id: TaskId
@@ -32,9 +32,11 @@ class Receipt:
 
     @property
     def kind(self) -> ExportKind:
+        """Whether this is an export of channels or of users."""
         return ExportKind.CHANNELS if isinstance(self.request, ChannelsRequest) else ExportKind.USERS
 
     def to_json(self) -> dict[str, Any]:
+        """Return the receipt as JSON types."""
         return {
             "v": RECEIPT_VERSION,
             "task_id": self.task_id,
@@ -45,11 +47,14 @@ class Receipt:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        """:raises CallError: the value is no receipt, or of a version that this code does not know."""
+        """Read what ``to_json`` returned.
+
+        :raises CallError: the value is not a receipt, or its version is unknown.
+        """
         try:
             if value["v"] != RECEIPT_VERSION:
                 raise CallError(
-                    f"this export receipt is of version {value['v']}, and this installation reads version "
+                    f"this export receipt has version {value['v']}, and this installation reads version "
                     f"{RECEIPT_VERSION}; run export and load with the same version of the provider"
                 )
             request_types: dict[str, type[ChannelsRequest | UsersRequest]] = {
@@ -58,7 +63,7 @@ class Receipt:
             }
             created_at, task_id = value["created_at"], value["task_id"]
             if not (isinstance(task_id, str) and task_id):
-                raise TypeError("no id of a task")
+                raise TypeError("task_id is not text")
             return cls(
                 task_id=TaskId(task_id),
                 request=request_types[value["kind"]].from_json(value["request"]),

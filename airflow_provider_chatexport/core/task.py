@@ -25,7 +25,10 @@ class Status(enum.Enum):
 
     @classmethod
     def from_wire(cls, text: str) -> Status:
-        """The API description has a free string: an unknown one is taken as in progress, under a deadline."""
+        """Return the status for the service's word.
+
+        The API description allows any word. An unknown one counts as in progress; the deadline ends the wait.
+        """
         lowered = text.lower()
         if lowered == "cancelled":
             return cls.CANCELED
@@ -36,12 +39,17 @@ class Status(enum.Enum):
 
     @property
     def ended(self) -> bool:
+        """Whether the task is over."""
         return self in (Status.COMPLETED, Status.FAILED, Status.CANCELED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskState:
-    """One status reply. ``url`` is a fresh signed link while the file exists; it must not be logged or passed on."""
+    """One status reply.
+
+    ``created_at`` is by the service's clock. ``url`` is a fresh signed link while the file exists: do not log it or
+    store it. ``error`` is the reason of a failed task.
+    """
 
     task_id: TaskId
     status: Status
@@ -56,19 +64,19 @@ class TaskState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Ask again in ``seconds`` (before jitter)."""
+    """Ask again in ``seconds``, before jitter."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """The file is ready."""
+    """Download the file: it is ready."""
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Waiting longer is pointless; ``reason`` says why."""
+    """Stop waiting; ``reason`` says why."""
 
     reason: str
 
@@ -76,11 +84,11 @@ class GiveUp:
 def next_step(
     status: Status, *, waited_s: float, budget_s: float, poll_s: float | None = None
 ) -> Wait | Fetch | GiveUp:
-    """What a waiter does after a status reply; a worker's loop and a triggerer's loop obey the same answer.
+    """Decide what to do after a status reply. A worker's loop and a triggerer's loop obey the same decision.
 
     :param waited_s: seconds since the export was submitted.
-    :param budget_s: seconds that the caller is ready to wait in all.
-    :param poll_s: a fixed interval; by default it grows with age, from 1 s to 60 s.
+    :param budget_s: seconds that the caller waits in all.
+    :param poll_s: a fixed interval; by default the interval grows with the age of the export, from 1 s to 60 s.
     """
     match status:
         case Status.COMPLETED:
@@ -92,8 +100,8 @@ def next_step(
         case Status.WAITING | Status.PENDING | Status.RUNNING:
             if waited_s >= budget_s:
                 return GiveUp(f"still {status.value} after {waited_s:.0f} s")
-            grown = poll_s if poll_s is not None else min(MAX_POLL_S, MIN_POLL_S + waited_s / 10)
-            # Never past the deadline: the last look happens on it, not an interval after it.
-            return Wait(seconds=max(0.05, min(grown, budget_s - waited_s)))
+            interval_s = poll_s if poll_s is not None else min(MAX_POLL_S, MIN_POLL_S + waited_s / 10)
+            # Never past the deadline: the last request happens at the deadline, not an interval after it.
+            return Wait(seconds=max(0.05, min(interval_s, budget_s - waited_s)))
         case _:
             assert_never(status)

@@ -1,4 +1,4 @@
-"""The service's two spellings of an instant, and ours: aware datetimes, UTC, microseconds."""
+"""Conversions between the service's two spellings of a time and ours: aware datetimes, UTC, microseconds."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# The calendar of Python and of the lake, less a day at both ends, so that every moment inside has a day in every zone.
+# The calendar of Python and of the lake without its first and last day, so that every moment has a day in every zone.
 EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
 LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
-# 0 to 9 fraction digits: the service cuts trailing zeros, and 5, 6 and 9 digits occur in one real export.
+# 0 to 9 fraction digits: the service cuts trailing zeros, and one real export has 5, 6 and 9 digits.
 _RFC3339: Final = re.compile(
     r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
 
 
 def parse_rfc3339(text: str) -> datetime:
-    """An RFC3339 string with 0 to 9 fraction digits and any offset, as an aware UTC datetime.
+    """Parse an RFC3339 string with 0 to 9 fraction digits and any offset into an aware UTC datetime.
 
-    Digits past the microsecond are cut, never rounded, so that order is kept.
+    Digits after the microsecond are cut, never rounded, so that the order of times stays the same.
 
     :raises ValueError: the text is not RFC3339, or has no offset.
     """
@@ -37,25 +37,25 @@ def parse_rfc3339(text: str) -> datetime:
 
 
 def from_unix_ns(ns: int | float) -> datetime:
-    """Unix nanoseconds (the ``/api/v2`` family) as an aware UTC datetime; digits past the microsecond are cut."""
+    """Convert unix nanoseconds (the ``/api/v2`` family) to an aware UTC datetime; cut digits after the microsecond."""
     return EPOCH + timedelta(microseconds=int(ns) // 1000)
 
 
 def to_unix_ns(moment: datetime) -> int:
-    """An aware datetime as unix nanoseconds."""
+    """Convert an aware datetime to unix nanoseconds."""
     return (moment - EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def format_rfc3339(moment: datetime) -> str:
-    """An aware datetime as ``2026-01-01T00:00:00.000000Z``: always microseconds and Z, so that it sorts as text."""
-    # Not strftime, whose %Y has fewer than four digits before the year 1000 on some systems.
+    """Format an aware datetime as ``2026-01-01T00:00:00.000000Z``: always microseconds and Z, so it sorts as text."""
+    # On some systems the %Y of strftime has fewer than four digits before the year 1000.
     return f"{moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def parse_instant(value: object) -> datetime | None:
-    """Either spelling, or null, as the service may send it in any field of kind time.
+    """Parse a field of the service that is a time in either spelling, or null.
 
-    :raises ValueError: the value is of neither spelling.
+    :raises ValueError: the value is neither.
     """
     match value:
         case None:

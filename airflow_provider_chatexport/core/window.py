@@ -1,8 +1,8 @@
-"""The window: a half-open span of time, UTC, in microseconds, that one run is about.
+"""The window of a run: a half-open span of time, in UTC and microseconds.
 
-The service documents only "after" and "before" for its bounds, and not which column they compare. So requests ask
-with padded bounds and the converter keeps ``since <= created_at < until``: consecutive windows tile exactly, whatever
-the service's bounds are.
+The service documents only "after" and "before" for its bounds, and not which column they compare. So requests have
+padded bounds, and the load keeps the rows with ``since <= created_at < until``. Consecutive windows therefore tile
+exactly, whatever the service's bounds are.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any, Final, Self
 from airflow_provider_chatexport.core.times import EARLIEST, LATEST, format_rfc3339
 from airflow_provider_chatexport.errors import WindowError
 
-# One second on both sides covers inclusive, exclusive and second-granular bounds alike.
+# One second on both sides covers inclusive bounds, exclusive bounds, and bounds of whole seconds.
 REQUEST_PADDING: Final = timedelta(seconds=1)
-# Below this the padding is most of what a half asks for.
+# In half of a shorter window the padding would be most of the request.
 SHORTEST_HALVED: Final = timedelta(minutes=1)
 _CALENDAR: Final = "give a time between the years 2 and 9998"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """``[since, until)``: aware datetimes, held in UTC.
+    """``[since, until)``: aware datetimes, converted to UTC.
 
-    :raises WindowError: a time is naive, or since is not before until.
+    :raises WindowError: a time has no time zone, or since is not before until.
     """
 
     since: datetime
@@ -46,8 +46,8 @@ class Window:
                 utc = moment.replace(tzinfo=UTC)
             if not EARLIEST <= utc < LATEST:
                 raise WindowError(f"the window's {name} ({moment.isoformat()}) is at the calendar's end; {_CALENDAR}")
-            # A plain datetime, set as a frozen dataclass allows it: pendulum's, which Airflow hands out, loses its zone
-            # in ``since - timedelta`` once it is in datetime.UTC (measured with pendulum 3.3).
+            # Make a plain datetime. Airflow passes pendulum's, which in datetime.UTC loses its zone in
+            # ``since - timedelta`` (measured with pendulum 3.3).
             object.__setattr__(self, name, datetime.combine(utc.date(), utc.time(), UTC))
         if self.since == self.until:
             raise WindowError(
@@ -62,9 +62,9 @@ class Window:
 
     @classmethod
     def parse(cls, since: str | datetime, until: str | datetime) -> Self:
-        """A window from what people write: datetimes, or ISO 8601 text with an offset (a date alone: UTC midnight).
+        """Return a window from datetimes, or from ISO 8601 text with an offset (a date alone: its UTC midnight).
 
-        :raises WindowError: a text is no time, and all that the constructor refuses.
+        :raises WindowError: a text is not a time, or the constructor refuses the times.
         """
         return cls(since=parse_moment(since, "since"), until=parse_moment(until, "until"))
 
@@ -76,30 +76,31 @@ class Window:
 
     @property
     def span(self) -> timedelta:
+        """The length of the window."""
         return self.until - self.since
 
     def padded(self, by: timedelta = REQUEST_PADDING) -> Window:
-        """What to ask the service for, so that nothing inside is missed."""
+        """Return the window to request from the service, so that it misses nothing inside this one."""
         return Window(since=max(self.since - by, EARLIEST), until=min(self.until + by, LATEST - timedelta.resolution))
 
     def looking_back(self, lookback: timedelta) -> Window:
-        """The same window begun ``lookback`` earlier: late edits, deletes and reactions come in with it.
+        """Return the same window with a since that is ``lookback`` earlier, to export late changes again.
 
-        :raises WindowError: lookback is negative.
+        :raises WindowError: lookback is negative, or reaches past the calendar.
         """
         if lookback < timedelta(0):
             raise WindowError(f"lookback is negative ({lookback}); give a duration of zero or more")
         if lookback > self.since - EARLIEST:
-            raise WindowError(f"a lookback of {lookback} goes past the calendar's begin; {_CALENDAR}")
+            raise WindowError(f"a lookback of {lookback} goes past the start of the calendar; {_CALENDAR}")
         return Window(since=self.since - lookback, until=self.until)
 
     def split(self, max_span: timedelta) -> Iterator[Window]:
-        """Consecutive windows of at most ``max_span`` that tile this one exactly.
+        """Yield consecutive windows of at most ``max_span`` that tile this one exactly.
 
         :raises WindowError: max_span is not positive.
         """
         if max_span <= timedelta(0):
-            raise WindowError(f"max_window must be longer than zero, not {max_span}")
+            raise WindowError(f"max_window is {max_span}; give a duration longer than zero")
         since = self.since
         while since < self.until:
             until = min(since + max_span, self.until)
@@ -107,28 +108,30 @@ class Window:
             since = until
 
     def halves(self) -> tuple[Window, Window] | None:
-        """Two windows that tile this one; None where it is too short for that to help."""
+        """Return two windows that tile this one, or None if it is too short for that to help."""
         if self.span < SHORTEST_HALVED:
             return None
         middle = self.since + self.span // 2
         return Window(since=self.since, until=middle), Window(since=middle, until=self.until)
 
     def to_json(self) -> dict[str, str]:
+        """Return the window as JSON types."""
         return {"since": format_rfc3339(self.since), "until": format_rfc3339(self.until)}
 
     @classmethod
     def from_json(cls, value: dict[str, str]) -> Self:
+        """Read what ``to_json`` returned."""
         return cls.parse(value["since"], value["until"])
 
 
 def parse_moment(value: str | datetime, name: str) -> datetime:
-    """One end of a window from a datetime or from ISO 8601 text. A date alone means its UTC midnight.
+    """Return one end of a window from a datetime or from ISO 8601 text. A date alone means its UTC midnight.
 
-    :raises WindowError: there is none, or the text is no time.
+    :raises WindowError: the value is missing, or the text is not a time.
     """
     if isinstance(value, datetime):
         return value
-    # From callers without types, and from templates over what is absent.
+    # Callers without type checks may pass anything, and templates render a missing value as "" or "None".
     text = str(value).strip()
     if text in ("", "None"):
         raise WindowError(f"the window has no {name}; give one, such as 2026-01-01T00:00:00Z")
@@ -146,9 +149,9 @@ def parse_moment(value: str | datetime, name: str) -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowSources:
-    """Where a run's window may come from, each as (since, until) with either end possibly missing.
+    """Where a run's window may come from, each as (since, until), of which either may be missing.
 
-    ``partition``: a partitioned run's date, and how long a partition is, in whole days of ``zone`` or in hours.
+    ``partition``: the date of a partitioned run, and the length of a partition: whole days of ``zone``, or hours.
     """
 
     arguments: tuple[Any, Any] = (None, None)
@@ -159,11 +162,12 @@ class WindowSources:
 
 
 def resolve(sources: WindowSources) -> Window:
-    """The window of a run: arguments, else run conf and params, else the data interval, else the partition.
+    """Return the window of a run: from arguments, else run conf and params, else data interval, else partition.
 
-    Half a window is refused rather than completed from the next source: the two ends would answer different questions.
+    A source with only one end is refused. The other end could only come from the next source, which answers another
+    question.
 
-    :raises WindowError: no source has a window, or the first that has one is half, naive, reversed or of zero length.
+    :raises WindowError: no source has a window, or the first one that has any cannot be used.
     """
     for since, until, where in (
         (*_present(sources.arguments), "the operator's arguments since and until"),
@@ -177,13 +181,13 @@ def resolve(sources: WindowSources) -> Window:
         return Window.parse(since, until)
     since, until = sources.data_interval
     if since is None or until is None:
-        begin, span = sources.partition
-        if begin is not None and span is not None:
-            return Window.parse(begin, _end_of(begin, span, sources.zone))
-        if begin is not None:
+        start, span = sources.partition
+        if start is not None and span is not None:
+            return Window.parse(start, _partition_end(start, span, sources.zone))
+        if start is not None:
             raise WindowError(
-                f"this run has a partition date ({begin}) and no data interval, and nothing says how long a partition "
-                "is; give the operator partition_span, such as timedelta(days=1)"
+                f"this run has a partition date ({start}) and no data interval, and the length of a partition is "
+                "unknown; give the operator partition_span, such as timedelta(days=1)"
             )
         raise WindowError(
             "this run has no window: it has no data interval (a manual run without a logical date, an asset-triggered "
@@ -192,23 +196,23 @@ def resolve(sources: WindowSources) -> Window:
         )
     if since == until:
         raise WindowError(
-            f"this run's data interval has zero length (both ends are {format_rfc3339(since)}), as it has for "
+            f"this run's data interval has zero length (both ends are {format_rfc3339(since)}), as it does for "
             '"@daily" in Airflow 3; schedule the DAG with CronDataIntervalTimetable("@daily", timezone="UTC") or '
             "CronTriggerTimetable(..., interval=timedelta(days=1)), or give the operator since and until"
         )
     return Window.parse(since, until)
 
 
-def _end_of(begin: datetime, span: timedelta, zone: tzinfo) -> datetime:
-    """Days are those of the zone's calendar, two of which in a year have 23 or 25 hours."""
+def _partition_end(start: datetime, span: timedelta, zone: tzinfo) -> datetime:
+    """Return the end of a partition. Whole days are days of the zone's calendar; two a year have 23 or 25 hours."""
     if span % timedelta(days=1):
-        return begin + span
-    local = begin.astimezone(zone)
+        return start + span
+    local = start.astimezone(zone)
     wall = datetime.combine(local.date(), local.time()) + span
     return wall.replace(tzinfo=zone)
 
 
 def _present(ends: tuple[Any, Any]) -> tuple[Any, Any]:
-    """Both ends; a template over an absent value renders to an empty string or to "None"."""
+    """Return both ends, with None for an empty string or "None", as which a template renders a missing value."""
     since, until = (None if end in (None, "", "None") else end for end in ends)
     return since, until

@@ -113,6 +113,8 @@ def test_what_cannot_be_halved_is_not() -> None:
     """No window, or one that is hardly longer than the padding around it."""
     begin = datetime(2025, 1, 1, tzinfo=UTC)
     short = Window(since=begin, until=begin + timedelta(seconds=59))
-    assert [None, None] == [ChannelsRequest(channels=(Cid("a:b"),), window=window).halved() for window in (None, short)]
+    assert [None, None] == [
+        ChannelsRequest(channels=(Cid("a:b"),), window=window).split_window() for window in (None, short)
+    ]
     with pytest.raises(CallError, match="max_splits is -1"):
         exporting(max_splits=-1)

@@ -1,4 +1,4 @@
-"""Settings for the sandbox with pauses of milliseconds, and its control calls."""
+"""Settings for the sandbox with pauses of milliseconds, a control client, and servers that follow a script."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import pytest
 from airflow_provider_chatexport.api.client import AsyncChatExportClient, ChatExportClient
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, ExportFlags
+from airflow_provider_chatexport.core.task import TaskId, TaskState
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
-# Both drivers must behave alike, so their tests run once over each.
-Drive = Callable[..., Any]
+AskStatus = Callable[[ServiceSettings, TaskId], TaskState]
 
 
 class Control:
@@ -30,28 +30,33 @@ class Control:
         self._url = f"{sandbox.url}/_sandbox"
 
     def fault(self, do: str, path: str, *, method: str | None = None, times: int = 1, after: int = 0) -> None:
+        """Let the next ``times`` requests to this path misbehave, once ``after`` of them have passed."""
         body = {"do": do, "path": path, "times": times, "after": after} | ({"method": method} if method else {})
         httpx.post(f"{self._url}/faults", json=body).raise_for_status()
 
     def advance_clock(self, seconds: float) -> None:
+        """Move the sandbox's clock forward."""
         httpx.post(f"{self._url}/clock", json={"advance_s": seconds}).raise_for_status()
 
     def forget_requests(self) -> None:
+        """Clear the list of requests."""
         httpx.delete(f"{self._url}/requests").raise_for_status()
 
     def requests(self, path: str) -> list[dict[str, Any]]:
+        """Return the requests to addresses that start with ``path``."""
         seen = httpx.get(f"{self._url}/requests").raise_for_status().json()
         return [request for request in seen if request["path"].startswith(path)]
 
 
 @pytest.fixture
 def control(sandbox: Sandbox) -> Control:
+    """Control the test's sandbox."""
     return Control(sandbox)
 
 
 @pytest.fixture
 def make_settings(sandbox: Sandbox) -> Callable[..., ServiceSettings]:
-    """Settings for the sandbox, with anything changed that a test is about."""
+    """Make settings for the sandbox, with the changes that a test is about."""
 
     def make(**others: Any) -> ServiceSettings:
         address = {"api_key": sandbox.api_key, "api_secret": sandbox.api_secret, "base_url": sandbox.url}
@@ -62,37 +67,73 @@ def make_settings(sandbox: Sandbox) -> Callable[..., ServiceSettings]:
 
 @pytest.fixture
 def settings(make_settings: Callable[..., ServiceSettings]) -> ServiceSettings:
+    """Return settings for the sandbox."""
     return make_settings()
 
 
 @pytest.fixture
 def small_request() -> ChannelsRequest:
-    """Ten hours of one channel: its file has some hundreds of KB, so that tests stay quick."""
+    """Request ten hours of one channel: the file has some hundred KB, so that tests stay quick."""
     window = Window.parse("2025-01-01T00:00:00Z", "2025-01-01T10:00:00Z")
     return ChannelsRequest(channels=(Cid("livestream:ubuntu"),), window=window, flags=ExportFlags())
 
 
-Answer = tuple[int, dict[str, str], bytes]
+@pytest.fixture
+def client(settings: ServiceSettings) -> Iterator[ChatExportClient]:
+    """Open a blocking client of the sandbox."""
+    with ChatExportClient(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def task_id(client: ChatExportClient, small_request: ChannelsRequest) -> TaskId:
+    """Submit an export; it may still be running."""
+    return client.submit_channels(small_request)
+
+
+@pytest.fixture(params=["sync", "async"])
+def ask_status(request: pytest.FixtureRequest) -> AskStatus:
+    """Ask for an export's status through a fresh client. Both drivers must behave alike, so tests run over each."""
+
+    def with_sync(settings: ServiceSettings, task_id: TaskId) -> TaskState:
+        with ChatExportClient(settings) as client:
+            return client.task(task_id)
+
+    def with_async(settings: ServiceSettings, task_id: TaskId) -> TaskState:
+        async def run() -> TaskState:
+            async with AsyncChatExportClient(settings) as client:
+                return await client.task(task_id)
+
+        return asyncio.run(run())
+
+    return with_sync if request.param == "sync" else with_async
+
+
+Answer = tuple[int, dict[str, str], bytes]  # status, headers, body
 
 
 class ScriptedServer:
-    """A service that answers as a test says, for what the sandbox would never do. Keeps what it was asked."""
+    """A server for behaviour that the sandbox does not have.
+
+    ``answer`` takes the path and the headers of a request. ``requests`` collects both of all requests.
+    """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.answers: Callable[[str, dict[str, str]], Answer] = lambda _path, _headers: (404, {}, b"")
-        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.answer: Callable[[str, dict[str, str]], Answer] = lambda _path, _headers: (404, {}, b"")
+        self.requests: list[tuple[str, dict[str, str]]] = []
         script = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                """Answer as the script says."""
                 self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                script.asked.append((self.path, headers))
-                status, answered, body = script.answers(self.path, headers)
+                script.requests.append((self.path, headers))
+                status, answer_headers, body = script.answer(self.path, headers)
                 self.send_response(status)
-                for name, value in {"content-length": str(len(body)), **answered}.items():
+                for name, value in {"content-length": str(len(body)), **answer_headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
@@ -101,7 +142,7 @@ class ScriptedServer:
             do_POST = do_GET  # noqa: N815 - a name of the base class
 
             def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the base class's name
-                pass
+                """Keep stderr clean."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         if tls is not None:
@@ -122,24 +163,6 @@ class ScriptedServer:
 
 @pytest.fixture
 def scripted_server() -> Iterator[Callable[..., ScriptedServer]]:
-    """Starts scripted servers that end with the test."""
+    """Start scripted servers that stop with the test."""
     with contextlib.ExitStack() as running:
         yield lambda **arguments: running.enter_context(ScriptedServer(**arguments))
-
-
-@pytest.fixture(params=["sync", "async"])
-def drive(request: pytest.FixtureRequest) -> Drive:
-    """``drive(settings, "submit_channels", request)``: one call through a fresh client of either kind."""
-
-    def with_sync(settings: ServiceSettings, name: str, *arguments: Any) -> Any:
-        with ChatExportClient(settings) as client:
-            return getattr(client, name)(*arguments)
-
-    def with_async(settings: ServiceSettings, name: str, *arguments: Any) -> Any:
-        async def run() -> Any:
-            async with AsyncChatExportClient(settings) as client:
-                return await getattr(client, name)(*arguments)
-
-        return asyncio.run(run())
-
-    return with_sync if request.param == "sync" else with_async

@@ -1,19 +1,19 @@
-"""Both drivers over a real socket: what is sent once, what is sent again, and what is said when it fails."""
+"""Both drivers over a real socket: which requests they repeat, and which errors they raise."""
 
 from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
-from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UserId, UsersRequest
 from airflow_provider_chatexport.core.task import Status, TaskId
 from airflow_provider_chatexport.errors import (
+    ChatExportError,
     NotFoundError,
     RateLimitedError,
     RequestRefusedError,
@@ -24,147 +24,144 @@ from airflow_provider_chatexport.errors import (
 
 EXPORTS = "/api/v2/chat/export_channels"
 TASKS = "/api/v2/tasks"
-CHANNELS = "/api/v2/chat/channels"
-
-MakeSettings = Callable[..., ServiceSettings]
 
 
-def test_a_submitted_export_is_known_to_the_service(drive, settings, small_request) -> None:
-    """The id that a submit returns must be the one whose status can be asked for."""
-    task_id = drive(settings, "submit_channels", small_request)
-    state = drive(settings, "task", task_id)
+def test_a_submitted_export_is_known_to_the_service(ask_status, settings, task_id) -> None:
+    """A submit must return the id whose status can be asked for."""
+    state = ask_status(settings, task_id)
     assert state.task_id == task_id
     assert state.status in (Status.WAITING, Status.PENDING, Status.RUNNING, Status.COMPLETED)
     assert state.created_at.tzinfo is not None
 
 
-def test_a_users_export_is_accepted(drive, settings, sandbox) -> None:
-    """Users exports have a path outside /chat."""
+def test_a_users_export_is_accepted(client, sandbox) -> None:
+    """Users exports have an address outside /chat."""
     user_id = UserId(next(iter(sandbox.world.user_ids())))
-    task_id = drive(settings, "submit_users", UsersRequest(user_ids=(user_id,)))
-    assert len(task_id) == 36
+    assert len(client.submit_users(UsersRequest(user_ids=(user_id,)))) == 36
 
 
-def test_channels_are_listed(drive, settings) -> None:
-    """A page of channels must decode, times included: discovery and the connection test stand on it."""
-    found = drive(settings, "query_channels", ChannelPage(limit=2))
-    assert len(found) == 2
-    assert all(channel.created_at is not None for channel in found)
+def test_channels_are_listed(client) -> None:
+    """A page of channels must decode, times included: discovery and the connection test need it."""
+    channels = client.query_channels(ChannelPage(limit=2))
+    assert len(channels) == 2
+    assert all(channel.created_at is not None for channel in channels)
 
 
 @pytest.mark.parametrize("do", ["status:503", "status:500", "status:408", "drop"])
-def test_a_passing_failure_is_overcome(drive, settings, control, do) -> None:
+def test_a_failure_that_passes_is_retried(ask_status, settings, task_id, control, do) -> None:
     """Two failures in a row must not reach the caller."""
-    control.fault(do, CHANNELS, times=2)
-    assert drive(settings, "query_channels", ChannelPage(limit=1))
-    assert len(control.requests(CHANNELS)) == 3
+    control.fault(do, TASKS, times=2)
+    assert ask_status(settings, task_id)
+    assert len(control.requests(TASKS)) == 3
 
 
-def test_a_lasting_failure_ends_with_its_error_after_the_last_attempt(drive, make_settings, control) -> None:
-    """The caller must get the service's error, not the retry library's, and no more requests than were set."""
-    control.fault("status:503", CHANNELS, times=100)
-    with pytest.raises(ServiceUnavailableError, match=r"listing channels failed.*HTTP 503") as caught:
-        drive(make_settings(max_attempts=3), "query_channels", ChannelPage())
+def test_a_failure_that_lasts_is_raised_after_the_last_attempt(ask_status, make_settings, task_id, control) -> None:
+    """The caller must get the service's error, not the retry library's, after the configured number of requests."""
+    control.fault("status:503", TASKS, times=100)
+    with pytest.raises(ServiceUnavailableError, match=r"asking for the status of export .* failed.*HTTP 503") as caught:
+        ask_status(make_settings(max_attempts=3), task_id)
     assert caught.value.http_status == 503
-    assert len(control.requests(CHANNELS)) == 3
+    assert len(control.requests(TASKS)) == 3
 
 
-def test_a_rate_limit_is_waited_out_and_is_no_failure(drive, make_settings, control) -> None:
-    """Being limited is how the service says later: it must not use up the attempts for failures."""
-    control.fault("status:429", CHANNELS, times=1)
-    assert drive(make_settings(max_attempts=1), "query_channels", ChannelPage(limit=1))
-    assert len(control.requests(CHANNELS)) == 2
+def test_a_rate_limit_is_waited_out_and_is_not_a_failure(ask_status, make_settings, task_id, control) -> None:
+    """A rate limit asks for a pause: it must not use up the attempts for failures."""
+    control.fault("status:429", TASKS, times=1)
+    assert ask_status(make_settings(max_attempts=1), task_id)
+    assert len(control.requests(TASKS)) == 2
 
 
-def test_a_rate_limit_beyond_our_patience_is_reported_with_its_pause(drive, settings, control) -> None:
-    """A trigger makes its own pauses: it needs the error at once, and when to come back."""
-    control.fault("status:429", CHANNELS, times=100)
+def test_a_rate_limit_without_retries_is_raised_with_its_pause(ask_status, settings, task_id, control) -> None:
+    """A trigger pauses by itself: it needs the error at once, and the time to come back."""
+    control.fault("status:429", TASKS, times=100)
     with pytest.raises(RateLimitedError) as caught:
-        drive(settings.without_retries(), "query_channels", ChannelPage())
+        ask_status(settings.without_retries(), task_id)
     assert caught.value.retry_after_s == 1
-    assert len(control.requests(CHANNELS)) == 1
+    assert len(control.requests(TASKS)) == 1
 
 
 @pytest.mark.parametrize("status", [400, 413, 431])
-def test_a_refusal_is_not_repeated(drive, settings, control, status) -> None:
-    """A request that is wrong stays wrong: repeating it would only use up the rate limit."""
-    control.fault(f"status:{status}", CHANNELS, times=5)
+def test_a_refusal_is_not_retried(ask_status, settings, task_id, control, status) -> None:
+    """A wrong request stays wrong: repeating it would only use up the rate limit."""
+    control.fault(f"status:{status}", TASKS, times=5)
     with pytest.raises(RequestRefusedError):
-        drive(settings, "query_channels", ChannelPage())
-    assert len(control.requests(CHANNELS)) == 1
+        ask_status(settings, task_id)
+    assert len(control.requests(TASKS)) == 1
 
 
 @pytest.mark.parametrize("wrong", [{"api_key": "another-key"}, {"api_secret": "another-secret-of-at-least-32-bytes"}])
-def test_a_wrong_key_or_secret_is_refused_once(drive, make_settings, control, wrong) -> None:
-    """The sentence must name what to check, and hold neither key nor secret."""
+def test_a_wrong_key_or_secret_is_refused_once(ask_status, make_settings, task_id, control, wrong) -> None:
+    """The sentence must name what to check, and contain neither key nor secret."""
     with pytest.raises(UnauthorizedError, match="check the API key") as caught:
-        drive(make_settings(**wrong), "query_channels", ChannelPage())
+        ask_status(make_settings(**wrong), task_id)
     assert not any(value in str(caught.value) for value in wrong.values())
-    assert len(control.requests(CHANNELS)) == 1
+    assert len(control.requests(TASKS)) == 1
 
 
-def test_an_unknown_channel_is_refused_with_the_services_reason(drive, settings) -> None:
-    """One channel that does not exist fails the request: the sentence must lead to it."""
+def test_an_unknown_channel_is_refused_with_the_services_reason(client) -> None:
+    """One channel that does not exist fails the whole request: the sentence must name it."""
     with pytest.raises(RequestRefusedError, match=r"Can't find channel.*check the channels"):
-        drive(settings, "submit_channels", ChannelsRequest(channels=(Cid("messaging:no-such-channel"),)))
+        client.submit_channels(ChannelsRequest(channels=(Cid("messaging:no-such-channel"),)))
 
 
-def test_an_unknown_task_is_not_found(drive, settings) -> None:
+def test_an_unknown_task_is_not_found(ask_status, settings) -> None:
     """A mistyped id must not look like a failure of the service."""
     with pytest.raises(NotFoundError, match="60 days"):
-        drive(settings, "task", TaskId("00000000-0000-0000-0000-000000000000"))
+        ask_status(settings, TaskId("00000000-0000-0000-0000-000000000000"))
 
 
-def test_a_submit_whose_reply_is_lost_is_submitted_again(drive, settings, control, small_request, caplog) -> None:
-    """There is no list of tasks to find the first one in: at worst one unused export is left, and the log says so."""
+def test_a_submit_whose_reply_is_lost_is_repeated(client, control, small_request, caplog) -> None:
+    """The service has no list of tasks to find the first one in. The log says that one export may stay unused."""
     control.fault("drop-after-accept", EXPORTS, method="POST")
     with caplog.at_level(logging.WARNING):
-        task_id = drive(settings, "submit_channels", small_request)
-    assert drive(settings, "task", task_id)
+        task_id = client.submit_channels(small_request)
+    assert client.task(task_id)
     assert len(control.requests(EXPORTS)) == 2
-    assert "one export is left unused" in caplog.text
+    assert "one export stays there unused" in caplog.text
 
 
-def test_a_slow_service_is_a_time_out_that_names_its_setting(drive, make_settings, control) -> None:
-    """A time-out must say which of the four it was."""
+def test_a_slow_service_is_a_timeout_that_names_its_setting(ask_status, make_settings, task_id, control) -> None:
+    """The sentence must say which of the four timeouts it was."""
     control.fault("slow:30", TASKS, times=5)
-    with pytest.raises(ServiceUnavailableError, match=r"read time-out.*read_timeout_s"):
-        drive(make_settings(read_timeout_s=0.05, max_attempts=2), "task", TaskId("any"))
+    with pytest.raises(ServiceUnavailableError, match=r"read timeout.*read_timeout_s"):
+        ask_status(make_settings(read_timeout_s=0.05, max_attempts=2), task_id)
 
 
-def test_an_unreachable_service_is_one_sentence(drive, make_settings) -> None:
-    """Nobody listens: the sentence must name the address and what to check."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_an_unreachable_service_is_one_sentence(ask_status, make_settings) -> None:
+    """No process listens: the sentence must name the address and what to check."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
     with pytest.raises(ServiceUnavailableError, match=rf"127.0.0.1:{port} cannot be reached.*check the address"):
-        drive(make_settings(base_url=f"http://127.0.0.1:{port}", max_attempts=2), "query_channels", ChannelPage())
+        ask_status(make_settings(base_url=f"http://127.0.0.1:{port}", max_attempts=2), TaskId("any"))
 
 
-def test_an_address_that_is_not_the_api_says_so(drive, make_settings, sandbox) -> None:
-    """A success that is not JSON, from a portal's login page say, must not pass for an empty list."""
+def test_an_address_that_is_not_the_api_is_an_error(ask_status, make_settings, sandbox) -> None:
+    """A page of another server must not look like a task that the service has forgotten."""
     with pytest.raises((NotFoundError, UnexpectedReplyError), match="check the address"):
-        drive(make_settings(base_url=f"{sandbox.url}/elsewhere"), "query_channels", ChannelPage())
+        ask_status(make_settings(base_url=f"{sandbox.url}/elsewhere"), TaskId("any"))
 
 
 @pytest.fixture
-def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+def all_logs(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Capture logs of every level."""
     with caplog.at_level(logging.DEBUG):
         yield caplog
 
 
 def test_no_key_secret_or_token_reaches_a_log_or_an_error(
-    drive: Any, make_settings: MakeSettings, control: Any, small_request: ChannelsRequest, everything_logged: Any
+    ask_status, make_settings, control, small_request, all_logs
 ) -> None:
-    """httpx's own client logs URLs, and ours hold the key: at no level may it, the secret or a token come out."""
+    """Our URLs contain the key, and httpx's own client logs URLs: no log level may show key, secret or token."""
     settings = make_settings(max_attempts=2)
-    drive(settings, "submit_channels", small_request)
-    said = [repr(settings)]
+    with ChatExportClient(settings) as client:
+        task_id = client.submit_channels(small_request)
+    texts = [repr(settings)]
     for do in ("drop", "status:503", "status:401", "status:429"):
-        control.fault(do, CHANNELS, times=2)
-        with pytest.raises(Exception, match="listing channels") as caught:
-            drive(make_settings(max_attempts=2, rate_limit_patience_s=0.0), "query_channels", ChannelPage())
-        said += [str(caught.value), repr(caught.value)]
-    text = "\n".join([everything_logged.text, *said])
+        control.fault(do, TASKS, times=2)
+        with pytest.raises(ChatExportError, match="asking for the status") as caught:
+            ask_status(make_settings(max_attempts=2, rate_limit_patience_s=0.0), task_id)
+        texts += [str(caught.value), repr(caught.value)]
+    text = "\n".join([all_logs.text, *texts])
     assert "http" in text
     for secret in (settings.api_key, settings.api_secret, "eyJ", "api_key="):
         assert secret not in text

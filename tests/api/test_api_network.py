@@ -1,4 +1,4 @@
-"""Proxies, authorities and file hosts that misbehave in ways the sandbox never would."""
+"""Proxies, certificate authorities, and file hosts that misbehave in ways that the sandbox does not."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.download import Downloaded, download
 from airflow_provider_chatexport.api.retry import RetryPolicy
 from airflow_provider_chatexport.api.settings import ServiceSettings
-from airflow_provider_chatexport.core.discovery import ChannelPage
-from airflow_provider_chatexport.core.task import TaskId
+from airflow_provider_chatexport.core.task import Status, TaskId
 from airflow_provider_chatexport.errors import (
     ConnectionSettingsError,
     DownloadError,
@@ -33,17 +32,19 @@ from airflow_provider_chatexport.errors import (
     UnexpectedReplyError,
 )
 
-NO_CHANNELS = (201, {"content-type": "application/json"}, b'{"channels":[],"duration":"1ms"}')
+T = TaskId("t")
+RUNNING = (200, {"content-type": "application/json"}, b'{"task_id":"t","status":"running","created_at":1}')
 
 
 def settings_for(url: str, **others: Any) -> ServiceSettings:
-    chosen = {"base_url": url, "max_attempts": 2, "first_wait_s": 0.001, "longest_wait_s": 0.01, **others}
-    return ServiceSettings(api_key="the-api-key", api_secret="the-api-secret-of-thirty-two-chars", **chosen)
+    """Return settings for a scripted server, with pauses of milliseconds."""
+    options = {"base_url": url, "max_attempts": 2, "first_wait_s": 0.001, "longest_wait_s": 0.01, **others}
+    return ServiceSettings(api_key="the-api-key", api_secret="the-api-secret-of-thirty-two-chars", **options)
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate for 127.0.0.1 that only who has its file trusts."""
+    """Make a certificate for 127.0.0.1 that only a client with its file trusts."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
     now = datetime.now(UTC)
@@ -66,75 +67,75 @@ def authority(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
     return ca_file, tls
 
 
-def test_an_authority_of_ones_own_is_trusted_when_it_is_named(drive, scripted_server, authority) -> None:
-    """Companies that inspect TLS have an authority of their own."""
+def test_the_authority_in_ca_file_is_trusted(ask_status, scripted_server, authority) -> None:
+    """A company that inspects TLS has its own certificate authority."""
     ca_file, tls = authority
     server = scripted_server(tls=tls)
-    server.answers = lambda _path, _headers: NO_CHANNELS
-    assert drive(settings_for(server.url, ca_file=str(ca_file)), "query_channels", ChannelPage()) == ()
+    server.answer = lambda _path, _headers: RUNNING
+    assert ask_status(settings_for(server.url, ca_file=str(ca_file)), T).status is Status.RUNNING
 
 
-def test_an_unknown_authority_is_not_trusted(drive, scripted_server, authority) -> None:
-    """Or anyone could read the token."""
+def test_an_unknown_authority_is_not_trusted(ask_status, scripted_server, authority) -> None:
+    """Otherwise anyone on the way could read the token."""
     server = scripted_server(tls=authority[1])
     with pytest.raises(ServiceUnavailableError, match="cannot be reached"):
-        drive(settings_for(server.url), "query_channels", ChannelPage())
-    assert server.asked == []
+        ask_status(settings_for(server.url), T)
+    assert server.requests == []
 
 
-def test_a_proxy_that_is_set_is_used(drive, scripted_server) -> None:
-    """A worker without a way out but the proxy."""
+def test_the_proxy_of_the_settings_is_used(ask_status, scripted_server) -> None:
+    """Some workers reach the service through a proxy only."""
     proxy = scripted_server()
-    proxy.answers = lambda _path, _headers: NO_CHANNELS
-    assert drive(settings_for("http://chat.example", proxy=proxy.url), "query_channels", ChannelPage()) == ()
-    ((target, _headers),) = proxy.asked
-    assert target.startswith("http://chat.example/api/v2/chat/channels?")
+    proxy.answer = lambda _path, _headers: RUNNING
+    assert ask_status(settings_for("http://chat.example", proxy=proxy.url), T).status is Status.RUNNING
+    ((target, _headers),) = proxy.requests
+    assert target.startswith("http://chat.example/api/v2/tasks/t?")
 
 
-def test_the_environments_proxy_is_used(drive, scripted_server, monkeypatch) -> None:
-    """Deployments set it for every program at once."""
+def test_the_environments_proxy_is_used(ask_status, scripted_server, monkeypatch) -> None:
+    """Deployments set the proxy for all programs at once."""
     proxy = scripted_server()
-    proxy.answers = lambda _path, _headers: NO_CHANNELS
+    proxy.answer = lambda _path, _headers: RUNNING
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert drive(settings_for("http://chat.example"), "query_channels", ChannelPage()) == ()
-    assert len(proxy.asked) == 1
+    assert ask_status(settings_for("http://chat.example"), T).status is Status.RUNNING
+    assert len(proxy.requests) == 1
 
 
-def test_a_proxy_of_another_kind_is_refused_with_a_sentence(drive, monkeypatch) -> None:
-    """A SOCKS proxy in the environment needs a package that is not here: no traceback about imports."""
+def test_a_proxy_that_is_not_an_http_proxy_is_refused(ask_status, monkeypatch) -> None:
+    """A SOCKS proxy needs a package that is not installed: a sentence must say so, not an ImportError."""
     monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1")
-    with pytest.raises(ConnectionSettingsError, match="no HTTP proxy"):
-        drive(settings_for("http://chat.example"), "query_channels", ChannelPage())
+    with pytest.raises(ConnectionSettingsError, match="http_proxy does not name an HTTP proxy"):
+        ask_status(settings_for("http://chat.example"), T)
 
 
-def test_a_redirect_is_not_followed(drive, scripted_server) -> None:
-    """The API has none: who redirects is someone else, and would get our token."""
+def test_a_redirect_is_not_followed(ask_status, scripted_server) -> None:
+    """The API does not redirect. Another server that does would get our token."""
     server = scripted_server()
-    server.answers = lambda _path, _headers: (302, {"location": f"{server.url}/elsewhere"}, b"")
+    server.answer = lambda _path, _headers: (302, {"location": f"{server.url}/elsewhere"}, b"")
     with pytest.raises(UnexpectedReplyError, match=r"HTTP 302.*check the address"):
-        drive(settings_for(server.url), "query_channels", ChannelPage())
-    assert len(server.asked) == 1
+        ask_status(settings_for(server.url), T)
+    assert len(server.requests) == 1
 
 
-def test_a_page_of_a_portal_is_not_a_reply(drive, scripted_server) -> None:
-    """A login page answers 200 to everything."""
+def test_a_login_page_is_not_a_reply(ask_status, scripted_server) -> None:
+    """A portal's login page answers 200 to every request."""
     server = scripted_server()
-    server.answers = lambda _path, _headers: (200, {"content-type": "text/html"}, b"<html>please log in</html>")
-    with pytest.raises(UnexpectedReplyError, match="not the documented reply"):
-        drive(settings_for(server.url), "query_channels", ChannelPage())
+    server.answer = lambda _path, _headers: (200, {"content-type": "text/html"}, b"<html>please log in</html>")
+    with pytest.raises(UnexpectedReplyError, match="not with the documented reply"):
+        ask_status(settings_for(server.url), T)
 
 
-def test_a_failure_is_not_waited_for_until_the_rate_limit_begins_anew(drive, scripted_server) -> None:
-    """Every answer tells when that is; with a patience that is shorter, the one failure would be the last."""
+def test_a_failure_is_retried_before_the_rate_limit_resets(ask_status, scripted_server) -> None:
+    """Every reply names the reset: a client that waited for it would give up after one failure."""
     server = scripted_server()
     busy = (503, {"x-ratelimit-remaining": "58", "x-ratelimit-reset": str(int(time.time()) + 400)}, b"{}")
-    server.answers = lambda _path, _headers: NO_CHANNELS if len(server.asked) > 1 else busy
-    assert drive(settings_for(server.url), "query_channels", ChannelPage()) == ()
+    server.answer = lambda _path, _headers: RUNNING if len(server.requests) > 1 else busy
+    assert ask_status(settings_for(server.url), T).status is Status.RUNNING
 
 
 def test_the_pause_after_very_many_attempts_is_the_longest() -> None:
-    """Who is rate-limited goes on until patience ends, and not until a power of two is too large for a float."""
+    """After 5,000 rate-limited attempts a power of two would be too large for a float."""
     options = RetryPolicy(settings_for("http://chat.example"), starts_export=False).options()
     state = RetryCallState(Retrying(**options), None, (), {})
     state.attempt_number = 5000
@@ -148,23 +149,23 @@ FileHost = Callable[[dict[str, str]], tuple[int, dict[str, str], bytes]]
 
 @pytest.fixture
 def fetch(scripted_server, tmp_path: Path) -> Callable[[FileHost], Downloaded]:
-    """Download one export whose file host answers as given. ``fetch.asked`` has the headers of each attempt."""
+    """Download an export from a scripted file host. ``fetch.headers`` has the request headers of each attempt."""
 
     def run(file_host: FileHost) -> Downloaded:
         server = scripted_server()
-        run.asked = asked = []  # type: ignore[attr-defined]
+        run.headers = []  # type: ignore[attr-defined]
 
         def answer(path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
             if path.startswith("/api/"):
                 result = {"url": f"{server.url}/file?signature=secret"}
                 task = {"task_id": "t", "status": "completed", "created_at": 1, "result": result}
                 return 200, {}, json.dumps(task).encode()
-            asked.append(headers)
+            run.headers.append(headers)  # type: ignore[attr-defined]
             return file_host(headers)
 
-        server.answers = answer
+        server.answer = answer
         with ChatExportClient(settings_for(server.url)) as client:
-            return download(client, TaskId("t"), tmp_path / "export")
+            return download(client, T, tmp_path / "export")
 
     return run
 
@@ -175,8 +176,8 @@ EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expi
 @pytest.mark.parametrize(
     ("status", "body"), [(400, EXPIRED), (401, b""), (403, b""), (404, b"<html>default backend - 404</html>")]
 )
-def test_a_fresh_link_is_asked_for_where_one_is_refused(fetch, status, body) -> None:
-    """What it was signed with has expired, or a page stands in its place: the next link leads to the file."""
+def test_a_refused_link_is_replaced_by_a_fresh_one(fetch, status, body) -> None:
+    """Its credential has expired, or a proxy answers in place of the file host: the next link leads to the file."""
     answers = [(status, {}, body), (200, {}, FIRST)]
     assert fetch(lambda _headers: answers.pop(0)).path.read_bytes() == FIRST
 
@@ -186,24 +187,24 @@ def test_a_fresh_link_is_asked_for_where_one_is_refused(fetch, status, body) -> 
     [(400, EXPIRED, LinkExpiredError), (401, b"", LinkExpiredError), (404, b"", FileGoneError)],
 )
 def test_links_that_all_lead_nowhere_end_the_download(fetch, tmp_path, status, body, kind) -> None:
-    """As many attempts as ever; then a file that none of them finds is gone."""
+    """After the usual number of attempts, a file that no link leads to is gone."""
     with pytest.raises(DownloadError) as caught:
         fetch(lambda _headers: (status, {}, body))
     assert type(caught.value) is kind
-    assert len(fetch.asked) == 2
+    assert len(fetch.headers) == 2
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("status", "kind"), [(400, DownloadError), (410, FileGoneError)])
-def test_what_no_link_can_cure_is_final(fetch, status, kind) -> None:
-    """A request that is malformed stays so, and a host that says gone means it."""
+def test_an_error_that_a_fresh_link_cannot_fix_is_final(fetch, status, kind) -> None:
+    """A malformed request stays malformed, and 410 means that the file is gone."""
     with pytest.raises(kind) as caught:
         fetch(lambda _headers: (status, {}, b"<Error><Code>InvalidArgument</Code></Error>"))
-    assert (False, 1) == (caught.value.retryable, len(fetch.asked))
+    assert (False, 1) == (caught.value.retryable, len(fetch.headers))
 
 
-def test_a_file_that_changed_in_between_begins_anew(fetch) -> None:
-    """Half of one file and half of another would be no export at all: the ETag tells."""
+def test_a_file_that_changed_between_attempts_is_downloaded_from_the_start(fetch) -> None:
+    """Half of one file and half of another are not an export: the ETag shows the change."""
 
     def file_host(headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         if "range" in headers:
@@ -213,25 +214,25 @@ def test_a_file_that_changed_in_between_begins_anew(fetch) -> None:
     assert fetch(file_host).path.read_bytes() == SECOND
 
 
-def test_without_an_etag_nothing_is_continued(fetch) -> None:
-    """Nothing vouches for the first half being of the same file."""
+def test_a_download_without_an_etag_is_not_resumed(fetch) -> None:
+    """Without an ETag the rest may belong to another file."""
     broken = [True]
 
     def file_host(headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         return 200, {"content-length": "1000"}, FIRST[: 600 if broken and broken.pop() else 1000]
 
     assert fetch(file_host).path.read_bytes() == FIRST
-    assert all("range" not in headers for headers in fetch.asked)
+    assert all("range" not in headers for headers in fetch.headers)
 
 
-def test_a_file_that_is_another_one_at_each_attempt_is_given_up(fetch) -> None:
-    """Beginning anew is no progress, or this would go on for ever."""
+def test_a_file_that_changes_at_each_attempt_ends_the_download(fetch) -> None:
+    """A restart is not progress: otherwise the download would never end."""
 
     def file_host(_headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
-        n = len(fetch.asked)
+        n = len(fetch.headers)
         return 200, {"etag": f'"{n}"', "content-length": "1000"}, FIRST[: 600 + 100 * (n % 2)]
 
-    with pytest.raises(DownloadError, match="did not come whole"):
+    with pytest.raises(DownloadError, match="did not arrive whole"):
         fetch(file_host)
 
 
@@ -243,20 +244,20 @@ def test_a_file_that_is_another_one_at_each_attempt_is_given_up(fetch) -> None:
         {"etag": '"one"'},
     ],
 )
-def test_a_part_that_was_not_asked_for_is_not_taken(fetch, head) -> None:
-    """A cache in between may answer with another range: the file must begin anew, and come out right."""
+def test_a_part_that_was_not_requested_is_discarded(fetch, head) -> None:
+    """A cache may answer with another range: the download must restart, and the file must be right."""
 
     def file_host(headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         if "range" in headers:
             return 206, head, FIRST[600:]
-        first_time = len(fetch.asked) == 1
+        first_time = len(fetch.headers) == 1
         return 200, {"etag": '"one"', "content-length": "1000"}, FIRST[: 600 if first_time else 1000]
 
     assert fetch(file_host).path.read_bytes() == FIRST
 
 
 def test_a_part_larger_than_the_whole_is_refused(fetch, tmp_path) -> None:
-    """More bytes than were announced are not the file that was announced."""
+    """A response with more bytes than it announces is not the announced file."""
 
     def file_host(headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         if "range" in headers:
@@ -269,8 +270,8 @@ def test_a_part_larger_than_the_whole_is_refused(fetch, tmp_path) -> None:
 
 
 def test_a_redirect_to_another_host_is_refused(fetch) -> None:
-    """A link is followed, what it says is not."""
+    """The client follows the service's link, but no redirect from there."""
     with pytest.raises(DownloadError, match="redirects elsewhere") as caught:
         fetch(lambda _headers: (307, {"location": "https://elsewhere.example/file"}, b""))
     assert "signature" not in str(caught.value)
-    assert len(fetch.asked) == 1
+    assert len(fetch.headers) == 1

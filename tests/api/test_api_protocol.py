@@ -1,4 +1,4 @@
-"""Requests and replies as values: what is sent to the letter, and that no reply can surprise."""
+"""Requests and replies as values: the exact bodies that are sent, and an error for every unusable reply."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
-# Replies that come close to the documented ones, with any value in each place.
+# Replies that resemble the documented ones, with any value in each place.
 task_like = st.fixed_dictionaries(
     {},
     optional={
@@ -61,42 +61,45 @@ task_like = st.fixed_dictionaries(
 
 
 def read(call: protocol.Call[Any], status: int, body: bytes, headers: dict[str, str] | None = None) -> Any:
+    """Read a reply to a call."""
     return protocol.read_reply(
         call, Reply(status=status, headers=headers or {}, body=body), SETTINGS, now_epoch_s=NOW_EPOCH_S
     )
 
 
 def read_task(**fields: Any) -> Any:
+    """Read a status reply with these fields."""
     task = {"task_id": "t", "status": "running", "created_at": "2026-01-01T00:00:00Z", **fields}
     return read(protocol.get_task(TaskId("t"), SETTINGS), 200, json.dumps(task).encode())
 
 
 def error_body(code: int | None, message: str, **others: Any) -> bytes:
+    """Return the body of an error as the service sends it."""
     return json.dumps({"code": code, "message": message, "StatusCode": 0, "duration": "0", **others}).encode()
 
 
 @given(st.sampled_from(CALLS), st.integers(100, 599), json_values | task_like)
-def test_any_json_either_decodes_or_is_an_error_of_ours(call, status, value) -> None:
-    """Whatever a service, a proxy or a portal answers: no KeyError or TypeError may reach a caller."""
+def test_any_json_either_decodes_or_is_a_service_error(call, status, value) -> None:
+    """Whatever the service, a proxy or a portal answers: no KeyError or TypeError may reach a caller."""
     with contextlib.suppress(ServiceError):
         read(call, status, json.dumps(value).encode())
 
 
 @given(st.sampled_from(CALLS), st.integers(100, 599), st.binary(max_size=200))
-def test_any_bytes_either_decode_or_are_an_error_of_ours(call, status, body) -> None:
-    """A body may be no JSON at all, or no text."""
+def test_a_body_that_is_not_json_is_a_service_error(call, status, body) -> None:
+    """A body may be a page, an image, or nothing."""
     with pytest.raises(ServiceError):
         read(call, status, body)
 
 
-def test_a_deeply_nested_body_is_an_error_of_ours() -> None:
-    """A parser's recursion limit must not look like a bug of the worker."""
+def test_a_deeply_nested_body_is_a_service_error() -> None:
+    """The parser's recursion limit must not look like a bug of the worker."""
     with pytest.raises(UnexpectedReplyError):
         read(CALLS[2], 200, b"[" * 100_000)
 
 
 def test_a_channel_export_asks_with_padded_bounds_and_all_flags() -> None:
-    """The service's bounds may be inclusive or not: a second on both sides covers either."""
+    """The service's bounds may be inclusive or exclusive: one more second on both sides covers both."""
     request = ChannelsRequest(
         channels=(Cid("messaging:a:b"),),
         window=Window.parse("2026-01-01", "2026-01-02"),
@@ -120,26 +123,26 @@ def test_a_channel_export_asks_with_padded_bounds_and_all_flags() -> None:
 
 
 def test_absent_bounds_are_left_out() -> None:
-    """A null bound is not what the current SDK sends."""
+    """The current SDK does not send null for an absent bound."""
     call = protocol.submit_channels(ChannelsRequest(channels=(Cid("messaging:a"),)))
     assert call.body is not None
     assert call.body["channels"] == [{"type": "messaging", "id": "a"}]
 
 
 def test_a_request_is_signed_as_the_sdks_sign() -> None:
-    """Token without Bearer, made for this request and short-lived, key in the query, our name in the header."""
+    """The token is new, short-lived and without Bearer; the key is in the query; a header names this client."""
     request = protocol.sign(CALLS[0], SETTINGS, now_epoch_s=NOW_EPOCH_S)
-    claims = jwt.decode(
+    token = jwt.decode(
         request.headers["authorization"], SETTINGS.api_secret, algorithms=["HS256"], options={"verify_exp": False}
     )
-    assert claims == {"server": True, "exp": NOW_EPOCH_S + protocol.TOKEN_LIFETIME_S}
+    assert token == {"server": True, "exp": NOW_EPOCH_S + protocol.TOKEN_LIFETIME_S}
     assert request.headers["stream-auth-type"] == "jwt"
     assert request.headers["x-stream-client"].startswith("airflow-provider-chatexport-")
     assert request.url.params["api_key"] == SETTINGS.api_key
 
 
 def test_a_task_id_cannot_leave_its_path() -> None:
-    """An id comes from people, too: it must not become another endpoint."""
+    """People type ids: an id must not turn the request into one for another address."""
     request = protocol.sign(protocol.get_task(TaskId("../users/u1?x="), SETTINGS), SETTINGS, now_epoch_s=NOW_EPOCH_S)
     assert request.url.raw_path.startswith(b"/api/v2/tasks/..%2Fusers%2Fu1%3Fx%3D?")
 
@@ -154,20 +157,20 @@ def test_a_task_id_cannot_leave_its_path() -> None:
     ],
 )
 def test_a_tasks_time_comes_in_either_spelling(spelled, expected) -> None:
-    """The families differ, and an API description of one of them is wrong."""
+    """The two families of addresses differ, and the API description of one of them is wrong."""
     assert read_task(created_at=spelled).created_at == expected
     assert read_task(created_at=None, updated_at=spelled).created_at == expected
 
 
 @pytest.mark.parametrize("absent", [{}, {"result": None, "error": None}, {"result": {}, "error": {}}, {"error": ""}])
 def test_a_running_task_may_lack_result_and_error(absent) -> None:
-    """SDK tests disagree on whether the keys are there before the end."""
+    """The tests of the SDKs disagree on whether these keys exist before the end."""
     state = read_task(**absent)
     assert (state.status, state.url, state.error) == (Status.RUNNING, None, None)
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reason"),
     [
         (
             {"type": "ValidationError", "description": "no such channel", "stacktrace": "x"},
@@ -177,9 +180,9 @@ def test_a_running_task_may_lack_result_and_error(absent) -> None:
         ({"version": "v1"}, "no description"),
     ],
 )
-def test_a_failed_task_tells_why(error, told) -> None:
-    """An error is an object or, in older code, a bare string; a stack trace is not for the reader."""
-    assert read_task(status="failed", error=error).error == told
+def test_a_failed_task_has_a_reason(error, reason) -> None:
+    """An error is an object or, in older code, a string; a stack trace does not help the reader."""
+    assert read_task(status="failed", error=error).error == reason
 
 
 @pytest.mark.parametrize(
@@ -199,8 +202,8 @@ def test_a_failed_task_tells_why(error, told) -> None:
         (302, None, UnexpectedReplyError, False),
     ],
 )
-def test_each_documented_error_has_its_place_in_the_tree(status, code, kind, retryable) -> None:
-    """What is worth repeating follows the service's table of codes."""
+def test_each_documented_error_has_its_class(status, code, kind, retryable) -> None:
+    """The service's table of codes decides which errors may be retried."""
     body = error_body(code, 'GetTask failed with error: "the reason"')
     with pytest.raises(ServiceError, match="the reason") as caught:
         read(CALLS[2], status, body)
@@ -220,11 +223,13 @@ def test_each_documented_error_has_its_place_in_the_tree(status, code, kind, ret
         b'["code"]',
         b'{"code":true,"message":"no"}',
     ],
-    ids=["a page", "nothing", "another's JSON", "without a number", "no object", "no number"],
+    ids=["a page", "nothing", "another's JSON", "without a code", "not an object", "not a number"],
 )
-def test_a_refusal_that_is_none_of_the_service_is_not_taken_for_its_word(status, body) -> None:
-    """A gateway's 404 must not be an export that is lost, nor a firewall's 403 a wrong key: both pass."""
-    with pytest.raises(UnexpectedReplyError, match=rf"{SETTINGS.host} answered HTTP {status} .* no error of the chat"):
+def test_a_refusal_without_a_code_is_not_of_the_service(status, body) -> None:
+    """A gateway's 404 must not mean a lost export, nor a firewall's 403 a wrong key: both may pass."""
+    with pytest.raises(
+        UnexpectedReplyError, match=rf"{SETTINGS.host} answered HTTP {status}, but not with an error of the chat API"
+    ):
         read(CALLS[2], status, body)
 
 
@@ -238,15 +243,15 @@ def test_a_refusal_that_is_none_of_the_service_is_not_taken_for_its_word(status,
         (502, ServiceUnavailableError),
     ],
 )
-def test_what_means_the_same_whoever_says_it_needs_no_body(status, kind) -> None:
-    """A gateway that is asked too much, or for too much, stands for the service."""
+def test_a_status_that_any_host_uses_needs_no_code(status, kind) -> None:
+    """A gateway may limit the rate or the size of requests in the service's place."""
     with pytest.raises(ServiceError) as caught:
         read(CALLS[2], status, b"<html>no</html>")
     assert type(caught.value) is kind
 
 
 def test_a_failure_that_the_service_calls_unrecoverable_is_not_retryable() -> None:
-    """The service knows which of its failures a repeat cannot cure."""
+    """The service knows which of its failures a retry cannot fix."""
     with pytest.raises(ServiceUnavailableError) as caught:
         read(CALLS[2], 500, error_body(-1, "broken", unrecoverable=True))
     assert caught.value.retryable is False
@@ -268,22 +273,22 @@ def test_a_failure_that_the_service_calls_unrecoverable_is_not_retryable() -> No
         ({}, None),
     ],
 )
-def test_when_to_come_back_is_read_from_either_header(headers, expected_s) -> None:
-    """Seconds, a date by the service's own clock, or the reset of its window; nonsense is no answer."""
+def test_the_pause_of_a_rate_limit_is_read_from_either_header(headers, expected_s) -> None:
+    """It is in seconds, a date by the service's clock, or the reset of the limit; nonsense is ignored."""
     assert read_retry_after(headers, status=429, now_epoch_s=NOW_EPOCH_S) == expected_s
 
 
 @pytest.mark.parametrize(("more", "expected_s"), [({}, None), ({"retry-after": "7"}, 7)])
-def test_the_reset_of_the_rate_limit_is_nothing_to_a_failure(more, expected_s) -> None:
-    """Every answer tells it, a 503 with most of the limit unused as well: that one may be tried again at once."""
+def test_a_failure_ignores_the_reset_of_the_rate_limit(more, expected_s) -> None:
+    """Every reply contains the reset, even a 503 with most of the limit unused: that request may be repeated now."""
     headers = {"x-ratelimit-remaining": "58", "x-ratelimit-reset": "1767225640", **more}
     with pytest.raises(ServiceUnavailableError) as caught:
         read(CALLS[2], 503, error_body(-1, "busy"), headers)
     assert caught.value.facts["retry_after_s"] == expected_s
 
 
-def test_quoted_text_holds_no_link_key_or_token() -> None:
-    """A service may echo anything: what we quote of it must not open a door."""
+def test_quoted_text_contains_no_link_key_or_token() -> None:
+    """A service may echo anything: a quote of it must not contain a credential."""
     text = (
         f"see https://files.example/x?sig=1 with {SETTINGS.api_key} and {SETTINGS.api_secret}\n eyJhbGciOi.eyJzZXJ2.sig"
     )
@@ -300,20 +305,20 @@ def test_quoted_text_holds_no_link_key_or_token() -> None:
     ],
 )
 def test_a_signed_link_is_hidden_without_its_scheme_too(link) -> None:
-    """It opens the file all the same."""
+    """Such a link opens the file as well."""
     assert scrub(f"cannot read {link}, sigh=1") == "cannot read <link> sigh=1"
 
 
-@pytest.mark.parametrize("spelled", [str, lambda said: {"type": "E", "description": said}], ids=["text", "object"])
-def test_the_reason_of_a_failed_task_holds_no_key_or_secret(spelled) -> None:
-    """It ends up in logs and in Airflow's database, as an error's text does."""
-    said = f"callback failed for {SETTINGS.api_key} with {SETTINGS.api_secret}"
-    told = read_task(status="failed", error=spelled(said)).error
-    assert told.removeprefix("E: ") == "callback failed for <hidden> with <hidden>"
+@pytest.mark.parametrize("spelled", [str, lambda text: {"type": "E", "description": text}], ids=["text", "object"])
+def test_the_reason_of_a_failed_task_contains_no_key_or_secret(spelled) -> None:
+    """Logs and Airflow's database contain the reason, as they contain the text of an error."""
+    text = f"callback failed for {SETTINGS.api_key} with {SETTINGS.api_secret}"
+    reason = read_task(status="failed", error=spelled(text)).error
+    assert reason.removeprefix("E: ") == "callback failed for <hidden> with <hidden>"
 
 
-def test_the_refused_channel_stays_readable() -> None:
-    """A channel's id is what the reader needs to find the mistake."""
+def test_the_id_of_a_refused_channel_is_quoted() -> None:
+    """The reader needs the channel's id to find the mistake."""
     body = error_body(4, 'ExportChannels failed with error: "Can\'t find channel with id messaging:x"')
     with pytest.raises(RequestRefusedError, match="messaging:x"):
         read(CALLS[0], 400, body)

@@ -1,4 +1,4 @@
-"""Objects without an envelope are told apart by the fields that only they have."""
+"""Objects without an envelope are recognised by the fields that only they have."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airflow_provider_chatexport.core.entities import ALIASES, OTHER_NAMES, Enti
     ],
 )
 def test_a_whole_object_is_recognised(expected: Entity, fields: dict[str, Any]) -> None:
-    """The bare shape has no name beside the object."""
+    """In the bare shape a line is the object alone, without a name."""
     assert expected is infer_bare(fields)
 
 
@@ -52,15 +52,15 @@ def test_a_whole_object_is_recognised(expected: Entity, fields: dict[str, Any]) 
     ],
 )
 def test_the_decision_list(expected: Entity | None, keys: str) -> None:
-    """Each row is one rule of the list, or the nearest thing that must not match it."""
+    """Each row matches one rule of the list, or just fails to match it."""
     assert expected is infer_bare(dict.fromkeys(keys.split(), "x"))
 
 
 def test_no_name_is_both_an_alias_and_another_entity() -> None:
-    """A name in both tables would send its objects one way or the other by accident."""
+    """A name in both tables would make the table of its objects depend on the order of two look-ups."""
     assert not ALIASES.keys() & OTHER_NAMES
 
 
 def test_every_entity_is_an_alias_of_itself() -> None:
-    """The sandbox writes the plain names; the reader must know each of them."""
+    """The sandbox writes these names, so the reader must know each of them."""
     assert {entity.value: entity for entity in Entity}.items() <= ALIASES.items()

@@ -1,9 +1,10 @@
-"""The error tree: every error crosses processes whole."""
+"""The error tree: its shape, and that every error crosses processes unchanged."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from airflow_provider_chatexport.errors import ChatExportError
 
 
 def whole_tree(root: type[ChatExportError] = ChatExportError) -> Iterator[type[ChatExportError]]:
+    """Yield a class and all its subclasses."""
     yield root
     for kind in root.__subclasses__():
         yield from whole_tree(kind)
@@ -21,21 +23,29 @@ def whole_tree(root: type[ChatExportError] = ChatExportError) -> Iterator[type[C
 @pytest.mark.parametrize("kind", list(whole_tree()))
 @pytest.mark.parametrize("through", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy])
 def test_an_error_crosses_processes_with_its_facts(kind: type[ChatExportError], through: object) -> None:
-    """Executors pickle exceptions; one that loses its facts, or cannot be rebuilt, hides the real failure."""
+    """Executors pickle exceptions: one that loses its facts, or cannot be rebuilt, hides the real failure."""
     error = kind("what failed, where, what to do", task_id="t1", http_status=503)
     again = through(error)
     assert (kind, error.message, "t1", 503) == (type(again), str(again), again.task_id, again.http_status)
 
 
-def test_only_these_are_worth_trying_again() -> None:
-    """A retry of anything else spends an export and fails alike."""
+def test_only_these_errors_are_retryable() -> None:
+    """A retry of any other error costs an export and fails again."""
     assert {"RateLimitedError", "ServiceUnavailableError", "DownloadError", "LinkExpiredError", "LakeError"} == {
         kind.__name__ for kind in whole_tree() if kind.retryable
     }
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
-    """People choose what to catch from that drawing."""
-    drawn = {word for word in (errors.__doc__ or "").split() if word.endswith("Error")}
-    ours = {kind.__name__ for kind in whole_tree() if kind.__module__ == errors.__name__}
-    assert ours == drawn
+    """Readers choose what to catch from that drawing, so each class must stand below its base class."""
+    drawn = {line[match.start() :].split()[0]: match.start() // 4 for line, match in _drawn_lines()}
+    depth = len(ChatExportError.__mro__)
+    tree = {kind.__name__: len(kind.__mro__) - depth for kind in whole_tree() if kind.__module__ == errors.__name__}
+    assert tree == drawn
+    assert list(tree) == list(drawn)
+
+
+def _drawn_lines() -> Iterator[tuple[str, re.Match[str]]]:
+    for line in (errors.__doc__ or "").splitlines():
+        if match := re.search(r"\b[A-Z]\w+Error\b", line):
+            yield line, match

@@ -1,10 +1,10 @@
-"""Estimates of a backfill: the arithmetic, and the figures under it against a real load."""
+"""Estimates of a backfill: the arithmetic. A test of real exports checks the figures."""
 
 from __future__ import annotations
 
 import pytest
 
-from airflow_provider_chatexport.core.estimate import sizing
+from airflow_provider_chatexport.core.estimate import estimate
 from airflow_provider_chatexport.errors import CallError
 
 
@@ -12,21 +12,21 @@ from airflow_provider_chatexport.errors import CallError
     ("channels", "windows", "exports"), [(1, 1, 1), (25, 1, 1), (26, 1, 2), (400, 365, 16 * 365), (100_000, 24, 96_000)]
 )
 def test_exports_are_batches_by_windows(channels: int, windows: int, exports: int) -> None:
-    """The service takes 25 channels at a time, each window by itself."""
-    found = sizing(channels=channels, messages=0, windows=windows)
-    assert (exports, exports / 3600) == (found.exports, found.hours)
+    """The service takes 25 channels and one window per export."""
+    backfill = estimate(channels=channels, messages=0, windows=windows)
+    assert (exports, exports / 3600) == (backfill.exports, backfill.hours)
 
 
 def test_a_load_needs_room_for_its_own_window_only() -> None:
-    """More windows are more files, and not more disk at a time."""
-    one, ten = (sizing(channels=1, messages=1_000_000, windows=windows) for windows in (1, 10))
+    """More windows make more files, but each load needs less disk."""
+    one, ten = (estimate(channels=1, messages=1_000_000, windows=windows) for windows in (1, 10))
     assert one.work_bytes == 10 * ten.work_bytes
     assert 10 * one.files == ten.files
     assert one.download_bytes == ten.download_bytes
 
 
 @pytest.mark.parametrize("wrong", [{"channels": 0}, {"windows": 0}, {"messages": -1}])
-def test_nothing_to_plan_is_refused(wrong: dict[str, int]) -> None:
-    """A zero divides nothing."""
+def test_a_plan_without_channels_windows_or_messages_is_refused(wrong: dict[str, int]) -> None:
+    """The estimate divides by the number of windows."""
     with pytest.raises(CallError, match="nothing to plan"):
-        sizing(**{"channels": 1, "messages": 1, "windows": 1, **wrong})
+        estimate(**{"channels": 1, "messages": 1, "windows": 1, **wrong})

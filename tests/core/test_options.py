@@ -1,4 +1,4 @@
-"""What a load allows: limits just met and just passed."""
+"""Options of a load: limits that are just met and just exceeded."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ from airflow_provider_chatexport.errors import CallError
 def test_rejects_are_allowed_up_to_a_count_or_a_share(
     allowed: bool, max_rejected: int | float | None, rejected: int
 ) -> None:
-    """1 is one line and 1.0 is all of them; what is met exactly is allowed."""
+    """1 is one line and 1.0 is all lines; a limit that is met exactly is allowed."""
     assert allowed is LoadOptions(max_rejected=max_rejected).allows(rejected=rejected, lines=1000)
 
 
 @pytest.mark.parametrize("lines", [29, 50, 100, 1000, 3_000_000])
 @pytest.mark.parametrize("percent", range(101))
 def test_a_share_that_is_met_exactly_is_allowed(percent: int, lines: int) -> None:
-    """Floats are not the shares that people write: 0.29 of 100 lines is 29 of them."""
+    """A float is not exactly the share that people write: 0.29 of 100 lines is 29 lines."""
     options = LoadOptions(max_rejected=float(f"{percent / 100:.2f}"))
     allowed = percent * lines // 100
     assert (True, False) == tuple(options.allows(rejected=allowed + more, lines=lines) for more in (0, 1))
 
 
 @pytest.mark.parametrize(
-    ("told", "max_rejected"),
+    ("text", "max_rejected"),
     [("any number", None), ("0", 0), ("10", 10), ("5 %", 0.05), ("0.1 %", 0.001), ("100 %", 1.0), ("0 %", 0.0)],
 )
-def test_what_is_allowed_is_told_as_it_was_meant(told: str, max_rejected: int | float | None) -> None:
-    """A share is not a count: 0.05 are not allowed, 5 % are."""
-    assert told == LoadOptions(max_rejected=max_rejected).allowed
+def test_the_limit_of_rejects_is_written_as_it_was_meant(text: str, max_rejected: int | float | None) -> None:
+    """A share is not a count: the limit is 5 % of the lines, not 0.05 lines."""
+    assert text == LoadOptions(max_rejected=max_rejected).allowed_rejects
 
 
 @pytest.mark.parametrize(
-    ("told", "options"),
+    ("sentence", "options"),
     [
         ("max_rejected is -1; give a count", {"max_rejected": -1}),
         ("max_rejected is 1.5; give a count", {"max_rejected": 1.5}),
@@ -68,7 +68,7 @@ def test_what_is_allowed_is_told_as_it_was_meant(told: str, max_rejected: int | 
         ("messages.a cannot be promoted to <class 'int'>; types are", {"promote": {"messages": {"a": int}}}),
     ],
 )
-def test_limits_that_make_no_sense_are_refused_at_birth(told: str, options: dict[str, Any]) -> None:
-    """A DAG with a slip in it should not parse, rather than fail in the night."""
-    with pytest.raises(CallError, match=told):
+def test_limits_that_make_no_sense_are_refused_at_once(sentence: str, options: dict[str, Any]) -> None:
+    """A DAG with a mistake must not parse, instead of failing at night."""
+    with pytest.raises(CallError, match=sentence):
         LoadOptions(**options)

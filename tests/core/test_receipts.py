@@ -1,4 +1,4 @@
-"""Receipts: what travels from the export task to the load task."""
+"""Receipts, which the export task hands to the load task."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ CREATED = [None, datetime(2026, 1, 3, 1, 2, 3, 4, tzinfo=UTC)]
 
 
 def receipt(request: Any = REQUESTS[0], created_at: datetime | None = None) -> Receipt:
+    """Return a receipt of a request."""
     return Receipt(task_id=TaskId("t1"), request=request, created_at=created_at)
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
 @pytest.mark.parametrize("created_at", CREATED)
 def test_a_receipt_survives_json(request_: Any, created_at: datetime | None) -> None:
-    """It crosses XCom and trigger events as JSON."""
-    made = receipt(request_, created_at)
-    assert made == Receipt.from_json(json.loads(json.dumps(made.to_json())))
+    """XCom and trigger events carry it as JSON."""
+    before = receipt(request_, created_at)
+    assert before == Receipt.from_json(json.loads(json.dumps(before.to_json())))
 
 
 def test_an_unknown_version_is_refused_with_a_way_out() -> None:
-    """A worker with an older installation must not guess at a newer receipt."""
+    """A worker with an older installation must not guess what a newer receipt means."""
     with pytest.raises(CallError, match="version 2, and this installation reads version 1; run export and load with"):
         Receipt.from_json(receipt().to_json() | {"v": 2})
 
@@ -57,7 +58,7 @@ def test_an_unknown_version_is_refused_with_a_way_out() -> None:
         ["t1"],
     ],
 )
-def test_what_is_no_receipt_is_refused(value: Any) -> None:
-    """A wrong XCom wired into the load operator has to end in a sentence, not in a KeyError."""
+def test_a_value_that_is_not_a_receipt_is_refused(value: Any) -> None:
+    """A load operator with a wrong XCom must end with a sentence, not with a KeyError."""
     with pytest.raises(CallError, match="pass what ExportChannelsOperator or ExportUsersOperator returned"):
         Receipt.from_json(value)

@@ -1,4 +1,4 @@
-"""What a waiter does next: the one table that the worker's loop and the triggerer's loop both obey."""
+"""The decision after a status reply, which a worker's loop and a triggerer's loop both obey."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ seconds = st.floats(0, 1e6)
     ],
 )
 @given(waited_s=seconds)
-def test_an_ended_task_is_acted_on_however_late(expected: object, status: Status, waited_s: float) -> None:
-    """A file that is ready at the deadline is still worth fetching."""
+def test_an_ended_task_is_handled_after_the_deadline_too(expected: object, status: Status, waited_s: float) -> None:
+    """A file that is ready at the deadline must still be downloaded."""
     assert expected == next_step(status, waited_s=waited_s, budget_s=60)
 
 
@@ -33,7 +33,7 @@ def test_an_ended_task_is_acted_on_however_late(expected: object, status: Status
 def test_a_wait_never_goes_past_the_deadline(
     status: Status, waited_s: float, budget_s: float, poll_s: float | None
 ) -> None:
-    """The last look happens on the deadline; a task ready just before it must not be given up."""
+    """The last request must happen at the deadline: a task may complete just before it."""
     step = next_step(status, waited_s=waited_s, budget_s=budget_s, poll_s=poll_s)
     if waited_s >= budget_s:
         assert isinstance(step, GiveUp)
@@ -44,12 +44,12 @@ def test_a_wait_never_goes_past_the_deadline(
 
 @pytest.mark.parametrize(("expected_s", "waited_s"), [(1, 0), (2, 10), (7, 60), (60, 590), (60, 5000)])
 def test_waits_grow_with_age_up_to_a_minute(expected_s: float, waited_s: float) -> None:
-    """Small exports are done in seconds, large ones in hours: polling must suit both."""
+    """Small exports take seconds and large ones hours: the interval must suit both."""
     assert Wait(seconds=expected_s) == next_step(Status.RUNNING, waited_s=waited_s, budget_s=1e6)
 
 
 def test_an_overdue_task_is_given_up_with_its_status_and_age() -> None:
-    """The reason goes into the error that a person reads."""
+    """The reason becomes part of an error."""
     assert GiveUp("still running after 90 s") == next_step(Status.RUNNING, waited_s=90, budget_s=60)
 
 
@@ -63,18 +63,18 @@ def test_an_overdue_task_is_given_up_with_its_status_and_age() -> None:
         (Status.PENDING, ""),
     ],
 )
-def test_a_status_that_nobody_knows_waits(expected: Status, text: str) -> None:
-    """The service may invent states; failing an export over a word would be worse than waiting under a deadline."""
+def test_an_unknown_status_counts_as_in_progress(expected: Status, text: str) -> None:
+    """The service may add statuses: a new word must not fail an export, and the deadline ends the wait."""
     assert expected is Status.from_wire(text)
 
 
 def test_only_three_states_are_final() -> None:
-    """A loop that ends on another state would leave an export behind."""
+    """A loop that ends with another status would abandon a running export."""
     assert {Status.COMPLETED, Status.FAILED, Status.CANCELED} == {status for status in Status if status.ended}
 
 
-def test_a_link_stays_out_of_the_repr() -> None:
-    """States are logged; a signed link in a log is a key to the file."""
+def test_the_repr_does_not_contain_the_link() -> None:
+    """Logs may contain reprs, and a signed link opens the file."""
     state = TaskState(
         task_id=TaskId("t1"),
         status=Status.COMPLETED,

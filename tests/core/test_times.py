@@ -1,4 +1,4 @@
-"""Instants in the service's two spellings: any number of fraction digits, any offset, nanoseconds."""
+"""Times in the service's two spellings: text with any number of fraction digits and any offset, and nanoseconds."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ offsets = st.integers(-23 * 60, 23 * 60)
 
 @given(moments)
 def test_formatting_and_parsing_are_inverse(moment: datetime) -> None:
-    """Records and receipts are read by what wrote them."""
+    """Records and receipts are written with one function and read with the other."""
     assert moment == parse_rfc3339(format_rfc3339(moment))
 
 
 @given(moments)
 def test_nanoseconds_and_back_are_inverse(moment: datetime) -> None:
-    """The two endpoint families tell the same instant in two spellings."""
+    """The two families of addresses write the same moment in two spellings."""
     assert moment == from_unix_ns(to_unix_ns(moment))
 
 
 @given(moments, moments)
 def test_formatted_times_sort_as_text(one: datetime, other: datetime) -> None:
-    """Records are sorted as text where nobody parses them."""
+    """Code that does not parse records sorts their times as text."""
     assert (one < other) == (format_rfc3339(one) < format_rfc3339(other))
 
 
 @given(moments, offsets)
-def test_an_offset_names_the_same_instant(moment: datetime, minutes: int) -> None:
-    """RFC3339 allows any offset; the lake is UTC."""
+def test_an_offset_does_not_change_the_moment(moment: datetime, minutes: int) -> None:
+    """RFC3339 allows any offset; the lake is in UTC."""
     local = moment.astimezone(timezone(timedelta(minutes=minutes)))
     assert moment == parse_rfc3339(local.isoformat())
 
@@ -59,7 +59,7 @@ def test_an_offset_names_the_same_instant(moment: datetime, minutes: int) -> Non
     ],
 )
 def test_zero_to_nine_fraction_digits_are_cut_to_microseconds(micros: int, text: str) -> None:
-    """5, 6 and 9 digits occur in one real export. Rounding up would move a message into the next window."""
+    """One real export has 5, 6 and 9 digits. Rounding up could move a message into the next window."""
     assert datetime(2025, 1, 23, 13, 5, 35, micros, tzinfo=UTC) == parse_rfc3339(text)
 
 
@@ -68,8 +68,8 @@ def test_zero_to_nine_fraction_digits_are_cut_to_microseconds(micros: int, text:
     ["", "2025-01-23", "2025-01-23T13:05:35", "2025-01-23T13:05Z", "2025-13-23T13:05:35Z", "2025-01-23T13:05:35.Z",
      "2025-01-23T13:05:35.1234567890Z", "2025-01-23T25:05:35Z", "infinity", "2025-01-23T13:05:35Z and more"],
 )  # fmt: skip
-def test_what_is_no_instant_is_refused(text: str) -> None:
-    """A naive time taken for UTC would be wrong by hours without anyone noticing."""
+def test_a_text_that_is_not_a_time_is_refused(text: str) -> None:
+    """A time without an offset, read as UTC, would silently be wrong by hours."""
     with pytest.raises(ValueError):  # noqa: PT011 - the standard library's own refusals count as well
         parse_rfc3339(text)
 
@@ -84,12 +84,12 @@ def test_what_is_no_instant_is_refused(text: str) -> None:
         (datetime(2026, 1, 17, 6, 8, 17, tzinfo=UTC), "2026-01-17T06:08:17Z"),
     ],
 )
-def test_either_spelling_or_null_is_taken(expected: datetime | None, value: object) -> None:
-    """One family writes strings, the other nanoseconds, and both leave fields null."""
+def test_a_time_is_read_in_either_spelling_or_null(expected: datetime | None, value: object) -> None:
+    """One family writes text, the other nanoseconds, and both write null."""
     assert expected == parse_instant(value)
 
 
-def test_true_is_no_time() -> None:
-    """In Python a boolean is an integer: it would become the first nanosecond of 1970."""
+def test_true_is_not_a_time() -> None:
+    """In Python a boolean is an integer: True would become the first nanosecond of 1970."""
     with pytest.raises(ValueError, match="boolean"):
         parse_instant(True)

@@ -1,4 +1,4 @@
-"""Windows: half-open, tiling, and a refusal that names the fix for each thing that is none."""
+"""Windows: half-open and tiling, with a sentence for each value that is not a window."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ windows = st.builds(lambda since, span: Window(since=since, until=since + span),
 
 @given(windows, st.integers(1, 40), st.timedeltas(timedelta(0), timedelta(seconds=1)))
 def test_pieces_of_a_split_window_tile_it(window: Window, n_pieces: int, extra: timedelta) -> None:
-    """A gap between two pieces would lose messages, an overlap would tell them twice."""
+    """A gap between two pieces would lose messages, and an overlap would load them twice."""
     max_span = window.span / n_pieces + extra + timedelta(microseconds=1)
     pieces = list(window.split(max_span))
     assert (window.since, window.until) == (pieces[0].since, pieces[-1].until)
@@ -33,48 +33,48 @@ def test_pieces_of_a_split_window_tile_it(window: Window, n_pieces: int, extra: 
 
 @given(windows, moments)
 def test_a_moment_is_in_exactly_one_piece_of_a_split_window(window: Window, moment: datetime) -> None:
-    """Half-open ends are what makes consecutive windows exact."""
+    """Because windows are half-open, consecutive windows neither overlap nor leave a gap."""
     pieces = list(window.split(window.span / 7 + timedelta(microseconds=1)))
     assert int(moment in window) == sum(moment in piece for piece in pieces)
 
 
 @given(windows)
 def test_a_window_survives_json(window: Window) -> None:
-    """Windows cross processes in receipts: a microsecond lost there would be a message lost."""
+    """Receipts carry windows between processes: a lost microsecond could lose a message."""
     assert window == Window.from_json(window.to_json())
 
 
 @given(windows)
 def test_padding_asks_a_second_more_on_both_sides(window: Window) -> None:
-    """The service's bounds are not documented; what is inside must be asked for in any case."""
+    """The service does not document its bounds: the request must contain the whole window in any case."""
     padded = window.padded()
     assert (window.since - padded.since, padded.until - window.until) == (timedelta(seconds=1),) * 2
 
 
 def test_a_date_alone_is_its_utc_midnight() -> None:
-    """People type dates; local midnight would shift every row by the offset of the machine."""
+    """People write dates: local midnight would shift the window by the offset of the machine."""
     assert Window(since=datetime(2026, 1, 1, tzinfo=UTC), until=datetime(2026, 1, 2, tzinfo=UTC)) == DAY
 
 
-def test_offsets_are_brought_to_utc() -> None:
-    """The same instant in two spellings must be the same window, and have the same fingerprint."""
+def test_offsets_are_converted_to_utc() -> None:
+    """The same moments with two offsets must be the same window, and have the same fingerprint."""
     berlin = timezone(timedelta(hours=1))
     assert Window(since=datetime(2026, 1, 1, 1, tzinfo=berlin), until=datetime(2026, 1, 2, 1, tzinfo=berlin)) == DAY
 
 
 def test_the_until_is_outside_and_the_since_inside() -> None:
-    """A message on the edge belongs to the later of two consecutive windows, and only to it."""
+    """A message at the edge of two consecutive windows belongs to the later one only."""
     assert DAY.since in DAY
     assert DAY.until not in DAY
 
 
-def test_a_lookback_begins_earlier_and_ends_alike() -> None:
-    """Late edits come in by exporting again what lies before the window."""
+def test_a_lookback_starts_earlier_and_ends_at_the_same_time() -> None:
+    """The load gets late edits when the time before the window is exported again."""
     assert Window.parse("2025-12-25", "2026-01-02") == DAY.looking_back(timedelta(days=7))
 
 
 @pytest.mark.parametrize(
-    ("since", "until", "told"),
+    ("since", "until", "sentence"),
     [
         ("2026-01-01T00:00:00", "2026-01-02", "has no time zone; write an offset, such as 2026-01-01T00:00:00+00:00"),
         ("2026-01-01", "2026-01-01", "has zero length"),
@@ -86,21 +86,21 @@ def test_a_lookback_begins_earlier_and_ends_alike() -> None:
         (2026, "2026-01-01", "since is not a time: '2026'"),
     ],
 )
-def test_what_is_no_window_is_refused_with_the_fix(since: Any, until: Any, told: str) -> None:
-    """Each refusal says what is wrong with which end, so that nobody has to read the code."""
-    with pytest.raises(WindowError, match=told.replace("+", r"\+")):
+def test_a_wrong_window_is_refused_with_the_fix(since: Any, until: Any, sentence: str) -> None:
+    """Each sentence must say what is wrong with which end, and what to write."""
+    with pytest.raises(WindowError, match=sentence.replace("+", r"\+")):
         Window.parse(since, until)
 
 
 @pytest.mark.parametrize("refused", [timedelta(0), timedelta(days=-1)])
 def test_a_split_into_nothing_is_refused(refused: timedelta) -> None:
-    """Zero-length pieces would go on for ever."""
-    with pytest.raises(WindowError, match="longer than zero"):
+    """A split into pieces of zero length would never end."""
+    with pytest.raises(WindowError, match="give a duration longer than zero"):
         list(DAY.split(refused))
 
 
 def test_a_negative_lookback_is_refused() -> None:
-    """It would silently export less than was asked for."""
+    """It would silently export less than the window."""
     with pytest.raises(WindowError, match="lookback is negative"):
         DAY.looking_back(timedelta(days=-1))
 
@@ -120,13 +120,13 @@ INTERVAL = (datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))
     ],
     ids=["arguments first", "then conf", "then the interval", "templates over absent values are absent"],
 )
-def test_a_run_takes_the_first_window_that_is_given(expected: tuple[str, str], sources: WindowSources) -> None:
-    """What a person typed for this run beats what the schedule says."""
+def test_a_run_takes_the_window_of_its_first_source(expected: tuple[str, str], sources: WindowSources) -> None:
+    """A window that a person wrote for this run beats the window of the schedule."""
     assert Window.parse(*expected) == resolve(sources)
 
 
 @pytest.mark.parametrize(
-    ("told", "sources"),
+    ("sentence", "sources"),
     [
         ("arguments since and until give only one end of the window; give until too", {"arguments": (*CONF[:1], None)}),
         ("conf or params since and until give only one end of the window; give since too", {"conf": (None, CONF[1])}),
@@ -135,13 +135,13 @@ def test_a_run_takes_the_first_window_that_is_given(expected: tuple[str, str], s
         ("CronDataIntervalTimetable", {"data_interval": (INTERVAL[0], INTERVAL[0])}),
     ],
 )
-def test_a_run_without_a_whole_window_is_refused(told: str, sources: dict[str, tuple[object, object]]) -> None:
-    """Half a window completed from another source would answer a question that nobody asked."""
-    with pytest.raises(WindowError, match=told):
+def test_a_run_without_a_whole_window_is_refused(sentence: str, sources: dict[str, tuple[object, object]]) -> None:
+    """A window with its ends from two sources would be a window that no person and no schedule meant."""
+    with pytest.raises(WindowError, match=sentence):
         resolve(WindowSources(**sources))
 
 
 def test_a_missing_window_names_the_conf_to_trigger_with() -> None:
-    """The commonest cause is a manual run; its cure belongs into the sentence."""
+    """The most frequent cause is a manual run: the sentence must say how to start it with a window."""
     with pytest.raises(CallError, match=re.escape('trigger it with conf {"since"')):
         resolve(WindowSources())
