@@ -28,6 +28,7 @@ from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.compact import compact
+from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 FIRST_DAY = datetime(2010, 1, 1, tzinfo=UTC)
@@ -73,7 +74,7 @@ def export_file(folder: Path, day: datetime, cid: str, n_messages: int) -> Path:
 
 def make_lake(folder: Path, n_loads: int) -> LakeStore:
     """One real load, and its like for so many days."""
-    store = LakeStore(folder / "lake")
+    store = open_store(folder / "lake")
     first = export_file(folder, FIRST_DAY, "messaging:c0", 200)
     window = Window(since=FIRST_DAY, until=FIRST_DAY + timedelta(days=1))
     record = load_files(
@@ -138,7 +139,7 @@ def cost(folder: Path, n_loads: int) -> Cost:
 
 def compaction(folder: Path, n_days: int = 20, loads_a_day: int = 24, n_messages: int = 2_000) -> tuple[float, float]:
     """MB of files read per second, and how many of them; hours of days, each its own load."""
-    store = LakeStore(folder / "lake")
+    store = open_store(folder / "lake")
     for day in range(n_days):
         for hour in range(0, 24, 24 // loads_a_day * 6):
             begin = FIRST_DAY + timedelta(days=day, hours=hour)

@@ -26,7 +26,7 @@ from airflow_provider_chatexport.lake.parquet import write_table
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
 from airflow_provider_chatexport.lake.schema.types import Kind, Table
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 
 FIRST_DAY = datetime(2022, 1, 1, tzinfo=UTC)
 N_CHANNELS = 100
@@ -102,7 +102,7 @@ def _load_id(day_number: int) -> str:
 
 
 def _write_ours(con: duckdb.DuckDBPyConnection, n_days: int, folder: Path) -> None:
-    store = LakeStore(folder / "ours")
+    store = open_store(folder / "ours")
     store.prepare()
     metadata = {"chatexport.writer": WRITER}
     written = write_table(Rows(con, n_days), MESSAGES, folder / "files", stem="history", metadata=metadata)

@@ -24,7 +24,7 @@ from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.schema.tables import TABLES
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
 UBUNTU = "livestream:ubuntu"
@@ -36,7 +36,7 @@ class LakeProbe:
     uri: str
 
     def rows(self, statement: str) -> list[list[Any]]:
-        return query.run(LakeStore(self.uri), statement)[1]
+        return query.run(open_store(self.uri), statement)[1]
 
     def value(self, statement: str) -> Any:
         ((value,),) = self.rows(statement)
@@ -58,10 +58,10 @@ class LakeProbe:
 
     def data_files(self) -> set[str]:
         """The data files that there are, live or not, by the path that records give them."""
-        return {path for path, _ in LakeStore(self.uri).data_files()}
+        return {path for path, _ in open_store(self.uri).data_files()}
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(commit_log.all_loads(LakeStore(self.uri), known={}))
+        return Snapshot(commit_log.all_loads(open_store(self.uri), known={}))
 
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_bytes()) for path in sorted((Path(self.uri) / "_loads").glob("*.json"))]

@@ -12,6 +12,8 @@ import airflow_provider_chatexport
 from airflow_provider_chatexport.cli.options import json_option, lake_option
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.catalog import catalog_file
+from airflow_provider_chatexport.lake.storage.address import open_store
+from airflow_provider_chatexport.lake.storage.local_store import LocalStore
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 # What dbt makes in a project, which nobody wants in a copy of it or in a repository.
@@ -29,7 +31,7 @@ def dbt() -> None:
 @json_option
 def init(*, folder: Path, lake: str, as_json: bool) -> None:
     """Writes a dbt project with sources, staging models, marts and a profile for the lake."""
-    store = LakeStore(lake)
+    store = open_store(lake)
     catalog_file.require_lake(store)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CallError(f"{folder} is there and not empty; name a new folder")
@@ -37,7 +39,7 @@ def init(*, folder: Path, lake: str, as_json: bool) -> None:
         shutil.copytree(_package(), folder, ignore=shutil.ignore_patterns(*_MADE_BY_DBT), dirs_exist_ok=True)
         (folder / "profiles.yml").write_text(_profile(store))
         (folder / ".gitignore").write_text("".join(f"{name}\n" for name in _MADE_BY_DBT))
-        if not store.is_local:
+        if not isinstance(store, LocalStore):
             project = folder / "dbt_project.yml"
             project.write_text(
                 project.read_text().replace(
@@ -71,7 +73,7 @@ def _quoted(text: str) -> str:
 
 
 def _profile(store: LakeStore) -> str:
-    if store.is_local:
+    if isinstance(store, LocalStore):
         reads = [
             "      attach:",
             f"        - {{path: {_quoted(store.url(catalog_file.NAME))}, alias: lake, read_only: true}}",

@@ -27,7 +27,7 @@ from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 
 
 @click.command(
@@ -69,7 +69,7 @@ def export(**given: Any) -> None:
         api_key=given["api_key"], api_secret=given["api_secret"], base_url=given["base_url"]
     )
     # A lake that cannot be written is better found before an export is spent on it.
-    LakeStore(given["lake"]).prepare()
+    open_store(given["lake"]).prepare()
     began, started_epoch_s = time.monotonic(), time.time()
     wait_s = given["wait_timeout"].total_seconds()
     deadline_epoch_s, hurried = started_epoch_s + wait_s, settings.within(wait_s)

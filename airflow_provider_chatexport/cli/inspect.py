@@ -14,6 +14,7 @@ from airflow_provider_chatexport.cli.terminal import print_table
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.catalog import query
 from airflow_provider_chatexport.lake.maintenance.verify import verify
+from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 
@@ -27,7 +28,7 @@ from airflow_provider_chatexport.lake.storage.store import LakeStore
 @json_option
 def show_coverage(*, lake: str, png: Path | None, as_json: bool) -> None:
     """Which channel is covered from when to when without a gap; --png draws gaps, and what was loaded again, too."""
-    store = LakeStore(lake)
+    store = open_store(lake)
     if png is not None:
         _draw(store, png)
     spans = query.coverage(store)
@@ -62,7 +63,7 @@ def _draw(store: LakeStore, path: Path) -> None:
 @json_option
 def verify_lake(*, lake: str, as_json: bool) -> None:
     """Is anything missing, altered or unaccounted for? Ends with 1 if so."""
-    verdict = verify(LakeStore(lake), now=datetime.now(UTC))
+    verdict = verify(open_store(lake), now=datetime.now(UTC))
     if as_json:
         click.echo(json.dumps(verdict.to_json()))
     else:
@@ -86,7 +87,7 @@ def verify_lake(*, lake: str, as_json: bool) -> None:
 @json_option
 def run_sql(*, statement: str, lake: str, as_json: bool) -> None:
     """A query over the catalog's views."""
-    columns, rows = query.run(LakeStore(lake), statement)
+    columns, rows = query.run(open_store(lake), statement)
     if as_json:
         click.echo(json.dumps({"columns": columns, "rows": rows}, default=str, allow_nan=False))
     else:

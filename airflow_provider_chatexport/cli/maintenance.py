@@ -15,7 +15,7 @@ from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 
 
 @click.command(
@@ -26,7 +26,7 @@ from airflow_provider_chatexport.lake.storage.store import LakeStore
 def write_catalog(*, lake: str, as_json: bool) -> None:
     """Writes catalog.duckdb anew from the records of loads, and puts the tables' folders in order; of no lake, an
     empty one."""
-    store = LakeStore(lake)
+    store = open_store(lake)
     store.prepare()
     refresh(store, full=True)
     path = store.url(catalog_file.NAME)
@@ -43,7 +43,7 @@ def write_catalog(*, lake: str, as_json: bool) -> None:
 def compact_lake(*, lake: str, as_json: bool) -> None:
     """Fewer, larger files, without the rows that newer exports hide."""
     with TerminalProgress() as progress:
-        done = compact(LakeStore(lake), progress=progress.stage)
+        done = compact(open_store(lake), progress=progress.stage)
     if as_json:
         click.echo(json.dumps(done.to_json()))
     elif done.record_id is None:
@@ -66,7 +66,7 @@ def compact_lake(*, lake: str, as_json: bool) -> None:
 @json_option
 def vacuum_lake(*, lake: str, keep: timedelta, history: bool, as_json: bool) -> None:
     """Deletes files that no query needs any more, and what broken-off work left behind."""
-    swept = vacuum(LakeStore(lake), keep=keep, now=datetime.now(UTC), history=history)
+    swept = vacuum(open_store(lake), keep=keep, now=datetime.now(UTC), history=history)
     if as_json:
         click.echo(json.dumps(swept.to_json()))
     else:
@@ -87,7 +87,7 @@ def vacuum_lake(*, lake: str, keep: timedelta, history: bool, as_json: bool) -> 
 @json_option
 def forget(*, user_id: str, lake: str, keep_messages: bool, as_json: bool) -> None:
     """Removes a person from every file of the lake, keeps them out, and prints a receipt."""
-    store = LakeStore(lake)
+    store = open_store(lake)
     with TerminalProgress() as progress:
         receipt = forget_user(
             store,

@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake.maintenance.verify import verify
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.operators.links import ExportTaskLink
 
 DAGS = Path(__file__).parents[2] / "dags"
@@ -90,7 +90,7 @@ def test_the_backfill_dag_loads_weeks_that_tile_its_window(connection, lake) -> 
     said = connection.world.messages(CHANNEL, since=window.since, until=window.until)
     assert [(sum(1 for _ in said),)] == asked(lake, "SELECT count(*) FROM messages")
     assert [(3,)] == asked(lake, "SELECT count(*) FROM loads")
-    assert verify(LakeStore(lake), now=datetime.now(UTC)).ok
+    assert verify(open_store(lake), now=datetime.now(UTC)).ok
 
 
 def test_the_hourly_dag_brings_late_edits_in(connection, lake) -> None:

@@ -22,7 +22,7 @@ from airflow.sdk.execution_time.timeout import timeout
 
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.catalog import query
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator, receipts_from
 
@@ -140,7 +140,7 @@ def test_a_silent_window_is_a_success_or_skips_what_follows(connection, tmp_path
     with pytest.raises(AirflowSkipException, match="the exports hold no message"):
         loading(exports, tmp_path / "other", on_empty="skip").execute({})
     for each in (lake, tmp_path / "other"):
-        assert [[1]] == query.run(LakeStore(each), "SELECT count(*) FROM coverage")[1]
+        assert [[1]] == query.run(open_store(each), "SELECT count(*) FROM coverage")[1]
     assert loading(exported(), lake, on_empty="skip").execute({})["rows"]["messages"]
     with pytest.raises(CallError, match="on_empty is 'fail'"):
         loading(exports, lake, on_empty="fail")
@@ -311,10 +311,10 @@ def test_pseudonyms_are_made_with_the_key_of_the_connection(
     told = operator.execute({})
     assert told["rows"]["messages"] == 161
     ids = {message["user"]["id"] for message in connection.world.messages("livestream:ubuntu")}
-    shown = {row[0]: row[1:] for row in query.run(LakeStore(lake), "SELECT id, name FROM users")[1]}
+    shown = {row[0]: row[1:] for row in query.run(open_store(lake), "SELECT id, name FROM users")[1]}
     assert not ids & shown.keys()
     assert {(None,)} == {tuple(row) for row in shown.values()}
-    assert [[None]] == query.run(LakeStore(lake), "SELECT DISTINCT text FROM messages")[1]
+    assert [[None]] == query.run(open_store(lake), "SELECT DISTINCT text FROM messages")[1]
     assert "only-in-the-connection" not in caplog.text + json.dumps(told) + repr(vars(operator))
 
 
@@ -370,7 +370,8 @@ def test_a_place_where_no_load_can_work_is_not_the_lakes_fault(connection, tmp_p
     """Who reads the sentence would otherwise look after the lake."""
     in_the_way = tmp_path / "file"
     in_the_way.touch()
-    with pytest.raises(AirflowException, match=rf"^no work can be done in {in_the_way}/work \(work_dir\): ") as caught:
+    refused = rf"^the work folder {in_the_way}/work \(work_dir\) cannot be used: "
+    with pytest.raises(AirflowException, match=refused) as caught:
         loading(exported(), tmp_path / "lake", work_dir=in_the_way / "work").execute({})
     assert not isinstance(caught.value, AirflowFailException)
 

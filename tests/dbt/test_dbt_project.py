@@ -27,7 +27,7 @@ from airflow_provider_chatexport.cli import main
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
 CHANNELS = ("livestream:ubuntu", "messaging:ubuntu-support")
@@ -158,7 +158,7 @@ def test_late_changes_come_in_and_days_at_rest_are_not_built_again(
     assert [("2025-01-06",), ("2025-01-07",)] == sorted(project.rows(marked))
 
     ((person,),) = project.rows("SELECT user_id FROM people ORDER BY messages DESC LIMIT 1")
-    forget_user(LakeStore(lake.uri), person, now=datetime.now(UTC))
+    forget_user(open_store(lake.uri), person, now=datetime.now(UTC))
     project.build()
     expected = sum(message["author"] != person and not message.get("deleted_at") for message in written(sandbox))
     assert [(expected,)] == project.rows("SELECT sum(messages) FROM channel_activity_daily")

@@ -12,7 +12,7 @@ from airflow_stack import AirflowStack, StackError
 from e2e_counts import DAG, rows_in, told_by_the_corpus
 
 from airflow_provider_chatexport.lake.maintenance.verify import verify
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 
 pytestmark = pytest.mark.long
 
@@ -47,7 +47,7 @@ def backfill(stack: AirflowStack, *more: str) -> None:
 
 def faults(lake: Path) -> list[str]:
     """What verify finds, but for the gap between the month and the day of the schedule's own run."""
-    findings = verify(LakeStore(lake), now=datetime.now(UTC)).findings
+    findings = verify(open_store(lake), now=datetime.now(UTC)).findings
     return [each.what for each in findings if each.is_fault and f"not covered from {END}T00" not in each.what]
 
 

@@ -17,7 +17,7 @@ from airflow_stack import AirflowStack
 from e2e_counts import DAG, rows_in, told_by_the_corpus
 
 from airflow_provider_chatexport.lake.maintenance.verify import verify
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -87,7 +87,7 @@ class Run:
         run = self.stack.wait(DAG, self.id, timeout_s=400)
         assert run["state"] == "success"
         assert told_by_the_corpus(self.since, self.until) == rows_in(self.lake, self.since, self.until)
-        findings = verify(LakeStore(self.lake), now=datetime.now(UTC)).findings
+        findings = verify(open_store(self.lake), now=datetime.now(UTC)).findings
         assert [] == [each for each in findings if each.is_fault and each.kind != "gap"]
         assert self.asked(SUBMIT) in exports
 

@@ -14,7 +14,7 @@ from airflow_stack import AirflowStack
 from e2e_counts import CHANNELS, rows_in, told_by_the_corpus
 
 from airflow_provider_chatexport.lake.maintenance.verify import verify
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -46,7 +46,7 @@ def logs_of(stack: AirflowStack, name: str) -> list[str]:
 def holds_the_day(lake: Path, since: str, until: str) -> bool:
     """All rows of the lake are those of that time, and it covers nothing else."""
     found = rows_in(lake)
-    return found == told_by_the_corpus(since, until) != Counter() and verify(LakeStore(lake), now=datetime.now(UTC)).ok
+    return found == told_by_the_corpus(since, until) != Counter() and verify(open_store(lake), now=datetime.now(UTC)).ok
 
 
 @pytest.mark.parametrize(
@@ -120,4 +120,4 @@ def test_channels_that_a_query_finds_are_loaded_in_mapped_batches(stack, sandbox
     found = rows_in(lake_of("mapped", lake))
     expected = told_by_the_corpus("2025-01-08", "2025-01-09")
     assert expected == Counter({cid: found[cid] for cid in CHANNELS})
-    assert verify(LakeStore(lake_of("mapped", lake)), now=datetime.now(UTC)).ok
+    assert verify(open_store(lake_of("mapped", lake)), now=datetime.now(UTC)).ok

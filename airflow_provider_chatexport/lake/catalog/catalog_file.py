@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog import history_view, macros, metadata_views
+from airflow_provider_chatexport.lake.catalog.folders import ANCHOR_PREFIX
 from airflow_provider_chatexport.lake.catalog.metadata_views import INTERNAL_SCHEMA, internal_name
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
@@ -33,7 +34,7 @@ from airflow_provider_chatexport.lake.parquet import write_empty
 from airflow_provider_chatexport.lake.schema import promoted, sql
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, SCHEMA_VERSION, TABLES, USER_EXPORT_USERS
 from airflow_provider_chatexport.lake.schema.types import PARTITION_DOC, Table
-from airflow_provider_chatexport.lake.storage.store import ANCHOR_PREFIX, LakeStore
+from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 NAME: Final = "catalog.duckdb"
 # The oldest storage that DuckDB 2.0 writes and that DuckDB 1.2 reads.
@@ -58,10 +59,7 @@ def opened(store: LakeStore) -> Iterator[duckdb.DuckDBPyConnection]:
     if not store.exists(NAME):
         raise LakeError(f"the lake at {store.uri} has no catalog; run chatexport catalog")
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as con:
-        path = store.url(NAME)
-        if not store.is_local:
-            path = str(Path(folder) / NAME)
-            Path(path).write_bytes(store.read(NAME))
+        path = str(store.local_copy(NAME, Path(folder)))
         store.let_read(con)
         try:
             con.execute(f"SET TimeZone = 'UTC'; ATTACH {sql.quoted(path)} AS lake (READ_ONLY); USE lake")
@@ -84,8 +82,7 @@ def fault(store: LakeStore, snapshot: Snapshot) -> str | None:
         return f"the catalog of {store.uri} is damaged or of another version; {cure}"
     if missing := {record.load_id for record in snapshot.records} - set(made_of):
         return f"the catalog of {store.uri} does not know {len(missing)} of the records; {cure}"
-    # Symbolic links and mounts give one folder several addresses.
-    if store.is_local and not (Path(lake).exists() and store.local_path(".").samefile(lake)):
+    if store.has_moved_from(lake):
         return f"the catalog of {store.uri} was made when the lake was at {lake}; {cure}"
     return None
 

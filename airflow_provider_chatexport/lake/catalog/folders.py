@@ -21,8 +21,13 @@ from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
 from airflow_provider_chatexport.lake.schema.tables import TABLES
-from airflow_provider_chatexport.lake.storage.store import ANCHOR_PREFIX, LakeStore, in_its_folder
+from airflow_provider_chatexport.lake.storage.local_store import LocalStore, create_in_folder
+from airflow_provider_chatexport.lake.storage.object_store import ObjectStore
+from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
+# Files without rows, which let an empty table be queried, whatever the records say.
+ANCHOR_PREFIX: Final = "empty-v"
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 
@@ -35,20 +40,20 @@ def bring_up(store: LakeStore, snapshot: Snapshot, records: Iterable[LoadRecord]
     """
     days = _by_day(snapshot.file_states)
     wanted = set(days) if records is None else _touched_by(list(records), snapshot)
-    if store.is_local:
-        if records is None:
-            wanted |= {str(path.relative_to(store.local_path("."))) for path in _day_folders(store)}
-        for folder in sorted(wanted):
-            _show(store, folder, [each for each in days.get(folder, ()) if each.is_live])
-    else:
-        _delete_dead(store, [each for folder in wanted for each in days.get(folder, ())])
+    match store:
+        case LocalStore():
+            if records is None:
+                wanted |= {str(path.relative_to(store.root)) for path in _day_folders(store)}
+            for folder in sorted(wanted):
+                _show(store, folder, [each for each in days.get(folder, ()) if each.is_live])
+        case ObjectStore():
+            _delete_dead(store, [each for folder in wanted for each in days.get(folder, ())])
 
 
-def shown(store: LakeStore) -> set[str]:
+def shown(store: LocalStore) -> set[str]:
     """Paths of the data files that a glob finds on a local disk."""
-    root = store.local_path(".")
     return {
-        str(path.relative_to(root))
+        str(path.relative_to(store.root))
         for folder in _day_folders(store)
         for path in folder.glob("*.parquet")
         if not path.name.startswith(ANCHOR_PREFIX)
@@ -74,7 +79,7 @@ def _touched_by(records: list[LoadRecord], snapshot: Snapshot) -> set[str]:
     }
 
 
-def _day_folders(store: LakeStore) -> list[Path]:
+def _day_folders(store: LocalStore) -> list[Path]:
     return [
         folder
         for table in TABLES
@@ -83,7 +88,7 @@ def _day_folders(store: LakeStore) -> list[Path]:
     ]
 
 
-def _show(store: LakeStore, folder: str, live: list[FileState]) -> None:
+def _show(store: LocalStore, folder: str, live: list[FileState]) -> None:
     target = store.local_path(folder)
     wanted = {PurePosixPath(each.file.path).name: store.local_path(store.data_path(each.file.path)) for each in live}
     there = {name for name in _names_in(target) if name.endswith(".parquet") and not name.startswith(ANCHOR_PREFIX)}
@@ -104,12 +109,11 @@ def _show(store: LakeStore, folder: str, live: list[FileState]) -> None:
         ) from None
 
 
-def _replaced(store: LakeStore, target: Path, wanted: Mapping[str, Path]) -> bool:
+def _replaced(store: LocalStore, target: Path, wanted: Mapping[str, Path]) -> bool:
     """Puts a folder of the wanted links in the target's place at once; False where the system cannot do that."""
-    work_folder = store.work_folder(None)
-    other = work_folder / target.name
-    other.mkdir()
-    try:
+    with work_folder(store) as folder:
+        other = folder / target.name
+        other.mkdir()
         # Anchors, and what others have put there that is no Parquet file.
         kept = {
             name: target / name
@@ -123,16 +127,14 @@ def _replaced(store: LakeStore, target: Path, wanted: Mapping[str, Path]) -> boo
         if _exchanged(other, target):
             return True
         with contextlib.suppress(OSError):
-            in_its_folder(target, lambda: other.rename(target))  # where there is none
+            create_in_folder(target, lambda: other.rename(target))  # where there is none
             return True
         return False
-    finally:
-        store.drop_work_folder(work_folder)
 
 
 def _link(data: Path, link: Path) -> None:
     with contextlib.suppress(FileExistsError):  # another process is showing the same file at this moment
-        in_its_folder(link, lambda: os.link(data, link))
+        create_in_folder(link, lambda: os.link(data, link))
 
 
 def _exchanged(one: Path, other: Path) -> bool:
@@ -152,7 +154,7 @@ def _names_in(folder: Path) -> set[str]:
         return set()
 
 
-def _delete_dead(store: LakeStore, file_states: Iterable[FileState]) -> None:
+def _delete_dead(store: ObjectStore, file_states: Iterable[FileState]) -> None:
     """Where a glob sees the data files themselves, dead ones go at once; history moves out of its sight before."""
     for each in file_states:
         if each.status is FileStatus.HISTORY and store.exists(each.file.path):

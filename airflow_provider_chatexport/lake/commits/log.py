@@ -70,7 +70,7 @@ def commit(store: LakeStore, record: LoadRecord, local: Mapping[str, Path]) -> b
 
 def names(store: LakeStore) -> list[str]:
     """The paths of all records: two equal lists mean the same lake."""
-    return store.list(FOLDER, ".json")
+    return store.list_folder(FOLDER, ".json")
 
 
 def all_loads(store: LakeStore, *, known: Mapping[str, Any] | None = None) -> list[LoadRecord]:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,9 +35,9 @@ from airflow_provider_chatexport.lake.schema import promoted
 from airflow_provider_chatexport.lake.schema.types import Table
 from airflow_provider_chatexport.lake.staging.conversion import Conversion
 from airflow_provider_chatexport.lake.staging.stage import Found, Input
+from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.fingerprint import Fingerprint
-from airflow_provider_chatexport.lake.storage.store import LakeStore
-from airflow_provider_chatexport.lake.storage.workdir import WorkFolder
+from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
 if TYPE_CHECKING:
     pass
@@ -131,7 +132,7 @@ class LoadJob:
     def __init__(self, lake_uri: str, *, load_id: str, options: LoadOptions) -> None:
         """:raises CallError: something is to be promoted that cannot be."""
         self._tables = promoted.tables_with(options.promote)
-        self._store = LakeStore(lake_uri)
+        self._store = open_store(lake_uri)
         self._store.prepare()
         if options.promote:
             promoted.check(options.promote, Snapshot(commit_log.all_loads(self._store)).promoted)
@@ -167,8 +168,8 @@ class LoadJob:
         forget_listed(self._store, record, now=datetime.now(UTC))
         return self._report(record, already_loaded=True)
 
-    def work_folder(self, work_dir: Path | None) -> WorkFolder:
-        return WorkFolder(self._store, work_dir)
+    def work_folder(self, work_dir: Path | None) -> AbstractContextManager[Path]:
+        return work_folder(self._store, work_dir)
 
     def run(self, sources: Sequence[Source], folder: Path, tell: Progress) -> LoadReport:
         options = self._options

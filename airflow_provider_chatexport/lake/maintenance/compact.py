@@ -39,7 +39,7 @@ from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import USER_EXPORT_USERS
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
-from airflow_provider_chatexport.lake.storage.workdir import WorkFolder
+from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def _attempt(store: LakeStore, work_dir: Path | None, large_bytes: int, tell: Pr
     """None where another rewrite was committed meanwhile."""
     began = time.monotonic()
     snapshot = Snapshot(commit_log.all_loads(store))
-    with WorkFolder(store, work_dir) as folder:
+    with work_folder(store, work_dir) as folder:
         return _merged(store, snapshot, folder, large_bytes, began, tell)
 
 

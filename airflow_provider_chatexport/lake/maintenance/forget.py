@@ -46,7 +46,7 @@ from airflow_provider_chatexport.lake.privacy.redaction import Redactor, in_part
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, TABLE_BY_NAME, TABLES
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
-from airflow_provider_chatexport.lake.storage.workdir import WorkFolder
+from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ def _attempt(
         for each in snapshot.file_states
         if each.status is FileStatus.DEAD and store.has_data(each.file.path)
     }
-    with WorkFolder(store, work_dir) as folder:
+    with work_folder(store, work_dir) as folder:
         with _explained(store), _Removal(store, snapshot, folder) as removal:
             removal.prepare(people)
             touched = removal.touched(tell)

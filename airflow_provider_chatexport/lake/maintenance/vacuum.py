@@ -6,10 +6,8 @@ someone has open may still name it.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow_provider_chatexport.lake.catalog import catalog_file
@@ -19,7 +17,7 @@ from airflow_provider_chatexport.lake.commits.log import died, sweep, unknown_fi
 from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite
 from airflow_provider_chatexport.lake.storage.store import LakeStore
-from airflow_provider_chatexport.lake.storage.workdir import UNKNOWN_AFTER, drop_work_left_in
+from airflow_provider_chatexport.lake.storage.workdir import UNKNOWN_AFTER, drop_leftovers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +52,7 @@ def vacuum(store: LakeStore, *, keep: timedelta, now: datetime, history: bool = 
     before = now - max(keep, UNKNOWN_AFTER)
     unknown = tuple(unknown_files(store, snapshot, before=before))
     store.drop_data(unknown)
-    n_leftovers = store.drop_leftovers(before=before)
-    if not store.is_local:  # loads into it work here, unless they were told of another place
-        n_leftovers += drop_work_left_in(Path(tempfile.gettempdir()), before=before)
+    n_leftovers = drop_leftovers(store, before=before)
     return VacuumReport(superseded=superseded, unknown=unknown, n_leftovers=n_leftovers)
 
 

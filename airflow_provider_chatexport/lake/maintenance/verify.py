@@ -23,6 +23,7 @@ from airflow_provider_chatexport.lake.commits.log import unknown_files
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.schema.tables import ENTITY_TABLES
+from airflow_provider_chatexport.lake.storage.local_store import LocalStore
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.lake.storage.workdir import UNKNOWN_AFTER
 
@@ -154,7 +155,7 @@ def _files(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
         if not each.is_readable:
             continue
         where = f"{each.file.path} of load {each.record.load_id}"
-        for path in _addresses(store, each.file.path) if each.is_live else [visibility.path_in(store, each)]:
+        for path in store.data_copies(each.file.path) if each.is_live else [visibility.path_in(store, each)]:
             try:
                 digest = hashlib.sha256()
                 for chunk in store.chunks(path):
@@ -171,25 +172,13 @@ def _files(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
 _CURE: Final = "run chatexport catalog, which mends what can be mended, or export its window again"
 
 
-def _addresses(store: LakeStore, path: str) -> list[str]:
-    """Where a live file must be found. On a local disk, two names of one file: it need not be read twice."""
-    data = store.data_path(path)
-    if data == path:
-        return [path]
-    try:
-        same = store.local_path(data).samefile(store.local_path(path))
-    except FileNotFoundError:
-        same = False
-    return [path] if same else [path, data]
-
-
 def _unknown_files(store: LakeStore, snapshot: Snapshot, now: datetime) -> Iterator[Finding]:
     for path in unknown_files(store, snapshot, before=now - UNKNOWN_AFTER):
         yield Finding(
             kind="unknown",
             what=f"{path} is in no record: a load that was broken off left it; chatexport vacuum removes it",
         )
-    if store.is_local:
+    if isinstance(store, LocalStore):
         live = {each.file.path for each in snapshot.file_states if each.is_live}
         for path in sorted(folders.shown(store) - live):
             modified_at = datetime.fromtimestamp(store.local_path(path).stat().st_mtime, UTC)

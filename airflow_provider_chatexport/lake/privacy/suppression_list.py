@@ -57,7 +57,7 @@ class SuppressionList:
 
 def read(store: LakeStore) -> SuppressionList:
     """:raises LakeError: the list cannot be read."""
-    paths = store.list(FOLDER, ".json")
+    paths = store.list_folder(FOLDER, ".json")
     keep_messages = {}
     for path in paths:
         try:
@@ -73,7 +73,7 @@ def add(store: LakeStore, user_id: str, *, keep_messages: bool, now: datetime) -
 
     :raises LakeError: the lake cannot be written.
     """
-    if store.list(FOLDER, ".json") and not store.exists(_SALT):
+    if store.list_folder(FOLDER, ".json") and not store.exists(_SALT):
         raise LakeError(f"{store.url(_SALT)} is gone, and without it nobody on the list is known; restore it")
     store.put_new(_SALT, secrets.token_bytes(32))
     digest = _hash(store.read(_SALT), user_id)

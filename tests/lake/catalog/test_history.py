@@ -13,7 +13,7 @@ from lakes import LakeProbe, at, load_file, write_export
 from airflow_provider_chatexport.errors import ShrinkError
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 
 SPANS = "SELECT text, valid_from, valid_to FROM messages_history WHERE id = '{}' ORDER BY valid_from"
 
@@ -29,8 +29,8 @@ def rewrite(request: pytest.FixtureRequest, lake: LakeProbe) -> Any:
 
     def rewrite() -> None:
         if request.param == "compacted":
-            compact(LakeStore(lake.uri))
-            vacuum(LakeStore(lake.uri), keep=timedelta(0), now=datetime.now(UTC))
+            compact(open_store(lake.uri))
+            vacuum(open_store(lake.uri), keep=timedelta(0), now=datetime.now(UTC))
 
     return rewrite
 
@@ -71,8 +71,8 @@ def test_exports_that_cannot_be_read_any_more_say_nothing_of_what_they_did_not_t
     path = write_export(Path(lake.uri).parent / "second", {"m": (8, "x")}, updated_at=at(8, 30))
     load_file(lake, path, 8, 10, on(10))
     export_on(lake, 20, {"m": "x"})
-    compact(LakeStore(lake.uri))
-    vacuum(LakeStore(lake.uri), keep=timedelta(0), now=datetime.now(UTC))
+    compact(open_store(lake.uri))
+    vacuum(open_store(lake.uri), keep=timedelta(0), now=datetime.now(UTC))
     assert [["x", at(8, 30)[:-1] + ".000000Z", None]] == lake.rows(SPANS.format("m"))
 
 
@@ -120,13 +120,13 @@ def test_a_load_that_comes_late_is_judged_by_what_it_will_show(lake: LakeProbe, 
 def test_a_load_stays_retired_when_it_is_rewritten(lake: LakeProbe, tmp_path: Path) -> None:
     load_file(lake, write_export(tmp_path / "one", {"a": (8, "1"), "b": (9, "1")}), 8, 10, on(20))
     load_file(lake, write_export(tmp_path / "two", {"b": (9, "2"), "c": (10, "2")}), 9, 12, on(21))
-    compact(LakeStore(lake.uri))
+    compact(open_store(lake.uri))
     everything = {"a": (8, "3"), "b": (9, "3"), "c": (10, "3")}
     load_file(lake, write_export(tmp_path / "three", everything), 8, 12, on(22))
     retired = "SELECT retired_at IS NOT NULL, rewritten_into IS NOT NULL FROM loads ORDER BY exported_at"
     assert [[True, True], [True, True], [False, False]] == lake.rows(retired)
     moments = lake.rows("SELECT retired_at FROM loads ORDER BY exported_at")
-    compact(LakeStore(lake.uri))
+    compact(open_store(lake.uri))
     assert moments == lake.rows("SELECT retired_at FROM loads ORDER BY exported_at")
 
 

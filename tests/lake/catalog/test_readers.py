@@ -16,7 +16,8 @@ from lakes import LakeProbe, load_file, write_export
 
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.maintenance.compact import compact
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
+from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
 ROUNDS = 16
 NOON = "2026-01-02T12:00:00Z"
@@ -72,7 +73,7 @@ def test_no_reader_ever_sees_a_wrong_sum(tmp_path: Path, hours_a_load: int, hows
 
     for begin in begins:
         load(begin, 0)
-    compact(LakeStore(lake.uri))
+    compact(open_store(lake.uri))
     readers = {
         how: subprocess.Popen(
             [sys.executable, "-c", READER, lake.uri, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -85,7 +86,7 @@ def test_no_reader_ever_sees_a_wrong_sum(tmp_path: Path, hours_a_load: int, hows
     for version in range(1, ROUNDS + 1):
         load(begins[version % len(begins)], version)
         if version % 4 == 0:
-            compact(LakeStore(lake.uri))
+            compact(open_store(lake.uri))
     told = {how: json.loads(reader.communicate("")[0].splitlines()[-1]) for how, reader in readers.items()}
     n_missed = told.get("glob", {"answers": {}})["answers"].pop(str((0, None, 0)), 0)
     assert n_missed <= ROUNDS
@@ -120,7 +121,7 @@ def test_a_file_that_an_older_record_helped_to_end_is_shown_no_more(tmp_path: Pa
     record = Path(lake.uri) / "_loads" / f"{load_id}.json"
     ahead = {**json.loads(record.read_bytes()), "committed_at": "2099-01-01T00:00:00Z"}
     record.write_text(json.dumps(ahead))
-    commit_log.write_checkpoint(LakeStore(lake.uri), lake.snapshot().records)
+    commit_log.write_checkpoint(open_store(lake.uri), lake.snapshot().records)
     load_file(lake, write_export(tmp_path / "c", {}), 12, 23, "2026-01-02T03:00:00Z", accept_shrink=True)
     assert {"a": "new"} == lake.texts()
     lake.assert_tidy()
@@ -134,29 +135,28 @@ def test_a_system_that_cannot_exchange_folders_shows_the_same(tmp_path: Path, mo
     load_file(lake, write_export(tmp_path / "from", {"1": (1, "new")}), 0, 3, "2026-01-02T13:00:00Z")
     assert {"1": "new", "3": "old"} == lake.texts()
     lake.assert_tidy()
-    compact(LakeStore(lake.uri))
+    compact(open_store(lake.uri))
     lake.assert_tidy()
     lake.assert_glob_equals_view()
 
 
 def test_a_folder_that_goes_takes_what_comes_too_late_with_it(tmp_path: Path) -> None:
     """Whoever was about to show a file may have opened the day's folder before another took its place."""
-    lake, data = LakeStore(tmp_path / "lake"), tmp_path / "data"
+    lake, data = open_store(tmp_path / "lake"), tmp_path / "data"
     data.write_text("x")
     for _ in range(20):
-        work_folder = lake.work_folder(None)
-        day = work_folder / "day"
-        day.mkdir()
-        opened = os.open(day, os.O_RDONLY)
+        with work_folder(lake) as folder:
+            day = folder / "day"
+            day.mkdir()
+            opened = os.open(day, os.O_RDONLY)
 
-        def add(folder: int = opened) -> None:
-            with contextlib.suppress(FileNotFoundError):  # from when it has gone
-                for number in range(200):
-                    os.link(data, f"{number}", dst_dir_fd=folder)
+            def add(day: int = opened) -> None:
+                with contextlib.suppress(FileNotFoundError):  # from when it has gone
+                    for number in range(200):
+                        os.link(data, f"{number}", dst_dir_fd=day)
 
-        adding = threading.Thread(target=add)
-        adding.start()
-        lake.drop_work_folder(work_folder)
+            adding = threading.Thread(target=add)
+            adding.start()
         adding.join()
         os.close(opened)
-        assert not work_folder.exists()
+        assert not folder.exists()

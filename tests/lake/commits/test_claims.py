@@ -17,7 +17,7 @@ from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import verify
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -56,10 +56,10 @@ class Loads:
     def shown(self, query: str) -> list[list[Any]]:
         """By the views, which compaction does not change, and then by globs as well."""
         rows = self.lake.rows(query)
-        compact(LakeStore(self.lake.uri))
+        compact(open_store(self.lake.uri))
         assert rows == self.lake.rows(query)
         self.lake.assert_glob_equals_view()
-        found = verify(LakeStore(self.lake.uri), now=NOW).findings
+        found = verify(open_store(self.lake.uri), now=NOW).findings
         assert [] == [each for each in found if each.kind != "gap"]
         return rows
 
@@ -138,7 +138,7 @@ def test_what_came_with_an_export_of_users_outlives_an_export_of_channels(loads:
     of_users = [line("user", user("u1")), said("m1", 1), line("call", {"id": "c1"}), b'{"cut off']
     loads.add(([said("m1", 1)], 1), (of_users, 1))
     loads.add(([said("m1", 1)], 2))
-    vacuum(LakeStore(loads.lake.uri), keep=timedelta(0), now=NOW + timedelta(days=30))
+    vacuum(open_store(loads.lake.uri), keep=timedelta(0), now=NOW + timedelta(days=30))
     assert [[1, 1]] == loads.shown("SELECT (SELECT count(*) FROM other_entities), (SELECT count(*) FROM rejects)")
 
 

@@ -23,6 +23,7 @@ from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import verify
+from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
@@ -40,7 +41,7 @@ class Template:
 
     def __init__(self, folder: Path) -> None:
         self.lake = LakeProbe(str(folder / "lake"))
-        self.store = LakeStore(self.lake.uri)
+        self.store = open_store(self.lake.uri)
         self.newer = write_export(folder / "three", {"a": (8, "a2"), "b": (9, "b2"), "d": (11, "d2")})
         self.forks = Forks(KILLED)
         self._saved = folder / "saved"
@@ -138,7 +139,7 @@ def test_a_download_killed_at_any_step(template: Template, sandbox: Sandbox, mon
 WORK: Final = """
 import os, signal, sys
 from pathlib import Path
-from airflow_provider_chatexport import pipeline
+from airflow_provider_chatexport.lake.load.job import load_files
 
 path, lake, work_dir = sys.argv[1:]
 
@@ -146,7 +147,7 @@ def kill(stage, done, whole):
     if stage == "convert":
         os.kill(os.getpid(), signal.SIGKILL)
 
-pipeline.load_files([Path(path)], lake_uri=lake, work_dir=Path(work_dir), progress=kill)
+load_files([Path(path)], lake_uri=lake, work_dir=Path(work_dir), progress=kill)
 """
 
 
@@ -178,7 +179,7 @@ def test_what_a_killed_load_left_elsewhere_goes(template: Template, tmp_path: Pa
     # A lake in an object store has no folder to work in: it is the temporary one, as vacuum knows.
     monkeypatch.setattr(tempfile, "tempdir", str(work))
     age(growing)
-    store = LakeStore("memory://lake")
+    store = open_store("memory://lake")
     store.replace("catalog.duckdb", b"")
     assert 1 == vacuum(store, keep=timedelta(0), now=datetime.now(UTC)).n_leftovers
     assert {not_ours, new} == set(work.iterdir())

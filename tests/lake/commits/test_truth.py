@@ -32,7 +32,7 @@ from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import verify
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 
 BEGIN = datetime(2026, 1, 1, 18, tzinfo=UTC)  # so that windows cross a midnight
 HOURS = 12
@@ -107,7 +107,7 @@ class Service(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="truth-"))
         self.lake = LakeProbe(str(self.folder / "lake"))
-        self.store = LakeStore(self.lake.uri)
+        self.store = open_store(self.lake.uri)
         self.sent: dict[str, Sent] = {}
         self.exports: list[Export] = []
         self.loaded: list[Export] = []

@@ -38,7 +38,7 @@ from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import verify
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.sandbox.chat.world import Bounds, World
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
@@ -336,7 +336,7 @@ def test_a_lake_in_an_object_store_is_written_like_a_local_one(
     fs = fsspec.filesystem("s3")
     first = pipeline.load_exports(client, exported(NINE, TEN), lake_uri=bucket.uri)
     again = pipeline.load_exports(client, exported(NINE, TEN), lake_uri=bucket.uri)
-    store = LakeStore(bucket.uri)
+    store = open_store(bucket.uri)
     records = {record.load_id: record for record in commit_log.all_loads(store)}
     assert {first.record.load_id, again.record.load_id} == records.keys()
     fs.invalidate_cache()
@@ -361,7 +361,7 @@ def test_history_in_an_object_store_forgets_and_ends(bucket: LakeProbe, tmp_path
     for hour, text in ((1, "first"), (2, "second")):
         path = write_export(tmp_path / "export", {"a": (8, text), "b": (9, text)}, user={"id": f"ann-{hour}"})
         load_file(bucket, path, 8, 10, f"2026-01-02T{hour:02}:00:00Z", keep_superseded=True)
-    store, now = LakeStore(bucket.uri), datetime.now(UTC) + timedelta(days=2)
+    store, now = open_store(bucket.uri), datetime.now(UTC) + timedelta(days=2)
     assert 4 == bucket.value("SELECT count(*) FROM messages_history")
     forget_user(store, "ann-1", now=now)
     assert [["second"]] == bucket.rows("SELECT DISTINCT text FROM messages_history")
@@ -382,7 +382,7 @@ def test_loading_again_into_an_object_store_changes_nothing(
     receipts = exported(NINE, TEN)
     pipeline.load_exports(client, receipts, lake_uri=bucket.uri)
     assert pipeline.load_exports(client, receipts, lake_uri=bucket.uri).already_loaded
-    store = LakeStore(bucket.uri)
+    store = open_store(bucket.uri)
     (record,) = commit_log.all_loads(store)
     assert not store.put_new(record.path, b"another")
     assert record == commit_log.find(store, record.load_id)
@@ -396,7 +396,7 @@ def test_upkeep_of_a_lake_in_an_object_store(
     control: Callable[..., None],
 ) -> None:
     """Compaction, clean-up and the removal of a person do there what they do on a disk."""
-    store = LakeStore(bucket.uri)
+    store = open_store(bucket.uri)
     pipeline.load_exports(client, exported(NINE, TEN), lake_uri=bucket.uri)
     control("clock", {"advance_s": 60})
     half_past = NINE.replace(":00:00Z", ":30:00Z")
@@ -423,9 +423,9 @@ def test_upkeep_of_a_lake_in_an_object_store(
 def test_an_object_store_that_refuses_is_one_sentence(bucket: LakeProbe, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bucket that is not there, a service that is not there: what, where, what to do."""
     with pytest.raises(LakeError, match=r"cannot write the lake at s3://no-such-bucket/lake: .*; check that the place"):
-        LakeStore("s3://no-such-bucket/lake").put_new("_loads/a.json", b"{}")
+        open_store("s3://no-such-bucket/lake").put_new("_loads/a.json", b"{}")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     fsspec.filesystem("s3").clear_instance_cache()
     with pytest.raises(LakeError, match=r"cannot read the lake at s3://chat/lake: .*; check that the place"):
-        LakeStore("s3://chat/lake").read("_loads/a.json")
+        open_store("s3://chat/lake").read("_loads/a.json")

@@ -11,7 +11,7 @@ import pytest
 from lakes import LakeProbe, at, load_file, write_export
 
 from airflow_provider_chatexport.lake.maintenance.verify import verify
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 
 EXPORTED = "2026-01-02T03:00:00Z"
 # Limits the size of a file, which the system enforces for every library alike: the write fails as on a full disk.
@@ -61,7 +61,7 @@ def test_nothing_half_done_is_left(lake: LakeProbe, tmp_path: Path, command: str
     assert 0 == again.returncode, again.stderr
     assert after == lake.texts()
     lake.assert_tidy()
-    findings = verify(LakeStore(lake.uri), now=datetime.now(UTC)).findings
+    findings = verify(open_store(lake.uri), now=datetime.now(UTC)).findings
     assert [] == [each for each in findings if each.is_fault and each.kind != "gap"]
 
 
@@ -70,9 +70,9 @@ def test_half_an_object_does_not_take_the_room_of_the_next(tmp_path: Path, write
     """What is written beside its place and does not fit goes at once, and not when somebody cleans up."""
     code = LIMITED.split("from airflow", maxsplit=1)[0] + (
         "from airflow_provider_chatexport.errors import LakeError\n"
-        "from airflow_provider_chatexport.lake.storage.store import LakeStore\n"
+        "from airflow_provider_chatexport.lake.storage.address import open_store\n"
         "try:\n"
-        f"    LakeStore(sys.argv[2]).{write}('_loads/a.json', b'x' * 100_000)\n"
+        f"    open_store(sys.argv[2]).{write}('_loads/a.json', b'x' * 100_000)\n"
         "except LakeError as error:\n"
         "    print(error.message)\n"
     )

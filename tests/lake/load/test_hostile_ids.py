@@ -14,7 +14,7 @@ from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.verify import verify
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 HOSTILE = (
@@ -49,7 +49,7 @@ def test_no_id_leads_out_of_the_lake(tmp_path: Path) -> None:
     assert sorted(HOSTILE) == sorted(
         user_id for (user_id,) in lake.rows("SELECT export_user_id FROM user_export_users")
     )
-    store = LakeStore(folder)
+    store = open_store(folder)
     compact(store)
     forget_user(store, HOSTILE[0], now=NOW)
     assert [[len(HOSTILE) - 1]] == lake.rows("SELECT count(*) FROM messages")

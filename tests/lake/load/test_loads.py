@@ -33,7 +33,9 @@ from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, TABLES
 from airflow_provider_chatexport.lake.schema.types import Table
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
+from airflow_provider_chatexport.lake.storage.local_store import LocalStore
+from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
 FIRST, SECOND, THIRD = "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z"
 MARK = "a-text-that-nobody-else-may-read"
@@ -283,7 +285,7 @@ def test_a_moment_past_the_ends_of_the_calendar_is_a_reject(moment: str, lake: L
 def test_an_answer_that_a_store_lost_leaves_the_load_committed(lake: LakeProbe, tmp_path: Path) -> None:
     """Clients of object stores ask again, and hear that the record is there: it is their own."""
 
-    class AskedTwice(LakeStore):
+    class AskedTwice(LocalStore):
         def put_new(self, path: str, content: bytes) -> bool:
             super().put_new(path, content)
             return super().put_new(path, content)
@@ -294,7 +296,7 @@ def test_an_answer_that_a_store_lost_leaves_the_load_committed(lake: LakeProbe, 
     for file in record.files:
         local[file.path] = tmp_path / f"{file.table}.parquet"
         local[file.path].write_bytes(Path(lake.uri, file.path).read_bytes())
-    other = AskedTwice(tmp_path / "other")
+    other = AskedTwice(str(tmp_path / "other"))
     other.prepare()
     assert commit_log.commit(other, record, local)
     assert all(other.has_data(file.path) for file in record.files)
@@ -307,7 +309,7 @@ def test_an_answer_that_a_store_lost_leaves_the_load_committed(lake: LakeProbe, 
 )
 def test_a_checkpoint_of_no_use_is_left_alone(content: bytes, lake: LakeProbe, tmp_path: Path) -> None:
     load_file(lake, write_export(tmp_path / "one", {"m8": (8, "one")}), 8, 9, FIRST)
-    LakeStore(lake.uri).replace(commit_log.CHECKPOINT, content)
+    open_store(lake.uri).replace(commit_log.CHECKPOINT, content)
     load_file(lake, write_export(tmp_path / "two", {"m9": (9, "two")}), 9, 10, SECOND)
     assert {"m8": "one", "m9": "two"} == lake.texts()
 
@@ -389,14 +391,14 @@ def test_objects_far_larger_than_usual_are_loaded_like_others(lake: LakeProbe, t
     rows = report.record.counts["rows"]
     assert (300, 1500, 40) == (rows["messages"], rows["attachments"], rows["other_entities"])
     assert 300 == lake.value("SELECT count(DISTINCT left(text, 3)) FROM messages WHERE strlen(text) > 20_000")
-    assert verify(LakeStore(lake.uri), now=datetime.now(UTC)).ok
+    assert verify(open_store(lake.uri), now=datetime.now(UTC)).ok
 
 
 def test_an_export_of_an_open_window_leaves_its_rest_as_a_gap(lake: LakeProbe, tmp_path: Path) -> None:
     """What had not happened yet is not covered: an older truth about it stays, and coverage shows the gap."""
     load_file(lake, write_export(tmp_path / "one", {"m1": (10, "x")}), 10, 14, "2026-01-01T12:00:00Z")
     assert [[at(10).replace("00Z", "00.000000Z"), "2026-01-01T12:00:00.000000Z"]] == [
-        [span["since"], span["until"]] for span in query.coverage(LakeStore(lake.uri))
+        [span["since"], span["until"]] for span in query.coverage(open_store(lake.uri))
     ]
 
 
@@ -426,7 +428,7 @@ def test_any_order_of_loads_ends_in_the_same_view(order: list[int], tmp_path_fac
 
 def test_an_empty_lake_can_be_queried(lake: LakeProbe) -> None:
     """Dashboards and dbt come before the first load."""
-    store = LakeStore(lake.uri)
+    store = open_store(lake.uri)
     store.prepare()
     refresh(store)
     for table in (*TABLES, "loads", "coverage"):
@@ -437,7 +439,7 @@ def test_an_empty_lake_can_be_queried(lake: LakeProbe) -> None:
 @pytest.fixture(scope="module")
 def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> LakeProbe:
     lake = LakeProbe(str(tmp_path_factory.mktemp("empty") / "lake"))
-    store = LakeStore(lake.uri)
+    store = open_store(lake.uri)
     store.prepare()
     refresh(store)
     return lake
@@ -512,7 +514,7 @@ def test_a_catalog_that_is_brought_up_to_date_is_as_one_made_anew(lake: LakeProb
     load_file(lake, write_export(tmp_path / "three", {"m12": (12, "late")}), 12, 13, FIRST)
     size = (Path(lake.uri) / catalog_file.NAME).stat().st_size
     brought_up = everything_in(lake)
-    refresh(LakeStore(lake.uri), full=True)
+    refresh(open_store(lake.uri), full=True)
     assert everything_in(lake) == brought_up
     assert (3, 3) == (len(brought_up["loads"]), len(brought_up["messages"]))
     for number in range(8):
@@ -555,7 +557,7 @@ def test_coverage_joins_what_touches_and_shows_gaps(lake: LakeProbe, tmp_path: P
             span["loads"],
             span["messages"],
         ]
-        for span in query.coverage(LakeStore(lake.uri))
+        for span in query.coverage(open_store(lake.uri))
     ]
 
 
@@ -565,7 +567,7 @@ def test_coverage_joins_what_touches_and_shows_gaps(lake: LakeProbe, tmp_path: P
 def test_a_record_survives_its_file(lake: LakeProbe, tmp_path: Path) -> None:
     """Records are all that is known of a load."""
     record = load_file(lake, write_export(tmp_path / "one", {"m1": (10, "x")}), 10, 11, FIRST).record
-    again = commit_log.find(LakeStore(lake.uri), record.load_id)
+    again = commit_log.find(open_store(lake.uri), record.load_id)
     assert again is not None
     assert record.to_bytes() == again.to_bytes()
     assert (record.coverage, record.files, record.counts) == (again.coverage, again.files, again.counts)
@@ -586,7 +588,7 @@ def test_a_record_of_an_unknown_version_is_refused_with_a_way_out(lake: LakeProb
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b'{"v":1}', b"\xff"])
 def test_a_file_that_is_no_record_is_refused_by_name(content: bytes, lake: LakeProbe) -> None:
     """Somebody will put a file of their own there, or a disk will cut one."""
-    store = LakeStore(lake.uri)
+    store = open_store(lake.uri)
     store.prepare()
     store.replace("_loads/mine.json", content)
     with pytest.raises(LakeError, match=r"_loads/mine\.json is not a load record; put it back"):
@@ -602,7 +604,7 @@ def test_the_way_out_of_a_damaged_record_brings_its_rows_back(lake: LakeProbe, t
     with pytest.raises(LakeError, match="takes the rows of its load out as well, and load or export that window anew"):
         load_file(lake, path, 10, 11, FIRST)
     damaged.rename(tmp_path / "moved out")
-    refresh(LakeStore(lake.uri))
+    refresh(open_store(lake.uri))
     assert {} == lake.texts()
     load_file(lake, path, 10, 11, FIRST)
     assert {"m1": "x"} == lake.texts()
@@ -615,7 +617,7 @@ def test_a_query_that_is_wrong_is_told_from_a_lake_that_is_broken(lake: LakeProb
     record = load_file(lake, write_export(tmp_path / "one", {"m1": (10, "x")}), 10, 11, FIRST).record
     with pytest.raises(CallError, match="the query is wrong: Catalog Error"):
         lake.rows("SELECT * FROM nothing")
-    store = LakeStore(lake.uri)
+    store = open_store(lake.uri)
     store.delete([store.history_path(next(file.path for file in record.files if file.table == "messages"))])
     with pytest.raises(LakeError, match=r"the query failed: IO Error.*; chatexport verify tells what is missing"):
         lake.rows("SELECT * FROM messages")
@@ -657,14 +659,13 @@ def test_no_text_of_a_person_is_in_logs_or_errors(
 
 def test_files_are_for_the_owner_of_the_lake_only_while_they_are_made(lake: LakeProbe, tmp_path: Path) -> None:
     """The work folder holds unpacked messages: nobody else on the machine may look into it."""
-    store = LakeStore(lake.uri)
+    store = open_store(lake.uri)
     store.prepare()
-    folder = store.work_folder(None)
-    assert "0o700" == oct(folder.stat().st_mode & 0o777)
-    store.drop_work_folder(folder)
+    with work_folder(store) as folder:
+        assert "0o700" == oct(folder.stat().st_mode & 0o777)
     assert [] == list(Path(lake.uri).iterdir())
-    elsewhere = store.work_folder(tmp_path / "elsewhere")
-    assert tmp_path / "elsewhere" == elsewhere.parent
+    with work_folder(store, tmp_path / "elsewhere") as folder:
+        assert tmp_path / "elsewhere" == folder.parent
 
 
 def test_the_time_of_a_file_is_the_time_of_its_export_unless_told(lake: LakeProbe, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, InputError
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.verify import verify
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.sandbox.chat.world import World
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
@@ -66,7 +66,7 @@ def in_lake(lake: LakeProbe) -> tuple[dict[str, set[str]], dict[str, int]]:
 
 
 def assert_in_order(lake: LakeProbe) -> None:
-    assert verify(LakeStore(lake.uri), now=datetime(2030, 1, 1, tzinfo=UTC)).findings == ()
+    assert verify(open_store(lake.uri), now=datetime(2030, 1, 1, tzinfo=UTC)).findings == ()
 
 
 @pytest.mark.parametrize("shape", list(Shape))

@@ -19,7 +19,7 @@ from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 
@@ -46,36 +46,36 @@ def test_a_glob_equals_the_view_after_compaction(lake: LakeProbe) -> None:
     """Rows that a newer export hides are gone from the files, and each day of a table is one file."""
     shown = lake.texts()
     assert {"a": "a1", "b": "b2", "d": "d1"} == shown
-    done = compact(LakeStore(lake.uri))
+    done = compact(open_store(lake.uri))
     assert (shown, 1) == (lake.texts(), n_files(lake))
     assert done.rows_hidden > 0
     lake.assert_glob_equals_view()
     lake.assert_tidy()
-    assert verify(LakeStore(lake.uri), now=NOW).ok
+    assert verify(open_store(lake.uri), now=NOW).ok
 
 
 def test_compacting_again_changes_nothing(lake: LakeProbe) -> None:
     """A nightly job over a lake at rest costs nothing."""
-    compact(LakeStore(lake.uri))
+    compact(open_store(lake.uri))
     files = lake.files()
-    assert compact(LakeStore(lake.uri)).record_id is None
+    assert compact(open_store(lake.uri)).record_id is None
     assert files == lake.files()
 
 
 def test_claims_keep_their_own_age(lake: LakeProbe, tmp_path: Path) -> None:
     """An export that arrives after the compaction is judged against each load that went into it, not against all."""
-    compact(LakeStore(lake.uri))
+    compact(open_store(lake.uri))
     between = write_export(tmp_path / "late", {"a": (8, "a-late"), "b": (9, "b-late"), "d": (11, "d-late")})
     load_file(lake, between, 8, 12, "2026-01-02T02:30:00Z")
     assert {"a": "a-late", "b": "b2", "d": "d-late"} == lake.texts()
-    compact(LakeStore(lake.uri))
+    compact(open_store(lake.uri))
     assert {"a": "a-late", "b": "b2", "d": "d-late"} == lake.texts()
     lake.assert_glob_equals_view()
 
 
 def test_the_same_exports_loaded_again_after_compaction_change_nothing(lake: LakeProbe, tmp_path: Path) -> None:
     """A retried task must find its load, though its files have gone into others."""
-    compact(LakeStore(lake.uri))
+    compact(open_store(lake.uri))
     files = lake.files()
     again = load_file(lake, write_export(tmp_path / "three", {"b": (9, "b2")}), 9, 11, exported(3))
     assert again.already_loaded
@@ -84,7 +84,7 @@ def test_the_same_exports_loaded_again_after_compaction_change_nothing(lake: Lak
 
 def test_a_day_loaded_anew_replaces_its_part_of_a_compaction_at_once(lake: LakeProbe, tmp_path: Path) -> None:
     """What is newer than all of a day supersedes that day's file, though other days of the compaction live on."""
-    compact(LakeStore(lake.uri))
+    compact(open_store(lake.uri))
     anew = write_export(tmp_path / "anew", {"a": (8, "a9"), "e": (11, "e9")})
     load_file(lake, anew, 8, 12, exported(9))
     assert ({"a": "a9", "e": "e9"}, 1) == (lake.texts(), n_files(lake))
@@ -96,7 +96,7 @@ def test_only_days_worth_it_are_written_anew(lake: LakeProbe, tmp_path: Path) ->
     next_day.write_text(next_day.read_text().replace("2026-01-01T08", "2026-01-03T08"))
     load_file(lake, next_day, None, None, "2026-01-04T00:00:00Z")
     before = {path for path in lake.files() if "event_date=2026-01-03" in path}
-    compact(LakeStore(lake.uri))
+    compact(open_store(lake.uri))
     assert before == {path for path in lake.files() if "event_date=2026-01-03" in path}
     assert {"a": "a1", "b": "b2", "d": "d1", "z": "z1"} == lake.texts()
 
@@ -104,7 +104,7 @@ def test_only_days_worth_it_are_written_anew(lake: LakeProbe, tmp_path: Path) ->
 def test_the_newest_snapshot_of_a_key_is_what_remains(lake: LakeProbe) -> None:
     """Channels and users come with every export; after compaction each is one row in the files too."""
     assert lake.value(f"SELECT count(*) FROM read_parquet('{lake.uri}/channels/*/*.parquet')") == 3
-    compact(LakeStore(lake.uri))
+    compact(open_store(lake.uri))
     assert lake.value(f"SELECT count(*) FROM read_parquet('{lake.uri}/channels/*/*.parquet')") == 1
 
 
@@ -112,9 +112,9 @@ def test_a_catalog_opened_before_goes_on_answering(lake: LakeProbe, tmp_path: Pa
     """An analyst's open connection must not lose its files to a compaction or a newer load."""
     with duckdb.connect(f"{lake.uri}/catalog.duckdb", read_only=True) as con:
         con.execute("SET TimeZone = 'UTC'")
-        compact(LakeStore(lake.uri))
+        compact(open_store(lake.uri))
         load_file(lake, write_export(tmp_path / "anew", {"a": (8, "a9")}), 8, 12, exported(9))
-        vacuum(LakeStore(lake.uri), keep=timedelta(days=1), now=datetime.now(UTC))
+        vacuum(open_store(lake.uri), keep=timedelta(days=1), now=datetime.now(UTC))
         assert [("a", "a1"), ("b", "b2"), ("d", "d1")] == con.execute(
             "SELECT id, text FROM messages ORDER BY id"
         ).fetchall()
@@ -123,8 +123,8 @@ def test_a_catalog_opened_before_goes_on_answering(lake: LakeProbe, tmp_path: Pa
 
 def test_vacuum_deletes_what_died_and_nothing_else(lake: LakeProbe) -> None:
     """Superseded files go once nobody can have an old catalog open; what is live stays whatever its age."""
-    compact(LakeStore(lake.uri))
-    store = LakeStore(lake.uri)
+    compact(open_store(lake.uri))
+    store = open_store(lake.uri)
     dead = {each.file.path for each in Snapshot(lake.snapshot().records).file_states if not each.is_live}
     assert set() == set(vacuum(store, keep=timedelta(days=1), now=datetime.now(UTC)).superseded)
     assert dead == set(vacuum(store, keep=timedelta(0), now=datetime.now(UTC)).superseded)
@@ -135,7 +135,7 @@ def test_vacuum_deletes_what_died_and_nothing_else(lake: LakeProbe) -> None:
 
 def test_vacuum_deletes_what_broken_off_work_left(lake: LakeProbe) -> None:
     """A killed load leaves files that no record names; a load under way has some too, so only old ones go."""
-    store = LakeStore(lake.uri)
+    store = open_store(lake.uri)
     stray = Path(lake.uri, store.data_path("messages/event_date=2026-01-01/stray-0.parquet"))
     stray.write_bytes(b"half")
     left = Path(lake.uri, "_staging", "left")
@@ -163,7 +163,7 @@ def test_vacuum_leaves_alone_what_is_not_ours(lake: LakeProbe) -> None:
     ours = Path(lake.uri, "_loads", f".x.json.{'0' * 32}")
     ours.write_text("broken off")
     os.utime(ours, (days_ago, days_ago))
-    assert 1 == vacuum(LakeStore(lake.uri), keep=timedelta(0), now=datetime.now(UTC)).n_leftovers
+    assert 1 == vacuum(open_store(lake.uri), keep=timedelta(0), now=datetime.now(UTC)).n_leftovers
     assert all(path.exists() for path in others)
 
 
@@ -172,7 +172,7 @@ def test_a_store_of_objects_has_no_data_files_but_ours(tmp_path: Path) -> None:
     lake = LakeProbe("memory://bucket-of-many-things")
     load_file(lake, write_export(tmp_path / "one", {"a": (8, "a1")}), 8, 10, exported(1))
     load_file(lake, write_export(tmp_path / "two", {"b": (11, "b1")}), 11, 12, exported(2))
-    store = LakeStore(lake.uri)
+    store = open_store(lake.uri)
     assert compact(store).record_id
     store.replace("sales/year=2025/orders.parquet", b"theirs")
     store.replace("messages/event_date=2025-01-01/mine.parquet", b"theirs")
@@ -194,13 +194,13 @@ def test_a_file_is_dead_since_it_was_wholly_hidden(lake: LakeProbe, tmp_path: Pa
 def test_a_large_snapshot_file_is_not_doubled(lake: LakeProbe) -> None:
     """It is as good as a small one for what is newest of a key."""
     largest = max(each.file.size_bytes for each in lake.snapshot().file_states if each.file.table == "channels")
-    compact(LakeStore(lake.uri), large_bytes=largest)
+    compact(open_store(lake.uri), large_bytes=largest)
     lake.assert_glob_equals_view()
 
 
 def test_of_two_compactions_at_once_one_begins_anew(lake: LakeProbe) -> None:
     """Two rewrites of the same files must not both be committed: their rows would be there twice."""
-    store = LakeStore(lake.uri)
+    store = open_store(lake.uri)
     stale = lake.snapshot()
     first = compact(store)
     late = Rewrite(gone=lake.data_files(), written={}, facts={})
@@ -211,7 +211,7 @@ def test_of_two_compactions_at_once_one_begins_anew(lake: LakeProbe) -> None:
 
 def test_a_record_that_was_moved_out_is_forgotten_whole(lake: LakeProbe, tmp_path: Path) -> None:
     """The next compaction takes its number, and is not to be taken for it."""
-    store = LakeStore(lake.uri)
+    store = open_store(lake.uri)
     shown = lake.texts()
     moved = compact(store).record_id
     commit_log.write_checkpoint(store, lake.snapshot().records)
@@ -229,7 +229,7 @@ def test_a_record_that_was_moved_out_is_forgotten_whole(lake: LakeProbe, tmp_pat
 
 def test_work_that_a_commit_came_into_is_done_again(lake: LakeProbe, tmp_path: Path) -> None:
     """A file that it had in view may be gone, and that is no fault of the lake's."""
-    store = LakeStore(lake.uri)
+    store = open_store(lake.uri)
     seen: list[int] = []
 
     def work() -> int:
@@ -248,7 +248,7 @@ def test_work_that_fails_in_a_lake_that_stands_still_fails(lake: LakeProbe) -> N
         raise LakeError("a file is gone")
 
     with pytest.raises(LakeError, match="a file is gone"):
-        commit_log.on_latest(LakeStore(lake.uri), work)
+        commit_log.on_latest(open_store(lake.uri), work)
 
 
 def test_history_tells_each_version_and_its_span(tmp_path: Path) -> None:
@@ -265,11 +265,11 @@ def test_history_tells_each_version_and_its_span(tmp_path: Path) -> None:
     ]
     query = "SELECT id, text, valid_from, valid_to FROM messages_history ORDER BY id, valid_from"
     assert expected == lake.rows(query)
-    compact(LakeStore(lake.uri))
-    vacuum(LakeStore(lake.uri), keep=timedelta(0), now=datetime.now(UTC))
+    compact(open_store(lake.uri))
+    vacuum(open_store(lake.uri), keep=timedelta(0), now=datetime.now(UTC))
     assert expected == lake.rows(query)
     lake.assert_glob_equals_view()
-    vacuum(LakeStore(lake.uri), keep=timedelta(0), now=datetime.now(UTC), history=True)
+    vacuum(open_store(lake.uri), keep=timedelta(0), now=datetime.now(UTC), history=True)
     assert [["m", "new"]] == lake.rows("SELECT id, text FROM messages_history")
 
 
@@ -278,6 +278,6 @@ def test_rows_that_no_claim_covers_are_compacted_once(lake: LakeProbe, tmp_path:
     ahead = write_export(tmp_path / "ahead", {"z": (8, "z1")})
     ahead.write_text(ahead.read_text().replace("2026-01-01T08", "2026-01-03T08"))  # after its own export
     load_file(lake, ahead, None, None, exported(4))
-    compact(LakeStore(lake.uri))
+    compact(open_store(lake.uri))
     assert {"a": "a1", "b": "b2", "d": "d1", "z": "z1"} == lake.texts()
-    assert compact(LakeStore(lake.uri)).record_id is None
+    assert compact(open_store(lake.uri)).record_id is None

@@ -13,12 +13,12 @@ import pytest
 from export_objects import channel, encoded, line, member, message, reaction, read, user, write_lines
 from lakes import LakeProbe
 
-from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake.load.job import load_files
+from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.verify import verify
@@ -27,7 +27,7 @@ from airflow_provider_chatexport.lake.privacy.columns import PersonalData, perso
 from airflow_provider_chatexport.lake.privacy.pseudonyms import pseudonym
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.schema.types import Column, Kind, Table
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 
 ANN = {"id": "ann-17", "name": "Ann Überall", "image": "https://img/ann.png"}
 BOB = {"id": "bob", "name": "Bob"}
@@ -95,7 +95,7 @@ def export(path: Path, text: str = "I am Ann", poll: str = "p1") -> Path:
     return write_lines(path, lines)
 
 
-def load(lake: LakeProbe, path: Path, hour: int = 1, **options: object) -> pipeline.LoadReport:
+def load(lake: LakeProbe, path: Path, hour: int = 1, **options: object) -> LoadReport:
     return load_files(
         [path],
         lake_uri=lake.uri,
@@ -132,14 +132,14 @@ def lake(tmp_path: Path) -> LakeProbe:
 def test_no_file_holds_the_person_afterwards(lake: LakeProbe) -> None:
     """Neither their id nor their name, in live files, in history, in rejects or in what was superseded."""
     assert "ann-17" in everything(lake)
-    receipt = forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    receipt = forget_user(open_store(lake.uri), "ann-17", now=NOW)
     left = everything(lake)
     for word in ("ann-17 ", '"ann-17"', "@ann-17", "Ann Überall", "Ann \\u00dcberall", "ann.png", "secretly", "annie"):
         assert word not in left, word
     assert receipt.removed["messages"] >= 1
     assert "ann-17" not in str(receipt.to_json())
     lake.assert_tidy()
-    findings = verify(LakeStore(lake.uri), now=NOW).findings
+    findings = verify(open_store(lake.uri), now=NOW).findings
     assert [] == [each for each in findings if each.is_fault]
 
 
@@ -150,14 +150,15 @@ def test_what_a_killed_load_left_of_them_goes_as_well(lake: LakeProbe) -> None:
         export_file = export(folder.parent.parent / f"{name}-export")
         folder.mkdir(parents=True)
         export_file.rename(folder / "export-0")
-        os.utime(folder, (modified_at.timestamp(), modified_at.timestamp()))
-    receipt = forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+        for path in (folder / "export-0", folder):
+            os.utime(path, (modified_at.timestamp(), modified_at.timestamp()))
+    receipt = forget_user(open_store(lake.uri), "ann-17", now=NOW)
     assert (["new"], 1) == ([path.name for path in (Path(lake.uri) / "_staging").iterdir()], receipt.leftovers)
 
 
 def test_what_others_wrote_stays(lake: LakeProbe) -> None:
     """Only what names the person goes from it: other words, numbers and rows are as they were."""
-    forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    forget_user(open_store(lake.uri), "ann-17", now=NOW)
     assert [["by-bob"], ["quiet"]] == lake.rows("SELECT id FROM messages ORDER BY id")
     (row,) = lake.rows(
         "SELECT text, mentioned_user_ids, thread_participant_ids, pinned_by_id, restricted_visibility, poll, custom "
@@ -201,7 +202,7 @@ def test_nobody_is_left_inside_a_value(kind: ExportKind, tmp_path: Path) -> None
         exported_at = datetime(2026, 1, 3, hour, tzinfo=UTC)
         load_files([path], lake_uri=into.uri, kind=kind, exported_at=exported_at, options=options)
     assert [] == left_in(hashed)
-    forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    forget_user(open_store(lake.uri), "ann-17", now=NOW)
     assert [] == left_in(lake)
     load_files([whole], lake_uri=lake.uri, kind=kind, exported_at=datetime(2026, 1, 4, tzinfo=UTC))
     assert [] == left_in(lake)
@@ -209,7 +210,7 @@ def test_nobody_is_left_inside_a_value(kind: ExportKind, tmp_path: Path) -> None
 
 def test_messages_can_stay_without_author_and_text(lake: LakeProbe) -> None:
     """Threads and counts hold, and nobody can be read in them."""
-    forget_user(LakeStore(lake.uri), "ann-17", now=NOW, keep_messages=True)
+    forget_user(open_store(lake.uri), "ann-17", now=NOW, keep_messages=True)
     assert [["by-ann", None, None, "{}"], ["by-bob", "bob"], ["quiet", "bob"]] == [
         row[: 4 if row[0] == "by-ann" else 2]
         for row in lake.rows("SELECT id, user_id, text, custom FROM messages ORDER BY id")
@@ -222,19 +223,19 @@ def test_history_of_others_is_kept(lake: LakeProbe) -> None:
     """What keep_superseded kept goes on telling of the others."""
     query = "SELECT count(*) FROM messages_history WHERE id = 'by-bob'"
     assert 2 == lake.value(query)
-    forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    forget_user(open_store(lake.uri), "ann-17", now=NOW)
     assert 2 == lake.value(query)
 
 
 def test_they_stay_out_when_an_old_window_is_loaded_again(lake: LakeProbe, tmp_path: Path) -> None:
     """A backfill must not bring them back; the load says how many rows it left out, and balances."""
-    forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    forget_user(open_store(lake.uri), "ann-17", now=NOW)
     report = load(lake, export(tmp_path / "three", "again"), 3)
     assert report.record.counts["forgotten"]["messages"] == 1
     assert "Ann Überall" not in everything(lake)
     assert '"ann-17"' not in everything(lake)
     assert [["by-bob"], ["quiet"]] == lake.rows("SELECT id FROM messages ORDER BY id")
-    assert verify(LakeStore(lake.uri), now=NOW).ok
+    assert verify(open_store(lake.uri), now=NOW).ok
 
 
 @pytest.mark.parametrize(
@@ -248,7 +249,7 @@ def test_they_stay_out_when_an_old_window_is_loaded_again(lake: LakeProbe, tmp_p
 def test_they_stay_out_where_only_a_value_of_others_names_them(
     fields: dict[str, Any], lake: LakeProbe, tmp_path: Path
 ) -> None:
-    forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    forget_user(open_store(lake.uri), "ann-17", now=NOW)
     load(lake, write_lines(tmp_path / "later", [line("message", message("m9", user=BOB, **fields))]), 5)
     told = {text for text in everything(lake).splitlines() if '"id":"m9"' in text}
     assert {(True, False)} == {("bob" in text, "ann-17" in text) for text in told}
@@ -256,7 +257,7 @@ def test_they_stay_out_where_only_a_value_of_others_names_them(
 
 def test_forgetting_again_finds_nothing(lake: LakeProbe) -> None:
     """After a crash it is run again; where it was done, nothing is written anew."""
-    store = LakeStore(lake.uri)
+    store = open_store(lake.uri)
     forget_user(store, "ann-17", now=NOW)
     again = forget_user(store, "ann-17", now=NOW)
     assert ([], 0) == (again.files, sum(again.removed.values()))
@@ -276,16 +277,16 @@ def test_truth_holds_after_a_removal(lake: LakeProbe, tmp_path: Path) -> None:
         options=LoadOptions(accept_shrink=True),
     )
     assert [["quiet", "edited"]] == lake.rows("SELECT id, text FROM messages")
-    forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    forget_user(open_store(lake.uri), "ann-17", now=NOW)
     assert [["quiet", "edited"]] == lake.rows("SELECT id, text FROM messages")
-    compact(LakeStore(lake.uri))
+    compact(open_store(lake.uri))
     assert [["quiet", "edited"]] == lake.rows("SELECT id, text FROM messages")
     lake.assert_glob_equals_view()
 
 
 def test_the_list_says_nothing_but_a_hash(lake: LakeProbe) -> None:
     """Whoever reads the lake's folder learns that somebody is on it, and not who."""
-    store = LakeStore(lake.uri)
+    store = open_store(lake.uri)
     forget_user(store, "ann-17", now=NOW)
     listed = suppression_list.read(store)
     assert {"ann-17": False} == listed.among(["bob", "ann-17"])
@@ -295,7 +296,7 @@ def test_the_list_says_nothing_but_a_hash(lake: LakeProbe) -> None:
 def test_an_empty_id_is_refused(lake: LakeProbe) -> None:
     """It would match nothing, and look as if all were well."""
     with pytest.raises(CallError, match="there is no user id to forget"):
-        forget_user(LakeStore(lake.uri), " ", now=NOW)
+        forget_user(open_store(lake.uri), " ", now=NOW)
 
 
 def test_pseudonyms_leave_no_raw_personal_data(tmp_path: Path) -> None:
@@ -311,7 +312,7 @@ def test_pseudonyms_leave_no_raw_personal_data(tmp_path: Path) -> None:
     )
     assert [[[ann, bob]]] == lake.rows("SELECT mentioned_user_ids FROM messages WHERE id = 'by-bob'")
     assert 2 == lake.value("SELECT count(*) FROM rejects WHERE raw = '' AND raw_size_bytes > 0")
-    assert verify(LakeStore(lake.uri), now=NOW).ok
+    assert verify(open_store(lake.uri), now=NOW).ok
 
 
 def test_an_empty_list_of_people_stays_one_under_pseudonyms(tmp_path: Path) -> None:
@@ -331,7 +332,7 @@ def test_who_was_forgotten_stays_out_under_a_pseudonym_too(told: str, tmp_path: 
     """By whichever of the two they were named."""
     lake = LakeProbe(str(tmp_path / "lake"))
     load(lake, export(tmp_path / "one"), 1, hash_users=True, pseudonym_key="secret")
-    forget_user(LakeStore(lake.uri), told, now=NOW, pseudonym_key="secret" if told == "ann-17" else None)
+    forget_user(open_store(lake.uri), told, now=NOW, pseudonym_key="secret" if told == "ann-17" else None)
     hidden = pseudonym("ann-17", "secret")
     assert hidden not in everything(lake)
     load(lake, export(tmp_path / "two", "still Ann"), 2, hash_users=True, pseudonym_key="secret")
@@ -348,7 +349,7 @@ def test_names_are_found_in_any_script(name: str, text: str, tmp_path: Path) -> 
     lake = LakeProbe(str(tmp_path / "lake"))
     by_bob = line("message", message("m", user=BOB, text=text, mentioned_users=[{"id": "u7", "name": name}]))
     load(lake, write_lines(tmp_path / "one", [by_bob]))
-    forget_user(LakeStore(lake.uri), "u7", now=NOW)
+    forget_user(open_store(lake.uri), "u7", now=NOW)
     assert name.lower()[:2] not in lake.value("SELECT text FROM messages").lower()
 
 
@@ -387,7 +388,7 @@ def test_who_is_removed_while_a_load_is_under_way_stays_out(lake: LakeProbe, tmp
 
     def meanwhile(stage: str, done: int, whole: int | None) -> None:
         if stage == "write" and not removed:
-            removed.append(forget_user(LakeStore(lake.uri), "ann-17", now=NOW + timedelta(hours=1)))
+            removed.append(forget_user(open_store(lake.uri), "ann-17", now=NOW + timedelta(hours=1)))
 
     load_files(
         [path], lake_uri=lake.uri, window=WINDOW, exported_at=datetime(2026, 1, 5, tzinfo=UTC), progress=meanwhile
@@ -401,7 +402,7 @@ def test_a_load_that_is_run_again_heeds_the_list(lake: LakeProbe, tmp_path: Path
     """Whoever put the person on the list, or loaded them meanwhile, died before anything else was done."""
     path = export(tmp_path / "three")
     load(lake, path, 5)
-    suppression_list.add(LakeStore(lake.uri), "ann-17", keep_messages=False, now=NOW)
+    suppression_list.add(open_store(lake.uri), "ann-17", keep_messages=False, now=NOW)
     assert '"ann-17"' in everything(lake)
     assert load(lake, path, 5).already_loaded
     assert '"ann-17"' not in everything(lake)
@@ -430,7 +431,7 @@ def test_many_people_leave_at_once(is_listed_first: bool, tmp_path: Path) -> Non
     def put_on_list() -> None:
         for some, keep in ((going, False), (keeping, True)):
             for each in some:
-                suppression_list.add(LakeStore(lake.uri), each, keep_messages=keep, now=NOW)
+                suppression_list.add(open_store(lake.uri), each, keep_messages=keep, now=NOW)
 
     if is_listed_first:
         put_on_list()
@@ -448,15 +449,15 @@ def test_many_people_leave_at_once(is_listed_first: bool, tmp_path: Path) -> Non
     assert [[f"m{n:03}", ids[n + 1]] for n in range(119, 129)] == lake.rows(
         "SELECT message_id, user_id FROM reactions ORDER BY ALL"
     )
-    assert verify(LakeStore(lake.uri), now=NOW).ok
+    assert verify(open_store(lake.uri), now=NOW).ok
 
 
 def test_a_list_without_its_salt_is_not_begun_anew(lake: LakeProbe) -> None:
     """With another salt, whoever is on it would come back with the next load, and nobody would notice."""
-    forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    forget_user(open_store(lake.uri), "ann-17", now=NOW)
     (Path(lake.uri) / "_forgotten" / "salt").unlink()
     with pytest.raises(LakeError, match=r"/_forgotten/salt is gone, .*; restore it"):
-        forget_user(LakeStore(lake.uri), "bob", now=NOW)
+        forget_user(open_store(lake.uri), "bob", now=NOW)
 
 
 def test_a_users_own_export_goes_too(lake: LakeProbe, tmp_path: Path) -> None:
@@ -465,6 +466,6 @@ def test_a_users_own_export_goes_too(lake: LakeProbe, tmp_path: Path) -> None:
     own.write_bytes(encoded({"user": ANN, "messages": [message("by-ann", user=ANN)], "reactions": []}))
     load_files([own], lake_uri=lake.uri, exported_at=datetime(2026, 1, 6, tzinfo=UTC))
     assert 1 == lake.value("SELECT count(*) FROM user_export_users")
-    forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    forget_user(open_store(lake.uri), "ann-17", now=NOW)
     assert 0 == lake.value("SELECT count(*) FROM user_export_users")
     assert "Ann Überall" not in everything(lake)

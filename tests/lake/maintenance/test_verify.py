@@ -20,6 +20,7 @@ from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.verify import VerifyReport, verify
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
+from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
@@ -52,7 +53,7 @@ def load_day(tmp_path: Path, day: int) -> None:
 def store(tmp_path: Path) -> LakeStore:
     load_day(tmp_path, 1)
     load_day(tmp_path, 2)
-    return LakeStore(tmp_path / "lake")
+    return open_store(tmp_path / "lake")
 
 
 def kinds(verdict: VerifyReport) -> list[str]:
@@ -123,7 +124,7 @@ def test_a_file_that_only_history_reads_is_looked_at_as_well(tmp_path: Path) -> 
             exported_at=datetime(2026, 1, 20, hour, tzinfo=UTC),
             options=LoadOptions(keep_superseded=True),
         )
-    store = LakeStore(tmp_path / "lake")
+    store = open_store(tmp_path / "lake")
     assert verify(store, now=NOW).ok
     (kept,) = [each for each in Snapshot(commit_log.all_loads(store)).of(MESSAGES) if not each.is_live]
     Path(store.url(store.history_path(kept.file.path))).unlink()
@@ -154,7 +155,7 @@ def test_a_file_of_no_record_is_told_after_a_day(store) -> None:
 @pytest.mark.parametrize("uri", ["lake", "memory://verified-catalog"])
 def test_a_catalog_that_is_not_of_the_records_is_found(uri: str, tmp_path: Path) -> None:
     """A lake is queried through its catalog: without one, or with that of yesterday, rows are not there for anyone."""
-    store = LakeStore(uri if "://" in uri else tmp_path / uri)
+    store = open_store(uri if "://" in uri else tmp_path / uri)
 
     def load(day: int) -> None:
         path = write_lines(tmp_path / f"day{day}", [line("message", message(f"m{day}"))])
@@ -179,7 +180,7 @@ def test_a_catalog_that_is_not_of_the_records_is_found(uri: str, tmp_path: Path)
 def test_a_catalog_names_the_place_where_its_lake_was(store, tmp_path) -> None:
     """Its views read files by their whole paths; by another name of the same folder all is well."""
     (tmp_path / "link").symlink_to(tmp_path / "lake")
-    assert verify(LakeStore(tmp_path / "link"), now=NOW).ok
-    moved = LakeStore((tmp_path / "lake").rename(tmp_path / "moved"))
+    assert verify(open_store(tmp_path / "link"), now=NOW).ok
+    moved = open_store((tmp_path / "lake").rename(tmp_path / "moved"))
     (finding,) = verify(moved, now=NOW).findings
     assert ("catalog", True) == (finding.kind, f"the lake was at {tmp_path}/lake" in finding.what)

@@ -12,7 +12,7 @@ from test_forget import NOW, everything, load
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.privacy.pseudonyms import pseudonym
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 
 RANDOM_PARTS = ["85f6fa93-1165-437c-01f7-90a02d07cdc9", "V1StGXR8_Z5jdHi6B-myT"]
 OTHERS_ID = "64828eb5-0000-4459-ad13-276f4b374360"
@@ -77,7 +77,7 @@ def test_who_is_forgotten_is_in_no_reference(
 
     load(lake, thread(tmp_path / "export", random_part), keep_superseded=True)
     assert 1 == len(lake.rows(JOINED))
-    forget_user(LakeStore(lake.uri), "ann-17", now=NOW, keep_messages=keep_messages)
+    forget_user(open_store(lake.uri), "ann-17", now=NOW, keep_messages=keep_messages)
     joined = [[f"[forgotten]-{random_part}", OTHERS_ID, "quoting", "bob", "bob"]]
     assert (False, joined if keep_messages else []) == forgotten()
     assert [[f"[forgotten]-{random_part}"]] == lake.rows(f"SELECT parent_id FROM messages WHERE id = '{OTHERS_ID}'")
@@ -86,15 +86,15 @@ def test_who_is_forgotten_is_in_no_reference(
     )
     load(lake, thread(tmp_path / "again", random_part), 2)
     assert (False, joined if keep_messages else []) == forgotten()
-    assert verify(LakeStore(lake.uri), now=NOW).ok
-    assert [] == forget_user(LakeStore(lake.uri), "ann-17", now=NOW, keep_messages=keep_messages).files
+    assert verify(open_store(lake.uri), now=NOW).ok
+    assert [] == forget_user(open_store(lake.uri), "ann-17", now=NOW, keep_messages=keep_messages).files
 
 
 def test_who_was_forgotten_stays_out_where_only_a_reference_names_them(
     random_part: str, lake: LakeProbe, tmp_path: Path
 ) -> None:
     load(lake, write_lines(tmp_path / "export", [line("message", message("m", cid="a:1"))]))
-    forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    forget_user(open_store(lake.uri), "ann-17", now=NOW)
     lines = [line("channel", channel("a:1")), *references(f"ann-17-{random_part}")]
     load(lake, write_lines(tmp_path / "later", lines), 2)
     assert "ann-17" not in everything(lake)
@@ -107,7 +107,7 @@ def test_who_was_forgotten_stays_out_where_only_a_reference_names_them(
 def test_other_ids_stay(message_id: str, lake: LakeProbe, tmp_path: Path) -> None:
     """Nobody is taken out of an id that is not of them, and an id that names nobody has no pseudonym."""
     load(lake, write_lines(tmp_path / "export", [line("message", message(message_id, cid="a:1"))]))
-    forget_user(LakeStore(lake.uri), "ann-17", now=NOW)
+    forget_user(open_store(lake.uri), "ann-17", now=NOW)
     assert [[message_id]] == lake.rows("SELECT id FROM messages")
 
 

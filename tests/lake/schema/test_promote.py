@@ -11,7 +11,7 @@ import pytest
 from export_objects import channel, line, message, user, write_lines
 from lakes import LakeProbe, at
 
-from airflow_provider_chatexport import pipeline
+from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import PROMOTED_TYPES, LoadOptions, parse_promote
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.core.window import Window
@@ -19,7 +19,7 @@ from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.address import open_store
 
 PRIORITY = {"messages": {"priority": "BIGINT"}}
 
@@ -57,7 +57,7 @@ def test_a_field_is_promoted_wherever_it_stands(fields: dict[str, Any], lake: La
     """Flat, nested, or in both places: then the flat one counts, as it does in custom."""
     path = write_lines(tmp_path / "export", [line("message", message(**fields)), line("user", user("u9", **fields))])
     options = LoadOptions(promote={"messages": {"rank": "DOUBLE"}, "users": {"rank": "VARCHAR"}})
-    kind = pipeline.ExportKind.CHANNELS
+    kind = ExportKind.CHANNELS
     load_files([path], lake_uri=lake.uri, options=options, kind=kind)
     assert [[3.0]] == lake.rows("SELECT rank FROM messages")
     assert [["u1", None], ["u9", "3"]] == lake.rows("SELECT id, rank FROM users ORDER BY id")
@@ -154,7 +154,7 @@ def test_keys_may_be_named_as_the_converter_names_its_own_columns(lake: LakeProb
     load_files([write_lines(tmp_path / "export", lines)], lake_uri=lake.uri, options=options)
     columns = ", ".join(f'"{name}"' for name in names)
     assert [[n] * len(names) for n in (1, 2)] == lake.rows(f"SELECT {columns} FROM messages ORDER BY id")
-    forget_user(LakeStore(lake.uri), "u2", now=datetime(2026, 2, 1, tzinfo=UTC))
+    forget_user(open_store(lake.uri), "u2", now=datetime(2026, 2, 1, tzinfo=UTC))
     assert [[1] * len(names)] == lake.rows(f"SELECT {columns} FROM messages")
 
 
@@ -167,7 +167,7 @@ def test_files_with_and_without_the_column_are_one_table(compacted: bool, lake: 
     load(lake, tmp_path, 9, [91], day=3, promote=PRIORITY)
     load(lake, tmp_path, 8, [81, 82], day=3)
     if compacted:
-        assert compact(LakeStore(lake.uri)).days > 0
+        assert compact(open_store(lake.uri)).days > 0
     assert [["m10-0", 100], ["m8-0", 81], ["m8-1", 82], ["m9-0", 91]] == lake.rows(
         "SELECT id, priority FROM messages ORDER BY id"
     )

@@ -1,0 +1,163 @@
+"""A lake in an object store, or wherever else fsspec reaches."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from airflow_provider_chatexport.core.times import parse_rfc3339
+from airflow_provider_chatexport.lake.storage.store import FILES_FOLDER, LakeStore
+
+_CHUNK_BYTES: Final = 4 * 1024 * 1024
+# The names that loads and rewrites give, so that no other Parquet file in the lake's place is ever taken for ours.
+_DATA_FILE: Final = re.compile(
+    r"[a-z_]+/[a-z_]+=\d{4}-\d\d-\d\d/([0-9a-f]{24}|rewrite-\d+)-[0-9a-f]{8}(-\d+)+\.parquet"
+)
+# Stores of buckets and objects: they have no folders, and would create a bucket instead.
+_WITHOUT_FOLDERS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"})
+
+
+class ObjectStore(LakeStore):
+    """A lake that fsspec reads and writes.
+
+    :param fs: the file system, without a cache of listings.
+    :param root: the lake's folder, as the file system names it.
+    """
+
+    def __init__(self, uri: str, fs: Any, root: str) -> None:
+        super().__init__(uri)
+        self._fs = fs
+        self._root = root
+
+    def let_read(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Register the file system: DuckDB's own way to object stores is an extension that has to be downloaded."""
+        con.register_filesystem(self._fs)
+
+    def prepare(self) -> None:
+        """Create the lake's folder, except in stores that have none."""
+        names = self._fs.protocol
+        with self.io_errors("write"):
+            if _WITHOUT_FOLDERS.isdisjoint([names] if isinstance(names, str) else names):
+                self._fs.makedirs(self._root, exist_ok=True)
+
+    def exists(self, path: str) -> bool:
+        """Return whether there is an object at the path."""
+        with self.io_errors("read"):
+            return bool(self._fs.exists(self._full(path)))
+
+    def read(self, path: str) -> bytes:
+        """Return the content of an object."""
+        with self.io_errors("read"):
+            return bytes(self._fs.cat_file(self._full(path)))
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """Yield the content of an object in chunks."""
+        with self._fs.open(self._full(path), "rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                yield chunk
+
+    def walk(self, folder: str, suffix: str) -> Iterator[tuple[str, datetime]]:
+        """Yield every object at any depth below a folder, with the time of its last change (aware, UTC)."""
+        with self.io_errors("read"):
+            self._fs.invalidate_cache()
+            found = self._fs.find(self._full(folder), detail=True)
+        for name, facts in sorted(found.items()):
+            if name.endswith(suffix):
+                yield name.removeprefix(f"{self._root}/"), _modified_at(facts)
+
+    def list_folder(self, folder: str, suffix: str) -> list[str]:
+        """Return the sorted paths of the objects directly in a folder; none where there is no such folder."""
+        with self.io_errors("read"):
+            try:
+                names = self._fs.ls(self._full(folder), detail=False)
+            except FileNotFoundError:
+                return []
+        return sorted(f"{folder}/{name.rsplit('/', 1)[1]}" for name in names if name.endswith(suffix))
+
+    def publish(self, local: Path, path: str) -> None:
+        """Copy a finished local file into the lake."""
+        with self.io_errors("write"):
+            self._fs.put_file(str(local), self._full(path))
+
+    def copy(self, path: str, to_path: str) -> None:
+        """Copy an object, on the store's own side where the store can do that."""
+        with self.io_errors("write"):
+            self._fs.cp_file(self._full(path), self._full(to_path))
+
+    def put_new(self, path: str, content: bytes) -> bool:
+        """Write an object unless there is one, and return whether it was written."""
+        with self.io_errors("write"):
+            try:
+                self._fs.pipe_file(self._full(path), content, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+    def replace(self, path: str, content: bytes) -> None:
+        """Write an object over the one that may be there."""
+        with self.io_errors("write"):
+            self._fs.pipe_file(self._full(path), content)
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Delete objects; those that are gone already are skipped."""
+        with self.io_errors("write"):
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):
+                    self._fs.rm_file(self._full(path))
+
+    def local_copy(self, path: str, folder: Path) -> Path:
+        """Return a copy of an object in the folder."""
+        copy = folder / path.rsplit("/", 1)[-1]
+        copy.write_bytes(self.read(path))
+        return copy
+
+    def has_moved_from(self, uri: str) -> bool:  # noqa: ARG002 - one store may have several addresses
+        """Return False: nothing is known of the addresses of one store."""
+        return False
+
+    def data_path(self, path: str) -> str:
+        """Return the path itself: an object has one name."""
+        return path
+
+    def data_copies(self, path: str) -> list[str]:
+        """Return the path itself: an object has one name."""
+        return [path]
+
+    def data_files(self) -> Iterator[tuple[str, datetime]]:
+        """Yield every data file, live or kept for history; one that is just being moved may come twice."""
+        for path, modified_at in self.walk("", ".parquet"):
+            if _DATA_FILE.fullmatch(path):
+                yield path, modified_at
+        for path, modified_at in self.walk(FILES_FOLDER, ".pq"):
+            yield self.path_in_table(path), modified_at
+
+    @property
+    def staging(self) -> None:
+        """Nothing: there is no local disk beneath the lake."""
+
+    def unfinished_writes(self) -> Iterator[Path]:
+        """Yield nothing: a write that breaks off leaves no object."""
+        yield from ()
+
+    def _full(self, path: str) -> str:
+        return f"{self._root}/{path}"
+
+
+def _modified_at(facts: dict[str, Any]) -> datetime:
+    """Return when an object last changed. File systems name that differently, and give it in different types."""
+    found = next((facts[name] for name in ("mtime", "LastModified", "last_modified", "updated") if name in facts), None)
+    match found:
+        case datetime():
+            return found.astimezone(UTC)
+        case int() | float():
+            return datetime.fromtimestamp(found, UTC)
+        case str():
+            return parse_rfc3339(found)
+        case _:
+            return datetime.now(UTC)
