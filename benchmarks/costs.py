@@ -1,10 +1,10 @@
-"""What a lake's age costs: committing a load, opening the catalog, loading a day again, compacting.
+"""The cost of a lake's age: of one more load, of loading a day again, of opening the catalog, and of compaction.
 
     python benchmarks/costs.py [--loads 10,1000,5000]
 
-A lake of so many daily loads is made from one real load, whose record and files are multiplied: each has one day of one
-of ten channels, and no two overlap. Then, as a process each, the command line loads one more day, loads one day again,
-and a reader opens the catalog. `make bench` runs it.
+A lake with many daily loads is made from one real load, by copying its record and its files. Each load has one day of
+one of ten channels, and no two overlap. Then the command line loads one more day and loads one day again, and a reader
+opens the catalog, each as a process of its own. `make bench` runs this benchmark.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ print(opened - began, asked - opened)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Seconds of whole processes, but for the last two, which are of the calls alone."""
+    """Seconds of whole processes; the last two are seconds of the call alone."""
 
     loads: int
     one_more_load_s: float
@@ -59,6 +59,7 @@ class Cost:
 
 
 def export_file(folder: Path, day: datetime, cid: str, n_messages: int) -> Path:
+    """Write an export of a channel with one message per second, and return its path."""
     path = folder / f"{day:%Y-%m-%d}.ndjson"
     kind, _, name = cid.partition(":")
     lines = [f'{{"type":"channel","data":{{"cid":"{cid}","type":"{kind}","id":"{name}","config":{{}}}}}}']
@@ -73,7 +74,7 @@ def export_file(folder: Path, day: datetime, cid: str, n_messages: int) -> Path:
 
 
 def make_lake(folder: Path, n_loads: int) -> LakeStore:
-    """One real load, and its like for so many days."""
+    """Make a lake of one real load and its copies for the following days."""
     store = open_store(folder / "lake")
     first = export_file(folder, FIRST_DAY, "messaging:c0", 200)
     window = Window(since=FIRST_DAY, until=FIRST_DAY + timedelta(days=1))
@@ -85,14 +86,14 @@ def make_lake(folder: Path, n_loads: int) -> LakeStore:
         exported_at = EXPORTED_AT - timedelta(days=n_loads - number)
         files = []
         for file in record.files:
-            # Snapshots of all those days would be a fault of the lake's user: messages alone.
+            # Messages only: no user keeps thousands of snapshots of channels and users.
             if file.table == "messages":
                 path = f"messages/event_date={day:%Y-%m-%d}/{load_id}-0.parquet"
                 target = store.local_path(store.data_path(path))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.link(store.local_path(store.data_path(file.path)), target)
                 files.append(replace(file, path=path, day=f"{day:%Y-%m-%d}"))
-        claim = CoverageEntry(
+        entry = CoverageEntry(
             cid=f"messaging:c{number % N_CHANNELS}",
             since=day,
             until=day + timedelta(days=1),
@@ -105,7 +106,7 @@ def make_lake(folder: Path, n_loads: int) -> LakeStore:
             exported_at=exported_at,
             since=day,
             until=day,
-            coverage=(claim,),
+            coverage=(entry,),
             files=tuple(files),
         )
         store.put_new(another.path, another.to_bytes())
@@ -114,16 +115,18 @@ def make_lake(folder: Path, n_loads: int) -> LakeStore:
 
 
 def seconds_of(*command: str | Path) -> float:
+    """Run a command and return how long it took."""
     began = time.perf_counter()
     subprocess.run([str(part) for part in command], check=True, capture_output=True)
     return time.perf_counter() - began
 
 
 def cost(folder: Path, n_loads: int) -> Cost:
+    """Make a lake of some loads, and measure."""
     store = make_lake(folder, n_loads)
-    begin = FIRST_DAY + timedelta(days=n_loads)
-    more = export_file(folder, begin, "messaging:c0", 200)
-    span = ("--since", begin.isoformat(), "--until", (begin + timedelta(days=1)).isoformat())
+    next_day = FIRST_DAY + timedelta(days=n_loads)
+    more = export_file(folder, next_day, "messaging:c0", 200)
+    span = ("--since", next_day.isoformat(), "--until", (next_day + timedelta(days=1)).isoformat())
     load = (CHATEXPORT, "load", more, "--lake", store.uri, *span, "--exported-at")
     one_more_s = seconds_of(*load, EXPORTED_AT.isoformat())
     again_s = seconds_of(*load, (EXPORTED_AT + timedelta(hours=1)).isoformat())
@@ -138,27 +141,27 @@ def cost(folder: Path, n_loads: int) -> Cost:
 
 
 def compaction(folder: Path, n_days: int = 20, loads_a_day: int = 24, n_messages: int = 2_000) -> tuple[float, float]:
-    """MB of files read per second, and how many of them; hours of days, each its own load."""
+    """Compact days of several loads each; return MB of Parquet per second, and rows per second."""
     store = open_store(folder / "lake")
     for day in range(n_days):
         for hour in range(0, 24, 24 // loads_a_day * 6):
-            begin = FIRST_DAY + timedelta(days=day, hours=hour)
-            path = export_file(folder, begin, "messaging:c0", n_messages)
-            window = Window(since=begin, until=begin + timedelta(hours=6))
+            since = FIRST_DAY + timedelta(days=day, hours=hour)
+            path = export_file(folder, since, "messaging:c0", n_messages)
+            window = Window(since=since, until=since + timedelta(hours=6))
             load_files([path], lake_uri=store.uri, window=window, exported_at=EXPORTED_AT)
-    done = compact(store)
-    return done.bytes_before / 1e6 / done.seconds, done.rows / done.seconds
+    report = compact(store)
+    return report.bytes_before / 1e6 / report.seconds, report.rows / report.seconds
 
 
 def measure(sizes: Sequence[int]) -> dict[str, object]:
-    """Prints the table; returns the figures."""
+    """Print the table and return the figures."""
     costs = []
     for n_loads in sizes:
         with tempfile.TemporaryDirectory() as folder:
             costs.append(cost(Path(folder), n_loads))
     with tempfile.TemporaryDirectory() as folder:
         mb_per_s, rows_per_s = compaction(Path(folder))
-    table = Table(title="what a lake's age costs, seconds", title_justify="left", box=None)
+    table = Table(title="the cost of a lake's age, seconds", title_justify="left", box=None)
     for heading in ("loads", "one more load", "a day again", "open the catalog", "ask for one day"):
         table.add_column(heading, justify="right")
     for each in costs:

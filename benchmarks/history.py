@@ -1,9 +1,9 @@
-"""A lake of years, and the same rows by plain DuckDB: `python history.py EXPORT DAYS MESSAGES FOLDER`.
+"""A lake of several years, and the same rows written by plain DuckDB: `python history.py EXPORT DAYS MESSAGES FOLDER`.
 
-The rows are the messages of EXPORT, loaded and read back, spread over DAYS days with ids, times and channels of their
-own: 100 channels, the busiest with a tenth of all.
+The rows are the messages of EXPORT, loaded and read back. They are spread over DAYS days and 100 channels, with new ids
+and times. The busiest channel has a tenth of all rows.
 
-FOLDER/ours: one load a day, through the package's own writer, records and catalog; the messages table only.
+FOLDER/ours: one load per day, made with the package's own writer, records and catalog; the messages table only.
 FOLDER/plain: `COPY ... PARTITION_BY (event_date)` of the same table, in the same order.
 """
 
@@ -34,30 +34,37 @@ DAYS_AT_A_TIME = 50
 
 
 class Rows:
-    """The history as the writer asks for it."""
+    """The rows of the history, as the package's writer reads them."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection, n_days: int) -> None:
         self._con = con
         self._n_days = n_days
 
     def days(self, table: Table) -> dict[str, int]:  # noqa: ARG002 - there is one
+        """Return the number of rows of each day."""
         return dict(self._con.execute("SELECT event_date::VARCHAR, count(*) FROM history GROUP BY ALL").fetchall())
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield all rows, sorted as the table is."""
         columns = ", ".join(
             f"{sql.name(column.name)}{'::VARCHAR' if column.kind is Kind.JSON else ''} AS {sql.name(column.name)}"
             for column in table
         )
         order = ", ".join(("_day", *(sql.name(column) for column in table.sort)))
         for first in range(0, self._n_days, DAYS_AT_A_TIME):
-            begin = f"DATE '{FIRST_DAY.date()}' + {first}"
+            since = f"DATE '{FIRST_DAY.date()}' + {first}"
             yield from self._con.sql(
-                f"SELECT event_date::DATE AS _day, {columns} FROM history WHERE event_date >= {begin} "
-                f"AND event_date < {begin} + {DAYS_AT_A_TIME} ORDER BY {order}"
+                f"""
+                SELECT event_date::DATE AS _day, {columns}
+                FROM history
+                WHERE event_date >= {since} AND event_date < {since} + {DAYS_AT_A_TIME}
+                ORDER BY {order}
+                """
             ).to_arrow_reader(batch_rows)
 
 
 def main(export: Path, n_days: int, n_messages: int, folder: Path) -> None:
+    """Write both lakes."""
     load_files([export], lake_uri=str(folder / "source"))
     with duckdb.connect(str(folder / "history.duckdb")) as con:
         con.execute("SET TimeZone = 'UTC'")
@@ -82,18 +89,31 @@ def _make_rows(con: duckdb.DuckDBPyConnection, source: Path, n_days: int, n_mess
         f"{own.get(column.name, f'base.{sql.name(column.name)}')} AS {sql.name(column.name)}" for column in MESSAGES
     )
     con.execute(
-        "CREATE TEMP TABLE base AS SELECT *, row_number() OVER (ORDER BY id) - 1 AS b "
-        f"FROM read_parquet('{source}/messages/*/*.parquet', hive_partitioning = false)"
+        f"""
+        CREATE TEMP TABLE base AS
+        SELECT *, row_number() OVER (ORDER BY id) - 1 AS b
+        FROM read_parquet('{source}/messages/*/*.parquet', hive_partitioning = false)
+        """
     )
     con.register("load_ids", pa.table({"number": range(n_days), "load_id": [_load_id(day) for day in range(n_days)]}))
     con.execute(
-        f"CREATE TABLE history AS SELECT {columns}, day::DATE AS event_date FROM ("
-        f"SELECT i, i * {n_days} // {n_messages} AS day_number, "
-        f"{sql.instant(FIRST_DAY)} + to_days(day_number::INTEGER) AS day, "
-        "day + to_microseconds((hash(i) % 86400000000)::BIGINT) AS moment, "
-        f"floor({N_CHANNELS} * pow(hash(i, 1) / 18446744073709551616.0, 2))::INTEGER AS channel, "
-        f"hash(i, 2) % (SELECT count(*) FROM base) AS b FROM range({n_messages}) numbers(i)) made "
-        "JOIN base USING (b) JOIN load_ids ON number = day_number ORDER BY event_date, cid, created_at"
+        f"""
+        CREATE TABLE history AS
+        SELECT {columns}, day::DATE AS event_date
+        FROM (
+            SELECT
+                i,
+                i * {n_days} // {n_messages} AS day_number,
+                {sql.instant(FIRST_DAY)} + to_days(day_number::INTEGER) AS day,
+                day + to_microseconds((hash(i) % 86400000000)::BIGINT) AS moment,
+                floor({N_CHANNELS} * pow(hash(i, 1) / 18446744073709551616.0, 2))::INTEGER AS channel,
+                hash(i, 2) % (SELECT count(*) FROM base) AS b
+            FROM range({n_messages}) numbers(i)
+        ) AS positions
+        JOIN base USING (b)
+        JOIN load_ids ON number = day_number
+        ORDER BY event_date, cid, created_at
+        """
     )
 
 

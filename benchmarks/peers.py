@@ -1,6 +1,6 @@
-"""One peer's way from an export file to Parquet, as a process of its own: `python peers.py NAME FILE FOLDER`.
+"""One peer's conversion of an export file to Parquet, as a process of its own: `python peers.py NAME FILE FOLDER`.
 
-The peers write the messages table only, without custom keys kept apart, and without any of the checks.
+The peers write the messages table only. They do not keep custom keys apart and check nothing.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 
-def line_scan(file: str, folder: Path) -> None:  # noqa: ARG001 - all peers are called alike
-    """The floor: DuckDB reads every line into one text column, and nothing else."""
+def line_scan(file: str, folder: Path) -> None:  # noqa: ARG001 - the signature of all peers
+    """Read every line into one text column and do nothing else: the floor for every other figure."""
     import duckdb
 
     duckdb.sql(
@@ -24,9 +24,10 @@ def line_scan(file: str, folder: Path) -> None:  # noqa: ARG001 - all peers are 
 
 
 def duckdb_copy(file: str, folder: Path) -> None:
-    """What most people write first: types detected, messages copied to one file.
+    """Let DuckDB detect the types and copy the messages to one file: what most people write first.
 
-    Detected from the whole file: from the first 20,480 lines, as by default, a key that comes later ends the read.
+    Types are detected from the whole file. By default DuckDB looks at the first 20,480 lines, and a key that comes
+    later ends the read.
     """
     import duckdb
 
@@ -38,12 +39,13 @@ def duckdb_copy(file: str, folder: Path) -> None:
 
 
 def pyarrow_json(file: str, folder: Path) -> None:
+    """Read the file with pyarrow.json and write the messages."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.json as pj
     import pyarrow.parquet as pq
 
-    # Blocks must hold whole lines, and a column that appears late needs a schema: one block sees them all.
+    # A block must contain whole lines, and a column that appears in a later block needs a schema: so one block.
     table = pj.read_json(file, read_options=pj.ReadOptions(block_size=1 << 30))
     messages = table.filter(pc.equal(table["type"], "message"))["data"].combine_chunks()
     if isinstance(messages, pa.ChunkedArray):
@@ -52,17 +54,19 @@ def pyarrow_json(file: str, folder: Path) -> None:
 
 
 def pandas_json(file: str, folder: Path) -> None:
+    """Read the file with pandas and write the messages."""
     import pandas as pd
 
     lines = pd.read_json(file, lines=True, dtype=False, convert_dates=False)
     messages = pd.DataFrame(list(lines.loc[lines["type"] == "message", "data"]))
-    # A column that holds objects or lists, or values of several types, can only be written as text.
+    # A column with objects, lists or values of several types can only be written as text.
     for name in messages.columns[[kind.kind == "O" for kind in messages.dtypes]]:
         messages[name] = messages[name].map(lambda value: value if isinstance(value, str) else json.dumps(value))
     messages.to_parquet(folder / "messages.parquet", compression="zstd")
 
 
 def dlt_filesystem(file: str, folder: Path) -> None:
+    """Load the messages with a dlt pipeline to Parquet files."""
     os.environ.update(
         DLT_DATA_DIR=str(folder / "dlt"), RUNTIME__DLTHUB_TELEMETRY="false", RUNTIME__LOG_LEVEL="CRITICAL"
     )

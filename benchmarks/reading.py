@@ -1,4 +1,4 @@
-"""Reading: four questions to a lake of years, against the same rows as plain DuckDB wrote them."""
+"""Reading: four questions to a lake of several years, and to the same rows as plain DuckDB wrote them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUESTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """One question, asked of both in turn: the best wall time of each, and the least CPU time."""
+    """One question that both lakes answered in turn: the best wall time of each, and the least CPU time."""
 
     question: str
     rows: int
@@ -30,16 +30,20 @@ class Answered:
     plain_cpu_ms: float
 
 
-def sizes_mb(folder: Path) -> dict[str, float]:
-    files = {name: (folder / place).glob("*/*.parquet") for name, place in _PLACES.items()}
-    return {name: round(sum(file.stat().st_size for file in found) / 1e6, 1) for name, found in files.items()}
-
-
 _PLACES = {"ours": "ours/messages", "plain": "plain"}
 
 
+def sizes_mb(folder: Path) -> dict[str, float]:
+    """Return the size of the Parquet files of both lakes."""
+    files = {name: (folder / place).glob("*/*.parquet") for name, place in _PLACES.items()}
+    return {name: round(sum(each.stat().st_size for each in paths) / 1e6, 1) for name, paths in files.items()}
+
+
 def ask(folder: Path, n_times: int) -> list[Answered]:
-    """:param folder: as ``history.py`` left it. Ours is read through ``catalog.duckdb``, the other through a glob."""
+    """Ask all questions. Our lake is read through ``catalog.duckdb``, the plain one through a glob.
+
+    :param folder: what ``history.py`` wrote.
+    """
     values = _values(folder)
     with duckdb.connect(str(folder / "ours" / "catalog.duckdb"), read_only=True) as ours, duckdb.connect() as plain:
         plain.execute(
@@ -58,18 +62,18 @@ def _ask(
     plain: duckdb.DuckDBPyConnection,
     n_times: int,
 ) -> Answered:
-    asked = {name: value for name, value in values.items() if f"${name}" in query}
+    parameters = {name: value for name, value in values.items() if f"${name}" in query}
     wall_s: dict[bool, list[float]] = {True: [], False: []}
     cpu_s: dict[bool, list[float]] = {True: [], False: []}
     answers = {}
     for _ in range(n_times):
         for is_ours, con in ((True, ours), (False, plain)):
-            began, before = time.perf_counter(), _cpu_s()
-            answers[is_ours] = con.sql(query, params=asked).to_arrow_table()
-            wall_s[is_ours].append(time.perf_counter() - began)
-            cpu_s[is_ours].append(_cpu_s() - before)
+            wall_before_s, cpu_before_s = time.perf_counter(), _cpu_s()
+            answers[is_ours] = con.sql(query, params=parameters).to_arrow_table()
+            wall_s[is_ours].append(time.perf_counter() - wall_before_s)
+            cpu_s[is_ours].append(_cpu_s() - cpu_before_s)
     if not answers[True].num_rows or answers[True].to_pylist() != answers[False].to_pylist():
-        raise SystemExit(f"{question}: the two lakes answer differently, so their times say nothing")
+        raise SystemExit(f"{question}: the two lakes answer differently, so their times cannot be compared")
     return Answered(
         question=question,
         rows=answers[True].num_rows,
@@ -86,11 +90,17 @@ def _cpu_s() -> float:
 
 
 def _values(folder: Path) -> dict[str, str]:
-    """A message from the middle of the time, a channel of about a hundredth of all, the person of median diligence."""
+    """Return a message of the middle, a channel with about a hundredth of all messages, and the median author."""
     with duckdb.connect(str(folder / "history.duckdb"), read_only=True) as con:
-        found = con.execute(
-            "SELECT (SELECT id FROM history ORDER BY created_at LIMIT 1 OFFSET (SELECT count(*) // 2 FROM history)), "
-            "'messaging:room-20', (SELECT user_id FROM (SELECT user_id, count(*) AS n FROM history GROUP BY user_id) "
-            "ORDER BY n, user_id LIMIT 1 OFFSET (SELECT count(DISTINCT user_id) // 2 FROM history))"
+        row = con.execute(
+            """
+            SELECT
+                (SELECT id FROM history ORDER BY created_at LIMIT 1 OFFSET (SELECT count(*) // 2 FROM history)),
+                'messaging:room-20',
+                (
+                    SELECT user_id FROM (SELECT user_id, count(*) AS n FROM history GROUP BY user_id)
+                    ORDER BY n, user_id LIMIT 1 OFFSET (SELECT count(DISTINCT user_id) // 2 FROM history)
+                )
+            """
         ).fetchall()[0]
-    return dict(zip(("id", "cid", "user_id"), found, strict=True))
+    return dict(zip(("id", "cid", "user_id"), row, strict=True))

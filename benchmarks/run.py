@@ -1,10 +1,11 @@
-"""`make bench`: `chatexport load` as a whole process, against what people use today, on the same file in the same run;
-then four questions to a lake of three years, against the same rows as plain DuckDB writes them.
+"""`make bench`: `chatexport load` and its peers on the same file, and reading a lake of three years.
 
-    make bench              300 MB, the peers, an hourly window, reading
+    make bench                       300 MB, the peers, an hourly window, reading, the cost of a lake's age
     make bench SIZES=300,1000,3000   the memory curve as well
 
-Prints tables and writes .cache/bench/result.json. Other work on the machine moves all figures; ratios of one run hold.
+All commands run as whole processes, in turn. Reading is compared with the same rows as plain DuckDB writes them. The
+benchmark prints tables and writes .cache/bench/result.json. Other work on the machine changes all figures; the ratios
+of one run hold.
 """
 
 from __future__ import annotations
@@ -43,17 +44,19 @@ BYTES_PER_MESSAGE = 2080
 HOURLY_MB = 2
 HISTORY_MB, HISTORY_DAYS, HISTORY_MESSAGES = 30, 1100, 3_000_000
 LAKE_SIZES = (10, 1000, 5000)  # loads
-# These are so slow that a tenth of the file must do; their time grows with the size.
+# These are so slow that they get a tenth of the file. Their time grows with the size.
 SLOW_PEERS = ("pandas", "dlt")
-# Keys that peers stop at: integers beyond 64 bits, and a value that is a number here and an object there. They are left
-# out, wherever they stand, and so are objects without members, so that the peers can be measured at all.
+# Peers fail on these keys: integers beyond 64 bits, and a value that is a number in one line and an object in another.
+# The file has neither them nor objects without members, so that the peers can be measured at all.
 PEERS_STOP_AT = ("sequence", "priority")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One command on one file: medians over the runs. ``cpu_s``: of all cores, user and system. ``peak_mb``: resident
-    memory of the process, at most."""
+    """One command on one file: medians over the runs.
+
+    ``cpu_s`` is user and system time of all cores. ``peak_mb`` is the largest resident memory of the process.
+    """
 
     name: str
     file_mb: float
@@ -64,11 +67,12 @@ class Measured:
 
     @property
     def mb_per_s(self) -> float:
+        """MB of the file per second."""
         return self.file_mb / self.seconds
 
 
 def export_file(size_mb: int) -> Path:
-    """A typed v2 export of about this size, made by the sandbox; the same bytes every time."""
+    """Return a typed v2 export of about this size. The sandbox makes it once, and always the same bytes."""
     path = CACHE / f"export-{size_mb}mb.ndjson"
     if path.exists():
         return path
@@ -109,7 +113,7 @@ def _plain(line: bytes) -> bytes:
 
 
 def run(command: Sequence[str | Path]) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak resident MB of one process. A command that fails ends the benchmark."""
+    """Run a command; return wall seconds, CPU seconds and peak resident MB. A failing command ends the benchmark."""
     with tempfile.TemporaryFile() as output:
         began = time.perf_counter()
         pid = os.posix_spawn(
@@ -127,7 +131,7 @@ def run(command: Sequence[str | Path]) -> tuple[float, float, float]:
 
 
 def measure(jobs: dict[str, Path], n_runs: int) -> list[Measured]:
-    """Each job on its file, in turn rather than in a row, so that all see the same weather."""
+    """Run each job on its file, in turn, so that a change of the machine's speed affects all jobs alike."""
     figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in jobs}
     for _ in range(n_runs):
         for name, file in jobs.items():
@@ -153,6 +157,7 @@ def _command(name: str, file: Path, folder: Path) -> list[str | Path]:
 
 
 def machine() -> dict[str, Any]:
+    """Return what the figures depend on: date, hardware and versions."""
     cpus = Path("/proc/cpuinfo").read_text().splitlines()
     packages = ("airflow-provider-chatexport", "duckdb", "pyarrow")
     return {
@@ -168,6 +173,7 @@ def machine() -> dict[str, Any]:
 
 
 def show(title: str, rows: Sequence[Measured], reference: Measured | None) -> None:
+    """Print a table of loads, with speeds relative to the reference."""
     table = Table(title=title, title_justify="left", box=None)
     for heading in ("", "file MB", "seconds", "CPU s", "MB/s", "peak MB", "chatexport is"):
         table.add_column(heading, justify="left" if not heading else "right")
@@ -186,7 +192,7 @@ def show(title: str, rows: Sequence[Measured], reference: Measured | None) -> No
 
 
 def read(n_times: int) -> tuple[dict[str, float], list[reading.Answered]]:
-    """The lake of years is made once, and kept."""
+    """Measure reading. The lake of three years is made once and kept."""
     folder = CACHE / "history"
     if not (folder / "ours" / "catalog.duckdb").exists():
         print(f"making a lake of {HISTORY_DAYS} days and {HISTORY_MESSAGES} messages, twice", flush=True)
@@ -198,6 +204,7 @@ def read(n_times: int) -> tuple[dict[str, float], list[reading.Answered]]:
 
 
 def show_reading(sizes_mb: dict[str, float], answers: Sequence[reading.Answered]) -> None:
+    """Print a table of questions."""
     title = f"reading {HISTORY_DAYS} days, {HISTORY_MESSAGES} messages: ours {sizes_mb['ours']:.0f} MB, "
     table = Table(title=f"{title}plain COPY {sizes_mb['plain']:.0f} MB", title_justify="left", box=None)
     for heading in ("", "rows", "ours ms", "plain ms", "ours CPU ms", "plain CPU ms", "ours is"):
@@ -210,29 +217,30 @@ def show_reading(sizes_mb: dict[str, float], answers: Sequence[reading.Answered]
 
 
 def main() -> None:
+    """Run the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="300", help="MB, separated by commas; peers run on the first")
     parser.add_argument("--runs", type=int, default=3)
-    given = parser.parse_args()
-    first, *larger = (int(size) for size in given.sizes.split(","))
+    arguments = parser.parse_args()
+    first, *larger = (int(size) for size in arguments.sizes.split(","))
     if shutil.disk_usage(ROOT).free < 6_000_000 * max([first, *larger]):
         sys.exit(f"the benchmark needs about {6 * max([first, *larger]) // 1000} GB of free disk; give smaller --sizes")
 
-    print(f"making export files of {given.sizes} MB (kept in {CACHE.relative_to(ROOT)})", flush=True)
+    print(f"making export files of {arguments.sizes} MB (kept in {CACHE.relative_to(ROOT)})", flush=True)
     whole, tenth, hourly = export_file(first), export_file(max(1, first // 10)), export_file(HOURLY_MB)
     quick = ("bare line scan", "DuckDB COPY", "pyarrow.json")
-    against = measure({"chatexport load": whole, **dict.fromkeys(quick, whole)}, given.runs)
+    against = measure({"chatexport load": whole, **dict.fromkeys(quick, whole)}, arguments.runs)
     against += measure(dict.fromkeys(SLOW_PEERS, tenth), 1)
     show("loading: peers write the messages table only", against, against[0])
     curve = [against[0], *(measure({"chatexport load": export_file(size)}, 1)[0] for size in larger)]
     if larger:
         show("memory curve", curve, None)
-    hour = measure({"chatexport load": hourly}, given.runs)
+    hour = measure({"chatexport load": hourly}, arguments.runs)
     show("an hourly window", hour, None)
 
-    sizes_mb, answers = read(3 * given.runs)
+    sizes_mb, answers = read(3 * arguments.runs)
     show_reading(sizes_mb, answers)
-    of_age = costs.measure(LAKE_SIZES)
+    age = costs.measure(LAKE_SIZES)
 
     result = {
         "machine": machine(),
@@ -240,7 +248,7 @@ def main() -> None:
         "memory_curve": [asdict(row) for row in curve],
         "hourly": [asdict(row) for row in hour],
         "reading": {"mb": sizes_mb, "questions": [asdict(row) for row in answers]},
-        "age": of_age,
+        "age": age,
     }
     (CACHE / "result.json").write_text(json.dumps(result, indent=1))
     print(f"all figures are in {(CACHE / 'result.json').relative_to(ROOT)}")

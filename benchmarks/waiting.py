@@ -153,8 +153,8 @@ def main() -> None:
     print(f"  loop lag: {lags}")
     print(f"  memory: {figures['kb_per_trigger']:.0f} kB per trigger")
     print(
-        f"  status requests: {figures['requests_per_minute']:.0f} a minute (assumed limit: {LIMIT_PER_MINUTE}), at most "
-        f"{figures['requests_in_the_busiest_second']:.0f} in one second (assumed limit: {LIMIT_PER_SECOND})"
+        f"  status requests: {figures['requests_per_minute']:.0f} a minute (assumed limit {LIMIT_PER_MINUTE}), at most "
+        f"{figures['requests_in_the_busiest_second']:.0f} in one second (assumed limit {LIMIT_PER_SECOND})"
     )
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(figures, indent=2))
