@@ -11,17 +11,15 @@ from typing import Any
 from export_objects import Fields, channel, line, message, write_lines
 
 from airflow_provider_chatexport.api.client import ChatExportClient
-from airflow_provider_chatexport.api.polling import ExportPoller, watch_exports
+from airflow_provider_chatexport.api.polling import ExportPoller, wait_for_exports
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
 from airflow_provider_chatexport.core.receipt import Receipt
-from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.lake.catalog import query
+from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
-from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.storage.address import open_store
@@ -33,22 +31,26 @@ _BESIDE_THE_DATA = ("catalog.duckdb", ".catalog.duckdb", "_files/", "_forgotten/
 
 @dataclass(frozen=True, slots=True)
 class LakeProbe:
+    """What tests ask of a lake. It keeps nothing open, so it sees whatever any process has committed."""
+
     uri: str
 
     def rows(self, statement: str) -> list[list[Any]]:
-        return query.run(open_store(self.uri), statement)[1]
+        """Return the rows of a query, as the command line prints them."""
+        with Lake(self.uri) as lake:
+            return lake.fetch(statement).rows
 
     def value(self, statement: str) -> Any:
+        """Return the one value of a query."""
         ((value,),) = self.rows(statement)
         return value
 
     def texts(self) -> dict[str, str]:
-        """What the view shows: text by message id."""
+        """Return what the view shows: text by message id."""
         return {message_id: text for message_id, text in self.rows("SELECT id, text FROM messages ORDER BY id")}  # noqa: C416
 
     def files(self) -> set[str]:
-        """Every file in the lake's folder but the catalog, the checkpoint, the anchors of empty tables, and the data
-        files where no glob finds them."""
+        """Return every file in the lake's folder that a glob over the tables or records finds, empty files left out."""
         root = Path(self.uri)
         return {
             path
@@ -57,17 +59,19 @@ class LakeProbe:
         }
 
     def data_files(self) -> set[str]:
-        """The data files that there are, live or not, by the path that records give them."""
+        """Return the data files that there are, live or not, by the path that records give them."""
         return {path for path, _ in open_store(self.uri).data_files()}
 
     def snapshot(self) -> Snapshot:
+        """Return what the records say, read one by one."""
         return Snapshot(commit_log.all_loads(open_store(self.uri), known={}))
 
     def records(self) -> list[dict[str, Any]]:
+        """Return the records as JSON."""
         return [json.loads(path.read_bytes()) for path in sorted((Path(self.uri) / "_loads").glob("*.json"))]
 
     def assert_tidy(self) -> None:
-        """A glob finds exactly what is live, no data file is missing or in no record, and no attempt left a thing."""
+        """Check that a glob finds exactly the live files, that no data file is missing or unknown, and no leftovers."""
         snapshot = self.snapshot()
         records = {f"_loads/{record['load_id']}.json" for record in self.records()}
         live = {each.file.path for each in snapshot.file_states if each.is_live}
@@ -75,12 +79,12 @@ class LakeProbe:
         assert live <= self.data_files() <= {each.file.path for each in snapshot.file_states}
 
     def assert_tidy_but_for_leftovers(self) -> None:
-        """A glob finds exactly what is live; what a killed process left is where no reader looks."""
+        """Check that a glob finds exactly the live files; what a killed process left is where no reader looks."""
         live = {each.file.path for each in self.snapshot().file_states if each.is_live}
         assert live == {path for path in self.files() if not path.startswith(("_staging/", "_loads/"))}
 
     def assert_glob_equals_view(self) -> None:
-        """Whoever reads the files by their names sees what the views show."""
+        """Check that a glob over the files has the rows that the views show."""
         for table in TABLES:
             glob = f"read_parquet('{self.uri}/{table.name}/*/*.parquet', hive_partitioning = true)"
             names = ", ".join(f'"{column.name}"' for column in table)
@@ -96,7 +100,7 @@ def at(hour: int, minute: int = 0) -> str:
 
 
 def write_export(path: Path, texts: dict[str, tuple[int, str]], cid: str = "a:1", **others: Any) -> Path:
-    """An export file of one channel. ``texts``: message id -> (hour, text)."""
+    """Write an export file of one channel. ``texts``: message id -> (hour, text)."""
     fields: list[tuple[str, Fields]] = [("channel", channel(cid))]
     for message_id, (hour, text) in texts.items():
         fields.append(("message", message(message_id, cid=cid, created_at=at(hour, 30), text=text, **others)))
@@ -106,10 +110,14 @@ def write_export(path: Path, texts: dict[str, tuple[int, str]], cid: str = "a:1"
 def load_file(
     lake: LakeProbe, path: Path, since: int | None, until: int | None, exported_at: str | datetime, **options: Any
 ) -> LoadReport:
-    """``since`` and ``until`` are hours of the day; ``options`` those of ``LoadOptions``."""
-    moment = parse_rfc3339(exported_at) if isinstance(exported_at, str) else exported_at
-    window = Window.parse(at(since), at(until)) if since is not None and until is not None else None
-    return load_files([path], lake_uri=lake.uri, window=window, exported_at=moment, options=LoadOptions(**options))
+    """Load one file. ``since`` and ``until`` are hours of the day; ``options`` those of ``LoadOptions``."""
+    return Lake(lake.uri).load(
+        path,
+        since=None if since is None else at(since),
+        until=None if until is None else at(until),
+        exported_at=exported_at,
+        options=LoadOptions(**options),
+    )
 
 
 def client_of(sandbox: Sandbox) -> ChatExportClient:
@@ -127,9 +135,9 @@ def client_of(sandbox: Sandbox) -> ChatExportClient:
 def exports_of(
     client: ChatExportClient, since: str, until: str, *, channels: tuple[str, ...] = (UBUNTU,), **flags: Any
 ) -> list[Receipt]:
-    """Receipts of finished exports of a window."""
+    """Export a window, wait for it, and return the receipts."""
     requests = plan_channels(channels, Window.parse(since, until), ExportFlags(**flags))
     receipts = [Receipt(task_id=client.submit_channels(request), request=request) for request in requests]
     task_ids = [receipt.task_id for receipt in receipts]
-    watch_exports(client, ExportPoller(task_ids, started_epoch_s=0.0, deadline_epoch_s=1e12, poll_s=0.01))
+    wait_for_exports(client, ExportPoller(task_ids, started_epoch_s=0.0, deadline_epoch_s=1e12, poll_s=0.01))
     return receipts

@@ -1,16 +1,19 @@
-"""A lake in a temporary folder, a client of the sandbox, and exports made through it."""
+"""Lakes on a disk and in an object store, a client of the sandbox, and exports made through it."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import httpx
 import pytest
 from lakes import LakeProbe, client_of, exports_of
+from moto.server import ThreadedMotoServer
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
@@ -25,6 +28,27 @@ def lake(tmp_path: Path) -> LakeProbe:
 
 
 @pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, closing: contextlib.ExitStack) -> LakeProbe:
+    """A lake in a bucket of an S3 server of its own."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    closing.callback(server.stop)
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    fs = fsspec.filesystem("s3")
+    closing.callback(fs.clear_instance_cache)
+    name = f"chat-{uuid.uuid4().hex}"  # within a process, a server's buckets outlive it
+    fs.mkdir(name)
+    return LakeProbe(f"s3://{name}/lake")
+
+
+@pytest.fixture
 def client(sandbox: Sandbox) -> Iterator[ChatExportClient]:
     with client_of(sandbox) as client:
         yield client
@@ -32,7 +56,7 @@ def client(sandbox: Sandbox) -> Iterator[ChatExportClient]:
 
 @pytest.fixture
 def exported(client: ChatExportClient) -> Callable[..., list[Receipt]]:
-    """Receipts of finished exports of a window."""
+    """Exports a window, waits for it, and returns the receipts."""
     return functools.partial(exports_of, client)
 
 

@@ -1,12 +1,13 @@
-"""``catalog.duckdb``: the views that people query, made from the registry and the records of loads.
+"""``catalog.duckdb``: the views that people query, made from the registry of tables and the records of loads.
 
-Where nothing overlaps, a view is a plain list of files. Files of which a newer export hides some rows are read with
-the truth rule as a filter, and only those. The catalog is replaced at once: whoever has it open goes on reading the
-lake as it was when they opened it.
+Where no exports overlap, a view is a list of files. If a newer export hides some rows of a file, the view reads that
+file, and only that one, through the truth rule as a filter. A new catalog replaces the last one in one step: readers
+who have the last one open go on reading the lake as it was when they opened it.
 
-What people see is the same after every load: views, what they say of themselves, and macros. What a load changes is in
-a schema of its own beneath them, so that a copy of the last catalog is brought up to date in a fraction of the time
-that it takes to say all of that anew.
+The catalog has two schemas. ``main`` holds what people see: views, their comments, and macros. It is the same after
+every load. ``_internal`` holds what a load changes: the lists of files, the metadata rows, the coverage that hides
+rows. So a load copies the last catalog and replaces ``_internal`` alone, which takes a fraction of the time that
+creating some five hundred views and comments takes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog import history_view, macros, metadata_views
-from airflow_provider_chatexport.lake.catalog.folders import ANCHOR_PREFIX
+from airflow_provider_chatexport.lake.catalog.folders import EMPTY_FILE_PREFIX
 from airflow_provider_chatexport.lake.catalog.metadata_views import INTERNAL_SCHEMA, internal_name
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
@@ -39,86 +40,109 @@ from airflow_provider_chatexport.lake.storage.store import LakeStore
 NAME: Final = "catalog.duckdb"
 # The oldest storage that DuckDB 2.0 writes and that DuckDB 1.2 reads.
 STORAGE_VERSION: Final = "v1.2.0"
-ANCHOR_DAY: Final = "1970-01-01"
-_MADE_OF: Final = internal_name("made_of")
-_HIDING: Final = internal_name("hiding")
+EMPTY_FILE_DAY: Final = "1970-01-01"
+_BUILT_FROM: Final = internal_name("built_from")
+_MASKING: Final = internal_name("masking_coverage")
+
+
+def is_lake(store: LakeStore) -> bool:
+    """Return whether there is a lake at the address: a catalog, or at least one record.
+
+    :raises LakeError: the place cannot be read.
+    """
+    return store.exists(NAME) or bool(commit_log.names(store))
 
 
 def require_lake(store: LakeStore) -> None:
-    """:raises LakeError: there is no lake at the address."""
-    if not store.exists(NAME) and not commit_log.names(store):
+    """Raise unless there is a lake at the address.
+
+    :raises LakeError: there is no lake at the address, or the place cannot be read.
+    """
+    if not is_lake(store):
         raise LakeError(f"there is no lake at {store.uri}; give the address of one, or load something into it first")
 
 
-@contextlib.contextmanager
-def opened(store: LakeStore) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection in which the catalog is the database in use.
+def connect(store: LakeStore) -> duckdb.DuckDBPyConnection:
+    """Connect to the catalog, read-only: its database is the one in use, and times are in UTC.
 
-    :raises LakeError: there is no catalog, or what is there is none.
+    The caller closes the connection.
+
+    :raises LakeError: there is no catalog, or the file in its place is not one.
     """
     if not store.exists(NAME):
         raise LakeError(f"the lake at {store.uri} has no catalog; run chatexport catalog")
-    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as con:
-        path = str(store.local_copy(NAME, Path(folder)))
-        store.let_read(con)
-        try:
-            con.execute(f"SET TimeZone = 'UTC'; ATTACH {sql.quoted(path)} AS lake (READ_ONLY); USE lake")
-        except duckdb.Error as error:
-            raise LakeError(
-                f"the catalog of {store.uri} cannot be opened ({type(error).__name__}); run chatexport catalog"
-            ) from None
-        yield con
+    con = duckdb.connect()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            # DuckDB keeps a copy open, so it can be read after its name is gone.
+            path = str(store.local_copy(NAME, Path(folder)))
+            store.let_read(con)
+            # The names in a query are those of the catalog, and never those of variables in a Python frame.
+            con.execute("SET python_enable_replacements = false; SET TimeZone = 'UTC'")
+            con.execute(f"ATTACH {sql.quoted(path)} AS lake (READ_ONLY); USE lake")
+    except duckdb.Error as error:
+        con.close()
+        raise LakeError(
+            f"the catalog of {store.uri} cannot be opened ({type(error).__name__}); run chatexport catalog"
+        ) from None
+    except BaseException:
+        con.close()
+        raise
+    return con
 
 
 def fault(store: LakeStore, snapshot: Snapshot) -> str | None:
-    """What is wrong with the catalog, seen from records that were read before it; None for nothing."""
+    """Return what is wrong with the catalog, as a sentence; None if nothing is.
+
+    :param snapshot: of records that were read before the catalog is: a newer catalog knows them, too.
+    """
     cure = "run chatexport catalog"
     try:
-        with opened(store) as con:
-            lake, made_of = con.execute(f"SELECT lake, records FROM {_MADE_OF}").fetchall()[0]
+        with contextlib.closing(connect(store)) as con:
+            lake, records = con.execute(f"SELECT lake, records FROM {_BUILT_FROM}").fetchall()[0]
     except LakeError as error:
         return error.message
     except duckdb.Error:
         return f"the catalog of {store.uri} is damaged or of another version; {cure}"
-    if missing := {record.load_id for record in snapshot.records} - set(made_of):
+    if missing := {record.load_id for record in snapshot.records} - set(records):
         return f"the catalog of {store.uri} does not know {len(missing)} of the records; {cure}"
     if store.has_moved_from(lake):
         return f"the catalog of {store.uri} was made when the lake was at {lake}; {cure}"
     return None
 
 
-def publish(store: LakeStore, snapshot: Snapshot, *, anew: bool = False) -> None:
-    """Brings the catalog up to what the records say.
+def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> None:
+    """Replace the catalog by one that shows what the records say.
 
-    :param anew: from nothing, whatever the last one is like.
+    :param full: build it from nothing, whatever the last one is like.
     :raises LakeError: the lake cannot be read or written.
     """
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / NAME
-            told = [*_told(snapshot)]
-            digest = _digest(told, snapshot)
-            if anew or not _brought_up(path, store, snapshot, digest):
+            statements = [*_public_statements(snapshot)]
+            digest = _digest(statements, snapshot)
+            if full or not _update_copy(path, store, snapshot, digest):
                 path.unlink(missing_ok=True)
                 with _writing(path, store) as con:
                     con.execute(f"CREATE SCHEMA {INTERNAL_SCHEMA}")
                     _fill(con, store, snapshot, digest)
-                    con.execute("; ".join(told))
+                    con.execute("; ".join(statements))
             store.replace(NAME, path.read_bytes())
     except (OSError, duckdb.Error) as error:
         raise LakeError(
-            f"the catalog of {store.uri} cannot be made ({type(error).__name__}); run chatexport verify, which tells "
+            f"the catalog of {store.uri} cannot be written ({type(error).__name__}); run chatexport verify to see "
             "whether a file is missing, make sure that the temporary folder has room, then run chatexport catalog"
         ) from None
 
 
 def empty_file(table: Table) -> str:
-    """The path of the table's file without rows, which lets an empty lake be queried."""
-    return f"{table.name}/{table.partition}={ANCHOR_DAY}/{ANCHOR_PREFIX}{SCHEMA_VERSION}.parquet"
+    """Return the path of the table's file without rows, which lets people query an empty lake."""
+    return f"{table.name}/{table.partition}={EMPTY_FILE_DAY}/{EMPTY_FILE_PREFIX}{SCHEMA_VERSION}.parquet"
 
 
 def write_empty_files(store: LakeStore) -> None:
-    """Puts the tables' files without rows in place.
+    """Write the tables' files without rows, where they are missing.
 
     :raises LakeError: the lake cannot be written.
     """
@@ -133,13 +157,13 @@ def write_empty_files(store: LakeStore) -> None:
 
 @contextlib.contextmanager
 def _writing(path: Path, store: LakeStore) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection in which the file is the database in use, written as a whole at the end."""
+    """Yield a connection in which the file is the database in use; write the file once, at the end."""
     with duckdb.connect() as con:
         store.let_read(con)
         con.execute("SET TimeZone = 'UTC'")
         con.execute(f"ATTACH {sql.quoted(str(path))} AS catalog (STORAGE_VERSION {sql.quoted(STORAGE_VERSION)})")
         con.execute("USE catalog")
-        # Of the hundreds of statements each would write the file once more.
+        # Without a transaction, each of the hundreds of statements would write the file once.
         con.execute("BEGIN")
         yield con
         con.execute("COMMIT")
@@ -147,49 +171,61 @@ def _writing(path: Path, store: LakeStore) -> Iterator[duckdb.DuckDBPyConnection
         con.execute("DETACH catalog")
 
 
-def _brought_up(path: Path, store: LakeStore, snapshot: Snapshot, digest: str) -> bool:
-    """Whether there is a catalog that tells people the same, of which the file is now a copy, up to date."""
+def _update_copy(path: Path, store: LakeStore, snapshot: Snapshot, digest: str) -> bool:
+    """Write a copy of the last catalog, brought up to date; False if there is no last one that this can be done with.
+
+    This takes about 0.1 s, and building a catalog from nothing 0.25 s: of every load, and of an hourly load of a small
+    window that is a tenth. The digest is what makes it safe. It is over the statements of all that people see and over
+    DuckDB's version, so a catalog that another version of this package or of DuckDB built, or one whose views another
+    promotion changed, is never taken over.
+    """
     if not store.exists(NAME):
         return False
     path.write_bytes(store.read(NAME))
-    # Whatever is the matter with it, it will be made anew, where a fault of the lake shows once more.
+    # Any fault of the last catalog leads to a new one. A fault of the lake shows there a second time.
     with contextlib.suppress(duckdb.Error), _writing(path, store) as con:
-        if con.execute(f"SELECT digest FROM {_MADE_OF}").fetchall() == [(digest,)]:
+        if con.execute(f"SELECT digest FROM {_BUILT_FROM}").fetchall() == [(digest,)]:
             _fill(con, store, snapshot, digest)
             return True
     return False
 
 
 def _fill(con: duckdb.DuckDBPyConnection, store: LakeStore, snapshot: Snapshot, digest: str) -> None:
-    """What changes from load to load, and the digest of what does not."""
+    """Create or replace what changes from load to load, and the digest of what does not."""
     for view in metadata_views.VIEWS:
         _put(con, internal_name(view.name), view.rows(snapshot))
-    _put(con, _HIDING, coverage_rows(snapshot.masking_coverage))
+    _put(con, _MASKING, coverage_rows(snapshot.masking_coverage))
     _put(con, history_view.READABLE, coverage_rows(snapshot.recheck_coverage & snapshot.readable))
     _put(con, history_view.DECIDING, coverage_rows(snapshot.recheck_coverage.intersection(snapshot.coverage)))
     for table in snapshot.tables:
-        _define(con, internal_name(table.name), _view(store, table, snapshot))
+        _define(con, internal_name(table.name), _visible_rows(store, table, snapshot))
         if table.name == MESSAGES.name:
             _define(con, history_view.VERSIONS, _versions(store, table, snapshot))
-    made_of = [store.uri, [record.load_id for record in snapshot.records], digest]
+    built_from = [store.uri, [record.load_id for record in snapshot.records], digest]
     con.execute(
-        f"CREATE OR REPLACE TABLE {_MADE_OF} AS SELECT $1 AS lake, $2::VARCHAR[] AS records, $3 AS digest", made_of
+        f"CREATE OR REPLACE TABLE {_BUILT_FROM} AS SELECT $1 AS lake, $2::VARCHAR[] AS records, $3 AS digest",
+        built_from,
     )
 
 
 def _put(con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
-    con.register("rows_of_it", rows)
-    con.execute(f"CREATE OR REPLACE TABLE {name} AS FROM rows_of_it")
-    con.unregister("rows_of_it")
+    """Create or replace a table of these rows."""
+    con.register("new_rows", rows)
+    con.execute(f"CREATE OR REPLACE TABLE {name} AS FROM new_rows")
+    con.unregister("new_rows")
 
 
 def _define(con: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
-    # A macro, which unlike a view is not listed among what people query, and opens no file when it is made.
+    """Create or replace a table macro without parameters.
+
+    A macro does not show among the views that people query, and creating one opens no file. Creating a view would read
+    the footer of a data file for the view's columns.
+    """
     con.execute(f"CREATE OR REPLACE MACRO {name}() AS TABLE {query}")
 
 
-def _told(snapshot: Snapshot) -> Iterator[str]:
-    """Statements that make what people see, over what ``_fill`` makes."""
+def _public_statements(snapshot: Snapshot) -> Iterator[str]:
+    """Yield the statements that create what people see, over what ``_fill`` creates."""
     for view in metadata_views.VIEWS:
         yield f"CREATE VIEW {view.name} AS {view.query}"
         yield from _comments(view.name, view.doc, [(name, doc) for name, _, doc in view.columns])
@@ -210,16 +246,20 @@ def _comments(view: str, doc: str, columns: Iterable[tuple[str, str]]) -> Iterat
         yield f"COMMENT ON COLUMN {view}.{sql.name(name)} IS {sql.quoted(column_doc)}"
 
 
-def _digest(told: Sequence[str], snapshot: Snapshot) -> str:
-    """Of what people see, the types of columns as well, which a view has from when it was made."""
-    kinds = [f"{column.name} {column.kind.value}" for table in snapshot.tables for column in table]
-    return hashlib.sha256("\n".join([duckdb.__version__, *told, *kinds]).encode()).hexdigest()
+def _digest(statements: Sequence[str], snapshot: Snapshot) -> str:
+    """Return a digest of what people see: the statements, and the columns' types.
+
+    The types are in no statement: a view stores them when it is created.
+    """
+    types = [f"{column.name} {column.kind.value}" for table in snapshot.tables for column in table]
+    return hashlib.sha256("\n".join([duckdb.__version__, *statements, *types]).encode()).hexdigest()
 
 
-def _view(store: LakeStore, table: Table, snapshot: Snapshot) -> str:
-    hidden = f" WHERE NOT {visibility.hidden(table, _HIDING)}"
+def _visible_rows(store: LakeStore, table: Table, snapshot: Snapshot) -> str:
+    """Return the query over a table's live files that leaves out what newer exports hide."""
+    unless_hidden = f" WHERE NOT {visibility.hidden(table, _MASKING)}"
     parts = [
-        part + hidden * (status is FileStatus.PARTLY_HIDDEN)
+        part + unless_hidden * (status is FileStatus.PARTLY_HIDDEN)
         for status, part in _read(store, table, list(snapshot.live(table)))
     ]
     newest = visibility.newest(table, _owners(store, snapshot) if table.owned_by else None)
@@ -234,17 +274,17 @@ def _owners(store: LakeStore, snapshot: Snapshot) -> str:
 
 
 def _versions(store: LakeStore, table: Table, snapshot: Snapshot) -> str:
-    """All rows of messages that can be read, by the truth rule or not."""
+    """Return the query over all rows of messages that can be read, whether newer exports hide them or not."""
     readable = [each for each in snapshot.of(table) if each.is_readable]
     rows = " UNION ALL ".join(part for _, part in _read(store, table, readable))
     if all(each.is_live for each in readable):
         return rows
-    # What was rewritten may be live and history.
+    # A rewrite may have put one row both into a live file and into a file of history.
     return f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY id, _exported_at, _load_id) = 1"
 
 
 def _read(store: LakeStore, table: Table, files: Sequence[FileState]) -> list[tuple[FileStatus, str]]:
-    """Queries over files, of a kind each: of one status, and with the same promoted columns in them."""
+    """Return one query for each group of files that have one status and hold the same promoted columns."""
     groups: dict[tuple[FileStatus, frozenset[str]], list[str]] = defaultdict(list)
     for each in files:
         groups[each.status, promoted.held_by(table, each.file.promoted)].append(visibility.path_in(store, each))
@@ -259,4 +299,5 @@ def _docs(table: Table) -> list[tuple[str, str]]:
 
 
 def _scan(store: LakeStore, table: Table, paths: Sequence[str]) -> str:
+    """Return the relation over these files; over the table's empty file if there are none."""
     return visibility.scan(table, [store.url(path) for path in paths or [empty_file(table)]])

@@ -1,9 +1,11 @@
-"""The tables' folders: for whoever reads the lake by a glob, exactly the live files, and nothing half done.
+"""Table folders: a reader who uses a glob finds exactly the live files there, and never a state in between.
 
-On a local disk a day's folder holds links to the data files. Where several come or go at once, a new folder is made and
-exchanged with the old one in one step, so that a listing shows the day before or after, never both. (What a glob makes
-of names that have gone since it listed them is its own affair: DuckDB leaves them out without a word.) On an object
-store the folders hold the files themselves; what is dead is deleted from there.
+On a local disk, a day folder holds hard links to the data files. If several links come or go at once, a new folder with
+all links takes the place of the old one in one step (``renameat2``). So a listing shows the day before the change or
+after it, and never a mixture. A reader may still list a folder and open its files after the change: DuckDB silently
+leaves out files that are gone by then.
+
+On an object store, the folders hold the data files themselves, and dead ones are deleted.
 """
 
 from __future__ import annotations
@@ -26,16 +28,16 @@ from airflow_provider_chatexport.lake.storage.object_store import ObjectStore
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
-# Files without rows, which let an empty table be queried, whatever the records say.
-ANCHOR_PREFIX: Final = "empty-v"
+# The name of a table's file without rows, which lets people query the table while it has no data.
+EMPTY_FILE_PREFIX: Final = "empty-v"
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 
 
-def bring_up(store: LakeStore, snapshot: Snapshot, records: Iterable[LoadRecord] | None = None) -> None:
-    """Makes the folders show what is live.
+def sync(store: LakeStore, snapshot: Snapshot, records: Iterable[LoadRecord] | None = None) -> None:
+    """Make the folders show the live files.
 
-    :param records: look only at what these records added, hid or replaced; by default at all there is.
+    :param records: check only the folders that these records can have changed; by default all folders.
     :raises LakeError: the lake cannot be written.
     """
     days = _by_day(snapshot.file_states)
@@ -51,12 +53,12 @@ def bring_up(store: LakeStore, snapshot: Snapshot, records: Iterable[LoadRecord]
 
 
 def shown(store: LocalStore) -> set[str]:
-    """Paths of the data files that a glob finds on a local disk."""
+    """Return the paths of the data files that a glob finds on a local disk."""
     return {
         str(path.relative_to(store.root))
         for folder in _day_folders(store)
         for path in folder.glob("*.parquet")
-        if not path.name.startswith(ANCHOR_PREFIX)
+        if not path.name.startswith(EMPTY_FILE_PREFIX)
     }
 
 
@@ -68,9 +70,10 @@ def _by_day(file_states: Iterable[FileState]) -> Mapping[str, list[FileState]]:
 
 
 def _touched_by(records: list[LoadRecord], snapshot: Snapshot) -> set[str]:
-    """Day folders that may have to change for these records: of their own files, and of those that they ended."""
+    """Return the day folders that these records can have changed: of their own files, and of files that they ended."""
     ids = {record.load_id for record in records}
-    # What ended a file may have been several records together, of which the latest is an older acquaintance.
+    # Several records can supersede a file together, and the latest of them may already be in the checkpoint. So the
+    # folder of every file counts that was superseded at or after the commit of the first new record.
     first = min((record.committed_at for record in records), default=datetime.max.replace(tzinfo=UTC))
     return {
         str(PurePosixPath(each.file.path).parent)
@@ -89,9 +92,10 @@ def _day_folders(store: LocalStore) -> list[Path]:
 
 
 def _show(store: LocalStore, folder: str, live: list[FileState]) -> None:
+    """Make a day folder hold links to these files, and to no other data file."""
     target = store.local_path(folder)
     wanted = {PurePosixPath(each.file.path).name: store.local_path(store.data_path(each.file.path)) for each in live}
-    there = {name for name in _names_in(target) if name.endswith(".parquet") and not name.startswith(ANCHOR_PREFIX)}
+    there = {name for name in _names_in(target) if name.endswith(".parquet") and not name.startswith(EMPTY_FILE_PREFIX)}
     new, gone = wanted.keys() - there, there - wanted.keys()
     try:
         if len(new) + len(gone) < 2 or not _replaced(store, target, wanted):
@@ -100,25 +104,25 @@ def _show(store: LocalStore, folder: str, live: list[FileState]) -> None:
             for name in gone:
                 (target / name).unlink(missing_ok=True)
         if gone and not wanted:
-            with contextlib.suppress(OSError):  # an anchor keeps its folder
+            with contextlib.suppress(OSError):  # the empty file of a table keeps its folder
                 target.rmdir()
     except OSError as error:
         raise LakeError(
             f"the folder {folder} of the lake at {store.uri} cannot be brought up to date: "
-            f"{error.strerror or type(error).__name__}; mend that, then run chatexport catalog"
+            f"{error.strerror or type(error).__name__}; fix that, then run chatexport catalog"
         ) from None
 
 
 def _replaced(store: LocalStore, target: Path, wanted: Mapping[str, Path]) -> bool:
-    """Puts a folder of the wanted links in the target's place at once; False where the system cannot do that."""
+    """Put a folder of the wanted links in the target's place in one step; False if the system cannot do that."""
     with work_folder(store) as folder:
         other = folder / target.name
         other.mkdir()
-        # Anchors, and what others have put there that is no Parquet file.
+        # The new folder keeps the empty file, and files of other kinds that people have put there.
         kept = {
             name: target / name
             for name in _names_in(target)
-            if name.startswith(ANCHOR_PREFIX) or not name.endswith(".parquet")
+            if name.startswith(EMPTY_FILE_PREFIX) or not name.endswith(".parquet")
         }
         if any(file.is_dir() for file in kept.values()):
             return False
@@ -127,18 +131,18 @@ def _replaced(store: LocalStore, target: Path, wanted: Mapping[str, Path]) -> bo
         if _exchanged(other, target):
             return True
         with contextlib.suppress(OSError):
-            create_in_folder(target, lambda: other.rename(target))  # where there is none
+            create_in_folder(target, lambda: other.rename(target))  # the first files of this day
             return True
         return False
 
 
 def _link(data: Path, link: Path) -> None:
-    with contextlib.suppress(FileExistsError):  # another process is showing the same file at this moment
+    with contextlib.suppress(FileExistsError):  # another process has just linked the same file
         create_in_folder(link, lambda: os.link(data, link))
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """Exchanges two folders in one step, which Linux can do and Python has no name for."""
+    """Exchange two folders in one step: a system call of Linux that Python has no function for."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError):
@@ -155,7 +159,7 @@ def _names_in(folder: Path) -> set[str]:
 
 
 def _delete_dead(store: ObjectStore, file_states: Iterable[FileState]) -> None:
-    """Where a glob sees the data files themselves, dead ones go at once; history moves out of its sight before."""
+    """Delete dead data files, which a glob would find. What history reads is copied to a place out of its sight."""
     for each in file_states:
         if each.status is FileStatus.HISTORY and store.exists(each.file.path):
             store.copy(each.file.path, store.history_path(each.file.path))

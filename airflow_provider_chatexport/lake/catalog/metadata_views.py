@@ -1,4 +1,4 @@
-"""What the lake knows of itself, as views of the catalog: loads, what they cover, what they found changed."""
+"""Metadata views of the catalog: the loads, what they cover, and what later loads found changed."""
 
 from __future__ import annotations
 
@@ -16,32 +16,38 @@ from airflow_provider_chatexport.lake.schema.arrow import UTC_TIME, arrow_rows
 
 Columns = tuple[tuple[str, pa.DataType, str], ...]
 
-# The schema of the catalog that holds what a load changes.
-INTERNAL_SCHEMA: Final = "_made"
+# The schema of the catalog that holds what a load changes. Its tables and macros are no interface: a query over the
+# lake reads the views.
+INTERNAL_SCHEMA: Final = "_internal"
 
 
 def internal_name(name: str) -> str:
-    """What a view of this name reads. No name is in both schemas: tools list them without."""
+    """Return the name, in the internal schema, of what a view reads.
+
+    Its underscore keeps it apart from the view: some tools list tables without their schema.
+    """
     return f"{INTERNAL_SCHEMA}._{name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataView:
-    """A view over rows that the catalog holds itself, in a table ``beneath`` it.
+    """A view over rows that the catalog itself holds, in an internal table.
 
     :param columns: name, type and description of each.
-    :param asked: what the view asks of its table, if not all of it.
+    :param rows: returns the rows of the internal table.
+    :param template: the view's query, with ``{rows}`` for the internal table.
     """
 
     name: str
     doc: str
     columns: Columns
     rows: Callable[[Snapshot], pa.Table]
-    asked: str = "FROM {rows}"
+    template: str = "FROM {rows}"
 
     @property
     def query(self) -> str:
-        return self.asked.format(rows=internal_name(self.name))
+        """The view's query."""
+        return self.template.format(rows=internal_name(self.name))
 
 
 def _table(columns: Columns, rows: Iterable[dict[str, Any]]) -> pa.Table:
@@ -52,19 +58,19 @@ _LOAD_COLUMNS: Final[Columns] = (
     ("load_id", pa.string(), "Derived from the exports' task ids: the same exports are the same load."),
     ("exported_at", UTC_TIME, "When the service made the newest export of the load."),
     ("committed_at", UTC_TIME, "When the load became visible."),
-    ("retired_at", UTC_TIME, "When newer loads had superseded all of it; null while it lives."),
+    ("retired_at", UTC_TIME, "When newer loads had superseded all of it; null while any row of it can be visible."),
     ("rewritten_into", pa.string(), "The compaction, or removal of a person, that took over its files; null for none."),
-    ("since", UTC_TIME, "Begin of its window, inside; null for the beginning of time."),
-    ("until", UTC_TIME, "End of its window, outside; null where no window was given."),
+    ("since", UTC_TIME, "Start of its window (inclusive); null for the beginning of time."),
+    ("until", UTC_TIME, "End of its window (exclusive); null if the load had no window."),
     ("task_ids", pa.list_(pa.string()), "Export tasks at the service."),
-    ("lines", pa.int64(), "Lines of the export files that are not blank."),
+    ("lines", pa.int64(), "Lines of the export files, blank ones left out."),
     ("rows", pa.json_(), "Rows written, by table."),
     ("entities", pa.json_(), "Entities found, by name."),
     ("rejected", pa.int64(), "Lines or entities that could not become a row; see `rejects`."),
-    ("out_of_window", pa.int64(), "Entities outside of the window: requests ask a little wider than the window."),
-    ("duplicates", pa.int64(), "Entities with the key of a newer one in the same load."),
+    ("out_of_window", pa.int64(), "Entities outside of the window: requests ask for a little more than the window."),
+    ("duplicates", pa.int64(), "Entities whose key a newer entity of the same load has."),
     ("other_entities", pa.int64(), "Entities without a table of their own; see `other_entities`."),
-    ("n_files", pa.int64(), "Files that it wrote."),
+    ("n_files", pa.int64(), "Files that the load wrote."),
     ("bytes_in", pa.int64(), "Size of the export files as downloaded, bytes."),
     ("seconds", pa.float64(), "How long converting and writing took."),
 )
@@ -100,10 +106,10 @@ def _load_row(record: LoadRecord, snapshot: Snapshot) -> dict[str, Any]:
 
 _COVERAGE_COLUMNS: Final[Columns] = (
     ("cid", pa.string(), "Channel, as `type:id`."),
-    ("since", UTC_TIME, "Covered from here on, inside; null for the beginning of time."),
-    ("until", UTC_TIME, "Covered up to here, outside."),
+    ("since", UTC_TIME, "Start of what is covered (inclusive); null for the beginning of time."),
+    ("until", UTC_TIME, "End of what is covered (exclusive)."),
     ("exported_at", UTC_TIME, "When the service made the export."),
-    ("load_id", pa.string(), "The load that claims it."),
+    ("load_id", pa.string(), "The load that covers it."),
 )
 
 
@@ -122,11 +128,15 @@ def _coverage_row(entry: CoverageEntry) -> dict[str, Any]:
 
 
 _LATE_COLUMNS: Final[Columns] = (
-    ("age_days", pa.int64(), "Whole days between the message and the change; for `vanished` and `appeared`, at most."),
-    ("edited", pa.int64(), "Messages whose newer version a later export brought."),
-    ("deleted", pa.int64(), "Messages that were soft-deleted by then."),
-    ("vanished", pa.int64(), "Messages that a later export did not have any more: hard-deleted or truncated."),
-    ("appeared", pa.int64(), "Messages that a later export had, and an earlier one of the same moment did not."),
+    (
+        "age_days",
+        pa.int64(),
+        "Whole days between the message and the change. Of `vanished` and `appeared`, the most that it can be.",
+    ),
+    ("edited", pa.int64(), "Messages that a later export contains in a newer version."),
+    ("deleted", pa.int64(), "Messages that were soft-deleted in between."),
+    ("vanished", pa.int64(), "Messages that a later export no longer contains: hard-deleted or truncated."),
+    ("appeared", pa.int64(), "Messages in a later export that an earlier one of the same window does not contain."),
 )
 
 
@@ -135,21 +145,22 @@ def _late_changes(snapshot: Snapshot) -> pa.Table:
 
 
 VIEWS: Final = (
-    MetadataView(name="loads", doc="One row per load, superseded ones too.", columns=_LOAD_COLUMNS, rows=_loads),
+    MetadataView(name="loads", doc="One row per load, superseded loads included.", columns=_LOAD_COLUMNS, rows=_loads),
     MetadataView(
         name="coverage",
-        doc="What is loaded: for each channel, the spans of time that an export covers.",
+        doc="What is loaded: the spans of time of each channel that an export covers.",
         columns=_COVERAGE_COLUMNS,
         rows=_coverage,
     ),
     MetadataView(
         name="late_changes",
-        doc="What loads of windows that were loaded before found changed, by age: how far a lookback has to reach. "
-        "Only what a later load looked at again can be found.",
+        doc="What had changed when a window was loaded again, by the age of the message: it says how long a lookback "
+        "has to be. A change in a window that was loaded once is not in it.",
         columns=_LATE_COLUMNS,
         rows=_late_changes,
-        asked="SELECT age_days, sum(edited)::BIGINT AS edited, sum(deleted)::BIGINT AS deleted, "
-        "sum(vanished)::BIGINT AS vanished, sum(appeared)::BIGINT AS appeared "
-        "FROM {rows} GROUP BY age_days ORDER BY age_days",
+        template="""
+            SELECT age_days, sum(edited)::BIGINT AS edited, sum(deleted)::BIGINT AS deleted,
+                sum(vanished)::BIGINT AS vanished, sum(appeared)::BIGINT AS appeared
+            FROM {rows} GROUP BY age_days ORDER BY age_days""",
     ),
 )

@@ -1,132 +1,207 @@
-"""Looks at a lake through its catalog, for those without a DuckDB shell."""
+"""Queries over the catalog's views: as a DuckDB relation, as plain rows, and the question what is covered."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from datetime import datetime, timedelta
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import duckdb
 import pyarrow as pa
 
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.errors import CallError, LakeError
-from airflow_provider_chatexport.lake.catalog import catalog_file
-from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import CoverageRun, coverage_runs
+from airflow_provider_chatexport.lake.catalog.table_query import in_channels
+from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.schema import sql
-from airflow_provider_chatexport.lake.storage.store import LakeStore
 
-# What DuckDB says of a query before it reads a row. Whatever else it says may quote a value: what a person wrote.
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+# The errors that DuckDB raises before it reads a row. The text of any other may quote a value: what a person wrote.
 _WRONG_QUERY: Final = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
 
-# What Python, or Arrow, has no like of: a time of day with its zone, or at its end; bits, and numbers of any size.
+# Types without a counterpart in Python or Arrow: a time of day with a zone, or at 24:00; bits; very large numbers.
 _AS_TEXT: Final = frozenset({"time", "time with time zone", "time_ns", "bit", "uhugeint", "bignum", "variant"})
 
 
-def run(store: LakeStore, statement: str) -> tuple[list[str], list[list[Any]]]:
-    """Column names and rows of one query over the catalog, as ``plain`` has them.
+class QueryResult(NamedTuple):
+    """Column names, and rows of plain values: see ``plain``."""
 
-    :raises LakeError: there is no catalog, a file that it names cannot be read, or the query fails on what it reads.
-    :raises CallError: the query is wrong as it stands, or would change something.
+    columns: list[str]
+    rows: list[list[Any]]
+
+
+def relation(
+    con: duckdb.DuckDBPyConnection, query: str, parameters: Parameters | None = None
+) -> duckdb.DuckDBPyRelation:
+    """Return one query over the catalog as a relation.
+
+    DuckDB reads the rows when the relation is asked for them; a query with parameters is run at once.
+
+    :param parameters: values for ``$1``, ``$2``, ... as a sequence, or for ``$name`` as a mapping.
+    :raises CallError: the query is wrong as it stands, is not one query, or would change something.
+    :raises LakeError: a file that the query reads is missing, or the query fails on a value.
     """
-    catalog_file.require_lake(store)
-    with catalog_file.opened(store) as con:
+    with _query_errors():
         try:
-            found = _interruptible(con, lambda: _found(con, statement))
-        except duckdb.IOException as error:
-            raise LakeError(
-                f"the query failed: {_first_line(error)}; chatexport verify tells what is missing, and chatexport "
-                "catalog mends a lake that was moved"
-            ) from None
-        except duckdb.OperationalError as error:
-            raise LakeError(f"the query failed: {_first_line(error)}") from None
-        except duckdb.Error as error:
-            raise LakeError(
-                f"the query failed on a value, which is not quoted here ({type(error).__name__}); TRY_CAST and TRY "
-                "make such values null"
-            ) from None
+            _check(con, query, parameters)
+            return con.sql(query) if parameters is None else con.sql(query, params=parameters)
+        except _WRONG_QUERY as error:
+            raise CallError(f"the query is wrong: {_first_line(error)}") from None
+
+
+def fetch(con: duckdb.DuckDBPyConnection, query: str) -> QueryResult:
+    """Return all rows of one query over the catalog. Ctrl-C ends it at any moment.
+
+    :raises CallError: the query is wrong as it stands, is not one query, or would change something.
+    :raises LakeError: a file that the query reads is missing, or the query fails on a value.
+    """
+    with _query_errors():
+        table = _interruptible(con, lambda: _arrow_table(relation(con, query)))
     try:
-        values = [column.to_pylist() for column in found.columns]
+        values = [column.to_pylist() for column in table.columns]
     except (ValueError, OverflowError):
         raise LakeError("the query's result has a time outside of the years 1 to 9999; cast it to text") from None
-    return list(found.column_names), [[plain(value) for value in row] for row in zip(*values, strict=True)]
+    rows = [[plain(value) for value in row] for row in zip(*values, strict=True)]
+    return QueryResult(list(table.column_names), rows)
 
 
-def _found(con: duckdb.DuckDBPyConnection, statement: str) -> pa.Table:
+def _check(con: duckdb.DuckDBPyConnection, query: str, parameters: Parameters | None) -> None:
+    """Refuse what is not one query that only reads, and parameters that are not those of the query."""
     try:
-        bound = con.sql(_one_query(con, statement))
-    except _WRONG_QUERY as error:
-        raise CallError(f"the query is wrong: {_first_line(error)}") from None
-    kinds = [kind.id for kind in bound.types]
-    if _AS_TEXT.intersection(kinds):
-        shown = [
-            f"#{at}{'::VARCHAR' * (kind in _AS_TEXT)} AS {sql.name(name)}"  # several may have one name
-            for at, (name, kind) in enumerate(zip(bound.columns, kinds, strict=True), 1)
-        ]
-        bound = bound.project(", ".join(shown))
-    # Arrow rather than fetchall(), which needs a package of time zones for TIMESTAMPTZ.
-    return bound.to_arrow_table()
-
-
-def _interruptible(con: duckdb.DuckDBPyConnection, work: Callable[[], pa.Table]) -> pa.Table:
-    """Does a connection's work in a thread beside: in the main thread, most queries run to their end despite Ctrl-C."""
-    answer: Future[pa.Table] = Future()
-    given_up = threading.Event()
-
-    def find() -> None:
-        if not given_up.is_set():
-            try:
-                answer.set_result(work())
-            except BaseException as error:  # noqa: BLE001 - it is raised by whoever waits
-                answer.set_exception(error)
-
-    beside = threading.Thread(target=find)
-    try:
-        beside.start()
-        return answer.result()
-    except KeyboardInterrupt:
-        # It may come while the thread starts: then that begins nothing. More than once, as DuckDB may not have begun.
-        given_up.set()
-        while beside.is_alive():
-            con.interrupt()
-            beside.join(0.1)
-        raise
-
-
-def _one_query(con: duckdb.DuckDBPyConnection, statement: str) -> str:
-    try:
-        statement.encode()
+        query.encode()
     except UnicodeEncodeError:
         raise CallError(
             "the query has bytes that are not UTF-8; set the terminal's encoding, or write chr(...)"
         ) from None
-    statements = con.extract_statements(statement)
-    kinds = [each.type for each in statements]
-    # Makes a type of the values first, and so does CREATE TABLE AS PIVOT, which cannot be told from it.
-    if kinds == [duckdb.StatementType.MULTI]:
+    statements = con.extract_statements(query)
+    types = [each.type for each in statements]
+    # A PIVOT without values creates a type of them first. So does CREATE TABLE AS PIVOT, and the two look the same.
+    if types == [duckdb.StatementType.MULTI]:
         raise CallError("a PIVOT has to name its values here, such as PIVOT messages ON type IN ('regular', 'reply')")
-    # Not EXPLAIN either: EXPLAIN ANALYZE runs whatever follows.
-    if kinds != [duckdb.StatementType.SELECT]:
+    # EXPLAIN is refused, too, because EXPLAIN ANALYZE runs the statement that follows.
+    if types != [duckdb.StatementType.SELECT]:
         raise CallError("give one query, such as SELECT count(*) FROM messages; nothing in a lake is changed by SQL")
-    return statement
+    wanted = set(statements[0].named_parameters)
+    given = set(parameters) if isinstance(parameters, Mapping) else {str(n + 1) for n in range(len(parameters or ()))}
+    if wanted != given:
+        raise CallError(f"the query has the parameters {_listed(wanted)} and is given {_listed(given)}; give the same")
 
 
-def coverage(store: LakeStore) -> list[dict[str, Any]]:
-    """Spans of time that are covered without a gap, per channel: cid, since, until, loads, messages."""
-    _, rows = run(
-        store,
-        """
+def _listed(parameters: set[str]) -> str:
+    return ", ".join(f"${each}" for each in sorted(parameters)) or "none"
+
+
+@contextlib.contextmanager
+def _query_errors() -> Iterator[None]:
+    """Raise every error of DuckDB as a ``LakeError`` that quotes no value of the data."""
+    try:
+        yield
+    except duckdb.IOException as error:
+        raise LakeError(
+            f"the query failed: {_first_line(error)}; chatexport verify says what is missing, and chatexport catalog "
+            "repairs a lake that was moved"
+        ) from None
+    except duckdb.OperationalError as error:
+        raise LakeError(f"the query failed: {_first_line(error)}") from None
+    except duckdb.Error as error:
+        raise LakeError(
+            f"the query failed on a value, which is not quoted here ({type(error).__name__}); TRY_CAST and TRY make "
+            "such values null, and chatexport verify finds damaged files"
+        ) from None
+
+
+def _arrow_table(bound: duckdb.DuckDBPyRelation) -> pa.Table:
+    """Run a query. Arrow reads TIMESTAMPTZ without the package of time zones that ``fetchall`` needs."""
+    types = [each.id for each in bound.types]
+    if _AS_TEXT.intersection(types):
+        shown = [
+            f"#{at}{'::VARCHAR' * (each in _AS_TEXT)} AS {sql.name(name)}"  # several may have one name
+            for at, (name, each) in enumerate(zip(bound.columns, types, strict=True), 1)
+        ]
+        bound = bound.project(", ".join(shown))
+    return bound.to_arrow_table()
+
+
+def _interruptible(con: duckdb.DuckDBPyConnection, work: Callable[[], pa.Table]) -> pa.Table:
+    """Do a connection's work in a second thread: in the main thread, DuckDB finishes most queries despite Ctrl-C."""
+    answer: Future[pa.Table] = Future()
+    given_up = threading.Event()
+
+    def run() -> None:
+        if not given_up.is_set():
+            try:
+                answer.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - raised where the result is waited for
+                answer.set_exception(error)
+
+    second = threading.Thread(target=run)
+    try:
+        second.start()
+        return answer.result()
+    except KeyboardInterrupt:
+        # If the thread is only starting, the event stops it. An interrupt before DuckDB begins has no effect, so
+        # interrupt until the thread has ended.
+        given_up.set()
+        while second.is_alive():
+            con.interrupt()
+            second.join(0.1)
+        raise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoveredSpan:
+    """A span of time of one channel that loads cover without a gap: ``[since, until)``, aware, UTC.
+
+    :param since: None for the beginning of time.
+    :param loads: how many loads the span consists of.
+    :param messages: how many messages the lake shows in it.
+    """
+
+    cid: str
+    since: datetime | None
+    until: datetime
+    loads: int
+    messages: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON types; times as RFC3339."""
+        return {name: plain(value) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoverageReport(Report):
+    """What a lake covers: spans by channel, then by time. There is a gap between two spans of a channel."""
+
+    spans: tuple[CoveredSpan, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON types; the shape is part of the outer contract."""
+        return {"coverage": [span.to_json() for span in self.spans]}
+
+
+def coverage(con: duckdb.DuckDBPyConnection, channels: Sequence[str] | None = None) -> CoverageReport:
+    """Return the spans of time that are covered without a gap.
+
+    :param channels: only these; None for all.
+    :raises LakeError: a file of the lake is missing.
+    """
+    of_channels = "true" if channels is None else in_channels(channels)
+    found = relation(
+        con,
+        f"""
         WITH entries AS (
             SELECT *, since IS NOT NULL AND since > max(until) OVER (
                 PARTITION BY cid ORDER BY since NULLS FIRST, until ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
             ) AS begins
-            FROM coverage
+            FROM coverage WHERE {of_channels}
         ), numbered AS (
             SELECT *, count(*) FILTER (begins) OVER (PARTITION BY cid ORDER BY since NULLS FIRST, until) AS span
             FROM entries
@@ -136,27 +211,28 @@ def coverage(store: LakeStore) -> list[dict[str, Any]]:
             FROM numbered GROUP BY cid, span
         )
         SELECT spans.cid, spans.since, spans.until, loads, count(messages.id) AS messages
-        FROM spans LEFT JOIN messages ON messages.cid = spans.cid
+        FROM spans LEFT JOIN (FROM messages WHERE {of_channels}) messages ON messages.cid = spans.cid
              AND (spans.since IS NULL OR created_at >= spans.since) AND created_at < spans.until
-        GROUP BY ALL ORDER BY cid, since NULLS FIRST
+        GROUP BY ALL ORDER BY spans.cid, spans.since NULLS FIRST
         """,
     )
-    keys = ("cid", "since", "until", "loads", "messages")
-    return [dict(zip(keys, row, strict=True)) for row in rows]
+    with _query_errors():
+        rows = _interruptible(con, lambda: _arrow_table(found)).to_pylist()
+    return CoverageReport(
+        spans=tuple(CoveredSpan(**{name: _in_utc(value) for name, value in row.items()}) for row in rows)
+    )
 
 
-def coverage_map(store: LakeStore) -> dict[str, list[CoverageRun]]:
-    """How often each moment of each channel was loaded, superseded loads included.
+def _in_utc(value: Any) -> Any:
+    return value.astimezone(UTC) if isinstance(value, datetime) else value
 
-    :raises LakeError: there is no lake, or it cannot be read.
+
+def plain(value: Any) -> Any:  # noqa: PLR0911 - a case for each type
+    """Return a value as people and JSON read it.
+
+    Times become RFC3339, intervals days and hours, and bytes base64. A decimal becomes text if a number would lose
+    digits. NaN and infinity become null.
     """
-    catalog_file.require_lake(store)
-    return coverage_runs(entry for record in commit_log.all_loads(store) if record.is_load for entry in record.coverage)
-
-
-def plain(value: Any) -> Any:  # noqa: PLR0911 - a case for each kind
-    """A value as people and JSON read it: times as RFC3339, intervals as days and hours, bytes in base64, a decimal as
-    text where a number would lose digits, and null for what is no number."""
     match value:
         case list():
             return [plain(item) for item in value]

@@ -1,7 +1,7 @@
-"""What is made from the records: the tables' folders, the catalog, the checkpoint. Brought up to them after a commit.
+"""The refresh after a commit: table folders, catalog and checkpoint are brought up to date with the records.
 
-None of it is needed for the lake to be right: whoever died before getting here left a committed load behind, and the
-next one to come by shows it.
+The lake is right without it. A process that dies between its commit and its refresh leaves a committed load behind,
+and the next refresh shows that load.
 """
 
 from __future__ import annotations
@@ -17,27 +17,30 @@ from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
-# So many records are read one by one before the checkpoint is written anew: writing it costs as much as reading it all.
+# How many records outside of the checkpoint a refresh reads one by one before it writes a new checkpoint. Writing the
+# checkpoint costs about as much as reading every record once.
 CHECKPOINT_EVERY: Final = 50
 
 
 def refresh(store: LakeStore, *, full: bool = False) -> Snapshot:
-    """Brings folders, catalog and checkpoint up to the records; the snapshot that they show.
+    """Bring folders, catalog and checkpoint up to date with the records, and return the snapshot that they show.
 
-    Two loads may finish at once. Each looks at the records again afterwards, so the last one has seen them all.
+    Two loads may finish at the same time. Each reads the list of records once more at the end, so the last one of them
+    has seen all records.
 
-    :param full: look at every folder, rather than at those that records outside the checkpoint touch, and make
-        the catalog from nothing.
+    :param full: check every folder, and not only those that records outside of the checkpoint touch; and build the
+        catalog from nothing.
     :raises LakeError: the lake cannot be read or written.
     """
     catalog_file.write_empty_files(store)
-    # Read once: another process may write it between two rounds, and what is not in it has to be looked at in each.
+    # The checkpoint is read once, because another process may write it between two rounds: every round has to check the
+    # folders of all records that were not in it at the start.
     known = commit_log.read_checkpoint(store, commit_log.names(store))
 
     def show() -> Snapshot:
         snapshot = Snapshot(commit_log.all_loads(store, known=known))
-        folders.bring_up(store, snapshot, None if full else _fresh(snapshot, known))
-        catalog_file.publish(store, snapshot, anew=full)
+        folders.sync(store, snapshot, None if full else _fresh(snapshot, known))
+        catalog_file.publish(store, snapshot, full=full)
         return snapshot
 
     while True:
@@ -52,5 +55,5 @@ def refresh(store: LakeStore, *, full: bool = False) -> Snapshot:
 
 
 def _fresh(snapshot: Snapshot, known: Collection[str]) -> list[LoadRecord]:
-    """The records that are not in the checkpoint."""
+    """Return the records that are not in the checkpoint."""
     return [record for record in snapshot.records if record.path not in known]

@@ -1,4 +1,4 @@
-"""What a load did, as its caller is told."""
+"""The report of a load."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from typing import Any
 
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
+from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadReport:
-    """What a load did, and the address of the catalog that shows it.
+class LoadReport(Report):
+    """What a load did.
 
-    :param lake: the lake's address; of a local one, the absolute path.
+    :param record: what was committed, with all counts.
+    :param lake: the lake's address; of a local lake, the absolute path.
+    :param catalog: the address of the catalog.
+    :param seconds: how long the load took.
     :param already_loaded: these exports were in the lake before, and nothing was written.
     """
 
@@ -25,7 +29,7 @@ class LoadReport:
     already_loaded: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """JSON types only; the shape is part of the outer contract."""
+        """Return JSON types; the shape is part of the outer contract."""
         record = self.record
         return {
             "load_id": record.load_id,
@@ -42,24 +46,24 @@ class LoadReport:
         }
 
     def tables(self) -> list[WrittenTable]:
-        """What the load wrote, by table: for lineage."""
+        """Return what the load wrote, by table, for lineage."""
         files = {table: [file for file in self.record.files if file.table == table.name] for table in TABLES}
         return [
             WrittenTable(
                 name=table.name,
                 columns=tuple((column.name, column.kind.value, column.doc) for column in table),
-                n_rows=sum(file.rows for file in found),
-                n_files=len(found),
-                size_bytes=sum(file.size_bytes for file in found),
+                n_rows=sum(file.rows for file in written),
+                n_files=len(written),
+                size_bytes=sum(file.size_bytes for file in written),
             )
-            for table, found in files.items()
-            if found
+            for table, written in files.items()
+            if written
         ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenTable:
-    """A table in the files of one load. ``columns``: name, type and meaning of each."""
+    """What one load wrote of a table. ``columns``: name, type and meaning of each."""
 
     name: str
     columns: tuple[tuple[str, str, str], ...]

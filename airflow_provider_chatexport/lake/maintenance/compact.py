@@ -35,6 +35,7 @@ from airflow_provider_chatexport.lake.maintenance.rewrite import (
     number_of_next,
 )
 from airflow_provider_chatexport.lake.parquet import write_table
+from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import USER_EXPORT_USERS
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
@@ -49,7 +50,7 @@ _ATTEMPTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompactionReport:
+class CompactionReport(Report):
     """What a compaction did. ``rows_hidden``: rows that newer exports had hidden, and that are gone now."""
 
     record_id: str | None = None

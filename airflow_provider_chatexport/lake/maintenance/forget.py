@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import duckdb
 
-from airflow_provider_chatexport.core.progress import LOOK, REWRITE, Progress, silent
+from airflow_provider_chatexport.core.progress import REWRITE, SEARCH, Progress, silent
 from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
@@ -39,6 +39,7 @@ from airflow_provider_chatexport.lake.maintenance.rewrite import (
 )
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.parquet import write_table
+from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.privacy import suppression_list
 from airflow_provider_chatexport.lake.privacy.people import known_people, listed_in_json, user_ids
 from airflow_provider_chatexport.lake.privacy.pseudonyms import pseudonym
@@ -54,7 +55,7 @@ _ATTEMPTS: Final = 20
 
 
 @dataclass(slots=True, kw_only=True)
-class ForgetReport:
+class ForgetReport(Report):
     """What was done, without a word of whom. ``removed`` and ``blanked`` count rows by table.
 
     :param files: those that were written anew, by their old paths.
@@ -252,7 +253,7 @@ class _Removal(Rewriter):
         tables = [(table, each) for table in TABLES for each in self._read(table)]
         found = []
         for number, (table, each) in enumerate(tables):
-            tell(LOOK, number, len(tables))
+            tell(SEARCH, number, len(tables))
             if self._eraser.look(table, visibility.scan_files(self._store, table, [each])):
                 found.append(each)
         owners = {each.record.load_id for each in found if each.is_live}

@@ -16,12 +16,13 @@ from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.log import died, sweep, unknown_files
 from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite
+from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.lake.storage.workdir import UNKNOWN_AFTER, drop_leftovers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VacuumReport:
+class VacuumReport(Report):
     """What was deleted: data files by why, and leftovers of broken-off work."""
 
     superseded: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, cov
 from airflow_provider_chatexport.lake.commits.log import unknown_files
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
+from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.schema.tables import ENTITY_TABLES
 from airflow_provider_chatexport.lake.storage.local_store import LocalStore
 from airflow_provider_chatexport.lake.storage.store import LakeStore
@@ -45,7 +46,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyReport:
+class VerifyReport(Report):
     """All findings, and how much was looked at."""
 
     findings: tuple[Finding, ...]

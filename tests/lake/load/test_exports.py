@@ -7,7 +7,6 @@ import json
 import logging
 import random
 import threading
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,12 +18,11 @@ import fsspec
 import httpx
 import pytest
 from lakes import UBUNTU, LakeProbe, client_of, exports_of, load_file, write_export
-from moto.server import ThreadedMotoServer
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.settings import ServiceSettings
-from airflow_provider_chatexport.core.estimate import sizing
+from airflow_provider_chatexport.core.estimate import estimate
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UserId, UsersRequest
 from airflow_provider_chatexport.core.receipt import Receipt
@@ -70,7 +68,7 @@ def test_estimates_are_near_what_a_load_takes(load: Load, lake: LakeProbe) -> No
     """The plan's figures per message were measured; a day of the corpus is within half and twice of them."""
     report = load("2025-01-08T00:00:00Z", "2025-01-09T00:00:00Z")
     rows, files = report.record.counts["rows"], report.record.files
-    planned = sizing(channels=1, messages=rows["messages"], windows=1)
+    planned = estimate(channels=1, messages=rows["messages"], windows=1)
     assert planned.files == len(files)
     assert 0.5 < sum(file.size_bytes for file in files) / planned.lake_bytes < 2
     assert 0.5 < report.record.bytes_in / planned.download_bytes < 2
@@ -307,26 +305,6 @@ def test_no_link_key_or_text_is_in_logs_or_records(
 
 
 # An object store
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch, closing: contextlib.ExitStack) -> LakeProbe:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    closing.callback(server.stop)
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    fs = fsspec.filesystem("s3")
-    closing.callback(fs.clear_instance_cache)
-    name = f"chat-{uuid.uuid4().hex}"  # the server's buckets outlive it within a process
-    fs.mkdir(name)
-    return LakeProbe(f"s3://{name}/lake")
 
 
 def test_a_lake_in_an_object_store_is_written_like_a_local_one(

@@ -25,7 +25,8 @@ from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, InputError, LakeError, TooManyRejectsError
-from airflow_provider_chatexport.lake.catalog import catalog_file, query
+from airflow_provider_chatexport.lake import Lake
+from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
@@ -398,7 +399,7 @@ def test_an_export_of_an_open_window_leaves_its_rest_as_a_gap(lake: LakeProbe, t
     """What had not happened yet is not covered: an older truth about it stays, and coverage shows the gap."""
     load_file(lake, write_export(tmp_path / "one", {"m1": (10, "x")}), 10, 14, "2026-01-01T12:00:00Z")
     assert [[at(10).replace("00Z", "00.000000Z"), "2026-01-01T12:00:00.000000Z"]] == [
-        [span["since"], span["until"]] for span in query.coverage(open_store(lake.uri))
+        [span["since"], span["until"]] for span in Lake(lake.uri).coverage().to_json()["coverage"]
     ]
 
 
@@ -433,7 +434,7 @@ def test_an_empty_lake_can_be_queried(lake: LakeProbe) -> None:
     refresh(store)
     for table in (*TABLES, "loads", "coverage"):
         assert 0 == lake.value(f"SELECT count(*) FROM {getattr(table, 'name', table)}")
-    assert [] == query.coverage(store)
+    assert () == Lake(lake.uri).coverage().spans
 
 
 @pytest.fixture(scope="module")
@@ -529,7 +530,7 @@ def test_a_catalog_that_was_damaged_is_made_anew(is_readable: bool, lake: LakePr
     path = Path(lake.uri) / catalog_file.NAME
     if is_readable:
         with duckdb.connect(str(path)) as con:
-            con.execute("DROP VIEW messages; UPDATE _made._made_of SET digest = 'of another version'")
+            con.execute("DROP VIEW messages; UPDATE _internal._built_from SET digest = 'of another version'")
     else:
         path.write_bytes(path.read_bytes()[:5000])
     load_file(lake, write_export(tmp_path / "two", {"m2": (11, "two")}), 11, 12, FIRST)
@@ -552,12 +553,12 @@ def test_coverage_joins_what_touches_and_shows_gaps(lake: LakeProbe, tmp_path: P
         load_file(lake, path, since, until, FIRST)
     assert [[0, 3, 2, 2], [5, 6, 1, 1]] == [
         [
-            datetime.fromisoformat(span["since"]).hour,
-            datetime.fromisoformat(span["until"]).hour,
-            span["loads"],
-            span["messages"],
+            span.since.hour if span.since else None,
+            span.until.hour,
+            span.loads,
+            span.messages,
         ]
-        for span in query.coverage(open_store(lake.uri))
+        for span in Lake(lake.uri).coverage().spans
     ]
 
 
@@ -619,9 +620,9 @@ def test_a_query_that_is_wrong_is_told_from_a_lake_that_is_broken(lake: LakeProb
         lake.rows("SELECT * FROM nothing")
     store = open_store(lake.uri)
     store.delete([store.history_path(next(file.path for file in record.files if file.table == "messages"))])
-    with pytest.raises(LakeError, match=r"the query failed: IO Error.*; chatexport verify tells what is missing"):
+    with pytest.raises(LakeError, match=r"the query failed: IO Error.*; chatexport verify says what is missing"):
         lake.rows("SELECT * FROM messages")
-    with pytest.raises(LakeError, match="run chatexport verify, which tells whether a file is missing"):
+    with pytest.raises(LakeError, match="run chatexport verify to see whether a file is missing"):
         catalog_file.publish(store, Snapshot(commit_log.all_loads(store)))
 
 
