@@ -1,7 +1,7 @@
-"""``chatexport`` in the terminal: the sandbox, exports without Airflow, loads, looks at the lake and its upkeep.
+"""The command line, ``chatexport``: exports without Airflow, loads, queries, maintenance, and the sandbox.
 
-Exit codes: 0 done, 1 the work failed, 2 the call was wrong. An error is one sentence on stderr. With ``--json`` there
-is one JSON object on stdout and nothing else.
+Exit codes: 0 the work is done, 1 the work failed, 2 the call was wrong. An error is one sentence on stderr. With
+``--json``, a command prints one JSON object, and nothing else, to stdout.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from airflow_provider_chatexport.errors import CallError, ChatExportError
 EXIT_FAILED: Final = 1
 EXIT_WRONG_CALL: Final = 2
 
-# Command -> module and name. Modules are loaded on use: a query need not wait for the sandbox's web server, nor a
-# load for the HTTP client.
+# Command -> module and function. A module is imported when its command is called: a query does not wait for the
+# sandbox's web server, and a load does not wait for the HTTP client.
 _COMMANDS: Final = {
     "sandbox": ("sandbox", "sandbox"),
     "export": ("export", "export"),
@@ -43,7 +43,7 @@ _COMMANDS: Final = {
 
 
 class _Commands(click.Group):
-    """The commands in the order of their use, each loaded when it is called."""
+    """The commands, in the order in which people use them. Each is imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(dict.fromkeys([*_COMMANDS, *super().list_commands(ctx)]))
@@ -61,9 +61,9 @@ class _Commands(click.Group):
     epilog="Example: chatexport load export.ndjson.gz --lake ./lake",
 )
 @click.version_option(__version__, prog_name="chatexport")
-@click.option("-v", "--verbose", is_flag=True, help="Log each stage to stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="Log every stage to stderr.")
 def cli(*, verbose: bool) -> None:
-    """Stream Chat exports as a Parquet lake that people query."""
+    """Load Stream Chat exports into a Parquet lake, and query it."""
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr
     )
@@ -78,12 +78,15 @@ def _as_option(argument: re.Match[str]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script."""
+    """Run a command, and exit: the console script.
+
+    :param arguments: what is typed after ``chatexport``; by default the process's own arguments.
+    """
     if not sys.warnoptions:
-        # Warnings of libraries, such as of a short API secret, are for developers; errors have sentences of their own.
+        # Warnings of libraries, such as the one about a short API secret, are for developers.
         warnings.simplefilter("ignore")
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what its encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")  # for what its encoding lacks
     try:
         cli.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
     except click.exceptions.Exit as ended:
@@ -95,19 +98,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo("stopped", err=True)
         sys.exit(EXIT_FAILED)
     except BrokenPipeError:
-        # Whoever read our output has gone.
+        # The process that read our output has ended, as in ``chatexport sql ... | head``.
         _drop_output()
         sys.exit(EXIT_FAILED)
     except ChatExportError as error:
         click.echo(f"chatexport: {_ARGUMENTS.sub(_as_option, error.message)}", err=True)
         sys.exit(EXIT_WRONG_CALL if isinstance(error, CallError) else EXIT_FAILED)
-    except Exception as error:  # the last line of defence: a traceback helps nobody who did not write the code
-        if isinstance(error, RuntimeError) and "interrupted" in str(error):  # what DuckDB makes of Ctrl-C in a query
+    except Exception as error:  # a traceback would help only those who wrote the code
+        if isinstance(error, RuntimeError) and "interrupted" in str(error):  # DuckDB's error for Ctrl-C in a query
             click.echo("stopped", err=True)
             sys.exit(EXIT_FAILED)
-        if isinstance(error, OSError) and error.errno and error.filename is None:  # files have names, stdout has none
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # of stdout: files have a name
             _drop_output()
-            click.echo(f"chatexport: cannot print to stdout: {error.strerror}; make room where it goes", err=True)
+            click.echo(f"chatexport: cannot print to stdout: {error.strerror}; make room where it is written", err=True)
             sys.exit(EXIT_FAILED)
         if os.environ.get("CHATEXPORT_DEBUG"):
             raise
@@ -120,13 +123,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _wrong_call(error: click.ClickException) -> str:
-    told = error.format_message()
-    if told.startswith("Usage: "):  # the whole help, of a command that wants another one after it
-        return told
+    """Return what to print for a call that click refuses."""
+    message = error.format_message()
+    if message.startswith("Usage: "):  # the whole help page, of a command that needs a subcommand
+        return message
     command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "chatexport"
-    return f"chatexport: {told.rstrip('.')}; see {command} --help"
+    return f"chatexport: {message.rstrip('.')}; see {command} --help"
 
 
 def _drop_output() -> None:
-    """Closing stdout at exit would complain once more."""
+    """Point stdout to nowhere, because Python flushes it at exit and would fail a second time."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

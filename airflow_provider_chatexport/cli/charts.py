@@ -1,4 +1,4 @@
-"""The picture of a lake's coverage: a row per channel, time to the right."""
+"""A picture of a lake's coverage: one row per channel, with time from left to right."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageRun
 
-# Okabe and Ito's colours, which people tell apart whatever colours they see.
+# Okabe and Ito's colours, which people with colour blindness can tell apart as well.
 COLORS: Final = {"loaded": "#56B4E9", "loaded again": "#0072B2", "missing": "#D55E00"}
 MAX_LABELS: Final = 60
 _ROW_IN: Final = 0.26
@@ -24,7 +24,11 @@ _LONGEST_LABEL: Final = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A channel: its bars as begin, width (both in days, as matplotlib counts) and kind; ``label`` if there is room."""
+    """One channel.
+
+    :param label: its name; empty if there is no room for it.
+    :param bars: start, width and kind of each bar. Start and width are in days, as matplotlib counts them.
+    """
 
     label: str
     bars: tuple[tuple[float, float, str], ...]
@@ -32,36 +36,36 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoverageMap:
-    """What is drawn, top row first. ``begin`` and ``end`` are None where nothing is covered."""
+    """What to draw, from the top row down. ``start`` and ``end`` of the time axis are None if nothing is covered."""
 
     rows: tuple[Row, ...]
-    begin: datetime | None
+    start: datetime | None
     end: datetime | None
     labelled_every: int
     n_gaps: int
     n_with_gaps: int
 
 
-def layout(found: Mapping[str, Sequence[CoverageRun]]) -> CoverageMap:
-    """Channels with gaps come first, the longest gap on top: those must have a label even among hundreds."""
-    moments = [moment for each in found.values() for stretch in each for moment in (stretch.since, stretch.until)]
+def layout(runs: Mapping[str, Sequence[CoverageRun]]) -> CoverageMap:
+    """Return what to draw. Channels with the longest gaps come first: they have a label even among hundreds."""
+    moments = [moment for of_channel in runs.values() for run in of_channel for moment in (run.since, run.until)]
     known = [moment for moment in moments if moment != BEGINNING]
     end = max(known, default=None)
-    begin = min(known, default=None)
-    if begin is not None and begin == end:
-        begin = begin - timedelta(days=1)  # all there is has no begin: there is no shorter span to show
-    gaps = {cid: [each for each in of_it if not each.n_claims] for cid, of_it in found.items()}
-    missing = {cid: sum((each.until - each.since for each in of_it), timedelta()) for cid, of_it in gaps.items()}
-    ordered = sorted(found, key=lambda cid: (-missing[cid], cid))
+    start = min(known, default=None)
+    if start is not None and start == end:
+        start = start - timedelta(days=1)  # every export covers all time up to one moment, so any span will do
+    gaps = {cid: [run for run in of_channel if not run.n_claims] for cid, of_channel in runs.items()}
+    missing = {cid: sum((run.until - run.since for run in of_channel), timedelta()) for cid, of_channel in gaps.items()}
+    ordered = sorted(runs, key=lambda cid: (-missing[cid], cid))
     every = -(-len(ordered) // MAX_LABELS) if ordered else 1
     rows = []
     for number, cid in enumerate(ordered):
         rows.append(
-            Row(label=_short(cid) if number % every == 0 else "", bars=tuple(_bar(each, begin) for each in found[cid]))
+            Row(label=_short(cid) if number % every == 0 else "", bars=tuple(_bar(run, start) for run in runs[cid]))
         )
     return CoverageMap(
         rows=tuple(rows),
-        begin=begin,
+        start=start,
         end=end,
         labelled_every=every,
         n_gaps=sum(map(len, gaps.values())),
@@ -70,50 +74,55 @@ def layout(found: Mapping[str, Sequence[CoverageRun]]) -> CoverageMap:
 
 
 def _short(cid: str) -> str:
-    """Ids differ at their ends more often than in the middle."""
+    """Return a short label. Ids differ at their ends more often than in the middle, so the middle goes."""
     half = _LONGEST_LABEL // 2
     return cid if len(cid) <= _LONGEST_LABEL else f"{cid[:half]}…{cid[1 - half :]}"
 
 
-def _bar(stretch: CoverageRun, begin: datetime | None) -> tuple[float, float, str]:
-    kind = "missing" if not stretch.n_claims else "loaded" if stretch.n_claims == 1 else "loaded again"
-    left = date2num(max(stretch.since, begin) if begin else stretch.since)
-    return left, date2num(stretch.until) - left, kind
+def _bar(run: CoverageRun, start: datetime | None) -> tuple[float, float, str]:
+    kind = "missing" if not run.n_claims else "loaded" if run.n_claims == 1 else "loaded again"
+    left = date2num(max(run.since, start) if start else run.since)
+    return left, date2num(run.until) - left, kind
 
 
-def draw_coverage(found: Mapping[str, Sequence[CoverageRun]], lake: str, path: Path) -> None:
-    """Writes a PNG.
+def draw_coverage(runs: Mapping[str, Sequence[CoverageRun]], lake: str, path: Path) -> None:
+    """Draw the coverage of a lake as a PNG file.
 
+    :param runs: by channel, as ``Lake.coverage_runs`` returns them.
+    :param lake: the lake's address, for the title.
+    :param path: the file to write.
     :raises OSError: the file cannot be written.
     """
-    drawn = layout(found)
-    n_rows = max(1, len(drawn.rows))
+    coverage = layout(runs)
+    n_rows = max(1, len(coverage.rows))
     height_in = min(_MAX_HEIGHT_IN, 1.6 + _ROW_IN * n_rows)
     figure = Figure(figsize=(11, height_in), dpi=150, layout="constrained")
     axes = figure.subplots()
-    for number, row in enumerate(drawn.rows):
+    for number, row in enumerate(coverage.rows):
         for kind, color in COLORS.items():
             spans = [(left, width) for left, width, each in row.bars if each == kind]
-            # Few rows have room between them; many are read as one area.
+            # A few rows have space between them. Many rows are one area.
             axes.broken_barh(
                 spans, (number - 0.4, 0.8) if n_rows <= MAX_LABELS else (number - 0.5, 1.0), color=color, lw=0
             )
     axes.set_ylim(n_rows - 0.5, -0.5)
-    labels = [(number, row.label) for number, row in enumerate(drawn.rows) if row.label]
+    labels = [(number, row.label) for number, row in enumerate(coverage.rows) if row.label]
     axes.set_yticks([number for number, _ in labels], [label for _, label in labels], fontsize=8, parse_math=False)
-    if drawn.begin is not None and drawn.end is not None:
-        axes.set_xlim(date2num(drawn.begin), date2num(drawn.end))
+    if coverage.start is not None and coverage.end is not None:
+        axes.set_xlim(date2num(coverage.start), date2num(coverage.end))
     locator = AutoDateLocator(minticks=4, maxticks=10)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    every = drawn.labelled_every
-    axes.set_xlabel("time, UTC" if every == 1 else f"time, UTC (one channel of {every} is named; verify lists gaps)")
+    every = coverage.labelled_every
+    axes.set_xlabel(
+        "time, UTC" if every == 1 else f"time, UTC (one channel of {every} is named; chatexport verify lists gaps)"
+    )
     axes.grid(axis="x", color="#dddddd", lw=0.6)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    axes.set_title(_title(drawn, lake), loc="left", fontsize=12, parse_math=False)
+    axes.set_title(_title(coverage, lake), loc="left", fontsize=12, parse_math=False)
     figure.legend(
         handles=[Patch(color=color, label=kind) for kind, color in COLORS.items()],
         loc="outside lower right",
@@ -124,11 +133,11 @@ def draw_coverage(found: Mapping[str, Sequence[CoverageRun]], lake: str, path: P
     figure.savefig(path, format="png")
 
 
-def _title(drawn: CoverageMap, lake: str) -> str:
-    n_channels = len(drawn.rows)
+def _title(coverage: CoverageMap, lake: str) -> str:
+    n_channels = len(coverage.rows)
     what = f"{n_channels} channel{'s' * (n_channels != 1)}"
-    if drawn.n_gaps:
-        gaps = f"{drawn.n_gaps} gap{'s' * (drawn.n_gaps != 1)} in {drawn.n_with_gaps} of them, which stand on top"
+    if coverage.n_gaps:
+        gaps = f"{coverage.n_gaps} gap{'s' * (coverage.n_gaps != 1)} in {coverage.n_with_gaps} of them, at the top"
     else:
-        gaps = "no gap" if n_channels else "nothing is loaded"
+        gaps = "no gaps" if n_channels else "nothing is loaded"
     return f"Coverage of {lake.rstrip('/').rsplit('/', 1)[-1]}: {what}, {gaps}"

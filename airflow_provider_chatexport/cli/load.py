@@ -1,4 +1,4 @@
-"""``chatexport load``: files that are here already, into the lake."""
+"""``chatexport load``: load files that are already here into the lake."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import click
 from airflow_provider_chatexport.cli.options import Moment, json_option, lake_option, load_options, options_from
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
 from airflow_provider_chatexport.core.entities import ExportKind
-from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.storage.fingerprint import Fingerprint
 
@@ -22,39 +21,47 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    short_help="Export files that are here already, into the lake.",
+    short_help="Load export files that are already here.",
     epilog="Example: chatexport load export.ndjson.gz --lake ./lake",
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @lake_option
-@click.option("--since", type=Moment(), help="What the files cover, if you know: begin, inside.")
-@click.option("--until", type=Moment(), help="End, outside.")
-@click.option("--exported-at", type=Moment(), help="When the service made them; default: each file's own time.")
+@click.option(
+    "--since", type=Moment(), help="Start of the window that the files cover (inclusive), if you know it; ISO 8601."
+)
+@click.option("--until", type=Moment(), help="End of that window (exclusive).")
+@click.option(
+    "--exported-at",
+    type=Moment(),
+    help="When the service made the files; by default the modification time of each file.",
+)
 @click.option(
     "--kind",
     type=click.Choice([kind.value for kind in ExportKind]),
-    help="What they are exports of; default: told by what each file holds.",
+    help="What the files are exports of; by default the content of each file says so.",
 )
 @load_options
 @json_option
 def load(**given: Any) -> None:
-    """Export files that are already here, into the lake: of channels (v1 or v2) or of users, plain or gzip."""
+    """Load export files that are already here into the lake.
+
+    Files may be exports of channels (v1 or v2) or of users, plain or gzip.
+    """
     options = options_from(given)
     if (given["since"] is None) != (given["until"] is None):
         raise CallError("only one end of the window is given; give both --since and --until, or neither")
-    window = Window(since=given["since"], until=given["until"]) if given["since"] else None
-    with ThreadPoolExecutor(1) as beside:
-        # Importing takes half a second, and hashing leaves Python's lock alone: they go side by side.
-        fingerprints = beside.map(Fingerprint.of, given["files"])
-        from airflow_provider_chatexport.lake.load.job import load_files  # noqa: PLC0415
+    with ThreadPoolExecutor(1) as hashing:
+        # The import takes half a second. Hashing releases Python's lock, so both run at the same time.
+        fingerprints = hashing.map(Fingerprint.of, given["files"])
+        from airflow_provider_chatexport.lake import Lake  # noqa: PLC0415
     with TerminalProgress() as progress:
-        report = load_files(
+        report = Lake(given["lake"]).load(
             given["files"],
             fingerprints=list(fingerprints),
-            lake_uri=given["lake"],
-            window=window,
+            since=given["since"],
+            until=given["until"],
             exported_at=given["exported_at"],
-            kind=ExportKind(given["kind"]) if given["kind"] else None,
+            kind=given["kind"],
             options=options,
             progress=progress.stage,
         )
@@ -62,23 +69,23 @@ def load(**given: Any) -> None:
 
 
 def print_report(report: LoadReport, lake: str, *, as_json: bool) -> None:
-    """What a load did, as text or as one JSON object."""
+    """Print what a load did, as text or as one JSON object."""
     value = report.to_json()
     if as_json:
         click.echo(json.dumps(value))
         return
     if report.already_loaded:
-        click.echo(f"load {value['load_id']} is in the lake already; nothing was written")
+        click.echo(f"load {value['load_id']} is already in the lake; nothing was written")
     print_table(["table", "rows"], [[name, count] for name, count in value["rows"].items() if count])
-    n_forgotten = sum(report.record.counts["forgotten"].values())
-    forgotten = f", {n_forgotten} rows of people who stay out" if n_forgotten else ""
+    n_suppressed = sum(report.record.counts["forgotten"].values())
+    suppressed = f", {n_suppressed} rows of people on the suppression list" if n_suppressed else ""
     click.echo(
         f"load {value['load_id']}: {value['lines']} lines, {value['rejected']} rejected, "
         f"{value['out_of_window']} out of window, {value['duplicates']} duplicates, "
-        f"{value['other_entities']} other entities{forgotten}; {len(value['files'])} files, {value['seconds']:.1f} s"
+        f"{value['other_entities']} other entities{suppressed}; {len(value['files'])} files, {value['seconds']:.1f} s"
     )
     if cast_failures := value.get("cast_failures"):
-        told = ", ".join(f"{key} ({count})" for key, count in cast_failures.items())
-        click.echo(f"values of another kind than their column's, kept in custom: {told}")
-    asked = f'chatexport sql "FROM messages LIMIT 10" --lake {shlex.quote(lake)}'
-    click.echo(f"query it: {asked}, or duckdb {shlex.quote(report.catalog)}")
+        by_column = ", ".join(f"{key} ({count})" for key, count in cast_failures.items())
+        click.echo(f"values of another type than their column's, kept in custom: {by_column}")
+    query = f'chatexport sql "FROM messages LIMIT 10" --lake {shlex.quote(lake)}'
+    click.echo(f"query it: {query}, or duckdb {shlex.quote(report.catalog)}")

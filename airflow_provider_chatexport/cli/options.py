@@ -1,4 +1,4 @@
-"""Kinds of values on the command line, and the options that several commands share."""
+"""Types of values on the command line, and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from airflow_provider_chatexport.core.times import EARLIEST, LATEST
 from airflow_provider_chatexport.core.window import parse_moment
 from airflow_provider_chatexport.errors import ChatExportError
 
-# The variable that holds the key which pseudonyms of users are made with.
+# The variable with the key from which pseudonyms of users are computed.
 PSEUDONYM_KEY: Final = "CHATEXPORT_PSEUDONYM_KEY"
 LONGEST: Final = timedelta(days=36_525)
 
@@ -24,12 +24,13 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg] # a generic since click 8.4
-    """``90s``, ``15m``, ``36h``, ``7d``."""
+    """A duration: ``90s``, ``15m``, ``36h``, ``7d``."""
 
     name = "duration"
     _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Return the duration."""
         if isinstance(value, timedelta):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value).strip())
@@ -45,11 +46,12 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # a generic since cli
 
 
 class Limit(click.ParamType):  # type: ignore[type-arg] # a generic since click 8.4
-    """A count, or a share as ``0.5%``."""
+    """A count such as ``10``, or a share such as ``0.5%``."""
 
     name = "count or share"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | float:
+        """Return a count as an int, and a share as a float."""
         match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", str(value).strip())
         if match is None:
             self.fail(f"{value!r} is neither a count nor a share; write 10 or 0.5%", param, ctx)
@@ -57,11 +59,12 @@ class Limit(click.ParamType):  # type: ignore[type-arg] # a generic since click 
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg] # a generic since click 8.4
-    """ISO 8601 with an offset; a date alone is its UTC midnight."""
+    """A time: ISO 8601 with an offset. A date alone is its UTC midnight."""
 
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Return the time, aware."""
         try:
             moment = parse_moment(value, (param.name if param else None) or "time")
         except ChatExportError as error:
@@ -78,24 +81,24 @@ lake_option = click.option(
     required=True,
     metavar="URI",
     callback=lambda _ctx, _param, value: require_text(value, "--lake", GIVE_LAKE),
-    help="The lake: a folder, or an address such as s3://...",
+    help="Address of the lake: a folder, or an address such as s3://bucket/lake.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object to stdout, and nothing else.")
 
 
 def service_options(function: _Function) -> _Function:
-    """Options that say which service, by the variables that the official SDKs use."""
+    """Add the options for the service, with the variables that the official SDKs use."""
     for option in (
         click.option("--base-url", envvar="STREAM_BASE_URL", help="Address of the service, or of a sandbox."),
-        click.option("--api-secret", envvar="STREAM_API_SECRET", help="API secret; better in STREAM_API_SECRET."),
-        click.option("--api-key", envvar="STREAM_API_KEY", help="API key; better in STREAM_API_KEY."),
+        click.option("--api-secret", envvar="STREAM_API_SECRET", help="API secret; better set STREAM_API_SECRET."),
+        click.option("--api-key", envvar="STREAM_API_KEY", help="API key; better set STREAM_API_KEY."),
     ):
         function = option(function)
     return function
 
 
 def load_options(function: _Function) -> _Function:
-    """Options of ``LoadOptions``, for the commands that load."""
+    """Add the options of ``LoadOptions``, for the commands that load."""
     for option in (
         click.option(
             "--sink",
@@ -103,30 +106,36 @@ def load_options(function: _Function) -> _Function:
             default="parquet",
             show_default=True,
             expose_value=False,
-            help="How the lake is kept; there is no other way yet.",
+            help="Format of the lake's tables. There is only one yet.",
         ),
-        click.option("--drop-text", is_flag=True, help="Leave out what people wrote."),
-        click.option("--hash-users", is_flag=True, help="Pseudonyms for user ids; needs CHATEXPORT_PSEUDONYM_KEY."),
-        click.option("--keep-superseded", is_flag=True, help="Keep what newer exports replace, for messages_history."),
-        click.option("--accept-shrink", is_flag=True, help="Load even if a channel that had messages has none now."),
+        click.option("--drop-text", is_flag=True, help="Leave out the text that people wrote."),
+        click.option("--hash-users", is_flag=True, help="Pseudonymize user ids; needs CHATEXPORT_PSEUDONYM_KEY."),
+        click.option(
+            "--keep-superseded", is_flag=True, help="Keep the load for messages_history once it is superseded."
+        ),
+        click.option("--accept-shrink", is_flag=True, help="Load even if a channel that has messages would have none."),
         click.option(
             "--promote",
             multiple=True,
             metavar="TABLE.KEY=TYPE",
-            help="A custom field as a typed column: messages.priority=BIGINT. May be given many times.",
+            help="Add a typed column for a custom field: messages.priority=BIGINT. Repeat the option for several.",
         ),
-        click.option("--max-unpacked-bytes", type=int, help="Refuse packed files that unpack to more."),
+        click.option("--max-unpacked-bytes", type=int, help="Refuse a gzip file that unpacks to more bytes."),
         click.option(
-            "--max-line-bytes", type=int, default=MAX_LINE_BYTES, show_default=True, help="Longer lines are rejects."
+            "--max-line-bytes", type=int, default=MAX_LINE_BYTES, show_default=True, help="Reject longer lines."
         ),
-        click.option("--max-rejected", type=Limit(), help="Fail if more cannot become rows: a count, or 0.1%."),
-        click.option("--strict", is_flag=True, help="Fail if any line cannot become a row; as --max-rejected 0."),
+        click.option("--max-rejected", type=Limit(), help="Fail if more lines are rejected: a count, or 0.1%."),
+        click.option("--strict", is_flag=True, help="Fail if any line is rejected; the same as --max-rejected 0."),
     ):
         function = option(function)
     return function
 
 
 def options_from(given: dict[str, Any]) -> LoadOptions:
+    """Return the options that ``load_options`` added.
+
+    :raises CallError: a value is out of range.
+    """
     return LoadOptions(
         max_rejected=0 if given["strict"] else given["max_rejected"],
         accept_shrink=given["accept_shrink"],

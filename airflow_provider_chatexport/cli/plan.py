@@ -1,4 +1,4 @@
-"""``chatexport plan``: what a backfill will ask for, before it is begun."""
+"""``chatexport plan``: estimate what a backfill will take, before it starts."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ from rich.filesize import decimal
 
 from airflow_provider_chatexport.cli.options import json_option
 from airflow_provider_chatexport.cli.terminal import print_table
-from airflow_provider_chatexport.core.estimate import EXPORTS_PER_MINUTE, sizing
+from airflow_provider_chatexport.core.estimate import EXPORTS_PER_MINUTE, estimate
 
 
-@click.command(epilog="Example: chatexport plan --channels 400 --messages 3000000 --windows 365")
-@click.option("--channels", type=int, required=True, help="How many channels.")
-@click.option("--messages", type=int, required=True, help="How many messages in all.")
-@click.option("--windows", type=int, required=True, help="How many windows, of a day at most each.")
+@click.command(
+    short_help="Estimate what a backfill takes.",
+    epilog="Example: chatexport plan --channels 400 --messages 3000000 --windows 365",
+)
+@click.option("--channels", type=int, required=True, help="How many channels there are.")
+@click.option("--messages", type=int, required=True, help="How many messages they have, all together.")
+@click.option("--windows", type=int, required=True, help="How many windows to export, each of at most a day.")
 @json_option
 def plan(*, channels: int, messages: int, windows: int, as_json: bool) -> None:
-    """What a backfill asks for: exports, hours under the rate limit, disk, memory, files. An estimate."""
-    found = sizing(channels=channels, messages=messages, windows=windows)
+    """Estimate what a backfill takes: exports, hours under the rate limit, disk, memory, files."""
+    found = estimate(channels=channels, messages=messages, windows=windows)
     if as_json:
         click.echo(json.dumps(found.to_json()))
         return
     print_table(
-        ["what", "how much", "by"],
+        ["what", "how much", "why"],
         [
             ["exports", f"{found.exports:,}", "25 channels and one window each"],
             [
                 "hours",
                 f"{found.hours:.1f}",
-                f"{EXPORTS_PER_MINUTE} exports a minute; the service's own time comes on top",
+                f"{EXPORTS_PER_MINUTE} exports a minute; the service's own time is not counted",
             ],
             ["download", decimal(found.download_bytes), "about 2 kB a message, unpacked"],
             ["lake", decimal(found.lake_bytes), "Parquet, before compaction"],

@@ -1,4 +1,4 @@
-"""``chatexport sandbox``: the service on localhost."""
+"""``chatexport sandbox``: run a copy of the service on localhost."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from airflow_provider_chatexport.sandbox.settings import SandboxSettings
 
 
 @click.command(
-    short_help="The service on localhost, with real chat in it.",
+    short_help="Run a copy of the service on localhost.",
     epilog="Example: chatexport sandbox --port 8900 --task-seconds 2",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8900, show_default=True, help="Port; 0 picks a free one.")
-@click.option("--data", type=click.Path(path_type=Path), help="Chat to serve instead of the corpus that ships.")
-@click.option("--messages", type=int, help="Make this many messages instead.")
+@click.option("--port", default=8900, show_default=True, help="Port to listen on; 0 picks a free one.")
+@click.option("--data", type=click.Path(path_type=Path), help="Serve this chat, and not the shipped corpus.")
+@click.option("--messages", type=int, help="Generate this many messages, and serve those.")
 @click.option(
     "--shape",
     type=click.Choice([shape.value for shape in Shape]),
     default="typed",
     show_default=True,
-    help="How a line of an export looks.",
+    help="Shape of a line in an export.",
 )
 @click.option(
     "--bounds",
     type=click.Choice(["half-open", "inclusive", "exclusive"]),
     default="half-open",
     show_default=True,
-    help="Whether a message on the edge of a window is in it.",
+    help="Which ends of a window belong to it.",
 )
-@click.option("--gzip", is_flag=True, help="Export files are gzip.")
-@click.option("--task-seconds", type=float, default=1.0, show_default=True, help="How long an export takes.")
-@click.option("--no-rate-limit", is_flag=True, help="Refuse nothing for coming too fast.")
+@click.option("--gzip", is_flag=True, help="Compress export files with gzip.")
+@click.option("--task-seconds", type=float, default=1.0, show_default=True, help="Seconds that an export takes.")
+@click.option("--no-rate-limit", is_flag=True, help="Accept any number of requests a minute.")
 @json_option
 def sandbox(**given: Any) -> None:
-    """The service on localhost, with real chat in it: for demos, and to test your own DAGs."""
+    """Run a copy of the service on localhost, with real chat in it: for demos, and to test your own DAGs."""
     settings = SandboxSettings(
         host=given["host"],
         port=given["port"],

@@ -1,7 +1,7 @@
-"""What a person sees: tables on stdout, and on stderr how far long work is.
+"""Output for people: tables on stdout, and the progress of long work on stderr.
 
-On a terminal that is a line that moves. Elsewhere, in a log, it is a line when a stage ends and now and then while it
-lasts, for those who asked for them with ``--verbose``.
+On a terminal, progress is a bar that moves. In a log, with ``--verbose``, it is one line when a stage ends, and one now
+and then while a long stage lasts.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
-from airflow_provider_chatexport.core.progress import LoggedProgress, amount
+from airflow_provider_chatexport.core.progress import LoggedProgress, format_amount
 
 log = logging.getLogger(__name__)
 
-# Ids and times are not longer, and are not read in two pieces.
+# Ids and times are not longer than this. Broken into two pieces, they could not be copied.
 _UNBROKEN: Final = 28
 _SOME_ROOM: Final = 10
 _GAP: Final = 2
-# Messages may hold sequences that a terminal obeys.
+# Messages may contain control sequences, which a terminal would obey.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class TerminalProgress:
-    """Stages of long work. Used as a context manager; ``stage`` is what loads and upkeep call."""
+    """The progress of long work, as a context manager. Loads and maintenance call ``stage``."""
 
     def __init__(self, console: Console | None = None) -> None:
         console = console or Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            _Told(),
+            _AmountColumn(),
             TimeRemainingColumn(compact=True, elapsed_when_finished=True),
             console=console,
             transient=True,
@@ -61,33 +61,35 @@ class TerminalProgress:
             self._logged.__exit__(kind, error, trace)
 
     def say(self, what: str) -> None:
-        """A stage of unknown length."""
+        """Show a stage of unknown length."""
         self.stage(what, 0, None)
 
     def stage(self, name: str, done: int, whole: int | None) -> None:
-        """How far a stage is; a new name begins a new one."""
+        """Show how far a stage is. A new name starts a new stage."""
         if self._logged is not None:
             self._logged.stage(name, done, whole)
             return
         if self._current is None or self._current[0] != name:
             if self._current is not None:
-                self._progress.refresh()  # a short stage is seen as well, where it ended
+                self._progress.refresh()  # so that even a short stage is drawn once
                 self._progress.remove_task(self._current[1])
             self._current = (name, self._progress.add_task(name, total=whole))
         self._progress.update(self._current[1], completed=done, total=whole)
 
 
-class _Told(ProgressColumn):
+class _AmountColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(amount(task.description, int(task.completed), task.total, task.speed))
+        return Text(format_amount(task.description, int(task.completed), task.total, task.speed))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table on stdout, as wide as the terminal allows; ids and times are broken last. Where no terminal is, nothing
-    is broken."""
+    """Print a table to stdout, as wide as the terminal allows.
+
+    Long text is broken into lines first, ids and times last. If stdout is not a terminal, nothing is broken.
+    """
     console = Console(markup=False, highlight=False)
-    told = [[_short(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *told, strict=True)]
+    cells = [[_short(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = max(sum(widths) + _GAP * len(widths), console.width)
     unbroken = _unbroken(widths, console.width)
@@ -100,13 +102,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
             overflow="fold",
             min_width=widths[at] if at in unbroken else None,
         )
-    for row in told:
+    for row in cells:
         table.add_row(*row)
     console.print(table)
 
 
 def _unbroken(widths: Sequence[int], width: int) -> set[int]:
-    """Which columns can keep their width, the narrow ones first, so that each of the others has some room."""
+    """Return which columns keep their width: as many as possible, narrow ones first, with some room for the others."""
     room = width - _GAP * len(widths)
     kept: set[int] = set()
     for n_before, at in enumerate(sorted(range(len(widths)), key=lambda each: widths[each])):
@@ -119,6 +121,6 @@ def _unbroken(widths: Sequence[int], width: int) -> set[int]:
 
 
 def _short(value: Any) -> str:
-    """RFC3339 without what is zero, because a table has 80 columns; and nothing that a terminal would obey."""
+    """Return a value as short text: times without zeros, as a terminal has 80 columns, and no control characters."""
     text = str(value).removesuffix("T00:00:00.000000Z").replace(".000000Z", "Z") if value is not None else ""
     return _CONTROL.sub("\ufffd", text)
