@@ -1,6 +1,6 @@
-"""What Airflow shows of this provider: its connection form, its hooks, operators, sensors and triggers.
+"""What Airflow knows about this provider: connection form, configuration, hooks, operators, sensors and triggers.
 
-Airflow reads this without importing the hook. The connection's fields are those of ``api.settings.ServiceSettings``.
+Airflow reads it without importing the hook. The fields of the connection are those of ``api.settings.ServiceSettings``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ _INTEGRATION = "Stream Chat"
 
 
 def get_provider_info() -> dict[str, Any]:
-    """The answer to the entry point ``apache_airflow_provider``."""
+    """Return the provider info; the entry point ``apache_airflow_provider`` names this function."""
     return {
         "package-name": "airflow-provider-chatexport",
         "name": "Stream Chat export",
-        "description": "Exports Stream Chat's history through its asynchronous API to a Parquet lake.",
+        "description": "Exports the history of Stream Chat through its asynchronous API to a Parquet lake.",
         "versions": [__version__],
         "integrations": [
             {
@@ -27,12 +27,12 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [_modules("hooks.chatexport")],
-        "operators": [_modules("operators.channels", "operators.export", "operators.load")],
+        "operators": [_modules("operators.channels", "operators.export", "operators.load", "operators.windowed")],
         "sensors": [_modules("sensors.export")],
         "triggers": [_modules("triggers.export")],
         "extra-links": ["airflow_provider_chatexport.operators.links.ExportTaskLink"],
         "config": {
-            "chatexport": {"description": "Defaults of tasks that export.", "options": CONFIG_OPTIONS},
+            "chatexport": {"description": "Defaults for export tasks.", "options": CONFIG_OPTIONS},
         },
         "connection-types": [
             {
@@ -80,35 +80,39 @@ def _option(default_s: str, description: str) -> dict[str, Any]:
 
 
 CONFIG_OPTIONS: dict[str, dict[str, Any]] = {
-    "wait_timeout_s": _option("21600", "Seconds that a task waits for its exports in all."),
-    "poll_interval_s": _option("0", "Seconds between two looks at an export; 0: they grow with its age from 1 to 60."),
-    "grace_period_s": _option("60", "Seconds that the end of a window must be past before it is exported."),
+    "wait_timeout_s": _option("21600", "Seconds that a task waits for its exports, in all."),
+    "poll_interval_s": _option(
+        "0", "Seconds between two status requests. 0: grows with the age of the exports, from 1 to 60."
+    ),
+    "grace_period_s": _option("60", "How old the end of a window must be before it is exported, in seconds."),
 }
 
 _CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "connect_timeout_s": _seconds("Connect time-out (s)", 10, "Seconds to wait for a connection."),
-    "read_timeout_s": _seconds("Read time-out (s)", 30, "Seconds to wait for the next bytes of an answer."),
-    "write_timeout_s": _seconds("Write time-out (s)", 30, "Seconds to wait while sending."),
-    "pool_timeout_s": _seconds("Pool time-out (s)", 30, "Seconds to wait for a free connection of the pool."),
+    "read_timeout_s": _seconds("Read time-out (s)", 30, "Seconds to wait for the next bytes of a reply."),
+    "write_timeout_s": _seconds(
+        "Write time-out (s)", 30, "Seconds to wait until the next bytes of a request are sent."
+    ),
+    "pool_timeout_s": _seconds("Pool time-out (s)", 30, "Seconds to wait for a free connection in the pool."),
     "max_attempts": {
         "label": "Attempts",
-        "description": "How often one request is sent at most. Rate limiting is waited out apart from this.",
+        "description": "The most times that one request is sent. Replies that ask to slow down (429) do not count.",
         "schema": {"type": ["integer", "null"], "minimum": 1, "default": 5},
     },
     "rate_limit_patience_s": _seconds(
-        "Rate limit patience (s)", 300, "Seconds that one request may go on being rate-limited."
+        "Rate limit patience (s)", 300, "Seconds to keep repeating one request that is rate-limited."
     ),
-    "proxy": _optional_text("Proxy", "Address of an HTTP proxy. Empty: what the environment's variables say."),
-    "ca_file": _optional_text("CA file", "PEM file of certificate authorities to trust instead of the usual ones."),
+    "proxy": _optional_text("Proxy", "Address of an HTTP proxy. Empty: the one in the environment variables."),
+    "ca_file": _optional_text("CA file", "PEM file of certificate authorities to trust instead of the default ones."),
     "allow_http_links": {
         "label": "Allow plain http links",
-        "description": "Fetch export files over plain http as well. Always so where the base URL itself is http.",
+        "description": "Fetch export files over plain http, too. Always on if the base URL itself is http.",
         "schema": {"type": "boolean", "default": False},
     },
     "pseudonym_key": {
         "label": "Pseudonym key",
-        "description": "Secret that hash_users makes pseudonyms with; the same one for every load of a lake.",
+        "description": "Secret with which hash_users makes pseudonyms. Use the same one for every load of a lake.",
         "schema": {"type": ["string", "null"], "format": "password"},
     },
-    "link_host": _optional_text("Link host", "The only host from which export files may be fetched. Empty: any."),
+    "link_host": _optional_text("Link host", "Fetch export files from this host only. Empty: from any host."),
 }

@@ -1,4 +1,4 @@
-"""The usual case in three lines: export this run's window, and load it into the lake."""
+"""The usual case in three lines: export the window of the run, and load it into the lake."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from airflow_provider_chatexport.operators.channels import Channels, ListChannel
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator
 
-_OF_THE_WINDOW: Final = ("since", "until", "partition_span", "allow_open_window")
-_GROUPS_OWN: Final = ("task_id", "channels", "extra_channels", "exports")
+# Arguments in ``export`` that the task ``channels`` needs as well: both work on the same window.
+_WINDOW_ARGUMENTS: Final = ("since", "until", "partition_span", "allow_open_window")
+# Arguments of the operators that the group sets itself.
+_GROUP_ARGUMENTS: Final = ("task_id", "channels", "extra_channels", "exports")
 
 
 def chat_export_to_lake(
@@ -35,42 +37,43 @@ def chat_export_to_lake(
     load: Mapping[str, Any] | None = None,
     default_args: Mapping[str, Any] | None = None,
 ) -> TaskGroup:
-    """A task group of two tasks, ``export`` and ``load``; call it where the DAG is defined.
+    """Create a task group of two tasks, ``export`` and ``load``; call it inside a DAG.
 
-    The window is that of the run, as ``ExportChannelsOperator`` finds it: the group knows nothing of the schedule. With
-    ``channels_per_task`` there is a task ``channels`` before them, which lists all channels; the two are mapped over
-    its batches as ``batch.export`` and ``batch.load``, each batch a load of its own.
+    The window is that of the run, as ``ExportChannelsOperator`` finds it. With ``channels_per_task``, a task
+    ``channels`` runs first and lists all channels. The other two are then mapped over its batches, as ``batch.export``
+    and ``batch.load``. Each batch is a load of its own.
 
-    :param lake: the lake's address: a local path or an fsspec address. (templated)
-    :param channels: channels as ``TYPE:ID``, or a ``ChannelQuery``; by default those of the run's conf or params
-        ``channels``. (templated)
-    :param extra_channels: channels besides, such as soft-deleted ones, which no query finds. (templated)
-    :param channels_per_task: map export and load over batches of so many channels; by default there is one of each.
-    :param group_id: name of the group, which is the prefix of its tasks' names.
+    :param lake: address of the lake: a local path, or an fsspec address. (templated)
+    :param channels: channels as ``TYPE:ID``, or a ``ChannelQuery``. Default: ``channels`` of the run's conf or params.
+        (templated)
+    :param extra_channels: channels to add, such as soft-deleted ones, which no query finds. (templated)
+    :param channels_per_task: map export and load over batches of at most this many channels. Default: one export task
+        and one load task for all channels.
+    :param group_id: name of the group, which prefixes the ids of its tasks.
     :param chatexport_conn_id: a connection of type ``chatexport``, for all tasks. (templated)
-    :param lookback: export that much before the window again, for late edits, deletes and reactions.
-    :param grace_period: how old the end of the window must be before anything is exported.
+    :param lookback: start the window this much earlier, so that late edits, deletes and reactions are exported again.
+    :param grace_period: how old the end of the window must be before the export starts.
     :param deferrable: wait in the triggerer instead of on a worker.
     :param outlets: assets that each load updates.
-    :param export: further arguments of ``ExportChannelsOperator``, such as ``{"pool": "chatexport"}``.
-    :param load: further arguments of ``LoadExportOperator``, such as ``{"promote": {...}}``.
-    :param default_args: of all tasks, such as ``{"retries": 3}``.
-    :raises CallError: ``export`` or ``load`` has an argument that is one of the group's own.
+    :param export: more arguments for ``ExportChannelsOperator``, such as ``{"pool": "chatexport"}``.
+    :param load: more arguments for ``LoadExportOperator``, such as ``{"promote": {...}}``.
+    :param default_args: default arguments of all tasks, such as ``{"retries": 3}``.
+    :raises CallError: ``export`` or ``load`` contains an argument that the group sets itself.
     """
     shared: dict[str, Any] = {"chatexport_conn_id": chatexport_conn_id}
-    of_window = {**shared, "lookback": lookback, "grace_period": grace_period, "deferrable": deferrable}
-    of_export = _joined(of_window, export, "export")
-    of_load = _joined({**shared, "lake": lake, "outlets": list(outlets)}, load, "load")
+    windowed = {**shared, "lookback": lookback, "grace_period": grace_period, "deferrable": deferrable}
+    export_arguments = _merged(windowed, export, "export")
+    load_arguments = _merged({**shared, "lake": lake, "outlets": list(outlets)}, load, "load")
 
-    def export_and_load(**chosen: Any) -> None:
-        exporting = ExportChannelsOperator(task_id="export", **chosen, **of_export)
-        exporting >> LoadExportOperator(task_id="load", exports=exporting.output, **of_load)
+    def export_and_load(**channels: Any) -> None:
+        exporting = ExportChannelsOperator(task_id="export", **channels, **export_arguments)
+        exporting >> LoadExportOperator(task_id="load", exports=exporting.output, **load_arguments)
 
     @task_group(group_id="batch")
     def batch(channels: Any) -> None:
         export_and_load(channels=channels)
 
-    # Its converter is generic, and mypy takes the converter's type variable for the argument's type.
+    # The converter of default_args is generic, and mypy takes its type variable for the type of the argument.
     with TaskGroup(group_id=group_id, default_args=dict(default_args or {})) as group:  # type: ignore[arg-type]
         if channels_per_task is None:
             export_and_load(channels=channels, extra_channels=extra_channels)
@@ -80,16 +83,18 @@ def chat_export_to_lake(
                 channels=channels,
                 extra_channels=extra_channels,
                 channels_per_task=channels_per_task,
-                **of_window,
-                # The channels are those of the window that is exported.
-                **{name: of_export[name] for name in _OF_THE_WINDOW if name in of_export},
+                **windowed,
+                **{name: export_arguments[name] for name in _WINDOW_ARGUMENTS if name in export_arguments},
             )
             batch.expand(channels=listing.output)
     return group
 
 
-def _joined(ours: Mapping[str, Any], further: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
-    further = further or {}
-    if twice := sorted({*ours, *_GROUPS_OWN} & set(further)):
-        raise CallError(f"{', '.join(twice)} in {name} is an argument of chat_export_to_lake itself; give it there")
-    return {**ours, **further}
+def _merged(ours: Mapping[str, Any], more: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
+    more = more or {}
+    if twice := sorted({*ours, *_GROUP_ARGUMENTS} & set(more)):
+        raise CallError(
+            f"{name} contains {', '.join(twice)}, which chat_export_to_lake sets itself; remove it there, and use the "
+            "argument of chat_export_to_lake if it has one"
+        )
+    return {**ours, **more}

@@ -1,10 +1,10 @@
-"""Months of history in one run, triggered by hand with a window: a week at a time, each a load of its own.
+"""Load months of history in one run, triggered by hand with a window: week by week, each week a load of its own.
 
-    airflow pools set chatexport 4 "exports at one time" --include-deferred
+    airflow pools set chatexport 4 "concurrent exports" --include-deferred
     airflow dags trigger chatexport_backfill --conf '{"since": "2025-01-01T00:00:00Z", "until": "2025-07-01T00:00:00Z"}'
 
-The pool bounds how many weeks are under way; a week that fails is retried alone. For a DAG with a schedule, Airflow's
-own backfill does as well:
+The pool limits how many weeks run at the same time. A week that fails is retried alone. For a DAG with a schedule,
+Airflow's own backfill does the same:
 
     airflow backfill create --dag-id chatexport_daily --from-date 2025-01-01 --to-date 2025-06-30 --max-active-runs 4
 """
@@ -12,27 +12,18 @@ own backfill does as well:
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-from airflow.sdk import DAG, task, task_group
+from airflow.sdk import DAG, task_group
 from pendulum import datetime
 
-from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator
 from airflow_provider_chatexport.operators.params import window_params
+from airflow_provider_chatexport.operators.windowed import SplitWindowOperator
 
 LAKE = os.environ.get("CHATEXPORT_LAKE", str(Path.home() / "chatexport-lake"))
 CHANNELS = os.environ.get("CHATEXPORT_CHANNELS", "livestream:ubuntu,messaging:ubuntu-support")
 POOL = os.environ.get("CHATEXPORT_POOL", "default_pool")
-
-
-@task
-def weeks(params: dict[str, Any]) -> list[dict[str, str]]:
-    with as_airflow_errors():  # a window that is wrong is not tried again
-        whole = Window.parse(params["since"], params["until"])
-    return [window.to_json() for window in whole.split(timedelta(days=7))]
 
 
 @task_group
@@ -51,4 +42,5 @@ with DAG(
     default_args={"retries": 3},
     tags=["chatexport"],
 ) as dag:
-    week.expand_kwargs(weeks())
+    weeks = SplitWindowOperator(task_id="weeks", max_window=timedelta(days=7))
+    week.expand_kwargs(weeks.output)

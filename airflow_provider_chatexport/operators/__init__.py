@@ -1,1 +1,1 @@
-"""Tasks that export and load."""
+"""Operators that export and load."""

@@ -1,4 +1,4 @@
-"""Which channels a run is about: named, or found by a query at the service."""
+"""Operators that are about channels: named ones, or those that a query finds when the task runs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 from jinja2 import TemplateError
 
+from airflow_provider_chatexport.core.arguments import parse_names
 from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.core.plan import Cid, parse_cid
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, WindowError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
-from airflow_provider_chatexport.hooks.exceptions import ArgumentError, as_airflow_errors, checked_arguments
-from airflow_provider_chatexport.operators.params import duration, parse_names, run_inputs
-from airflow_provider_chatexport.operators.windowed import wait_out, window_of
+from airflow_provider_chatexport.hooks.exceptions import ArgumentError, as_airflow_errors
+from airflow_provider_chatexport.operators.params import run_inputs
+from airflow_provider_chatexport.operators.windowed import WindowedOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -27,31 +28,90 @@ log = logging.getLogger(__name__)
 
 Channels = Iterable[str] | str | ChannelQuery | None
 
-# Ten exports of 25 channels. At 60 exports a minute for the whole app, more tasks do not make it faster.
+# Ten exports of 25 channels. The service takes 60 exports a minute for the whole app, so more tasks are not faster.
 DEFAULT_CHANNELS_PER_TASK: Final = 250
 
 
-class ListChannelsOperator(BaseOperator):
+class ChannelsArgument(BaseOperator):
+    """An operator that works on channels. It has a connection, ``chatexport_conn_id``.
+
+    :param channels: channels as ``TYPE:ID``, in a list or separated by commas, or a ``ChannelQuery`` that finds them
+        when the task runs. Default: ``channels`` of the run's conf or params. (templated, also inside the query)
+    :param extra_channels: channels to add, such as soft-deleted ones, which no query finds. (templated)
+    """
+
+    template_fields: Sequence[str] = ("channels", "extra_channels")
+
+    chatexport_conn_id: str
+
+    def __init__(
+        self, *, channels: Channels = None, extra_channels: Iterable[str] | str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.channels = channels
+        self.extra_channels = extra_channels
+
+    def resolve_channels(self, context: Context, window: Window | None) -> list[Cid]:
+        """Return the channels in their order, each once. A query is sent to the service.
+
+        :param window: templates inside a query know its ends as ``since`` and ``until``, RFC3339 text in UTC.
+        :raises CallError: a channel is not TYPE:ID, or a template cannot be rendered.
+        :raises ServiceError: the query failed.
+        """
+        extra = [parse_cid(text) for text in parse_names(self.extra_channels)]
+        if isinstance(self.channels, ChannelQuery):
+            return list(dict.fromkeys([*self._find_channels(self.channels, context, window), *extra]))
+        names = parse_names(self.channels)
+        # An empty list is a choice: an earlier task selected no channel. Empty text may be a template over a missing
+        # value.
+        if not names and (self.channels is None or isinstance(self.channels, str)):
+            names = parse_names(run_inputs(context).get("channels"))
+        return list(dict.fromkeys([*(parse_cid(text) for text in names), *extra]))
+
+    def _find_channels(self, query: ChannelQuery, context: Context, window: Window | None) -> list[Cid]:
+        conditions = self._render_conditions(query.filter_conditions, context, window)
+        with ChatExportHook(self.chatexport_conn_id).client() as client:
+            cids = list(client.find_channels(ChannelQuery(filter_conditions=conditions, sort=query.sort)))
+        log.info("channels found channels=%d", len(cids))
+        return cids
+
+    def _render_conditions(
+        self, conditions: Mapping[str, Any], context: Context, window: Window | None
+    ) -> dict[str, Any]:
+        """Return the conditions with their templates rendered.
+
+        Airflow renders the fields of an object in place; a query is immutable.
+        """
+        ends = {} if window is None else {"since": format_rfc3339(window.since), "until": format_rfc3339(window.until)}
+        variables: Any = {**context, **ends}
+        try:
+            rendered: dict[str, Any] = self.render_template(dict(conditions), variables)
+        except TemplateError as error:
+            raise CallError(
+                f"a template in filter_conditions of the channel query cannot be rendered: {error}; the ends of the "
+                "run's window are {{ since }} and {{ until }}, whatever the window comes from"
+            ) from None
+        return rendered
+
+
+class ListChannelsOperator(ChannelsArgument, WindowedOperator):
     """List channels in batches, for export tasks that are mapped over them.
 
-    A query is asked once the run's window has settled, where the run has one: a channel whose first message is still on
-    its way would be missed.
+    Returns a list of lists of ``TYPE:ID``. A query runs after the grace period of the run's window: before that, a
+    channel whose first message is still on its way would be missed. Named channels need no window.
 
-    :param channels: channels as ``TYPE:ID``, or a ``ChannelQuery``, as ``ExportChannelsOperator`` takes them.
-        (templated, also within the query)
-    :param extra_channels: channels besides, such as soft-deleted ones, which no query finds. (templated)
-    :param channels_per_task: how many channels a batch has at most.
-    :param since: begin of the window, if it is not the run's; a query's templates know it as ``since``. (templated)
-    :param until: end of the window. (templated)
-    :param lookback: how far before the window will be exported again; ``since`` begins there.
-    :param partition_span: as for ``ExportChannelsOperator``.
-    :param grace_period: as for ``ExportChannelsOperator``.
-    :param allow_open_window: do not wait for the window's end.
+    Takes the arguments of ``ChannelsArgument`` (channels) and ``WindowedOperator`` (the window), and:
+
+    :param channels_per_task: the most channels in a batch.
     :param deferrable: wait in the triggerer instead of on the worker.
     :param chatexport_conn_id: a connection of type ``chatexport``. (templated)
     """
 
-    template_fields: Sequence[str] = ("channels", "extra_channels", "since", "until", "chatexport_conn_id")
+    template_fields: Sequence[str] = (
+        *ChannelsArgument.template_fields,
+        *WindowedOperator.template_fields,
+        "chatexport_conn_id",
+    )
     ui_color = "#eeeeff"
 
     def __init__(
@@ -70,81 +130,49 @@ class ListChannelsOperator(BaseOperator):
         chatexport_conn_id: str = ChatExportHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            channels=channels,
+            extra_channels=extra_channels,
+            since=since,
+            until=until,
+            lookback=lookback,
+            partition_span=partition_span,
+            grace_period=grace_period,
+            allow_open_window=allow_open_window,
+            **kwargs,
+        )
         if channels_per_task < 1:
             raise ArgumentError(f"channels_per_task is {channels_per_task}; give a number above 0")
-        with checked_arguments():
-            self.lookback = duration(lookback, "lookback") or timedelta(0)
-            self.partition_span = duration(partition_span, "partition_span")
-            self.grace_period = duration(grace_period, "grace_period")
-        self.channels = channels
-        self.extra_channels = extra_channels
         self.channels_per_task = channels_per_task
-        self.since = since
-        self.until = until
-        self.allow_open_window = allow_open_window
         self.deferrable = deferrable
         self.chatexport_conn_id = chatexport_conn_id
 
     def execute(self, context: Context) -> list[list[Cid]]:
+        """Return the batches.
+
+        :raises TaskDeferred: a query waits for the grace period of the window.
+        """
         with as_airflow_errors():
-            window = self._window(context)
-            if window is not None and isinstance(self.channels, ChannelQuery):
-                wait_out(self, window.until)
-            cids = chosen_channels(self, context, window)
-            if not cids and not isinstance(self.channels, ChannelQuery):
+            window = self._window_if_any(context)
+            is_query = isinstance(self.channels, ChannelQuery)
+            if window is not None and is_query:
+                self.wait_out_grace_period(context)
+            cids = self.resolve_channels(context, window)
+            if not cids and not is_query:
                 raise CallError("there is no channel to list; name some, or give a ChannelQuery")
             n_most = conf.getint("core", "max_map_length")
             if len(cids) > self.channels_per_task * n_most:
                 raise CallError(
-                    f"{len(cids)} channels in batches of {self.channels_per_task} make more tasks than the {n_most} "
+                    f"{len(cids)} channels in batches of {self.channels_per_task} need more tasks than the {n_most} "
                     "that Airflow maps ([core] max_map_length); set channels_per_task to "
                     f"{-(-len(cids) // n_most)} or more"
                 )
         log.info("channels listed channels=%d channels_per_task=%d", len(cids), self.channels_per_task)
         return [cids[start : start + self.channels_per_task] for start in range(0, len(cids), self.channels_per_task)]
 
-    def execute_after_grace_period(self, context: Context, event: Any = None) -> list[list[Cid]]:  # noqa: ARG002
-        """Where the task goes on when the end of its window is old enough."""
-        return self.execute(context)
-
-    def _window(self, context: Context) -> Window | None:
-        """The run's; None where it has none, which is the export's to refuse: a list of channels can do without."""
+    def _window_if_any(self, context: Context) -> Window | None:
+        """Return the window of the run; None if it has no usable one, which the export refuses later."""
         try:
-            return window_of(self, context)
+            return self.window(context)
         except WindowError:
             return None
-
-
-def chosen_channels(operator: Any, context: Context, window: Window | None) -> list[Cid]:
-    """The channels of an operator with ``channels``, ``extra_channels`` and a connection, each once, in their order.
-
-    :param window: what a query's templates know as ``since`` and ``until``, RFC3339 text in UTC.
-    :raises CallError: one is not TYPE:ID.
-    :raises ServiceError: the query could not be asked.
-    """
-    extra = [parse_cid(text) for text in parse_names(operator.extra_channels)]
-    given = operator.channels
-    if not isinstance(given, ChannelQuery):
-        # A list without a channel was chosen so; text may be a template over something absent.
-        is_open = given is None or isinstance(given, str)
-        named = parse_names(given) or (parse_names(run_inputs(context).get("channels")) if is_open else [])
-        return list(dict.fromkeys([*(parse_cid(text) for text in named), *extra]))
-    conditions = _rendered(operator, given.filter_conditions, context, window)
-    with ChatExportHook(operator.chatexport_conn_id).client() as client:
-        found = list(client.find_channels(ChannelQuery(filter_conditions=conditions, sort=given.sort)))
-    log.info("channels found channels=%d", len(found))
-    return list(dict.fromkeys([*found, *extra]))
-
-
-def _rendered(operator: Any, conditions: Mapping[str, Any], context: Context, window: Window | None) -> dict[str, Any]:
-    """Airflow renders the fields of objects in place, which a query, being a value, does not allow."""
-    ends = {} if window is None else {"since": format_rfc3339(window.since), "until": format_rfc3339(window.until)}
-    try:
-        rendered: dict[str, Any] = operator.render_template(dict(conditions), {**context, **ends})
-    except TemplateError as error:
-        raise CallError(
-            f"a template in filter_conditions of the channel query cannot be rendered: {error}; the ends of the run's "
-            "window, wherever it comes from, are {{ since }} and {{ until }}"
-        ) from None
-    return rendered

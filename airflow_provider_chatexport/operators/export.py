@@ -1,4 +1,4 @@
-"""Tasks that start exports and wait for them. What they return are receipts for ``LoadExportOperator``."""
+"""Operators that start exports and wait for them. They return receipts, which ``LoadExportOperator`` loads."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
 from airflow_provider_chatexport.api.client import ChatExportClient
-from airflow_provider_chatexport.api.polling import ExportPoller, watch_exports
+from airflow_provider_chatexport.api.polling import ExportPoller, wait_for_exports
+from airflow_provider_chatexport.core.arguments import parse_duration, parse_names
 from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.core.plan import ChannelsRequest, ExportFlags, UsersRequest, plan_channels, plan_users
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.task import TaskId
-from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, TaskFailedError, TaskOverdueError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.config import configured_s
@@ -28,9 +28,9 @@ from airflow_provider_chatexport.hooks.exceptions import (
     explain_timeout,
     seconds_to_timeout,
 )
-from airflow_provider_chatexport.operators.channels import Channels, chosen_channels
+from airflow_provider_chatexport.operators.channels import Channels, ChannelsArgument
 from airflow_provider_chatexport.operators.links import ExportTaskLink
-from airflow_provider_chatexport.operators.params import duration, parse_names, run_inputs
+from airflow_provider_chatexport.operators.params import run_inputs
 from airflow_provider_chatexport.operators.submission import (
     OnMissingChannel,
     SubmittedExport,
@@ -38,7 +38,7 @@ from airflow_provider_chatexport.operators.submission import (
     Submitter,
     find_unfinished,
 )
-from airflow_provider_chatexport.operators.windowed import wait_out, window_of
+from airflow_provider_chatexport.operators.windowed import WindowedOperator
 from airflow_provider_chatexport.triggers.export import BACKSTOP, ExportTaskTrigger, read_event
 
 if TYPE_CHECKING:
@@ -46,30 +46,28 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What the trigger hands through beside each receipt, for a deferral that ends in splitting.
+# The trigger passes these through with each receipt. The worker needs them if it has to split an export.
 _N_SPLITS: Final = "n_splits"
 _STARTED_EPOCH_S: Final = "started_epoch_s"
-# How long before Airflow's alarm a wait on the worker ends by itself.
+# A wait on the worker ends this long before Airflow's alarm for execution_timeout.
 _BEFORE_THE_ALARM_S: Final = 2.0
 
 
 class BaseExportOperator(BaseOperator):
     """Start the exports of this run, wait for all of them, return their receipts.
 
-    :param chatexport_conn_id: a connection of type ``chatexport``.
-    :param wait_timeout: how long to wait in all, as a duration or in seconds; by default 6 hours.
-    :param poll_interval: a fixed pause between looks, as a duration or in seconds; by default it grows with the age
-        of the exports from 1 to 60 seconds.
+    :param chatexport_conn_id: a connection of type ``chatexport``. (templated)
+    :param wait_timeout: how long to wait in all, as a timedelta or in seconds. Default: ``wait_timeout_s`` in section
+        ``[chatexport]`` of Airflow's configuration, 6 hours.
+    :param poll_interval: a fixed pause between two status requests, as a timedelta or in seconds. Default:
+        ``poll_interval_s`` of the configuration, where 0 means a pause that grows with the age of the exports from 1
+        to 60 seconds.
     :param deferrable: wait in the triggerer instead of on the worker.
-    :param fresh: start new exports even where those of an earlier try of this task could be waited for.
-    :param on_missing_channel: what to do where the service does not know some of the channels: ``fail``, naming all
-        of them, or ``skip`` them; the task itself, where it knows none.
-    :param grace_period: how old the end of the window must be before anything is exported, as a duration or in
-        seconds; a run that starts sooner waits. By default a minute. The section ``[chatexport]`` of Airflow's
-        configuration has these three defaults.
-    :param max_splits: how often an export of channels that fails, or is not done in its share of the time, is halved by
-        window and asked for again; the shares of ``max_splits`` + 1 rounds are equal.
-    :param allow_open_window: export a window whose end is still to come; what comes later is not in the export.
+    :param fresh: start new exports even if an earlier try of this task left exports that could be waited for.
+    :param on_missing_channel: what to do if the service does not know some of the channels: ``fail`` with an error
+        that names all of them, or ``skip`` them. If it knows none of the channels, ``skip`` skips the task.
+    :param max_splits: how often to halve the window of an export that fails or takes too long, and export the halves
+        instead. ``wait_timeout`` is divided equally among the ``max_splits`` + 1 rounds.
     """
 
     template_fields: Sequence[str] = ("chatexport_conn_id",)
@@ -86,9 +84,7 @@ class BaseExportOperator(BaseOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         fresh: bool = False,
         on_missing_channel: OnMissingChannel = "fail",
-        grace_period: timedelta | float | None = None,
         max_splits: int = 0,
-        allow_open_window: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -97,78 +93,79 @@ class BaseExportOperator(BaseOperator):
                 raise CallError(f'on_missing_channel is {on_missing_channel!r}; write "fail" or "skip"')
             if not isinstance(max_splits, int) or max_splits < 0:
                 raise CallError(f"max_splits is {max_splits!r}; give a whole number, 0 or more")
-            self.grace_period = duration(grace_period, "grace_period")
-            self.wait_timeout = duration(wait_timeout, "wait_timeout")
-            self.poll_interval = duration(poll_interval, "poll_interval")
+            self.wait_timeout = parse_duration(wait_timeout, "wait_timeout")
+            self.poll_interval = parse_duration(poll_interval, "poll_interval")
         self.chatexport_conn_id = chatexport_conn_id
         self.fresh = fresh
         self.on_missing_channel = on_missing_channel
         self.max_splits = max_splits
-        self.allow_open_window = allow_open_window
         self.deferrable = deferrable
 
     @abstractmethod
     def plan(self, context: Context) -> Sequence[ChannelsRequest | UsersRequest]:
-        """What to ask the service for in this run. :raises CallError: the run does not say, or says it wrongly."""
+        """Return the requests of this run.
+
+        :raises CallError: an argument or an input of the run is missing or wrong.
+        """
 
     def wait_out_grace_period(self, context: Context) -> None:
-        """Before anything is asked of the service. :raises WindowError: the run's window is not usable."""
+        """Wait until what the run exports is old enough. Exports without a window do not wait."""
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        with as_airflow_errors(), explain_timeout(self._too_late):
-            # What is wrong with the call itself is told before anything is asked of the service.
-            self._patience_s()
+        """Start the exports and wait for them.
+
+        :raises TaskDeferred: the triggerer waits; the task resumes in ``execute_complete``.
+        """
+        with as_airflow_errors(), explain_timeout(self._timeout_sentence):
+            # Validate the arguments before calling the service.
+            self._wait_budget_s()
             self.wait_out_grace_period(context)
             requests = self.plan(context)
-            known = SubmittedExports.of(context)
-            # Of the first try: a retry has what is left of the time, and not the whole of it once more.
-            began_epoch_s = known.begin(fresh=self.fresh)
+            submitted = SubmittedExports.of(context)
+            # The start of the first try: a retry has what is left of the time, not all of it again.
+            started_epoch_s = submitted.begin(fresh=self.fresh)
             with ChatExportHook(self.chatexport_conn_id).client() as client:
-                submission = Submitter(client, known)
-                submission.submit(requests, on_missing_channel=self.on_missing_channel)
-            return self._wait(known, submission.started, began_epoch_s)
+                submitter = Submitter(client, submitted)
+                submitter.submit(requests, on_missing_channel=self.on_missing_channel)
+            return self._wait(submitted, submitter.started, started_epoch_s)
 
     def execute_complete(self, context: Context, event: Any = None) -> list[dict[str, Any]]:
-        """Where the task goes on after its deferral, in a new process: all that it knows is in the event."""
-        with as_airflow_errors(), explain_timeout(self._too_late):
-            known = SubmittedExports.of(context)
-            handed = event.get("receipts") or [] if isinstance(event, dict) else []
-            receipts = [Receipt.from_json(dict(each)) for each in handed]
-            self._show(receipts)
+        """Resume the task after the wait, in a new process. The event contains all that it needs."""
+        with as_airflow_errors(), explain_timeout(self._timeout_sentence):
+            submitted = SubmittedExports.of(context)
+            passed_through = event.get("receipts") or [] if isinstance(event, dict) else []
+            receipts = [Receipt.from_json(dict(each)) for each in passed_through]
+            self._set_export_url(receipts)
             status = event.get("status") if isinstance(event, dict) else None
             if status in ("failed", "timeout") and self.max_splits and receipts:
-                started = [
+                exports = [
                     SubmittedExport(receipt=receipt, n_splits=each.get(_N_SPLITS, 0))
-                    for receipt, each in zip(receipts, handed, strict=True)
+                    for receipt, each in zip(receipts, passed_through, strict=True)
                 ]
-                halved = self._split(known, started, overdue=status == "timeout")
+                halved = self._split(submitted, exports, overdue=status == "timeout")
                 if halved is not None:
-                    return self._wait(known, halved, handed[0].get(_STARTED_EPOCH_S, time.time()))
+                    return self._wait(submitted, halved, passed_through[0].get(_STARTED_EPOCH_S, time.time()))
             created_at = read_event(event)
-            known.done()
-            return _returned(receipts, created_at)
-
-    def execute_after_grace_period(self, context: Context, event: Any = None) -> list[dict[str, Any]]:  # noqa: ARG002
-        """Where the task goes on when the end of its window is old enough."""
-        return self.execute(context)
+            submitted.done()
+            return _completed(receipts, created_at)
 
     def _wait(
-        self, known: SubmittedExports, started: list[SubmittedExport], started_epoch_s: float
+        self, submitted: SubmittedExports, exports: list[SubmittedExport], started_epoch_s: float
     ) -> list[dict[str, Any]]:
-        """Until all are completed, deferred or here.
+        """Wait until all exports are completed, in the triggerer or here.
 
-        :raises TaskDeferred: the task goes on in ``execute_complete``.
-        :raises AirflowSkipException: there is none: the service knows no channel, and they are to be skipped.
-        :raises TaskFailedError: the service ended one as failed.
+        :raises TaskDeferred: the triggerer waits; the task resumes in ``execute_complete``.
+        :raises AirflowSkipException: there are no exports, because missing channels are skipped and all are missing.
+        :raises TaskFailedError: the service ended an export as failed.
         :raises TaskOverdueError: the deadline passed.
         """
-        if not started:
+        if not exports:
             raise AirflowSkipException("the service knows none of the channels, so there is nothing to export")
-        deadline_epoch_s = started_epoch_s + self._patience_s() * self._share(started)
+        deadline_epoch_s = started_epoch_s + self._wait_budget_s() * self._share_of_budget(exports)
         poll_interval_s = self._poll_interval_s()
-        receipts = [each.receipt for each in started]
+        receipts = [each.receipt for each in exports]
         task_ids = [receipt.task_id for receipt in receipts]
-        self._show(receipts)
+        self._set_export_url(receipts)
         if self.deferrable:
             self.defer(
                 trigger=ExportTaskTrigger(
@@ -179,110 +176,107 @@ class BaseExportOperator(BaseOperator):
                     poll_interval_s=poll_interval_s,
                     receipts=[
                         {**each.receipt.to_json(), _N_SPLITS: each.n_splits, _STARTED_EPOCH_S: started_epoch_s}
-                        for each in started
+                        for each in exports
                     ],
                 ),
                 method_name="execute_complete",
                 timeout=timedelta(seconds=max(deadline_epoch_s - time.time(), 0.0)) + BACKSTOP,
             )
         if left_s := seconds_to_timeout():
-            # Airflow's alarm would say nothing of the exports, and be followed by a retry without a minute to wait.
+            # Airflow's alarm would not name the exports, and the retry after it would have no time left.
             deadline_epoch_s = min(deadline_epoch_s, time.time() + left_s - min(_BEFORE_THE_ALARM_S, left_s / 2))
-        watch = ExportPoller(
+        poller = ExportPoller(
             task_ids, started_epoch_s=started_epoch_s, deadline_epoch_s=deadline_epoch_s, poll_s=poll_interval_s
         )
         settings = ChatExportHook(self.chatexport_conn_id).settings()
         try:
             with ChatExportClient(settings.without_retries()) as client:
-                states = watch_exports(client, watch)
+                states = wait_for_exports(client, poller)
         except (TaskFailedError, TaskOverdueError) as error:
-            halved = self._split(known, started, overdue=isinstance(error, TaskOverdueError))
+            halved = self._split(submitted, exports, overdue=isinstance(error, TaskOverdueError))
             if halved is not None:
-                return self._wait(known, halved, started_epoch_s)
+                return self._wait(submitted, halved, started_epoch_s)
             raise
-        known.done()
-        return _returned(receipts, {task_id: state.created_at for task_id, state in states.items()})
+        submitted.done()
+        return _completed(receipts, {task_id: state.created_at for task_id, state in states.items()})
 
-    def _share(self, started: Iterable[SubmittedExport]) -> float:
-        """The part of the time that is over before exports are split once more: each halving has an equal part. All of
-        it, where there is nothing to halve."""
-        n_splits = [each.n_splits for each in started if each.can_be_halved(self.max_splits)]
+    def _share_of_budget(self, exports: Iterable[SubmittedExport]) -> float:
+        """Return the share of the time after which unfinished exports are split again; 1.0 if none can be halved."""
+        n_splits = [each.n_splits for each in exports if each.can_be_halved(self.max_splits)]
         return (max(n_splits) + 1) / (self.max_splits + 1) if n_splits else 1.0
 
     def _split(
-        self, known: SubmittedExports, started: list[SubmittedExport], *, overdue: bool
+        self, submitted: SubmittedExports, exports: list[SubmittedExport], *, overdue: bool
     ) -> list[SubmittedExport] | None:
-        """What to wait for instead, if the service does not finish some of these; None: there is no way on."""
+        """Halve the exports that the service does not finish; return the ones to wait for now.
+
+        :param overdue: exports that are still running count as unfinished.
+        :return: None if splitting cannot help.
+        """
         if not self.max_splits:
             return None
         with ChatExportHook(self.chatexport_conn_id).client() as client:
-            lost = find_unfinished(client, started, overdue=overdue)
-            halved = [each for each in lost if each.can_be_halved(self.max_splits)]
-            if overdue and not halved and self._share(started) < 1:
-                # What could be halved is done by now. The rest has the rest of the time.
-                return [replace(each, n_splits=self.max_splits) for each in started]
-            if not halved or (len(halved) < len(lost) and not overdue):
+            unfinished = find_unfinished(client, exports, overdue=overdue)
+            halved = [each for each in unfinished if each.can_be_halved(self.max_splits)]
+            if overdue and not halved and self._share_of_budget(exports) < 1:
+                # Every export that could be halved is completed. The others get the rest of the time.
+                return [replace(each, n_splits=self.max_splits) for each in exports]
+            if not halved or (len(halved) < len(unfinished) and not overdue):
                 return None
-            submission = Submitter(client, known)
-            submission.split(halved, on_missing_channel=self.on_missing_channel)
-        return [*(each for each in started if each not in halved), *submission.started]
+            submitter = Submitter(client, submitted)
+            submitter.split(halved, on_missing_channel=self.on_missing_channel)
+        return [*(each for each in exports if each not in halved), *submitter.started]
 
     @property
-    def _too_late(self) -> str:
+    def _timeout_sentence(self) -> str:
         return (
-            f"the exports were not started or not waited for within the execution_timeout of {self.execution_timeout}; "
-            "the service goes on with those that it has, so give the task more time and clear it"
+            f"the exports were not started or not completed within the execution_timeout of {self.execution_timeout}; "
+            "the service goes on with the exports that were started, so give the task more time and clear it"
         )
 
-    def _patience_s(self) -> float:
-        """The shorter of ``wait_timeout`` and ``execution_timeout``, which Airflow itself does not count while a task
-        is deferred."""
-        patience_s = _positive_s(configured_s("wait_timeout_s") if self.wait_timeout is None else self.wait_timeout)
-        return min(patience_s, self.execution_timeout.total_seconds()) if self.execution_timeout else patience_s
+    def _wait_budget_s(self) -> float:
+        """Return how long to wait in all: the shorter of ``wait_timeout`` and ``execution_timeout``.
+
+        Airflow does not enforce ``execution_timeout`` while a task is deferred.
+
+        :raises CallError: ``wait_timeout`` is not positive.
+        """
+        budget_s = _positive_s(configured_s("wait_timeout_s") if self.wait_timeout is None else self.wait_timeout)
+        return min(budget_s, self.execution_timeout.total_seconds()) if self.execution_timeout else budget_s
 
     def _poll_interval_s(self) -> float | None:
-        """A fixed pause between looks; None: it grows with the age of the exports."""
+        """Return the fixed pause between two status requests; None if it grows with the age of the exports."""
         interval = configured_s("poll_interval_s") or None if self.poll_interval is None else self.poll_interval
         return None if interval is None else _positive_s(interval)
 
-    def _show(self, receipts: Sequence[Receipt]) -> None:
-        """For the extra link: the address of the first export at the service, without key or token."""
+    def _set_export_url(self, receipts: Sequence[Receipt]) -> None:
+        """Set the address that ``ExportTaskLink`` shows: that of the first export, without key or token."""
         if receipts:
             base_url = ChatExportHook(self.chatexport_conn_id).settings().base_url
             self.export_url = f"{base_url}/api/v2/tasks/{receipts[0].task_id}"
 
 
-class ExportChannelsOperator(BaseExportOperator):
-    """Export the messages of channels in this run's window.
+class ExportChannelsOperator(ChannelsArgument, WindowedOperator, BaseExportOperator):
+    """Export the messages of channels in the window of the run.
 
-    The window is that of the arguments, else of the run's conf or params ``since`` and ``until``, else the run's data
-    interval. It is half-open, and consecutive windows tile exactly. In Airflow 3, schedule with
-    ``CronDataIntervalTimetable``: the interval of ``"@daily"`` alone has zero length, and is refused.
+    Takes the arguments of ``ChannelsArgument`` (channels), ``WindowedOperator`` (the window) and
+    ``BaseExportOperator`` (starting and waiting), and those below. Any number of channels: each export takes 25.
 
-    :param channels: channels as ``TYPE:ID``, as a list or separated by commas, or a ``ChannelQuery`` that finds them
-        when the task runs; any number, 25 go into one export. By default those of the run's conf or params
-        ``channels``. (templated, also within the query)
-    :param extra_channels: channels besides, such as soft-deleted ones, which no query finds. (templated)
-    :param since: begin of the window, inclusive: a datetime or ISO 8601 text with an offset. (templated)
-    :param until: end of the window, exclusive. (templated)
-    :param lookback: export that much before the window again, for late edits, deletes and reactions; as all durations,
-        a timedelta or seconds.
-    :param max_window: longer windows become several exports.
-    :param partition_span: of a run that has a partition date and no data interval (``CronPartitionTimetable``), how
-        long its window is; whole days are those of the timetable's time zone.
-    :param on_no_channels: what to do where a query finds no channel: ``fail``, or ``skip`` the task.
-    :param version: format of the file at the service, ``v2`` or ``v1``.
-    :param include_truncated_messages: messages that a truncation hides come along.
-    :param include_soft_deleted_channels: channels that were deleted softly may be named.
-    :param clear_deleted_message_text: the text of deleted messages is left out.
+    In Airflow 3, schedule the DAG with ``CronDataIntervalTimetable``. The data interval of plain ``"@daily"`` has zero
+    length, and the operator refuses it.
+
+    :param max_window: split a longer window into several exports.
+    :param on_no_channels: what to do if a query finds no channel: ``fail``, or ``skip`` the task.
+    :param version: format of the export file, ``v2`` or ``v1``.
+    :param include_truncated_messages: export messages that a truncation hides, too.
+    :param include_soft_deleted_channels: accept soft-deleted channels.
+    :param clear_deleted_message_text: leave out the text of deleted messages.
     :param export_users: as the service documents it.
     """
 
     template_fields: Sequence[str] = (
-        "channels",
-        "extra_channels",
-        "since",
-        "until",
+        *ChannelsArgument.template_fields,
+        *WindowedOperator.template_fields,
         *BaseExportOperator.template_fields,
     )
 
@@ -296,6 +290,8 @@ class ExportChannelsOperator(BaseExportOperator):
         lookback: timedelta | float | None = None,
         max_window: timedelta | float | None = None,
         partition_span: timedelta | float | None = None,
+        grace_period: timedelta | float | None = None,
+        allow_open_window: bool = False,
         on_no_channels: Literal["fail", "skip"] = "fail",
         version: Literal["v1", "v2"] = "v2",
         include_truncated_messages: bool = False,
@@ -304,18 +300,22 @@ class ExportChannelsOperator(BaseExportOperator):
         export_users: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            channels=channels,
+            extra_channels=extra_channels,
+            since=since,
+            until=until,
+            lookback=lookback,
+            partition_span=partition_span,
+            grace_period=grace_period,
+            allow_open_window=allow_open_window,
+            **kwargs,
+        )
         with checked_arguments():
             if on_no_channels not in ("fail", "skip"):
                 raise CallError(f'on_no_channels is {on_no_channels!r}; write "fail" or "skip"')
-            self.lookback = duration(lookback, "lookback") or timedelta(0)
-            self.max_window = duration(max_window, "max_window")
-            self.partition_span = duration(partition_span, "partition_span")
+            self.max_window = parse_duration(max_window, "max_window")
         self.on_no_channels = on_no_channels
-        self.channels = channels
-        self.extra_channels = extra_channels
-        self.since = since
-        self.until = until
         self.version = version
         self.include_truncated_messages = include_truncated_messages
         self.include_soft_deleted_channels = include_soft_deleted_channels
@@ -323,6 +323,10 @@ class ExportChannelsOperator(BaseExportOperator):
         self.export_users = export_users
 
     def plan(self, context: Context) -> list[ChannelsRequest]:
+        """Return a request for each part of the window and each 25 channels.
+
+        :raises AirflowSkipException: the query finds no channel, and ``on_no_channels`` is ``skip``.
+        """
         flags = ExportFlags(
             version=self.version,
             include_truncated_messages=self.include_truncated_messages,
@@ -332,29 +336,24 @@ class ExportChannelsOperator(BaseExportOperator):
         )
         window = self.window(context)
         windows = list(window.split(self.max_window) if self.max_window else [window])
-        channels = chosen_channels(self, context, window)
+        channels = self.resolve_channels(context, window)
         if not channels and isinstance(self.channels, ChannelQuery):
             if self.on_no_channels == "skip":
                 raise AirflowSkipException(f"the channel query finds no channel for {window}")
             raise CallError(
                 "the channel query finds no channel; check its filter_conditions, or set "
-                'on_no_channels="skip" if that may be'
+                'on_no_channels="skip" if that can happen'
             )
         return [request for each in windows for request in plan_channels(channels, each, flags)]
 
-    def wait_out_grace_period(self, context: Context) -> None:
-        wait_out(self, self.window(context).until)
-
-    def window(self, context: Context) -> Window:
-        """:raises WindowError: the run has no usable window; the sentence names the fix."""
-        return window_of(self, context)
-
 
 class ExportUsersOperator(BaseExportOperator):
-    """Export all that the service holds of some users, for a data-subject request for instance.
+    """Export everything that the service stores about some users, for example for a data-subject request.
 
-    :param user_ids: ids as a list or separated by commas; any number, 25 go into one export. By default those of the
-        run's conf or params ``user_ids``. (templated)
+    Takes the arguments of ``BaseExportOperator``, and:
+
+    :param user_ids: ids in a list or separated by commas. Any number: each export takes 25. Default: ``user_ids`` of
+        the run's conf or params. (templated)
     """
 
     template_fields: Sequence[str] = ("user_ids", *BaseExportOperator.template_fields)
@@ -364,16 +363,21 @@ class ExportUsersOperator(BaseExportOperator):
         self.user_ids = user_ids
 
     def plan(self, context: Context) -> list[UsersRequest]:
+        """Return a request for each 25 users."""
         return plan_users(parse_names(self.user_ids) or parse_names(run_inputs(context).get("user_ids")))
 
 
 def _positive_s(duration: timedelta | float) -> float:
-    """:raises CallError: it is not positive."""
+    """Return the duration in seconds.
+
+    :raises CallError: it is not positive.
+    """
     value = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
     if value <= 0:
         raise CallError(f"wait_timeout and poll_interval must be more than zero, not {duration}")
     return value
 
 
-def _returned(receipts: Iterable[Receipt], created_at: Mapping[TaskId, datetime]) -> list[dict[str, Any]]:
+def _completed(receipts: Iterable[Receipt], created_at: Mapping[TaskId, datetime]) -> list[dict[str, Any]]:
+    """Return the receipts as JSON, with the time at which the service made each export."""
     return [replace(receipt, created_at=created_at.get(receipt.task_id)).to_json() for receipt in receipts]

@@ -1,4 +1,4 @@
-"""A load in OpenLineage's terms. Imported when the OpenLineage provider asks, which then is installed."""
+"""The lineage of a load in OpenLineage's terms. Imported only if the OpenLineage provider is installed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 def lineage_of(
     *, service_host: str, kinds: Iterable[str], lake_uri: str, tables: Iterable[WrittenTable], is_new: bool = True
 ) -> OperatorLineage[Any, Any]:
-    """From the service's channels or users to the lake's tables. Neither channels nor users are named: their ids are
-    personal data, and there may be thousands.
+    """Return the lineage from the service's channels or users to the tables of the lake.
 
-    Names follow OpenLineage's naming of datasets: a table's folder below its bucket, or below ``file``.
+    Single channels and users are not named: their ids are personal data, and there may be thousands. Dataset names
+    follow OpenLineage's naming: the folder of the table, in the namespace of its bucket or in ``file``.
 
-    :param is_new: False where an earlier run had loaded these exports: what it wrote is not counted once more.
+    :param kinds: kinds of the exports, such as ``channels``.
+    :param is_new: False if an earlier run loaded these exports. Its rows are not counted again.
     """
-    namespace, folder = _named(lake_uri)
+    namespace, folder = _namespace_and_folder(lake_uri)
     return OperatorLineage(
         inputs=[Dataset(namespace=f"chatexport://{service_host}", name=kind) for kind in sorted(set(kinds))],
         outputs=[
@@ -58,7 +59,7 @@ def lineage_of(
     )
 
 
-def _named(lake_uri: str) -> tuple[str, str]:
+def _namespace_and_folder(lake_uri: str) -> tuple[str, str]:
     parts = urlsplit(lake_uri)
     if parts.scheme in ("", "file"):
         return "file", str(Path(parts.path if parts.scheme else lake_uri).absolute())

@@ -12,14 +12,15 @@ if TYPE_CHECKING:
 
 
 class ExportTaskLink(BaseOperatorLink):
-    """The first export of the task, at the service: there from the moment that it is submitted, also while deferred.
+    """The address of the task's first export at the service, from its submission on, also while the task is deferred.
 
-    The service has no page for an export. The address says which export it is and on which host; the answer behind it
-    takes a key and a token, neither of which is in it.
+    The service has no web page for an export. The address names the host and the export. It contains neither the key
+    nor the token that a request to it needs.
     """
 
     name = "Export at the service"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        # Airflow asks in the process that ran the task, when that ends or defers, and keeps the answer.
+        """Return the address; empty if nothing was submitted yet."""
+        # Airflow calls this in the worker process when the task ends or defers, and stores the result.
         return str(getattr(operator, "export_url", ""))

@@ -1,4 +1,4 @@
-"""The task that turns finished exports into rows of the lake."""
+"""The operator that loads finished exports into the lake."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, AssetAlias, BaseOperator
 
-from airflow_provider_chatexport.core.arguments import GIVE_LAKE, require_text
+from airflow_provider_chatexport.core.arguments import GIVE_LAKE, parse_rendered, require_text
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
 from airflow_provider_chatexport.core.progress import LoggedProgress
 from airflow_provider_chatexport.core.receipt import Receipt
@@ -22,48 +22,49 @@ from airflow_provider_chatexport.errors import CallError, FileGoneError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.config import configured_s
 from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors, checked_arguments, explain_timeout
-from airflow_provider_chatexport.operators.params import parse_rendered
-from airflow_provider_chatexport.operators.submission import SubmittedExports, exported_again
+from airflow_provider_chatexport.operators.submission import SubmittedExports, export_again
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_chatexport.pipeline import LoadReport
 
-
 log = logging.getLogger(__name__)
 
-_WHAT_PEOPLE_DID: Final = ("messages", "reactions", "user_export_users")
+# An export without a row of these is empty.
+_CONTENT_TABLES: Final = ("messages", "reactions", "user_export_users")
 
 
 class LoadExportOperator(BaseOperator):
     """Download finished exports, convert them, and commit them to the lake as one load.
 
-    Returns the load's counts, its id and its window: small enough for XCom or a notification, and nothing of what
-    people wrote. Running it again with the same exports changes nothing. Assets given as ``outlets`` get the same
-    summary as their event's extra, and the partition of a partitioned run; an alias stands for the lake's address.
+    Returns the counts, id and window of the load: small enough for XCom or a notification, without any text of a
+    message. A second run with the same exports changes nothing. Assets in ``outlets`` get the same summary as the extra
+    of their event, and the partition of a partitioned run. An ``AssetAlias`` in ``outlets`` becomes the asset of the
+    lake's address.
 
-    :param exports: what an export task returned, or a list of that from mapped ones; exports of channels and of users
-        may be mixed. (templated)
-    :param lake: the lake's address: a local path or an fsspec address such as ``s3://chat/lake``. (templated)
-    :param on_missing_file: what to do where the service no longer has a file, which it keeps for 60 days: ``fail``, or
-        ``export`` all of them again and wait for that on the worker.
-    :param on_empty: what to do where the exports hold no message, reaction or user, and nothing that was rejected:
-        ``load`` them, a success with 0 rows, or ``skip`` the tasks that follow. They are committed in any case: that a
-        window was silent is knowledge.
-    :param strict: refuse the load if any line of a file had to be rejected; as ``max_rejected=0``.
-    :param accept_shrink: load even if the export has no message of a channel where the lake shows some, which then
-        disappear; otherwise that is refused, because it is more often a hiccup than a truth.
-    :param hash_users: pseudonyms instead of user ids, made with the ``pseudonym_key`` of the connection's extra; what
-        describes a person does not land.
-    :param drop_text: what people wrote does not land.
+    :param exports: what an export task returned, or a list of what mapped ones returned. Exports of channels and of
+        users may be mixed. (templated)
+    :param lake: address of the lake: a local path, or an fsspec address such as ``s3://chat/lake``. (templated)
+    :param on_missing_file: what to do if the service no longer has a file, which it keeps for 60 days: ``fail``, or
+        ``export`` all of them again and wait for the new exports on the worker.
+    :param on_empty: what to do if the exports contain no message, no reaction, no user and no reject: ``load`` them as
+        a success with 0 rows, or ``skip`` the tasks that follow. The load is committed in both cases, because an empty
+        window is information too.
+    :param strict: refuse the load if any line was rejected; the same as ``max_rejected=0``.
+    :param accept_shrink: load even if the exports have no message of a channel of which the lake shows some. Those
+        messages then disappear. By default such a load is refused, because an incomplete export is the likelier cause.
+    :param hash_users: replace user ids by pseudonyms, and leave out what describes a person. The pseudonyms are made
+        with ``pseudonym_key`` of the connection's extra.
+    :param drop_text: leave out what people wrote.
     :param keep_superseded: keep the messages of this load for ``messages_history`` when newer exports supersede it.
-    :param max_rejected: refuse it if more were: a count (int), or a share of the lines (float).
-    :param promote: custom fields that get a typed column beside ``custom``: ``{"messages": {"priority": "BIGINT"}}``.
-    :param max_line_bytes: longer lines are rejects.
-    :param max_unpacked_bytes: packed files that unpack to more are refused; by default 200 times their size.
-    :param work_dir: where files are downloaded to and converted; by default beside a local lake, else a temporary
-        directory. (templated)
+    :param max_rejected: refuse the load if it has more rejects: a count (int), or a share of the lines (float).
+    :param promote: custom fields that get a typed column in addition to ``custom``:
+        ``{"messages": {"priority": "BIGINT"}}``.
+    :param max_line_bytes: reject longer lines.
+    :param max_unpacked_bytes: refuse compressed files that unpack to more. Default: 200 times their size.
+    :param work_dir: folder for the download and the conversion. Default: inside a local lake, else a temporary
+        folder. (templated)
     :param chatexport_conn_id: a connection of type ``chatexport``. (templated)
     """
 
@@ -108,7 +109,7 @@ class LoadExportOperator(BaseOperator):
         self.exports = exports
         self.on_missing_file = on_missing_file
         self.on_empty = on_empty
-        # As text: of what has a method ``resolve``, as a path has, Airflow 3.1 calls that in place of rendering.
+        # Text, not a path: Airflow 3.1 calls ``resolve`` of whatever has such a method, and does not render it.
         self.lake = str(lake) if isinstance(lake, Path) else lake
         self.hash_users = hash_users
         self.work_dir = str(work_dir) if isinstance(work_dir, Path) else work_dir
@@ -116,18 +117,19 @@ class LoadExportOperator(BaseOperator):
         self.chatexport_conn_id = chatexport_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        # duckdb and pyarrow come with it, and a DAG file that only names this operator must not load them.
+        """Load the exports; return the summary of the load."""
+        # This imports duckdb and pyarrow. A DAG file that only names the operator must not load them.
         from airflow_provider_chatexport import pipeline  # noqa: PLC0415
 
-        too_late = (
-            f"the load was not done within its execution_timeout of {self.execution_timeout}; a retry begins anew, so "
-            "give it more time, or fewer exports at once"
+        timeout_sentence = (
+            f"the load did not finish within its execution_timeout of {self.execution_timeout}; a retry starts from "
+            "the beginning, so give it more time, or fewer exports at once"
         )
-        with as_airflow_errors(), explain_timeout(too_late):
+        with as_airflow_errors(), explain_timeout(timeout_sentence):
             lake = require_text(self.lake, "lake", GIVE_LAKE)
             receipts = receipts_from(self.exports)
             hook = ChatExportHook(self.chatexport_conn_id)
-            # The key that pseudonyms are made with is a secret: it comes from the connection, never from the DAG.
+            # The pseudonym key is a secret, so it comes from the connection and never from the DAG.
             key = hook.pseudonym_key() if self.hash_users else None
             options = replace(self.options, hash_users=self.hash_users, pseudonym_key=key)
             with hook.client() as client, LoggedProgress(log.info, time.monotonic) as progress:
@@ -135,7 +137,7 @@ class LoadExportOperator(BaseOperator):
                     pipeline.load_exports,
                     client,
                     lake_uri=lake,
-                    work_dir=_folder(self.work_dir),
+                    work_dir=_folder_of(self.work_dir),
                     options=options,
                     progress=progress.stage,
                 )
@@ -145,34 +147,36 @@ class LoadExportOperator(BaseOperator):
                     if self.on_missing_file == "fail":
                         raise
                     log.warning("%s; exporting again", error)
-                    known = SubmittedExports.of(context)
-                    receipts = exported_again(client, known, receipts, patience_s=configured_s("wait_timeout_s"))
+                    submitted = SubmittedExports.of(context)
+                    wait_timeout_s = configured_s("wait_timeout_s")
+                    receipts = export_again(client, submitted, receipts, wait_timeout_s=wait_timeout_s)
                     report = load(receipts)
-                    known.done()
-            _tell_lineage(hook, receipts, report.lake)
+                    submitted.done()
+            _report_hook_lineage(hook, receipts, report.lake)
         self._loaded = (receipts, report)
         summary = dict(report.to_json())
         summary["n_files"] = len(summary.pop("files", ()))
-        # A line that could not become a row may have been a message: that is no silence.
-        is_silent = not summary["rejected"] and not any(summary["rows"].get(table) for table in _WHAT_PEOPLE_DID)
-        if self.on_empty == "skip" and is_silent:
+        # A rejected line may have been a message, so a load with rejects is not empty.
+        is_empty = not summary["rejected"] and not any(summary["rows"].get(table) for table in _CONTENT_TABLES)
+        if self.on_empty == "skip" and is_empty:
             raise AirflowSkipException(
-                f"the exports hold no message; load {summary['load_id']} says that it was silent"
+                f"the exports contain no message; load {summary['load_id']} records an empty window, and the tasks "
+                "that follow are skipped"
             )
         for outlet in self.outlets:
             event = context["outlet_events"][outlet]
-            if isinstance(outlet, AssetAlias):  # stands for what is only known now: the lake
+            if isinstance(outlet, AssetAlias):  # the lake's address is known only now
                 event.add(Asset(uri=_uri_of(report.lake)), extra=summary)
                 continue
             event.extra.update(summary)
-            # Of a partitioned run: who waits for the partition is told which one it is.
+            # DAGs that wait for a partition of the asset start for this one.
             if (partition := context.get("partition_key")) and isinstance(outlet, Asset):
                 event.add_partitions(partition)
         return summary
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002
-        """What the OpenLineage provider asks for when the task has succeeded; None where nothing was loaded."""
-        from airflow_provider_chatexport.operators import lineage  # noqa: PLC0415 - its imports may not be installed
+        """Return the lineage of the load for the OpenLineage provider; None if nothing was loaded."""
+        from airflow_provider_chatexport.operators import lineage  # noqa: PLC0415 - needs the OpenLineage provider
 
         if self._loaded is None:
             return None
@@ -186,14 +190,14 @@ class LoadExportOperator(BaseOperator):
         )
 
 
-def _folder(work_dir: str | None) -> Path | None:
+def _folder_of(work_dir: str | None) -> Path | None:
     if work_dir is None or work_dir == "":
         return None
     return Path(require_text(work_dir, "work_dir", "give a folder, or leave it out")).expanduser()
 
 
-def _tell_lineage(hook: ChatExportHook, receipts: Iterable[Receipt], lake: str) -> None:
-    """To Airflow's own collector, for whoever reads lineage without OpenLineage."""
+def _report_hook_lineage(hook: ChatExportHook, receipts: Iterable[Receipt], lake: str) -> None:
+    """Report the lineage to Airflow's own collector, for readers that do not use OpenLineage."""
     collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
     for kind in sorted({receipt.kind.value for receipt in receipts}):
         collector.add_input_asset(context=hook, uri=f"chatexport://{hook.settings().host}/{kind}")
@@ -205,14 +209,15 @@ def _uri_of(lake: str) -> str:
 
 
 def receipts_from(exports: Any) -> list[Receipt]:
-    """Receipts from what export tasks returned: one, a list, lists within a list as mapped tasks give them, or the text
-    that a template made of it.
+    """Return the receipts in what export tasks returned.
 
-    :raises CallError: there are none, or something is no receipt.
+    :param exports: a receipt, a list of them, nested lists as mapped tasks return them, or any of these as the text
+        that a template rendered.
+    :raises CallError: there is no receipt, or something else than receipts.
     """
     receipts = [Receipt.from_json(dict(each)) for each in _flattened(exports)]
     if not receipts:
-        raise CallError("there is no export to load; give what ExportChannelsOperator or ExportUsersOperator returned")
+        raise CallError("there is no export to load; give the output of ExportChannelsOperator or ExportUsersOperator")
     return receipts
 
 
@@ -226,4 +231,4 @@ def _flattened(exports: Any) -> Iterable[Mapping[str, Any]]:
         for each in exports:
             yield from _flattened(each)
     elif exports is not None:
-        raise CallError("exports is no list of receipts; give the output of an export task, such as export.output")
+        raise CallError("exports is not a list of receipts; give the output of an export task, such as export.output")

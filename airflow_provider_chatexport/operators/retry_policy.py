@@ -1,4 +1,4 @@
-"""When a failed task is tried again, for Airflow 3.3: ``retry_policy=ServiceRetryPolicy()``."""
+"""A retry policy for tasks that call the service; needs Airflow 3.3: ``retry_policy=ServiceRetryPolicy()``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ LONGEST_DELAY: Final = timedelta(minutes=30)
 
 
 class ServiceRetryPolicy(RetryPolicy):
-    """Pauses that double from a minute to half an hour, and never shorter than the service asked for.
+    """Pauses between tries that double from a minute to half an hour, and are never shorter than the service asks.
 
-    ``retries`` of the task stays the limit. What a retry cannot cure, such as a wrong key or a channel that does not
-    exist, is not retried with or without this; what is no failure of the service follows the task's own settings.
+    ``retries`` of the task stays the limit. Errors that a retry cannot fix, such as a wrong key or a channel that does
+    not exist, are not retried, with or without this policy. Errors that do not come from the service follow the task's
+    own settings.
     """
 
     def evaluate(
@@ -29,8 +30,9 @@ class ServiceRetryPolicy(RetryPolicy):
         max_tries: int,  # noqa: ARG002
         context: Context | None = None,  # noqa: ARG002
     ) -> RetryDecision:
+        """Return when to try again."""
         if not isinstance(exception, AirflowException):
             return RetryDecision.default()
-        asked = timedelta(seconds=getattr(exception, "retry_after_s", None) or 0)
+        retry_after = timedelta(seconds=getattr(exception, "retry_after_s", None) or 0)
         doubled = min(FIRST_DELAY * 2 ** min(try_number - 1, 10), LONGEST_DELAY)
-        return RetryDecision.retry(delay=max(asked, doubled), reason=str(exception)[:200])
+        return RetryDecision.retry(delay=max(retry_after, doubled), reason=str(exception)[:200])

@@ -1,9 +1,9 @@
-"""Starting a run's exports once: those that an earlier try started are found again, and a refused batch is taken apart.
+"""Start the exports of a run once: find those that an earlier try started, and split a batch that is refused.
 
-Airflow 3.3 keeps a small store per task instance, which survives retries and clears. The id of an export goes there the
-moment it is known, under the fingerprint of what was asked. A later try asks the service about it and goes on waiting
-instead of asking for the same again. Before 3.3 there is no such store: a retry submits again, and the first export is
-left at the service unused.
+Airflow 3.3 keeps a small store per task instance, which survives retries and clears. The submitter puts the id of an
+export there as soon as the service returns it, under the fingerprint of the request. A later try asks the service about
+that id and continues to wait, instead of requesting the same export again. Airflow before 3.3 has no such store: a
+retry submits again, and the first export stays at the service unused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from airflow_provider_chatexport.api.client import ChatExportClient
-from airflow_provider_chatexport.api.polling import ExportPoller, watch_exports
+from airflow_provider_chatexport.api.polling import ExportPoller, wait_for_exports
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UsersRequest
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.task import Status, TaskId
@@ -36,11 +36,11 @@ _ENTRY_VERSION: Final = 1
 
 
 class SubmittedExports:
-    """What earlier tries of this task instance started.
+    """The exports that earlier tries of this task instance started.
 
-    :param store: the task's store (``context["task_state_store"]``), None where Airflow has none.
-    :param series: the same for all tries that follow a failure by themselves, another once somebody has cleared the
-        task: Airflow then allows it more tries (``max_tries``).
+    :param store: the store of the task instance (``context["task_state_store"]``); None if this Airflow has none.
+    :param series: a number that all automatic retries share and that a clear changes: Airflow's ``max_tries``, which
+        grows when a user clears the task.
     """
 
     def __init__(self, store: Any | None, series: int | None) -> None:
@@ -49,36 +49,42 @@ class SubmittedExports:
 
     @classmethod
     def of(cls, context: Context) -> Self:
+        """Return those of the task instance that runs."""
         return cls(context.get("task_state_store"), getattr(context.get("ti"), "max_tries", None))
 
     def begin(self, *, fresh: bool = False) -> float:
-        """When this series of tries began, in unix seconds.
+        """Return when this series of tries began, in unix seconds.
 
-        What a task had that came to its end is forgotten when it is cleared: whoever does that wants the state of now.
+        If a user clears a task that succeeded, its exports are dropped from the store: a clear asks for the current
+        state of the service. A clear of a task that failed keeps them.
 
-        :param fresh: forget it in any case.
+        :param fresh: drop them in any case.
         """
         now_epoch_s = time.time()
         if self._store is None:
             return now_epoch_s
         before = self._entry(_SERIES) or {}
-        goes_on = bool(before) and before["number"] == self._series
-        if fresh or (before.get("done") and not goes_on):
+        is_same_series = bool(before) and before["number"] == self._series
+        if fresh or (before.get("done") and not is_same_series):
             self._store.clear()
-        began_epoch_s = float(before["began_epoch_s"]) if goes_on else now_epoch_s
+        began_epoch_s = float(before["began_epoch_s"]) if is_same_series else now_epoch_s
         self._mark(began_epoch_s, done=False)
         return began_epoch_s
 
     def done(self) -> None:
-        """All that the task returns is there. Should it die before Airflow hears so, its next try returns the same."""
+        """Record that the result is complete.
+
+        If the worker dies before Airflow has the result, the next try finds the exports again and returns the same.
+        """
         before = self._entry(_SERIES) or {}
         self._mark(float(before.get("began_epoch_s", time.time())), done=True)
 
     def find(self, client: ChatExportClient, request: Request) -> Receipt | None:
-        """The export of an earlier try that answers this request, if the service still has it. One that failed, or that
-        the service does not know any more, is forgotten.
+        """Return the export of an earlier try that answers this request, if the service still has it.
 
-        :raises ServiceError: the service could not be asked.
+        An export that failed, or that the service no longer knows, is dropped from the store.
+
+        :raises ServiceError: the status request failed.
         """
         entry = self._entry(_key(request))
         if entry is None:
@@ -89,23 +95,24 @@ class SubmittedExports:
         except NotFoundError:
             status = None
         if status is None or status in (Status.FAILED, Status.CANCELED):
-            told = status.value if status else "unknown to the service"
-            log.info("export of an earlier try cannot be used task_id=%s status=%s", task_id, told)
+            reason = status.value if status else "unknown to the service"
+            log.info("export of an earlier try is not usable task_id=%s status=%s", task_id, reason)
             self._forget(request)
             return None
         log.info("export of an earlier try found task_id=%s status=%s", task_id, status.value)
         return Receipt(task_id=task_id, request=request)
 
     def remember(self, receipt: Receipt) -> None:
+        """Store the id of an export that was started."""
         if self._store is not None:
             self._store.set(_key(receipt.request), {"v": _ENTRY_VERSION, "task_id": receipt.task_id})
 
     def was_split(self, request: Request) -> bool:
-        """Whether an earlier try found that the service does not finish this, and went on with its halves."""
+        """Return whether an earlier try replaced this export by its halves, because the service did not finish it."""
         return self._store is not None and request.fingerprint in self._store.get(_SPLIT, [])
 
     def split(self, request: Request) -> None:
-        """From now on this is asked for in halves."""
+        """Store that this request is made in halves from now on."""
         self._forget(request)
         if self._store is not None:
             self._store.set(_SPLIT, sorted({*self._store.get(_SPLIT, []), request.fingerprint}))
@@ -116,8 +123,8 @@ class SubmittedExports:
 
     def _mark(self, began_epoch_s: float, *, done: bool) -> None:
         if self._store is not None:
-            told = {"v": _ENTRY_VERSION, "number": self._series, "began_epoch_s": began_epoch_s, "done": done}
-            self._store.set(_SERIES, told)
+            entry = {"v": _ENTRY_VERSION, "number": self._series, "began_epoch_s": began_epoch_s, "done": done}
+            self._store.set(_SERIES, entry)
 
     def _entry(self, key: str) -> Mapping[str, Any] | None:
         entry = self._store.get(key) if self._store is not None else None
@@ -130,119 +137,122 @@ def _key(request: Request) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmittedExport:
-    """An export that is waited for. ``n_splits``: how often its window was halved on the way to it."""
+    """An export that the task waits for. ``n_splits``: how often its window was halved to get to it."""
 
     receipt: Receipt
     n_splits: int = 0
 
     def can_be_halved(self, max_splits: int) -> bool:
+        """Return whether its window can be halved once more."""
         return self.n_splits < max_splits and bool(self.halves())
 
     def halves(self) -> tuple[ChannelsRequest, ...]:
-        """Empty where there is no window, or a very short one."""
+        """Return the requests for both halves of its window; none if it has no window, or a very short one."""
         request = self.receipt.request
-        return (isinstance(request, ChannelsRequest) and request.halved()) or ()
+        return (isinstance(request, ChannelsRequest) and request.split_window()) or ()
 
 
 @dataclass(slots=True)
 class Submitter:
-    """Starts what was not started before.
+    """Starts exports, unless an earlier try has started them.
 
-    :param missing: channels that the service does not know, and what it said.
+    :param started: the exports to wait for, those of earlier tries included.
+    :param missing: the channels that the service does not know, each with its reply.
     """
 
     client: ChatExportClient
-    known: SubmittedExports
+    submitted: SubmittedExports
     started: list[SubmittedExport] = field(default_factory=list)
     missing: dict[Cid, RequestRefusedError] = field(default_factory=dict)
 
     def submit(self, requests: Sequence[Request], *, on_missing_channel: OnMissingChannel = "fail") -> None:
-        """Starts all of them; none, where the service knows no channel and they are to be skipped.
+        """Start all exports; none if the service knows none of the channels and missing ones are skipped.
 
-        :raises RequestRefusedError: the service refuses the request, or does not know some channels; the sentence names
+        :raises RequestRefusedError: the service refuses the request, or does not know some channels. The message names
             all of them.
-        :raises ServiceError: the service could not be asked.
+        :raises ServiceError: a request failed.
         """
         for request in requests:
-            self._one(request)
-        self._tell_missing(on_missing_channel)
+            self._submit(request)
+        self._report_missing(on_missing_channel)
 
-    def split(self, lost: Iterable[SubmittedExport], *, on_missing_channel: OnMissingChannel = "fail") -> None:
-        """Starts both halves of exports that the service does not finish. Raises as ``submit`` does."""
-        for each in lost:
+    def split(self, exports: Iterable[SubmittedExport], *, on_missing_channel: OnMissingChannel = "fail") -> None:
+        """Start both halves of exports that the service does not finish. Raises as ``submit`` does."""
+        for each in exports:
             task_id, request = each.receipt.task_id, each.receipt.request
             log.warning("export is split in two task_id=%s fingerprint=%s", task_id, request.fingerprint)
-            self.known.split(request)
+            self.submitted.split(request)
             for half in each.halves():
-                self._one(half, each.n_splits + 1)
-        self._tell_missing(on_missing_channel)
+                self._submit(half, each.n_splits + 1)
+        self._report_missing(on_missing_channel)
 
-    def _tell_missing(self, on_missing_channel: OnMissingChannel) -> None:
+    def _report_missing(self, on_missing_channel: OnMissingChannel) -> None:
         if not self.missing:
             return
-        named = ", ".join([*self.missing][:10])
+        names = ", ".join([*self.missing][:10])
         more = f" and {len(self.missing) - 10} more" if len(self.missing) > 10 else ""
         if on_missing_channel == "skip":
-            log.warning("channels are skipped, because the service does not know them channels=%s%s", named, more)
+            log.warning("skipping channels that the service does not know channels=%s%s", names, more)
             return
         first = next(iter(self.missing.values()))
         raise RequestRefusedError(
-            f"the service does not know {len(self.missing)} channel(s): {named}{more} ({first.message}); take them out "
-            'of what is exported, where on_missing_channel="skip" does so by itself',
+            f"the service does not know {len(self.missing)} channel(s): {names}{more} ({first.message}); remove them "
+            'from the channels to export, or set on_missing_channel="skip"',
             http_status=first.http_status,
             code=first.code,
         )
 
-    def _one(self, request: Request, n_splits: int = 0) -> None:
+    def _submit(self, request: Request, n_splits: int = 0) -> None:
         if isinstance(request, ChannelsRequest) and not self.missing.keys().isdisjoint(request.channels):
-            # Of another window: what is missing is known by now, and need not spoil this one as well.
-            if (left := request.without(self.missing)) is None:
+            # A request for another window has found these channels missing. Leave them out of this one at once.
+            if (remaining := request.without(self.missing)) is None:
                 return
-            request = left
-        if isinstance(request, ChannelsRequest) and self.known.was_split(request):
-            for half in request.halved() or ():
-                self._one(half, n_splits + 1)
+            request = remaining
+        if isinstance(request, ChannelsRequest) and self.submitted.was_split(request):
+            for half in request.split_window() or ():
+                self._submit(half, n_splits + 1)
             return
-        if receipt := self.known.find(self.client, request):
+        if receipt := self.submitted.find(self.client, request):
             self.started.append(SubmittedExport(receipt=receipt, n_splits=n_splits))
             return
         try:
-            receipt = _submitted(self.client, request)
+            receipt = _start(self.client, request)
         except RequestRefusedError as error:
-            if not isinstance(request, ChannelsRequest) or not error.may_be_of_a_part:
+            if not isinstance(request, ChannelsRequest) or not error.part_may_succeed:
                 raise
             if len(request.channels) > 1:
-                # One bad channel spoils its whole batch: halves of it, until it stands alone.
-                for half in request.bisected():
-                    self._one(half, n_splits)
+                # One bad channel fails its whole batch: halve the batch until that channel is alone.
+                for half in request.split_channels():
+                    self._submit(half, n_splits)
             elif error.is_missing:
                 self.missing[request.channels[0]] = error
             else:
                 raise
             return
-        self.known.remember(receipt)
+        self.submitted.remember(receipt)
         self.started.append(SubmittedExport(receipt=receipt, n_splits=n_splits))
 
 
 def find_unfinished(
-    client: ChatExportClient, started: Iterable[SubmittedExport], *, overdue: bool
+    client: ChatExportClient, exports: Iterable[SubmittedExport], *, overdue: bool
 ) -> list[SubmittedExport]:
-    """Those that the service ended as failed, or does not know; if they are overdue, those not completed as well.
+    """Return the exports that the service ended as failed, or no longer knows.
 
-    :raises ServiceError: the service could not be asked.
+    :param overdue: include those that are still running.
+    :raises ServiceError: a status request failed.
     """
-    lost = []
-    for each in started:
+    unfinished = []
+    for each in exports:
         try:
             status = client.task(each.receipt.task_id).status
         except NotFoundError:
             status = Status.FAILED
         if status is not Status.COMPLETED and (overdue or status.ended):
-            lost.append(each)
-    return lost
+            unfinished.append(each)
+    return unfinished
 
 
-def _submitted(client: ChatExportClient, request: Request) -> Receipt:
+def _start(client: ChatExportClient, request: Request) -> Receipt:
     match request:
         case ChannelsRequest():
             task_id = client.submit_channels(request)
@@ -250,29 +260,29 @@ def _submitted(client: ChatExportClient, request: Request) -> Receipt:
         case UsersRequest():
             task_id = client.submit_users(request)
             size, window = f"users={len(request.user_ids)}", None
-    # At once, and before anything else can fail: the service has no list of its tasks.
+    # Log the id before anything else can fail: the service cannot list its tasks.
     log.info("export started task_id=%s %s window=%s fingerprint=%s", task_id, size, window, request.fingerprint)
     return Receipt(task_id=task_id, request=request)
 
 
-def exported_again(
-    client: ChatExportClient, known: SubmittedExports, receipts: Iterable[Receipt], *, patience_s: float
+def export_again(
+    client: ChatExportClient, submitted: SubmittedExports, receipts: Iterable[Receipt], *, wait_timeout_s: float
 ) -> list[Receipt]:
-    """The same questions as new exports, waited for here.
+    """Start new exports for the same requests, and wait for them on the worker.
 
-    :raises TaskFailedError: the service ended one as failed.
-    :raises TaskOverdueError: one was not done in time.
-    :raises ServiceError: the service could not be asked.
+    :raises TaskFailedError: the service ended an export as failed.
+    :raises TaskOverdueError: an export was not completed in time.
+    :raises ServiceError: a request failed.
     """
-    began_epoch_s = known.begin()
-    submission = Submitter(client, known)
-    submission.submit([receipt.request for receipt in receipts])
-    made = [each.receipt for each in submission.started]
-    watch = ExportPoller(
-        [receipt.task_id for receipt in made],
+    began_epoch_s = submitted.begin()
+    submitter = Submitter(client, submitted)
+    submitter.submit([receipt.request for receipt in receipts])
+    new_receipts = [each.receipt for each in submitter.started]
+    poller = ExportPoller(
+        [receipt.task_id for receipt in new_receipts],
         started_epoch_s=began_epoch_s,
-        deadline_epoch_s=began_epoch_s + patience_s,
+        deadline_epoch_s=began_epoch_s + wait_timeout_s,
     )
-    with ChatExportClient(client.settings.without_retries()) as watching:
-        watch_exports(watching, watch)
-    return made
+    with ChatExportClient(client.settings.without_retries()) as polling_client:
+        wait_for_exports(polling_client, poller)
+    return new_receipts

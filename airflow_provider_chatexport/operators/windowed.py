@@ -1,23 +1,24 @@
-"""Which window a run is about, and when it is old enough to be exported.
-
-Of an operator with ``since``, ``until``, ``lookback``, ``partition_span``, ``grace_period``, ``allow_open_window`` and
-``deferrable``.
-"""
+"""Operators that are about a window: which window a run has, and when it is old enough to be exported."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
+from airflow.providers.common.compat.sdk import BaseOperator, conf
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 
+from airflow_provider_chatexport.core.arguments import check_window_end, parse_duration
 from airflow_provider_chatexport.core.window import Window, WindowSources, resolve
-from airflow_provider_chatexport.errors import WindowError
+from airflow_provider_chatexport.errors import CallError, WindowError
 from airflow_provider_chatexport.hooks.config import configured_s
-from airflow_provider_chatexport.operators.params import run_inputs, window_end
+from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors, checked_arguments
+from airflow_provider_chatexport.operators.params import run_inputs
 from airflow_provider_chatexport.triggers.export import BACKSTOP
 
 if TYPE_CHECKING:
@@ -25,56 +26,162 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A worker's clock may be behind the scheduler's: the end of a window that is to come so soon is waited for.
+# A worker's clock may be behind the scheduler's. A window that ends within this time is waited for, not refused.
 MAX_AHEAD: Final = timedelta(minutes=5)
 
 
-def window_of(operator: Any, context: Context) -> Window:
-    """The run's window, with what is looked back at.
+class WindowedOperator(BaseOperator):
+    """An operator that works on the window of its run.
 
-    :raises WindowError: the run has no usable window; the sentence names the fix.
+    The window is half-open, so consecutive windows tile exactly. It comes from the first of these that has one:
+    ``since`` and ``until`` of the operator, of the run's conf or params, the run's data interval, the partition's date.
+
+    :param since: start of the window (inclusive), as a datetime or as ISO 8601 text with an offset. (templated)
+    :param until: end of the window (exclusive), likewise. (templated)
+    :param lookback: start the window this much earlier, so that late edits, deletes and reactions are exported again.
+        Like every duration, a timedelta or a number of seconds.
+    :param partition_span: length of a partition, for runs that have a partition date and no data interval
+        (``CronPartitionTimetable``). Whole days are days of the timetable's time zone.
+    :param grace_period: how old the end of the window must be before the task asks the service for anything. A task
+        that runs earlier waits. Default: ``grace_period_s`` in section ``[chatexport]`` of Airflow's configuration,
+        60 seconds.
+    :param allow_open_window: accept a window that ends in the future, and do not wait for its end. Messages that are
+        written after the export are not in it.
     """
-    asked = run_inputs(context)
-    window = resolve(
-        WindowSources(
-            arguments=(window_end(operator.since, "since"), window_end(operator.until, "until")),
-            conf=(window_end(asked.get("since"), "since"), window_end(asked.get("until"), "until")),
-            data_interval=(context.get("data_interval_start"), context.get("data_interval_end")),
-            partition=(context.get("partition_date"), operator.partition_span),
-            zone=_zone_of(context),
+
+    template_fields: Sequence[str] = ("since", "until")
+
+    # Subclasses that wait take it as an argument.
+    deferrable: bool
+
+    def __init__(
+        self,
+        *,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        lookback: timedelta | float | None = None,
+        partition_span: timedelta | float | None = None,
+        grace_period: timedelta | float | None = None,
+        allow_open_window: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        with checked_arguments():
+            self.lookback = parse_duration(lookback, "lookback") or timedelta(0)
+            self.partition_span = parse_duration(partition_span, "partition_span")
+            self.grace_period = parse_duration(grace_period, "grace_period")
+        self.since = since
+        self.until = until
+        self.allow_open_window = allow_open_window
+
+    def window(self, context: Context) -> Window:
+        """Return the window of the run, lookback included.
+
+        :raises WindowError: the run has no usable window; the message says how to give it one.
+        """
+        inputs = run_inputs(context)
+        window = resolve(
+            WindowSources(
+                arguments=(check_window_end(self.since, "since"), check_window_end(self.until, "until")),
+                conf=(check_window_end(inputs.get("since"), "since"), check_window_end(inputs.get("until"), "until")),
+                data_interval=(context.get("data_interval_start"), context.get("data_interval_end")),
+                partition=(context.get("partition_date"), self.partition_span),
+                zone=_zone_of(context),
+            )
         )
-    )
-    if window.until > datetime.now(UTC) + MAX_AHEAD and not operator.allow_open_window:
-        raise WindowError(
-            f"the window {window} ends in the future, so an export would not have all of it; run later, give an "
-            "until that has passed, or set allow_open_window=True"
-        )
-    return window.looking_back(operator.lookback)
+        if window.until > datetime.now(UTC) + MAX_AHEAD and not self.allow_open_window:
+            raise WindowError(
+                f"the window {window} ends in the future, so an export would be incomplete; run later, give an until "
+                "that has passed, or set allow_open_window=True"
+            )
+        return window.looking_back(self.lookback)
+
+    def wait_out_grace_period(self, context: Context) -> None:
+        """Wait until the end of the window is ``grace_period`` old: messages may still be on their way.
+
+        :raises WindowError: the run has no usable window.
+        :raises TaskDeferred: the triggerer waits; the task resumes in ``execute_after_grace_period``.
+        """
+        until = self.window(context).until
+        if self.allow_open_window:
+            return
+        default = timedelta(seconds=configured_s("grace_period_s"))
+        moment = until + (default if self.grace_period is None else self.grace_period)
+        wait_s = (moment - datetime.now(UTC)).total_seconds()
+        if wait_s <= 0:
+            return
+        log.info("waiting for the grace period of the window to end until=%s", moment.isoformat())
+        if self.deferrable:
+            timeout = timedelta(seconds=wait_s) + BACKSTOP
+            self.defer(trigger=DateTimeTrigger(moment), method_name="execute_after_grace_period", timeout=timeout)
+        time.sleep(wait_s)
+
+    def execute_after_grace_period(self, context: Context, event: Any = None) -> Any:  # noqa: ARG002
+        """Resume the task after the grace period, in a new process."""
+        return self.execute(context)
 
 
-def wait_out(operator: Any, until: datetime) -> None:
-    """Waits until the window's end is ``grace_period`` old: messages may still be on their way.
+class SplitWindowOperator(WindowedOperator):
+    """Split the window of the run into short ones, for export tasks that are mapped over them.
 
-    :raises TaskDeferred: the task goes on in the operator's ``execute_after_grace_period``.
+    Returns a list of ``{"since": ..., "until": ...}``, the oldest first. Together they tile the window exactly::
+
+        weeks = SplitWindowOperator(task_id="weeks", max_window=timedelta(days=7))
+        ExportChannelsOperator.partial(task_id="export", channels=["team:x"]).expand_kwargs(weeks.output)
+
+    Takes the arguments of ``WindowedOperator``, but for ``grace_period``: it is the export tasks that wait. And:
+
+    :param max_window: length of each window, as a timedelta or in seconds. The last one may be shorter.
     """
-    if operator.allow_open_window:
-        return
-    default = timedelta(seconds=configured_s("grace_period_s"))
-    moment = until + (default if operator.grace_period is None else operator.grace_period)
-    wait_s = (moment - datetime.now(UTC)).total_seconds()
-    if wait_s <= 0:
-        return
-    log.info("waiting for the window to settle until=%s", moment.isoformat())
-    if operator.deferrable:
-        timeout = timedelta(seconds=wait_s) + BACKSTOP
-        operator.defer(trigger=DateTimeTrigger(moment), method_name="execute_after_grace_period", timeout=timeout)
-    time.sleep(wait_s)
+
+    def __init__(
+        self,
+        *,
+        max_window: timedelta | float,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        lookback: timedelta | float | None = None,
+        partition_span: timedelta | float | None = None,
+        allow_open_window: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            since=since,
+            until=until,
+            lookback=lookback,
+            partition_span=partition_span,
+            allow_open_window=allow_open_window,
+            **kwargs,
+        )
+        with checked_arguments():
+            span = parse_duration(max_window, "max_window")
+            if span is None or span <= timedelta(0):
+                raise CallError(f"max_window is {max_window!r}; give a duration above 0, such as timedelta(days=7)")
+        self.max_window = span
+
+    def execute(self, context: Context) -> list[dict[str, str]]:
+        """Return the windows."""
+        with as_airflow_errors():
+            window = self.window(context)
+            n_most = conf.getint("core", "max_map_length")
+            windows = list(islice(window.split(self.max_window), n_most + 1))
+            if len(windows) > n_most:
+                fitting = timedelta(seconds=-(-window.span // timedelta(seconds=n_most)))
+                raise CallError(
+                    f"{window} has more than {n_most} windows of {self.max_window}, and Airflow maps {n_most} tasks "
+                    f"at most ([core] max_map_length); set max_window to {fitting} or more"
+                )
+        log.info("window split window=%s windows=%d", window, len(windows))
+        return [each.to_json() for each in windows]
 
 
 def _zone_of(context: Context) -> tzinfo:
-    """Where the schedule's days begin and end: Airflow tells a partition's date in UTC, whatever the timetable's is."""
+    """Return the time zone of the schedule, in which its days start and end.
+
+    Airflow gives a partition's date in UTC, whatever the zone of the timetable.
+    """
     timetable = getattr(context.get("dag"), "timetable", None)
-    # The timetable of the DAG file's own world has it in the open, the scheduler's has it as text or hides it.
+    # The timetable class that a DAG file uses has a public attribute; the scheduler's has it as text, or private.
     zone = getattr(timetable, "timezone", None) or getattr(timetable, "_timezone", None)
     if isinstance(zone, str):
         zone = ZoneInfo(zone)

@@ -1,4 +1,4 @@
-"""A home of its own for Airflow, set up before anything imports it, and a connection to the sandbox."""
+"""A home for Airflow, set up before anything imports it, and a connection to the sandbox."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow_provider_chatexport.sandbox.server import Sandbox
 HOME = Path(tempfile.mkdtemp(prefix="chatexport-airflow-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 
-# Airflow reads its configuration at its first import, which is that of the first test module here.
+# Airflow reads its configuration when it is first imported, by the first test module in this folder.
 os.environ.update(
     AIRFLOW_HOME=str(HOME),
     AIRFLOW__CORE__DAGS_FOLDER=str(Path(__file__).parents[2] / "dags"),
@@ -27,11 +27,11 @@ os.environ.update(
     AIRFLOW__CORE__UNIT_TEST_MODE="False",
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{HOME}/airflow.db",
     AIRFLOW__LOGGING__BASE_LOG_FOLDER=str(HOME / "logs"),
-    # Blocking the triggerer's loop with a synchronous call must be an error here, as it is a warning there.
+    # A synchronous call that blocks the triggerer's loop is a warning in production, and must be an error here.
     AIRFLOW_DISABLE_GREENBACK_PORTAL="1",
 )
 
-# Without somebody who reads it, Airflow collects no lineage.
+# Airflow collects no lineage without a plugin that reads it.
 (HOME / "plugins").mkdir()
 (HOME / "plugins" / "lineage_reader.py").write_text("""
 from airflow.plugins_manager import AirflowPlugin
@@ -55,7 +55,7 @@ def airflow_database() -> None:
 
 @pytest.fixture
 def set_connection(monkeypatch: pytest.MonkeyPatch) -> SetConnection:
-    """Defines the default connection as a deployment does: through its environment variable."""
+    """Define the default connection as a deployment does: with its environment variable."""
 
     def define(*, extra: dict[str, Any] | None = None, **fields: Any) -> None:
         value = {"conn_type": "chatexport", **fields, "extra": extra or {}}
@@ -66,7 +66,7 @@ def set_connection(monkeypatch: pytest.MonkeyPatch) -> SetConnection:
 
 @pytest.fixture
 def connection(sandbox: Sandbox, set_connection: SetConnection) -> Sandbox:
-    """The default connection leads to a fresh sandbox."""
+    """A fresh sandbox that is the default connection."""
     set_connection(
         login=sandbox.api_key,
         password=sandbox.api_secret,
@@ -78,11 +78,11 @@ def connection(sandbox: Sandbox, set_connection: SetConnection) -> Sandbox:
 
 @pytest.fixture
 def fault(sandbox: Sandbox) -> Iterator[Callable[..., None]]:
-    """``fault("status:503", "/api/v2/tasks", times=2)``: the sandbox's next requests go wrong."""
+    """Make the next requests to the sandbox fail: ``fault("status:503", "/api/v2/tasks", times=2)``."""
 
-    def spoil(do: str, path: str, *, times: int = 1, method: str = "GET") -> None:
+    def add_fault(do: str, path: str, *, times: int = 1, method: str = "GET") -> None:
         body = {"do": do, "path": path, "times": times, "method": method}
         httpx.post(f"{sandbox.url}/_sandbox/faults", json=body).raise_for_status()
 
-    yield spoil
+    yield add_fault
     httpx.delete(f"{sandbox.url}/_sandbox/faults")

@@ -1,4 +1,4 @@
-"""What the page about Airflow promises."""
+"""The page about Airflow is complete and right."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from airflow.sdk import DAG
 from airflow_provider_chatexport.operators.channels import ListChannelsOperator
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator
+from airflow_provider_chatexport.operators.windowed import SplitWindowOperator
 from airflow_provider_chatexport.provider_info import CONFIG_OPTIONS
 from airflow_provider_chatexport.task_groups import chat_export_to_lake
 
@@ -22,7 +23,7 @@ PAGE = (ROOT / "docs" / "airflow.md").read_text()
 
 
 def arguments(callable_: Any) -> set[str]:
-    """Its own and those of our base classes."""
+    """Return the arguments of a callable and of its base classes in this package."""
     classes = [each for each in getattr(callable_, "__mro__", [callable_]) if each.__module__.startswith("airflow_pro")]
     signatures = [inspect.signature(each.__init__ if inspect.isclass(each) else each) for each in classes]
     return {name for each in signatures for name in each.parameters} - {"self", "kwargs"}
@@ -30,36 +31,43 @@ def arguments(callable_: Any) -> set[str]:
 
 @pytest.mark.parametrize(
     "callable_",
-    [ExportChannelsOperator, ExportUsersOperator, ListChannelsOperator, LoadExportOperator, chat_export_to_lake],
+    [
+        ExportChannelsOperator,
+        ExportUsersOperator,
+        ListChannelsOperator,
+        LoadExportOperator,
+        SplitWindowOperator,
+        chat_export_to_lake,
+    ],
     ids=lambda each: each.__name__,
 )
 def test_every_argument_is_on_the_page(callable_) -> None:
-    """An argument that only the code knows is one that nobody uses."""
+    """Users do not find an argument that is only in the code."""
     assert callable_.__name__ in PAGE
     assert set() == {name for name in arguments(callable_) if f"`{name}`" not in PAGE}
 
 
 def test_every_example_is_on_the_page() -> None:
-    """And none that is gone."""
+    """The page names no example that does not exist."""
     assert {path.name for path in (ROOT / "dags").glob("*.py")} == set(re.findall(r"`(chatexport_\w+\.py)`", PAGE))
 
 
 def test_every_default_of_the_deployment_is_on_the_page() -> None:
-    """With the value that it has."""
-    told = dict(re.findall(r"^(\w+_s) = (\S+)", PAGE, re.MULTILINE))
-    assert {name: option["default"] for name, option in CONFIG_OPTIONS.items()} == told
+    """The page has the value of each."""
+    defaults = dict(re.findall(r"^(\w+_s) = (\S+)", PAGE, re.MULTILINE))
+    assert {name: option["default"] for name, option in CONFIG_OPTIONS.items()} == defaults
 
 
 def test_the_first_example_is_a_dag() -> None:
-    """It is what people copy."""
+    """Users copy it."""
     names: dict[str, Any] = {}
     exec(re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[0], names)
     (dag,) = (each for each in names.values() if isinstance(each, DAG))
     assert {"chat_export_to_lake.export", "chat_export_to_lake.load"} == set(dag.task_dict)
 
 
-def test_a_run_of_several_events_has_the_window_of_all() -> None:
-    """Airflow gathers the events that came while a run was under way; of the first alone, the others would be lost."""
+def test_the_template_for_assets_spans_several_events() -> None:
+    """Airflow collects the events that come during a run for the next one: the window must contain all of them."""
     (text,) = re.findall(r"`\"(\{\{ triggering_asset_events.*?\}\})\"`", PAGE)
     template = text.replace("\\|", "|")
     windows = [{"since": "2025-01-02T00:00:00.000000Z"}, {"since": "2025-01-01T00:00:00.000000Z"}]

@@ -1,4 +1,4 @@
-"""Channels that are found by a query instead of named, over a real socket."""
+"""Channels that a query finds, over a real socket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
-from test_export_operators import EXPORTS, SINCE, UNTIL, exporting, requests_to, run
+from support import EXPORTS, SINCE, UNTIL, exporting, requests_to, run
 
 from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.errors import CallError
@@ -21,13 +21,13 @@ N_CHANNELS = 1_500
 
 
 @pytest.fixture
-def many(start_sandbox, set_connection, tmp_path: Path) -> list[str]:
-    """More channels than offsets reach, one message each."""
+def many_channels(start_sandbox, set_connection, tmp_path: Path) -> list[str]:
+    """The channels of a sandbox that has more of them than offsets reach, one message each."""
     cids = [f"messaging:c{number:05}" for number in range(N_CHANNELS)]
     at = "2025-01-01T00:30:00Z"
-    lines = [{"cid": cid, "id": cid, "at": at, "author": "ann", "kind": "regular", "text": "hi"} for cid in cids]
+    messages = [{"cid": cid, "id": cid, "at": at, "author": "ann", "kind": "regular", "text": "hi"} for cid in cids]
     corpus = tmp_path / "many.ndjson"
-    corpus.write_text("\n".join(json.dumps(line) for line in lines))
+    corpus.write_text("\n".join(json.dumps(message) for message in messages))
     sandbox = start_sandbox(data=corpus)
     set_connection(login=sandbox.api_key, password=sandbox.api_secret, host=sandbox.url)
     return cids
@@ -37,22 +37,22 @@ def listing(**arguments: Any) -> ListChannelsOperator:
     return ListChannelsOperator(task_id="channels", **arguments)
 
 
-def test_channels_past_the_offset_limit_are_planned_once_each(many) -> None:
-    """Offsets end at 1000 without an error: who pages by them gets the same page for ever."""
+def test_channels_past_the_offset_limit_are_planned_once_each(many_channels) -> None:
+    """Offsets end at 1000 without an error: paging by them returns the same page for ever."""
     requests = exporting(channels=ChannelQuery()).plan({})
-    assert sorted(many) == sorted(cid for request in requests for cid in request.channels)
+    assert sorted(many_channels) == sorted(cid for request in requests for cid in request.channels)
     assert len(requests) == N_CHANNELS / 25
 
 
-def test_batches_hold_each_channel_once(many) -> None:
-    """What mapped tasks are given: lists of channels, small enough for XCom, none twice."""
+def test_batches_contain_each_channel_once(many_channels) -> None:
+    """Mapped tasks get lists of channels, small enough for XCom, without repeats."""
     batches = json.loads(json.dumps(listing(channels=ChannelQuery(), channels_per_task=400).execute({})))
     assert [400, 400, 400, 300] == [len(batch) for batch in batches]
-    assert sorted(many) == sorted(cid for batch in batches for cid in batch)
+    assert sorted(many_channels) == sorted(cid for batch in batches for cid in batch)
 
 
-def test_a_query_finds_what_its_filter_says(connection) -> None:
-    """And what a query cannot find, soft-deleted channels, may be named besides."""
+def test_a_query_finds_the_channels_of_its_filter(connection) -> None:
+    """Soft-deleted channels, which no query finds, can be added by name."""
     query = ChannelQuery(filter_conditions={"type": "team"})
     deleted = {"extra_channels": [DELETED], "include_soft_deleted_channels": True}
     (request,) = exporting(channels=query, **deleted).plan({})
@@ -60,20 +60,20 @@ def test_a_query_finds_what_its_filter_says(connection) -> None:
     assert 1 == len(run(exporting(channels=query, **deleted, deferrable=True)))
 
 
-def test_a_filter_may_hold_templates(connection) -> None:
-    """Which channels are lively depends on the run's window."""
+def test_a_filter_may_contain_templates(connection) -> None:
+    """Which channels are active depends on the run."""
     query = ChannelQuery(filter_conditions={"type": {"$in": ["{{ params.kind }}"]}})
     ((cid,),) = listing(channels=query).execute({"params": {"kind": "commerce"}})
     assert cid == "commerce:stripe"
 
 
 def test_a_filter_knows_the_ends_of_the_window(connection) -> None:
-    """Wherever the window comes from, and with what is looked back at: a run by hand has no interval of its own."""
+    """Whatever the window comes from, and with the lookback: a manual run has no data interval."""
     query = ChannelQuery(filter_conditions={"created_at": {"$gt": "{{ since }}", "$lt": "{{ until }}"}})
     conf = {"dag_run": SimpleNamespace(conf={"since": "2024-12-23T00:00:00Z", "until": "2024-12-24T00:00:00Z"})}
     interval = {"data_interval_start": datetime(2030, 1, 1, tzinfo=UTC), "data_interval_end": datetime.now(UTC)}
-    found = exporting(channels=query, since=None, until=None).plan({**interval, **conf})
-    assert {"messaging:ubuntu-support", "team:mediawiki"} == {cid for request in found for cid in request.channels}
+    requests = exporting(channels=query, since=None, until=None).plan({**interval, **conf})
+    assert {"messaging:ubuntu-support", "team:mediawiki"} == {cid for request in requests for cid in request.channels}
     assert [["messaging:ubuntu-support", "team:mediawiki"]] == listing(channels=query).execute({**interval, **conf})
     later = {"dag_run": SimpleNamespace(conf={"since": "2024-12-24T00:00:00Z", "until": "2024-12-25T00:00:00Z"})}
     assert [] == listing(channels=query).execute(later)
@@ -81,14 +81,14 @@ def test_a_filter_knows_the_ends_of_the_window(connection) -> None:
 
 
 def test_a_template_that_cannot_be_rendered_is_one_sentence(connection) -> None:
-    """And says what a query's templates always know."""
+    """It names the variables that are always there."""
     query = ChannelQuery(filter_conditions={"last_message_at": {"$gte": "{{ data_interval_start.isoformat() }}"}})
     with pytest.raises(AirflowFailException, match=r"'data_interval_start' is undefined; .*\{\{ since \}\}"):
         exporting(channels=query).execute({})
 
 
 def test_named_channels_and_those_of_the_run_can_be_batched_too(connection) -> None:
-    """The mapped form is not for queries alone; repeats are dropped."""
+    """Mapping is not for queries only; repeats are dropped."""
     assert [["a:b", "a:c"], ["a:d"]] == listing(
         channels="a:b,a:c", extra_channels=["a:d", "a:b"], channels_per_task=2
     ).execute({})
@@ -97,13 +97,13 @@ def test_named_channels_and_those_of_the_run_can_be_batched_too(connection) -> N
 
 @pytest.mark.parametrize("nothing", [None, "", "None", []])
 def test_nothing_to_list_is_refused(nothing) -> None:
-    """Mapped over no batch, everything after it would be skipped, and the run a success."""
+    """Mapped over no batch, all later tasks would be skipped and the run would succeed."""
     with pytest.raises(AirflowFailException, match="no channel to list"):
         listing(channels=nothing).execute({})
 
 
-def test_a_list_without_a_channel_was_meant() -> None:
-    """A task before this one chose none: those of the run's conf are not what it chose."""
+def test_an_empty_list_is_not_replaced_by_the_runs_channels() -> None:
+    """An earlier task selected no channel: the channels of the conf are not its selection."""
     context = {"params": {"channels": ["a:b"]}}
     with pytest.raises(AirflowFailException, match="no channel to list"):
         listing(channels=[]).execute(context)
@@ -111,36 +111,36 @@ def test_a_list_without_a_channel_was_meant() -> None:
         exporting(channels=[]).execute(context)
 
 
-def test_a_query_that_finds_nothing_says_so(connection) -> None:
-    """An export task without a channel would succeed over an empty app, or over a mistyped filter."""
+def test_an_export_fails_if_its_query_finds_nothing(connection) -> None:
+    """Otherwise the task would succeed in an empty app, or with a mistyped filter."""
     with pytest.raises(AirflowFailException, match="the channel query finds no channel"):
         exporting(channels=ChannelQuery(filter_conditions={"type": "nonesuch"})).execute({})
     assert [] == requests_to(connection, EXPORTS)
     assert [] == listing(channels=ChannelQuery(filter_conditions={"type": "nonesuch"})).execute({})
 
 
-def test_a_quiet_hour_may_be_skipped(connection) -> None:
-    """A query for what was lively finds nothing at night, and no run need be red for that."""
-    quiet = exporting(channels=ChannelQuery(filter_conditions={"type": "nonesuch"}), on_no_channels="skip")
+def test_an_export_may_skip_if_its_query_finds_nothing(connection) -> None:
+    """A query for active channels may find none at night, which is not a failure."""
+    operator = exporting(channels=ChannelQuery(filter_conditions={"type": "nonesuch"}), on_no_channels="skip")
     with pytest.raises(AirflowSkipException, match="finds no channel"):
-        quiet.execute({})
+        operator.execute({})
 
 
 def test_a_filter_that_the_service_refuses_is_one_sentence(connection) -> None:
-    """A retry would ask the same."""
+    """A retry would send the same filter."""
     with pytest.raises(AirflowFailException, match="listing channels was refused"):
         listing(channels=ChannelQuery(filter_conditions={"type": {"$near": 1}})).execute({})
 
 
-def test_a_window_that_is_wrong_costs_no_search(connection) -> None:
-    """Thousands of requests before a mistake is told would be unkind to both sides."""
+def test_a_wrong_window_is_refused_before_the_search(connection) -> None:
+    """A search may take thousands of requests."""
     with pytest.raises(AirflowFailException, match="reversed"):
         exporting(channels=ChannelQuery(), since=UNTIL, until=SINCE).execute({})
     assert [] == requests_to(connection, "/api")
 
 
 def test_more_batches_than_airflow_maps_are_refused_with_the_size_that_fits(monkeypatch) -> None:
-    """Airflow's own error comes after the search, and does not say what to set."""
+    """Airflow's own error does not say what to set."""
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "2")
     channels = [f"a:{number}" for number in range(5)]
     with pytest.raises(AirflowFailException, match="set channels_per_task to 3 or more"):
@@ -149,16 +149,16 @@ def test_more_batches_than_airflow_maps_are_refused_with_the_size_that_fits(monk
         listing(channels_per_task=0)
 
 
-def test_settling_comes_before_the_search(connection) -> None:
-    """A channel that is made while the window settles has messages in it."""
+def test_the_search_comes_after_the_grace_period(connection) -> None:
+    """A channel that is created during the grace period may have messages in the window."""
     until = datetime.now(UTC)
     operator = exporting(channels=ChannelQuery(), since="2025-01-01T00:00:00Z", until=until, deferrable=True)
     with pytest.raises(TaskDeferred) as deferral:
         operator.execute({})
     assert deferral.value.method_name == "execute_after_grace_period"
-    ended = {"data_interval_start": until - timedelta(hours=1), "data_interval_end": until}
+    context = {"data_interval_start": until - timedelta(hours=1), "data_interval_end": until}
     with pytest.raises(TaskDeferred) as deferral:
-        listing(channels=ChannelQuery(), deferrable=True).execute(ended)
+        listing(channels=ChannelQuery(), deferrable=True).execute(context)
     assert deferral.value.method_name == "execute_after_grace_period"
     assert [] == requests_to(connection, "/api")
-    assert listing(channels=ChannelQuery(), grace_period=0, deferrable=True).execute_after_grace_period(ended)
+    assert listing(channels=ChannelQuery(), grace_period=0, deferrable=True).execute_after_grace_period(context)

@@ -1,4 +1,4 @@
-"""The example DAG through Airflow itself: windows in, rows out, the same rows again."""
+"""The daily example DAG, run by Airflow: its windows become rows, and a second run changes none of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run_window_of(day: datetime, **arguments: Any) -> str:
-    """Run the DAG for one day; a manual run's window is the last whole interval before its logical date."""
+    """Run the DAG for one day: the window of a manual run is the last whole interval before its logical date."""
     dag = runpy.run_path(str(DAG_FILE))["dag"]
     return str(dag.test(logical_date=day + timedelta(days=1), **arguments).state.value)
 
@@ -43,47 +43,47 @@ def rows_by_day_and_channel(lake: Path) -> Counter[tuple[str, str]]:
     return Counter((day, cid) for day, cid in counted)
 
 
-def told_by_the_sandbox(sandbox: Sandbox) -> Counter[tuple[str, str]]:
+def messages_in_the_sandbox(sandbox: Sandbox) -> Counter[tuple[str, str]]:
     counted: Counter[tuple[str, str]] = Counter()
     for day in DAYS:
         for cid in CHANNELS:
-            said = sandbox.world.messages(cid, since=day, until=day + timedelta(days=1))
-            counted[day.strftime("%Y-%m-%d"), cid] = sum(1 for _ in said)
+            messages = sandbox.world.messages(cid, since=day, until=day + timedelta(days=1))
+            counted[day.strftime("%Y-%m-%d"), cid] = sum(1 for _ in messages)
     return +counted
 
 
 def test_two_windows_and_then_the_first_again(connection, lake) -> None:
-    """Rows of each day and channel equal an independent count, and a run again changes none of them."""
-    expected = told_by_the_sandbox(connection)
+    """The rows of each day and channel equal an independent count, and a second run changes none of them."""
+    expected = messages_in_the_sandbox(connection)
     assert len(expected) > 2
     for day in (*DAYS, DAYS[0]):
         assert run_window_of(day) == "success"
     assert rows_by_day_and_channel(lake) == expected
 
 
-def test_nothing_secret_is_in_the_logs_of_a_run(connection, lake, capfd, caplog) -> None:
-    """Task logs are kept and read by many: no key, no link, no token, and nothing that people wrote."""
+def test_the_logs_of_a_run_contain_no_secret(connection, lake, capfd, caplog) -> None:
+    """Many people read task logs: they contain no key, no link, no token and no text of a message."""
     with caplog.at_level("DEBUG"):
         assert run_window_of(DAYS[0]) == "success"
     text = caplog.text + "".join(capfd.readouterr())
     assert "export started task_id=" in text
     for secret in (connection.api_key, connection.api_secret, "/download/", "signature=", "eyJ"):
         assert secret not in text
-    said = connection.world.messages(CHANNELS[0], since=DAYS[0], until=DAYS[1])
-    assert not [message["id"] for message in said if len(message["text"]) > 30 and message["text"] in text]
+    messages = connection.world.messages(CHANNELS[0], since=DAYS[0], until=DAYS[1])
+    assert not [message["id"] for message in messages if len(message["text"]) > 30 and message["text"] in text]
 
 
 def test_a_run_for_a_channel_that_does_not_exist_fails_and_leaves_nothing(connection, lake, monkeypatch) -> None:
-    """Nothing half-done: no load, and no lake where there was none."""
+    """It leaves no load, and no lake if there was none."""
     monkeypatch.setenv("CHATEXPORT_CHANNELS", "messaging:no-such-channel")
     assert run_window_of(DAYS[0]) == "failed"
     assert not lake.exists()
 
 
-def test_a_manual_run_may_bring_its_own_window(connection, lake) -> None:
-    """Conf before the data interval: an hour of another day, and nothing else."""
+def test_a_manual_run_may_have_its_own_window(connection, lake) -> None:
+    """Conf comes before the data interval: the lake has one hour of another day, and nothing else."""
     conf = {"since": "2025-01-02T05:00:00Z", "until": "2025-01-02T06:00:00Z"}
     window = Window.parse(**conf)
-    said = connection.world.messages(CHANNELS[0], since=window.since, until=window.until)
+    messages = connection.world.messages(CHANNELS[0], since=window.since, until=window.until)
     assert run_window_of(DAYS[0], run_conf=conf) == "success"
-    assert rows_by_day_and_channel(lake) == {("2025-01-02", CHANNELS[0]): sum(1 for _ in said)}
+    assert rows_by_day_and_channel(lake) == {("2025-01-02", CHANNELS[0]): sum(1 for _ in messages)}

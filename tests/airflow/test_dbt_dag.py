@@ -21,8 +21,8 @@ def dag_of(name: str) -> Any:
     return runpy.run_path(str(ROOT / "dags" / f"{name}.py"))["dag"]
 
 
-def test_a_load_sets_off_dbt(connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The daily DAG's load tells of the lake, dbt's DAG waits for that, and builds marts over what was loaded."""
+def test_a_load_starts_dbt(connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The load of the daily DAG updates an asset; dbt's DAG waits for that asset and builds marts of the new rows."""
     lake, project = tmp_path / "lake", tmp_path / "project"
     monkeypatch.setenv("CHATEXPORT_LAKE", str(lake))
     monkeypatch.setenv("CHATEXPORT_CHANNELS", "livestream:ubuntu")
@@ -33,10 +33,10 @@ def test_a_load_sets_off_dbt(connection, tmp_path: Path, monkeypatch: pytest.Mon
     daily = dag_of("chatexport_daily")
     assert daily.test(logical_date=datetime(2025, 1, 7, tzinfo=UTC)).state == "success"
     main(["dbt", "init", str(project), "--lake", str(lake)])
-    building = dag_of("chatexport_dbt")
-    told = {outlet.name for outlet in daily.get_task("load").outlets}
-    assert told == {asset.name for asset in building.timetable.asset_condition.objects}
-    assert building.test(logical_date=datetime(2025, 1, 8, tzinfo=UTC)).state == "success"
+    dbt_dag = dag_of("chatexport_dbt")
+    updated = {outlet.name for outlet in daily.get_task("load").outlets}
+    assert updated == {asset.name for asset in dbt_dag.timetable.asset_condition.objects}
+    assert dbt_dag.test(logical_date=datetime(2025, 1, 8, tzinfo=UTC)).state == "success"
     with duckdb.connect(str(project / "chat.duckdb"), read_only=True) as marts:
-        built = marts.sql("SELECT event_date::VARCHAR, messages > 0 FROM channel_activity_daily").fetchall()
-    assert {("2025-01-06", True)} == set(built)
+        rows = marts.sql("SELECT event_date::VARCHAR, messages > 0 FROM channel_activity_daily").fetchall()
+    assert {("2025-01-06", True)} == set(rows)

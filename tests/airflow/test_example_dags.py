@@ -1,4 +1,4 @@
-"""The example DAGs besides the daily one, run through Airflow itself."""
+"""The other example DAGs, run by Airflow."""
 
 from __future__ import annotations
 
@@ -37,30 +37,30 @@ def run(name: str, **arguments: Any) -> str:
     return str(dag.test(**arguments).state.value)
 
 
-def asked(lake: Path, query: str) -> list[tuple[Any, ...]]:
+def rows_of(lake: Path, query: str) -> list[tuple[Any, ...]]:
     with duckdb.connect(str(lake / "catalog.duckdb"), read_only=True) as catalog:
         return catalog.sql(query).fetchall()
 
 
 def test_the_quick_dag_is_the_daily_one_in_three_lines(connection, lake) -> None:
-    """A task group exports the day, and the day before it once more, and loads both."""
+    """A task group exports the day and, again, the day before it, and loads both."""
     assert run("chatexport_quick", logical_date=datetime(2025, 1, 3, tzinfo=UTC)) == "success"
-    said = connection.world.messages(
+    messages = connection.world.messages(
         CHANNEL, since=datetime(2025, 1, 1, tzinfo=UTC), until=datetime(2025, 1, 3, tzinfo=UTC)
     )
-    assert [(sum(1 for _ in said),)] == asked(lake, "SELECT count(*) FROM messages")
+    assert [(sum(1 for _ in messages),)] == rows_of(lake, "SELECT count(*) FROM messages")
 
 
-def test_whoever_triggers_a_run_may_pick_its_window(connection, lake) -> None:
-    """Two hours of another day, chosen in the form; the lookback of the DAG holds for them too."""
+def test_a_manual_run_may_have_the_window_of_its_form(connection, lake) -> None:
+    """The form asks for two hours of another day; the lookback of the DAG applies to them too."""
     conf = {"since": "2025-01-08T05:00:00Z", "until": "2025-01-08T07:00:00Z"}
     assert run("chatexport_quick", logical_date=datetime(2025, 1, 3, tzinfo=UTC), run_conf=conf) == "success"
     loaded = "since = TIMESTAMPTZ '2025-01-07 05:00:00Z' AND until = TIMESTAMPTZ '2025-01-08 07:00:00Z'"
-    assert [(True,)] == asked(lake, f"SELECT {loaded} FROM loads")
+    assert [(True,)] == rows_of(lake, f"SELECT {loaded} FROM loads")
 
 
-def test_the_link_of_an_export_is_kept_where_the_ui_reads_it(connection, lake) -> None:
-    """Airflow drops a link that it cannot serialize or push, with a line in the log and nothing on the page."""
+def test_the_link_of_an_export_is_stored_where_the_ui_reads_it(connection, lake) -> None:
+    """Airflow drops a link that it cannot serialize or push: the log says so, and the page has no button."""
     assert run("chatexport_quick", logical_date=datetime(2025, 1, 4, tzinfo=UTC)) == "success"
     with create_session() as session:
         links = session.scalars(select(XComModel.value).where(XComModel.key == ExportTaskLink().xcom_key)).all()
@@ -68,47 +68,47 @@ def test_the_link_of_an_export_is_kept_where_the_ui_reads_it(connection, lake) -
 
 
 def test_the_discovery_dag_maps_batches_of_what_it_finds(connection, lake, monkeypatch) -> None:
-    """Every channel with a message since the window began, each batch of two a load of its own."""
+    """It finds every channel with a message since the start of the window; each batch of two is a load."""
     monkeypatch.setenv("CHATEXPORT_CHANNELS_PER_TASK", "2")
     assert run("chatexport_discovery", logical_date=datetime(2025, 1, 8, tzinfo=UTC)) == "success"
     window = Window.parse("2025-01-07", "2025-01-08")
-    spoke = {
+    active = {
         cid
         for cid in connection.world.cids
         if any(connection.world.messages(cid, since=window.since, until=window.until))
     }
-    assert spoke == {cid for (cid,) in asked(lake, "SELECT DISTINCT cid FROM messages")}
-    # Six channels have a message since then, if not on that day.
-    assert [(3,)] == asked(lake, "SELECT count(*) FROM loads")
+    assert active == {cid for (cid,) in rows_of(lake, "SELECT DISTINCT cid FROM messages")}
+    # Six channels have a message since then, though not all of them on that day.
+    assert [(3,)] == rows_of(lake, "SELECT count(*) FROM loads")
 
 
 def test_the_backfill_dag_loads_weeks_that_tile_its_window(connection, lake) -> None:
-    """Weeks as mapped tasks: three loads, every message of the window once, coverage without a gap."""
+    """Weeks are mapped tasks: three loads, every message of the window once, coverage without a gap."""
     conf = {"since": "2024-12-25T00:00:00Z", "until": "2025-01-10T12:00:00Z"}
     assert run("chatexport_backfill", run_conf=conf) == "success"
     window = Window.parse(**conf)
-    said = connection.world.messages(CHANNEL, since=window.since, until=window.until)
-    assert [(sum(1 for _ in said),)] == asked(lake, "SELECT count(*) FROM messages")
-    assert [(3,)] == asked(lake, "SELECT count(*) FROM loads")
+    messages = connection.world.messages(CHANNEL, since=window.since, until=window.until)
+    assert [(sum(1 for _ in messages),)] == rows_of(lake, "SELECT count(*) FROM messages")
+    assert [(3,)] == rows_of(lake, "SELECT count(*) FROM loads")
     assert verify(open_store(lake), now=datetime.now(UTC)).ok
 
 
-def test_the_hourly_dag_brings_late_edits_in(connection, lake) -> None:
-    """A message of yesterday that was edited meanwhile is in the lake as it is now, and told of in late_changes."""
+def test_the_hourly_dag_loads_late_edits(connection, lake) -> None:
+    """If a message of yesterday was edited since, the lake has its new text, and late_changes counts it."""
     early, later = datetime(2025, 1, 7, 12, tzinfo=UTC), datetime(2025, 1, 8, 12, tzinfo=UTC)
     assert run("chatexport_hourly", logical_date=early) == "success"
     last_day = "deleted_at IS NULL AND type = 'regular' AND created_at >= TIMESTAMPTZ '2025-01-07 00:00:00Z'"
-    ((edited,),) = asked(lake, f"SELECT min(id) FROM messages WHERE {last_day}")
+    ((edited,),) = rows_of(lake, f"SELECT min(id) FROM messages WHERE {last_day}")
     body = {"edit": {"id": edited, "text": "said otherwise"}}
     httpx.post(f"{connection.url}/_sandbox/messages", json=body).raise_for_status()
     assert run("chatexport_hourly", logical_date=later) == "success"
-    assert [("said otherwise",)] == asked(lake, f"SELECT text FROM messages WHERE id = '{edited}'")
-    assert [(1,)] == asked(lake, "SELECT sum(edited)::INT FROM late_changes")
+    assert [("said otherwise",)] == rows_of(lake, f"SELECT text FROM messages WHERE id = '{edited}'")
+    assert [(1,)] == rows_of(lake, "SELECT sum(edited)::INT FROM late_changes")
 
 
 def test_the_users_dag_answers_a_data_subject_request(connection, lake) -> None:
-    """Ids in the run's conf, rows in tables of their own, and none in messages."""
+    """The ids come from the conf; the rows are in tables of their own, and none in messages."""
     user_id = connection.world.user_ids()[0]
     assert run("chatexport_user", run_conf={"user_ids": [user_id]}) == "success"
-    assert [(user_id,)] == asked(lake, "SELECT DISTINCT export_user_id FROM user_export_users")
-    assert [(0,)] == asked(lake, "SELECT count(*) FROM messages")
+    assert [(user_id,)] == rows_of(lake, "SELECT DISTINCT export_user_id FROM user_export_users")
+    assert [(0,)] == rows_of(lake, "SELECT count(*) FROM messages")

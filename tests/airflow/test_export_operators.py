@@ -1,4 +1,4 @@
-"""The export operators by themselves: what they ask for, how they wait, what they hand on."""
+"""The export operators: what they request, how they wait, what they return."""
 
 from __future__ import annotations
 
@@ -6,60 +6,27 @@ import asyncio
 import json
 import logging
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 from airflow.exceptions import ParamValidationError
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 from airflow.sdk import DAG
+from support import EXPORTS, SINCE, UNTIL, WINDOW, events_of, exporting, requests_to, run
 
 from airflow_provider_chatexport.core.plan import ChannelsRequest
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator
-from airflow_provider_chatexport.operators.params import parse_names, window_params
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.operators.params import window_params
 
-SINCE, UNTIL = "2025-01-01T00:00:00Z", "2025-01-01T02:00:00Z"
-WINDOW = Window.parse(SINCE, UNTIL)
-EXPORTS = "/api/v2/chat/export_channels"
-
-
-def exporting(**arguments: Any) -> ExportChannelsOperator:
-    chosen = {"channels": ["livestream:ubuntu"], "since": SINCE, "until": UNTIL, "poll_interval": 0.02, **arguments}
-    return ExportChannelsOperator(task_id="export", **chosen)
-
-
-def run(operator: Any, context: dict[str, Any] | None = None) -> Any:
-    """What Airflow does with a task, deferrals included, with everything that crosses a process made JSON."""
-    step = partial(operator.execute, context or {})
-    while True:
-        try:
-            return step()
-        except TaskDeferred as deferral:
-            path, arguments = deferral.trigger.serialize()
-            trigger = resolve_name(path)(**json.loads(json.dumps(arguments)))
-            (event,) = asyncio.run(collected(trigger))
-            method = getattr(operator, deferral.method_name)
-            step = partial(method, context or {}, event=json.loads(json.dumps(event.payload)))
-
-
-async def collected(trigger: Any) -> list[Any]:
-    return [event async for event in trigger.run()]
-
-
-def requests_to(sandbox: Sandbox, path: str) -> list[dict[str, Any]]:
-    seen = httpx.get(f"{sandbox.url}/_sandbox/requests").json()
-    return [request for request in seen if request["path"].startswith(path)]
+DAY = {"data_interval_start": datetime(2025, 1, 1, tzinfo=UTC), "data_interval_end": datetime(2025, 1, 2, tzinfo=UTC)}
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_an_export_is_waited_for_and_handed_on_as_a_receipt(connection, deferrable) -> None:
-    """On the worker or in the triggerer: the same receipts, with the service's own time of the export."""
+def test_an_export_operator_waits_and_returns_receipts(connection, deferrable) -> None:
+    """On the worker and in the triggerer: the same receipts, with the service's own time of the export."""
     (returned,) = run(exporting(deferrable=deferrable))
     receipt = Receipt.from_json(json.loads(json.dumps(returned)))
     assert isinstance(receipt.request, ChannelsRequest)
@@ -68,15 +35,15 @@ def test_an_export_is_waited_for_and_handed_on_as_a_receipt(connection, deferrab
     assert "http" not in json.dumps(returned)
 
 
-def test_many_channels_go_out_in_batches_of_25() -> None:
-    """The service takes 25 channels a request."""
+def test_an_export_has_at_most_25_channels() -> None:
+    """The service refuses more."""
     operator = exporting(channels=[f"messaging:c{n}" for n in range(60)])
     sizes = [len(request.channels) for request in operator.plan({})]
     assert sizes == [25, 25, 10]
 
 
-def test_more_exports_than_the_rate_limit_allows_are_waited_out(start_sandbox, set_connection) -> None:
-    """The service takes two exports in a second: a run with more of them takes its time instead of failing."""
+def test_a_run_waits_out_the_rate_limit(start_sandbox, set_connection) -> None:
+    """The service takes two exports in a second: a run with more of them takes longer and does not fail."""
     sandbox = start_sandbox(rate_limit=True)
     set_connection(login=sandbox.api_key, password=sandbox.api_secret, host=sandbox.url)
     operator = ExportUsersOperator(
@@ -86,8 +53,8 @@ def test_more_exports_than_the_rate_limit_allows_are_waited_out(start_sandbox, s
     assert 429 in {request["status"] for request in requests_to(sandbox, "/api/v2/export/users")}
 
 
-def test_users_are_exported_likewise(connection) -> None:
-    """A data-subject request is the same wait over another endpoint."""
+def test_exports_of_users_work_alike(connection) -> None:
+    """A data-subject request is the same wait on another endpoint."""
     user_id = next(iter(connection.world.user_ids()))
     operator = ExportUsersOperator(task_id="users", user_ids=user_id, poll_interval=0.02)
     (returned,) = run(operator)
@@ -96,15 +63,15 @@ def test_users_are_exported_likewise(connection) -> None:
 
 
 def test_each_task_id_is_logged_when_it_is_known(connection, fault, caplog) -> None:
-    """The service has no list of tasks: if the second submit fails, the log is all that is left of the first."""
+    """The service cannot list its tasks: if a later request fails, the id is in the log only."""
     fault("stall-task", EXPORTS, method="POST")
     with caplog.at_level(logging.INFO), pytest.raises(TaskDeferred) as deferral:
         exporting(deferrable=True).execute({})
     assert f"export started task_id={deferral.value.trigger.task_ids[0]}" in caplog.text
 
 
-def test_the_link_is_there_while_the_task_is_deferred_and_after(connection) -> None:
-    """Which export at which host, for whoever asks the service's support; no key, no token."""
+def test_the_link_exists_while_the_task_is_deferred_and_after(connection) -> None:
+    """It names the export and its host, for a question to the service's support; it has no key and no token."""
     operator = exporting(deferrable=True)
     with pytest.raises(TaskDeferred) as deferral:
         operator.execute({})
@@ -113,14 +80,14 @@ def test_the_link_is_there_while_the_task_is_deferred_and_after(connection) -> N
     assert expected == link.get_link(operator, ti_key=None)
     resumed = exporting(deferrable=True)
     assert "" == link.get_link(resumed, ti_key=None)
-    (event,) = asyncio.run(collected(deferral.value.trigger))
+    (event,) = asyncio.run(events_of(deferral.value.trigger))
     resumed.execute_complete({}, event=event.payload)
     assert expected == link.get_link(resumed, ti_key=None)
 
 
 @pytest.mark.parametrize("option", ["wait_timeout_s", "grace_period_s", "poll_interval_s"])
 def test_defaults_of_the_deployment_reach_the_task(connection, fault, monkeypatch, option) -> None:
-    """What the task leaves open, Airflow's configuration may say."""
+    """Airflow's configuration has the defaults of what a task does not set."""
     monkeypatch.setenv(f"AIRFLOW__CHATEXPORT__{option.upper()}", "0.25")
     now = datetime.now(UTC)
     operator = exporting(
@@ -129,9 +96,9 @@ def test_defaults_of_the_deployment_reach_the_task(connection, fault, monkeypatc
     fault("stall-task", EXPORTS, method="POST")
     with pytest.raises(TaskDeferred) as deferral:
         operator.execute({})
-    settled = option == "grace_period_s"
-    assert ("execute_complete" if settled else "execute_after_grace_period") == deferral.value.method_name
-    monkeypatch.setenv("AIRFLOW__CHATEXPORT__SETTLE_S", "0")
+    is_old_enough = option == "grace_period_s"
+    assert ("execute_complete" if is_old_enough else "execute_after_grace_period") == deferral.value.method_name
+    monkeypatch.setenv("AIRFLOW__CHATEXPORT__GRACE_PERIOD_S", "0")
     with pytest.raises(TaskDeferred) as waiting:
         operator.execute_after_grace_period({})
     trigger = waiting.value.trigger
@@ -143,27 +110,14 @@ def test_defaults_of_the_deployment_reach_the_task(connection, fault, monkeypatc
 @pytest.mark.parametrize(
     ("context", "expected"),
     [
-        (
-            {
-                "data_interval_start": datetime(2025, 1, 1, tzinfo=UTC),
-                "data_interval_end": datetime(2025, 1, 2, tzinfo=UTC),
-            },
-            Window.parse("2025-01-01", "2025-01-02"),
-        ),
+        (DAY, Window.parse("2025-01-01", "2025-01-02")),
         ({"dag_run": SimpleNamespace(conf={"since": SINCE, "until": UNTIL})}, WINDOW),
         ({"params": {"since": SINCE, "until": UNTIL}, "dag_run": SimpleNamespace(conf=None)}, WINDOW),
-        (
-            {
-                "data_interval_start": datetime(2025, 1, 1, tzinfo=UTC),
-                "data_interval_end": datetime(2025, 1, 2, tzinfo=UTC),
-                "dag_run": SimpleNamespace(conf={"since": SINCE, "until": UNTIL}),
-            },
-            WINDOW,
-        ),
+        ({**DAY, "dag_run": SimpleNamespace(conf={"since": SINCE, "until": UNTIL})}, WINDOW),
     ],
 )
 def test_the_window_comes_from_the_run(context, expected) -> None:
-    """Conf or params before the data interval: a person who triggers a run with a window means that window."""
+    """Conf and params come before the data interval: who triggers a run with a window wants that window."""
     assert exporting(since=None, until=None).window(context) == expected
 
 
@@ -181,36 +135,17 @@ def test_the_window_comes_from_the_run(context, expected) -> None:
         ),
         ({"since": SINCE}, {}, "give until too"),
         ({"since": UNTIL, "until": SINCE}, {}, "reversed"),
-        ({"since": 5, "until": 6}, {}, "is a int"),
+        ({"since": 5, "until": 6}, {}, "of type int"),
         ({"since": SINCE, "until": UNTIL, "channels": "ubuntu"}, {}, "TYPE:ID"),
         ({"since": SINCE, "until": UNTIL, "channels": None}, {}, "no channel"),
         ({"since": SINCE, "until": UNTIL, "wait_timeout": 0}, {}, "more than zero"),
     ],
 )
-def test_a_call_that_is_wrong_fails_without_retries_and_without_a_request(
-    connection, arguments, context, sentence
-) -> None:
-    """Nothing would change by the next try; the sentence names the cure."""
+def test_a_wrong_argument_fails_without_retries_and_without_a_request(connection, arguments, context, sentence) -> None:
+    """The next try would fail alike; the error says what to change."""
     with pytest.raises(AirflowFailException, match=sentence):
         exporting(**{"since": None, "until": None, **arguments}).execute(context)
     assert requests_to(connection, "/api") == []
-
-
-@pytest.mark.parametrize(
-    ("value", "names"),
-    [
-        (["a:b", "c:d"], ["a:b", "c:d"]),
-        ("a:b, c:d ,", ["a:b", "c:d"]),
-        ("['a:b', 'c:d']", ["a:b", "c:d"]),
-        ('["a:b"]', ["a:b"]),
-        (("a:b",), ["a:b"]),
-        (None, []),
-        ("None", []),
-    ],
-)
-def test_names_are_read_as_people_and_templates_write_them(value, names) -> None:
-    """A Python list, a comma-separated conf, and a list that a template made text of are the same list."""
-    assert parse_names(value) == names
 
 
 def test_channels_may_come_from_the_run() -> None:
@@ -220,28 +155,24 @@ def test_channels_may_come_from_the_run() -> None:
     assert request.channels == ("a:b", "c:d")
 
 
-def test_the_form_of_a_manual_run_asks_for_window_and_channels() -> None:
-    """Left empty, the form changes nothing; filled in, it holds; nonsense is refused."""
-    with DAG(dag_id="asked", schedule=None, params=window_params()) as dag:
+def test_the_form_of_a_manual_run_has_window_and_channels() -> None:
+    """An empty form changes nothing; a filled one is used; an unreadable value is refused."""
+    with DAG(dag_id="by_hand", schedule=None, params=window_params()) as dag:
         operator = ExportChannelsOperator(task_id="export")
-    day = {
-        "data_interval_start": datetime(2025, 1, 1, tzinfo=UTC),
-        "data_interval_end": datetime(2025, 1, 2, tzinfo=UTC),
-    }
-    untouched: Any = {**day, "params": dag.params.dump()}
-    assert Window.parse("2025-01-01", "2025-01-02") == operator.window(untouched)
-    filled: Any = {**day, "params": {**dag.params.dump(), "since": SINCE, "until": UNTIL, "channels": ["a:b"]}}
-    (request,) = operator.plan(filled)
+    empty_form: Any = {**DAY, "params": dag.params.dump()}
+    assert Window.parse("2025-01-01", "2025-01-02") == operator.window(empty_form)
+    filled_form: Any = {**DAY, "params": {**dag.params.dump(), "since": SINCE, "until": UNTIL, "channels": ["a:b"]}}
+    (request,) = operator.plan(filled_form)
     assert (WINDOW, ("a:b",)) == (request.window, request.channels)
     with pytest.raises(ParamValidationError):
         window_params()["channels"].resolve(value=7)
     with pytest.raises(AirflowFailException, match="since is not a time: 'yesterday'"):
-        operator.execute({**day, "params": {"since": "yesterday", "until": UNTIL}})
+        operator.execute({**DAY, "params": {"since": "yesterday", "until": UNTIL}})
     assert {"since", "until"} == window_params(channels=False).keys()
 
 
 def test_a_wrong_key_fails_without_retries(sandbox, set_connection) -> None:
-    """A retry would ask with the same key."""
+    """A retry would use the same key."""
     set_connection(login="another-key", password=sandbox.api_secret, host=sandbox.url)
     with pytest.raises(AirflowFailException, match="check the API key") as caught:
         exporting().execute({})
@@ -250,14 +181,14 @@ def test_a_wrong_key_fails_without_retries(sandbox, set_connection) -> None:
 
 
 def test_no_connection_is_one_sentence() -> None:
-    """The most frequent first mistake."""
+    """It is the most frequent first mistake."""
     with pytest.raises(AirflowFailException, match="there is no connection 'nowhere'; create one of type chatexport"):
         exporting(chatexport_conn_id="nowhere").execute({})
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_a_failed_export_fails_the_task_with_the_services_reason(connection, fault, deferrable) -> None:
-    """A retry may cure it, because it makes another export."""
+    """A retry can help, because it starts another export."""
     fault("fail-task", EXPORTS, method="POST")
     with pytest.raises(AirflowException, match="ended as failed") as caught:
         run(exporting(deferrable=deferrable))
@@ -266,15 +197,15 @@ def test_a_failed_export_fails_the_task_with_the_services_reason(connection, fau
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_an_export_that_never_ends_is_given_up_at_the_deadline(connection, fault, deferrable) -> None:
-    """The error names the export that was open: the service has no list of them."""
+    """The error names the open export: the service cannot list them."""
     fault("stall-task", EXPORTS, method="POST")
-    with pytest.raises(AirflowException, match=r"1 of 1 exports are not done .*give them more time"):
+    with pytest.raises(AirflowException, match=r"1 of 1 exports are not done .*allow more time"):
         run(exporting(deferrable=deferrable, wait_timeout=timedelta(seconds=0.3)))
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_a_service_that_is_away_while_we_wait_is_borne(connection, fault, deferrable) -> None:
-    """A blip must not cost an export that took hours."""
+def test_a_wait_survives_an_unavailable_service(connection, fault, deferrable) -> None:
+    """A short outage must not cost an export that took hours."""
     fault("status:503", "/api/v2/tasks", times=3)
     assert run(exporting(deferrable=deferrable))
 
@@ -286,6 +217,6 @@ def test_a_task_resumed_by_another_version_says_so() -> None:
 
 
 def test_a_task_resumed_without_an_event_says_so() -> None:
-    """A trigger row may be lost; a KeyError would help nobody."""
+    """The row of a trigger may be lost; a KeyError would not help."""
     with pytest.raises(AirflowFailException, match="without an event"):
         exporting().execute_complete({}, event=None)

@@ -1,4 +1,4 @@
-"""The trigger by itself, over the sandbox: one event, small, versioned, and without secrets."""
+"""The trigger, over the sandbox: one event, small, versioned, and without secrets."""
 
 from __future__ import annotations
 
@@ -10,127 +10,125 @@ from pkgutil import resolve_name
 from typing import Any
 
 import pytest
-from test_export_operators import requests_to
+from support import EXPORTS, events_of, requests_to, submit
 
-from airflow_provider_chatexport.api.client import ChatExportClient
-from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid
-from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.triggers.export import ExportTaskTrigger
 
-REQUEST = ChannelsRequest(
-    channels=(Cid("livestream:ubuntu"),), window=Window.parse("2025-01-01T00:00:00Z", "2025-01-01T02:00:00Z")
-)
+STATUS = "/api/v2/tasks"
 
 
-def submit(n: int = 1) -> list[str]:
-    with ChatExportHook().client() as client:
-        assert isinstance(client, ChatExportClient)
-        return [client.submit_channels(REQUEST) for _ in range(n)]
-
-
-def waiting_for(task_ids: list[str], **others: Any) -> ExportTaskTrigger:
+def waiting_for(task_ids: list[str], **arguments: Any) -> ExportTaskTrigger:
     now_epoch_s = time.time()
-    arguments = {
+    defaults = {
         "chatexport_conn_id": "chatexport_default",
         "started_epoch_s": now_epoch_s,
         "deadline_epoch_s": now_epoch_s + 60,
         "poll_interval_s": 0.02,
-        **others,
     }
-    return ExportTaskTrigger(task_ids=task_ids, **arguments)
+    return ExportTaskTrigger(task_ids=task_ids, **{**defaults, **arguments})
 
 
-async def events_of(trigger: ExportTaskTrigger) -> list[dict[str, Any]]:
-    return [event.payload async for event in trigger.run()]
+async def event_of(trigger: ExportTaskTrigger) -> dict[str, Any]:
+    """Run the trigger to its end; return the payload of its one event."""
+    (event,) = await events_of(trigger)
+    return event.payload
 
 
 async def test_all_exports_end_in_one_event(connection) -> None:
-    """One event, when the last is done, with the service's time of each and what the operator needs to go on."""
+    """It comes when the last is completed, with the service's time of each and what the operator needs to resume."""
     task_ids = submit(3)
-    (event,) = await events_of(waiting_for(task_ids, receipts=[{"task_id": "handed through"}]))
+    event = await event_of(waiting_for(task_ids, receipts=[{"task_id": "passed through"}]))
     assert (event["v"], event["status"]) == (1, "completed")
     assert set(event["created_at"]) == set(task_ids)
-    assert event["receipts"] == [{"task_id": "handed through"}]
+    assert event["receipts"] == [{"task_id": "passed through"}]
 
 
 async def test_a_failed_export_is_one_event(connection, fault) -> None:
-    """Airflow must be told by an event: a trigger that raises loses the sentence."""
-    fault("fail-task", "/api/v2/chat/export_channels", method="POST")
-    (event,) = await events_of(waiting_for(submit()))
+    """If a trigger raises, Airflow does not show its error."""
+    fault("fail-task", EXPORTS, method="POST")
+    event = await event_of(waiting_for(submit()))
     assert (event["status"], event["final"]) == ("failed", False)
     assert "ended as failed" in event["error"]
 
 
-async def test_a_connection_that_was_changed_meanwhile_is_read_again(connection, set_connection, fault) -> None:
-    """A wait takes hours, and whoever exchanges the secret changes the connection as well."""
-    fault("stall-task", "/api/v2/chat/export_channels", method="POST")
-    waiting = asyncio.create_task(events_of(waiting_for(submit(), deadline_epoch_s=time.time() + 3)))
-    while not [each for each in requests_to(connection, "/api/v2/tasks") if each["status"] == 200]:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
-    set_connection(
-        login=connection.api_key, password=connection.api_secret, host=connection.url, extra={"read_timeout_s": 29}
-    )
-    fault("status:401", "/api/v2/tasks")
-    (event,) = await waiting
-    assert event["status"] == "timeout"
-    assert 401 in {each["status"] for each in requests_to(connection, "/api/v2/tasks")}
+async def test_a_refused_key_is_read_again_from_the_connection(connection, set_connection, fault) -> None:
+    """A wait takes hours. Somebody may replace the secret, and the connection with it: the wait must go on."""
+
+    async def until_answered(*statuses: int) -> None:
+        """Return when status requests have had these replies, in this order."""
+        answered = False
+        while not answered:
+            await asyncio.sleep(0.01)
+            replies = (each["status"] for each in requests_to(connection, STATUS))
+            answered = all(status in replies for status in statuses)
+
+    fault("stall-task", EXPORTS, method="POST")
+    waiting = asyncio.create_task(event_of(waiting_for(submit(), deadline_epoch_s=time.time() + 3600)))
+    async with asyncio.timeout(60):
+        await until_answered(200)
+        set_connection(
+            login=connection.api_key, password=connection.api_secret, host=connection.url, extra={"read_timeout_s": 29}
+        )
+        fault("status:401", STATUS)
+        await until_answered(200, 401, 200)
+    assert not waiting.done()
+    waiting.cancel()
 
 
 async def test_the_deadline_is_one_event(connection, fault) -> None:
-    """A deadline of the past too: a triggerer that was away must not wait on."""
-    fault("stall-task", "/api/v2/chat/export_channels", method="POST")
+    """A deadline in the past, too: after an outage the triggerer must not wait longer."""
+    fault("stall-task", EXPORTS, method="POST")
     task_ids = submit()
-    (event,) = await events_of(waiting_for(task_ids, deadline_epoch_s=time.time() - 1))
+    event = await event_of(waiting_for(task_ids, deadline_epoch_s=time.time() - 1))
     assert (event["status"], event["open"]) == ("timeout", task_ids)
 
 
-async def test_an_export_that_is_done_wins_over_a_deadline_that_passed(connection) -> None:
-    """The triggerer was away for an hour and the export is done: it would be a shame to fail."""
+async def test_a_completed_export_counts_after_the_deadline(connection) -> None:
+    """The triggerer was down for an hour, and the export was completed in time: the task must not fail."""
     task_ids = submit()
-    await events_of(waiting_for(task_ids))
-    (event,) = await events_of(waiting_for(task_ids, deadline_epoch_s=time.time() - 3600))
+    await event_of(waiting_for(task_ids))
+    event = await event_of(waiting_for(task_ids, deadline_epoch_s=time.time() - 3600))
     assert event["status"] == "completed"
 
 
 @pytest.mark.parametrize("do", ["status:401", "status:403", "status:404"])
 async def test_a_refusal_ends_the_wait_at_once(connection, fault, do) -> None:
-    """Another look would be refused as well."""
+    """The next status request would be refused as well."""
     task_ids = submit()
-    fault(do, "/api/v2/tasks", times=100)
-    (event,) = await events_of(waiting_for(task_ids))
+    fault(do, STATUS, times=100)
+    event = await event_of(waiting_for(task_ids))
     assert event["status"] == "failed"
 
 
-async def test_failures_in_a_row_are_borne_up_to_their_budget(connection, fault) -> None:
-    """A service that is away for good must end the wait long before the deadline."""
+async def test_too_many_failures_in_a_row_end_the_wait(connection, fault) -> None:
+    """A service that stays unavailable must end the wait long before the deadline."""
     task_ids = submit()
-    fault("status:503", "/api/v2/tasks", times=1000)
-    (event,) = await events_of(waiting_for(task_ids, max_poll_failures=3))
+    fault("status:503", STATUS, times=1000)
+    event = await event_of(waiting_for(task_ids, max_poll_failures=3))
     assert (event["status"], event["final"]) == ("failed", False)
     assert "HTTP 503" in event["error"]
 
 
-async def test_no_connection_is_an_event_too() -> None:
+async def test_a_missing_connection_is_an_event() -> None:
     """A connection may be deleted while a task waits."""
-    (event,) = await events_of(waiting_for(["t"], chatexport_conn_id="nowhere"))
+    event = await event_of(waiting_for(["t"], chatexport_conn_id="nowhere"))
     assert (event["status"], event["final"]) == ("failed", True)
     assert "there is no connection 'nowhere'" in event["error"]
 
 
 async def test_arguments_of_another_version_are_refused() -> None:
-    """A trigger row outlives an upgrade."""
-    (event,) = await events_of(waiting_for(["t"], v=2))
+    """The row of a trigger outlives an upgrade."""
+    event = await event_of(waiting_for(["t"], v=2))
     assert (event["status"], event["final"]) == ("failed", True)
     assert "version 2" in event["error"]
 
 
 @pytest.mark.parametrize("n_steps", [0, 1, 10, 100])
 async def test_a_cancellation_passes_through(connection, fault, n_steps) -> None:
-    """A trigger that swallows it keeps a triggerer from stopping, whether it was asking or pausing."""
+    """A trigger that catches it keeps the triggerer from stopping, during a request or during a pause."""
     task_ids = submit()
-    fault("slow:30", "/api/v2/tasks", times=100)
-    waiting = asyncio.ensure_future(events_of(waiting_for(task_ids)))
+    fault("slow:30", STATUS, times=100)
+    waiting = asyncio.ensure_future(event_of(waiting_for(task_ids)))
     for _ in range(n_steps):
         await asyncio.sleep(0.001)
     waiting.cancel()
@@ -139,7 +137,7 @@ async def test_a_cancellation_passes_through(connection, fault, n_steps) -> None
 
 
 def test_arguments_survive_the_database() -> None:
-    """A trigger is rebuilt from JSON in another process: the same arguments, from the path that it gives."""
+    """Another process rebuilds the trigger from its path and its arguments, as JSON: they must be the same."""
     trigger = waiting_for(["a", "b"], receipts=[{"task_id": "a"}], max_poll_failures=7)
     path, arguments = trigger.serialize()
     rebuilt = resolve_name(path)(**json.loads(json.dumps(arguments)))
@@ -147,12 +145,12 @@ def test_arguments_survive_the_database() -> None:
 
 
 async def test_no_secret_or_link_leaves_the_trigger(connection, caplog) -> None:
-    """Arguments, event and repr are written to the database and the task's log."""
+    """Airflow writes the arguments, the event and the repr to its database and to the task's log."""
     task_ids = submit()
     trigger = waiting_for(task_ids)
     with caplog.at_level(logging.DEBUG):
-        events = await events_of(trigger)
-    said = "\n".join([json.dumps(trigger.serialize()), repr(trigger), json.dumps(events), caplog.text])
+        event = await event_of(trigger)
+    written = "\n".join([json.dumps(trigger.serialize()), repr(trigger), json.dumps(event), caplog.text])
     for secret in (connection.api_key, connection.api_secret, "/download/", "signature", "eyJ"):
-        assert secret not in said
-    assert len(json.dumps(events)) < 2000
+        assert secret not in written
+    assert len(json.dumps(event)) < 2000

@@ -1,4 +1,4 @@
-"""A try that is killed at any of its steps, and the one after it: each export is asked for once."""
+"""A try that is killed at any of its steps, and the try after it: each export is requested once."""
 
 from __future__ import annotations
 
@@ -6,37 +6,26 @@ import contextlib
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from forks import Forks
-from killed_try import FolderStore
-from test_export_operators import exporting, run
-from test_reattach import n_exports
+from killed_try import CALLS, DAY, WINDOW, FolderStore, three_exports
+from support import n_exports
 
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
-DAY = timedelta(days=1)
 N_EXPORTS = 3
-WINDOW = Window.parse("2025-01-01", "2025-01-04")
-# The service has accepted an export, and nobody has written down which one: the next try asks for one more.
-NOT_YET_KNOWN = {
+# The service has accepted an export, and the id is not stored yet: the next try requests one export more.
+BEFORE_THE_ID_IS_STORED = {
     "return ChatExportClient.submit_channels",
-    "call KnownExports.remember",
+    "call SubmittedExports.remember",
 }
 
 
-def three_exports(store: Any) -> Any:
-    """Three days, an export for each."""
-    days = {"since": WINDOW.since, "until": WINDOW.until, "max_window": DAY}
-    return run(exporting(deferrable=True, **days), {"task_state_store": store})
-
-
 def worth_killing_at(steps: list[str]) -> list[tuple[str, int]]:
-    """The first and the last step of each kind; of the trigger, which looks as often as it takes, the first."""
+    """Return the first and the last step of each kind; of the trigger's, the first: their number varies."""
     counts = Counter(steps)
     lasts = [(step, n) for step, n in counts.items() if n > 1 and "Trigger" not in step]
     return [*((step, 1) for step in counts), *lasts]
@@ -44,14 +33,16 @@ def worth_killing_at(steps: list[str]) -> list[tuple[str, int]]:
 
 @pytest.fixture
 def forks(connection: Sandbox) -> Iterator[Forks]:
-    """Started with the connection in their environment."""
+    """A process that forks; it starts with the connection in its environment."""
     with contextlib.closing(Forks(Path(__file__).with_name("killed_try.py"))) as forks:
         yield forks
 
 
 @pytest.mark.timeout(600)
-def test_a_try_killed_at_any_step_is_taken_up_by_the_next(connection: Sandbox, forks: Forks, tmp_path: Path) -> None:
-    """With the store, an export is asked for once more only where its id was lost with the process."""
+def test_the_next_try_continues_one_that_was_killed_at_any_step(
+    connection: Sandbox, forks: Forks, tmp_path: Path
+) -> None:
+    """With the store, an export is requested again only if its id was lost with the process."""
     output = tmp_path / "output"
 
     def in_a_process(folder: Path, *kill_at: str) -> int:
@@ -60,13 +51,13 @@ def test_a_try_killed_at_any_step_is_taken_up_by_the_next(connection: Sandbox, f
 
     assert 0 == in_a_process(tmp_path / "whole"), output.read_text()[-2000:]
     points = worth_killing_at(output.read_text().partition("\nSTEPS\n")[2].splitlines())
-    assert len(points) > 12
-    asked = n_exports(connection)
-    assert N_EXPORTS == asked
+    assert CALLS == {step.partition(" ")[2] for step, _ in points}
+    requested = n_exports(connection)
+    assert N_EXPORTS == requested
     for step, number in points:
         folder = tmp_path / f"{step} {number}"
         assert -signal.SIGKILL == in_a_process(folder, step, str(number)), step
-        returned = three_exports(FolderStore(folder))
-        assert [*WINDOW.split(DAY)] == [Window.from_json(each["request"]["window"]) for each in returned]
-        before, asked = asked, n_exports(connection)
-        assert asked - before == N_EXPORTS + (step in NOT_YET_KNOWN), f"killed at {step}"
+        receipts = three_exports(FolderStore(folder))
+        assert [*WINDOW.split(DAY)] == [Window.from_json(each["request"]["window"]) for each in receipts]
+        before, requested = requested, n_exports(connection)
+        assert requested - before == N_EXPORTS + (step in BEFORE_THE_ID_IS_STORED), f"killed at {step}"

@@ -1,4 +1,4 @@
-"""What Airflow reads of the provider: by its own schemas, and at what price."""
+"""What Airflow reads from the provider: valid by its own schemas, and cheap to import."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("schema", ["provider_info.schema.json", "provider.yaml.schema.json"])
 def test_the_provider_info_is_what_airflow_accepts(schema) -> None:
-    """One schema is read at run time; the other alone knows connection fields, and wants two keys for its own files."""
+    """Airflow uses one schema at run time. Only the other has connection fields; it needs two keys more."""
     info = get_provider_info()
     if schema == "provider.yaml.schema.json":
         info |= {"state": "ready", "source-date-epoch": 1}
@@ -30,7 +30,7 @@ def test_the_provider_info_is_what_airflow_accepts(schema) -> None:
 
 
 def test_every_module_that_is_named_exists() -> None:
-    """Airflow finds out only when somebody asks for it."""
+    """Airflow reports a missing module only when it is used."""
     info = get_provider_info()
     for kind in ("hooks", "operators", "sensors", "triggers"):
         for group in info[kind]:
@@ -42,7 +42,7 @@ def test_every_module_that_is_named_exists() -> None:
 
 
 def test_every_link_and_default_that_is_named_exists() -> None:
-    """A link that does not import is dropped without a word; an option that nobody reads would be a lie."""
+    """Airflow drops a link that does not import, without an error; an option must have the default that it states."""
     info = get_provider_info()
     for path in info["extra-links"]:
         assert resolve_name(path)().name
@@ -53,17 +53,17 @@ def test_every_link_and_default_that_is_named_exists() -> None:
     }
 
 
-def test_defaults_of_the_deployment_hold_where_a_task_says_nothing(monkeypatch) -> None:
-    """Read when a task runs: no DAG needs to be touched. Nonsense is one sentence."""
-    monkeypatch.setenv("AIRFLOW__CHATEXPORT__SETTLE_S", "7.5")
+def test_the_configuration_has_the_defaults_of_tasks(monkeypatch) -> None:
+    """They are read when a task runs, so no DAG has to change. A wrong value is one sentence."""
+    monkeypatch.setenv("AIRFLOW__CHATEXPORT__GRACE_PERIOD_S", "7.5")
     assert 7.5 == configured_s("grace_period_s")
-    monkeypatch.setenv("AIRFLOW__CHATEXPORT__SETTLE_S", "a minute")
+    monkeypatch.setenv("AIRFLOW__CHATEXPORT__GRACE_PERIOD_S", "a minute")
     with pytest.raises(CallError, match=r"\[chatexport\] grace_period_s .* give a number of seconds"):
         configured_s("grace_period_s")
 
 
 def test_parsing_a_dag_loads_nothing_heavy() -> None:
-    """A DAG file is parsed every half minute: duckdb, pyarrow and pandas are for the load itself."""
+    """Airflow parses a DAG file every half minute: only the load itself needs duckdb, pyarrow and pandas."""
     script = """
 import runpy, sys
 import airflow_provider_chatexport.sensors.export, airflow_provider_chatexport.triggers.export
@@ -77,14 +77,14 @@ print(sorted(name for name in heavy if name in sys.modules))
 
 
 def test_airflow_finds_the_connection_type() -> None:
-    """Through the installed entry point, as the connection form and ``airflow providers list`` do."""
+    """It uses the installed entry point, as the connection form and ``airflow providers list`` do."""
     from airflow.providers_manager import ProvidersManager  # noqa: PLC0415 - reads the configuration of conftest
 
     manager = ProvidersManager()
     assert "airflow-provider-chatexport" in manager.providers
-    found = manager.hooks["chatexport"]
-    assert found is not None
-    assert (found.hook_class_name.rpartition(".")[2], found.connection_id_attribute_name) == (
+    hook = manager.hooks["chatexport"]
+    assert hook is not None
+    assert (hook.hook_class_name.rpartition(".")[2], hook.connection_id_attribute_name) == (
         "ChatExportHook",
         "chatexport_conn_id",
     )

@@ -1,4 +1,4 @@
-"""The window of a run under each kind of schedule, as Airflow's own timetables make runs."""
+"""The window of a run with each kind of schedule, with the runs that Airflow's own timetables create."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ THE_5TH = Window.parse("2025-01-05", "2025-01-06")
 
 
 def first_run(timetable: Any) -> dict[str, Any]:
-    """What a task sees of the first run that a scheduler makes from the 6th on."""
+    """Return the context of the first run that a scheduler creates from the 6th on."""
     restriction = TimeRestriction(earliest=FROM, latest=None, catchup=True)
     if not hasattr(timetable, "next_dagrun_info_v2"):  # before Airflow 3.2
         info = timetable.next_dagrun_info(last_automated_data_interval=None, restriction=restriction)
-        return seen(info.data_interval)
+        return context_of(info.data_interval)
     info = timetable.next_dagrun_info_v2(last_dagrun_info=None, restriction=restriction)
-    return {**seen(info.data_interval), "partition_date": info.partition_date}
+    return {**context_of(info.data_interval), "partition_date": info.partition_date}
 
 
 def manual_run(timetable: Any) -> dict[str, Any]:
-    """What a task sees of a run that is triggered by hand with a logical date, at noon of the 8th."""
-    return seen(timetable.infer_manual_data_interval(run_after=NOON))
+    """Return the context of a manual run with a logical date, at noon of the 8th."""
+    return context_of(timetable.infer_manual_data_interval(run_after=NOON))
 
 
-def seen(interval: DataInterval | None) -> dict[str, Any]:
+def context_of(interval: DataInterval | None) -> dict[str, Any]:
     return {"data_interval_start": interval.start, "data_interval_end": interval.end} if interval else {}
 
 
@@ -60,53 +60,53 @@ def window(context: Any, **arguments: Any) -> Window:
     ],
     ids=["cron data interval", "cron trigger", "delta data interval", "delta trigger"],
 )
-def test_a_scheduled_run_is_about_the_day_before_it(timetable, expected) -> None:
-    """Both kinds give whole days; which one the first run has differs by one."""
+def test_the_window_of_a_scheduled_run_is_the_day_before_it(timetable, expected) -> None:
+    """Both kinds of timetable give whole days; the first day differs by one."""
     assert expected == window(first_run(timetable))
 
 
-def test_plain_daily_is_refused_with_the_timetable_that_helps() -> None:
-    """Airflow 3 makes this of "@daily": a run with an interval of zero length, which would export nothing."""
+def test_the_refusal_of_plain_daily_names_the_timetable_to_use() -> None:
+    """In Airflow 3, a run of "@daily" has an interval of zero length, and would export nothing."""
     operator = ExportChannelsOperator(task_id="export", channels="a:b")
     with pytest.raises(AirflowFailException, match="CronDataIntervalTimetable"):
         operator.execute(first_run(CronTriggerTimetable("@daily", timezone="UTC")))
 
 
-def test_a_run_by_hand_is_about_the_last_whole_day() -> None:
-    """As the form offers it: with the logical date of now."""
+def test_the_window_of_a_manual_run_is_the_last_whole_day() -> None:
+    """The form of a manual run sets the logical date to now."""
     assert Window.parse("2025-01-07", "2025-01-08") == window(
         manual_run(CronDataIntervalTimetable("@daily", timezone="UTC"))
     )
 
 
 @pytest.mark.parametrize("context", [{}, manual_run(NullTimetable())], ids=["no logical date", "no schedule"])
-def test_a_run_without_a_window_of_its_own_needs_one_given(context) -> None:
-    """By hand without a schedule, by an asset, over REST without a logical date: arguments or conf say which window."""
+def test_a_run_without_an_interval_needs_a_window_in_arguments_or_params(context) -> None:
+    """Manual runs without a schedule, runs by an asset, and REST calls without a logical date have no interval."""
     with pytest.raises(AirflowFailException, match="give the operator since and until"):
         ExportChannelsOperator(task_id="export", channels="a:b").execute(context)
-    given = {"since": "2025-01-06T00:00:00Z", "until": "2025-01-07T00:00:00Z"}
-    assert THE_6TH == window(context, **given) == window({**context, "params": given})
+    ends = {"since": "2025-01-06T00:00:00Z", "until": "2025-01-07T00:00:00Z"}
+    assert THE_6TH == window(context, **ends) == window({**context, "params": ends})
 
 
-def test_partitions_of_a_zone_with_summer_time_tile() -> None:
-    """The day on which it ends has 25 hours, and Airflow tells only when it begins."""
+def test_partitions_in_a_zone_with_summer_time_tile() -> None:
+    """The day on which summer time ends has 25 hours, and Airflow gives only its start."""
     if not hasattr(trigger, "CronPartitionTimetable"):
         pytest.skip("this Airflow has no partitioned runs; they came with 3.2")
     timetable = trigger.CronPartitionTimetable("@daily", timezone="Europe/Berlin", run_offset=0)
-    of_the_file: Any = airflow.sdk.CronPartitionTimetable("@daily", timezone="Europe/Berlin")
-    for schedule in (timetable, of_the_file):
+    in_a_dag_file: Any = airflow.sdk.CronPartitionTimetable("@daily", timezone="Europe/Berlin")
+    for schedule in (timetable, in_a_dag_file):
         dag = DAG("partitions", schedule=schedule)
         windows = []
         for day in (25, 26, 27):
-            begin = instance(datetime(2025, 10, day, tzinfo=ZoneInfo("Europe/Berlin")).astimezone(UTC))
-            (date, _) = timetable._get_partition_info(begin)
+            start = instance(datetime(2025, 10, day, tzinfo=ZoneInfo("Europe/Berlin")).astimezone(UTC))
+            (date, _) = timetable._get_partition_info(start)
             windows.append(window({"dag": dag, "partition_date": date}, partition_span=DAY))
         assert [24, 25, 24] == [each.span / timedelta(hours=1) for each in windows]
         assert [each.until for each in windows[:-1]] == [each.since for each in windows[1:]]
 
 
-def test_a_partitioned_run_is_about_its_partition() -> None:
-    """With ``run_offset=-1`` that is the day before; without it, a day that has only begun, which is refused."""
+def test_the_window_of_a_partitioned_run_is_its_partition() -> None:
+    """With ``run_offset=-1`` that is the day before; without it, a day that has only started, which is refused."""
     if not hasattr(trigger, "CronPartitionTimetable"):
         pytest.skip("this Airflow has no partitioned runs; they came with 3.2")
     context = first_run(trigger.CronPartitionTimetable("@daily", timezone="UTC", run_offset=-1))

@@ -1,4 +1,4 @@
-"""Exports that the service does not finish: halved by window, up to a limit."""
+"""Exports that the service does not finish: the task halves their window, up to a limit."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
-from test_export_operators import EXPORTS, WINDOW, exporting, run
-from test_reattach import LOST, Store, n_exports
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from support import EXPORTS, TOO_MANY_FAILURES, WINDOW, TaskStateStore, exporting, n_exports, run
 
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid
 from airflow_provider_chatexport.core.window import Window
@@ -18,13 +17,13 @@ from airflow_provider_chatexport.errors import CallError
 both_ways = pytest.mark.parametrize("deferrable", [False, True])
 
 
-def windows(returned: list[dict[str, Any]]) -> list[Window]:
-    return sorted((Window.from_json(each["request"]["window"]) for each in returned), key=lambda each: each.since)
+def windows(receipts: list[dict[str, Any]]) -> list[Window]:
+    return sorted((Window.from_json(each["request"]["window"]) for each in receipts), key=lambda each: each.since)
 
 
 @both_ways
-def test_an_export_that_fails_is_asked_for_in_halves(connection, fault, deferrable) -> None:
-    """What is too much for the service at once may pass in two; together they tile the window."""
+def test_an_export_that_fails_is_replaced_by_its_halves(connection, fault, deferrable) -> None:
+    """The window may be too large for the service; the halves are smaller and tile it."""
     fault("fail-task", EXPORTS, method="POST")
     first, second = windows(run(exporting(max_splits=1, deferrable=deferrable)))
     assert (WINDOW.since, first.until, WINDOW.until) == (first.since, second.since, second.until)
@@ -33,23 +32,28 @@ def test_an_export_that_fails_is_asked_for_in_halves(connection, fault, deferrab
 
 @both_ways
 def test_only_what_failed_is_split(connection, fault, deferrable) -> None:
-    """Of four exports, three are done: they are not asked for once more."""
+    """Three of four exports are completed: they are not requested again."""
     fault("fail-task", EXPORTS, method="POST")
-    returned = run(exporting(max_window=timedelta(minutes=30), max_splits=2, deferrable=deferrable))
-    assert [15, 15, 30, 30, 30] == sorted(each.span // timedelta(minutes=1) for each in windows(returned))
+    receipts = run(exporting(max_window=timedelta(minutes=30), max_splits=2, deferrable=deferrable))
+    assert [15, 15, 30, 30, 30] == sorted(each.span // timedelta(minutes=1) for each in windows(receipts))
     assert 6 == n_exports(connection)
 
 
 @both_ways
-def test_an_export_that_takes_too_long_is_split_within_its_deadline(connection, fault, deferrable) -> None:
-    """Half of the time for the whole, the other half for its halves: the deadline stays what it was."""
+def test_an_export_that_takes_too_long_is_split_before_the_deadline(connection, fault, deferrable) -> None:
+    """The whole window has half of the time, and its halves have the other half: the deadline stays the same."""
+    context = {"task_state_store": TaskStateStore()}
     fault("stall-task", EXPORTS, method="POST")
-    assert 2 == len(run(exporting(max_splits=1, wait_timeout=6, deferrable=deferrable)))
+    with pytest.raises(TaskDeferred):
+        exporting(max_splits=1, wait_timeout=3600, deferrable=True).execute(context)
+    context["task_state_store"].move_start_back(1900)
+    assert 2 == len(run(exporting(max_splits=1, wait_timeout=3600, deferrable=deferrable), context))
+    assert 3 == n_exports(connection)
 
 
 @both_ways
-def test_the_limit_holds(connection, fault, deferrable) -> None:
-    """A request that can never succeed costs a few exports, and not all that a window can be divided into."""
+def test_splitting_ends_at_the_limit(connection, fault, deferrable) -> None:
+    """A request that never succeeds costs a few exports, not one for each minute of its window."""
     fault("fail-task", EXPORTS, method="POST", times=100)
     with pytest.raises(AirflowException, match="ended as failed"):
         run(exporting(max_splits=2, deferrable=deferrable))
@@ -57,8 +61,8 @@ def test_the_limit_holds(connection, fault, deferrable) -> None:
 
 
 @both_ways
-def test_the_deadline_is_the_end(connection, fault, deferrable) -> None:
-    """Splitting is no way to wait longer than one was told to."""
+def test_splitting_does_not_move_the_deadline(connection, fault, deferrable) -> None:
+    """The task waits no longer than ``wait_timeout``."""
     fault("stall-task", EXPORTS, method="POST", times=100)
     with pytest.raises(AirflowFailException, match="exports are not done"):
         run(exporting(max_splits=1, wait_timeout=0.6, deferrable=deferrable))
@@ -66,9 +70,9 @@ def test_the_deadline_is_the_end(connection, fault, deferrable) -> None:
 
 
 @both_ways
-def test_a_retry_goes_on_with_the_halves(connection, fault, deferrable) -> None:
-    """The whole failed once already: a later try finds its halves."""
-    context = {"task_state_store": Store()}
+def test_a_retry_continues_with_the_halves(connection, fault, deferrable) -> None:
+    """The whole window failed in the first try: the second one finds its halves."""
+    context = {"task_state_store": TaskStateStore()}
     fault("fail-task", EXPORTS, method="POST")
     httpx.post(
         f"{connection.url}/_sandbox/faults",
@@ -82,8 +86,8 @@ def test_a_retry_goes_on_with_the_halves(connection, fault, deferrable) -> None:
 
 
 @both_ways
-def test_what_cannot_be_halved_has_all_of_the_time(connection, fault, deferrable) -> None:
-    """Exports of users, and windows of seconds: waiting for a split that cannot come would only end it sooner."""
+def test_an_export_that_cannot_be_halved_has_all_of_the_time(connection, fault, deferrable) -> None:
+    """A share of the time would only end the wait for exports of users, or of windows of seconds, sooner."""
     fault("stall-task", EXPORTS, method="POST")
     short = {"since": "2025-01-01T00:00:00Z", "until": "2025-01-01T00:00:30Z"}
     with pytest.raises(AirflowFailException, match=r"not done after (?![01] )\d+ s"):
@@ -91,8 +95,8 @@ def test_what_cannot_be_halved_has_all_of_the_time(connection, fault, deferrable
 
 
 @both_ways
-def test_when_all_that_can_be_halved_is_done_the_rest_has_the_rest_of_the_time(connection, fault, deferrable) -> None:
-    """A long window that is done must not cut the time of a short one beside it."""
+def test_a_completed_long_window_does_not_shorten_the_wait_for_a_short_one(connection, fault, deferrable) -> None:
+    """Only the long one could be halved, and it is completed: the short one has the rest of the time."""
     body = {"do": "stall-task", "path": EXPORTS, "method": "POST", "times": 1, "after": 1}
     httpx.post(f"{connection.url}/_sandbox/faults", json=body).raise_for_status()
     an_hour_and_a_bit = {"until": "2025-01-01T01:00:30Z", "max_window": timedelta(hours=1)}
@@ -101,18 +105,18 @@ def test_when_all_that_can_be_halved_is_done_the_rest_has_the_rest_of_the_time(c
     assert 2 == n_exports(connection)
 
 
-def test_a_service_that_is_away_is_no_reason_to_split(connection, fault) -> None:
-    """The export may be fine; only nobody could ask."""
-    fault("status:503", "/api/v2/tasks", times=LOST)
+def test_an_outage_of_the_service_does_not_split_exports(connection, fault) -> None:
+    """The export may be running well; only its status is unknown."""
+    fault("status:503", "/api/v2/tasks", times=TOO_MANY_FAILURES)
     with pytest.raises(AirflowException, match="503"):
         run(exporting(max_splits=3, deferrable=True))
     assert 1 == n_exports(connection)
 
 
-def test_what_cannot_be_halved_is_not() -> None:
-    """No window, or one that is hardly longer than the padding around it."""
-    begin = datetime(2025, 1, 1, tzinfo=UTC)
-    short = Window(since=begin, until=begin + timedelta(seconds=59))
+def test_very_short_windows_are_not_halved() -> None:
+    """The padding around a half would be most of what it exports. A request without a window has no halves."""
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    short = Window(since=start, until=start + timedelta(seconds=59))
     assert [None, None] == [
         ChannelsRequest(channels=(Cid("a:b"),), window=window).split_window() for window in (None, short)
     ]

@@ -1,4 +1,4 @@
-"""The task group for the usual case: what it makes of its arguments."""
+"""The task group for the usual case: where its arguments go."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.task_groups import chat_export_to_lake
 
 
-def made(**arguments):
-    with DAG(dag_id="made", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
+def dag_of(**arguments):
+    with DAG(dag_id="group", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
         chat_export_to_lake(**{"lake": "/lake", **arguments})
     return dag
 
 
-def test_what_is_given_reaches_its_task() -> None:
-    """The group adds names and the arrow between them; what the operators can do, it can do."""
+def test_arguments_reach_their_task() -> None:
+    """The group adds ids and a dependency; all that the operators can do, it can do."""
     asset = Asset("lake", uri="file:///lake")
-    dag = made(
+    dag = dag_of(
         channels=["a:b"],
         group_id="chat",
         chatexport_conn_id="mine",
@@ -41,9 +41,9 @@ def test_what_is_given_reaches_its_task() -> None:
     assert [7] * 2 == [task.retries for task in (export, load)]
 
 
-def test_batches_are_exported_and_loaded_each_for_itself() -> None:
-    """A batch that is done need not wait for the others: export and load are mapped together."""
-    dag = made(channels=ChannelQuery(), extra_channels=["a:b"], channels_per_task=7, export={"pool": "exports"})
+def test_each_batch_is_exported_and_loaded_on_its_own() -> None:
+    """A finished batch does not wait for the others: export and load are mapped together."""
+    dag = dag_of(channels=ChannelQuery(), extra_channels=["a:b"], channels_per_task=7, export={"pool": "exports"})
     listing, export = (dag.task_dict[f"chat_export_to_lake.{name}"] for name in ("channels", "batch.export"))
     assert (7, ["a:b"]) == (listing.channels_per_task, listing.extra_channels)
     assert {"chat_export_to_lake.batch.export"} == listing.downstream_task_ids
@@ -52,8 +52,8 @@ def test_batches_are_exported_and_loaded_each_for_itself() -> None:
 
 
 def test_two_groups_fit_into_one_dag() -> None:
-    """Two apps, two lakes, one schedule."""
-    with DAG(dag_id="made", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
+    """There may be two apps with two lakes and one schedule."""
+    with DAG(dag_id="group", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:
         first = chat_export_to_lake(lake="/a", group_id="a", chatexport_conn_id="app_a")
         first >> chat_export_to_lake(lake="/b", group_id="b", chatexport_conn_id="app_b")
     assert {"b.export"} == dag.task_dict["a.load"].downstream_task_ids
@@ -62,7 +62,7 @@ def test_two_groups_fit_into_one_dag() -> None:
 @pytest.mark.parametrize(
     "arguments", [{"export": {"channels": "a:b"}}, {"load": {"lake": "/b"}}, {"load": {"exports": []}}]
 )
-def test_an_argument_given_in_two_places_is_refused(arguments) -> None:
-    """Which of the two would hold, nobody could tell from the DAG."""
-    with pytest.raises(CallError, match="is an argument of chat_export_to_lake itself"):
-        made(**arguments)
+def test_an_argument_in_two_places_is_refused(arguments) -> None:
+    """The DAG would not show which of the two counts."""
+    with pytest.raises(CallError, match="which chat_export_to_lake sets itself; remove it there"):
+        dag_of(**arguments)
