@@ -1,1 +1,1 @@
-"""From an Airflow connection to the service."""
+"""The connection to the service, Airflow's configuration, and our errors in Airflow's terms."""

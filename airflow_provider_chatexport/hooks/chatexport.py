@@ -12,7 +12,7 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_chatexport.api.client import AsyncChatExportClient, ChatExportClient
+from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.settings import DEFAULT_BASE_URL, ServiceSettings
 from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.errors import ChatExportError, ConnectionSettingsError
@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 
 
 class ChatExportHook(BaseHook):
-    """Clients of Stream Chat's export API, set up from an Airflow connection.
+    """Clients of Stream Chat's export API, configured by an Airflow connection.
 
-    The connection is fetched when a client is asked for, and not before: a hook may be made in a DAG file or in a
-    trigger's constructor at no cost.
+    The hook fetches the connection when it makes a client, not earlier. So a DAG file or the constructor of a trigger
+    may create a hook at no cost.
 
     :param chatexport_conn_id: a connection of type ``chatexport``.
     """
@@ -43,67 +43,68 @@ class ChatExportHook(BaseHook):
         self.chatexport_conn_id = chatexport_conn_id
 
     def settings(self) -> ServiceSettings:
-        """:raises ConnectionSettingsError: there is no such connection, or it lacks something."""
-        try:
-            connection = self.get_connection(self.chatexport_conn_id)
-        except AirflowNotFoundException:
-            raise _no_connection(self.chatexport_conn_id) from None
-        settings = settings_from(connection)
+        """Return the settings of the service.
+
+        :raises ConnectionSettingsError: the connection does not exist, or a field is missing or malformed.
+        """
+        settings = settings_from(self._connection())
         mask_secret(settings.api_secret)
         return settings
 
     async def async_settings(self) -> ServiceSettings:
-        """The same on an event loop. Airflow itself masks the password of a connection that it hands out.
+        """Return the settings of the service, on an event loop.
 
-        :raises ConnectionSettingsError: there is no such connection, or it lacks something.
+        :raises ConnectionSettingsError: the connection does not exist, or a field is missing or malformed.
         """
+        # No mask_secret here: Airflow masks the password of every connection that it returns.
         try:
             connection = await get_async_connection(self.chatexport_conn_id)
         except AirflowNotFoundException:
-            raise _no_connection(self.chatexport_conn_id) from None
+            raise _no_connection_error(self.chatexport_conn_id) from None
         return settings_from(connection)
 
     def pseudonym_key(self) -> str | None:
-        """The secret that pseudonyms of users are made with, from the connection's extra."""
-        try:
-            connection = self.get_connection(self.chatexport_conn_id)
-        except AirflowNotFoundException:
-            raise _no_connection(self.chatexport_conn_id) from None
-        key = _extra_of(connection).get(_PSEUDONYM_KEY)
+        """Return the secret that makes pseudonyms of user ids, from the connection's extra; None if there is none."""
+        key = _extra_of(self._connection()).get(_PSEUDONYM_KEY)
         return None if key is None else str(key)
 
     def client(self) -> ChatExportClient:
-        """A client to use as a context manager. :raises ConnectionSettingsError: as ``settings`` does."""
+        """Return a client, to be used as a context manager.
+
+        :raises ConnectionSettingsError: the connection does not exist, or a field is missing or malformed.
+        """
         return ChatExportClient(self.settings())
 
-    async def async_client(self) -> AsyncChatExportClient:
-        """A client to use as an async context manager. :raises ConnectionSettingsError: as ``settings`` does."""
-        return AsyncChatExportClient(await self.async_settings())
-
     def get_conn(self) -> ChatExportClient:
+        """Return a client, as Airflow's hooks do under this name."""
         return self.client()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """The form's labels for Airflow 3.1; later ones read them from the provider info without this class."""
+        """Return the labels of the connection form for Airflow 3.1; later versions read them in the provider info."""
         (connection_type,) = get_provider_info()["connection-types"]
         return {key.replace("-", "_"): value for key, value in connection_type["ui-field-behaviour"].items()}
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask the service for one channel: proves address, key and secret without starting anything."""
+        """Ask the service for one channel, which proves address, key and secret and starts nothing."""
         try:
             with self.client() as client:
-                found = client.query_channels(ChannelPage(limit=1))
+                channels = client.query_channels(ChannelPage(limit=1))
         except ChatExportError as error:
             return False, error.message
-        seen = "and sees channels" if found else "but the app has no channels yet"
-        return True, f"{client.settings.host} accepts the key {seen}"
+        return True, f"{client.settings.host} accepts the key" + ("" if channels else "; the app has no channels yet")
+
+    def _connection(self) -> Connection:
+        try:
+            return self.get_connection(self.chatexport_conn_id)
+        except AirflowNotFoundException:
+            raise _no_connection_error(self.chatexport_conn_id) from None
 
 
 def settings_from(connection: Connection) -> ServiceSettings:
-    """The settings that a connection stands for.
+    """Return the settings of a connection.
 
-    :raises ConnectionSettingsError: key or secret is missing, or a field is malformed.
+    :raises ConnectionSettingsError: the key or the secret is missing, or a field is malformed.
     """
     return ServiceSettings(
         api_key=connection.login or "",
@@ -113,7 +114,7 @@ def settings_from(connection: Connection) -> ServiceSettings:
     )
 
 
-def _no_connection(conn_id: str) -> ConnectionSettingsError:
+def _no_connection_error(conn_id: str) -> ConnectionSettingsError:
     return ConnectionSettingsError(
         f"there is no connection {conn_id!r}; create one of type chatexport with the API key as login and the API "
         "secret as password"
@@ -121,7 +122,10 @@ def _no_connection(conn_id: str) -> ConnectionSettingsError:
 
 
 def _base_url(connection: Connection) -> str:
-    """The host as it is, or put together from parts: a connection given as a URI has scheme, host and port apart."""
+    """Return the host field, which is a whole address; or compose it: a connection URI has scheme, host, port apart.
+
+    :raises ConnectionSettingsError: host and port field name different ports.
+    """
     host = (connection.host or "").strip()
     if not host:
         return DEFAULT_BASE_URL
@@ -134,7 +138,7 @@ def _base_url(connection: Connection) -> str:
         return address
     if url.port not in (None, connection.port):
         raise ConnectionSettingsError(
-            f"connection {connection.conn_id!r} has a port in its host and another one beside it; take one of them out"
+            f"connection {connection.conn_id!r} has one port in its host and another in its port field; remove one"
         )
     return str(url.copy_with(port=connection.port))
 
@@ -145,17 +149,17 @@ def _extra_of(connection: Connection) -> dict[str, Any]:
     except ValueError:
         extra = None
     if not isinstance(extra, dict):
-        raise ConnectionSettingsError(f"the extra of connection {connection.conn_id!r} is not a JSON object; repair it")
+        raise ConnectionSettingsError(f"the extra of connection {connection.conn_id!r} is not a JSON object; fix it")
     return extra
 
 
 def _extras(connection: Connection) -> dict[str, Any]:
     extra = _extra_of(connection)
     if unknown := sorted(set(extra) - set(_READERS) - {_PSEUDONYM_KEY}):
-        log.warning("connection %s: extra fields that mean nothing here: %s", connection.conn_id, ", ".join(unknown))
+        log.warning("ignoring unknown extra fields of connection %s: %s", connection.conn_id, ", ".join(unknown))
     read = {}
     for name, reader in _READERS.items():
-        # The connection form stores fields that were left empty as null or "".
+        # The connection form stores empty fields as null or "".
         if extra.get(name) in (None, ""):
             continue
         try:
@@ -168,9 +172,9 @@ def _extras(connection: Connection) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> int:
-    """``int`` cuts 2.7 to 2, and takes true for 1."""
+    """Return a whole number; ``int`` alone would accept 2.7 and true."""
     if isinstance(value, bool) or int(value) != float(value):
-        raise ValueError("no whole number")
+        raise ValueError("not a whole number")
     return int(value)
 
 
@@ -184,7 +188,7 @@ def _boolean(value: Any) -> bool:
             raise ValueError("neither true nor false")
 
 
-# No setting of the service: what loads make pseudonyms with.
+# Not a setting of the service: loads make pseudonyms with it.
 _PSEUDONYM_KEY: Final = "pseudonym_key"
 
 _Reader = Callable[[Any], Any]

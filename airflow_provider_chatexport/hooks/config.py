@@ -1,4 +1,4 @@
-"""Defaults that a deployment may change: the section ``[chatexport]`` of Airflow's configuration."""
+"""Defaults of a deployment: the section ``[chatexport]`` of Airflow's configuration."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from airflow_provider_chatexport.provider_info import CONFIG_OPTIONS
 
 
 def configured_s(option: str) -> float:
-    """The seconds that an option is set to, or its default. It is read when a task runs, not when a DAG is parsed.
+    """Return the value of an option, or its default, in seconds.
 
-    :raises CallError: it is set to something else than a number of zero or more.
+    Call it when a task runs, not when a DAG file is parsed.
+
+    :raises CallError: the value is not a number of zero or more.
     """
     text = conf.get("chatexport", option, fallback=CONFIG_OPTIONS[option]["default"])
     try:

@@ -1,4 +1,4 @@
-"""Our errors in Airflow's terms: one sentence each, and whether a retry of the task makes sense."""
+"""Our errors in Airflow's terms: one sentence each, and whether a retry of the task can help."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from airflow_provider_chatexport.errors import (
     UnexpectedReplyError,
 )
 
-# Of no use to ask again at once, and yet of use to a task that runs again: in place of an export that was lost it makes
-# another, and a page that a proxy answered with for a while is gone by then.
-_PASSING = (TaskFailedError, NotFoundError, UnexpectedReplyError)
+# These are not ``retryable``: the same request would fail again at once. But a retry of the whole task can help: it
+# starts another export in place of the one that was lost, and a proxy's error page may be gone by then.
+_FIXED_BY_A_NEW_TRY = (TaskFailedError, NotFoundError, UnexpectedReplyError)
 
 
 def is_final(error: ChatExportError) -> bool:
-    """Whether retries of the task would be in vain, because somebody has to change something first."""
-    return not (error.retryable or isinstance(error, _PASSING))
+    """Return whether a retry of the task cannot help, because a person has to change something first."""
+    return not (error.retryable or isinstance(error, _FIXED_BY_A_NEW_TRY))
 
 
 def airflow_failure(message: str, *, final: bool, retry_after_s: float | None = None) -> AirflowException:
-    """The exception that ends a task: past its retries if ``final``.
+    """Return the exception that fails a task.
 
-    :param retry_after_s: what the service asked for; ``ServiceRetryPolicy`` reads it.
+    :param final: do not retry the task.
+    :param retry_after_s: the pause that the service asked for, in seconds; ``ServiceRetryPolicy`` reads it.
     """
     failure = AirflowFailException(message) if final else AirflowException(message)
     failure.retry_after_s = retry_after_s  # type: ignore[attr-defined]
@@ -37,13 +38,15 @@ def airflow_failure(message: str, *, final: bool, retry_after_s: float | None = 
 
 
 class ArgumentError(CallError, AirflowFailException):
-    """A wrong argument of an operator. Those of a mapped task are checked when it runs, and Airflow has to see that a
-    retry would be in vain."""
+    """An argument of an operator is wrong.
+
+    A mapped task checks its arguments when it runs, and Airflow has to know that a retry cannot help.
+    """
 
 
 @contextmanager
 def checked_arguments() -> Iterator[None]:
-    """Where a constructor looks at its arguments."""
+    """Raise a ``CallError`` in a constructor as ``ArgumentError``."""
     try:
         yield
     except CallError as error:
@@ -52,19 +55,19 @@ def checked_arguments() -> Iterator[None]:
 
 @contextmanager
 def as_airflow_errors() -> Iterator[None]:
-    """Raises our errors as Airflow's, with their sentence alone and without their history."""
+    """Raise our errors as Airflow's: the same sentence, without the chain of causes."""
     try:
         yield
     except ChatExportError as error:
-        asked_s = getattr(error, "retry_after_s", None)
-        raise airflow_failure(error.message, final=is_final(error), retry_after_s=asked_s) from None
+        retry_after_s = getattr(error, "retry_after_s", None)
+        raise airflow_failure(error.message, final=is_final(error), retry_after_s=retry_after_s) from None
 
 
 @contextmanager
 def explain_timeout(sentence: str) -> Iterator[None]:
-    """Whatever comes of Airflow's alarm for ``execution_timeout`` ends the task as its time-out, with this sentence.
+    """Raise Airflow's time-out with this sentence, if the alarm for ``execution_timeout`` caused the exception.
 
-    The alarm goes off in the middle of anything; a database that it interrupts makes an error of its own of it.
+    The alarm interrupts any statement, and a library may turn it into an error of its own: DuckDB does within a query.
     """
     is_set = seconds_to_timeout() > 0
     try:
@@ -76,5 +79,5 @@ def explain_timeout(sentence: str) -> Iterator[None]:
 
 
 def seconds_to_timeout() -> float:
-    """Seconds until Airflow's alarm for ``execution_timeout`` goes off; 0.0 if none is set, or if it has."""
+    """Return the seconds until Airflow's alarm for ``execution_timeout``; 0.0 if it is not set, or has gone off."""
     return signal.getitimer(signal.ITIMER_REAL)[0]

@@ -1,1 +1,1 @@
-"""Tasks that wait for what others started."""
+"""Sensors for exports that other systems start."""

@@ -1,4 +1,4 @@
-"""Waiting for an export that somebody else started."""
+"""A sensor for an export that another task or system started."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class ExportTaskSensor(BaseSensorOperator):
-    """Wait until an export task at the service is completed. Returns its ``task_id`` and ``created_at``.
+    """Wait until an export task of the service is completed. Returns its ``task_id`` and ``created_at``.
 
-    ``timeout``, ``poke_interval`` and ``mode`` are those of every sensor; they hold in the triggerer too.
+    ``timeout``, ``poke_interval`` and ``mode`` are those of every sensor. The triggerer respects the first two as well.
 
-    :param export_task_id: the service's id of the task. (templated)
+    :param export_task_id: the id that the service gave the export. (templated)
     :param chatexport_conn_id: a connection of type ``chatexport``. (templated)
     :param deferrable: wait in the triggerer instead of on the worker.
     """
@@ -49,6 +49,10 @@ class ExportTaskSensor(BaseSensorOperator):
         self.deferrable = deferrable
 
     def execute(self, context: Context) -> Any:
+        """Wait on the worker, or defer.
+
+        :raises TaskDeferred: the triggerer waits; the task resumes in ``execute_complete``.
+        """
         with as_airflow_errors():
             task_id = self._task_id()
         if not self.deferrable:
@@ -67,31 +71,32 @@ class ExportTaskSensor(BaseSensorOperator):
         )
 
     def poke(self, context: Context) -> bool | PokeReturnValue:  # noqa: ARG002
+        """Ask for the status once; return the result if the export is completed, else False."""
         with as_airflow_errors(), ChatExportHook(self.chatexport_conn_id).client() as client:
             task_id = self._task_id()
-            # One look, judged as every other wait judges it: a failed export raises, and so does a wrong address.
-            watch = ExportPoller([task_id], started_epoch_s=0.0, deadline_epoch_s=0.0, answered=False)
+            # The poller decides as in every other wait: a failed export raises, and so does a wrong address.
+            poller = ExportPoller([task_id], started_epoch_s=0.0, deadline_epoch_s=0.0, answered=False)
             try:
-                watch.record_status(task_id, client.task(task_id))
+                poller.record_status(task_id, client.task(task_id))
             except ServiceError as error:
-                watch.record_failure(error)
-            done = watch.completed.get(task_id)
-        return PokeReturnValue(is_done=True, xcom_value=_told(task_id, done.created_at)) if done else False
+                poller.record_failure(error)
+            completed = poller.completed.get(task_id)
+        return PokeReturnValue(is_done=True, xcom_value=_result(task_id, completed.created_at)) if completed else False
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, str]:  # noqa: ARG002
-        """Where the task goes on after its deferral."""
+        """Resume the task after the wait, in a new process."""
         with as_airflow_errors():
             if isinstance(event, dict) and event.get("status") == "timeout":
-                # The exception of every sensor that ran out of time: not retried, and turned to a skip by soft_fail.
+                # As every sensor does that runs out of time. Airflow does not retry it; soft_fail makes it a skip.
                 raise AirflowSensorTimeout(str(event.get("error")))
             ((task_id, created_at),) = read_event(event).items()
-        return _told(task_id, created_at)
+        return _result(task_id, created_at)
 
     def _task_id(self) -> TaskId:
         return TaskId(
-            require_text(self.export_task_id, "export_task_id", "give the id that the service gave the export")
+            require_text(self.export_task_id, "export_task_id", "set it to the id that the service gave the export")
         )
 
 
-def _told(task_id: TaskId, created_at: datetime) -> dict[str, str]:
+def _result(task_id: TaskId, created_at: datetime) -> dict[str, str]:
     return {"task_id": task_id, "created_at": format_rfc3339(created_at)}

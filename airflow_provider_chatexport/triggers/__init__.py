@@ -1,1 +1,1 @@
-"""What waits in the triggerer."""
+"""Waits that run in the triggerer."""

@@ -1,4 +1,4 @@
-"""Waiting in the triggerer for all exports of a run, with one client."""
+"""The trigger that waits for all exports of a run, with one client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_chatexport.api.client import AsyncChatExportClient
-from airflow_provider_chatexport.api.polling import MAX_CONSECUTIVE_FAILURES, ExportPoller, watch_exports_async
+from airflow_provider_chatexport.api.polling import MAX_CONSECUTIVE_FAILURES, ExportPoller, wait_for_exports_async
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
 from airflow_provider_chatexport.errors import CallError, ChatExportError, TaskOverdueError, UnauthorizedError
@@ -18,24 +18,27 @@ from airflow_provider_chatexport.hooks.exceptions import airflow_failure, is_fin
 
 PAYLOAD_VERSION: Final = 1
 
-# For ``defer(timeout=...)``, past the deadline: the trigger itself keeps the deadline and says what was still open,
-# while Airflow's time-out ends the task without a word. It is there for a triggerer that is away.
+# Airflow's own time-out (``defer(timeout=...)``) comes this long after the deadline. The trigger keeps the deadline
+# itself, and its event names the open exports. Airflow's time-out fails the task without a message; it is there in case
+# no triggerer runs.
 BACKSTOP: Final = timedelta(minutes=10)
 
 
 class ExportTaskTrigger(BaseTrigger):
-    """Fires once: when all exports are completed, one is lost, or the deadline passes.
+    """Fires once: when all exports are completed, when one failed, or when the deadline passes.
 
-    Its arguments and its event are written to the metadata database and to the task's log: connection id, task ids,
-    times and what was asked for, never a key or a link. Nothing is cancelled when it is stopped, because the service
-    cannot cancel an export; a wait begun anew elsewhere goes on under the same deadline.
+    Airflow writes the arguments and the event to the metadata database and to the task's log. They contain the
+    connection id, task ids, times and the requests, never a key or a link. A trigger that is stopped cancels nothing,
+    because the service cannot cancel an export. Another triggerer then continues the wait, with the same deadline.
 
+    :param chatexport_conn_id: a connection of type ``chatexport``.
     :param task_ids: the exports to wait for.
-    :param started_epoch_s: when they were submitted, in unix seconds; the pause between looks grows from there.
+    :param started_epoch_s: when they were submitted, in unix seconds. The pause between status requests grows from
+        there.
     :param deadline_epoch_s: when to give up, in unix seconds.
-    :param poll_interval_s: a fixed pause between looks instead.
-    :param receipts: what the operator needs when it goes on; handed through to the event as it is.
-    :param max_poll_failures: how many status requests in a row may fail with an error that may pass.
+    :param poll_interval_s: a fixed pause between status requests; None for the growing one.
+    :param receipts: what the operator needs to resume. The event contains them unchanged.
+    :param max_poll_failures: how many status requests in a row may fail with a temporary error.
     :param v: version of these arguments.
     """
 
@@ -62,6 +65,7 @@ class ExportTaskTrigger(BaseTrigger):
         self.v = v
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the path of the class and its arguments, as JSON types."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
@@ -80,24 +84,25 @@ class ExportTaskTrigger(BaseTrigger):
         return f"ExportTaskTrigger(connection={self.chatexport_conn_id!r}, n_exports={len(self.task_ids)})"
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, then yield the one event."""
         yield TriggerEvent(await self._outcome())  # type: ignore[no-untyped-call]
 
     async def _outcome(self) -> dict[str, Any]:
-        """The event's payload. A cancellation passes through: Airflow needs to see it."""
+        """Return the payload of the event. A cancellation is not caught: Airflow needs it."""
         try:
             created_at = await self._wait()
         except TaskOverdueError as error:
             return self._payload("timeout", error=error.message, final=is_final(error), open=list(error.task_ids))
         except ChatExportError as error:
-            asked_s = getattr(error, "retry_after_s", None)
-            return self._payload("failed", error=error.message, final=is_final(error), retry_after_s=asked_s)
+            retry_after_s = getattr(error, "retry_after_s", None)
+            return self._payload("failed", error=error.message, final=is_final(error), retry_after_s=retry_after_s)
         return self._payload("completed", created_at=created_at)
 
     async def _wait(self) -> dict[str, str]:
         _check_version(self.v, "trigger")
         hook = ChatExportHook(self.chatexport_conn_id)
         settings = await hook.async_settings()
-        watch = ExportPoller(
+        poller = ExportPoller(
             [TaskId(task_id) for task_id in self.task_ids],
             started_epoch_s=self.started_epoch_s,
             deadline_epoch_s=self.deadline_epoch_s,
@@ -105,12 +110,12 @@ class ExportTaskTrigger(BaseTrigger):
             max_failures=self.max_poll_failures,
         )
         while True:
-            # The watch counts failures and makes the pauses, so the client must not do so underneath it.
+            # The poller counts failures and makes the pauses, so the client must not retry by itself.
             async with AsyncChatExportClient(settings.without_retries()) as client:
                 try:
-                    states = await watch_exports_async(client, watch)
+                    states = await wait_for_exports_async(client, poller)
                 except UnauthorizedError:
-                    # Hours may lie between the first look and this one, and the secret may have been changed meanwhile.
+                    # A wait takes hours, and the secret of the connection may have been changed since it began.
                     refused, settings = settings, await hook.async_settings()
                     if settings == refused:
                         raise
@@ -122,12 +127,12 @@ class ExportTaskTrigger(BaseTrigger):
 
 
 def read_event(event: Any) -> dict[TaskId, datetime]:
-    """What an ``ExportTaskTrigger`` fired, in the process where the task goes on: when each export was made, by the
-    service's clock.
+    """Read an event of ``ExportTaskTrigger``, in the worker process that resumes the task.
 
-    :raises AirflowException: it says that the exports failed, or are overdue.
-    :raises AirflowFailException: the same, and a retry would be in vain.
-    :raises CallError: it is no event of ours, or of another version.
+    :return: when the service made each export, by its own clock.
+    :raises AirflowException: the exports failed, or are overdue.
+    :raises AirflowFailException: likewise, and a retry cannot help.
+    :raises CallError: it is not an event of this trigger, or it has another version.
     """
     if not isinstance(event, dict) or "status" not in event:
         raise CallError("the task was resumed without an event of ExportTaskTrigger; clear it to export again")
@@ -139,9 +144,9 @@ def read_event(event: Any) -> dict[TaskId, datetime]:
     return {TaskId(task_id): parse_rfc3339(text) for task_id, text in event["created_at"].items()}
 
 
-def _check_version(found: Any, what: str) -> None:
-    if found != PAYLOAD_VERSION:
+def _check_version(version: Any, what: str) -> None:
+    if version != PAYLOAD_VERSION:
         raise CallError(
-            f"this {what} is of version {found}, and this installation reads version {PAYLOAD_VERSION}: worker and "
+            f"this {what} has version {version}, and this installation reads version {PAYLOAD_VERSION}: worker and "
             "triggerer have different versions of the provider; install the same on both, then clear the task"
         )
