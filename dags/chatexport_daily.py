@@ -1,6 +1,6 @@
-"""Yesterday's messages of some channels into a lake, every day: the whole of it.
+"""Load yesterday's messages of some channels into a lake, every day.
 
-``CronDataIntervalTimetable`` gives each run a day as its window; Airflow 3's plain ``"@daily"`` gives none.
+``CronDataIntervalTimetable`` gives each run one day as its window. Plain ``"@daily"`` gives none in Airflow 3.
 """
 
 import os

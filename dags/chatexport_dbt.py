@@ -1,7 +1,7 @@
-"""After every load of ``chatexport_daily``: dbt builds what changed.
+"""Run dbt after every load of ``chatexport_daily``.
 
-The project is one that ``chatexport dbt init`` made. dbt lives in an environment of its own, because its dependencies
-and Airflow's do not go together; this DAG only calls it.
+``chatexport dbt init`` creates the project. dbt has its own environment, because its dependencies conflict with
+Airflow's; this DAG only starts it.
 """
 
 import os
@@ -19,7 +19,7 @@ with DAG(
     schedule=[Asset("chatexport_lake")],
     start_date=datetime(2025, 1, 1, tz="UTC"),
     catchup=False,
-    max_active_runs=1,  # DuckDB lets one process write a database
+    max_active_runs=1,  # only one process at a time can write a DuckDB database
     tags=["chatexport"],
 ) as dag:
     BashOperator(task_id="build", bash_command=f"{DBT} build", cwd=PROJECT, append_env=True)

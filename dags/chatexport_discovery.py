@@ -1,10 +1,10 @@
-"""Every channel of the app that had a message since the window began, in batches of mapped tasks.
+"""Load every channel of the app that had a message since the window began, in batches of mapped tasks.
 
-The service takes 60 exports a minute for the whole app. A pool keeps many batches from waiting for each other's turn:
+The service takes 60 exports a minute for the whole app. A pool keeps the batches from competing for them:
 
-    airflow pools set chatexport 4 "exports at one time" --include-deferred
+    airflow pools set chatexport 4 "concurrent exports" --include-deferred
 
-Channels that were deleted softly are not found by any query: name them as ``extra_channels``.
+No query finds soft-deleted channels: name them as ``extra_channels``.
 """
 
 import os
@@ -20,8 +20,8 @@ from airflow_provider_chatexport.task_groups import chat_export_to_lake
 LAKE = os.environ.get("CHATEXPORT_LAKE", str(Path.home() / "chatexport-lake"))
 POOL = os.environ.get("CHATEXPORT_POOL", "default_pool")
 CHANNELS_PER_TASK = int(os.environ.get("CHATEXPORT_CHANNELS_PER_TASK", "250"))
-# ``since`` is the begin of the run's window, also of one that is given by hand.
-LIVELY = ChannelQuery(filter_conditions={"last_message_at": {"$gte": "{{ since }}"}})
+# ``since`` is the start of the run's window, whether it comes from the schedule or from the run's conf.
+ACTIVE = ChannelQuery(filter_conditions={"last_message_at": {"$gte": "{{ since }}"}})
 
 with DAG(
     dag_id="chatexport_discovery",
@@ -31,7 +31,7 @@ with DAG(
     tags=["chatexport"],
 ) as dag:
     chat_export_to_lake(
-        channels=LIVELY,
+        channels=ACTIVE,
         channels_per_task=CHANNELS_PER_TASK,
         lake=LAKE,
         export={"pool": POOL, "on_missing_channel": "skip"},

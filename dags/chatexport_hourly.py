@@ -1,6 +1,6 @@
-"""Every hour: the last hour, and two days before it once more, so that late edits, deletes and reactions come in.
+"""Load the last hour every hour, and the two days before it again, with their late edits, deletes and reactions.
 
-How far back is worth it, the lake itself says: ``SELECT * FROM late_changes``.
+The view ``late_changes`` of the lake shows how late changes come, and so which ``lookback`` is worth its exports.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""The usual case: a day's messages of some channels into a lake, as one task group.
+"""Load a day's messages of some channels into a lake, with one task group: the usual case.
 
-``export`` and ``load`` take whatever else the two operators take. Whoever triggers a run by hand
-may pick another window.
+``export`` and ``load`` take further arguments of the two operators. A run that is triggered by hand may have another
+window.
 """
 
 import os

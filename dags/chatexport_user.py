@@ -1,8 +1,10 @@
-"""All that the service holds of some people, for a data-subject request: triggered by hand, with their ids.
+"""Load everything that the service stores about some users, for a data-subject request.
+
+Trigger it by hand, with the user ids:
 
     airflow dags trigger chatexport_user --conf '{"user_ids": ["ann-17"]}'
 
-What comes is in the views ``user_export_users``, ``user_export_messages`` and ``user_export_reactions``.
+The rows are in the views ``user_export_users``, ``user_export_messages`` and ``user_export_reactions``.
 """
 
 import os
