@@ -1,4 +1,4 @@
-"""What the documents promise."""
+"""The documents: what they promise holds."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 def test_the_table_reference_is_the_registry() -> None:
-    """A column that is added without `python scripts/make_docs.py` would be missing from the page."""
+    """The page would lack a column that was added without `python scripts/make_docs.py`."""
     assert (ROOT / "docs" / "tables.md").read_text() == tables_page()
 
 
 def test_the_page_of_the_command_line_is_the_commands() -> None:
-    """An option that is added without `python scripts/make_docs.py` would be missing from the page."""
+    """The page would lack an option that was added without `python scripts/make_docs.py`."""
     assert (ROOT / "docs" / "cli.md").read_text() == cli_page()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    """A reader who follows a link must not stand before nothing."""
+    """A link to a page that was moved would be dead."""
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
@@ -61,7 +61,7 @@ def test_the_readme_commands_are_make_targets_and_chatexport_commands() -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the pages' commands are typed: beside an export file, with the variables that lead to a sandbox."""
+    """Return a folder to type commands in: it has export files, and the environment points to a sandbox."""
     content = b"\n".join([line("channel", channel()), line("message", message())])
     for name in ("an-export-that-is-already-here.ndjson.gz", "export.ndjson.gz"):
         (tmp_path / name).write_bytes(gzip.compress(content))
@@ -72,20 +72,23 @@ def home(tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def test_the_commands_of_the_pages_do_what_they_say(home: Path) -> None:
-    """Whoever copies them line by line, from the README's first to the last of the command line's page."""
+    """A reader copies them line by line, from the first one of the README to the last one on the CLI page."""
     chatexport = str(Path(sys.executable).with_name("chatexport"))
-    typed = [
+    commands = [
         text
         for page in ("README.md", "docs/cli.md")
         for block in _blocks("sh", page)
         for text in block.splitlines()
         if text.startswith("chatexport ") and not text.startswith("chatexport sandbox")
     ]
-    assert len(typed) > 15
-    for text in typed:
-        command = shlex.split(text.replace("./chat-dbt", f"./dbt-{typed.index(text)}"), comments=True)
+    assert len(commands) > 15
+    for number, text in enumerate(commands):
+        command = shlex.split(text.replace("./chat-dbt", f"./dbt-{number}"), comments=True)
         ran = subprocess.run([chatexport, *command[1:]], cwd=home, check=False, capture_output=True, text=True)
         assert (0, "") == (ran.returncode, ran.stderr), text
+    (in_python,) = [block for block in _blocks("python", "README.md") if "Lake(" in block]
+    ran = subprocess.run([sys.executable, "-c", in_python], cwd=home, check=True, capture_output=True, text=True)
+    assert "livestream:ubuntu" in ran.stdout
     (query,) = _blocks("sql", "README.md")
     with duckdb.connect(str(home / "lake" / "catalog.duckdb"), read_only=True) as lake:
         assert lake.sql(query).to_arrow_table().num_rows > 0
