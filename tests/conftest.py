@@ -1,50 +1,59 @@
-"""What every test may use: a sandbox of its own on a real socket, started within milliseconds."""
+"""A sandbox of its own for every test that wants one: on a real socket, and started within milliseconds."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+import hypothesis
 import pytest
 
+from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl, SandboxSettings
 from airflow_provider_chatexport.sandbox.chat.world import World
-from airflow_provider_chatexport.sandbox.server import Sandbox, SandboxSettings
+
+# By default an example of a property fails after 200 ms, which a busy machine exceeds.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 class StartSandbox(Protocol):
-    """Starts a sandbox that ends with the test; arguments are those of ``SandboxSettings``."""
+    """Starts a sandbox that ends with the test. Arguments are those of ``SandboxSettings``."""
 
-    def __call__(self, **settings: Any) -> Sandbox: ...
+    def __call__(self, **settings: Any) -> Sandbox:
+        """Return a running sandbox."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that say how long they may take come first: a long one at the end would leave the other workers idle."""
+    """Run the tests with a time limit of their own first: a long one at the end would leave other workers idle."""
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
 
 
 @pytest.fixture(scope="session")
 def sandbox_world() -> World:
-    """The shipped chat, unchanged. For comparing; each sandbox gets a copy."""
-    return World.load()
+    """Return the shipped chat, unchanged, to compare with."""
+    return World.shipped()
 
 
 @pytest.fixture
-def start_sandbox(sandbox_world: World) -> Iterator[StartSandbox]:
-    """A factory of sandboxes that are quick and refuse nobody for being quick, unless told otherwise."""
+def start_sandbox() -> Iterator[StartSandbox]:
+    """Yield a factory of quick sandboxes without rate limits, unless the test says otherwise."""
     with contextlib.ExitStack() as running:
 
         def start(**settings: Any) -> Sandbox:
             chosen = SandboxSettings(**{"task_s": 0.02, "rate_limit": False, **settings})
-            # Changes replace a world's state and never reach into its past, so a shallow copy is a world of its own.
-            world = copy.copy(sandbox_world) if chosen.data is None and chosen.messages is None else None
-            return running.enter_context(Sandbox(chosen, world=world))
+            return running.enter_context(Sandbox(chosen))
 
         yield start
 
 
 @pytest.fixture
 def sandbox(start_sandbox: StartSandbox) -> Sandbox:
-    """A fresh sandbox over the shipped chat."""
+    """Return a fresh sandbox over the shipped chat."""
     return start_sandbox()
+
+
+@pytest.fixture
+def control(sandbox: Sandbox) -> SandboxControl:
+    """Return the control calls of ``sandbox``."""
+    return sandbox.control

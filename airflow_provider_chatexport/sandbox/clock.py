@@ -1,4 +1,4 @@
-"""The sandbox's own clock: it goes with the machine's, and control calls push it forward."""
+"""The sandbox's own clock. Control calls move it forward."""
 
 from __future__ import annotations
 
@@ -9,20 +9,27 @@ from airflow_provider_chatexport.core.times import EPOCH
 
 
 class Clock:
-    """Seconds since 1970 that never run backwards, whatever the machine's clock is set to meanwhile."""
+    """Seconds since 1970 that never go back, even if the machine's clock does.
 
-    def __init__(self) -> None:
-        self._offset_s = time.time() - time.monotonic()
+    :param frozen: stand still between control calls, instead of running with the machine.
+    """
+
+    def __init__(self, *, frozen: bool = False) -> None:
+        self._start_s = time.time()
+        self._started = time.monotonic()
+        self._frozen = frozen
         self.advanced_s = 0.0
-        """How far control calls have pushed it in all."""
+        """How far control calls have moved it in all."""
 
     def now_s(self) -> float:
-        return time.monotonic() + self._offset_s
+        """Return seconds since 1970."""
+        run_s = 0.0 if self._frozen else time.monotonic() - self._started
+        return self._start_s + run_s + self.advanced_s
 
     def now(self) -> datetime:
-        """The same as an aware UTC datetime."""
+        """Return the same as an aware UTC datetime."""
         return EPOCH + timedelta(seconds=self.now_s())
 
     def advance(self, seconds: float) -> None:
-        self._offset_s += seconds
+        """Move the clock forward."""
         self.advanced_s += seconds

@@ -1,4 +1,4 @@
-"""Starting and stopping a sandbox: in a thread for tests, or in the foreground for the command line."""
+"""Starts and stops a sandbox: in a thread for tests, or in the foreground for the command line."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import uvicorn
 
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.sandbox.chat.world import World
+from airflow_provider_chatexport.sandbox.control import SandboxControl
 from airflow_provider_chatexport.sandbox.service import Service
 from airflow_provider_chatexport.sandbox.settings import API_KEY, API_SECRET, SandboxSettings
 from airflow_provider_chatexport.sandbox.web.app import build_app
@@ -22,15 +23,23 @@ from airflow_provider_chatexport.sandbox.web.middleware import TransportProtocol
 
 __all__ = ["Sandbox", "SandboxSettings", "serve"]
 
-# A request that a fault holds up must not hold up the end.
+# How long the end waits for running requests: one that a fault delays must not delay the end.
 GRACE_S: Final = 1
 
 
 class Sandbox:
-    """A running sandbox: ``with Sandbox() as sandbox: ...``; it accepts connections as soon as the block begins.
+    """A sandbox in a thread of this process.
 
-    :param world: the chat to serve; by default the one that the settings describe, loaded anew.
-    :raises CallError: the address cannot be listened on, or the settings name data that is not there.
+    ::
+
+        with Sandbox(SandboxSettings(rate_limit=False)) as sandbox:
+            sandbox.control.fault("drop", "/api/v2/tasks")
+            ...  # clients call sandbox.url with sandbox.api_key and sandbox.api_secret
+
+    It accepts connections from the first line of the block. ``url`` is its address, without a slash at the end.
+
+    :param world: the chat to serve; by default the one that the settings describe.
+    :raises CallError: the address is in use or not of this machine, or the settings name data that does not exist.
     """
 
     api_key: Final = API_KEY
@@ -40,6 +49,7 @@ class Sandbox:
         self._settings = settings or SandboxSettings()
         self._world = world
         self._running: contextlib.ExitStack | None = None
+        self._control: SandboxControl | None = None
         self.url = ""
 
     @property
@@ -49,13 +59,23 @@ class Sandbox:
         :raises RuntimeError: the sandbox is not running.
         """
         if self._world is None:
-            raise RuntimeError("the sandbox is not running; use it in a with block")
+            raise _not_running()
         return self._world
+
+    @property
+    def control(self) -> SandboxControl:
+        """Faults, requests, the clock and changes of history.
+
+        :raises RuntimeError: the sandbox is not running.
+        """
+        if self._control is None:
+            raise _not_running()
+        return self._control
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(_listen(self._settings))
-            self._world = self._world or World.load(self._settings.data, self._settings.messages)
+            self._world = self._world or _world(self._settings)
             service = Service.start(self._settings, self._world)
             stack.callback(service.close)
             server = _Server(service)
@@ -64,6 +84,7 @@ class Sandbox:
             stack.callback(server.end, thread)
             server.ready.wait()
             self.url = _url(listener)
+            self._control = stack.enter_context(SandboxControl(self.url))
             self._running = stack.pop_all()
         return self
 
@@ -72,22 +93,23 @@ class Sandbox:
     ) -> None:
         if self._running is not None:
             self._running.close()
-            self._running = None
+            self._running = self._control = None
 
 
 def serve(settings: SandboxSettings, announce: Callable[[str], None]) -> None:
-    """Serves until SIGINT or SIGTERM, then returns. ``announce`` gets the URL once connections are accepted.
+    """Serve until SIGINT or SIGTERM, then return.
 
-    :raises CallError: the address cannot be listened on, or the settings name data that is not there.
+    :param announce: called with the URL once the server accepts connections.
+    :raises CallError: the address is in use or not of this machine, or the settings name data that does not exist.
     """
     with _listen(settings) as listener:
-        service = Service.start(settings, World.load(settings.data, settings.messages))
+        service = Service.start(settings, _world(settings))
         with contextlib.closing(service):
             _Server(service, when_ready=lambda: announce(_url(listener))).run([listener])
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that says when it is ready, and takes a signal for an end rather than for a failure."""
+    """uvicorn that says when it is ready, and to which a signal is an end and not a failure."""
 
     def __init__(self, service: Service, when_ready: Callable[[], None] | None = None) -> None:
         super().__init__(
@@ -107,6 +129,7 @@ class _Server(uvicorn.Server):
         self.ready = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections, and say so."""
         await super().startup(sockets)
         self.ready.set()
         if self._when_ready is not None:
@@ -114,6 +137,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        """Let SIGINT and SIGTERM stop the server."""
         # uvicorn raises the signal again at the end, which would turn a clean end into a non-zero exit code.
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -125,16 +149,18 @@ class _Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    # uvicorn looks for its end ten times a second and then sleeps a tenth more, whoever is connected: 45 of the 77 s
-    # that the sandbox's own tests took. These two do the same without.
+    # uvicorn checks for its end ten times a second and then sleeps a tenth of a second more: 45 of the 77 s that the
+    # sandbox's own tests took. These two methods do the same without the waits.
 
     async def main_loop(self) -> None:
+        """Wait for the end."""
         counter = 0
         while not await self.on_tick(counter):
             counter += 1
             await asyncio.sleep(0.01)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close all connections, and wait shortly for running requests."""
         for listener in (*self.servers, *(sockets or ())):
             listener.close()
         for connection in list(self.server_state.connections):
@@ -143,13 +169,23 @@ class _Server(uvicorn.Server):
             await asyncio.wait(self.server_state.tasks, timeout=GRACE_S)
 
     def end(self, thread: threading.Thread) -> None:
-        """Asks the server that runs in ``thread`` to end, and waits for it."""
+        """Stop the server that runs in ``thread``, and wait for it."""
         self.should_exit = True
         thread.join()
 
 
+def _world(settings: SandboxSettings) -> World:
+    if settings.data is None and settings.messages is None:
+        return World.shipped()
+    return World.load(settings.data, settings.messages)
+
+
+def _not_running() -> RuntimeError:
+    return RuntimeError("the sandbox is not running; use it in a with block")
+
+
 def _listen(settings: SandboxSettings) -> socket.socket:
-    """A listening socket, so that the port is known and taken before anything else is set up."""
+    """Return a listening socket, so that the port is known and taken before anything else is set up."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=512)

@@ -1,4 +1,4 @@
-"""What a sandbox is started with: its address, its data, and the knobs for what the service leaves undocumented."""
+"""The settings of a sandbox: its address, its data, and the knobs for what the service does not document."""
 
 from __future__ import annotations
 
@@ -19,10 +19,17 @@ class SandboxSettings:
     """How a sandbox behaves.
 
     :param port: 0 picks a free one.
-    :param data: a file in the corpus format; None takes the chat that ships with the package.
-    :param messages: make this many messages, with the words and people of ``data``, instead of serving ``data`` itself.
+    :param data: a file in the corpus format; None is the chat that ships with the package.
+    :param messages: generate this many messages, with the words and authors of ``data``, instead of serving ``data``
+        itself.
+    :param shape: what a line of a v2 export looks like.
+    :param bounds: whether a message on the edge of a window is in it.
+    :param gzip: export files are gzip.
     :param task_s: seconds, by the sandbox's clock, from the request for an export to its end.
-    :param rate_limit: refuse what is over the service's limits; the headers are sent in any case.
+    :param rate_limit: refuse requests over the service's limits. Answers have the headers of the limits in any case.
+    :param frozen_clock: the sandbox's clock stands still until a control call moves it, so that a test of rate limits
+        does not depend on how fast the machine is. Exports end only when the clock moves by ``task_s``, or at once if
+        that is zero.
     :raises CallError: a number is out of its range.
     """
 
@@ -35,13 +42,14 @@ class SandboxSettings:
     gzip: bool = False
     task_s: float = 1.0
     rate_limit: bool = True
+    frozen_clock: bool = False
 
     def __post_init__(self) -> None:
         if not self.host:
-            raise CallError("the host is empty, which would be every address of this machine; give one, or 0.0.0.0")
+            raise CallError("an empty host would listen on every address of this machine; give 0.0.0.0 for that")
         if not 0 <= self.port <= 65535:
             raise CallError(f"port {self.port} does not exist; give one from 1 to 65535, or 0 for any free one")
         if not 0 <= self.task_s < float("inf"):
             raise CallError(f"an export cannot take {self.task_s} seconds; give zero or more")
         if self.messages is not None and self.messages < 1:
-            raise CallError(f"a sandbox cannot make {self.messages} messages; give one or more")
+            raise CallError(f"a sandbox cannot have {self.messages} messages; give one or more")

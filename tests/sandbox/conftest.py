@@ -1,4 +1,4 @@
-"""Callers for the sandboxes of a test."""
+"""Clients for the sandboxes of a test."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from sandbox_calls import Calls
 
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
 
 @pytest.fixture
 def calls_to() -> Iterator[Callable[..., Calls]]:
-    """A factory of callers whose connections end with the test."""
+    """Yield a factory of clients whose connections end with the test."""
     with contextlib.ExitStack() as open_connections:
 
         def calls_to(sandbox: Sandbox, *, legacy: bool = False) -> Calls:
@@ -26,5 +26,5 @@ def calls_to() -> Iterator[Callable[..., Calls]]:
 
 @pytest.fixture
 def calls(sandbox: Sandbox, calls_to: Callable[..., Calls]) -> Calls:
-    """A caller of the current family."""
+    """Return a client of the current family."""
     return calls_to(sandbox)

@@ -1,4 +1,4 @@
-"""The fields that the service's API description requires, with their types, and the optional ones that we make."""
+"""The fields that the service's API description requires, with their types, and the optional ones of the sandbox."""
 
 from __future__ import annotations
 
@@ -70,16 +70,18 @@ OPTIONAL: dict[str, dict[str, str]] = {
 }  # fmt: skip
 
 
-def misfits(made: Mapping[str, Any], kind: str, where: str = "") -> list[str]:
-    """What is wrong with an object of the service: fields missing, unknown or of another type, at any depth."""
+def misfits(fields: Mapping[str, Any], kind: str, where: str = "") -> list[str]:
+    """Return what is wrong with an object of the service: missing, unknown and mistyped fields, at any depth."""
     where = where or kind
     required, optional = REQUIRED.get(kind, {}), OPTIONAL.get(kind, {})
-    found = [f"{where}.{name} is missing" for name in required if name not in made]
-    found += [f"{where}.{name} is no field of {kind}" for name in made if name not in required and name not in optional]
-    for name, value in made.items():
+    problems = [f"{where}.{name} is missing" for name in required if name not in fields]
+    problems += [
+        f"{where}.{name} is not a field of {kind}" for name in fields if name not in required and name not in optional
+    ]
+    for name, value in fields.items():
         if value is not None or name in required:
-            found += _misfits_of_value(value, required.get(name) or optional.get(name, ""), f"{where}.{name}")
-    return found
+            problems += _misfits_of_value(value, required.get(name) or optional.get(name, ""), f"{where}.{name}")
+    return problems
 
 
 def _misfits_of_value(value: Any, kind: str, where: str) -> list[str]:
@@ -101,5 +103,5 @@ def _misfits_of_value(value: Any, kind: str, where: str) -> list[str]:
         case "user" | "message" | "moderation":
             return misfits(value, kind, where)
         case _:
-            return []  # said already: no such field
-    return [] if fits else [f"{where} is not of kind {kind}: {type(value).__name__}"]
+            return []  # misfits() has reported that there is no such field
+    return [] if fits else [f"{where} is not a {kind}: {type(value).__name__}"]

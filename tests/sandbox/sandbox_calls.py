@@ -1,4 +1,4 @@
-"""Calls to a sandbox as a program without any SDK makes them."""
+"""Calls to a sandbox, as a program without an SDK makes them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from typing import Any
 import httpx
 import jwt
 
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 NS_PER_S = 1_000_000_000
 
 
 class Calls:
-    """A server-side client of one endpoint family: ``/api/v2`` by default, the legacy one with ``legacy=True``."""
+    """A server-side client of one endpoint family.
+
+    :param legacy: the legacy family, instead of ``/api/v2``.
+    """
 
     def __init__(self, sandbox: Sandbox, *, legacy: bool = False) -> None:
         self.sandbox = sandbox
+        self.control = sandbox.control
         self.legacy = legacy
         self.http = httpx.Client(
             base_url=sandbox.url,
@@ -29,40 +33,45 @@ class Calls:
             timeout=PATIENCE_S,
             verify=False,
         )
-        # A stranger has no key and no token. Neither client speaks TLS, and reading its certificates takes 20 ms.
-        self.stranger = httpx.Client(timeout=PATIENCE_S, verify=False)
+        # Without key and token. Neither client uses TLS, and reading its certificates takes 20 ms.
+        self.keyless = httpx.Client(timeout=PATIENCE_S, verify=False)
 
     def close(self) -> None:
+        """Close all connections."""
         self.http.close()
-        self.stranger.close()
+        self.keyless.close()
 
     def path(self, path: str, *, chat: bool = False) -> str:
+        """Return a path in this family. ``chat``: it is one of those under ``/api/v2/chat``."""
         return path if self.legacy else f"/api/v2{'/chat' if chat else ''}{path}"
 
     def export(self, *cids: str, **body: Any) -> httpx.Response:
-        """POST of a v2 export of whole channels; ``channels=[...]`` replaces the list."""
+        """Request a v2 export of whole channels. ``channels=[...]`` replaces the list."""
         channels = [{"cid": cid} for cid in cids]
         return self.http.post(
             self.path("/export_channels", chat=True), json={"channels": channels, "version": "v2", **body}
         )
 
     def export_users(self, *user_ids: str) -> httpx.Response:
+        """Request an export of users."""
         return self.http.post(self.path("/export/users"), json={"user_ids": list(user_ids)})
 
     def query(self, **body: Any) -> httpx.Response:
+        """Query channels."""
         return self.http.post(self.path("/channels", chat=True), json={"filter_conditions": {}, **body})
 
     def cids(self, **body: Any) -> list[str]:
-        """The channels that a query finds, in order."""
+        """Return the channels of a query, in order."""
         return [entry["channel"]["cid"] for entry in self.query(**{"state": False, **body}).json()["channels"]]
 
     def task(self, task_id: str) -> dict[str, Any]:
+        """Return the state of a task."""
         reply = self.http.get(self.path(f"/tasks/{task_id}"))
         assert reply.status_code == 200, reply.text
         return reply.json()
 
     def ended(self, created: httpx.Response) -> dict[str, Any]:
-        """The task that a reply announces, once it is completed or failed."""
+        """Wait for the task of a reply to be completed or failed, and return it."""
         assert created.status_code == 201, created.text
         deadline_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline_s:
@@ -72,28 +81,25 @@ class Calls:
         raise AssertionError("the task did not end")
 
     def link(self, created: httpx.Response) -> str:
+        """Wait for an export, and return the link to its file."""
         return self.ended(created)["result"]["url"]
 
     def file(self, created: httpx.Response) -> bytes:
-        """The bytes of a finished export, fetched as a stranger would."""
-        reply = self.stranger.get(self.link(created))
+        """Wait for an export, and return its file, downloaded without a key."""
+        reply = self.keyless.get(self.link(created))
         assert reply.status_code == 200, reply.text
         return reply.content
 
     def entities(self, created: httpx.Response, name: str) -> Iterator[dict[str, Any]]:
-        """The entities of one kind in a file of the typed shape."""
+        """Yield the objects of one entity in a file of the typed shape."""
         lines = (json.loads(line) for line in self.file(created).splitlines() if line.strip())
         return (line["data"] for line in lines if line["type"] == name)
 
-    def control(self, method: str, path: str, value: Any = None) -> httpx.Response:
-        return self.stranger.request(method, f"{self.sandbox.url}/_sandbox{path}", json=value)
-
-    def fault(self, do: str, path: str, **more: Any) -> None:
-        assert self.control("POST", "/faults", {"do": do, "path": path, **more}).status_code == 200
-
-    def advance(self, seconds: float) -> None:
-        assert self.control("POST", "/clock", {"advance_s": seconds}).status_code == 200
+    def call_control(self, method: str, path: str, value: Any = None) -> httpx.Response:
+        """Make a control call without ``SandboxControl``, for tests of the HTTP interface itself."""
+        return self.keyless.request(method, f"{self.sandbox.url}/_sandbox{path}", json=value)
 
 
 def token(sandbox: Sandbox, claims: dict[str, Any], *, secret: str | None = None, algorithm: str = "HS256") -> str:
+    """Return a token with these claims, signed by the sandbox's secret unless the test gives another."""
     return jwt.encode(claims, secret or sandbox.api_secret, algorithm=algorithm)

@@ -1,4 +1,4 @@
-"""Export files: v1 as the one real export has it, v2 in every shape, and the export of users."""
+"""Export files: v1 as in the one real export, v2 in every shape, and the export of users."""
 
 from __future__ import annotations
 
@@ -31,26 +31,29 @@ DAY = datetime(2025, 1, 8, tzinfo=UTC)
 
 @pytest.fixture(scope="module")
 def world() -> World:
+    """Return the shipped world."""
     return World.load()
 
 
 @pytest.fixture(scope="module")
 def cids(world: World) -> tuple[str, ...]:
+    """Return its channels, without the soft-deleted one."""
     return tuple(cid for cid in world.cids if not world.channel_is_deleted(cid))
 
 
 def job(cids: tuple[str, ...], **options: Any) -> ExportJob:
-    """An export of 2025-01-08, the day on which all six channels speak."""
+    """Return an export of 2025-01-08, the day on which all six channels speak."""
     windows = tuple((DAY, DAY + timedelta(days=1)) for _ in cids)
     return ExportJob(cids=cids, windows=windows, **options)
 
 
 def rendered(world: World, job: ExportJob) -> bytes:
+    """Return the file of an export."""
     return b"".join(render_channels_export(world, job))
 
 
 def entities(content: bytes, shape: Shape) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(entity, object) of each line, or of each part of a line in the channel shape."""
+    """Yield (entity, object) of each line, or of each part of a line in the channel shape."""
     for line in map(json.loads, content.splitlines()):
         match shape:
             case Shape.TYPED:
@@ -66,24 +69,25 @@ def entities(content: bytes, shape: Shape) -> Iterator[tuple[str, dict[str, Any]
             case Shape.CHANNEL:
                 yield "channel", line["channel"]
                 for plural in ("members", "reads", "messages"):
-                    yield from ((plural.removesuffix("s"), made) for made in line[plural])
+                    yield from ((plural.removesuffix("s"), item) for item in line[plural])
 
 
 def keyed(content: bytes, shape: Shape) -> list[str]:
-    return sorted(f"{entity} {json.dumps(made, sort_keys=True)}" for entity, made in entities(content, shape))
+    """Return one sorted text per entity of a file, to compare files of different shapes."""
+    return sorted(f"{entity} {json.dumps(fields, sort_keys=True)}" for entity, fields in entities(content, shape))
 
 
 # v1.
 
 
 def in_order(expected: list[str], keys: list[str]) -> bool:
-    """Whether ``keys`` begins with, or contains in this order, everything expected."""
+    """Return whether ``keys`` contains everything expected, in this order."""
     rest = iter(keys)
     return all(key in rest for key in expected)
 
 
 def test_v1_has_the_keys_of_the_real_export_in_their_order(world: World, cids: tuple[str, ...]) -> None:
-    """The only evidence on v1: what it has we have, in the same order; what is beyond is optional or custom."""
+    """It is the only evidence on v1: we have all its keys, in the same order; others are optional or custom."""
     [real] = FIXTURE
     elements = json.loads(rendered(world, job(cids, flags=ExportFlags(version="v1"))))
     assert list(cids) == [element["channel"]["cid"] for element in elements]
@@ -100,7 +104,7 @@ def test_v1_has_the_keys_of_the_real_export_in_their_order(world: World, cids: t
 
 
 def test_a_plain_v1_message_has_exactly_the_keys_of_the_real_one(world: World, cids: tuple[str, ...]) -> None:
-    """Nothing is added to a message that is not in a thread, edited or custom."""
+    """A message that is not in a thread, not edited and without custom fields has no other keys."""
     elements = json.loads(rendered(world, job(cids, flags=ExportFlags(version="v1"))))
     messages = [message for element in elements for message in element["messages"]]
     real = list(FIXTURE[0]["messages"][0])
@@ -108,14 +112,14 @@ def test_a_plain_v1_message_has_exactly_the_keys_of_the_real_one(world: World, c
 
 
 def test_v1_is_escaped_as_the_real_export_is(world: World, cids: tuple[str, ...]) -> None:
-    r"""HTML stands as \u003c in the real file, and text outside ASCII as it is."""
+    r"""The real file has HTML as \u003c, and text outside ASCII as it is."""
     content = rendered(world, job(cids, flags=ExportFlags(version="v1")))
     assert rb"\u003cp\u003e" in content
     assert not any(character in content for character in (b"<", b">", b"&"))
     assert to_json({"a": "<é>\u2028&"}) == rb'{"a":"\u003c' + "é".encode() + rb'\u003e\u2028\u0026"}'
 
 
-def test_v1_custom_fields_lie_flat(world: World, cids: tuple[str, ...]) -> None:
+def test_v1_custom_fields_are_flat(world: World, cids: tuple[str, ...]) -> None:
     """No object of the real export has a ``custom``."""
     content = rendered(world, job(cids, flags=ExportFlags(version="v1")))
     assert b'"custom":' not in content
@@ -127,7 +131,7 @@ def test_integers_of_any_size_survive(world: World) -> None:
     """Custom fields may hold integers beyond 64 bits."""
     assert to_json({"n": [2**64, -(2**63) - 1]}) == b'{"n":[18446744073709551616,-9223372036854775809]}'
     content = rendered(world, ExportJob(cids=(SUPPORT,)))
-    values = [made.get("sequence") for entity, made in entities(content, Shape.TYPED) if entity == "message"]
+    values = [fields.get("sequence") for entity, fields in entities(content, Shape.TYPED) if entity == "message"]
     assert any(value is not None and value > 2**64 for value in values)
 
 
@@ -136,64 +140,64 @@ def test_integers_of_any_size_survive(world: World) -> None:
 
 @pytest.mark.parametrize("shape", LINE_SHAPES)
 def test_every_line_shape_has_the_same_entities(world: World, cids: tuple[str, ...], shape: Shape) -> None:
-    """The shapes are five guesses at one format: they must differ in the envelope and in nothing else."""
+    """The shapes are five guesses at one format: only their envelopes may differ."""
     flags = ExportFlags(export_users=True)
     expected = keyed(rendered(world, job(cids, flags=flags)), Shape.TYPED)
     assert expected == keyed(rendered(world, job(cids, flags=flags, shape=shape)), shape)
 
 
 def test_the_channel_shape_has_the_same_entities_but_reactions(world: World, cids: tuple[str, ...]) -> None:
-    """A line per channel has no place for reactions of their own: they travel inside messages."""
+    """A line per channel has no place for reactions of their own: they are inside messages."""
     typed = keyed(rendered(world, job(cids)), Shape.TYPED)
     expected = [line for line in typed if not line.startswith("reaction ")]
     assert expected == keyed(rendered(world, job(cids, shape=Shape.CHANNEL)), Shape.CHANNEL)
 
 
 def test_a_file_is_ordered(world: World) -> None:
-    """The channel comes before its members, which do not name it, and reactions after their message."""
+    """Members do not name their channel, so it comes before them; reactions come after their message."""
     content = rendered(world, job((SUPPORT,), flags=ExportFlags(export_users=True)))
     order = [entity for entity, _ in entities(content, Shape.TYPED)]
     firsts = [order.index(entity) for entity in ("user", "channel", "member", "read", "message", "reaction")]
     assert firsts == sorted(firsts)
     last_message = ""
-    for entity, made in entities(content, Shape.TYPED):
-        last_message = made["id"] if entity == "message" else last_message
-        assert entity != "reaction" or made["message_id"] == last_message
+    for entity, fields in entities(content, Shape.TYPED):
+        last_message = fields["id"] if entity == "message" else last_message
+        assert entity != "reaction" or fields["message_id"] == last_message
 
 
 def test_the_file_has_what_the_world_has(world: World, cids: tuple[str, ...]) -> None:
     """Every message of the window once, ascending, with all of its reactions."""
-    found = list(entities(rendered(world, job(cids)), Shape.TYPED))
+    rows = list(entities(rendered(world, job(cids)), Shape.TYPED))
     messages = [m for cid in cids for m in world.messages(cid, since=DAY, until=DAY + timedelta(days=1))]
-    assert [m["id"] for m in messages] == [made["id"] for entity, made in found if entity == "message"]
+    assert [m["id"] for m in messages] == [fields["id"] for entity, fields in rows if entity == "message"]
     n_reactions = sum(len(world.reactions_of(message)) for message in messages)
-    assert n_reactions == sum(entity == "reaction" for entity, _ in found) > 0
+    assert n_reactions == sum(entity == "reaction" for entity, _ in rows) > 0
 
 
 def test_custom_fields_are_flat_nested_or_both_and_never_lost(world: World, cids: tuple[str, ...]) -> None:
-    """Where v2 has them is not known, so a reader must take them from wherever they are."""
+    """It is not known where v2 has them, so a reader must accept every place."""
     places = set()
-    for entity, made in entities(rendered(world, job(cids)), Shape.TYPED):
+    for entity, fields in entities(rendered(world, job(cids)), Shape.TYPED):
         if entity == "message":
-            expected = (world.message(made["id"]) or {})["custom"]
-            nested = made.get("custom", {})
-            flat = {key: made[key] for key in expected if key in made}
+            expected = (world.message(fields["id"]) or {})["custom"]
+            nested = fields.get("custom", {})
+            flat = {key: fields[key] for key in expected if key in fields}
             assert expected == flat | nested
             places.add((bool(flat), bool(nested)))
     assert {(False, False), (True, False), (False, True), (True, True)} == places
 
 
 def test_flags_reach_the_file(world: World) -> None:
-    """Truncated messages and the text of deleted ones come as asked."""
+    """Truncated messages and the text of deleted ones."""
     plain = ExportJob(cids=(SUPPORT,))
     whole = ExportJob(cids=(SUPPORT,), flags=ExportFlags(include_truncated_messages=True))
     cleared = ExportJob(cids=(SUPPORT,), flags=ExportFlags(clear_deleted_message_text=True))
     assert len(rendered(world, plain)) < len(rendered(world, whole))
     texts = [
         {
-            made["text"]
-            for entity, made in entities(rendered(world, which), Shape.TYPED)
-            if made.get("type") == "deleted"
+            fields["text"]
+            for entity, fields in entities(rendered(world, which), Shape.TYPED)
+            if fields.get("type") == "deleted"
         }
         for which in (plain, cleared)
     ]
@@ -202,24 +206,26 @@ def test_flags_reach_the_file(world: World) -> None:
 
 def test_each_channel_has_its_own_window(world: World) -> None:
     """The service takes a window per channel."""
-    asked = ExportJob(
+    two_channels = ExportJob(
         cids=(SUPPORT, "messaging:rust"),
         windows=((DAY, DAY + timedelta(days=1)), (None, DAY)),
     )
-    cids = {made["cid"] for entity, made in entities(rendered(world, asked), Shape.TYPED) if entity == "message"}
+    cids = {
+        fields["cid"] for entity, fields in entities(rendered(world, two_channels), Shape.TYPED) if entity == "message"
+    }
     assert {SUPPORT} == cids
-    with pytest.raises(ValueError, match="do not go with"):
+    with pytest.raises(ValueError, match="do not fit"):
         ExportJob(cids=(SUPPORT,), windows=((None, None), (None, None)))
 
 
-def test_a_packed_file_is_the_same_file_and_always_the_same_bytes(world: World) -> None:
-    """A resumed download of a file that was packed anew must fit."""
-    packed = rendered(world, job((SUPPORT,), gzip=True))
-    assert rendered(world, job((SUPPORT,))) == gzip.decompress(packed)
-    assert packed == rendered(world, job((SUPPORT,), gzip=True))
+def test_a_gzip_file_has_the_same_content_and_always_the_same_bytes(world: World) -> None:
+    """A download must be able to resume from a file that was compressed again."""
+    zipped = rendered(world, job((SUPPORT,), gzip=True))
+    assert rendered(world, job((SUPPORT,))) == gzip.decompress(zipped)
+    assert zipped == rendered(world, job((SUPPORT,), gzip=True))
 
 
-def test_a_file_comes_in_pieces(world: World) -> None:
+def test_a_file_comes_in_chunks(world: World) -> None:
     """A file larger than memory must be possible."""
     chunks = [len(chunk) for chunk in render_channels_export(world, ExportJob(cids=(SUPPORT,)))]
     assert len(chunks) > 20
@@ -231,7 +237,7 @@ def test_a_file_comes_in_pieces(world: World) -> None:
 
 @pytest.mark.parametrize("shape", list(Shape))
 def test_a_users_export_has_all_that_a_user_did(world: World, shape: Shape) -> None:
-    """Each asked user, all of their messages and reactions, nobody else's."""
+    """Each user of the request, with all of their messages and reactions, and no other user's."""
     user_ids = [member["user_id"] for member in world.members(SUPPORT)[:2]]
     content = b"".join(render_users_export(world, user_ids, shape=shape))
     if shape is Shape.CHANNEL:
@@ -240,13 +246,13 @@ def test_a_users_export_has_all_that_a_user_did(world: World, shape: Shape) -> N
         found += [("message", message) for part in parts for message in part["messages"]]
     else:
         found = list(entities(content, shape))
-    assert user_ids == [made["id"] for entity, made in found if entity == "user"]
+    assert user_ids == [fields["id"] for entity, fields in found if entity == "user"]
     expected = [message["id"] for user_id in user_ids for message in world.messages_of(user_id)]
-    assert expected == [made["id"] for entity, made in found if entity == "message"]
+    assert expected == [fields["id"] for entity, fields in found if entity == "message"]
 
 
 def test_the_synchronous_export_of_one_user(world: World) -> None:
-    """User and counts are null inside, as the service has them; all else is complete."""
+    """User and counts are null inside, as at the service; everything else is complete."""
     user_id = world.members(SUPPORT)[0]["user_id"]
     export = export_user(world, user_id)
     assert misfits(export["user"], "user") == []
@@ -256,4 +262,4 @@ def test_the_synchronous_export_of_one_user(world: World) -> None:
         assert message["cid"]
     assert all(reaction["user"] is None for reaction in export["reactions"])
     with pytest.raises(KeyError):
-        export_user(world, "nobody")
+        export_user(world, "unknown")

@@ -1,4 +1,4 @@
-"""Who may call, and what the others are told."""
+"""Which callers the service accepts, and what it answers to the others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jwt
 import pytest
 from sandbox_calls import token
 
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
 NOW_S = int(time.time())
 REQUIRED_KEYS = {"code", "message", "StatusCode", "duration", "more_info", "details"}
@@ -18,6 +18,7 @@ REQUIRED_KEYS = {"code", "message", "StatusCode", "duration", "more_info", "deta
 def ask(
     sandbox: Sandbox, *, params: dict[str, str] | None = None, headers: dict[str, str] | None = None
 ) -> httpx.Response:
+    """Send a request with a right key and a right token, unless the test gives others."""
     return httpx.get(
         f"{sandbox.url}/api/v2/rate_limits",
         params={"api_key": sandbox.api_key} if params is None else params,
@@ -33,8 +34,8 @@ def ask(
         pytest.param({"server": True, "iat": NOW_S - 5, "nbf": NOW_S - 5, "exp": NOW_S + 86_400}, id="short-lived"),
     ],
 )
-def test_a_server_token_is_taken(sandbox, claims):
-    """The official SDKs mint different claims; refusing either would lock one of them out."""
+def test_a_server_token_is_accepted(sandbox, claims):
+    """The official SDKs send different claims; refusing either would lock one of them out."""
     assert ask(sandbox, headers={"Authorization": token(sandbox, claims)}).status_code == 200
 
 
@@ -44,26 +45,26 @@ def test_a_server_token_is_taken(sandbox, claims):
         pytest.param({"exp": NOW_S - 60}, 401, 40, id="expired"),
         pytest.param({"nbf": NOW_S + 86_400}, 401, 41, id="not-yet-valid"),
         pytest.param({"iat": NOW_S + 86_400}, 401, 42, id="issued-in-the-future"),
-        pytest.param({"exp": "soon"}, 401, 5, id="exp-is-no-number"),
+        pytest.param({"exp": "soon"}, 401, 5, id="exp-is-not-a-number"),
         pytest.param({"user_id": "u1"}, 403, 17, id="of-a-client"),
     ],
 )
-def test_a_token_that_does_not_hold_is_refused_with_its_number(sandbox, claims, status, code):
-    """Clients tell by the number whether minting anew can help."""
+def test_a_wrong_token_is_refused_with_its_number(sandbox, claims, status, code):
+    """Clients see from the number whether a new token can help."""
     reply = ask(sandbox, headers={"Authorization": token(sandbox, claims)})
     assert (status, code) == (reply.status_code, reply.json()["code"])
     assert reply.json().keys() >= REQUIRED_KEYS
     assert reply.json()["message"].startswith('GetRateLimits failed with error: "')
 
 
-def test_a_token_of_another_hand_is_refused(sandbox):
-    """Whoever has no secret must not get in, whatever the claims say."""
+def test_a_token_signed_with_another_secret_is_refused(sandbox):
+    """A caller without the secret must not get in, with any claims."""
     foreign = token(sandbox, {"server": True}, secret="another-secret-that-is-long-enough-for-hs256")
     assert ask(sandbox, headers={"Authorization": foreign}).json()["code"] == 43
 
 
 def test_a_token_of_another_algorithm_is_refused(sandbox):
-    """The service knows HS256 only; taking what the token itself names would let "none" in."""
+    """The service accepts HS256 only; accepting what the token names would accept "none"."""
     with pytest.warns(UserWarning, match="HMAC key"):
         other = token(sandbox, {"server": True}, algorithm="HS512")
     assert ask(sandbox, headers={"Authorization": other}).json()["code"] == 43
@@ -80,10 +81,10 @@ def test_a_token_of_another_algorithm_is_refused(sandbox):
         pytest.param({"Authorization": "TOKEN", "stream-auth-type": "anonymous"}, id="anonymous"),
     ],
 )
-def test_what_is_no_bare_token_is_refused(sandbox, headers):
-    """A client that writes Bearer works against nothing; it has to learn so here."""
-    spelled = {"BEARER": f"Bearer {token(sandbox, {})}", "TOKEN": token(sandbox, {})}
-    sent = {name: spelled.get(value, value) for name, value in headers.items()}
+def test_anything_but_a_bare_token_is_refused(sandbox, headers):
+    """The service refuses a client that writes Bearer, so the sandbox must too."""
+    values = {"BEARER": f"Bearer {token(sandbox, {})}", "TOKEN": token(sandbox, {})}
+    sent = {name: values.get(value, value) for name, value in headers.items()}
     reply = ask(sandbox, headers=sent)
     assert (reply.status_code, reply.json()["code"]) == (401, 5)
 
@@ -92,14 +93,14 @@ def test_what_is_no_bare_token_is_refused(sandbox, headers):
     ("params", "words"), [({}, "api_key or app_id not provided"), ({"api_key": "other"}, "api_key not valid")]
 )
 def test_a_wrong_key_is_refused_in_the_words_of_the_service(sandbox, params, words):
-    """Wording and number as seen at the service."""
+    """The service answers with this wording and number."""
     reply = ask(sandbox, params=params)
     assert (reply.status_code, reply.json()["code"]) == (401, 2)
     assert f'GetRateLimits failed with error: "{words}"' == reply.json()["message"]
 
 
 def test_a_wrong_key_costs_no_export(calls_to, start_sandbox):
-    """Refused callers must not use up the minute of the app."""
+    """Refused callers must not use up the app's rate limit."""
     calls = calls_to(start_sandbox(rate_limit=True))
     for _ in range(5):
         assert calls.http.post("/export_channels", params={"api_key": "other"}).status_code == 401
@@ -108,12 +109,12 @@ def test_a_wrong_key_costs_no_export(calls_to, start_sandbox):
 
 @pytest.mark.parametrize("path", ["/nowhere", "/api/v2/export_channels", "/api/v2/chat/export_channels/x", "/tasks/x/"])
 def test_an_unknown_path_is_404_with_code_16(calls, path):
-    """The API description knows no such path, so a client that uses it is wrong."""
+    """The API description does not have these paths, so a client that uses them is wrong."""
     reply = calls.http.get(path)
     assert (reply.status_code, reply.json()["code"]) == (404, 16)
     assert reply.json()["message"] == 'Request failed with error: "Not Found"'
 
 
 def test_an_unknown_verb_is_404_too(calls):
-    """The service has no 405."""
+    """The service never answers 405."""
     assert (calls.http.delete("/tasks/x").status_code, calls.http.delete("/tasks/x").json()["code"]) == (404, 16)

@@ -1,4 +1,4 @@
-"""Exports from request to file: what is refused, how a task lives, what the file shows."""
+"""Exports from request to file: what is refused, the states of a task, what the file contains."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ BOTH = pytest.mark.parametrize("legacy", [False, True], ids=["v2", "legacy"])
 
 
 def middle(world, cid=SMALL):
-    """A moment in the middle of a channel's history: that of a message."""
+    """Return the time of a message in the middle of a channel's history."""
     messages = list(world.messages(cid))
     return parse_rfc3339(messages[len(messages) // 2]["created_at"])
 
 
 @BOTH
-def test_an_export_begins_with_201_and_a_task_id(calls_to, sandbox, legacy):
+def test_an_export_starts_with_201_and_a_task_id(calls_to, sandbox, legacy):
     """Official SDKs assert 36 characters and read a duration."""
     reply = calls_to(sandbox, legacy=legacy).export(SMALL)
     assert reply.status_code == 201
@@ -39,8 +39,8 @@ def test_an_export_begins_with_201_and_a_task_id(calls_to, sandbox, legacy):
 
 
 @BOTH
-def test_times_of_a_task_are_those_of_its_family(calls_to, sandbox, legacy):
-    """The current SDK fails on strings, the legacy one shows what it gets: each has its own kind."""
+def test_a_task_has_the_times_of_its_family(calls_to, sandbox, legacy):
+    """The current SDK fails on strings, and the legacy one returns what it gets."""
     calls = calls_to(sandbox, legacy=legacy)
     task = calls.ended(calls.export(SMALL))
     assert {"task_id", "status", "created_at", "updated_at", "duration", "result"} == task.keys()
@@ -50,27 +50,27 @@ def test_times_of_a_task_are_those_of_its_family(calls_to, sandbox, legacy):
 
 
 def test_a_task_waits_runs_and_completes(calls_to, start_sandbox):
-    """A client has to live through every state, the first of which is waiting."""
-    calls = calls_to(start_sandbox(task_s=1000))
+    """A client meets every state; the first one is waiting."""
+    calls = calls_to(start_sandbox(task_s=1000, frozen_clock=True))
     created = calls.export(SMALL)
     waiting = calls.task(created.json()["task_id"])
     assert (waiting["status"], waiting["result"], waiting["error"]) == ("waiting", None, None)
-    calls.advance(500)
+    calls.control.advance_clock(timedelta(seconds=500))
     running = calls.task(created.json()["task_id"])
     assert running["status"] == "running"
-    calls.advance(500)
+    calls.control.advance_clock(timedelta(seconds=500))
     completed = calls.ended(created)
     assert completed["status"] == "completed"
     assert waiting["updated_at"] < running["updated_at"] < completed["updated_at"]
 
 
-def test_the_old_status_endpoint_knows_channel_exports_only(calls_to, sandbox):
-    """The legacy SDK still polls it; a users export was never to be found there."""
+def test_the_former_status_endpoint_knows_channel_exports_only(calls_to, sandbox):
+    """The legacy SDK still polls it; it never returned exports of users."""
     calls = calls_to(sandbox, legacy=True)
     channels, users = calls.export(SMALL), calls.export_users(sandbox.world.user_ids()[0])
     assert calls.ended(channels)["task_id"] == channels.json()["task_id"]
-    found = calls.http.get(f"/export_channels/{channels.json()['task_id']}")
-    assert found.json()["status"] == "completed"
+    reply = calls.http.get(f"/export_channels/{channels.json()['task_id']}")
+    assert reply.json()["status"] == "completed"
     assert calls.http.get(f"/export_channels/{users.json()['task_id']}").status_code == 404
 
 
@@ -86,8 +86,8 @@ def test_an_unknown_task_is_named_in_the_error(calls):
     [
         pytest.param({"channels": []}, "channels", id="no-channel"),
         pytest.param({"channels": None}, "channels", id="null"),
-        pytest.param({"channels": "all"}, "channels", id="no-list"),
-        pytest.param({"channels": ["messaging:rust"]}, "channels[0]", id="no-object"),
+        pytest.param({"channels": "all"}, "channels", id="not-a-list"),
+        pytest.param({"channels": ["messaging:rust"]}, "channels[0]", id="not-an-object"),
         pytest.param({"channels": [{"cid": SMALL}] * 26}, "channels", id="26-channels"),
         pytest.param({"channels": [{}]}, "channels[0].cid", id="neither-cid-nor-type-and-id"),
         pytest.param({"channels": [{"type": "messaging"}]}, "channels[0].cid", id="type-alone"),
@@ -105,7 +105,7 @@ def test_an_unknown_task_is_named_in_the_error(calls):
     ],
 )
 def test_a_wrong_body_is_refused_with_the_fields_name(calls, body, field):
-    """Without the field's name nobody finds the mistake among 25 channels."""
+    """Without the field's name, a mistake among 25 channels is hard to find."""
     reply = calls.export(SMALL, **body)
     assert (reply.status_code, reply.json()["code"]) == (400, 4)
     assert [field] == list(reply.json()["exception_fields"])
@@ -113,22 +113,22 @@ def test_a_wrong_body_is_refused_with_the_fields_name(calls, body, field):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"channels": NaN}', b"\xff", b'{"a":' * 2000])
-def test_a_body_that_is_no_json_object_is_refused(calls, body):
-    """Never a 500: the caller is wrong, not the service."""
+def test_a_body_that_is_not_a_json_object_is_refused(calls, body):
+    """It must not be a 500: the caller is wrong, not the service."""
     reply = calls.http.post("/api/v2/chat/export_channels", content=body)
     assert (reply.status_code, reply.json()["code"]) == (400, 4)
 
 
 def test_a_body_too_big_is_413(calls):
-    """The service has a number of its own for it."""
+    """The service has a number of its own for this."""
     reply = calls.http.post("/export_channels", content=b" " * (2 * 1024 * 1024 + 1))
     assert (reply.status_code, reply.json()["code"]) == (413, 22)
 
 
 @pytest.mark.parametrize("bound", ["messages_since", "messages_until"])
 @pytest.mark.parametrize("value", ["2026-01-01T00:00:00", "yesterday", True, 10**40, {}], ids=str)
-def test_a_bound_that_is_no_instant_is_refused(calls, bound, value):
-    """A naive time would be read in some zone that nobody named."""
+def test_a_bound_that_is_not_an_instant_is_refused(calls, bound, value):
+    """A time without a zone would be read in an unknown one."""
     reply = calls.export(channels=[{"cid": SMALL, bound: value}])
     assert (reply.status_code, reply.json()["code"]) == (400, 4)
     assert [f"channels[0].{bound}"] == list(reply.json()["exception_fields"])
@@ -158,62 +158,62 @@ def test_a_soft_deleted_channel_needs_its_flag(calls):
 
 
 def test_type_and_id_name_the_same_channel_as_cid(calls):
-    """The docs know only type and id, one SDK both."""
+    """The docs have only type and id; one SDK sends both."""
     by_cid = calls.file(calls.export(SMALL))
     assert by_cid == calls.file(calls.export(channels=[{"type": "messaging", "id": "rust"}]))
 
 
 @BOTH
-def test_bounds_are_taken_as_strings_and_as_nanoseconds(calls_to, sandbox, legacy):
-    """Every official SDK of the current family sends strings where the API description says numbers."""
+def test_bounds_may_be_strings_and_nanoseconds(calls_to, sandbox, legacy):
+    """The official SDKs of the current family send strings, while the API description says numbers."""
     calls, world = calls_to(sandbox, legacy=legacy), sandbox.world
     since, until = middle(world), middle(world) + timedelta(days=1)
     expected = [message["id"] for message in world.messages(SMALL, since=since, until=until)]
     assert expected
-    for spell in (format_rfc3339, to_unix_ns):
-        window = {"messages_since": spell(since), "messages_until": spell(until)}
+    for write in (format_rfc3339, to_unix_ns):
+        window = {"messages_since": write(since), "messages_until": write(until)}
         created = calls.export(channels=[{"cid": SMALL, **window}])
         assert expected == [message["id"] for message in calls.entities(created, "message")]
 
 
 def test_absent_and_null_bounds_mean_the_whole_history(calls):
-    """One official SDK sends nulls, another leaves the bounds out."""
+    """One official SDK sends nulls, another omits the bounds."""
     whole = calls.file(calls.export(SMALL))
     assert whole == calls.file(calls.export(channels=[{"cid": SMALL, "messages_since": None, "messages_until": None}]))
 
 
 def test_truncated_messages_come_with_their_flag(calls):
-    """Truncation hides messages, the flag brings them back."""
+    """Truncation hides messages; the flag includes them."""
     hidden = {message["id"] for message in calls.entities(calls.export(TRUNCATED), "message")}
     shown = calls.entities(calls.export(TRUNCATED, include_truncated_messages=True), "message")
     assert hidden < {message["id"] for message in shown}
 
 
 def test_version_1_is_the_default_and_one_array(calls, sandbox_world):
-    """The documented default; its shape is known from a real export."""
+    """v1 is the documented default; its shape is known from a real export."""
     created = calls.http.post("/export_channels", json={"channels": [{"cid": SMALL}]})
     (element,) = json.loads(calls.file(created))
     assert element["channel"]["cid"] == SMALL
     assert sum(1 for _ in sandbox_world.messages(SMALL)) == len(element["messages"])
 
 
-def test_an_export_shows_the_world_of_its_creation(calls, sandbox_world):
-    """A window exported before an edit has the old text, one exported after it the new: the newest is right."""
+def test_an_export_shows_the_world_of_its_request(calls, sandbox_world):
+    """A window that is exported before an edit has the old text, and after it the new one."""
     victim, edited = [message["id"] for message in sandbox_world.messages(SMALL)][:2]
     before = calls.export(SMALL)
-    assert calls.control("POST", "/messages", {"delete": {"id": victim, "hard": True}}).status_code == 200
-    assert calls.control("POST", "/messages", {"edit": {"id": edited, "text": "said otherwise"}}).status_code == 200
+    calls.control.delete_message(victim, hard=True)
+    calls.control.edit_message(edited, text="another text")
     after = calls.export(SMALL)
     texts_before = {message["id"]: message["text"] for message in calls.entities(before, "message")}
     texts_after = {message["id"]: message["text"] for message in calls.entities(after, "message")}
     assert victim in texts_before
     assert victim not in texts_after
-    assert texts_before[edited] != texts_after[edited] == "said otherwise"
+    assert texts_before[edited] != texts_after[edited] == "another text"
 
 
 @pytest.mark.parametrize("shape", list(Shape), ids=lambda shape: shape.value)
-def test_the_shape_of_lines_is_the_one_asked_for(start_sandbox, calls_to, shape):
-    """The five candidates, in exports of channels and of users alike."""
+def test_lines_have_the_shape_of_the_settings(start_sandbox, calls_to, shape):
+    """The five possible shapes, in exports of channels and of users alike."""
     keys = {
         Shape.TYPED: {"type", "data"},
         Shape.ITEM: {"type", "item"},
@@ -231,7 +231,7 @@ def test_the_shape_of_lines_is_the_one_asked_for(start_sandbox, calls_to, shape)
 
 
 @pytest.mark.parametrize(("bounds", "n_messages"), [("half-open", 1), ("inclusive", 2), ("exclusive", 0)])
-def test_the_bounds_are_those_asked_for(start_sandbox, calls_to, bounds, n_messages):
+def test_windows_have_the_bounds_of_the_settings(start_sandbox, calls_to, bounds, n_messages):
     """Between two neighbouring messages, only the ends differ."""
     calls = calls_to(start_sandbox(bounds=Bounds(bounds)))
     times = sorted({message["created_at"] for message in calls.sandbox.world.messages(SMALL)}, key=parse_rfc3339)
@@ -240,14 +240,14 @@ def test_the_bounds_are_those_asked_for(start_sandbox, calls_to, bounds, n_messa
     assert len(list(calls.entities(created, "message"))) == n_messages
 
 
-def test_a_gzip_export_is_the_same_file_packed(calls_to, start_sandbox):
-    """The body itself is gzip and no header says so: a client has to look at the bytes."""
-    plain, packed = calls_to(start_sandbox()), calls_to(start_sandbox(gzip=True))
-    reply = httpx.get(packed.link(packed.export(SMALL)))
+def test_a_gzip_export_has_the_same_content(calls_to, start_sandbox):
+    """The body itself is gzip, and no header says so: a client has to look at the bytes."""
+    plain, zipped = calls_to(start_sandbox()), calls_to(start_sandbox(gzip=True))
+    reply = httpx.get(zipped.link(zipped.export(SMALL)))
     assert "content-encoding" not in reply.headers
     assert plain.file(plain.export(SMALL)) == gzip.decompress(reply.content)
-    user_id = packed.sandbox.world.user_ids()[0]
-    users = packed.file(packed.export_users(user_id))
+    user_id = zipped.sandbox.world.user_ids()[0]
+    users = zipped.file(zipped.export_users(user_id))
     assert plain.file(plain.export_users(user_id)) == gzip.decompress(users)
 
 
@@ -267,14 +267,14 @@ def test_a_users_export_has_its_folder_and_its_users(calls_to, sandbox, legacy):
     [([], 400), (["u"] * 26, 400), ([""], 400), (["none-such"], 404)],
     ids=["none", "26", "empty", "unknown"],
 )
-def test_a_users_export_that_names_no_users_is_refused(calls, user_ids, status):
-    """1 to 25 users who exist."""
+def test_a_users_export_needs_1_to_25_known_users(calls, user_ids, status):
+    """Anything else is refused."""
     assert status == calls.export_users(*user_ids).status_code
 
 
 @pytest.fixture
 def prolific(calls_to, start_sandbox, tmp_path):
-    """A sandbox in which one person wrote 10,001 messages and another one."""
+    """Return a client of a sandbox in which one user wrote 10,001 messages, and another user one message."""
     start = datetime(2025, 1, 1, tzinfo=UTC)
     lines = (
         {
@@ -294,7 +294,7 @@ def prolific(calls_to, start_sandbox, tmp_path):
 
 
 def test_more_than_10000_messages_of_a_user_fail_the_export(prolific):
-    """The limit shows only while the export runs, so the task fails and not the request."""
+    """The service applies the limit while the export runs, so the task fails and not the request."""
     many, few = sorted(prolific.sandbox.world.user_ids(), key=prolific.sandbox.world.count_messages_of, reverse=True)[
         :2
     ]
@@ -314,10 +314,10 @@ def test_more_than_10000_messages_refuse_the_synchronous_export(prolific):
 
 @BOTH
 def test_more_than_10000_reactions_refuse_the_synchronous_export(calls_to, start_sandbox, tmp_path, legacy):
-    """Messages are not all that a user may have too many of."""
+    """A user may have too many reactions as well as too many messages."""
     line = {"cid": "messaging:long", "at": "2025-01-01T00:00:00Z", "kind": "regular", "reply_to": None}
-    people = ("Fan", "Prolific")
-    reacted_to = [seed for seed in map(str, range(100)) if "Fan" in message_objects.reactors(seed, people)][:8]
+    user_ids = ("Fan", "Prolific")
+    reacted_to = [seed for seed in map(str, range(100)) if "Fan" in message_objects.reactors(seed, user_ids)][:8]
     said = [{**line, "id": "first", "author": "Fan"}, *({**line, "id": i, "author": "Prolific"} for i in reacted_to)]
     path = tmp_path / "short.ndjson"
     path.write_text("".join(json.dumps({**each, "text": "line"}) + "\n" for each in said))
@@ -330,7 +330,7 @@ def test_more_than_10000_reactions_refuse_the_synchronous_export(calls_to, start
 
 @BOTH
 def test_one_user_is_exported_at_once(calls_to, sandbox, legacy):
-    """As documented: the messages and reactions name no user again."""
+    """As documented: messages and reactions do not repeat the user."""
     calls, world = calls_to(sandbox, legacy=legacy), sandbox.world
     user_id = max(world.user_ids()[:300], key=world.count_messages_of)
     body = calls.http.get(calls.path(f"/users/{user_id}/export")).json()
@@ -341,6 +341,6 @@ def test_one_user_is_exported_at_once(calls_to, sandbox, legacy):
 
 
 def test_an_unknown_user_is_404(calls):
-    """Who is not there has no data to export."""
+    """An unknown user has no data."""
     reply = calls.http.get("/api/v2/users/none-such/export")
     assert (reply.status_code, reply.json()["code"]) == (404, 16)

@@ -1,4 +1,4 @@
-"""Every field that the service's API description requires is there, with its type, in both families.
+"""Every field that the service's API description requires is present, with its type, in both families.
 
 The tables are those of the description v236 (MessageResponse and so on): ``name`` is optional, ``name*`` required.
 """
@@ -95,24 +95,25 @@ SPEC: dict[str, dict[str, str]] = {
 
 
 def faults_of(value: Any, kind: str, where: str, *, legacy: bool) -> Iterator[str]:
-    """What is wrong with a value that should be of a kind: one line each."""
+    """Yield what is wrong with a value that should be of a kind, one line each."""
     if kind.startswith(("list of ", "map of ")):
         outer, _, inner = kind.partition(" of ")
         if not isinstance(value, list if outer == "list" else dict):
-            yield f"{where} is no {outer}"
+            yield f"{where} is not a {outer}"
             return
         for key, item in enumerate(value) if outer == "list" else value.items():
             yield from faults_of(item, inner, f"{where}[{key}]", legacy=legacy)
     elif kind in SPEC:
         if not isinstance(value, dict):
-            yield f"{where} is no object"
+            yield f"{where} is not an object"
             return
         yield from faults_of_object(value, kind, where, legacy=legacy)
     elif not is_plain(value, kind, legacy=legacy):
-        yield f"{where} is {value!r:.40} and no {kind}"
+        yield f"{where} is {value!r:.40} and not a {kind}"
 
 
 def faults_of_object(value: dict[str, Any], kind: str, where: str, *, legacy: bool) -> Iterator[str]:
+    """Yield what is wrong with an object of a kind."""
     for field_kind, names in SPEC[kind].items():
         for spelled in names.split():
             name = spelled.removesuffix("*")
@@ -127,6 +128,7 @@ def faults_of_object(value: dict[str, Any], kind: str, where: str, *, legacy: bo
 
 
 def is_plain(value: Any, kind: str, *, legacy: bool) -> bool:
+    """Return whether a value has a type that contains no other."""
     match kind:
         case "string":
             return isinstance(value, str)
@@ -146,11 +148,11 @@ def is_plain(value: Any, kind: str, *, legacy: bool) -> bool:
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["v2", "legacy"])
 def test_a_channels_state_holds_every_required_field(calls_to, sandbox, legacy):
-    """Over all channels: some object of every kind, and not one that lacks a field or has it in another type."""
-    found = calls_to(sandbox, legacy=legacy).query(limit=30, message_limit=300).json()["channels"]
+    """Over all channels: some object of every kind, and no object lacks a field or has it in another type."""
+    entries = calls_to(sandbox, legacy=legacy).query(limit=30, message_limit=300).json()["channels"]
     faults = [
         fault
-        for entry in found
+        for entry in entries
         for name, kind in (
             ("channel", "channel"),
             ("messages", "list of message"),
@@ -161,30 +163,30 @@ def test_a_channels_state_holds_every_required_field(calls_to, sandbox, legacy):
         for fault in faults_of(entry[name], kind, f"{entry['channel']['cid']}.{name}", legacy=legacy)
     ]
     assert sorted({fault.rpartition("].")[2] for fault in faults}) == []
-    messages = [message for entry in found for message in entry["messages"]]
-    for seen in ("attachments", "latest_reactions", "mentioned_users", "reaction_groups", "quoted_message"):
-        assert any(message.get(seen) for message in messages), f"no message has {seen}"
+    messages = [message for entry in entries for message in entry["messages"]]
+    for field in ("attachments", "latest_reactions", "mentioned_users", "reaction_groups", "quoted_message"):
+        assert any(message.get(field) for message in messages), f"no message has {field}"
 
 
 @pytest.mark.parametrize("kind", ["custom", "created_at"])
 @pytest.mark.parametrize("legacy", [False, True], ids=["v2", "legacy"])
-def test_a_reaction_may_be_called_like_a_field(calls_to, sandbox, legacy, kind):
-    """Types of reactions are people's words; as keys of a map they are no fields."""
+def test_a_reaction_may_have_the_name_of_a_field(calls_to, sandbox, legacy, kind):
+    """Types of reactions are people's words; as keys of a map they are not fields."""
     calls = calls_to(sandbox, legacy=legacy)
-    message = {"cid": "messaging:rust", "latest_reactions": [{"user_id": "fan", "type": kind, "score": 3}]}
-    added = calls.control("POST", "/messages", {"add": message}).json()["message"]
+    reaction = {"user_id": "fan", "type": kind, "score": 3}
+    added = calls.control.add_message("messaging:rust", latest_reactions=[reaction])
     (entry,) = calls.query(filter_conditions={"cid": "messaging:rust"}, message_limit=1).json()["channels"]
     assert added["id"] == entry["messages"][0]["id"]
-    told = entry["messages"][0]
-    assert [] == list(faults_of_object(told, "message", "message", legacy=legacy))
-    assert ({kind: 1}, {kind: 3}) == (told["reaction_counts"], told["reaction_scores"])
-    assert (kind, "fan") == (told["latest_reactions"][0]["type"], told["latest_reactions"][0]["user_id"])
-    assert [kind] == list(told["reaction_groups"])
+    message = entry["messages"][0]
+    assert [] == list(faults_of_object(message, "message", "message", legacy=legacy))
+    assert ({kind: 1}, {kind: 3}) == (message["reaction_counts"], message["reaction_scores"])
+    assert (kind, "fan") == (message["latest_reactions"][0]["type"], message["latest_reactions"][0]["user_id"])
+    assert [kind] == list(message["reaction_groups"])
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["v2", "legacy"])
 def test_an_exported_user_holds_every_required_field(calls_to, sandbox, legacy):
-    """Save the three that are documented as null there: the users of messages and reactions, and the counts."""
+    """Except the three that are documented as null there: the users of messages and reactions, and the counts."""
     world = sandbox.world
     user_id = max(world.user_ids()[:200], key=world.count_messages_of)
     calls = calls_to(sandbox, legacy=legacy)

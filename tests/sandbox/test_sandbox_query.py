@@ -1,4 +1,4 @@
-"""QueryChannels: filters, order, pages, and the documented oddities."""
+"""QueryChannels: filters, order, pages, and what is odd about them at the service."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import uuid
 
 import pytest
 
-LIVING = {
+LIVE = {
     "livestream:ubuntu", "messaging:ubuntu-support", "commerce:stripe", "team:mediawiki", "messaging:rust",
     "team:ubuntu-meeting",
 }  # fmt: skip
 RUST_AND_WIKI = {"messaging:rust", "team:mediawiki"}
 
 
-def test_an_empty_filter_finds_every_living_channel(calls):
-    """Soft-deleted channels do not come back from queries: they cannot be discovered."""
-    assert set(calls.cids()) == LIVING
+def test_an_empty_filter_matches_every_live_channel(calls):
+    """Soft-deleted channels are never in a result: they cannot be discovered."""
+    assert set(calls.cids()) == LIVE
     assert calls.sandbox.world.channel_is_deleted("messaging:retired")
 
 
@@ -32,21 +32,21 @@ def test_an_empty_filter_finds_every_living_channel(calls):
         ({"cid": {"$gte": "team:mediawiki", "$lt": "team:n"}}, {"team:mediawiki"}),
         ({"created_at": {"$gt": "2999-01-01T00:00:00Z"}}, set()),
         ({"last_message_at": {"$lte": 10**18}}, set()),
-        ({"member_count": {"$gt": 0}}, LIVING),
+        ({"member_count": {"$gt": 0}}, LIVE),
         ({"frozen": True}, set()),
         ({"frozen": 0}, set()),
         ({"frozen": {"$in": [0]}}, set()),
-        ({"frozen": {"$in": [0, False]}}, LIVING),
-        ({"hidden": False, "muted": False, "archived": False}, LIVING),
+        ({"frozen": {"$in": [0, False]}}, LIVE),
+        ({"hidden": False, "muted": False, "archived": False}, LIVE),
         ({"pinned": True}, set()),
-        ({"distinct": False}, LIVING),
-        ({"channel_role": "channel_member"}, LIVING),
+        ({"distinct": False}, LIVE),
+        ({"channel_role": "channel_member"}, LIVE),
         ({"channel_role": {"$in": ["none-such"]}}, set()),
         ({"member.user.name": "Nobody At All"}, set()),
         ({"members": {"$in": ["none-such"]}}, set()),
         ({"name": "Ubuntu"}, {"livestream:ubuntu"}),
         ({"name": {"$autocomplete": "ubu"}}, {"livestream:ubuntu"}),
-        ({"no_such_field": {"$exists": False}}, LIVING),
+        ({"no_such_field": {"$exists": False}}, LIVE),
         ({"no_such_field": {"$gte": 3}}, set()),
         ({"$and": [{"type": "team"}, {"id": "mediawiki"}]}, {"team:mediawiki"}),
         ({"$or": [{"id": "rust"}, {"id": "stripe"}]}, {"messaging:rust", "commerce:stripe"}),
@@ -54,14 +54,14 @@ def test_an_empty_filter_finds_every_living_channel(calls):
     ],
     ids=lambda each: str(sorted(each)) if isinstance(each, set) else str(each),
 )
-def test_filters_find_what_they_say(calls, conditions, expected):
+def test_filters_match_what_they_say(calls, conditions, expected):
     """Each operator, over fields of the schema and custom ones."""
-    found = set(calls.cids(filter_conditions=conditions))
-    assert found == expected if "autocomplete" not in str(conditions) else found >= expected
+    cids = set(calls.cids(filter_conditions=conditions))
+    assert cids == expected if "autocomplete" not in str(conditions) else cids >= expected
 
 
 def test_members_and_creators_can_be_filtered_for(calls, sandbox_world):
-    """For exporting what a person takes part in."""
+    """A user may want to export the channels of one person."""
     cid = "messaging:rust"
     member_id = sandbox_world.members(cid)[0]["user_id"]
     creator_id = sandbox_world.channel(cid)["created_by"]["id"]
@@ -74,10 +74,10 @@ def test_members_and_creators_can_be_filtered_for(calls, sandbox_world):
 
 
 def test_custom_fields_of_any_kind_can_be_filtered_for(calls, sandbox_world):
-    """What the schema does not know is custom: numbers, booleans, objects."""
-    custom = {cid: sandbox_world.channel(cid)["custom"] for cid in LIVING}
+    """Fields that the schema does not know are custom: numbers, booleans, objects."""
+    custom = {cid: sandbox_world.channel(cid)["custom"] for cid in LIVE}
     values = {(name, json.dumps(value)) for fields in custom.values() for name, value in fields.items()}
-    assert len(values) > len(LIVING)
+    assert len(values) > len(LIVE)
     for name, text in values:
         value = json.loads(text)
         expected = {cid for cid, fields in custom.items() if name in fields and fields[name] == value}
@@ -85,8 +85,8 @@ def test_custom_fields_of_any_kind_can_be_filtered_for(calls, sandbox_world):
 
 
 @pytest.mark.parametrize("family", ["v2", "legacy"])
-def test_since_when_channels_were_active_works_for_incremental_runs(calls_to, sandbox, family):
-    """The filter that finds what has to be exported at all; strings and nanoseconds alike."""
+def test_incremental_runs_can_filter_by_last_activity(calls_to, sandbox, family):
+    """The filter finds what has to be exported at all, with strings and with nanoseconds."""
     calls = calls_to(sandbox, legacy=family == "legacy")
     newest = calls.query(sort=[{"field": "last_message_at", "direction": -1}], limit=1).json()["channels"][0]["channel"]
     at = newest["last_message_at"]
@@ -94,43 +94,43 @@ def test_since_when_channels_were_active_works_for_incremental_runs(calls_to, sa
     assert newest["cid"] not in calls.cids(filter_conditions={"last_message_at": {"$lt": at}})
 
 
-def test_a_channel_whose_last_messages_are_gone_is_found_by_those_before(calls, sandbox_world):
-    """Forty deletions must not hide what is left from an incremental run."""
+def test_a_channel_whose_last_messages_are_deleted_is_found_by_those_before(calls, sandbox_world):
+    """An incremental run must see what forty deletions leave."""
     cid = "messaging:rust"
     *_, last_left = messages = list(sandbox_world.messages(cid))[:-40]
     for message in list(sandbox_world.messages(cid))[len(messages) :]:
-        calls.control("POST", "/messages", {"delete": {"id": message["id"], "hard": True}})
-    found = calls.query(
+        calls.control.delete_message(message["id"], hard=True)
+    entries = calls.query(
         filter_conditions={"cid": cid, "last_message_at": {"$gte": last_left["created_at"]}}, message_limit=5
     ).json()["channels"]
-    assert [cid] == [entry["channel"]["cid"] for entry in found]
-    assert len(found[0]["messages"]) == 5
+    assert [cid] == [entry["channel"]["cid"] for entry in entries]
+    assert len(entries[0]["messages"]) == 5
 
 
-def test_channels_come_in_the_order_asked_for(calls, sandbox_world):
-    """Keyset paging stands on a stable order; without one, the last active comes first."""
-    assert calls.cids(sort=[{"field": "cid", "direction": 1}]) == sorted(LIVING)
+def test_channels_have_the_order_of_the_query(calls, sandbox_world):
+    """Keyset paging needs a stable order; without a sort, the last active channel is first."""
+    assert calls.cids(sort=[{"field": "cid", "direction": 1}]) == sorted(LIVE)
     assert calls.cids(sort=[{"field": "type"}, {"field": "id", "direction": -1}]) == sorted(
-        sorted(LIVING, key=lambda cid: cid.partition(":")[2], reverse=True), key=lambda cid: cid.partition(":")[0]
+        sorted(LIVE, key=lambda cid: cid.partition(":")[2], reverse=True), key=lambda cid: cid.partition(":")[0]
     )
-    by_activity = sorted(LIVING, key=lambda cid: sandbox_world.channel(cid)["last_message_at"], reverse=True)
+    by_activity = sorted(LIVE, key=lambda cid: sandbox_world.channel(cid)["last_message_at"], reverse=True)
     assert calls.cids() == by_activity
 
 
-def test_pages_by_offset_and_by_key_give_each_channel_once(calls):
-    """Both ways to page that the documents describe."""
+def test_pages_by_offset_and_by_key_return_each_channel_once(calls):
+    """The documents describe both ways to page."""
     sort = [{"field": "cid", "direction": 1}]
     by_offset = [cid for offset in (0, 2, 4, 6) for cid in calls.cids(sort=sort, limit=2, offset=offset)]
-    assert by_offset == sorted(LIVING)
+    assert by_offset == sorted(LIVE)
     by_key, last = [], ""
     while page := calls.cids(sort=sort, limit=2, filter_conditions={"cid": {"$gt": last}}):
         by_key, last = by_key + page, page[-1]
-    assert by_key == sorted(LIVING)
+    assert by_key == sorted(LIVE)
 
 
 @pytest.fixture
 def crowded(start_sandbox, calls_to, tmp_path):
-    """A sandbox of 1,040 channels with one message each."""
+    """Return a client of a sandbox of 1,040 channels with one message each."""
     lines = (
         {
             "cid": f"messaging:room-{number:04d}",
@@ -148,15 +148,15 @@ def crowded(start_sandbox, calls_to, tmp_path):
     return calls_to(start_sandbox(data=path))
 
 
-def test_pages_hold_10_and_never_more_than_30(crowded):
-    """More is cut without a word, as at the service."""
+def test_pages_have_10_channels_and_never_more_than_30(crowded):
+    """A larger limit is cut silently, as at the service."""
     assert len(crowded.cids()) == 10
     assert len(crowded.cids(limit=30)) == 30
     assert len(crowded.cids(limit=100)) == 30
 
 
 def test_offsets_over_1000_never_end(crowded):
-    """No error and no empty page: a client that pages by offset loops forever unless it looks for new channels."""
+    """No error and no empty page: a client that pages by offset must notice that no channel is new."""
     sort = [{"field": "cid", "direction": 1}]
     at_1000 = crowded.cids(sort=sort, limit=30, offset=1000)
     assert len(at_1000) == 30
@@ -165,7 +165,7 @@ def test_offsets_over_1000_never_end(crowded):
 
 @pytest.mark.parametrize("family", ["v2", "legacy"])
 def test_a_channels_state_has_all_its_parts(calls_to, sandbox, family):
-    """As much as is asked for, the newest messages last, each in the family's own telling."""
+    """As many as the query asks for, the newest messages last, each as its family writes it."""
     calls = calls_to(sandbox, legacy=family == "legacy")
     cid = "messaging:rust"
     (entry,) = calls.query(filter_conditions={"cid": cid}, message_limit=7, member_limit=3).json()["channels"]
@@ -182,9 +182,9 @@ def test_a_channels_state_has_all_its_parts(calls_to, sandbox, family):
 
 
 def test_without_state_only_the_channels_come(calls):
-    """The cheap way to list."""
+    """The cheap way to list channels."""
     entry = calls.query(state=False, limit=1).json()["channels"][0]
-    assert entry["channel"]["cid"] in LIVING
+    assert entry["channel"]["cid"] in LIVE
     assert [entry[name] for name in ("messages", "members", "pinned_messages", "read")] == [[], [], [], []]
 
 

@@ -15,34 +15,39 @@ from getstream.exceptions import (
     StreamTransportException,
 )
 from getstream.models import ChannelExport, SortParamRequest
+from sandbox_calls import PATIENCE_S
 
 from airflow_provider_chatexport.core.times import parse_rfc3339
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
 SMALL = "messaging:rust"
 
 
 def stream_to(sandbox: Sandbox, *, secret: str | None = None) -> Stream:
-    return Stream(api_key=sandbox.api_key, api_secret=secret or sandbox.api_secret, base_url=sandbox.url)
+    """Return the SDK's client for a sandbox."""
+    return Stream(
+        api_key=sandbox.api_key, api_secret=secret or sandbox.api_secret, base_url=sandbox.url, timeout=PATIENCE_S
+    )
 
 
 @pytest.fixture
 def stream(sandbox) -> Iterator[Stream]:
-    """The SDK as its README sets it up, with another base URL."""
+    """Yield the SDK as its README sets it up, with another base URL."""
     with stream_to(sandbox) as client:
         yield client
 
 
 def export(stream: Stream, *cids: str, **options: object) -> str:
+    """Submit an export of whole channels, and return the id of its task."""
     channels = [ChannelExport(cid=cid) for cid in cids]
     return stream.chat.export_channels(channels=channels, version="v2", **options).data.task_id
 
 
 def test_a_channel_export_runs_from_request_to_file(stream, sandbox, sandbox_world):
-    """Create, wait, download, with the SDK's own means."""
+    """Create and wait with the SDK, then download."""
     task_id = export(stream, SMALL)
     assert len(task_id) == 36
-    done = stream.wait_for_task(task_id, poll_interval=0.02, timeout=30).data
+    done = stream.wait_for_task(task_id, poll_interval=0.02, timeout=PATIENCE_S).data
     assert (done.status, done.error) == ("completed", None)
     assert abs(done.created_at - datetime.now(UTC)) < timedelta(minutes=1)
     assert done.updated_at >= done.created_at
@@ -50,8 +55,8 @@ def test_a_channel_export_runs_from_request_to_file(stream, sandbox, sandbox_wor
     assert reply.content.count(b'{"type":"message",') == sum(1 for _ in sandbox_world.messages(SMALL))
 
 
-def test_all_options_of_the_sdk_are_taken(stream, sandbox_world):
-    """Datetimes go out as strings with an offset, whatever the API description says."""
+def test_all_options_of_the_sdk_are_accepted(stream, sandbox_world):
+    """The SDK sends datetimes as strings with an offset; the API description says numbers."""
     at = parse_rfc3339(sandbox_world.channel(SMALL)["last_message_at"])
     channels = [
         ChannelExport(type="messaging", id="rust", messages_since=at - timedelta(days=1), messages_until=at),
@@ -67,7 +72,7 @@ def test_all_options_of_the_sdk_are_taken(stream, sandbox_world):
         include_truncated_messages=True,
     )
     assert created.data.duration
-    done = stream.wait_for_task(created.data.task_id, poll_interval=0.02).data
+    done = stream.wait_for_task(created.data.task_id, poll_interval=0.02, timeout=PATIENCE_S).data
     text = httpx.get(done.result["url"]).text
     assert '{"type":"user",' in text
     assert '"messaging:retired"' in text
@@ -76,12 +81,14 @@ def test_all_options_of_the_sdk_are_taken(stream, sandbox_world):
 def test_a_users_export_runs_from_request_to_file(stream, sandbox_world):
     """As in the SDK's own tests: the folder in the link, the id in the file."""
     user_id = sandbox_world.user_ids()[0]
-    done = stream.wait_for_task(stream.export_users(user_ids=[user_id]).data.task_id, poll_interval=0.02).data
+    done = stream.wait_for_task(
+        stream.export_users(user_ids=[user_id]).data.task_id, poll_interval=0.02, timeout=PATIENCE_S
+    ).data
     assert "/exports/users/" in done.result["url"]
     assert user_id in httpx.get(done.result["url"]).text
 
 
-# The nulls in a user's export are documented, while the SDK's models call those fields required: it warns and goes on.
+# The nulls in a user's export are documented, but the SDK's models require those fields: it warns and goes on.
 @pytest.mark.filterwarnings("ignore:Missing value of non-optional type:RuntimeWarning")
 def test_one_user_decodes_into_the_sdks_models(stream, sandbox_world):
     """Times as nanoseconds, custom data nested, and the nulls that are documented."""
@@ -100,11 +107,11 @@ def test_channels_decode_into_the_sdks_models(stream, sandbox_world):
     state = stream.chat.query_channels(
         filter_conditions={"cid": SMALL}, sort=[SortParamRequest(field="cid", direction=1)], limit=1, message_limit=300
     ).data.channels[0]
-    told = sandbox_world.channel(SMALL)
-    assert (state.channel.cid, state.channel.custom) == (SMALL, told["custom"])
-    assert state.channel.created_at == parse_rfc3339(told["created_at"])
+    channel = sandbox_world.channel(SMALL)
+    assert (state.channel.cid, state.channel.custom) == (SMALL, channel["custom"])
+    assert state.channel.created_at == parse_rfc3339(channel["created_at"])
     assert state.channel.config.commands[0].name
-    assert state.channel.created_by.id == told["created_by"]["id"]
+    assert state.channel.created_by.id == channel["created_by"]["id"]
     assert isinstance(state.channel.config.created_at, datetime)
     assert all(isinstance(message.created_at, datetime) for message in state.messages)
     reactions = [reaction for message in state.messages for reaction in message.latest_reactions]
@@ -120,7 +127,7 @@ def test_channels_decode_into_the_sdks_models(stream, sandbox_world):
 
 
 def test_rate_limits_decode(stream):
-    """Both the answer and the headers of any answer."""
+    """From the endpoint, and from the headers of any answer."""
     reply = stream.get_rate_limits(server_side=True, endpoints="ExportChannels")
     assert reply.data.server_side["ExportChannels"].limit == 60
     info = reply.rate_limit()
@@ -129,7 +136,7 @@ def test_rate_limits_decode(stream):
 
 def test_too_many_exports_raise_the_sdks_rate_limit(start_sandbox):
     """With Retry-After and the reset, so that its own retries can wait."""
-    with stream_to(start_sandbox(rate_limit=True)) as stream:
+    with stream_to(start_sandbox(rate_limit=True, frozen_clock=True)) as stream:
         export(stream, SMALL)
         export(stream, SMALL)
         with pytest.raises(StreamRateLimitException) as refused:
@@ -154,7 +161,7 @@ def test_errors_are_the_sdks_own_with_code_and_message(stream):
 
 
 def test_a_wrong_secret_is_the_sdks_own_error(sandbox):
-    """The commonest mistake in a connection."""
+    """The most frequent mistake in a connection."""
     other = "another-secret-that-is-long-enough-for-hs256"
     with stream_to(sandbox, secret=other) as stream, pytest.raises(StreamApiException) as refused:
         export(stream, SMALL)
@@ -163,9 +170,9 @@ def test_a_wrong_secret_is_the_sdks_own_error(sandbox):
 
 def test_a_failed_task_is_the_sdks_own_error(stream, calls):
     """With type and description, as its ErrorResult has them."""
-    calls.fault("fail-task", "/api/v2/chat/export_channels")
+    calls.control.fault("fail-task", "/api/v2/chat/export_channels")
     with pytest.raises(StreamTaskException) as failed:
-        stream.wait_for_task(export(stream, SMALL), poll_interval=0.02)
+        stream.wait_for_task(export(stream, SMALL), poll_interval=0.02, timeout=PATIENCE_S)
     assert failed.value.error_type == "InternalError"
     assert failed.value.description
 
@@ -173,16 +180,18 @@ def test_a_failed_task_is_the_sdks_own_error(stream, calls):
 @pytest.mark.parametrize("do", ["drop", "drop-after-accept", "truncate:5"])
 def test_a_lost_answer_is_the_sdks_transport_error(stream, calls, do):
     """Faults look like a broken network and not like an answer."""
-    calls.fault(do, "/api/v2/chat/export_channels")
+    calls.control.fault(do, "/api/v2/chat/export_channels")
     with pytest.raises((StreamTransportException, httpx.TransportError)):
         export(stream, SMALL)
 
 
 async def test_the_asynchronous_client_works_alike(sandbox):
     """The same endpoints through the SDK's other half."""
-    async with AsyncStream(api_key=sandbox.api_key, api_secret=sandbox.api_secret, base_url=sandbox.url) as stream:
+    async with AsyncStream(
+        api_key=sandbox.api_key, api_secret=sandbox.api_secret, base_url=sandbox.url, timeout=PATIENCE_S
+    ) as stream:
         created = await stream.chat.export_channels(channels=[ChannelExport(cid=SMALL)], version="v2")
-        done = await stream.wait_for_task(created.data.task_id, poll_interval=0.02)
+        done = await stream.wait_for_task(created.data.task_id, poll_interval=0.02, timeout=PATIENCE_S)
         assert done.data.status == "completed"
         page = await stream.chat.query_channels(filter_conditions={"type": "team"}, state=False)
         assert {entry.channel.type for entry in page.data.channels} == {"team"}

@@ -11,30 +11,31 @@ from typing import Any
 import httpx
 import pytest
 import requests
+from sandbox_calls import PATIENCE_S
 from stream_chat import StreamChat, StreamChatAsync
 from stream_chat.base.exceptions import StreamAPIException
 
 from airflow_provider_chatexport.core.times import parse_rfc3339
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
 SMALL = "messaging:rust"
-PATIENCE_S = 30.0
 
 
 def chat_with(sandbox: Sandbox, *, secret: str | None = None) -> StreamChat:
+    """Return the SDK's client for a sandbox. Its own timeout of 6 s is not enough on a busy machine."""
     return StreamChat(sandbox.api_key, secret or sandbox.api_secret, base_url=sandbox.url, timeout=PATIENCE_S)
 
 
 @pytest.fixture
 def chat(sandbox) -> Iterator[StreamChat]:
-    """The SDK as its README sets it up, with another base URL."""
+    """Yield the SDK as its README sets it up, with another base URL."""
     client = chat_with(sandbox)
     yield client
     client.session.close()
 
 
 def ended(ask: Any, task_id: str) -> dict[str, Any]:
-    """Polls as the SDK's own tests do."""
+    """Poll as the SDK's own tests do, until the task has ended."""
     deadline_s = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline_s:
         reply = ask(task_id)
@@ -54,8 +55,8 @@ def test_a_channel_export_runs_from_request_to_file(chat, sandbox_world):
     assert len(element["messages"]) == sum(1 for _ in sandbox_world.messages(SMALL))
 
 
-def test_the_old_status_call_of_the_sdk_still_works(chat, sandbox_world):
-    """It left the API description and stayed in the SDK."""
+def test_the_former_status_call_of_the_sdk_still_works(chat, sandbox_world):
+    """It is no longer in the API description, but it is in the SDK."""
     at = parse_rfc3339(sandbox_world.channel(SMALL)["last_message_at"])
     created = chat.export_channel(
         "messaging", "rust", at - timedelta(days=1), at, version="v2", include_truncated_messages=True
@@ -72,8 +73,8 @@ def test_a_users_export_runs_from_request_to_file(chat, sandbox_world):
     assert user_id in httpx.get(done["result"]["url"]).text
 
 
-def test_one_user_comes_flat_and_with_strings(chat, sandbox_world):
-    """Custom fields lie in the object, times are RFC3339."""
+def test_one_user_has_flat_custom_fields_and_times_as_strings(chat, sandbox_world):
+    """As the legacy family has them."""
     user_id = max(sandbox_world.user_ids()[:200], key=sandbox_world.count_messages_of)
     exported = chat.export_user(user_id)
     assert exported["user"]["id"] == user_id
@@ -83,7 +84,7 @@ def test_one_user_comes_flat_and_with_strings(chat, sandbox_world):
 
 
 def test_channels_are_queried_with_the_sdks_defaults(chat, sandbox_world):
-    """It sends state, watch and presence, and a sort of its own spelling."""
+    """It sends state, watch and presence, and writes a sort in its own way."""
     reply = chat.query_channels({"type": "team"}, sort=[{"field": "cid", "direction": -1}], limit=5, offset=0)
     assert reply.status_code() == 201
     assert [entry["channel"]["id"] for entry in reply["channels"]] == ["ubuntu-meeting", "mediawiki"]
@@ -92,7 +93,7 @@ def test_channels_are_queried_with_the_sdks_defaults(chat, sandbox_world):
     assert channel["name"] == sandbox_world.channel(channel["cid"])["custom"]["name"]
 
 
-def test_rate_limits_are_read_from_headers_and_asked_for(chat):
+def test_rate_limits_are_read_from_headers_and_from_their_endpoint(chat):
     """The SDK looks up lower-case names in a plain dictionary."""
     reply = chat.get_rate_limits(server_side=True, endpoints=["ExportChannels", "QueryChannels"])
     assert reply["server_side"].keys() == {"ExportChannels", "QueryChannels"}
@@ -102,7 +103,7 @@ def test_rate_limits_are_read_from_headers_and_asked_for(chat):
 
 
 def test_errors_are_the_sdks_own_with_code_and_message(chat):
-    """The words are those that its own tests look for."""
+    """Its own tests look for these words."""
     with pytest.raises(StreamAPIException, match="Can't find channel") as unknown:
         chat.export_channels([{"type": "messaging", "id": "none-such"}])
     assert (unknown.value.status_code, unknown.value.error_code) == (404, 16)
@@ -114,7 +115,7 @@ def test_errors_are_the_sdks_own_with_code_and_message(chat):
 
 
 def test_a_wrong_secret_and_a_token_of_a_user_are_refused(sandbox, chat):
-    """401 for the one, 403 for the other."""
+    """A wrong secret gets 401, a user's token 403."""
     with pytest.raises(StreamAPIException) as foreign:
         chat_with(sandbox, secret="another-secret-that-is-long-enough-for-hs256").get_task("x")
     assert (foreign.value.status_code, foreign.value.error_code) == (401, 43)
@@ -125,25 +126,28 @@ def test_a_wrong_secret_and_a_token_of_a_user_are_refused(sandbox, chat):
 
 
 def test_a_limit_exceeded_is_the_sdks_own_error(start_sandbox):
-    """Code 9, as documented."""
-    chat = chat_with(start_sandbox(rate_limit=True))
+    """Code 9, as documented. The clock stands still: on a slow machine a second would pass between the exports."""
+    sandbox = start_sandbox(rate_limit=True, frozen_clock=True)
+    chat, user_id = chat_with(sandbox), sandbox.world.user_ids()[0]
     for _ in range(2):
-        chat.export_users([chat.query_channels({}, limit=1)["channels"][0]["members"][0]["user_id"]])
+        chat.export_users([user_id])
     with pytest.raises(StreamAPIException) as refused:
-        chat.export_users(["anyone"])
+        chat.export_users([user_id])
     assert (refused.value.status_code, refused.value.error_code) == (429, 9)
+    sandbox.control.advance_clock(timedelta(seconds=1))
+    assert chat.export_users([user_id])["task_id"]
 
 
 def test_a_lost_answer_is_a_broken_connection(chat, calls):
-    """The SDK repeats a broken request once, so it takes two."""
-    calls.fault("drop", "/export_channels", times=2)
+    """The SDK repeats a broken request once, so the test needs two faults."""
+    calls.control.fault("drop", "/export_channels", times=2)
     with pytest.raises(requests.exceptions.ConnectionError):
         chat.export_channels([{"cid": SMALL}])
 
 
 async def test_the_asynchronous_client_works_alike(sandbox):
     """The same endpoints through the SDK's other half."""
-    async with StreamChatAsync(sandbox.api_key, sandbox.api_secret, base_url=sandbox.url) as chat:
+    async with StreamChatAsync(sandbox.api_key, sandbox.api_secret, base_url=sandbox.url, timeout=PATIENCE_S) as chat:
         created = await chat.export_channels([{"cid": SMALL}], version="v2")
         while (task := await chat.get_task(created["task_id"]))["status"] not in ("completed", "failed"):
             assert task["status"] in ("waiting", "running")

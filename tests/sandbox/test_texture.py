@@ -19,11 +19,13 @@ Messages = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def world() -> World:
+    """Return the shipped world."""
     return World.load()
 
 
 @pytest.fixture(scope="module")
 def messages(world: World) -> Messages:
+    """Return all its messages."""
     return [message for cid in world.cids for message in world.messages(cid, include_truncated=True)]
 
 
@@ -32,14 +34,16 @@ def test_every_message_has_the_fields_the_service_requires(messages: Messages) -
     assert [wrong for message in messages for wrong in misfits(message, "message")][:5] == []
 
 
-def test_made_messages_have_the_fields_the_service_requires() -> None:
-    """Messages made by arithmetic must be as complete as recorded ones."""
-    made = World.load(messages=3_000)
-    assert [wrong for cid in made.cids for m in made.messages(cid) for wrong in misfits(m, "message")][:5] == []
+def test_generated_messages_have_the_fields_the_service_requires() -> None:
+    """Generated messages must be as complete as recorded ones."""
+    generated = World.load(messages=3_000)
+    assert [wrong for cid in generated.cids for m in generated.messages(cid) for wrong in misfits(m, "message")][
+        :5
+    ] == []
 
 
 def test_every_reaction_has_the_fields_the_service_requires(world: World, messages: Messages) -> None:
-    """Reactions beyond the ten inside a message come from elsewhere and must look the same."""
+    """A message contains ten reactions; the others are built elsewhere and must look the same."""
     assert [
         wrong for m in messages for reaction in world.reactions_of(m) for wrong in misfits(reaction, "reaction")
     ] == []
@@ -54,11 +58,11 @@ def test_every_other_object_has_the_fields_the_service_requires(world: World, ki
         "read": [read for cid in world.cids for read in world.reads(cid)],
         "user": [world.user(user_id) for user_id in world.user_ids()],
     }[kind]
-    assert [wrong for made in objects for wrong in misfits(made or {}, kind)][:5] == []
+    assert [wrong for fields in objects for wrong in misfits(fields or {}, kind)][:5] == []
 
 
 def test_two_worlds_are_equal(world: World) -> None:
-    """The sandbox is restarted between runs of a test: what it said must still hold."""
+    """A sandbox that is restarted must say what it said before."""
     again = World.load()
     for cid in world.cids:
         assert world.channel(cid) == again.channel(cid)
@@ -68,11 +72,11 @@ def test_two_worlds_are_equal(world: World) -> None:
     assert list(world.messages(cid)) == list(again.messages(cid))
 
 
-def test_the_texture_is_pinned(world: World, messages: Messages) -> None:
-    """A change of the drawing would move every number that docs and notebooks show: it must be on purpose."""
+def test_the_objects_are_pinned(world: World, messages: Messages) -> None:
+    """Other objects would change every number in docs and notebooks: that must be on purpose."""
     first = next(world.messages("livestream:ubuntu"))
     assert (first["id"], first["created_at"]) == ("2aa4dc69-4e01-288f-4e7b-eff6e4a99144", "2025-01-01T09:14:00.431237Z")
-    assert message_objects.dice(first["id"]).hex()[:10] == "4dc1d79d30"
+    assert message_objects.seed_digest(first["id"]).hex()[:10] == "4dc1d79d30"
     assert (len(messages), sum(sum(message["reaction_counts"].values()) for message in messages)) == (52_044, 16_209)
 
 
@@ -102,12 +106,12 @@ def test_the_texture_is_pinned(world: World, messages: Messages) -> None:
     ],
 )
 def test_every_kind_of_message_occurs(messages: Messages, what: Any, least: float, most: float) -> None:
-    """Who tests against the sandbox must meet what the service has, about as often."""
+    """A test against the sandbox must meet everything that the service has, about as often."""
     assert least < sum(1 for message in messages if what(message)) / len(messages) < most
 
 
 def test_custom_fields_have_every_kind_of_value(messages: Messages) -> None:
-    """A reader that guesses types must trip here, and not first at a customer's data."""
+    """A reader that guesses types must fail here, and not first on a customer's data."""
     kinds = {(key, type(value)) for message in messages for key, value in message["custom"].items()}
     assert {bool, int, float, str, type(None), list, dict} == {kind for _, kind in kinds}
     assert {("priority", int), ("priority", dict), ("🔥", int), ("select", str)} <= kinds
@@ -115,15 +119,15 @@ def test_custom_fields_have_every_kind_of_value(messages: Messages) -> None:
 
 
 def test_attachments_are_of_three_types(messages: Messages) -> None:
-    """Links, images and videos are told apart by the ending; some have custom fields."""
+    """The ending of a link says whether it is an image or a video; some have custom fields."""
     attachments = [attachment for message in messages for attachment in message["attachments"]]
     assert {"link", "image", "video"} == {attachment["type"] for attachment in attachments}
     assert any(attachment["custom"] for attachment in attachments)
     assert all(attachment["og_scrape_url"].startswith("http") for attachment in attachments)
 
 
-def test_a_thread_lies_in_one_channel_and_has_one_level(world: World, messages: Messages) -> None:
-    """The service has no replies to replies; a parent elsewhere could never be joined."""
+def test_a_thread_is_in_one_channel_and_has_one_level(world: World, messages: Messages) -> None:
+    """The service has no replies to replies, and a parent in another channel could never be joined."""
     by_id = {message["id"]: message for message in messages}
     for reply in (message for message in messages if "parent_id" in message):
         parent = by_id[reply["parent_id"]]
@@ -135,7 +139,7 @@ def test_a_thread_lies_in_one_channel_and_has_one_level(world: World, messages: 
 
 
 def test_reactions_are_by_known_people_after_the_message_and_add_up(world: World, messages: Messages) -> None:
-    """Counts inside a message must equal its reactions: a check that a lake's tests rely on."""
+    """Counts inside a message must equal its reactions: tests of the lake rely on it."""
     everyone = set(world.user_ids())
     for message in messages:
         reactions = world.reactions_of(message)
@@ -158,7 +162,7 @@ def test_reactions_are_by_known_people_after_the_message_and_add_up(world: World
     ],
 )
 def test_times_are_written_as_the_service_writes_them(us: int, text: str) -> None:
-    """The service cuts trailing zeros of the fraction; a reader that wants six digits must find out here."""
+    """The service cuts trailing zeros of the fraction: a reader that expects six digits must fail here."""
     assert text == stamp(us)
     assert us == to_us(parse_rfc3339(text))
 
@@ -170,6 +174,6 @@ def test_some_times_have_nine_digits(world: World) -> None:
 
 
 def test_html_is_escaped_as_the_service_escapes_it() -> None:
-    """Markup that people type must not come out as markup."""
+    """Markup that people type must not become markup."""
     assert message_objects.to_html("a <b> & c") == "<p>a &lt;b&gt; &amp; c</p>\n"
     assert message_objects.to_html("") == ""

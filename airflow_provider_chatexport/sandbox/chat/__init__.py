@@ -1,1 +1,1 @@
-"""The data of the sandbox: channels, people, messages, and how they change."""
+"""The chat of the sandbox: a corpus or generated messages, their authors, and what control calls change."""

@@ -1,7 +1,7 @@
-"""The two families of endpoints, and how each of them tells the same object.
+"""The two families of endpoints, and how each of them writes the same object.
 
 Legacy paths have RFC3339 strings and custom fields flat in the object; ``/api/v2`` has unix nanoseconds and a
-``custom`` map. The world holds times as strings and custom fields apart, so each family is one pass over an object.
+``custom`` map. The world keeps times as strings and custom fields apart, so each family is one pass over an object.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ TIME_FIELDS: Final = frozenset(
         "truncated_at", "updated_at",
     }
 )  # fmt: skip
-# Maps whose keys are people's words (types of reactions, languages, ids) and no fields of a schema: a reaction of the
-# type "custom" is no custom data.
+# Maps whose keys are people's words (types of reactions, languages, ids) and not fields of a schema: a reaction of the
+# type "custom" is not custom data.
 MAPS: Final = frozenset(
     {
         "i18n", "image_labels", "latest_votes_by_option", "reaction_counts", "reaction_groups", "reaction_scores",
@@ -33,29 +33,33 @@ MAPS: Final = frozenset(
 
 
 class Family(enum.Enum):
-    """A family of endpoints; the value is what its paths begin with."""
+    """A family of endpoints. The value is the beginning of its paths."""
 
     LEGACY = ""
     V2 = "/api/v2"
 
     def time(self, moment: datetime) -> str | int:
+        """Return an aware datetime as this family writes it."""
         return to_unix_ns(moment) if self is Family.V2 else format_rfc3339(moment)
 
-    def told(self, value: Any) -> Any:
-        """An object of the world, and all inside it, as this family tells it. What people stored is never touched."""
+    def encode(self, value: Any) -> Any:
+        """Return an object of the world, and everything inside it, as this family writes it.
+
+        Custom data is never changed.
+        """
         if isinstance(value, list):
-            return [self.told(item) for item in value]
+            return [self.encode(item) for item in value]
         if not isinstance(value, dict):
             return value
         if self is Family.V2:
-            return {name: inner if name == "custom" else self._told_field(name, inner) for name, inner in value.items()}
-        told = {name: self._told_field(name, inner) for name, inner in value.items() if name != "custom"}
+            return {name: inner if name == "custom" else self._encode(name, inner) for name, inner in value.items()}
+        encoded = {name: self._encode(name, inner) for name, inner in value.items() if name != "custom"}
         # The field of the schema wins over a custom one of its name, as the service reserves those names.
-        return {**(value.get("custom") or {}), **told}
+        return {**(value.get("custom") or {}), **encoded}
 
-    def _told_field(self, name: str, value: Any) -> Any:
+    def _encode(self, name: str, value: Any) -> Any:
         if self is Family.V2 and name in TIME_FIELDS and isinstance(value, str):
             return to_unix_ns(parse_rfc3339(value))
         if name in MAPS and isinstance(value, dict):
-            return {key: self.told(inner) for key, inner in value.items()}
-        return self.told(value)
+            return {key: self.encode(inner) for key, inner in value.items()}
+        return self.encode(value)

@@ -1,7 +1,8 @@
-"""Who said what, where and when: compact records, here those of a corpus held in memory.
+"""Who wrote what, where and when: the past of a world as compact records, here those of a corpus in memory.
 
-A chronicle knows nothing of the service's objects; ``texture`` makes those. ``made`` has the other kind, computed from
-numbers: it answers the same questions, so that 50,000 recorded messages and millions of made ones behave alike.
+A chronicle does not know the service's objects; ``message_objects`` makes those from its records. ``generated`` has the
+other chronicle, which computes its records from numbers. Both answer the same questions, so that 50,000 recorded
+messages and millions of generated ones behave alike.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import collections
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from airflow_provider_chatexport.sandbox.chat.corpus import Line
+from airflow_provider_chatexport.sandbox.chat.corpus import CorpusLine
 
 
 class Record(NamedTuple):
-    """A message before it has texture.
+    """What a corpus knows of a message.
 
-    ``parent_id`` is the root of its thread (the service's threads have one level), ``answers_id`` the message that it
-    answers directly where that is another; all of its texture is drawn from ``seed``.
+    ``parent_id`` is the root of its thread (the service's threads have one level). ``answers_id`` is the message that
+    it answers, if that is not the root. ``message_objects`` draws everything else from ``seed``.
     """
 
     cid: str
@@ -33,48 +34,51 @@ class Record(NamedTuple):
 
 
 class Chronicle(Protocol):
-    """What a world asks of its past. All iterators ascend by time."""
+    """What a world asks its past. All iterators ascend by time."""
 
     cids: tuple[str, ...]
-    """Channels, the busiest first."""
+    """The channels, the busiest first."""
     user_ids: tuple[str, ...]
-    """Everyone who ever spoke, sorted."""
+    """All authors, sorted."""
 
     def records(self, cid: str, since_us: int, until_us: int) -> Iterator[Record]:
-        """Of one channel, half-open in time."""
+        """Yield the records of a channel in a half-open span of time."""
 
     def record(self, message_id: str) -> Record | None:
-        """The record with this id."""
+        """Return the record with this id."""
 
     def replies(self, message_id: str) -> Sequence[Record]:
-        """The thread under a message."""
+        """Return the thread under a message."""
 
     def tail(self, cid: str, n: int) -> Sequence[Record]:
-        """The last n of a channel, or fewer."""
+        """Return the last n records of a channel, or fewer."""
 
     def moment_us(self, cid: str, fraction: float) -> int:
-        """When about this fraction of a channel's messages had been said."""
+        """Return when about this fraction of a channel's messages had been written."""
 
     def speakers(self, cid: str, n: int) -> Sequence[str]:
-        """Up to n of those who speak in a channel, the most talkative first."""
+        """Return up to n authors of a channel, those who write most first."""
 
     def seeds(self) -> Iterator[str]:
-        """Each seed that a record may have, once."""
+        """Yield each seed that a record may have, once."""
 
     def seeded(self, seeds: Collection[str]) -> Iterator[Record]:
-        """The records with one of these seeds."""
+        """Yield the records with one of these seeds."""
 
     def count_by(self, user_id: str) -> int:
-        """How many messages someone wrote."""
+        """Return how many messages a user wrote."""
 
     def records_by(self, user_id: str) -> Iterator[Record]:
-        """What someone wrote, in all channels."""
+        """Yield what a user wrote, in all channels."""
 
 
 class CorpusChronicle:
-    """A corpus in memory. A line that answers one of the same channel joins the thread under the first of the chain."""
+    """A corpus in memory.
 
-    def __init__(self, lines: Iterable[Line]) -> None:
+    A line that answers a line of the same channel joins the thread under the first line of that chain.
+    """
+
+    def __init__(self, lines: Iterable[CorpusLine]) -> None:
         self._by_channel: dict[str, list[Record]] = {}
         self._by_id: dict[str, Record] = {}
         self._by_user: dict[str, list[Record]] = {}
@@ -85,7 +89,7 @@ class CorpusChronicle:
         self.cids = tuple(sorted(self._by_channel, key=lambda cid: (-len(self._by_channel[cid]), cid)))
         self.user_ids = tuple(sorted(self._by_user))
 
-    def _add(self, line: Line) -> None:
+    def _add(self, line: CorpusLine) -> None:
         answered = self._by_id.get(line.reply_to) if line.reply_to else None
         if answered and (answered.cid != line.cid or "system" in (answered.kind, line.kind)):
             answered = None
@@ -108,36 +112,46 @@ class CorpusChronicle:
             self._replies.setdefault(parent_id, []).append(record)
 
     def records(self, cid: str, since_us: int, until_us: int) -> Iterator[Record]:
+        """Yield the records of a channel in a half-open span of time."""
         records, times_us = self._by_channel[cid], self._times_us[cid]
         for index in range(bisect.bisect_left(times_us, since_us), bisect.bisect_left(times_us, until_us)):
             yield records[index]
 
     def record(self, message_id: str) -> Record | None:
+        """Return the record with this id."""
         return self._by_id.get(message_id)
 
     def replies(self, message_id: str) -> Sequence[Record]:
+        """Return the thread under a message."""
         return self._replies.get(message_id, ())
 
     def tail(self, cid: str, n: int) -> Sequence[Record]:
+        """Return the last n records of a channel, or fewer."""
         return self._by_channel[cid][-n:]
 
     def moment_us(self, cid: str, fraction: float) -> int:
+        """Return when about this fraction of a channel's messages had been written."""
         times_us = self._times_us[cid]
         return times_us[min(int(len(times_us) * fraction), len(times_us) - 1)]
 
     def speakers(self, cid: str, n: int) -> Sequence[str]:
-        spoken = collections.Counter(record.user_id for record in self._by_channel[cid])
-        return sorted(spoken, key=lambda user_id: (-spoken[user_id], user_id))[:n]
+        """Return up to n authors of a channel, those who write most first."""
+        n_messages = collections.Counter(record.user_id for record in self._by_channel[cid])
+        return sorted(n_messages, key=lambda user_id: (-n_messages[user_id], user_id))[:n]
 
     def seeds(self) -> Iterator[str]:
+        """Yield the seed of each record, which is its id."""
         return iter(self._by_id)
 
     def seeded(self, seeds: Collection[str]) -> Iterator[Record]:
-        found = (self._by_id[seed] for seed in seeds if seed in self._by_id)
-        return iter(sorted(found, key=lambda record: record.at_us))
+        """Yield the records with one of these seeds."""
+        records = (self._by_id[seed] for seed in seeds if seed in self._by_id)
+        return iter(sorted(records, key=lambda record: record.at_us))
 
     def count_by(self, user_id: str) -> int:
+        """Return how many messages a user wrote."""
         return len(self._by_user.get(user_id, ()))
 
     def records_by(self, user_id: str) -> Iterator[Record]:
+        """Yield what a user wrote, in all channels."""
         return iter(self._by_user.get(user_id, ()))

@@ -1,4 +1,4 @@
-"""Reading the corpus format: JSON lines of chat, plain or gzip (``data/README.md`` says what each key means)."""
+"""Reads the corpus format: JSON lines of chat, plain or gzip (``data/README.md`` describes its keys)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SHIPPED: Final = Path(__file__).parents[1] / "data" / "irc-messages.ndjson.gz"
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
-class Line(NamedTuple):
-    """One message of a corpus; ``reply_to`` is the id of the message it answers."""
+class CorpusLine(NamedTuple):
+    """One message of a corpus; ``reply_to`` is the id of the message that it answers."""
 
     cid: str
     id: str
@@ -31,11 +31,12 @@ class Line(NamedTuple):
     reply_to: str | None
 
 
-def read_corpus(path: Path) -> Iterator[Line]:
-    """The lines of a corpus file, in file order; blank lines are passed over.
+def read_corpus(path: Path) -> Iterator[CorpusLine]:
+    """Yield the lines of a corpus file in their order, without blank ones.
 
     :raises CallError: there is no such file, or it is a folder.
-    :raises InputError: a line is not of the corpus format (the message has its number only), or the file breaks off.
+    :raises InputError: a line is not in the corpus format (the error has its number, not its text), or the file is cut
+        off.
     """
     # Channels and authors recur thousands of times: one string each, instead of one a line, halves the memory.
     shared: dict[str, str] = {}
@@ -50,20 +51,20 @@ def read_corpus(path: Path) -> Iterator[Line]:
         raise CallError(f"there is no corpus file {path}; give --data the path of a file that exists") from None
     except (ValueError, TypeError, KeyError, CallError) as problem:
         raise InputError(
-            f"line {number} of {path} is not of the corpus format ({type(problem).__name__}); each line is a JSON "
+            f"line {number} of {path} is not in the corpus format ({type(problem).__name__}); each line is a JSON "
             "object with cid, id, at, author, kind, text and reply_to"
         ) from None
     except (OSError, EOFError) as problem:
-        raise InputError(f"{path} cannot be read past line {number}: {problem}") from None
+        raise InputError(f"the corpus file {path} cannot be read past line {number}: {problem}") from None
 
 
 def _open(path: Path) -> BinaryIO:
     with path.open("rb") as head:
-        packed = head.read(2) == _GZIP_MAGIC
-    return cast("BinaryIO", gzip.open(path, "rb")) if packed else path.open("rb")
+        is_gzip = head.read(2) == _GZIP_MAGIC
+    return cast("BinaryIO", gzip.open(path, "rb")) if is_gzip else path.open("rb")
 
 
-def _line(fields: Any, shared: dict[str, str]) -> Line:
+def _line(fields: Any, shared: dict[str, str]) -> CorpusLine:
     if not isinstance(fields, dict):
         raise TypeError("not an object")
     kind = fields.get("kind", "regular")
@@ -72,7 +73,7 @@ def _line(fields: Any, shared: dict[str, str]) -> Line:
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a value is not a string")
     cid = parse_cid(fields["cid"])
-    return Line(
+    return CorpusLine(
         cid=shared.setdefault(cid, cid),
         id=fields["id"],
         at_us=to_us(parse_rfc3339(fields["at"])),

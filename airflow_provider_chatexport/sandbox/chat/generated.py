@@ -1,4 +1,22 @@
-"""A chronicle of any length that takes no memory: each message follows from its number by arithmetic."""
+"""A chronicle of any length that takes no memory: each message follows from its number by arithmetic.
+
+How it works. Message ``i`` of ``N`` follows from ``i`` alone, and every question has an inverse, so that nothing has to
+be searched or kept:
+
+* **Time.** The messages are spread evenly from 2025-01-01, each with a jitter inside its own gap, so they ascend and a
+  window is a range of numbers.
+* **Words.** A corpus of ``L`` lines is used once a round of ``L`` messages. In round ``r`` message ``i`` has line
+  ``(stride * i + shift(r)) mod L``. The stride has no common factor with ``L``, so each line occurs once a round, and
+  the inverse of the stride gives the messages of a line: that is how a user's messages are found from their lines.
+* **Channels and threads.** Sixteen neighbours are one burst in one channel, and the first of them may have a thread.
+* **Ids.** The first half of an id is ``i`` times an odd number modulo 2**64, which has an inverse too; the second half
+  is a check, so that an id that was not generated here is not found.
+* **Everything else** (reactions, edits, custom fields) is drawn from the corpus line's id. What users did to a line
+  recurs every round, so "all reactions by this user" has an inverse as well.
+
+A simpler generator would do for the tests. But benchmark files are generated here: another sequence of messages would
+change all of them, and every figure that was measured on them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +28,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from airflow_provider_chatexport.sandbox.chat.chronicle import Record
-from airflow_provider_chatexport.sandbox.chat.corpus import Line
+from airflow_provider_chatexport.sandbox.chat.corpus import CorpusLine
 from airflow_provider_chatexport.sandbox.chat.timestamps import DAY_US, to_us
 
 FIRST_DAY_US: Final = to_us(datetime(2025, 1, 1, tzinfo=UTC))
@@ -32,23 +50,14 @@ _CHANNEL_SHARES: Final = (
 _CHANNEL_OF_BYTE: Final = tuple(cid for cid, share in _CHANNEL_SHARES for _ in range(share))
 
 
-class MadeChronicle:
-    """N messages that exist only as arithmetic: message ``i`` follows from ``i``, and every question has an inverse.
+class GeneratedChronicle:
+    """``n_messages`` that exist only as arithmetic, with the words and authors of ``lines``."""
 
-    Time runs evenly with jitter from 2025-01-01, so a window is a range of numbers. Words and authors come from corpus
-    line ``(stride * i + shift) mod L``, another shift every L messages: each line is said once a round, so a person's
-    messages are found from their lines without a search. Sixteen neighbours are one burst in one channel, and the first
-    of them may have a thread under it.
-
-    The texture's seed is the line's id: what people did to a line recurs every round, which is what gives "all
-    reactions by this user" an inverse as well.
-    """
-
-    def __init__(self, n_messages: int, lines: Sequence[Line]) -> None:
+    def __init__(self, n_messages: int, lines: Sequence[CorpusLine]) -> None:
         self._n = n_messages
         self._lines = lines
         self._span_us = max(3, math.ceil(n_messages / _MESSAGES_PER_DAY)) * DAY_US
-        # A stride near the golden section, so that neighbours say lines from far apart.
+        # A stride near the golden section, so that neighbours have lines from far apart.
         golden = int(len(lines) * 0.618)
         self._stride = next(golden + k for k in range(1, len(lines) + 2) if math.gcd(golden + k, len(lines)) == 1)
         self._stride_inverse = pow(self._stride, -1, len(lines)) if len(lines) > 1 else 0
@@ -61,63 +70,73 @@ class MadeChronicle:
         self.user_ids = tuple(sorted(self._lines_of))
 
     def records(self, cid: str, since_us: int, until_us: int) -> Iterator[Record]:
+        """Yield the records of a channel in a half-open span of time."""
         numbers = range(self._n)
         first = bisect.bisect_left(numbers, since_us, key=self._at_us)
         end = bisect.bisect_left(numbers, until_us, key=self._at_us)
         for burst in range(first // _BURST, -(-end // _BURST)):
-            dice = _dice(burst)
-            if _CHANNEL_OF_BYTE[dice[0]] == cid:
+            digest = _digest(burst)
+            if _CHANNEL_OF_BYTE[digest[0]] == cid:
                 for i in range(max(first, burst * _BURST), min(end, (burst + 1) * _BURST)):
-                    yield self._record(i, dice)
+                    yield self._record(i, digest)
 
     def record(self, message_id: str) -> Record | None:
+        """Return the record with this id."""
         i = self._number(message_id)
-        return None if i is None else self._record(i, _dice(i // _BURST))
+        return None if i is None else self._record(i, _digest(i // _BURST))
 
     def replies(self, message_id: str) -> Sequence[Record]:
+        """Return the thread under a message."""
         root = self._number(message_id)
         if root is None or root % _BURST:
             return ()
-        dice = _dice(root // _BURST)
+        digest = _digest(root // _BURST)
         candidates = range(root + 1, min(root + _BURST, self._n))
-        return [self._record(i, dice) for i in candidates if self._is_reply(i, dice)]
+        return [self._record(i, digest) for i in candidates if self._is_reply(i, digest)]
 
     def tail(self, cid: str, n: int) -> Sequence[Record]:
-        found: list[Record] = []
+        """Return the last n records of a channel, or fewer."""
+        records: list[Record] = []
         for burst in range((self._n - 1) // _BURST, -1, -1):
-            if len(found) >= n:
+            if len(records) >= n:
                 break
-            dice = _dice(burst)
-            if _CHANNEL_OF_BYTE[dice[0]] == cid:
+            digest = _digest(burst)
+            if _CHANNEL_OF_BYTE[digest[0]] == cid:
                 numbers = range(burst * _BURST, min((burst + 1) * _BURST, self._n))
-                found = [self._record(i, dice) for i in numbers] + found
-        return found[-n:]
+                records = [self._record(i, digest) for i in numbers] + records
+        return records[-n:]
 
     def moment_us(self, cid: str, fraction: float) -> int:  # noqa: ARG002 - all channels run at one pace
+        """Return when about this fraction of the messages had been written."""
         return self._at_us(min(int(self._n * fraction), self._n - 1))
 
     def speakers(self, cid: str, n: int) -> Sequence[str]:
-        # Everyone speaks everywhere sooner or later; each channel gets its own half of the talkative.
-        talkative = sorted(self._lines_of, key=lambda user_id: (-len(self._lines_of[user_id]), user_id))[: 2 * n]
-        return [user_id for user_id in talkative if _coin(f"{cid} {user_id}")][:n] or talkative[:n]
+        """Return up to n authors of a channel, those who write most first."""
+        # Every author writes in every channel sooner or later; each channel gets its own half of the busiest.
+        busiest = sorted(self._lines_of, key=lambda user_id: (-len(self._lines_of[user_id]), user_id))[: 2 * n]
+        return [user_id for user_id in busiest if _coin(f"{cid} {user_id}")][:n] or busiest[:n]
 
     def seeds(self) -> Iterator[str]:
+        """Yield the seed of each record, which is the id of its line."""
         return iter(self._line_of_seed)
 
     def seeded(self, seeds: Collection[str]) -> Iterator[Record]:
-        return self._said([self._line_of_seed[seed] for seed in seeds if seed in self._line_of_seed])
+        """Yield the records with one of these seeds."""
+        return self._with_lines([self._line_of_seed[seed] for seed in seeds if seed in self._line_of_seed])
 
     def count_by(self, user_id: str) -> int:
-        return sum(1 for _ in self._numbers_saying(self._lines_of.get(user_id, [])))
+        """Return how many messages a user wrote."""
+        return sum(1 for _ in self._numbers_of(self._lines_of.get(user_id, [])))
 
     def records_by(self, user_id: str) -> Iterator[Record]:
-        return self._said(self._lines_of.get(user_id, []))
+        """Yield what a user wrote, in all channels."""
+        return self._with_lines(self._lines_of.get(user_id, []))
 
-    def _said(self, lines: Sequence[int]) -> Iterator[Record]:
-        return (self._record(i, _dice(i // _BURST)) for i in self._numbers_saying(lines))
+    def _with_lines(self, lines: Sequence[int]) -> Iterator[Record]:
+        return (self._record(i, _digest(i // _BURST)) for i in self._numbers_of(lines))
 
-    def _numbers_saying(self, lines: Sequence[int]) -> Iterator[int]:
-        """The inverse of ``_line_number``: every i below N that says one of these lines, ascending."""
+    def _numbers_of(self, lines: Sequence[int]) -> Iterator[int]:
+        """Yield every i below N that has one of these lines, ascending: the inverse of ``_line_number``."""
         if not lines:
             return
         round_length = len(self._lines)
@@ -137,24 +156,24 @@ class MadeChronicle:
         gap = (i + 1) * self._span_us // self._n - earliest
         return FIRST_DAY_US + earliest + (_mixed(i) % gap if gap else 0)
 
-    def _is_reply(self, i: int, dice: bytes) -> bool:
+    def _is_reply(self, i: int, digest: bytes) -> bool:
         place = i % _BURST
         return bool(
             place
-            and (dice[1 + place // 8] & dice[3 + place // 8]) >> place % 8 & 1
+            and (digest[1 + place // 8] & digest[3 + place // 8]) >> place % 8 & 1
             and self._lines[self._line_number(i)].kind == "regular"
             and self._lines[self._line_number(i - place)].kind == "regular"
         )
 
-    def _record(self, i: int, dice: bytes) -> Record:
+    def _record(self, i: int, digest: bytes) -> Record:
         line = self._lines[self._line_number(i)]
         parent_id = answers_id = None
-        if self._is_reply(i, dice):
+        if self._is_reply(i, digest):
             place = i % _BURST
             parent_id = _message_id(i - place)
             answers_id = _message_id(i - 1) if place > 1 else None
         return Record(
-            cid=_CHANNEL_OF_BYTE[dice[0]],
+            cid=_CHANNEL_OF_BYTE[digest[0]],
             id=_message_id(i),
             at_us=self._at_us(i),
             user_id=line.author,
@@ -175,21 +194,21 @@ class MadeChronicle:
 
 
 def _message_id(i: int) -> str:
-    """A UUID-shaped id that holds its number: the first half is i times an odd stride, the second half its check."""
+    """Return an id in the form of a UUID that contains its number: i times an odd number, then a check."""
     head = i * _ID_STRIDE & _U64
     digits = f"{head:016x}{_mixed(head):016x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _mixed(number: int) -> int:
-    """64 well-mixed bits of a number: the finaliser of splitmix64."""
+    """Return 64 well-mixed bits of a number: the finalizer of splitmix64."""
     number = (number + _ID_STRIDE) & _U64
     number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 & _U64
     number = (number ^ number >> 27) * 0x94D049BB133111EB & _U64
     return number ^ number >> 31
 
 
-def _dice(burst: int) -> bytes:
+def _digest(burst: int) -> bytes:
     return hashlib.blake2b(burst.to_bytes(8, "big"), digest_size=8, person=b"burst").digest()
 
 

@@ -1,8 +1,8 @@
 """From a record to the service's complete message object: html, links, mentions, reactions, edits, custom fields.
 
-Everything is drawn from a stable hash of the record's seed, so the same record always makes the same object. Custom
-fields stay apart under ``custom``, as the API has them; ``render`` lays them flat, as export files have them.
-Threads and quotes need other messages; ``world`` adds those.
+Everything follows from a hash of the record's seed, so the same record always becomes the same object. Custom fields
+stay under ``custom``, as the API has them; ``exports.layout`` puts them flat, as export files have them. Threads and
+quotes need other messages; ``world`` adds those.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _TAGS: Final = ("hardware", "wifi", "grub", "borrow-checker", "billing", "wiki",
 
 
 class People(Protocol):
-    """Whom a message may mention and who may react to it."""
+    """The users whom a message may mention and who may react to it."""
 
     user_ids: Sequence[str]
 
     def known_user(self, user_id: str) -> dict[str, Any]:
-        """The complete user object of someone in ``user_ids``."""
+        """Return the complete object of a user in ``user_ids``."""
 
 
 class PlannedReaction(NamedTuple):
-    """A reaction before it has a message: who, what, and how long after."""
+    """A reaction before it has a message. ``delay_us``: how long after the message."""
 
     user_id: str
     type: str
@@ -47,113 +47,116 @@ class PlannedReaction(NamedTuple):
     custom: dict[str, Any]
 
 
-def dice(seed: str) -> bytes:
-    """32 bytes that decide all of a message's texture. Each decision below has bytes of its own."""
+def seed_digest(seed: str) -> bytes:
+    """Return 32 bytes that decide everything about a message. Each decision below has bytes of its own."""
     return hashlib.blake2b(seed.encode(), digest_size=32, person=b"texture").digest()
 
 
-def is_deleted(thrown: bytes) -> bool:
-    """Whether the author has deleted the message (0.8 %)."""
-    return thrown[0] < 2
+def is_deleted(digest: bytes) -> bool:
+    """Return whether the author has deleted the message (0.8 %)."""
+    return digest[0] < 2
 
 
 def message(record: Record, people: People) -> dict[str, Any]:
-    """The message object without thread counts, thread participants and quoted message.
+    """Return the message object without thread counts, thread participants and quoted message.
 
-    Keys stand in the order of a real v1 export; those it does not have come after.
+    Keys are in the order of a real v1 export; keys that it does not have come last.
     """
-    thrown = dice(record.seed)
+    digest = seed_digest(record.seed)
     created_at = stamp(record.at_us)
-    reactions = _reactions(record, plan_reactions(record.seed, thrown, people.user_ids), people)
-    made: dict[str, Any] = {
+    reactions = _reactions(record, plan_reactions(record.seed, digest, people.user_ids), people)
+    fields: dict[str, Any] = {
         "id": record.id,
         "text": record.text,
         "html": to_html(record.text),
         "type": "system" if record.kind == "system" else "reply" if record.parent_id else "regular",
         "user": people.known_user(record.user_id),
-        "attachments": attachments(record.text, thrown),
+        "attachments": attachments(record.text, digest),
         **reaction_summary(reactions),
         "reply_count": 0,
         "deleted_reply_count": 0,
         "cid": record.cid,
         "created_at": created_at,
         "updated_at": created_at,
-        "shadowed": thrown[1] == 0,
+        "shadowed": digest[1] == 0,
         "mentioned_users": _mentions(record.text, people),
-        "silent": thrown[1] in (1, 2),
+        "silent": digest[1] in (1, 2),
         "pinned": False,
         "pinned_at": None,
         "pinned_by": None,
         "pin_expires": None,
         "mentioned_channel": "@channel" in record.text,
         "mentioned_here": "@here" in record.text,
-        "restricted_visibility": [record.user_id] if thrown[1] == 3 else [],
-        "custom": custom(thrown) if thrown[2] < 64 else {},
+        "restricted_visibility": [record.user_id] if digest[1] == 3 else [],
+        "custom": custom(digest) if digest[2] < 64 else {},
     }
     if record.parent_id:
-        made["parent_id"] = record.parent_id
-        made["show_in_channel"] = thrown[3] < 64
-    _add_life(made, record, thrown, people)
-    return made
+        fields["parent_id"] = record.parent_id
+        fields["show_in_channel"] = digest[3] < 64
+    _add_later_events(fields, record, digest, people)
+    return fields
 
 
-def _add_life(made: dict[str, Any], record: Record, thrown: bytes, people: People) -> None:
-    """What happened to a message after it was sent: edited (3 %), deleted, pinned, translated, moderated."""
-    later_us = record.at_us + 20 * SECOND_US + int.from_bytes(thrown[24:28], "big") % (3 * HOUR_US)
-    if thrown[4] < 8:
-        made["updated_at"] = made["message_text_updated_at"] = stamp(later_us)
-    if thrown[5] < 2:
-        made["pinned"] = True
-        made["pinned_at"] = stamp(later_us + 1)
-        made["pinned_by"] = people.known_user(_anyone(people.user_ids, thrown))
-        if thrown[6] % 2:
-            made["pin_expires"] = stamp(later_us + 7 * DAY_US)
-    if thrown[7] < 2:
-        made["i18n"] = {"language": "en", "en_text": record.text, "nl_text": f"[nl] {record.text}"}
-    elif thrown[7] < 3:
-        made["moderation"] = {
+def _add_later_events(fields: dict[str, Any], record: Record, digest: bytes, people: People) -> None:
+    """Set what happens to a message after it was sent: edited (3 %), deleted, pinned, translated, moderated."""
+    later_us = record.at_us + 20 * SECOND_US + int.from_bytes(digest[24:28], "big") % (3 * HOUR_US)
+    if digest[4] < 8:
+        fields["updated_at"] = fields["message_text_updated_at"] = stamp(later_us)
+    if digest[5] < 2:
+        fields["pinned"] = True
+        fields["pinned_at"] = stamp(later_us + 1)
+        fields["pinned_by"] = people.known_user(_anyone(people.user_ids, digest))
+        if digest[6] % 2:
+            fields["pin_expires"] = stamp(later_us + 7 * DAY_US)
+    if digest[7] < 2:
+        fields["i18n"] = {"language": "en", "en_text": record.text, "nl_text": f"[nl] {record.text}"}
+    elif digest[7] < 3:
+        fields["moderation"] = {
             "action": "flag",
             "original_text": record.text,
             "text_harms": ["spam"],
             "platform_circumvented": False,
         }
-    if is_deleted(thrown):
-        made["type"] = "deleted"
-        made["deleted_at"] = made["updated_at"] = stamp(later_us + HOUR_US)
+    if is_deleted(digest):
+        fields["type"] = "deleted"
+        fields["deleted_at"] = fields["updated_at"] = stamp(later_us + HOUR_US)
 
 
 def to_html(text: str) -> str:
-    """A text as the service renders it: one paragraph, escaped; nothing for nothing."""
+    """Return a text as the service renders it: one paragraph, escaped; nothing for an empty text."""
     return f"<p>{html.escape(text, quote=False)}</p>\n" if text else ""
 
 
-def attachments(text: str, thrown: bytes) -> list[dict[str, Any]]:
-    """One attachment per link in a text: image and video by ending or host, else a link."""
+def attachments(text: str, digest: bytes) -> list[dict[str, Any]]:
+    """Return one attachment per link in a text: image and video by ending or host, else a link."""
     if "://" not in text:
         return []
-    return [_attachment(url, thrown) for url in dict.fromkeys(_LINK.findall(text))]
+    return [_attachment(url, digest) for url in dict.fromkeys(_LINK.findall(text))]
 
 
-def _attachment(url: str, thrown: bytes) -> dict[str, Any]:
+def _attachment(url: str, digest: bytes) -> dict[str, Any]:
     path = url.partition("?")[0]
     host = path.split("/")[2]
     title = path.rstrip("/").rpartition("/")[2] or host
-    made: dict[str, Any] = {"title": title, "title_link": url, "og_scrape_url": url}
+    fields: dict[str, Any] = {"title": title, "title_link": url, "og_scrape_url": url}
     ending = path.lower()
     if ending.endswith(_IMAGE_SUFFIXES):
-        made |= {"type": "image", "image_url": url, "fallback": title}
-        made |= {"original_width": 320 + thrown[8] * 4, "original_height": 200 + thrown[9] * 4}
-    elif ending.endswith(_VIDEO_SUFFIXES) or host in _VIDEO_HOSTS or thrown[8] < 8:
-        # The service goes by what a page says of itself, which no address tells: hence some videos by chance.
-        made |= {"type": "video", "asset_url": url, "thumb_url": f"{url}.jpg"}
+        fields |= {"type": "image", "image_url": url, "fallback": title}
+        fields |= {"original_width": 320 + digest[8] * 4, "original_height": 200 + digest[9] * 4}
+    elif ending.endswith(_VIDEO_SUFFIXES) or host in _VIDEO_HOSTS or digest[8] < 8:
+        # The service asks the page, and no address says what the page would answer: hence some videos by chance.
+        fields |= {"type": "video", "asset_url": url, "thumb_url": f"{url}.jpg"}
     else:
-        made |= {"type": "link", "author_name": host, "text": f"A page at {host}"}
-    scanned = {"file_size": thrown[8] * 1024, "scan": {"clean": True, "engine": "clam"}}
-    return made | {"custom": scanned if thrown[9] < 64 else {}}
+        fields |= {"type": "link", "author_name": host, "text": f"A page at {host}"}
+    scanned = {"file_size": digest[8] * 1024, "scan": {"clean": True, "engine": "clam"}}
+    return fields | {"custom": scanned if digest[9] < 64 else {}}
 
 
 def _mentions(text: str, people: People) -> list[dict[str, Any]]:
-    """IRC names its addressee first ("name: ..."). A name always maps to the same person; which one, the hash says."""
+    """Return whom a message mentions: IRC names its addressee first ("name: ...").
+
+    A hash maps a name to a user, always the same one.
+    """
     addressee = _ADDRESSEE.match(text)
     if addressee is None or not people.user_ids:
         return []
@@ -161,15 +164,18 @@ def _mentions(text: str, people: People) -> list[dict[str, Any]]:
     return [people.known_user(people.user_ids[int.from_bytes(name, "big") % len(people.user_ids)])]
 
 
-def plan_reactions(seed: str, thrown: bytes, user_ids: Sequence[str]) -> list[PlannedReaction]:
-    """Who reacts to a message, oldest first: 12 % get one to three reactions, one in thirty of those more than ten."""
-    if thrown[10] >= 31 or not user_ids:
+def plan_reactions(seed: str, digest: bytes, user_ids: Sequence[str]) -> list[PlannedReaction]:
+    """Return who reacts to a message, oldest first.
+
+    12 % of the messages get one to three reactions; one in thirty of those gets more than ten.
+    """
+    if digest[10] >= 31 or not user_ids:
         return []
-    n_reactions = 11 + thrown[12] % 16 if thrown[11] < 8 else 1 + thrown[11] % 3
-    first = int.from_bytes(thrown[12:20], "big")
+    n_reactions = 11 + digest[12] % 16 if digest[11] < 8 else 1 + digest[11] % 3
+    first = int.from_bytes(digest[12:20], "big")
     planned = []
     for number in range(min(n_reactions, len(user_ids))):
-        # Neighbours in the sorted ids are strangers to each other, and never the same person twice.
+        # Neighbours in the sorted ids do not know each other, and no user comes twice.
         user_id = user_ids[(first + number) % len(user_ids)]
         bits = hashlib.blake2b(f"{seed} {number}".encode(), digest_size=8, person=b"reaction").digest()
         kind = _REACTIONS[bits[0] % len(_REACTIONS)]
@@ -186,15 +192,15 @@ def plan_reactions(seed: str, thrown: bytes, user_ids: Sequence[str]) -> list[Pl
 
 
 def reactions(record: Record, people: People) -> list[dict[str, Any]]:
-    """All reactions to a message, oldest first."""
-    return _reactions(record, plan_reactions(record.seed, dice(record.seed), people.user_ids), people)
+    """Return all reactions to a message, oldest first."""
+    return _reactions(record, plan_reactions(record.seed, seed_digest(record.seed), people.user_ids), people)
 
 
 def _reactions(record: Record, planned: list[PlannedReaction], people: People) -> list[dict[str, Any]]:
-    made = []
+    complete = []
     for reaction in planned:
         created_at = stamp(record.at_us + reaction.delay_us)
-        made.append(
+        complete.append(
             {
                 "message_id": record.id,
                 "user_id": reaction.user_id,
@@ -206,13 +212,15 @@ def _reactions(record: Record, planned: list[PlannedReaction], people: People) -
                 "custom": reaction.custom,
             }
         )
-    return made
+    return complete
 
 
 def reaction_summary(reactions: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a message itself tells of its reactions (oldest first): the newest ten, and counts of all by type.
+    """Return what a message contains of its reactions: the newest ten, and counts of all by type.
 
     ``reaction_groups`` is null without reactions, as in a real export; ``own_reactions`` is empty for a server.
+
+    :param reactions: oldest first.
     """
     counts: dict[str, int] = {}
     scores: dict[str, int] = {}
@@ -234,13 +242,13 @@ def reaction_summary(reactions: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def custom(thrown: bytes) -> dict[str, Any]:
-    """One to three custom fields: every JSON kind, and names that a careless reader trips over."""
-    number = int.from_bytes(thrown[20:24], "big")
-    made: dict[str, Any] = {}
-    for which in thrown[21 : 22 + thrown[23] % 3]:
-        made |= _CUSTOM[which % len(_CUSTOM)](number)
-    return made
+def custom(digest: bytes) -> dict[str, Any]:
+    """Return one to three custom fields: every JSON type, and names that break careless readers."""
+    number = int.from_bytes(digest[20:24], "big")
+    fields: dict[str, Any] = {}
+    for which in digest[21 : 22 + digest[23] % 3]:
+        fields |= _CUSTOM[which % len(_CUSTOM)](number)
+    return fields
 
 
 # ``priority`` is a number here and an object there; integers past 64 bits, an SQL keyword, an emoji, a key with spaces:
@@ -265,15 +273,15 @@ _CUSTOM: Final[tuple[Callable[[int], dict[str, Any]], ...]] = (
 )
 
 
-def _anyone(user_ids: Sequence[str], thrown: bytes) -> str:
-    return user_ids[int.from_bytes(thrown[28:32], "big") % len(user_ids)]
+def _anyone(user_ids: Sequence[str], digest: bytes) -> str:
+    return user_ids[int.from_bytes(digest[28:32], "big") % len(user_ids)]
 
 
 def quotes(record: Record) -> bool:
-    """Whether a message quotes the one that it answers (about one in six)."""
-    return dice(record.seed)[28] < 40
+    """Return whether a message quotes the one that it answers (about one in six)."""
+    return seed_digest(record.seed)[28] < 40
 
 
 def reactors(seed: str, user_ids: Sequence[str]) -> Iterator[str]:
-    """Who reacts to records with this seed."""
-    return (reaction.user_id for reaction in plan_reactions(seed, dice(seed), user_ids))
+    """Yield the users who react to records with this seed."""
+    return (reaction.user_id for reaction in plan_reactions(seed, seed_digest(seed), user_ids))

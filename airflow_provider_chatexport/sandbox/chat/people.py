@@ -1,4 +1,4 @@
-"""Users, channels, members and reads as complete API objects, drawn from stable hashes of their ids."""
+"""Users, channels, members and reads as complete API objects. Everything follows from hashes of their ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from airflow_provider_chatexport.sandbox.chat.chronicle import Record
 from airflow_provider_chatexport.sandbox.chat.timestamps import DAY_US, MINUTE_US, SECOND_US, stamp, to_us
-from airflow_provider_chatexport.sandbox.chat.validation import spelled
+from airflow_provider_chatexport.sandbox.chat.validation import with_service_times
 
 _FIRST_ACCOUNT_US: Final = to_us(datetime(2021, 3, 1, tzinfo=UTC))
 _LAST_ACCOUNT_US: Final = to_us(datetime(2024, 12, 1, tzinfo=UTC))
@@ -30,54 +30,55 @@ _TEAMS: Final = ("blue", "red", "green")
 
 
 def user(user_id: str, *, world_ends_us: int) -> dict[str, Any]:
-    """Complete UserResponse; nobody was active after the world ends, save for the moment of looking back."""
-    thrown = _hash("user", user_id)
-    created_us = _FIRST_ACCOUNT_US + _number(thrown[0:8]) % (_LAST_ACCOUNT_US - _FIRST_ACCOUNT_US)
-    made: dict[str, Any] = {
+    """Return the complete UserResponse of an author, who was last active within a day after the last message."""
+    digest = _hash("user", user_id)
+    created_us = _FIRST_ACCOUNT_US + _number(digest[0:8]) % (_LAST_ACCOUNT_US - _FIRST_ACCOUNT_US)
+    fields: dict[str, Any] = {
         "id": user_id,
-        "role": "admin" if thrown[8] < 3 else "moderator" if thrown[8] < 10 else "user",
+        "role": "admin" if digest[8] < 3 else "moderator" if digest[8] < 10 else "user",
         "created_at": stamp(created_us),
-        "updated_at": stamp(created_us + _number(thrown[9:14]) % (20 * DAY_US)),
+        "updated_at": stamp(created_us + _number(digest[9:14]) % (20 * DAY_US)),
     }
-    if thrown[14] < 240:
-        active_us = world_ends_us + _number(thrown[15:20]) % DAY_US
-        made["last_active"] = stamp(active_us, extra_ns=1 + _number(thrown[15:20]) % 999)
-        made["last_engaged_at"] = stamp(active_us // DAY_US * DAY_US + _number(thrown[20:24]) % (3600 * SECOND_US))
-    made |= {
-        "banned": thrown[24] < 2,
-        "online": thrown[25] < 10,
-        "name": f"{_FIRST_NAMES[thrown[26] % len(_FIRST_NAMES)]} {_LAST_NAMES[thrown[27] % len(_LAST_NAMES)]}",
+    if digest[14] < 240:
+        active_us = world_ends_us + _number(digest[15:20]) % DAY_US
+        fields["last_active"] = stamp(active_us, extra_ns=1 + _number(digest[15:20]) % 999)
+        fields["last_engaged_at"] = stamp(active_us // DAY_US * DAY_US + _number(digest[20:24]) % (3600 * SECOND_US))
+    fields |= {
+        "banned": digest[24] < 2,
+        "online": digest[25] < 10,
+        "name": f"{_FIRST_NAMES[digest[26] % len(_FIRST_NAMES)]} {_LAST_NAMES[digest[27] % len(_LAST_NAMES)]}",
     }
-    if thrown[28] < 160:
-        made["image"] = f"https://cdn.example.com/u/{user_id}.png"
-    made |= {
-        "language": _LANGUAGES[thrown[29] % len(_LANGUAGES)],
-        "teams": [_TEAMS[thrown[30] % 3]] if thrown[30] < 64 else [],
-        "invisible": thrown[31] == 0,
-        "shadow_banned": thrown[31] == 1,
+    if digest[28] < 160:
+        fields["image"] = f"https://cdn.example.com/u/{user_id}.png"
+    fields |= {
+        "language": _LANGUAGES[digest[29] % len(_LANGUAGES)],
+        "teams": [_TEAMS[digest[30] % 3]] if digest[30] < 64 else [],
+        "invisible": digest[31] == 0,
+        "shadow_banned": digest[31] == 1,
         "blocked_user_ids": [],
-        "custom": _user_custom(thrown),
+        "custom": _user_custom(digest),
     }
-    return made
+    return fields
 
 
-def _user_custom(thrown: bytes) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    if thrown[32] < 128:
-        made["birthland"] = _PLACES[thrown[33] % len(_PLACES)]
-    if thrown[32] % 4 == 0:
-        made["preferences"] = {"theme": "dark" if thrown[34] % 2 else "light", "digest": {"hour": thrown[34] % 24}}
-    if thrown[32] % 16 == 1:
-        made["karma"] = thrown[34] * 17
-    return made
+def _user_custom(digest: bytes) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if digest[32] < 128:
+        fields["birthland"] = _PLACES[digest[33] % len(_PLACES)]
+    if digest[32] % 4 == 0:
+        fields["preferences"] = {"theme": "dark" if digest[34] % 2 else "light", "digest": {"hour": digest[34] % 24}}
+    if digest[32] % 16 == 1:
+        fields["karma"] = digest[34] * 17
+    return fields
 
 
 def new_user(user_id: str, fields: Mapping[str, Any], *, at: str) -> dict[str, Any]:
-    """Complete UserResponse of someone who appears through a control call, from what the call says of them.
+    """Return the complete UserResponse of a user who comes with a control call.
 
-    :raises ValueError: a time is none.
+    :param fields: what the call says about them, checked by ``validation.check_message``.
+    :raises ValueError: a time is not a time.
     """
-    made: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "id": user_id,
         "role": "user",
         "created_at": at,
@@ -93,25 +94,24 @@ def new_user(user_id: str, fields: Mapping[str, Any], *, at: str) -> dict[str, A
         "blocked_user_ids": [],
         "custom": {},
     }
-    known = {*made, "image", "last_engaged_at"}
-    said = {key: value for key, value in fields.items() if key in known - {"id", "custom"} and value is not None}
-    made |= spelled(said)
+    known = {*defaults, "image", "last_engaged_at"}
+    given = {key: value for key, value in fields.items() if key in known - {"id", "custom"} and value is not None}
     extra = {key: value for key, value in fields.items() if key not in known}
-    made["custom"] = {**(fields.get("custom") or {}), **extra}
-    return made
+    custom = {**(fields.get("custom") or {}), **extra}
+    return {**defaults, **with_service_times(given), "custom": custom}
 
 
 def channel(
     cid: str, *, members: Sequence[Mapping[str, Any]], born_us: int, truncated_us: int | None, deleted_us: int | None
 ) -> dict[str, Any]:
-    """Complete ChannelResponse without ``last_message_at``, which moves with its messages.
+    """Return the complete ChannelResponse without ``last_message_at``, which moves with its messages.
 
     ``config.commands`` is a list of objects, as in the API; an export file has their names.
     """
     channel_type, _, channel_id = cid.partition(":")
-    thrown = _hash("channel", cid)
-    created_at = stamp(born_us - _number(thrown[0:6]) % (20 * DAY_US) - MINUTE_US)
-    made: dict[str, Any] = {
+    digest = _hash("channel", cid)
+    created_at = stamp(born_us - _number(digest[0:6]) % (20 * DAY_US) - MINUTE_US)
+    fields: dict[str, Any] = {
         "cid": cid,
         "id": channel_id,
         "type": channel_type,
@@ -125,22 +125,22 @@ def channel(
         "custom": {
             "name": channel_id.replace("-", " ").title(),
             "topic": {"text": f"All about {channel_id}", "set_by": members[0]["user_id"] if members else None},
-            "archive_after_days": 30 + thrown[6],
+            "archive_after_days": 30 + digest[6],
         },
         "auto_translation_language": "",
     }
-    if thrown[7] % 2:
-        made["team"] = _TEAMS[thrown[7] % 3]
+    if digest[7] % 2:
+        fields["team"] = _TEAMS[digest[7] % 3]
     if truncated_us is not None:
-        made["truncated_at"] = stamp(truncated_us)
-        made["truncated_by"] = made["created_by"]
+        fields["truncated_at"] = stamp(truncated_us)
+        fields["truncated_by"] = fields["created_by"]
     if deleted_us is not None:
-        made["deleted_at"] = stamp(deleted_us)
-    return made
+        fields["deleted_at"] = stamp(deleted_us)
+    return fields
 
 
 def config(channel_type: str) -> dict[str, Any]:
-    """ChannelConfigWithInfo: the values of a real export of January 2025, then the flags that are newer."""
+    """Return ChannelConfigWithInfo: the values of a real export of January 2025, then the flags that are newer."""
     return {
         "name": channel_type,
         "typing_events": True,
@@ -183,23 +183,26 @@ def config(channel_type: str) -> dict[str, Any]:
 
 
 def member(cid: str, person: Mapping[str, Any], *, is_owner: bool, born_us: int) -> dict[str, Any]:
-    """Complete ChannelMemberResponse. It does not name its channel: members of a real export carry no ``cid``."""
-    thrown = _hash("member", f"{cid} {person['id']}")
-    joined_at = stamp(born_us - _number(thrown[0:6]) % MINUTE_US)
+    """Return the complete ChannelMemberResponse.
+
+    It does not name its channel: members of a real export have no ``cid``.
+    """
+    digest = _hash("member", f"{cid} {person['id']}")
+    joined_at = stamp(born_us - _number(digest[0:6]) % MINUTE_US)
     return {
         "user_id": person["id"],
         "user": dict(person),
         "status": "member",
         "created_at": joined_at,
         "updated_at": joined_at,
-        "banned": thrown[6] < 3,
+        "banned": digest[6] < 3,
         "shadow_banned": False,
         "archived_at": None,
         "pinned_at": None,
-        "role": "owner" if is_owner else "moderator" if thrown[7] < 10 else "member",
-        "channel_role": "channel_moderator" if thrown[7] < 10 else "channel_member",
-        "notifications_muted": thrown[8] < 20,
-        "custom": {"nickname": f"@{person['id'][-4:]}", "seat": thrown[10]} if thrown[9] < 40 else {},
+        "role": "owner" if is_owner else "moderator" if digest[7] < 10 else "member",
+        "channel_role": "channel_moderator" if digest[7] < 10 else "channel_member",
+        "notifications_muted": digest[8] < 20,
+        "custom": {"nickname": f"@{person['id'][-4:]}", "seat": digest[10]} if digest[9] < 40 else {},
     }
 
 
@@ -209,23 +212,29 @@ def read(
     last_messages: Sequence[Record],
     *,
     n_recent: int,
-    gone: Collection[str],
+    removed: Collection[str],
     born_us: int,
 ) -> dict[str, Any]:
-    """Complete ReadStateResponse: someone who has read up to one of a channel's ``n_recent`` last messages, or nothing
-    yet. Messages that are ``gone`` since are no longer unread and cannot be named; when they were read does not change.
+    """Return the complete ReadStateResponse of a member.
+
+    The member has read up to one of the channel's ``n_recent`` last messages, or nothing yet. Removed messages are not
+    unread and cannot be named; when they were read does not change.
+
+    :param last_messages: the channel's last records, removed ones included.
+    :param removed: ids of hard-deleted messages.
+    :param born_us: when the channel began; a member who has read nothing has read up to there.
     """
-    thrown = _hash("read", f"{cid} {person['id']}")
-    n_seen = len(last_messages) - (thrown[0] % n_recent if n_recent else 0)
-    made: dict[str, Any] = {
+    digest = _hash("read", f"{cid} {person['id']}")
+    n_seen = len(last_messages) - (digest[0] % n_recent if n_recent else 0)
+    fields: dict[str, Any] = {
         "user": dict(person),
         "last_read": stamp(born_us),
-        "unread_messages": sum(message.id not in gone for message in last_messages[n_seen:]),
+        "unread_messages": sum(message.id not in removed for message in last_messages[n_seen:]),
     }
     if last_messages:
-        made["last_read"] = stamp(last_messages[n_seen - 1].at_us + 1 + _number(thrown[1:4]))
-    seen_id = next((message.id for message in reversed(last_messages[:n_seen]) if message.id not in gone), None)
-    return made if seen_id is None else {**made, "last_read_message_id": seen_id}
+        fields["last_read"] = stamp(last_messages[n_seen - 1].at_us + 1 + _number(digest[1:4]))
+    seen_id = next((message.id for message in reversed(last_messages[:n_seen]) if message.id not in removed), None)
+    return fields if seen_id is None else {**fields, "last_read_message_id": seen_id}
 
 
 def _hash(kind: str, text: str) -> bytes:

@@ -15,14 +15,14 @@ DAY_US: Final = 24 * HOUR_US
 
 
 def to_us(moment: datetime) -> int:
-    """An aware datetime as microseconds since 1970."""
+    """Return an aware datetime as microseconds since 1970."""
     return (moment - EPOCH) // timedelta(microseconds=1)
 
 
 def stamp(us: int, *, extra_ns: int = 0) -> str:
-    """RFC3339 as the service writes it: trailing zeros of the fraction cut, none at all on a whole second.
+    """Return RFC3339 as the service writes it: without trailing zeros of the fraction, without a fraction of zero.
 
-    ``extra_ns``, 0 to 999, are digits past the microsecond: ``last_active`` has nine in a real export.
+    :param extra_ns: 0 to 999, the digits past the microsecond: ``last_active`` has nine in a real export.
     """
     minute, rest_us = divmod(us, MINUTE_US)
     second, fraction_us = divmod(rest_us, SECOND_US)
@@ -33,7 +33,7 @@ def stamp(us: int, *, extra_ns: int = 0) -> str:
     return f"{_minute_text(minute)}{second:02d}Z"
 
 
-# This takes longer than all else in a stamp, and neighbouring messages share their minute. Not strftime, whose %Y has
+# This takes longer than the rest of a stamp, and neighbouring messages share their minute. Not strftime, whose %Y has
 # fewer than four digits before the year 1000 on some systems: Go's zero time is in the year 1.
 @functools.lru_cache(maxsize=65_536)
 def _minute_text(minute: int) -> str:

@@ -1,6 +1,6 @@
 """The file host behind the signed links: S3's habits, none of the API's.
 
-Ranges, ETag, If-Range, HEAD, errors as XML; an ``Authorization`` header beside the signature is answered with 400 (S3,
+Ranges, ETag, If-Range, HEAD, errors as XML. An ``Authorization`` header in addition to the signature gets 400 (S3,
 "only one auth mechanism allowed").
 """
 
@@ -18,40 +18,42 @@ from xml.sax.saxutils import escape
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from airflow_provider_chatexport.sandbox.exports.signed_links import LinkRefusedError, Links
+from airflow_provider_chatexport.sandbox.exports.signed_links import LinkRefusedError, SignedLinks
 from airflow_provider_chatexport.sandbox.exports.tasks import ExportFile, Tasks
 
 CHUNK_BYTES: Final = 256 * 1024
-# The service is not known to declare more than bytes; S3 calls them so when nobody said what they are.
+# No known export declares another type. This is S3's for a file that was uploaded without one.
 MEDIA_TYPE: Final = "binary/octet-stream"
 
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """Bytes ``first`` to ``last``, both included, as HTTP counts."""
+class ByteRange:
+    """Bytes ``first`` to ``last``, both included, as HTTP counts them."""
 
     first: int
     last: int
 
     @property
     def size_bytes(self) -> int:
+        """The number of bytes."""
         return self.last - self.first + 1
 
 
 class UnsatisfiableRangeError(Exception):
-    """The range begins behind the end of the file."""
+    """The range starts after the end of the file."""
 
 
 class FileHost:
     """Answers GET and HEAD under ``/download``."""
 
-    def __init__(self, links: Links, tasks: Tasks) -> None:
+    def __init__(self, links: SignedLinks, tasks: Tasks) -> None:
         self._links = links
         self._tasks = tasks
 
     async def answer(self, request: Request) -> Response:
+        """Return the file, a range of it, or an error."""
         if "authorization" in request.headers:
             return s3_error(400, "InvalidArgument", "Only one auth mechanism allowed")
         try:
@@ -65,7 +67,7 @@ class FileHost:
 
 
 def s3_error(status: int, code: str, message: str) -> Response:
-    """An error as S3 writes it."""
+    """Return an error as S3 writes it."""
     body = (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{escape(code)}</Code>'
         f"<Message>{escape(message)}</Message></Error>"
@@ -74,20 +76,20 @@ def s3_error(status: int, code: str, message: str) -> Response:
 
 
 def expired() -> Response:
-    """What a dead link gets."""
+    """Return the error for an expired link."""
     return s3_error(403, "AccessDenied", "Request has expired")
 
 
 def status_error(status: int) -> Response:
-    """An error of the file host by its status alone."""
+    """Return the file host's error with this status."""
     phrase = http.client.responses.get(status, "Error")
     return s3_error(status, phrase.replace(" ", ""), phrase)
 
 
-def parse_range(header: str, size_bytes: int) -> Span | None:
-    """The one span that a Range header asks for; None: the header asks for nothing that S3 honours, so send it all.
+def parse_range(header: str, size_bytes: int) -> ByteRange | None:
+    """Return the range that a Range header asks for; None if S3 would ignore the header and send the whole file.
 
-    :raises UnsatisfiableRangeError: it begins behind the end.
+    :raises UnsatisfiableRangeError: the range starts after the end.
     """
     match = _RANGE.fullmatch(header.strip())
     if match is None or match.group(1) == match.group(2) == "":
@@ -97,13 +99,13 @@ def parse_range(header: str, size_bytes: int) -> Span | None:
         wanted = min(int(last_text), size_bytes)
         if wanted == 0:
             raise UnsatisfiableRangeError
-        return Span(first=size_bytes - wanted, last=size_bytes - 1)
+        return ByteRange(first=size_bytes - wanted, last=size_bytes - 1)
     first, last = int(first_text), int(last_text) if last_text else size_bytes - 1
     if first >= size_bytes:
         raise UnsatisfiableRangeError
     if last < first:
         return None
-    return Span(first=first, last=min(last, size_bytes - 1))
+    return ByteRange(first=first, last=min(last, size_bytes - 1))
 
 
 def _answer(request: Request, file: ExportFile) -> Response:
@@ -116,25 +118,27 @@ def _answer(request: Request, file: ExportFile) -> Response:
     if request.headers.get("if-match", file.etag) not in (file.etag, "*"):
         return s3_error(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
     try:
-        span = parse_range(request.headers.get("range", ""), file.size_bytes) if _range_holds(request, file) else None
+        byte_range = (
+            parse_range(request.headers.get("range", ""), file.size_bytes) if _range_holds(request, file) else None
+        )
     except UnsatisfiableRangeError:
         refusal = s3_error(416, "InvalidRange", "The requested range is not satisfiable")
         refusal.headers["content-range"] = f"bytes */{file.size_bytes}"
         return refusal
     status, size_bytes = 200, file.size_bytes
-    if span is not None:
-        status, size_bytes = 206, span.size_bytes
-        headers["content-range"] = f"bytes {span.first}-{span.last}/{file.size_bytes}"
+    if byte_range is not None:
+        status, size_bytes = 206, byte_range.size_bytes
+        headers["content-range"] = f"bytes {byte_range.first}-{byte_range.last}/{file.size_bytes}"
     headers["content-length"] = str(size_bytes)
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
     return StreamingResponse(
-        _chunks(file.path, span.first if span else 0, size_bytes), status_code=status, headers=headers
+        _chunks(file.path, byte_range.first if byte_range else 0, size_bytes), status_code=status, headers=headers
     )
 
 
 def _range_holds(request: Request, file: ExportFile) -> bool:
-    """Whether the file is still the one that ``If-Range`` speaks of; without that header it is."""
+    """Return whether the file is still the one that ``If-Range`` names; true without that header."""
     return request.headers.get("if-range", file.etag) in (file.etag, _http_date(file))
 
 
@@ -143,7 +147,10 @@ def _http_date(file: ExportFile) -> str:
 
 
 def _chunks(path: Path, start: int, size_bytes: int) -> Iterator[bytes]:
-    """Runs in threads, chunk by chunk. A file deleted meanwhile stays readable through the open handle."""
+    """Yield the bytes; starlette asks for each chunk in a thread.
+
+    A file that is deleted meanwhile stays readable through the open handle.
+    """
     with path.open("rb") as file:
         file.seek(start)
         left_bytes = size_bytes

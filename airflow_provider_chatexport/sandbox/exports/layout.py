@@ -1,8 +1,8 @@
-"""How export files lay objects out: which keys in which order, and where the custom fields go.
+"""The objects of an export file: which keys in which order, and where the custom fields are.
 
-v1 is known from one real export of January 2025: its keys, their order, custom fields flat in the object. v2 is said to
-follow the regular API, so it has all keys; where its custom fields are is not known, so most objects have them flat,
-some under ``custom``, a few in both places, always the same for the same id.
+v1 is known from one real export of January 2025: its keys, their order, custom fields flat in the object. The documents
+say that v2 follows the regular API, so it has all keys. Where its custom fields are is not known: so most objects have
+them flat, some under ``custom``, and a few in both places. An id always has the same place.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _V1_MEMBER: Final = (
     "user_id", "user", "status", "created_at", "updated_at", "banned", "shadow_banned", "archived_at", "pinned_at",
     "role", "channel_role", "notifications_muted",
 )  # fmt: skip
-# The real export's config ends with its commands; what is newer than it is left out.
+# Keys that are newer than the real export, whose config ends with its commands.
 _NEWER_CONFIG: Final = ("count_messages", "delivery_events", "shared_locations", "user_message_reminders")
 
 
 class Layout:
-    """Objects of the world as one version of the export file has them. Users are laid out once and kept as bytes."""
+    """Lays objects of the world out for one version of the export file. Users are encoded once and kept as bytes."""
 
     def __init__(self, *, version: str) -> None:
         self._is_v1 = version == "v1"
         self._users: dict[str, orjson.Fragment] = {}
 
     def user(self, user: Fields | None) -> Any:
-        """A user as they stand on a line of their own or inside another object."""
+        """Return a user, for a line of its own or inside another object."""
         if user is None:
             return None
         laid_out = self._users.get(user["id"])
@@ -58,6 +58,7 @@ class Layout:
         return laid_out
 
     def channel(self, channel: Fields) -> Fields:
+        """Return a channel, with the names of its commands instead of objects."""
         fields = _only(channel, _V1_CHANNEL) if self._is_v1 else channel.copy()
         config = {k: v for k, v in channel["config"].items() if not (self._is_v1 and k in _NEWER_CONFIG)}
         fields["config"] = config | {"commands": [command["name"] for command in config["commands"]]}
@@ -65,19 +66,23 @@ class Layout:
         return self._with_custom(fields, channel, channel["cid"])
 
     def member(self, member: Fields) -> Fields:
+        """Return a member."""
         fields = _only(member, _V1_MEMBER) if self._is_v1 else member.copy()
         self._embed_users(fields, "user")
         return self._with_custom(fields, member, member["user_id"])
 
     def read(self, read: Fields) -> Fields:
+        """Return a read state."""
         return {**read, "user": self.user(read["user"])}
 
     def reaction(self, reaction: Fields) -> Fields:
+        """Return a reaction."""
         fields = {key: value for key, value in reaction.items() if key != "custom"}
         fields["user"] = self.user(reaction["user"])
         return self._with_custom(fields, reaction, reaction["user_id"])
 
     def message(self, message: Fields) -> Fields:
+        """Return a message, with everything that it contains."""
         fields = _only(message, _V1_MESSAGE) if self._is_v1 else message.copy()
         self._embed_users(fields, "user", "pinned_by")
         if message["attachments"]:
@@ -106,7 +111,7 @@ class Layout:
                 fields[name] = self.user(fields[name])
 
     def _with_custom(self, fields: Fields, source: Fields, identity: str) -> Fields:
-        """``fields`` with the custom fields of ``source`` where this version and this object have them."""
+        """Return ``fields`` with the custom fields of ``source`` where this version and this object have them."""
         custom = source.get("custom") or {}
         place = 0 if self._is_v1 else zlib.crc32(identity.encode()) % 32
         if place < 24:  # flat
@@ -120,19 +125,19 @@ class Layout:
 
 
 def to_json(value: Any) -> bytes:
-    """Compact JSON, escaped as Go's encoder escapes HTML (seen in a real export), with integers of any size."""
+    """Return compact JSON, escaped as Go's encoder escapes HTML (seen in a real export), with integers of any size."""
     try:
         encoded = orjson.dumps(value)
     except orjson.JSONEncodeError:
         encoded = orjson.dumps(_with_raw_integers(value))
-    # Outside of strings JSON has none of these characters, so replacing bytes is replacing inside strings.
+    # JSON has these characters inside strings only, so replacing bytes replaces inside strings.
     if b"<" in encoded or b">" in encoded or b"&" in encoded:
         encoded = encoded.replace(b"<", rb"\u003c").replace(b">", rb"\u003e").replace(b"&", rb"\u0026")
     return encoded.replace(b"\xe2\x80\xa8", rb"\u2028").replace(b"\xe2\x80\xa9", rb"\u2029")
 
 
 def _with_raw_integers(value: Any) -> Any:
-    """orjson stops at 64 bits; what is longer goes in as ready JSON."""
+    """Return the value with integers past 64 bits as raw JSON, because orjson refuses them."""
     if isinstance(value, dict):
         return {key: _with_raw_integers(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -22,7 +22,10 @@ _ALL_OF_IT: Final[ChannelWindow] = (None, None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportJob:
-    """A channel export as it was asked for. ``windows`` go with ``cids`` one by one; none at all: the whole history."""
+    """A request for an export of channels.
+
+    ``windows`` has one window per channel; an empty tuple is the whole history of all.
+    """
 
     cids: tuple[str, ...]
     windows: tuple[ChannelWindow, ...] = ()
@@ -33,10 +36,10 @@ class ExportJob:
 
     def __post_init__(self) -> None:
         if self.windows and len(self.windows) != len(self.cids):
-            raise ValueError(f"{len(self.windows)} windows do not go with {len(self.cids)} channels")
+            raise ValueError(f"{len(self.windows)} windows do not fit {len(self.cids)} channels")
 
     def each_channel(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Each channel with the arguments that select its messages in the world."""
+        """Yield each channel with the arguments that select its messages in the world."""
         for cid, (since, until) in zip(self.cids, self.windows or (_ALL_OF_IT,) * len(self.cids), strict=True):
             yield (
                 cid,
@@ -50,11 +53,11 @@ class ExportJob:
 
 
 def render_channels_export(world: World, job: ExportJob) -> Iterator[bytes]:
-    """The file of a channel export, in chunks of about 256 KiB.
+    """Yield the file of a channel export, in chunks of about 256 KiB.
 
-    v1 is one JSON array with an element per channel. v2 has one entity a line: users if asked for, then per channel the
-    channel, its members, its reads, and its messages, each followed by its reactions. In the ``channel`` shape a line
-    is a channel with all of these, without lines for users and reactions: they travel inside the messages only.
+    v1 is one JSON array with an element per channel. v2 has one entity a line: users if the job asks for them, then per
+    channel the channel, its members, its reads, and its messages, each followed by its reactions. In the ``channel``
+    shape a line is a channel with all of these. It has no lines for users and reactions, which are inside the messages.
 
     :raises KeyError: a channel that the world does not have.
     """
@@ -70,7 +73,7 @@ def render_channels_export(world: World, job: ExportJob) -> Iterator[bytes]:
 def render_users_export(
     world: World, user_ids: Iterable[str], *, shape: Shape = Shape.TYPED, gzip: bool = False
 ) -> Iterator[bytes]:
-    """The file of a users export: per user the user, what they wrote and how they reacted, one entity a line.
+    """Yield the file of a users export: per user the user, their messages and their reactions, one entity a line.
 
     In the ``channel`` shape a line is ``{"user":..,"messages":[..],"reactions":[..]}``, as in the synchronous export.
 
@@ -81,9 +84,9 @@ def render_users_export(
 
 
 def export_user(world: World, user_id: str) -> dict[str, Any]:
-    """The synchronous export of one user: what they wrote and how they reacted, with ``user`` and counts null.
+    """Return the synchronous export of one user: their messages and reactions, with ``user`` and counts null.
 
-    In the world's terms: custom fields apart, times as strings; ``family`` tells them as an endpoint has them.
+    Objects are those of the world; ``Family.encode`` writes them as an endpoint has them.
 
     :raises KeyError: a user whom the world does not know.
     """
@@ -154,7 +157,7 @@ def _user_lines(world: World, user_ids: Iterable[str]) -> Iterator[bytes]:
 
 
 def _wrapper(shape: Shape, entity: Entity) -> Callable[[bytes], bytes]:
-    """An entity's JSON as a line of a shape."""
+    """Return a function that puts an entity's JSON into a line of a shape."""
     name = entity.value.encode()
     head, tail = {
         Shape.TYPED: (b'{"type":"' + name + b'","data":', b"}\n"),
@@ -170,12 +173,12 @@ def _messages(world: World, job: ExportJob, cid: str, selection: dict[str, Any])
 
 
 def _everyone_in(world: World, job: ExportJob) -> list[str]:
-    """Members of the channels and authors in the window, sorted. What the flag really adds is not documented."""
-    found: set[str] = set()
+    """Return members of the channels and authors in the window, sorted. What the flag really adds is not documented."""
+    user_ids: set[str] = set()
     for cid, selection in job.each_channel():
-        found |= {member["user_id"] for member in world.members(cid)}
-        found |= world.author_ids(cid, **selection)
-    return sorted(found)
+        user_ids |= {member["user_id"] for member in world.members(cid)}
+        user_ids |= world.author_ids(cid, **selection)
+    return sorted(user_ids)
 
 
 def _channel(world: World, cid: str) -> Fields:
@@ -200,7 +203,10 @@ def _joined(items: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _chunks(pieces: Iterable[bytes], *, packed: bool) -> Iterator[bytes]:
-    """Pieces gathered into chunks worth a write each; packed with no time in the header, so equal files are equal."""
+    """Yield the pieces in chunks that are worth a write, gzip if ``packed``.
+
+    The gzip header has no time, so equal files have equal bytes.
+    """
     packer = zlib.compressobj(level=6, wbits=_GZIP_CONTAINER) if packed else None
     gathered: list[bytes] = []
     size_bytes = 0

@@ -1,4 +1,4 @@
-"""Signed links of the file host: who holds one may fetch one file until it expires, without any key."""
+"""Signed links of the file host: a client with a link may fetch one file until the link expires, without a key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINK_LIFE_S: Final = 24 * 3600
 
 
 class LinkRefusedError(Exception):
-    """The file host does not take this link. ``reason`` is worded as S3 words it."""
+    """The file host refuses this link. ``reason`` has S3's wording."""
 
     def __init__(self, reason: str, s3_code: str) -> None:
         super().__init__(reason)
@@ -24,21 +24,24 @@ class LinkRefusedError(Exception):
         self.s3_code = s3_code
 
 
-class Links:
-    """Signs and checks links with a key that nobody else holds and that dies with the process."""
+class SignedLinks:
+    """Signs and checks links with a key that never leaves the process."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._key = secrets.token_bytes(32)
 
     def sign(self, origin: str, path: str) -> str:
-        """A link to ``path`` at ``origin`` (scheme and host), another one at every call, good for 24 hours."""
+        """Return a link to ``path`` at ``origin`` (scheme and host): another one at every call, valid for 24 hours."""
         expires, nonce = str(int(self._clock.now_s()) + LINK_LIFE_S), secrets.token_hex(8)
         query = {"expires": expires, "nonce": nonce, "signature": self._signature(path, expires, nonce)}
         return f"{origin}{quote(path)}?{urlencode(query)}"
 
     def check(self, path: str, query: Mapping[str, str]) -> None:
-        """:raises LinkRefusedError: the link is not signed, not by us, or dead."""
+        """Check a link.
+
+        :raises LinkRefusedError: the link is not signed, not by this key, or has expired.
+        """
         expires, nonce, signature = (query.get(name, "") for name in ("expires", "nonce", "signature"))
         if not signature:
             raise LinkRefusedError("Access Denied", "AccessDenied")

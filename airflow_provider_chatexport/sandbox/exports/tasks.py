@@ -1,7 +1,7 @@
 """Export tasks and their files: waiting, running, then completed or failed, and gone after 60 days.
 
-The file is written in a thread from the moment the task exists, so it shows the world of that moment. What the service
-answers for a task whose file is gone is not documented; here the task is as unknown as one that never was.
+A thread writes the file from the moment the task exists, so the file shows the world of that moment. What the service
+answers for a task whose file is gone is not documented; here such a task is unknown, like one that never existed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 
 from airflow_provider_chatexport.core.task import Status
 from airflow_provider_chatexport.sandbox.clock import Clock
-from airflow_provider_chatexport.sandbox.exports.reader_pool import Readers
+from airflow_provider_chatexport.sandbox.exports.reader_pool import ReaderPool
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ WAITING_SHARE: Final = 0.4
 WRITE_BUFFER_BYTES: Final = 1 << 20
 
 
-class Kind(enum.Enum):
+class ExportKind(enum.Enum):
     """What a task exports; the value is its folder at the file host (SDK tests look for ``/exports/users/``)."""
 
     CHANNELS = "channels"
@@ -39,7 +39,7 @@ class Kind(enum.Enum):
 
 
 class Fate(enum.Enum):
-    """How a task is bound to end; anything but NORMAL was asked for by a control call."""
+    """How a task will end. A fault asks for anything but NORMAL."""
 
     NORMAL = enum.auto()
     FAILS = enum.auto()
@@ -48,7 +48,7 @@ class Fate(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportFile:
-    """A finished file on disk. ``etag`` is the MD5 of its bytes in quotes, as S3 has it for files put in one piece."""
+    """A finished file on disk. ``etag`` is the MD5 of its bytes in quotes, as S3 has it for simple uploads."""
 
     path: Path
     size_bytes: int
@@ -58,7 +58,7 @@ class ExportFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a task failed: ErrorResult of the service's API description."""
+    """Why a task failed: the ErrorResult of the service's API description."""
 
     type: str
     description: str
@@ -66,7 +66,7 @@ class Failure:
 
 
 class ExportFailedError(Exception):
-    """Raised while a file is written: the service would end this task as failed."""
+    """Raised while a file is written: the service would end such a task as failed."""
 
     def __init__(self, kind: str, description: str) -> None:
         super().__init__(description)
@@ -75,23 +75,23 @@ class ExportFailedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """An accepted export. ``outcome`` is the file being written; None for a task that will never end."""
+    """An accepted export. ``outcome`` is the file being written; None for a task that never ends."""
 
     id: str
-    kind: Kind
+    kind: ExportKind
     file_name: str
     created_at: datetime
     outcome: asyncio.Future[ExportFile | Failure] | None
 
     @property
     def link_path(self) -> str:
-        """The path of its file at the file host."""
+        """The path of the task's file at the file host."""
         return f"/download/exports/{self.kind.value}/{self.id}/{self.file_name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a task stands at one moment."""
+    """The state of a task at one moment."""
 
     status: Status
     updated_at: datetime
@@ -99,9 +99,13 @@ class Progress:
 
 
 class Tasks:
-    """All tasks since the start. For the event loop's thread, save for the writing of files."""
+    """All tasks since the start. Call its methods on the event loop only.
 
-    def __init__(self, clock: Clock, readers: Readers, *, task_s: float, folder: Path) -> None:
+    :param task_s: seconds, by the sandbox's clock, from the request to the end of an export.
+    :param folder: where the files are written.
+    """
+
+    def __init__(self, clock: Clock, readers: ReaderPool, *, task_s: float, folder: Path) -> None:
         self._clock = clock
         self._readers = readers
         self._task_s = task_s
@@ -109,25 +113,29 @@ class Tasks:
         self._tasks: dict[str, Task] = {}
         self._closing = threading.Event()
 
-    def create(self, kind: Kind, file_name: str, render: Callable[[], Iterator[bytes]], fate: Fate) -> Task:
-        """Accepts an export and begins to write its file."""
+    def create(self, kind: ExportKind, file_name: str, render: Callable[[], Iterator[bytes]], fate: Fate) -> Task:
+        """Accept an export and start to write its file.
+
+        :param render: yields the bytes of the file; a thread calls it.
+        """
         task_id, created_at = str(uuid.uuid4()), self._clock.now()
         task = Task(
             id=task_id,
             kind=kind,
             file_name=file_name,
             created_at=created_at,
-            outcome=self._begin(task_id, render, fate),
+            outcome=self._start(task_id, render, fate),
         )
         self._tasks[task_id] = task
         return task
 
     def find(self, task_id: str) -> Task | None:
-        """None: there never was such a task, or its 60 days are over."""
+        """Return the task; None if it never existed, or if its 60 days are over."""
         task = self._tasks.get(task_id)
         return None if task is None or self._is_gone(task) else task
 
     def progress(self, task: Task) -> Progress:
+        """Return the state of a task now, by the sandbox's clock."""
         age_s = (self._clock.now() - task.created_at).total_seconds()
         waiting_s = self._task_s * WAITING_SHARE
         if age_s < waiting_s:
@@ -142,7 +150,7 @@ class Tasks:
         )
 
     def file_at(self, link_path: str) -> ExportFile | None:
-        """The finished file behind a path of the file host."""
+        """Return the finished file at a path of the file host."""
         task_id = link_path.rstrip("/").rpartition("/")[0].rpartition("/")[2]
         task = self.find(task_id)
         if task is None or task.link_path != link_path:
@@ -151,19 +159,19 @@ class Tasks:
         return outcome if isinstance(outcome, ExportFile) else None
 
     def sweep(self) -> None:
-        """Deletes the files whose 60 days are over."""
+        """Delete the files whose 60 days are over."""
         for task in [task for task in self._tasks.values() if self._is_gone(task)]:
             (self._folder / task.id).unlink(missing_ok=True)
             del self._tasks[task.id]
 
     def close(self) -> None:
-        """Stops writing; the readers' pools can end then."""
+        """Stop writing, so that the reader pool can end."""
         self._closing.set()
 
     def _is_gone(self, task: Task) -> bool:
         return self._clock.now() >= task.created_at + FILE_LIFE
 
-    def _begin(
+    def _start(
         self, task_id: str, render: Callable[[], Iterator[bytes]], fate: Fate
     ) -> asyncio.Future[ExportFile | Failure] | None:
         match fate:
@@ -171,13 +179,13 @@ class Tasks:
                 return None
             case Fate.FAILS:
                 failed: asyncio.Future[ExportFile | Failure] = asyncio.get_running_loop().create_future()
-                failed.set_result(self._failure("InternalError", "the export failed, as a control call asked for"))
+                failed.set_result(self._failure("InternalError", "the export failed, because a fault was set"))
                 return failed
             case Fate.NORMAL:
                 return self._readers.render(lambda: self._write(self._folder / task_id, render))
 
     def _write(self, path: Path, render: Callable[[], Iterator[bytes]]) -> ExportFile | Failure:
-        """Runs in a thread. What goes wrong is the task's failure and not the server's."""
+        """Write the file, in a thread. An exception fails the task, not the server."""
         digest = hashlib.md5(usedforsecurity=False)
         size_bytes = 0
         try:

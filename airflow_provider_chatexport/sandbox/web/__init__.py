@@ -1,1 +1,1 @@
-"""The HTTP side of the sandbox: endpoints, control, faults, limits."""
+"""The HTTP side of the sandbox: the service's endpoints, limits, errors and faults, and the control calls."""

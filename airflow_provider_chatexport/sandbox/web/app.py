@@ -1,7 +1,7 @@
-"""Routes of both endpoint families, and the order in which a request is examined.
+"""Routes of both endpoint families, and the order in which a request is checked.
 
-Path and verb first, then key and token, then limits, then the body: so a wrong key never costs an export of the minute,
-and a request over the limit is not looked into.
+Path and verb first, then key and token, then the rate limit, then the body: so a request with a wrong key does not
+count for the limit, and the body of a request over the limit is not read.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from airflow_provider_chatexport.sandbox.web.auth import authenticate
 from airflow_provider_chatexport.sandbox.web.control import Control
 from airflow_provider_chatexport.sandbox.web.endpoints import Call
 from airflow_provider_chatexport.sandbox.web.faults import FILE_HOST_PATH
-from airflow_provider_chatexport.sandbox.web.middleware import Wire
+from airflow_provider_chatexport.sandbox.web.middleware import FaultMiddleware
 from airflow_provider_chatexport.sandbox.web.rate_limits import OverLimitError
-from airflow_provider_chatexport.sandbox.web.request_body import Fields
+from airflow_provider_chatexport.sandbox.web.request_body import RequestBody
 from airflow_provider_chatexport.sandbox.web.responses import ApiCode, ApiError, JsonReply, error_reply, not_found
 
 
@@ -59,7 +59,7 @@ ENDPOINTS: Final = (
 
 
 def build_app(service: Service) -> ASGIApp:
-    """The ASGI app of a sandbox: API, file host, control calls, and the wire around them."""
+    """Return the ASGI app of a sandbox: API, file host and control calls, inside the middleware for faults."""
     file_host = FileHost(service.links, service.tasks)
     routes: list[BaseRoute] = [
         *Control(service).routes(),
@@ -69,31 +69,31 @@ def build_app(service: Service) -> ASGIApp:
     app = Starlette(
         routes=routes, exception_handlers={404: _no_such_path, 405: _no_such_path, Exception: _internal_error}
     )
-    # A slash too many is an unknown path at the service, not a redirect.
+    # A path with an extra slash is unknown to the service, which does not redirect.
     app.router.redirect_slashes = False
-    return Wire(app, service.faults, service.clock, service.requests)
+    return FaultMiddleware(app, service.faults, service.clock, service.requests)
 
 
 def _answering(service: Service, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        began_s = time.perf_counter()
-        # Read in any case: an answer before the end of a body would leave the connection in mid-request.
+        start_s = time.perf_counter()
+        # Read in any case: an answer before the end of a body would leave the connection in the middle of a request.
         body = await request.body()
-        headers: dict[str, str] = service.limits.look(endpoint.operation).headers()
+        headers: dict[str, str] = service.limits.quota(endpoint.operation).headers()
         try:
             authenticate(
                 request.query_params, request.headers, api_key=API_KEY, api_secret=API_SECRET, now_s=time.time()
             )
             headers = service.limits.take(endpoint.operation).headers()
-            fields = Fields.parse(body) if endpoint.method == "POST" else Fields({})
-            told = await endpoint.answer(Call(service=service, family=endpoint.family, request=request, body=fields))
+            fields = RequestBody.parse(body) if endpoint.method == "POST" else RequestBody({})
+            reply = await endpoint.answer(Call(service=service, family=endpoint.family, request=request, body=fields))
         except OverLimitError as over:
             headers = {**over.quota.headers(), "retry-after": str(over.retry_after_s)}
-            return error_reply(over, operation=endpoint.operation, duration=_since(began_s), headers=headers)
+            return error_reply(over, operation=endpoint.operation, duration=_since(start_s), headers=headers)
         except ApiError as refused:
-            return error_reply(refused, operation=endpoint.operation, duration=_since(began_s), headers=headers)
+            return error_reply(refused, operation=endpoint.operation, duration=_since(start_s), headers=headers)
         status = 201 if endpoint.method == "POST" else 200
-        return JsonReply({**told, "duration": _since(began_s)}, status_code=status, headers=headers)
+        return JsonReply({**reply, "duration": _since(start_s)}, status_code=status, headers=headers)
 
     return answer
 
@@ -106,6 +106,6 @@ async def _internal_error(_request: Request, problem: Exception) -> Response:
     return error_reply(ApiError(500, ApiCode.INTERNAL, f"internal error: {type(problem).__name__}"))
 
 
-def _since(began_s: float) -> str:
-    """How the service tells a duration: ``1.23ms``."""
-    return f"{(time.perf_counter() - began_s) * 1000:.2f}ms"
+def _since(start_s: float) -> str:
+    """Return the time since then as the service writes it: ``1.23ms``."""
+    return f"{(time.perf_counter() - start_s) * 1000:.2f}ms"

@@ -1,7 +1,7 @@
-"""Who may call: the API key in the query, a JWT of the server in the header.
+"""Authentication: the API key in the query, a JWT of the server in the header.
 
-Wording and numbers: 2 for the key, 5 for a token that is none, 40 to 43 for one that is out of date or of another hand
-("API Error Codes"), 17 for a client's token, which the export endpoints refuse.
+The service's error numbers ("API Error Codes"): 2 for the key, 5 for what is not a token, 40 to 43 for a token that is
+out of date or signed with another secret, 17 for a client's token, which the export endpoints refuse.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _CHECKED_BELOW: Final[Options] = {
 def authenticate(
     query: Mapping[str, str], headers: Mapping[str, str], *, api_key: str, api_secret: str, now_s: float
 ) -> None:
-    """Passes when the request comes from a server that holds the secret.
+    """Check that the request comes from a server that has the secret.
 
-    :param now_s: seconds since 1970 by the machine's clock, as tokens are minted by it and not by the sandbox's.
+    :param now_s: seconds since 1970 by the machine's clock, which clients sign tokens by.
     :raises ApiError: 401 or 403, with the service's number for what is wrong.
     """
-    given_key = query.get("api_key")
-    if not given_key:
+    api_key_sent = query.get("api_key")
+    if not api_key_sent:
         raise ApiError(401, ApiCode.ACCESS_KEY, "api_key or app_id not provided")
-    if given_key != api_key:
+    if api_key_sent != api_key:
         raise ApiError(401, ApiCode.ACCESS_KEY, "api_key not valid")
     if headers.get("stream-auth-type", "jwt") != "jwt":
         raise _no_token("stream-auth-type must be jwt")

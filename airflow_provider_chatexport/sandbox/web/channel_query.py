@@ -2,7 +2,7 @@
 
 Limits and operators as documented ("Querying Channels"): 10 channels a page unless asked, never more than 30 and no
 error for asking; at most 5 sort fields. Offsets over 1000 raise no error and results keep coming
-(stream-chat-python#151): here the page of offset 1000 again and again. Soft-deleted channels never come back.
+(stream-chat-python#151): here the page of offset 1000 again and again. Soft-deleted channels are never in a result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final
 from airflow_provider_chatexport.core.times import EPOCH, parse_rfc3339
 from airflow_provider_chatexport.sandbox.chat.world import World
 from airflow_provider_chatexport.sandbox.web.filters import Candidate, Predicate, compile_filter
-from airflow_provider_chatexport.sandbox.web.request_body import Fields, objects
+from airflow_provider_chatexport.sandbox.web.request_body import RequestBody, objects
 from airflow_provider_chatexport.sandbox.web.responses import input_error
 
 DEFAULT_LIMIT: Final = 10
@@ -29,7 +29,7 @@ MAX_MEMBERS: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelsQuery:
-    """A checked question. ``sort``: (field, descending), the first one decides."""
+    """A checked query. ``sort``: (field, descending), the most important first."""
 
     matches: Predicate
     sort: tuple[tuple[str, bool], ...]
@@ -40,8 +40,11 @@ class ChannelsQuery:
     member_limit: int
 
     @classmethod
-    def from_body(cls, body: Fields) -> ChannelsQuery:
-        """:raises ApiError: 400, naming the field."""
+    def from_body(cls, body: RequestBody) -> ChannelsQuery:
+        """Return the query of a request body.
+
+        :raises ApiError: 400, with the name of the field.
+        """
         if body.has("predefined_filter"):
             raise input_error("predefined_filter is not known to this app", field="predefined_filter")
         return cls(
@@ -56,18 +59,18 @@ class ChannelsQuery:
 
 
 def query_channels(world: World, query: ChannelsQuery) -> list[dict[str, Any]]:
-    """The page that a query asks for, as ChannelStateResponseFields in the world's terms."""
-    living = (Candidate(world, cid) for cid in world.cids if not world.channel_is_deleted(cid))
-    found = [candidate for candidate in living if query.matches(candidate)]
+    """Return the page that a query asks for: ChannelStateResponseFields, in the world's objects."""
+    candidates = (Candidate(world, cid) for cid in world.cids if not world.channel_is_deleted(cid))
+    matching = [candidate for candidate in candidates if query.matches(candidate)]
     # Sorted by the last field first: Python's sort is stable. The cid makes pages of equal channels reproducible.
-    found.sort(key=lambda candidate: candidate.cid)
+    matching.sort(key=lambda candidate: candidate.cid)
     for field, descending in reversed(query.sort):
-        found.sort(key=lambda candidate: candidate.sort_key(field), reverse=descending)
-    page = found[query.offset : query.offset + query.limit]
+        matching.sort(key=lambda candidate: candidate.sort_key(field), reverse=descending)
+    page = matching[query.offset : query.offset + query.limit]
     return [_state(world, candidate, query) for candidate in page]
 
 
-def _read_sort(body: Fields) -> tuple[tuple[str, bool], ...]:
+def _read_sort(body: RequestBody) -> tuple[tuple[str, bool], ...]:
     items = body.items("sort") or []
     if len(items) > MAX_SORT_FIELDS:
         raise input_error(f"sort must contain maximum {MAX_SORT_FIELDS} items, not {len(items)}", field="sort")
@@ -88,7 +91,7 @@ def _state(world: World, candidate: Candidate, query: ChannelsQuery) -> dict[str
         "channel": candidate.channel,
         "messages": newest[len(newest) - min(query.message_limit, len(newest)) :],
         "members": world.members(candidate.cid)[: query.member_limit] if query.state else [],
-        # Those among the newest 300: a pass over millions of messages for one page would serve nobody.
+        # Among the newest 300 only: one page is not worth a pass over millions of messages.
         "pinned_messages": [message for message in newest if message.get("pinned")],
         "threads": [],
         "read": world.reads(candidate.cid) if query.state else [],
@@ -96,7 +99,7 @@ def _state(world: World, candidate: Candidate, query: ChannelsQuery) -> dict[str
 
 
 def _newest_messages(world: World, candidate: Candidate, n_wanted: int) -> list[dict[str, Any]]:
-    """The last messages of a channel, oldest first, found by looking back twice as far until there are enough."""
+    """Return the last messages of a channel, oldest first. The search goes back further until there are enough."""
     last_at = candidate.channel.get("last_message_at")
     if last_at is None or n_wanted == 0:
         return []
@@ -116,5 +119,5 @@ def _looking_back(last_at: datetime) -> Iterator[datetime | None]:
 
 
 def _visible(messages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Without replies that are shown in their thread only, as a channel's state leaves them out."""
+    """Yield what a channel's state shows: replies only if their channel shows them too."""
     return (message for message in messages if not message.get("parent_id") or message.get("show_in_channel"))

@@ -1,20 +1,24 @@
-"""Control calls under ``/_sandbox/``: no key, never spoiled, not noted. A wrong one gets 400 with a sentence."""
+"""Control calls under ``/_sandbox/``: without a key, without faults, not recorded. A wrong one gets 400 and a sentence.
+
+``SandboxControl`` makes these calls from Python.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Final
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from airflow_provider_chatexport.core.times import format_rfc3339
-from airflow_provider_chatexport.sandbox.chat.validation import MESSAGE, check_depth
+from airflow_provider_chatexport.sandbox.chat.validation import typed
 from airflow_provider_chatexport.sandbox.service import Service
-from airflow_provider_chatexport.sandbox.web.faults import Fault, FaultSpellingError
-from airflow_provider_chatexport.sandbox.web.middleware import CONTROL_PATH
+from airflow_provider_chatexport.sandbox.web.faults import Fault
 from airflow_provider_chatexport.sandbox.web.request_body import parse_json
+from airflow_provider_chatexport.sandbox.web.request_log import CONTROL_PATH
 from airflow_provider_chatexport.sandbox.web.responses import JsonReply
 
 # A hundred years in all: dates of files and links must not leave what Python can hold.
@@ -22,11 +26,30 @@ MAX_ADVANCE_S: Final = 100 * 365 * 86400
 
 
 class ControlError(Exception):
-    """A control call that makes no sense; the message is a sentence for its sender."""
+    """A control call that makes no sense. The message is a sentence for its caller."""
 
     def __init__(self, message: str, *, http_status: int = 400) -> None:
         super().__init__(message)
         self.http_status = http_status
+
+
+class Advance(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``POST /_sandbox/clock``: seconds to move the clock forward by. It never goes back."""
+
+    advance_s: Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Edit(msgspec.Struct):
+    """Which message an edit changes. The other fields of the object are what it changes."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class Delete(msgspec.Struct):
+    """Which message to delete, and whether for good."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1)]
+    hard: bool = False
 
 
 class Control:
@@ -36,6 +59,7 @@ class Control:
         self._service = service
 
     def routes(self) -> list[Route]:
+        """Return the routes of all control calls."""
         return [
             Route(f"{CONTROL_PATH}{path}", _answering(call), methods=[method])
             for method, path, call in (
@@ -55,23 +79,25 @@ class Control:
         return {"status": "ok"}
 
     async def _list_faults(self, _request: Request) -> object:
-        return self._service.faults.to_json()
+        return self._service.faults
 
     async def _add_faults(self, request: Request) -> object:
         value = await _json(request)
         try:
-            faults = [Fault.from_json(item) for item in (value if isinstance(value, list) else [value])]
-        except FaultSpellingError as misspelt:
-            raise ControlError(str(misspelt)) from None
-        self._service.faults.add(faults)
-        return self._service.faults.to_json()
+            faults = typed(value, list[Fault]) if isinstance(value, list) else [typed(value, Fault)]
+        except ValueError as problem:
+            raise ControlError(
+                f'{problem}; a fault is an object such as {{"path": "/api/v2/tasks", "do": "status:503"}}'
+            ) from None
+        self._service.faults.extend(faults)
+        return self._service.faults
 
     async def _clear_faults(self, _request: Request) -> object:
         self._service.faults.clear()
         return []
 
     async def _list_requests(self, _request: Request) -> object:
-        return [noted.to_json() for noted in self._service.requests]
+        return list(self._service.requests)
 
     async def _clear_requests(self, _request: Request) -> object:
         self._service.requests.clear()
@@ -81,11 +107,11 @@ class Control:
         return {"now": format_rfc3339(self._service.clock.now())}
 
     async def _advance_clock(self, request: Request) -> object:
-        value = await _json(request)
-        advance_s = value.get("advance_s") if isinstance(value, dict) else None
+        try:
+            advance_s = typed(await _json(request), Advance).advance_s
+        except ValueError as problem:
+            raise ControlError(f'{problem}; give {{"advance_s": SECONDS}} with zero or more seconds') from None
         clock = self._service.clock
-        if isinstance(advance_s, bool) or not isinstance(advance_s, (int, float)) or advance_s < 0:
-            raise ControlError('give {"advance_s": SECONDS} with zero or more seconds; the clock never goes back')
         if advance_s > MAX_ADVANCE_S - clock.advanced_s:
             raise ControlError(
                 f"all advance_s together may be {MAX_ADVANCE_S}, a hundred years, and {clock.advanced_s:.0f} are used "
@@ -96,51 +122,38 @@ class Control:
         return await self._read_clock(request)
 
     async def _change_messages(self, request: Request) -> object:
-        value = await _json(request)
-        if not isinstance(value, dict) or len(value) != 1 or not isinstance(next(iter(value.values())), dict):
-            raise ControlError('give one of {"edit": {...}}, {"delete": {...}}, {"add": {...}}')
-        ((verb, fields),) = value.items()
         changes = {"edit": self._edit, "delete": self._delete, "add": self._add}
-        if verb not in changes:
-            raise ControlError(f"a message can be edited, deleted or added, and {verb!r} is none of edit, delete, add")
+        match await _json(request):
+            case dict(value) if len(value) == 1:
+                ((verb, fields),) = value.items()
+            case _:
+                verb, fields = "", None
+        if verb not in changes or not isinstance(fields, dict):
+            raise ControlError('give one of {"edit": {...}}, {"delete": {...}}, {"add": {...}}')
         try:
-            check_depth(fields)
-            MESSAGE.check(fields)
-            return await self._service.readers.change(lambda: changes[verb](fields))
+            return {"message": await self._service.readers.change(lambda: changes[verb](fields))}
         except ValueError as problem:
             raise ControlError(f"the world refuses to {verb} this message: {problem}") from None
-        except (AttributeError, LookupError, OverflowError, TypeError):
-            raise ControlError(
-                f"the world refuses to {verb} this message: a value in it is of the wrong type"
-            ) from None
 
-    def _edit(self, fields: dict[str, Any]) -> object:
-        message_id, changes = _message_id(fields), {name: value for name, value in fields.items() if name != "id"}
+    def _edit(self, fields: Mapping[str, Any]) -> object:
+        message_id = typed(fields, Edit).id
+        changes = {name: value for name, value in fields.items() if name != "id"}
         if not changes:
             raise ControlError('an edit says what changes, such as {"edit": {"id": "...", "text": "..."}}')
         if not self._service.world.edit_message(message_id, changes, self._service.clock.now()):
             raise _unknown_message(message_id)
-        return {"message": self._service.world.message(message_id)}
+        return self._service.world.message(message_id)
 
-    def _delete(self, fields: dict[str, Any]) -> object:
-        message_id, hard = _message_id(fields), fields.get("hard", False)
-        if not isinstance(hard, bool):
-            raise ControlError("hard must be true or false")
-        if not self._service.world.delete_message(message_id, hard, self._service.clock.now()):
-            raise _unknown_message(message_id)
-        return {"message": self._service.world.message(message_id)}
+    def _delete(self, fields: Mapping[str, Any]) -> object:
+        delete = typed(fields, Delete)
+        if not self._service.world.delete_message(delete.id, delete.hard, self._service.clock.now()):
+            raise _unknown_message(delete.id)
+        return self._service.world.message(delete.id)
 
-    def _add(self, fields: dict[str, Any]) -> object:
+    def _add(self, fields: Mapping[str, Any]) -> object:
         if fields.get("cid") not in self._service.world.cids:
-            raise ControlError("a message is added with the cid of a channel that is there, such as messaging:general")
-        return {"message": self._service.world.add_message(fields, self._service.clock.now())}
-
-
-def _message_id(fields: dict[str, Any]) -> str:
-    message_id = fields.get("id")
-    if not isinstance(message_id, str) or not message_id:
-        raise ControlError("id must be the id of a message")
-    return message_id
+            raise ControlError("give the cid of a channel that exists, such as messaging:rust")
+        return self._service.world.add_message(fields, self._service.clock.now())
 
 
 def _unknown_message(message_id: str) -> ControlError:
@@ -150,7 +163,7 @@ def _unknown_message(message_id: str) -> ControlError:
 def _answering(call: Callable[[Request], Awaitable[object]]) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         try:
-            return JsonReply(await call(request))
+            return JsonReply(msgspec.to_builtins(await call(request)))
         except ControlError as refused:
             return JsonReply({"error": str(refused)}, status_code=refused.http_status)
 
@@ -161,4 +174,4 @@ async def _json(request: Request) -> Any:
     try:
         return parse_json(await request.body())
     except ValueError:
-        raise ControlError("the body of a control call is JSON, and this is none") from None
+        raise ControlError("the body of a control call must be JSON") from None

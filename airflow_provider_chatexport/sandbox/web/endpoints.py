@@ -1,4 +1,4 @@
-"""The service's endpoints: what each answers once key, token, limits and body are in order."""
+"""The service's endpoints: what each answers to a request whose key, token, limit and body are in order."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from starlette.requests import Request
 from airflow_provider_chatexport.sandbox.chat.api_family import Family
 from airflow_provider_chatexport.sandbox.chat.world import World
 from airflow_provider_chatexport.sandbox.exports.render import export_user, render_channels_export, render_users_export
-from airflow_provider_chatexport.sandbox.exports.tasks import ExportFailedError, ExportFile, Failure, Kind, Task
+from airflow_provider_chatexport.sandbox.exports.tasks import ExportFailedError, ExportFile, ExportKind, Failure, Task
 from airflow_provider_chatexport.sandbox.service import Service
 from airflow_provider_chatexport.sandbox.web.channel_query import ChannelsQuery, query_channels
 from airflow_provider_chatexport.sandbox.web.export_requests import read_channels_export, read_users_export
 from airflow_provider_chatexport.sandbox.web.rate_limits import PER_MINUTE, PLATFORMS
-from airflow_provider_chatexport.sandbox.web.request_body import Fields
+from airflow_provider_chatexport.sandbox.web.request_body import RequestBody
 from airflow_provider_chatexport.sandbox.web.responses import ApiCode, ApiError, not_found
 
 # "Exporting Data": up to 10,000 messages a user.
@@ -32,24 +32,26 @@ class Call:
     service: Service
     family: Family
     request: Request
-    body: Fields
+    body: RequestBody
 
     @property
     def origin(self) -> str:
-        """Scheme and host as the caller wrote them, so that links work from wherever the API does."""
+        """Scheme and host as the client wrote them, so that links work from wherever the API does."""
         return f"{self.request.url.scheme}://{self.request.url.netloc}"
 
 
 async def export_channels(call: Call) -> dict[str, Any]:
+    """Start an export of channels."""
     service, settings = call.service, call.service.settings
     job = read_channels_export(
         call.body, service.world, shape=settings.shape, bounds=settings.bounds, gzip=settings.gzip
     )
     suffix = {"v1": ".json", "v2": ".jsonl"}[job.flags.version] + (".gz" if job.gzip else "")
-    return _accept(call, Kind.CHANNELS, f"export{suffix}", lambda: render_channels_export(service.world, job))
+    return _accept(call, ExportKind.CHANNELS, f"export{suffix}", lambda: render_channels_export(service.world, job))
 
 
 async def export_users(call: Call) -> dict[str, Any]:
+    """Start an export of users."""
     service, settings = call.service, call.service.settings
     user_ids = read_users_export(call.body, service.world)
 
@@ -57,19 +59,21 @@ async def export_users(call: Call) -> dict[str, Any]:
         _refuse_prolific(service.world, user_ids)
         return render_users_export(service.world, user_ids, shape=settings.shape, gzip=settings.gzip)
 
-    return _accept(call, Kind.USERS, "export.jsonl.gz" if settings.gzip else "export.jsonl", render)
+    return _accept(call, ExportKind.USERS, "export.jsonl.gz" if settings.gzip else "export.jsonl", render)
 
 
 async def get_task(call: Call) -> dict[str, Any]:
-    return _told_task(call, kinds=frozenset(Kind))
+    """Return the state of a task."""
+    return _task_reply(call, kinds=frozenset(ExportKind))
 
 
 async def get_channels_export(call: Call) -> dict[str, Any]:
-    """The status endpoint of old, which knows exports of channels only."""
-    return _told_task(call, kinds=frozenset({Kind.CHANNELS}))
+    """Return the state of a channels export: the former status endpoint, which does not know exports of users."""
+    return _task_reply(call, kinds=frozenset({ExportKind.CHANNELS}))
 
 
 async def export_one_user(call: Call) -> dict[str, Any]:
+    """Return everything of one user, at once."""
     user_id, world = call.request.path_params["user_id"], call.service.world
     if world.user(user_id) is None:
         raise not_found(f"Can't find user with id {user_id}")
@@ -79,41 +83,43 @@ async def export_one_user(call: Call) -> dict[str, Any]:
             raise ApiError(400, ApiCode.INPUT, _too_many(user_id))
         if world.has_more_reactions_by(user_id, MAX_REACTIONS_PER_USER):
             raise ApiError(400, ApiCode.INPUT, f"user {user_id} has more than {MAX_REACTIONS_PER_USER} reactions")
-        told: dict[str, Any] = call.family.told(export_user(world, user_id))
-        return told
+        reply: dict[str, Any] = call.family.encode(export_user(world, user_id))
+        return reply
 
-    return await call.service.readers.look(read)
+    return await call.service.readers.read(read)
 
 
 async def channels(call: Call) -> dict[str, Any]:
+    """Return a page of the channels that match a query."""
     query = ChannelsQuery.from_body(call.body)
     world, family = call.service.world, call.family
-    return {"channels": await call.service.readers.look(lambda: family.told(query_channels(world, query)))}
+    return {"channels": await call.service.readers.read(lambda: family.encode(query_channels(world, query)))}
 
 
 async def rate_limits(call: Call) -> dict[str, Any]:
-    asked = call.request.query_params
-    wanted = {name for name in asked.get("endpoints", "").split(",") if name}
+    """Return what is left of each limit, without using any of it."""
+    query = call.request.query_params
+    wanted = {name for name in query.get("endpoints", "").split(",") if name}
     endpoints = [name for name in PER_MINUTE if not wanted or name in wanted]
-    platforms = [name for name in PLATFORMS if asked.get(name) == "true"] or PLATFORMS
-    used = {name: call.service.limits.look(name).to_json() for name in endpoints}
-    # Only servers call here, so the minutes of all other platforms are untouched.
+    platforms = [name for name in PLATFORMS if query.get(name) == "true"] or PLATFORMS
+    used = {name: call.service.limits.quota(name).to_json() for name in endpoints}
+    # Only servers call the sandbox, so the limits of all other platforms are untouched.
     unused = {name: {**quota, "remaining": quota["limit"]} for name, quota in used.items()}
     return {platform: used if platform == "server_side" else unused for platform in platforms}
 
 
-def _accept(call: Call, kind: Kind, file_name: str, render: Callable[[], Iterator[bytes]]) -> dict[str, Any]:
+def _accept(call: Call, kind: ExportKind, file_name: str, render: Callable[[], Iterator[bytes]]) -> dict[str, Any]:
     fate = call.service.faults.take_fate(call.request.method, call.request.url.path)
     return {"task_id": call.service.tasks.create(kind, file_name, render, fate).id}
 
 
-def _told_task(call: Call, *, kinds: frozenset[Kind]) -> dict[str, Any]:
+def _task_reply(call: Call, *, kinds: frozenset[ExportKind]) -> dict[str, Any]:
     task_id = call.request.path_params["task_id"]
     task = call.service.tasks.find(task_id)
     if task is None or task.kind not in kinds:
         raise not_found(f'Can\'t find task with id "{task_id}"')
     progress = call.service.tasks.progress(task)
-    told: dict[str, Any] = {
+    reply: dict[str, Any] = {
         "task_id": task.id,
         "status": progress.status.value,
         "created_at": call.family.time(task.created_at),
@@ -121,15 +127,15 @@ def _told_task(call: Call, *, kinds: frozenset[Kind]) -> dict[str, Any]:
     }
     match progress.outcome:
         case ExportFile():
-            # No "error" beside it: tests of the Ruby and Python SDKs assert that a completed task has none.
-            return {**told, "result": _told_result(call, task)}
+            # Without "error": tests of the Ruby and Python SDKs assert that a completed task has none.
+            return {**reply, "result": _result_reply(call, task)}
         case Failure() as failure:
-            return {**told, "result": None, "error": {"type": failure.type, "description": failure.description}}
+            return {**reply, "result": None, "error": {"type": failure.type, "description": failure.description}}
         case None:
-            return {**told, "result": None, "error": None}
+            return {**reply, "result": None, "error": None}
 
 
-def _told_result(call: Call, task: Task) -> dict[str, str]:
+def _result_reply(call: Call, task: Task) -> dict[str, str]:
     return {
         "url": call.service.links.sign(call.origin, task.link_path),
         "path": task.link_path.removeprefix("/download/"),

@@ -1,7 +1,8 @@
-"""What an export may ask for: bodies of the export endpoints into jobs, refused as the service refuses them.
+"""From the bodies of the export endpoints to jobs. Wrong ones are refused as the service refuses them.
 
-The service documents 25 channels and 25 users a request ("Exporting Data"). That one missing channel or user refuses
-the whole request, and with which number, is an assumption: its tests show only the words "Can't find channel".
+The service documents 25 channels and 25 users a request ("Exporting Data"). It is an assumption that one missing
+channel or user refuses the whole request, and with which number: the service's tests show only the words "Can't find
+channel".
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from airflow_provider_chatexport.core.plan import MAX_CHANNELS_PER_EXPORT, MAX_U
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.sandbox.chat.world import Bounds, World
 from airflow_provider_chatexport.sandbox.exports.render import ExportJob
-from airflow_provider_chatexport.sandbox.web.request_body import Fields, objects
+from airflow_provider_chatexport.sandbox.web.request_body import RequestBody, objects
 from airflow_provider_chatexport.sandbox.web.responses import input_error, not_found
 
 
-def read_channels_export(body: Fields, world: World, *, shape: Shape, bounds: Bounds, gzip: bool) -> ExportJob:
-    """The body of ExportChannels as a job.
+def read_channels_export(body: RequestBody, world: World, *, shape: Shape, bounds: Bounds, gzip: bool) -> ExportJob:
+    """Return the job of an ExportChannels body.
 
-    :raises ApiError: 400 for a wrong body, 404 for a channel that is not there.
+    :raises ApiError: 400 for a wrong body, 404 for a channel that does not exist.
     """
     items = body.required_items("channels")
     if len(items) > MAX_CHANNELS_PER_EXPORT:
@@ -39,10 +40,10 @@ def read_channels_export(body: Fields, world: World, *, shape: Shape, bounds: Bo
     return ExportJob(cids=cids, windows=windows, flags=flags, bounds=bounds, shape=shape, gzip=gzip)
 
 
-def read_users_export(body: Fields, world: World) -> tuple[str, ...]:
-    """The body of ExportUsers as user ids.
+def read_users_export(body: RequestBody, world: World) -> tuple[str, ...]:
+    """Return the user ids of an ExportUsers body.
 
-    :raises ApiError: 400 for a wrong body, 404 for a user who is not there.
+    :raises ApiError: 400 for a wrong body, 404 for a user who does not exist.
     """
     user_ids = tuple(body.texts("user_ids"))
     if len(user_ids) > MAX_USERS_PER_EXPORT:
@@ -55,7 +56,7 @@ def read_users_export(body: Fields, world: World) -> tuple[str, ...]:
     return user_ids
 
 
-def _read_flags(body: Fields) -> ExportFlags:
+def _read_flags(body: RequestBody) -> ExportFlags:
     version = body.text("version") or "v1"
     if version not in ("v1", "v2"):
         raise input_error("version must be one of v1, v2", field="version")
@@ -68,18 +69,18 @@ def _read_flags(body: Fields) -> ExportFlags:
     )
 
 
-def _refuse_csv(body: Fields) -> None:
+def _refuse_csv(body: RequestBody) -> None:
     chosen = body.text("format") or "json"
     if chosen not in ("json", "csv"):
         raise input_error("format must be one of json, csv", field="format")
     if chosen == "csv":
-        # The columns are not published, and a made-up table would prove nothing to anyone.
-        raise input_error("format csv is not made by the sandbox; use json", field="format")
+        # The columns are not published, and an invented table would prove nothing.
+        raise input_error("the sandbox does not write the format csv; use json", field="format")
     if body.items("include_fields"):
         raise input_error("include_fields is only allowed with format csv", field="include_fields")
 
 
-def _read_cid(entry: Fields) -> str:
+def _read_cid(entry: RequestBody) -> str:
     cid, channel_type, channel_id = entry.text("cid"), entry.text("type"), entry.text("id")
     if not cid and not (channel_type and channel_id):
         field = entry.name_of("cid")
@@ -88,13 +89,13 @@ def _read_cid(entry: Fields) -> str:
     try:
         parsed = parse_cid(spelled)
     except CallError:
-        raise input_error(f"{entry.name_of('cid')} is not of the form type:id", field=entry.name_of("cid")) from None
+        raise input_error(f"{entry.name_of('cid')} must have the form type:id", field=entry.name_of("cid")) from None
     if channel_type and channel_id and parsed != f"{channel_type}:{channel_id}":
         raise input_error(f"{entry.name_of('cid')} names another channel than type and id", field=entry.name_of("cid"))
     return parsed
 
 
-def _read_window(entry: Fields) -> tuple[datetime | None, datetime | None]:
+def _read_window(entry: RequestBody) -> tuple[datetime | None, datetime | None]:
     since, until = entry.time("messages_since"), entry.time("messages_until")
     if since is not None and until is not None and since > until:
         field = entry.name_of("messages_since")

@@ -1,7 +1,7 @@
-"""The filter language of QueryChannels: a JSON object into a predicate over channels.
+"""The filter language of QueryChannels: from a JSON object to a predicate over channels.
 
-Operators as in the service's API description: a plain value is ``$eq``; several fields, and several operators of one
-field, must all hold. A field that the schema does not know is a custom field.
+Operators are those of the service's API description. A plain value is ``$eq``. Several fields, and several operators of
+one field, must all hold. A field that the schema does not know is a custom field.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ TIME_FIELDS: Final = frozenset({"created_at", "updated_at", "last_message_at", "
 SCHEMA_FIELDS: Final = frozenset(
     {"cid", "id", "type", "team", "frozen", "disabled", "member_count", "message_count", "filter_tags"} | TIME_FIELDS
 )
-# What some user made of a channel: nobody has, of any channel of the sandbox.
+# What a user did with a channel. No user of the sandbox did any of it.
 FLAGS_OF_A_USER: Final = frozenset(
     {"hidden", "muted", "archived", "pinned", "blocked", "joined", "has_unread", "app_banned"}
 )
-_DISTINCT: Final = "!members-"  # begins the id of a channel that was made for its members
+_DISTINCT: Final = "!members-"  # how the id of a channel begins that exists for its members
 
 # A search through thousands of channels reads the same times for each page of 30.
 _instant: Final = lru_cache(maxsize=1 << 16)(parse_instant)
 
 
 class Candidate:
-    """A channel under consideration; what costs something is looked up when a filter first asks."""
+    """A channel that a filter may match. What costs time is looked up on first use."""
 
     def __init__(self, world: World, cid: str) -> None:
         self._world = world
@@ -38,6 +38,7 @@ class Candidate:
 
     @cached_property
     def channel(self) -> dict[str, Any]:
+        """The complete channel object."""
         channel = self._world.channel(self.cid)
         if channel is None:
             raise LookupError(f"the world lists a channel that it does not have: {self.cid}")
@@ -45,12 +46,13 @@ class Candidate:
 
     @cached_property
     def members(self) -> list[dict[str, Any]]:
+        """The complete member objects."""
         return self._world.members(self.cid)
 
     def value(self, field: str) -> Any:
-        """The field's value: times as datetimes, what is told of members as a list, None where there is none."""
-        if field in _OF_OTHERS:
-            return _OF_OTHERS[field](self)
+        """Return a field's value: a datetime for times, a list for fields of members, None if it is missing."""
+        if field in _COMPUTED:
+            return _COMPUTED[field](self)
         if field in TIME_FIELDS:
             return _instant(self.channel.get(field))
         if field in FLAGS_OF_A_USER:
@@ -60,7 +62,7 @@ class Candidate:
         return (self.channel.get("custom") or {}).get(field, self.channel.get(field))
 
     def sort_key(self, field: str) -> tuple[int, Any]:
-        """Orders values of one kind among themselves, and channels without the field before all others."""
+        """Return a key that orders values of one type, and channels without the field first."""
         match self.value(field):
             case None:
                 return (0, 0)
@@ -74,8 +76,8 @@ class Candidate:
                 return (4, str(other))
 
 
-# Fields that are no member of the channel's object.
-_OF_OTHERS: Final[dict[str, Callable[[Candidate], Any]]] = {
+# Fields that the channel's object does not have.
+_COMPUTED: Final[dict[str, Callable[[Candidate], Any]]] = {
     "members": lambda candidate: [member["user_id"] for member in candidate.members],
     "member.user.name": lambda candidate: [member["user"].get("name") for member in candidate.members],
     "channel_role": lambda candidate: [member["channel_role"] for member in candidate.members],
@@ -90,9 +92,9 @@ Predicate = Callable[[Candidate], bool]
 
 
 def compile_filter(conditions: Mapping[str, Any], *, path: str = "filter_conditions") -> Predicate:
-    """A predicate that holds where all conditions do; an empty object holds everywhere.
+    """Return a predicate for channels that match all conditions; an empty object matches every channel.
 
-    :raises ApiError: 400: an operator that does not exist, or a value of the wrong type.
+    :raises ApiError: 400, for an operator that does not exist, or a value of the wrong type.
     """
     parts = [_compile_condition(name, value, f"{path}.{name}") for name, value in conditions.items()]
     return lambda candidate: all(part(candidate) for part in parts)
@@ -126,7 +128,7 @@ def _is_operators(value: Any) -> bool:
 
 
 def _compile_test(name: str, operator: str, operand: Any, path: str) -> Callable[[Any], bool]:
-    """A test of one field's value."""
+    """Return a test of one field's value."""
     if operator == "$exists":
         if not isinstance(operand, bool):
             raise _bad_operand(path, operator, "a boolean")
@@ -166,7 +168,7 @@ def _operand(name: str, operand: Any, path: str) -> Any:
 
 
 def _each(value: Any) -> list[Any]:
-    """A list matches ``$in`` by any of its items (members, tags, lists in custom fields)."""
+    """Return the values that ``$in`` compares: any item of a list may match (members, tags, custom lists)."""
     return value if isinstance(value, list) else [value]
 
 
@@ -175,7 +177,7 @@ def _equal(value: Any, wanted: Any) -> bool:
         return any(_equal(item, wanted) for item in value)
     if isinstance(value, list):
         return sorted(map(str, value)) == sorted(map(str, wanted))
-    # JSON knows booleans from numbers, Python's == does not.
+    # In JSON true is not 1; in Python they are equal.
     return bool(value == wanted) and isinstance(value, bool) is isinstance(wanted, bool)
 
 

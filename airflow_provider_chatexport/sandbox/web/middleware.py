@@ -1,7 +1,7 @@
-"""Between the socket and the app: notes every request, and spoils those that a fault is set for.
+"""Between the socket and the app: records every request, and spoils those that a fault is set for.
 
-Plain ASGI, as it has to see and stop single messages. To close a connection in mid-answer it needs the transport, which
-ASGI does not know: ``TransportProtocol`` is uvicorn's own protocol that puts it into the scope.
+Plain ASGI, because it sees and stops single messages. Closing a connection in the middle of an answer needs the
+transport, which ASGI does not have: ``TransportProtocol`` is uvicorn's own protocol that puts it into the scope.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 import socket
 from collections import deque
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,9 +20,9 @@ from airflow_provider_chatexport.sandbox.clock import Clock
 from airflow_provider_chatexport.sandbox.exports.file_host import expired, status_error
 from airflow_provider_chatexport.sandbox.web.faults import FILE_HOST_PATH, Do, Fault, Faults
 from airflow_provider_chatexport.sandbox.web.rate_limits import Quota
+from airflow_provider_chatexport.sandbox.web.request_log import CONTROL_PATH, RecordedRequest
 from airflow_provider_chatexport.sandbox.web.responses import CODE_OF_STATUS, ApiCode, ApiError, error_reply
 
-CONTROL_PATH: Final = "/_sandbox"
 TRANSPORT: Final = "chatexport.transport"
 
 
@@ -31,6 +30,7 @@ class TransportProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 with the connection's transport in the scope, under ``extensions``."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Disable Nagle's algorithm and give the app the transport."""
         super().connection_made(transport)
         # asyncio does this only for listeners that were made with an explicit protocol number, and ours is not: without
         # it every answer waits 40 ms for the acknowledgement of its own headers (measured).
@@ -44,65 +44,46 @@ class TransportProtocol(H11Protocol):
         self.app = app_with_transport
 
 
-@dataclass(slots=True, kw_only=True)
-class NotedRequest:
-    """One request. ``status`` is None when the client got no answer; ``fault`` names what was done to it."""
+class FaultMiddleware:
+    """The outermost layer. Control calls pass through it without a fault and without a record."""
 
-    method: str
-    path: str
-    header_names: tuple[str, ...]
-    status: int | None = None
-    fault: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "method": self.method,
-            "path": self.path,
-            "headers": list(self.header_names),
-            "status": self.status,
-            "fault": self.fault,
-        }
-
-
-class Wire:
-    """The outermost layer. Control calls pass untouched and unnoted."""
-
-    def __init__(self, app: ASGIApp, faults: Faults, clock: Clock, requests: deque[NotedRequest]) -> None:
+    def __init__(self, app: ASGIApp, faults: Faults, clock: Clock, requests: deque[RecordedRequest]) -> None:
         self._app = app
         self._faults = faults
         self._clock = clock
         self._requests = requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
         if scope["type"] != "http" or scope["path"].startswith(f"{CONTROL_PATH}/"):
             await self._app(scope, receive, send)
             return
         method, path = scope["method"], scope["path"]
-        fault = self._faults.take_for_wire(method, path)
-        noted = NotedRequest(
+        fault = self._faults.take_for_answer(method, path)
+        request = RecordedRequest(
             method=method,
             path=path,
-            header_names=tuple(sorted(name.decode("latin-1") for name, _ in scope["headers"])),
-            fault=fault.do.value if fault else None,
+            headers=tuple(sorted(name.decode("latin-1") for name, _ in scope["headers"])),
+            fault=fault.kind.value if fault else None,
         )
-        self._requests.append(noted)
+        self._requests.append(request)
 
-        async def noting(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             if message["type"] == "http.response.start":
-                noted.status = message["status"]
+                request.status = message["status"]
             await send(message)
 
         try:
             if fault is None:
-                await self._app(scope, receive, noting)
+                await self._app(scope, receive, send_and_record)
             else:
-                await self._spoil(fault, scope, receive, noting)
+                await self._spoil(fault, scope, receive, send_and_record)
         except asyncio.CancelledError:
-            # The server ends and has waited long enough: the client loses its connection, as when a real one goes down.
+            # The server stops and has waited long enough: clients lose their connections, as when a real one goes down.
             await _hang_up(scope, receive)
 
     async def _spoil(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
-        match fault.do:
+        match fault.kind:
             case Do.STATUS:
                 await self._error_answer(scope["path"], int(fault.amount))(scope, receive, send)
             case Do.EXPIRE:
@@ -110,19 +91,19 @@ class Wire:
             case Do.DROP:
                 await _hang_up(scope, receive)
             case Do.DROP_AFTER_ACCEPT:
-                await self._app(scope, receive, _lose)
+                await self._app(scope, receive, _discard)
                 await _hang_up(scope, receive)
             case Do.TRUNCATE:
-                cut = _Cut(send, scope, int(fault.amount))
-                await self._app(scope, receive, cut)
-                if cut.done:
+                truncated = _Truncated(send, scope, int(fault.amount))
+                await self._app(scope, receive, truncated)
+                if truncated.done:
                     await _hang_up(scope, receive)
             case Do.CORRUPT:
                 await self._app(scope, receive, lambda message: send(_corrupted(message)))
             case Do.SLOW:
                 await self._app(scope, receive, _late(send, fault.amount))
             case Do.FAIL_TASK | Do.STALL_TASK:
-                # Those are for whoever creates tasks; take_for_wire() never hands them out.
+                # take_for_answer() never returns these: they apply where a task is created.
                 raise AssertionError(fault.do)
 
     def _error_answer(self, path: str, status: int) -> ASGIApp:
@@ -142,18 +123,18 @@ def _transport(scope: Scope) -> asyncio.Transport:
 
 
 async def _hang_up(scope: Scope, receive: Receive) -> None:
-    """Closes the connection, and returns when uvicorn knows: it would write an answer of its own otherwise."""
+    """Close the connection, and return when uvicorn knows: it would write an answer of its own otherwise."""
     _transport(scope).close()
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _lose(message: Message) -> None:
-    """An answer that goes nowhere."""
+async def _discard(message: Message) -> None:
+    """Send nothing."""
 
 
-class _Cut:
-    """Sends the first ``n_bytes`` of a body that is declared longer, then closes."""
+class _Truncated:
+    """Sends the first ``n_bytes`` of a body that is declared longer, then closes the connection."""
 
     def __init__(self, send: Send, scope: Scope, n_bytes: int) -> None:
         self._send = send
@@ -175,7 +156,7 @@ class _Cut:
 
 
 def _corrupted(message: Message) -> Message:
-    """The same with one byte wrong in the middle of each chunk: the highest bit, so that text is no longer UTF-8."""
+    """Return the message with one byte wrong in the middle: its highest bit, so that text is no longer UTF-8."""
     body: bytes = message.get("body", b"")
     if not body:
         return message
@@ -184,9 +165,9 @@ def _corrupted(message: Message) -> Message:
 
 
 def _late(send: Send, seconds: float) -> Send:
-    async def late(message: Message) -> None:
+    async def send_late(message: Message) -> None:
         if message["type"] == "http.response.start":
             await asyncio.sleep(seconds)
         await send(message)
 
-    return late
+    return send_late

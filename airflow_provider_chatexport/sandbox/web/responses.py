@@ -1,4 +1,4 @@
-"""Answers of the API: JSON bodies, and errors as the service words them.
+"""Answers of the API: JSON bodies, and errors in the service's words.
 
 Source of the error body and its code numbers: the service's API description (APIError) and its page "API Error Codes".
 """
@@ -15,7 +15,7 @@ MORE_INFO: Final = "https://getstream.io/chat/docs/api_errors_response"
 
 
 class ApiCode:
-    """The service's own error numbers, those that a sandbox has reason to answer."""
+    """The service's own error numbers, as far as the sandbox answers them."""
 
     INTERNAL: Final = -1
     ACCESS_KEY: Final = 2
@@ -33,7 +33,7 @@ class ApiCode:
     SIGNATURE_INVALID: Final = 43
 
 
-# Which number a status of its own stands for, where a fault asks for no more than the status.
+# The error number for a fault that names only a status.
 CODE_OF_STATUS: Final[Mapping[int, int]] = {
     400: ApiCode.INPUT,
     401: ApiCode.AUTHENTICATION,
@@ -58,21 +58,22 @@ class ApiError(Exception):
 
 
 def input_error(message: str, *, field: str) -> ApiError:
-    """400 with code 4: the body is not what the endpoint takes."""
+    """Return 400 with code 4: the endpoint does not accept the body."""
     return ApiError(400, ApiCode.INPUT, message, field=field)
 
 
 def not_found(message: str) -> ApiError:
-    """404 with code 16: what the request names is not there."""
+    """Return 404 with code 16: what the request names does not exist."""
     return ApiError(404, ApiCode.DOES_NOT_EXIST, message)
 
 
 class JsonReply(Response):
-    """JSON, told as the service does: UTF-8, with the length declared."""
+    """JSON as the service sends it: UTF-8, with its length declared."""
 
     media_type = "application/json;charset=utf-8"
 
     def render(self, content: Any) -> bytes:
+        """Return the body."""
         # Not orjson: custom data may hold integers past 64 bits, which JSON allows and orjson refuses.
         return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -80,7 +81,7 @@ class JsonReply(Response):
 def error_reply(
     error: ApiError, *, operation: str = "Request", duration: str = "0", headers: Mapping[str, str] | None = None
 ) -> JsonReply:
-    """The service's error body, with all six required keys: the official SDK fails to read one that lacks any."""
+    """Return the service's error body, with all six required keys: the official SDK cannot read it without them."""
     body: dict[str, Any] = {
         "StatusCode": error.http_status,
         "code": error.code,
