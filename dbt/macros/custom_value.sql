@@ -1,5 +1,6 @@
-{#- A key of `custom` with a type; null where it is missing or of another kind. Whatever the key's spelling.
-    Integers are digits alone, and no number is a boolean: a cast would round the one and take the other.
+{#- Read a key of `custom` with a type. The result is null if the key is missing or its value has another type. The key
+    may contain any characters. Only digits are an integer, and only true and false are booleans: a cast alone would
+    round 1.5 to 2, and turn 1 into true.
 
     select {{ chatexport.custom_value('priority', 'bigint') }} as priority from {{ ref('stg_chatexport__messages') }} -#}
 {% macro custom_value(key, type='varchar', column='custom') -%}

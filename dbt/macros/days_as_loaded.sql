@@ -1,7 +1,7 @@
-{#- One row per day of messages and reactions, with a fingerprint of the rows that make it up. It changes with every
-    load, deletion or removal of a person that touches the day, however late: what is built from a day compares it to
-    know whether to build the day anew. Hashed twice, because hash() of several values ends in an XOR with the last,
-    which would cancel itself out of the XOR of an even number of rows. -#}
+{#- Return one row per day of messages and reactions, with a fingerprint of the day's rows. The fingerprint changes with
+    every load, deletion or removal of a person that affects the day, however late. A model that is built by the day
+    compares it to find the days to rebuild. Rows are hashed twice: hash() of several values ends in an XOR with the
+    last value, which would vanish from the XOR of an even number of rows with the same last value. -#}
 {% macro days_as_loaded() -%}
     select event_date, hash(count(*), bit_xor(hash(row_hash))) as fingerprint
     from (

@@ -1,6 +1,6 @@
-{#- Only days whose rows are others than those that they were built from are built anew, so that late edits, deletes
-    and removals come out right, at the cost of the days that changed. The hook takes out days of which nothing is left
-    that could have been inserted in their place. -#}
+{#- A run rebuilds the days whose rows have changed since they were built, so late edits, deletes and removals are right,
+    and a run costs only the days that changed. A day without any rows left has nothing to insert in its place, so the
+    hook deletes it. -#}
 {{ config(
     materialized='incremental',
     incremental_strategy='delete+insert',

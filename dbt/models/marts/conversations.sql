@@ -11,7 +11,7 @@ gaps as (
             created_at - lag(created_at) over in_channel
             > to_minutes({{ var('chatexport_conversation_gap_minutes') }}),
             true
-        ) as begins
+        ) as is_first
     from written
     window in_channel as (partition by cid order by created_at, id)
 ),
@@ -19,13 +19,13 @@ gaps as (
 numbered as (
     select
         *,
-        count(*) filter (where begins) over (
+        count(*) filter (where is_first) over (
             partition by cid order by created_at, id rows between unbounded preceding and current row
         ) as number
     from gaps
 ),
 
-begun as (
+started as (
     select *, first_value(user_id) over (partition by cid, number order by created_at, id) as started_by_id
     from numbered
 )
@@ -41,5 +41,5 @@ select
     date_diff(
         'second', min(created_at), min(created_at) filter (where user_id is distinct from started_by_id)
     ) as seconds_to_first_answer
-from begun
+from started
 group by cid, number

@@ -15,7 +15,7 @@ written as (
     group by user_id
 ),
 
-given as (
+reacted as (
     select user_id, count(*) as reactions_given, min(created_at) as first_at, max(created_at) as last_at
     from {{ ref('stg_chatexport__reactions') }}
     group by user_id
@@ -39,16 +39,16 @@ select
     users.id as user_id,
     users.name,
     users.role,
-    least(written.first_message_at, given.first_at) as first_seen_at,
-    greatest(written.last_message_at, given.last_at) as last_seen_at,
+    least(written.first_message_at, reacted.first_at) as first_seen_at,
+    greatest(written.last_message_at, reacted.last_at) as last_seen_at,
     coalesce(written.channels, 0) as channels,
     coalesce(written.messages, 0) as messages,
     coalesce(written.replies, 0) as replies,
     coalesce(started.threads_started, 0) as threads_started,
-    coalesce(given.reactions_given, 0) as reactions_given,
+    coalesce(reacted.reactions_given, 0) as reactions_given,
     coalesce(received.reactions_received, 0) as reactions_received
 from {{ ref('stg_chatexport__users') }} as users
 left join written on users.id = written.user_id
-left join given on users.id = given.user_id
+left join reacted on users.id = reacted.user_id
 left join received on users.id = received.user_id
 left join started on users.id = started.user_id

@@ -2,7 +2,7 @@ with written as (
     select * from {{ ref('stg_chatexport__messages') }} where deleted_at is null
 )
 
--- The first message may be of a time that was never loaded, or deleted: the thread is told of all the same.
+-- The first message may be deleted, or of a time that was never loaded: the thread has a row in any case.
 select
     reply.parent_id as thread_id,
     any_value(reply.cid) as cid,

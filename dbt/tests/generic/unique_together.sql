@@ -1,4 +1,4 @@
-{#- No two rows have the same values in these columns. -#}
+{#- Find rows that have the same values in these columns; there must be none. -#}
 {% test unique_together(model, columns) %}
 select {{ columns | join(', ') }}, count(*) as n_rows
 from {{ model }}
