@@ -1,6 +1,6 @@
-"""All of Airflow on this machine: API server, scheduler, triggerer and DAG processor, over SQLite and LocalExecutor.
+"""All of Airflow on this machine: API server, scheduler, triggerer and DAG processor, with SQLite and LocalExecutor.
 
-For `make up` and for the end-to-end tests. Every part is a process of its own, as in a deployment.
+`make up` and the end-to-end tests use it. Every component is a process of its own, as in a deployment.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ import httpx
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("api-server", "scheduler", "triggerer", "dag-processor")
+COMPONENTS = ("api-server", "scheduler", "triggerer", "dag-processor")
 
 
 class StackError(Exception):
-    """A part did not come up; the message names its log."""
+    """A component did not start; the message names its log."""
 
 
 class AirflowStack:
-    """Used as a context manager: up and healthy inside, gone afterwards.
+    """A context manager: Airflow is up and healthy inside it, and stopped after it.
 
-    :param home: Airflow's home; logs of each part are ``home/<part>.log``.
-    :param environment: further variables for every part, such as connections.
+    :param home: Airflow's home. The log of each component is ``home/<component>.log``.
+    :param environment: more environment variables for every component, such as connections.
+    :param dags: folder of the DAG files.
     """
 
     def __init__(self, home: Path, environment: Mapping[str, str], *, dags: Path = ROOT / "dags") -> None:
@@ -58,7 +59,7 @@ class AirflowStack:
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API__BASE_URL": self.url,
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
-            # Seconds to wait for a lock: all parts write.
+            # Seconds to wait for a lock: all components write to the database.
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
             "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
@@ -73,8 +74,8 @@ class AirflowStack:
         if migrated.returncode:
             raise StackError(f"airflow db migrate failed: {migrated.stderr[-2000:]}")
         try:
-            for part in PARTS:
-                self.start(part)
+            for component in COMPONENTS:
+                self.start(component)
             self._wait_until_healthy()
         except BaseException:
             self._stop_all()
@@ -86,17 +87,20 @@ class AirflowStack:
     ) -> None:
         self._stop_all()
 
-    def start(self, part: str, name: str | None = None) -> None:
-        """:param name: for a second one of a kind, such as of triggerers."""
-        name = name or part
+    def start(self, component: str, name: str | None = None) -> None:
+        """Start a component.
+
+        :param name: name of a second one of its kind, such as a second triggerer.
+        """
+        name = name or component
         with (self.home / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                ["airflow", part], env=self._environment, stdout=log, stderr=log, start_new_session=True
+                ["airflow", component], env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
 
-    def kill(self, part: str, with_signal: signal.Signals = signal.SIGKILL) -> None:
-        """Ends a part and all that it started; one that does not heed a gentler signal is killed after a while."""
-        process = self._processes.pop(part)
+    def kill(self, name: str, with_signal: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to a component and the processes that it started; kill it if it is still there after 20 s."""
+        process = self._processes.pop(name)
         os.killpg(process.pid, with_signal)
         try:
             process.wait(timeout=20)
@@ -105,36 +109,44 @@ class AirflowStack:
             process.wait()
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
-        """A call of the public REST API, ``/api/v2`` left out; the answer's JSON."""
-        answer = httpx.request(
+        """Call the public REST API; return the JSON of the reply.
+
+        :param path: without ``/api/v2``.
+        """
+        response = httpx.request(
             method,
             f"{self.url}/api/v2{path}",
             json=body,
             headers={"Authorization": f"Bearer {self._token()}"},
             timeout=30.0,
         )
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+        response.raise_for_status()
+        return response.json() if response.content else None
 
     def airflow(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A call of Airflow's own command line, in this home."""
+        """Run Airflow's command line in this home."""
         return subprocess.run(
             ["airflow", *arguments], env=self._environment, capture_output=True, text=True, check=False, timeout=120
         )
 
     def unpause(self, dag_id: str) -> None:
+        """Unpause a DAG."""
         self.api("PATCH", f"/dags/{dag_id}", {"is_paused": False})
 
-    def children(self, part: str) -> list[psutil.Process]:
-        """The processes that a part has started, and theirs: the last ones of a scheduler run tasks."""
-        return psutil.Process(self._processes[part].pid).children(recursive=True)
+    def children(self, name: str) -> list[psutil.Process]:
+        """Return all descendants of a component's process. The leaves of a scheduler's tree run tasks."""
+        return psutil.Process(self._processes[name].pid).children(recursive=True)
 
     def run(self, dag_id: str, *, timeout_s: float = 120.0, **body: Any) -> dict[str, Any]:
-        """Triggers a run over REST and waits for its end; the run as the API tells it."""
+        """Trigger a run over REST and wait for its end; return the run as the API has it."""
         run = self.api("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, **body})
         return self.wait(dag_id, run["dag_run_id"], timeout_s=timeout_s)
 
     def wait(self, dag_id: str, run_id: str, *, timeout_s: float) -> dict[str, Any]:
+        """Wait for the end of a run; return the run as the API has it.
+
+        :raises StackError: it has not ended in time.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             run: dict[str, Any] = self.api("GET", f"/dags/{dag_id}/dagRuns/{run_id}")
@@ -149,27 +161,28 @@ class AirflowStack:
 
     def _wait_until_healthy(self, timeout_s: float = 120.0) -> None:
         deadline = time.monotonic() + timeout_s
-        missing = list(PARTS)
+        missing = list(COMPONENTS)
         while time.monotonic() < deadline:
-            for part, process in self._processes.items():
+            for name, process in self._processes.items():
                 if process.poll() is not None:
-                    raise StackError(f"{part} ended with {process.returncode}; see {self.home / f'{part}.log'}")
+                    raise StackError(f"{name} ended with {process.returncode}; see {self.home / f'{name}.log'}")
             missing = self._unhealthy()
             if not missing and self.api("GET", "/dags")["total_entries"]:
                 return
             time.sleep(0.5)
-        raise StackError(f"not healthy after {timeout_s:.0f} s: {', '.join(missing) or 'no DAG was found'}")
+        problem = f"not healthy: {', '.join(missing)}" if missing else "no DAG was found"
+        raise StackError(f"Airflow is not up after {timeout_s:.0f} s: {problem}; see the logs in {self.home}")
 
     def _unhealthy(self) -> list[str]:
         try:
             health = httpx.get(f"{self.url}/api/v2/monitor/health", timeout=5.0).json()
         except (httpx.HTTPError, json.JSONDecodeError):
             return ["api-server"]
-        parts = ("scheduler", "triggerer", "dag_processor")
-        return [part for part in parts if (health.get(part) or {}).get("status") != "healthy"]
+        names = ("scheduler", "triggerer", "dag_processor")
+        return [name for name in names if (health.get(name) or {}).get("status") != "healthy"]
 
     def _stop_all(self) -> None:
-        # A LocalExecutor scheduler may hang in its own shutdown, so nobody is asked twice.
+        # A scheduler with LocalExecutor may hang in its own shutdown, so SIGKILL follows soon.
         for process in self._processes.values():
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
@@ -184,7 +197,10 @@ class AirflowStack:
 
 
 def sandbox_connection(url: str, **extra: Any) -> str:
-    """The default connection, leading to a sandbox, as Airflow takes it from the environment."""
+    """Return the default connection to a sandbox, in the form of Airflow's environment variable.
+
+    :param extra: fields of the connection's extra.
+    """
     return json.dumps(
         {
             "conn_type": "chatexport",
@@ -197,6 +213,7 @@ def sandbox_connection(url: str, **extra: Any) -> str:
 
 
 def free_port() -> int:
+    """Return a port of the loopback address that no process listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""`make up`: Airflow's UI on localhost over the sandbox, with the example DAGs, until Ctrl-C."""
+"""`make up`: run Airflow's UI on localhost over the sandbox, with the example DAGs, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ LAKE = ROOT / ".demo" / "lake"
 
 
 def main() -> None:
+    """Start the sandbox and Airflow, and wait for Ctrl-C."""
     with Sandbox(SandboxSettings(task_s=5.0)) as sandbox:
-        print(f"the sandbox plays the chat service on {sandbox.url}", flush=True)
+        print(f"the sandbox stands in for the chat service on {sandbox.url}", flush=True)
         environment = {
             "AIRFLOW_CONN_CHATEXPORT_DEFAULT": sandbox_connection(sandbox.url),
             "CHATEXPORT_LAKE": str(LAKE),
         }
-        print("starting Airflow, which takes about half a minute", flush=True)
+        print("starting Airflow; this takes about half a minute", flush=True)
         try:
             with AirflowStack(HOME, environment) as stack:
-                print(f"Airflow is on {stack.url}; trigger chatexport_daily with this configuration:", flush=True)
+                print(f"Airflow is on {stack.url}. Trigger chatexport_daily with this configuration:", flush=True)
                 print('  {"since": "2025-01-06T00:00:00Z", "until": "2025-01-07T00:00:00Z"}')
-                print(f"rows go to {LAKE.relative_to(ROOT)}; Ctrl-C ends all of it", flush=True)
+                print(f"The rows go to {LAKE.relative_to(ROOT)}. Press Ctrl-C to stop everything", flush=True)
                 signal.sigwait({signal.SIGINT, signal.SIGTERM})
         except StackError as error:
             sys.exit(str(error))

@@ -1,4 +1,4 @@
-"""All of Airflow over the sandbox, each part a process of its own."""
+"""All of Airflow over the sandbox, each component a process of its own."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    # Long enough that the task must be deferred and resumed, and that the scheduler has seen it deferred by then. The
-    # port is its own, so that one that was restarted is found again.
+    # An export takes long enough that the task is deferred and the scheduler has seen that. The port is fixed, so that
+    # Airflow finds the sandbox again after a restart.
     with Sandbox(SandboxSettings(port=free_port(), task_s=6.0, rate_limit=False)) as running:
         yield running
 
@@ -34,11 +34,12 @@ def stack(sandbox: Sandbox, lake: Path, tmp_path_factory: pytest.TempPathFactory
         "AIRFLOW_CONN_CHATEXPORT_DEFAULT": sandbox_connection(sandbox.url),
         "CHATEXPORT_LAKE": str(lake),
         "CHATEXPORT_CHANNELS": ",".join(CHANNELS),
-        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",  # the other examples are not waited for
-        # On a slow machine the scheduler may hear of a task's first half when the second runs, and call it failed.
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",  # so that the other examples do not run
+        # On a slow machine the scheduler may get the end of a task's first half while the second half runs. It then
+        # marks the task as failed.
         "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "3",
         "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "2",
-        # A process that was killed is to be missed within seconds rather than minutes.
+        # Airflow must notice a killed process within seconds, not minutes.
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
@@ -50,10 +51,10 @@ def stack(sandbox: Sandbox, lake: Path, tmp_path_factory: pytest.TempPathFactory
         shutil.copytree(folder, dags, dirs_exist_ok=True)
     with AirflowStack(tmp_path_factory.mktemp("airflow"), environment, dags=dags) as running:
         running.unpause(DAG)
-        # The schedule's newest run begins at once; tests that count exports come after it.
+        # The newest run of the schedule starts at once. Tests that count exports must come after it.
         deadline = time.monotonic() + 200
         while not (runs := running.api("GET", f"/dags/{DAG}/dagRuns")["dag_runs"]):
-            assert time.monotonic() < deadline, "the schedule has made no run"
+            assert time.monotonic() < deadline, "the schedule has created no run"
             time.sleep(0.5)
         running.wait(DAG, runs[0]["dag_run_id"], timeout_s=200)
         yield running

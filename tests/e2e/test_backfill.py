@@ -1,4 +1,4 @@
-"""A month of history through Airflow's own backfill, and once more."""
+"""A month of history with Airflow's own backfill, twice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from airflow_stack import AirflowStack, StackError
-from e2e_counts import DAG, rows_in, told_by_the_corpus
+from e2e_counts import DAG, messages_in_the_corpus, rows_in
 
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.storage.address import open_store
@@ -23,15 +23,15 @@ WRITERS = ("scheduler", "triggerer", "dag-processor")
 
 
 def backfill(stack: AirflowStack, *more: str) -> None:
-    """Creates one, and waits until all of its runs have ended well."""
+    """Create a backfill, and wait until all of its runs have succeeded."""
     before = time.time()
     dates = ("--from-date", FIRST, "--to-date", LAST)
-    # SQLite refuses a long transaction when somebody else has written meanwhile; nothing is under way at this moment.
-    for part in WRITERS:
-        stack.kill(part)
+    # SQLite refuses a long transaction if another process has written since its start. No run is active now.
+    for component in WRITERS:
+        stack.kill(component)
     created = stack.airflow("backfill", "create", "--dag-id", DAG, *dates, "--max-active-runs", "4", *more)
-    for part in WRITERS:
-        stack.start(part)
+    for component in WRITERS:
+        stack.start(component)
     assert created.returncode == 0, created.stderr[-2000:]
     deadline = time.monotonic() + 1200
     while True:
@@ -46,7 +46,7 @@ def backfill(stack: AirflowStack, *more: str) -> None:
 
 
 def faults(lake: Path) -> list[str]:
-    """What verify finds, but for the gap between the month and the day of the schedule's own run."""
+    """Return the faults that verify finds, except for the gap before the day of the schedule's own run."""
     findings = verify(open_store(lake), now=datetime.now(UTC)).findings
     return [each.what for each in findings if each.is_fault and f"not covered from {END}T00" not in each.what]
 
@@ -56,10 +56,10 @@ def _epoch_s(moment: str) -> float:
 
 
 @pytest.mark.timeout(3000)
-def test_thirty_days_twice_over_are_the_days_once(stack: AirflowStack, lake: Path) -> None:
-    """Four windows at a time, in any order; reprocessed as a whole, every row is there once and is the newer one."""
+def test_a_backfill_of_thirty_days_that_runs_twice_has_each_row_once(stack: AirflowStack, lake: Path) -> None:
+    """Four windows run at a time, in any order; after the second backfill every row is from the second."""
     backfill(stack)
-    expected = told_by_the_corpus(FIRST, END)
+    expected = messages_in_the_corpus(FIRST, END)
     assert expected == rows_in(lake, FIRST, END)
     assert [] == faults(lake)
     again_from = datetime.now(UTC)

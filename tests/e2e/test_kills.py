@@ -1,4 +1,4 @@
-"""Parts of Airflow killed while a run is under way: it comes out right, with one export where a try was stored."""
+"""Components of Airflow that are killed during a run: the result is right, and an export is not started twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 from airflow_stack import AirflowStack
-from e2e_counts import DAG, rows_in, told_by_the_corpus
+from e2e_counts import DAG, messages_in_the_corpus, rows_in
 
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.storage.address import open_store
@@ -26,44 +26,44 @@ SUBMIT, STATUS, DOWNLOAD = "/api/v2/chat/export_channels", "/api/v2/tasks", "/do
 
 
 class Run:
-    """One run of a day of its own, in the middle of which something is done."""
+    """A run for a day of its own, which the test disturbs."""
 
     def __init__(self, stack: AirflowStack, sandbox: Sandbox, lake: Path, day: datetime) -> None:
         self.stack, self.sandbox, self.lake = stack, sandbox, lake
         self.since, self.until = day.date().isoformat(), (day + timedelta(days=1)).date().isoformat()
         self.id = ""
 
-    def begin(self) -> None:
+    def start(self) -> None:
         self.control("DELETE", "requests")
         conf = {"since": f"{self.since}T00:00:00Z", "until": f"{self.until}T00:00:00Z"}
         run = self.stack.api("POST", f"/dags/{DAG}/dagRuns", {"logical_date": None, "conf": conf})
         self.id = run["dag_run_id"]
 
     def control(self, method: str, path: str, body: Any = None) -> Any:
-        answer = httpx.request(method, f"{self.sandbox.url}/_sandbox/{path}", json=body, timeout=30)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+        response = httpx.request(method, f"{self.sandbox.url}/_sandbox/{path}", json=body, timeout=30)
+        response.raise_for_status()
+        return response.json() if response.content else None
 
     def slow_down(self, path: str, seconds: float, method: str = "GET") -> None:
-        """The next such request waits so long before its answer."""
+        """Delay the reply to the next request of this kind."""
         self.control("POST", "faults", {"method": method, "path": path, "do": f"slow:{seconds}", "times": 1})
 
-    def asked(self, path: str) -> int:
+    def n_requests(self, path: str) -> int:
         return sum(each["path"].startswith(path) for each in self.control("GET", "requests"))
 
-    def until_it(self, is_so: Callable[[], Any], what: str, *, every_s: float = 0.1) -> Any:
+    def wait_until(self, condition: Callable[[], Any], event: str, *, every_s: float = 0.1) -> Any:
         deadline = time.monotonic() + 120
-        while not (found := is_so()):
-            assert time.monotonic() < deadline, f"{what} did not come"
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f"{event} did not come"
             time.sleep(every_s)
-        return found
+        return value
 
     def state_of(self, task_id: str) -> str | None:
         state: str | None = self.stack.api("GET", f"/dags/{DAG}/dagRuns/{self.id}/taskInstances/{task_id}")["state"]
         return state
 
     def kill_task(self, with_signal: signal.Signals) -> None:
-        """The process that runs the task, which is the last of the scheduler's line."""
+        """Send a signal to the process that runs the task, a leaf of the scheduler's process tree."""
         running = self.task_processes()
         assert running, [each.cmdline() for each in self.stack.children("scheduler")]
         for process in running:
@@ -82,22 +82,22 @@ class Run:
     def n_data_files(self) -> int:
         return sum(1 for _ in self.lake.glob("_files/**/*.pq"))
 
-    def comes_out_right(self, *, exports: Collection[int] = (1,)) -> None:
-        """Rows as the corpus has them, one success, a clean lake, and so many exports."""
+    def ends_well(self, *, exports: Collection[int] = (1,)) -> None:
+        """Assert that the run succeeds, with the rows of the corpus, a lake without faults, and so many exports."""
         run = self.stack.wait(DAG, self.id, timeout_s=400)
         assert run["state"] == "success"
-        assert told_by_the_corpus(self.since, self.until) == rows_in(self.lake, self.since, self.until)
+        assert messages_in_the_corpus(self.since, self.until) == rows_in(self.lake, self.since, self.until)
         findings = verify(open_store(self.lake), now=datetime.now(UTC)).findings
         assert [] == [each for each in findings if each.is_fault and each.kind != "gap"]
-        assert self.asked(SUBMIT) in exports
+        assert self.n_requests(SUBMIT) in exports
 
 
 @pytest.fixture
 def run(stack: AirflowStack, sandbox: Sandbox, lake: Path, request: pytest.FixtureRequest) -> Iterator[Run]:
     days = request.config.stash.setdefault(DAYS, iter(range(30)))
-    made = Run(stack, sandbox, lake, datetime(2025, 1, 2, tzinfo=UTC) + timedelta(days=next(days)))
-    yield made
-    made.control("DELETE", "faults")
+    run = Run(stack, sandbox, lake, datetime(2025, 1, 2, tzinfo=UTC) + timedelta(days=next(days)))
+    yield run
+    run.control("DELETE", "faults")
 
 
 DAYS = pytest.StashKey[Iterator[int]]()
@@ -105,128 +105,133 @@ DAYS = pytest.StashKey[Iterator[int]]()
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
 def test_a_worker_killed_while_it_submits(run: Run, how: signal.Signals) -> None:
-    """Nobody knows the id of what it asked for: the retry asks again, and one export is left unread. A gentler signal
-    lets the request end, and the id is stored."""
+    """The id of its export is lost: the retry starts another export, and the first one stays unused.
+
+    After SIGTERM the request may end, and then the id is stored.
+    """
     run.slow_down(SUBMIT, 30, "POST")
-    run.begin()
-    run.until_it(lambda: run.asked(SUBMIT), "the submit")
+    run.start()
+    run.wait_until(lambda: run.n_requests(SUBMIT), "the submit")
     run.kill_task(how)
-    run.comes_out_right(exports=(2,) if how is signal.SIGKILL else (1, 2))
+    run.ends_well(exports=(2,) if how is signal.SIGKILL else (1, 2))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
 def test_a_worker_killed_while_it_downloads(run: Run, how: signal.Signals) -> None:
-    """The load is tried again, from the same export."""
+    """The retry loads the same export."""
     run.slow_down(DOWNLOAD, 30)
-    run.begin()
-    run.until_it(lambda: run.asked(DOWNLOAD), "the download")
+    run.start()
+    run.wait_until(lambda: run.n_requests(DOWNLOAD), "the download")
     run.kill_task(how)
-    run.comes_out_right()
+    run.ends_well()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
 def test_a_triggerer_killed_while_it_waits(run: Run, how: signal.Signals) -> None:
-    """Another one goes on with the same export, under the same deadline."""
-    run.begin()
-    run.until_it(lambda: run.asked(STATUS), "a look at the export")
+    """Another triggerer waits for the same export, under the same deadline."""
+    run.start()
+    run.wait_until(lambda: run.n_requests(STATUS), "a status request")
     run.stack.kill("triggerer", how)
     run.stack.start("triggerer")
-    run.comes_out_right()
+    run.ends_well()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
 def test_a_worker_killed_while_it_resumes(run: Run, how: signal.Signals) -> None:
-    """The retry finds the export of the first try, unless that had already said that it was done with it."""
-    run.begin()
-    run.until_it(lambda: run.state_of("export") == "deferred", "the wait")
-    run.until_it(run.task_processes, "the end of the wait")
+    """The retry finds the export of the first try, unless that try had recorded its success already."""
+    run.start()
+    run.wait_until(lambda: run.state_of("export") == "deferred", "the wait")
+    run.wait_until(run.task_processes, "the end of the wait")
     run.kill_task(how)
-    run.comes_out_right(exports=(1, 2))
+    run.ends_well(exports=(1, 2))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda how: how.name)
 def test_a_worker_killed_while_it_commits(run: Run, how: signal.Signals) -> None:
-    """Its data files are in the lake, its record is not, or not yet known to be: the retry makes one load of it."""
-    run.begin()
+    """Its data files are in the lake, and its record may be missing: the retry commits one load."""
+    run.start()
     before = run.n_data_files()
-    run.until_it(lambda: run.n_data_files() > before, "a data file", every_s=0.005)
+    run.wait_until(lambda: run.n_data_files() > before, "a data file", every_s=0.005)
     run.kill_task(how)
-    run.comes_out_right()
+    run.ends_well()
 
 
-def test_two_triggerers_of_which_one_dies(run: Run) -> None:
-    """The other takes over what it waited for."""
+def test_one_of_two_triggerers_dies(run: Run) -> None:
+    """The other one takes over its triggers."""
     run.stack.start("triggerer", name="second")
-    run.begin()
-    run.until_it(lambda: run.asked(STATUS), "a look at the export")
+    run.start()
+    run.wait_until(lambda: run.n_requests(STATUS), "a status request")
     run.stack.kill("triggerer")
-    run.comes_out_right()
+    run.ends_well()
     run.stack.start("triggerer")
     run.stack.kill("second")
 
 
 def test_a_scheduler_killed_while_the_run_waits(run: Run) -> None:
-    """The triggerer waits without it; the next scheduler resumes the task."""
-    run.begin()
-    run.until_it(lambda: run.state_of("export") == "deferred", "the wait")
+    """The triggerer waits without a scheduler; the next scheduler resumes the task."""
+    run.start()
+    run.wait_until(lambda: run.state_of("export") == "deferred", "the wait")
     run.stack.kill("scheduler")
     run.stack.start("scheduler")
-    run.comes_out_right()
+    run.ends_well()
 
 
 def test_a_deferred_task_that_is_cleared(run: Run) -> None:
-    """It finds its own export again."""
-    run.begin()
-    run.until_it(lambda: run.asked(STATUS), "a look at the export")
+    """It finds its own export."""
+    run.start()
+    run.wait_until(lambda: run.n_requests(STATUS), "a status request")
     body = {"dry_run": False, "dag_run_id": run.id, "task_ids": ["export"], "only_failed": False}
     run.stack.api("POST", f"/dags/{DAG}/clearTaskInstances", body)
-    run.comes_out_right()
+    run.ends_well()
 
 
 def test_a_deferred_task_that_is_marked_as_failed_and_then_cleared(run: Run) -> None:
-    """Somebody changed their mind: the export was not cancelled, and is still good."""
-    run.begin()
-    run.until_it(lambda: run.asked(STATUS), "a look at the export")
+    """The export was not cancelled, and the next try uses it."""
+    run.start()
+    run.wait_until(lambda: run.n_requests(STATUS), "a status request")
     path = f"/dags/{DAG}/dagRuns/{run.id}/taskInstances/export"
     run.stack.api("PATCH", path, {"new_state": "failed"})
-    run.until_it(lambda: run.stack.api("GET", f"/dags/{DAG}/dagRuns/{run.id}")["state"] == "failed", "the failure")
+    run.wait_until(lambda: run.stack.api("GET", f"/dags/{DAG}/dagRuns/{run.id}")["state"] == "failed", "the failure")
     body = {"dry_run": False, "dag_run_id": run.id, "only_failed": True}
     run.stack.api("POST", f"/dags/{DAG}/clearTaskInstances", body)
-    run.comes_out_right()
+    run.ends_well()
 
 
 @pytest.mark.parametrize("do", ["status:503", "status:429", "drop", "slow:5"])
-def test_a_service_that_is_away_for_a_while(run: Run, do: str) -> None:
-    """Looks that fail are borne; nothing is submitted again."""
+def test_a_service_that_is_unavailable_for_a_while(run: Run, do: str) -> None:
+    """The wait survives status requests that fail, and submits nothing again."""
     run.control("POST", "faults", {"method": "GET", "path": STATUS, "do": do, "times": 4})
-    run.begin()
-    run.comes_out_right()
+    run.start()
+    run.ends_well()
 
 
-def test_a_link_that_expired_before_the_load_began(run: Run) -> None:
-    """The load asks for a fresh one."""
+def test_a_link_that_expired_before_the_load_started(run: Run) -> None:
+    """The load asks for a fresh link."""
     run.control("POST", "faults", {"method": "GET", "path": DOWNLOAD, "do": "expire", "times": 1})
-    run.begin()
-    run.comes_out_right()
+    run.start()
+    run.ends_well()
 
 
 def test_a_service_that_has_forgotten_the_export(run: Run) -> None:
-    """As after a restart of the sandbox, which keeps nothing: the retry asks for it anew."""
-    run.begin()
-    run.until_it(lambda: run.asked(STATUS), "a look at the export")
+    """A restart of the sandbox loses everything: the retry starts a new export."""
+    run.start()
+    run.wait_until(lambda: run.n_requests(STATUS), "a status request")
     run.sandbox.__exit__(None, None, None)
     run.sandbox.__enter__()
-    run.comes_out_right()
+    run.ends_well()
 
 
-def test_a_file_that_is_gone_when_the_load_begins(run: Run) -> None:
-    """After 60 days nothing is retried: the export is to be cleared, which makes a new one. Comes last: time passes."""
+def test_a_file_that_is_gone_when_the_load_starts(run: Run) -> None:
+    """After 60 days the load is not retried, and a clear of the export starts a new one.
+
+    This test comes last: it moves the sandbox's clock.
+    """
     run.slow_down(DOWNLOAD, 30)
-    run.begin()
-    run.until_it(lambda: run.asked(DOWNLOAD), "the download")
+    run.start()
+    run.wait_until(lambda: run.n_requests(DOWNLOAD), "the download")
     tasks = f"/dags/{DAG}/dagRuns/{run.id}/taskInstances"
     run.stack.api("PATCH", f"{tasks}/load", {"new_state": "failed"})
-    run.until_it(lambda: run.stack.api("GET", f"/dags/{DAG}/dagRuns/{run.id}")["state"] == "failed", "the failure")
+    run.wait_until(lambda: run.stack.api("GET", f"/dags/{DAG}/dagRuns/{run.id}")["state"] == "failed", "the failure")
     run.control("POST", "clock", {"advance_s": 61 * 86400})
     again = {"dry_run": False, "dag_run_id": run.id, "only_failed": False}
     run.stack.api("POST", f"/dags/{DAG}/clearTaskInstances", {**again, "task_ids": ["load"]})
@@ -234,4 +239,4 @@ def test_a_file_that_is_gone_when_the_load_begins(run: Run) -> None:
     logs = run.stack.home / "logs" / f"dag_id={DAG}" / f"run_id={run.id}" / "task_id=load"
     assert 1 == sum("keeps export files for 60 days" in each.read_text() for each in logs.glob("attempt=*.log"))
     run.stack.api("POST", f"/dags/{DAG}/clearTaskInstances", again)
-    run.comes_out_right(exports=(2,))
+    run.ends_well(exports=(2,))

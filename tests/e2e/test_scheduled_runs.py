@@ -1,4 +1,4 @@
-"""Runs that Airflow's own scheduler makes, for every way in which a run gets its window, and mapped ones."""
+"""Runs that Airflow's own scheduler creates, for every way in which a run gets its window, and mapped ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from airflow_stack import AirflowStack
-from e2e_counts import CHANNELS, rows_in, told_by_the_corpus
+from e2e_counts import CHANNELS, messages_in_the_corpus, rows_in
 
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.storage.address import open_store
@@ -28,12 +28,12 @@ def lake_of(name: str, lake: Path) -> Path:
 
 
 def last_run(stack: AirflowStack, name: str, n_runs: int = 1) -> dict[str, Any]:
-    """The last of the runs that the schedule makes, as it ended."""
+    """Wait for the runs of the schedule; return the last one."""
     stack.unpause(f"e2e_{name}")
     deadline = time.monotonic() + 300
     runs: list[dict[str, Any]] = []
     while len(runs) < n_runs:
-        assert time.monotonic() < deadline, f"the schedule of {name} has made {len(runs)} runs"
+        assert time.monotonic() < deadline, f"the schedule of {name} has created {len(runs)} runs"
         time.sleep(0.5)
         runs = stack.api("GET", f"/dags/e2e_{name}/dagRuns?order_by=run_after")["dag_runs"]
     return [stack.wait(f"e2e_{name}", run["dag_run_id"], timeout_s=300) for run in runs][-1]
@@ -44,30 +44,31 @@ def logs_of(stack: AirflowStack, name: str) -> list[str]:
 
 
 def holds_the_day(lake: Path, since: str, until: str) -> bool:
-    """All rows of the lake are those of that time, and it covers nothing else."""
-    found = rows_in(lake)
-    return found == told_by_the_corpus(since, until) != Counter() and verify(open_store(lake), now=datetime.now(UTC)).ok
+    """Return whether the lake has the rows of that time and covers nothing else."""
+    expected = messages_in_the_corpus(since, until)
+    assert expected
+    return rows_in(lake) == expected and verify(open_store(lake), now=datetime.now(UTC)).ok
 
 
 @pytest.mark.parametrize(
     ("name", "since", "until"),
     [
         ("cron_interval", "2025-01-07", "2025-01-08"),
-        ("asset", "2025-01-07", "2025-01-08"),  # the load of the one before tells it of its window
+        ("asset", "2025-01-07", "2025-01-08"),  # its window is that of the load that updated the asset
         ("cron_trigger", "2025-01-06", "2025-01-07"),
         ("partition", "2025-01-06", "2025-01-07"),
     ],
 )
-def test_a_scheduled_run_loads_the_day_that_it_is_about(stack, lake, name, since, until) -> None:
-    """Whole days, whichever timetable; a run of an asset takes its window from what updated it."""
-    stack.unpause("e2e_asset")  # an update that comes while it is paused is not kept for it
-    # The first run of a trigger's schedule is about a day before the DAG begins, and Airflow runs none of its tasks.
+def test_a_scheduled_run_loads_the_day_of_its_window(stack, lake, name, since, until) -> None:
+    """Every timetable gives whole days; the window of a run by an asset is that of the load that updated it."""
+    stack.unpause("e2e_asset")  # Airflow does not keep updates of the asset for a paused DAG
+    # With CronTriggerTimetable, the logical date of the first run is before the DAG's start_date: no task runs.
     assert "success" == last_run(stack, name, n_runs=2 if name == "cron_trigger" else 1)["state"]
     assert holds_the_day(lake_of(name, lake), since, until)
 
 
-def test_plain_daily_fails_at_once_and_says_what_helps(stack, lake) -> None:
-    """Three retries are allowed here; none would come right."""
+def test_plain_daily_fails_at_once_and_names_the_timetable_to_use(stack, lake) -> None:
+    """Three retries are allowed here; none of them could succeed."""
     assert "failed" == last_run(stack, "plain_daily")["state"]
     (log,) = logs_of(stack, "plain_daily")
     assert "CronDataIntervalTimetable" in log
@@ -75,7 +76,7 @@ def test_plain_daily_fails_at_once_and_says_what_helps(stack, lake) -> None:
 
 
 def test_a_run_from_the_form_has_the_window_and_the_channels_of_the_form(stack, lake) -> None:
-    """And what is missing in it is asked for, at once."""
+    """A run without a window fails at once, and the error asks for one."""
     stack.unpause("e2e_by_hand")
     assert "failed" == stack.run("e2e_by_hand")["state"]
     (log,) = logs_of(stack, "by_hand")
@@ -85,21 +86,21 @@ def test_a_run_from_the_form_has_the_window_and_the_channels_of_the_form(stack, 
 
 
 def test_a_deferred_task_has_a_link_to_its_export(stack, sandbox) -> None:
-    """As the page of the task shows it, while nobody works on the task."""
+    """The page of the task shows it while no worker runs the task."""
     stack.unpause("e2e_by_hand")
-    begun = stack.api("POST", "/dags/e2e_by_hand/dagRuns", {"logical_date": None, "conf": DAY})
-    task = f"/dags/e2e_by_hand/dagRuns/{begun['dag_run_id']}/taskInstances/{GROUP}.export"
+    run = stack.api("POST", "/dags/e2e_by_hand/dagRuns", {"logical_date": None, "conf": DAY})
+    task = f"/dags/e2e_by_hand/dagRuns/{run['dag_run_id']}/taskInstances/{GROUP}.export"
     deadline = time.monotonic() + 120
     while "deferred" != stack.api("GET", task)["state"]:
         assert time.monotonic() < deadline
         time.sleep(0.2)
     links = stack.api("GET", f"{task}/links")["extra_links"]
     assert links["Export at the service"].startswith(f"{sandbox.url}/api/v2/tasks/")
-    assert "success" == stack.wait("e2e_by_hand", begun["dag_run_id"], timeout_s=300)["state"]
+    assert "success" == stack.wait("e2e_by_hand", run["dag_run_id"], timeout_s=300)["state"]
 
 
 def test_an_export_that_fails_is_halved_while_the_task_stays_one(stack, sandbox: Sandbox, lake) -> None:
-    """The trigger ends, the worker halves, another trigger waits for both."""
+    """The trigger ends, a worker halves the window, another trigger waits for both halves."""
     fault = {"method": "POST", "path": "/api/v2/chat/export_channels", "do": "fail-task", "times": 1}
     httpx.post(f"{sandbox.url}/_sandbox/faults", json=fault).raise_for_status()
     stack.unpause("e2e_splits")
@@ -109,7 +110,7 @@ def test_an_export_that_fails_is_halved_while_the_task_stays_one(stack, sandbox:
 
 
 def test_channels_that_a_query_finds_are_loaded_in_mapped_batches(stack, sandbox: Sandbox, lake) -> None:
-    """A load for each three of the six channels that a query finds; the seventh is deleted."""
+    """The query finds six channels, and each three of them are one load; the seventh is deleted."""
     stack.unpause("e2e_mapped")
     run = stack.run("e2e_mapped", conf=DAY, timeout_s=400)
     assert "success" == run["state"]
@@ -117,7 +118,7 @@ def test_channels_that_a_query_finds_are_loaded_in_mapped_batches(stack, sandbox
     loads = [task for task in tasks if task["task_id"] == f"{GROUP}.batch.load"]
     assert 2 == len(loads)
     assert 7 == len(sandbox.world.cids)
-    found = rows_in(lake_of("mapped", lake))
-    expected = told_by_the_corpus("2025-01-08", "2025-01-09")
-    assert expected == Counter({cid: found[cid] for cid in CHANNELS})
+    rows = rows_in(lake_of("mapped", lake))
+    expected = messages_in_the_corpus("2025-01-08", "2025-01-09")
+    assert expected == Counter({cid: rows[cid] for cid in CHANNELS})
     assert verify(open_store(lake_of("mapped", lake)), now=datetime.now(UTC)).ok

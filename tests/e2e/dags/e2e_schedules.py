@@ -1,4 +1,4 @@
-"""A DAG for each way in which a run gets its window; each has a lake of its own, beside that of the examples."""
+"""A DAG for each way in which a run gets its window. Each has a lake of its own, next to that of the examples."""
 
 import os
 from datetime import timedelta
