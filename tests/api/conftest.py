@@ -1,4 +1,4 @@
-"""Settings for the sandbox with pauses of milliseconds, a control client, and servers that follow a script."""
+"""Settings for the sandbox with pauses of milliseconds, clients, and servers that follow a script."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-import httpx
 import pytest
 
 from airflow_provider_chatexport.api.client import AsyncChatExportClient, ChatExportClient
@@ -18,40 +17,9 @@ from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, ExportFlags
 from airflow_provider_chatexport.core.task import TaskId, TaskState
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
 AskStatus = Callable[[ServiceSettings, TaskId], TaskState]
-
-
-class Control:
-    """The sandbox's control calls."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._url = f"{sandbox.url}/_sandbox"
-
-    def fault(self, do: str, path: str, *, method: str | None = None, times: int = 1, after: int = 0) -> None:
-        """Let the next ``times`` requests to this path misbehave, once ``after`` of them have passed."""
-        body = {"do": do, "path": path, "times": times, "after": after} | ({"method": method} if method else {})
-        httpx.post(f"{self._url}/faults", json=body).raise_for_status()
-
-    def advance_clock(self, seconds: float) -> None:
-        """Move the sandbox's clock forward."""
-        httpx.post(f"{self._url}/clock", json={"advance_s": seconds}).raise_for_status()
-
-    def forget_requests(self) -> None:
-        """Clear the list of requests."""
-        httpx.delete(f"{self._url}/requests").raise_for_status()
-
-    def requests(self, path: str) -> list[dict[str, Any]]:
-        """Return the requests to addresses that start with ``path``."""
-        seen = httpx.get(f"{self._url}/requests").raise_for_status().json()
-        return [request for request in seen if request["path"].startswith(path)]
-
-
-@pytest.fixture
-def control(sandbox: Sandbox) -> Control:
-    """Control the test's sandbox."""
-    return Control(sandbox)
 
 
 @pytest.fixture

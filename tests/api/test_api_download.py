@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -50,16 +51,16 @@ def test_the_file_host_gets_no_header_of_ours(client, task_id, control, tmp_path
     """A signed link answers 400 to an Authorization header, and the file host must not see our token."""
     download(client, task_id, tmp_path / "export")
     (request,) = control.requests(FILES)
-    assert set(request["headers"]) == PLAIN
+    assert set(request.headers) == PLAIN
 
 
 def test_a_broken_download_resumes_where_it_stopped(client, task_id, content, control, tmp_path) -> None:
     """After a break the client fetches only the rest, and the file is the same as without the break."""
-    control.forget_requests()
+    control.clear_requests()
     control.fault("truncate:1000", FILES, times=2)
     file = download(client, task_id, tmp_path / "export")
     assert file.sha256 == hashlib.sha256(content).hexdigest()
-    first, *others = (set(request["headers"]) for request in control.requests(FILES))
+    first, *others = (set(request.headers) for request in control.requests(FILES))
     assert first == PLAIN
     assert others == [PLAIN | {"range", "if-range"}] * 2
 
@@ -76,7 +77,7 @@ def test_a_link_that_expires_midway_is_replaced(client, task_id, content, contro
     control.fault("expire", FILES, after=1)
     file = download(client, task_id, tmp_path / "export")
     assert file.sha256 == hashlib.sha256(content).hexdigest()
-    assert [request["status"] for request in control.requests(FILES)][-1] == 206
+    assert [request.status for request in control.requests(FILES)][-1] == 206
 
 
 def test_links_that_are_always_refused_end_the_download(client, task_id, control, tmp_path) -> None:
@@ -97,7 +98,7 @@ def test_a_file_host_that_fails_for_a_moment_is_retried(client, task_id, content
 
 def test_a_file_that_was_deleted_after_60_days_is_gone(client, task_id, control, tmp_path) -> None:
     """The service keeps files for 60 days: the error must say so, and not that a link expired."""
-    control.advance_clock(61 * 86400)
+    control.advance_clock(timedelta(days=61))
     with pytest.raises(Exception, match="60 days") as caught:
         download(client, task_id, tmp_path / "export")
     assert caught.value.retryable is False
@@ -129,7 +130,7 @@ def test_no_link_reaches_a_log_or_an_error(client, task_id, control, tmp_path, c
             with pytest.raises(DownloadError) as caught:
                 download(client, task_id, tmp_path / "export")
             sentences.append(str(caught.value))
-            httpx.delete(f"{client.settings.base_url}/_sandbox/faults")
+            control.clear_faults()
     url = client.task(task_id).url
     assert url is not None
     link = httpx.URL(url)

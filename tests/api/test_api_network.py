@@ -76,7 +76,7 @@ def test_the_authority_in_ca_file_is_trusted(ask_status, scripted_server, author
 
 
 def test_an_unknown_authority_is_not_trusted(ask_status, scripted_server, authority) -> None:
-    """Otherwise anyone on the way could read the token."""
+    """Otherwise a host between client and service could read the token."""
     server = scripted_server(tls=authority[1])
     with pytest.raises(ServiceUnavailableError, match="cannot be reached"):
         ask_status(settings_for(server.url), T)
