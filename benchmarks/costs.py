@@ -38,12 +38,12 @@ CHATEXPORT = Path(sys.executable).with_name("chatexport")
 OPENING = """
 import sys, time
 import duckdb
-began = time.perf_counter()
+before_s = time.perf_counter()
 with duckdb.connect(sys.argv[1], read_only=True) as con:
-    opened = time.perf_counter()
+    opened_s = time.perf_counter()
     con.execute("SELECT count(*) FROM messages WHERE event_date = DATE '2010-01-05'").fetchall()
-    asked = time.perf_counter()
-print(opened - began, asked - opened)
+    answered_s = time.perf_counter()
+print(opened_s - before_s, answered_s - opened_s)
 """
 
 
@@ -116,9 +116,9 @@ def make_lake(folder: Path, n_loads: int) -> LakeStore:
 
 def seconds_of(*command: str | Path) -> float:
     """Run a command and return how long it took."""
-    began = time.perf_counter()
+    before_s = time.perf_counter()
     subprocess.run([str(part) for part in command], check=True, capture_output=True)
-    return time.perf_counter() - began
+    return time.perf_counter() - before_s
 
 
 def cost(folder: Path, n_loads: int) -> Cost:
