@@ -44,11 +44,13 @@ class ChatExportError(Exception):
         except ChatExportError as error:
             print(f"{error} (worth a retry: {error.retryable})")
 
-    ``message`` is the sentence. ``retryable`` says whether the same call may succeed later, although nobody changes
-    anything. ``facts`` holds the details that are attributes of the error as well.
+    ``message`` is the sentence. ``retryable`` says whether the same call may succeed later without any change.
+    ``argument`` is the argument that the sentence names, so that the command line can write it as an option. ``facts``
+    holds the details, which are also attributes of the error.
     """
 
     retryable = False
+    argument: str | None = None
 
     def __init__(self, message: str, **facts: Any) -> None:
         # Messages contain addresses of lakes and services, and some addresses contain a password.
@@ -168,7 +170,7 @@ class TooManyRejectsError(InputError):
 
 
 class ShrinkError(ChatExportError):
-    """A load has no message of a channel of which the lake shows some. ``cids`` names the channels."""
+    """A load has no message of channels that have messages in the lake. ``cids`` names the channels."""
 
     cids: tuple[str, ...] = ()
 

@@ -28,7 +28,7 @@ class LoadOptions:
 
     :param max_rejected: how many rejects a committed load may have: a count (int), or a share of its lines (float, 0 to
         1); None for any number. ``strict`` is 0.
-    :param accept_shrink: commit a load even if it has no message of a channel of which the lake shows some.
+    :param accept_shrink: commit a load even if it has no message of a channel that has messages in the lake.
     :param keep_superseded: keep the messages of this load for ``messages_history`` after newer exports supersede them.
     :param promote: table -> key of ``custom`` -> type of an additional column with the key's value, such as
         ``{"messages": {"priority": "BIGINT"}}``.
@@ -55,16 +55,18 @@ class LoadOptions:
         is_share = isinstance(limit, float) and 0 <= limit <= 1
         if limit is not None and not is_share and not _is_whole(limit, least=0):
             raise CallError(
-                f"max_rejected is {_shown(limit)}; give a count (0, 10, ...), or a share of the lines (0.0 to 1.0)"
+                f"max_rejected is {_shown(limit)}; give a count (0, 10, ...), or a share of the lines (0.0 to 1.0)",
+                argument="max_rejected",
             )
         for name, size in (("max_line_bytes", self.max_line_bytes), ("max_unpacked_bytes", self.max_unpacked_bytes)):
             if not (_is_whole(size, least=1) or (size is None and name == "max_unpacked_bytes")):
-                raise CallError(f"{name} is {_shown(size)}; give a number of bytes above 0")
+                raise CallError(f"{name} is {_shown(size)}; give a number of bytes above 0", argument=name)
         object.__setattr__(self, "promote", _canonical(self.promote))
         if self.hash_users and not self.pseudonym_key:
             raise CallError(
                 "hash_users needs a secret for pseudonyms, and there is none; set pseudonym_key in the extra of the "
-                "connection (operators), or the variable CHATEXPORT_PSEUDONYM_KEY (command line)"
+                "connection (operators), or the variable CHATEXPORT_PSEUDONYM_KEY (command line)",
+                argument="hash_users",
             )
 
     @property

@@ -149,7 +149,7 @@ def parse_moment(value: str | datetime, name: str) -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowSources:
-    """Where a run's window may come from, each as (since, until), of which either may be missing.
+    """Where a run's window may come from, each as (since, until). Either end may be missing.
 
     ``partition``: the date of a partitioned run, and the length of a partition: whole days of ``zone``, or hours.
     """
