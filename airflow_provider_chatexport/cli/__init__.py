@@ -10,7 +10,6 @@ import importlib
 import io
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -69,14 +68,6 @@ def cli(*, verbose: bool) -> None:
     )
 
 
-# What the same settings are called in Python; messages are made there.
-_ARGUMENTS: Final = re.compile(r"\b(max_unpacked_bytes|max_line_bytes|max_rejected|wait_timeout|hash_users)\b")
-
-
-def _as_option(argument: re.Match[str]) -> str:
-    return "--" + argument.group().replace("_", "-")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, and exit: the console script.
 
@@ -102,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _drop_output()
         sys.exit(EXIT_FAILED)
     except ChatExportError as error:
-        click.echo(f"chatexport: {_ARGUMENTS.sub(_as_option, error.message)}", err=True)
+        click.echo(f"chatexport: {_as_typed(error)}", err=True)
         sys.exit(EXIT_WRONG_CALL if isinstance(error, CallError) else EXIT_FAILED)
     except Exception as error:  # a traceback would help only those who wrote the code
         if isinstance(error, RuntimeError) and "interrupted" in str(error):  # DuckDB's error for Ctrl-C in a query
@@ -120,6 +111,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             err=True,
         )
         sys.exit(EXIT_FAILED)
+
+
+def _as_typed(error: ChatExportError) -> str:
+    """Return the error's sentence with the argument that it names written as an option."""
+    if error.argument is None:
+        return error.message
+    return error.message.replace(error.argument, "--" + error.argument.replace("_", "-"))
 
 
 def _wrong_call(error: click.ClickException) -> str:

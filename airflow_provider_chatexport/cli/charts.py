@@ -54,7 +54,7 @@ def layout(runs: Mapping[str, Sequence[CoverageRun]]) -> CoverageMap:
     start = min(known, default=None)
     if start is not None and start == end:
         start = start - timedelta(days=1)  # every export covers all time up to one moment, so any span will do
-    gaps = {cid: [run for run in of_channel if not run.n_claims] for cid, of_channel in runs.items()}
+    gaps = {cid: [run for run in of_channel if not run.n_entries] for cid, of_channel in runs.items()}
     missing = {cid: sum((run.until - run.since for run in of_channel), timedelta()) for cid, of_channel in gaps.items()}
     ordered = sorted(runs, key=lambda cid: (-missing[cid], cid))
     every = -(-len(ordered) // MAX_LABELS) if ordered else 1
@@ -80,7 +80,7 @@ def _short(cid: str) -> str:
 
 
 def _bar(run: CoverageRun, start: datetime | None) -> tuple[float, float, str]:
-    kind = "missing" if not run.n_claims else "loaded" if run.n_claims == 1 else "loaded again"
+    kind = "missing" if not run.n_entries else "loaded" if run.n_entries == 1 else "loaded again"
     left = date2num(max(run.since, start) if start else run.since)
     return left, date2num(run.until) - left, kind
 

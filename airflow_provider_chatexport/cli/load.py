@@ -13,6 +13,7 @@ import click
 from airflow_provider_chatexport.cli.options import Moment, json_option, lake_option, load_options, options_from
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
 from airflow_provider_chatexport.core.entities import ExportKind
+from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.storage.fingerprint import Fingerprint
 
@@ -50,6 +51,8 @@ def load(**given: Any) -> None:
     options = options_from(given)
     if (given["since"] is None) != (given["until"] is None):
         raise CallError("only one end of the window is given; give both --since and --until, or neither")
+    if given["since"]:
+        Window(since=given["since"], until=given["until"])  # refuses a wrong window before gigabytes are hashed
     with ThreadPoolExecutor(1) as hashing:
         # The import takes half a second. Hashing releases Python's lock, so both run at the same time.
         fingerprints = hashing.map(Fingerprint.of, given["files"])

@@ -89,9 +89,16 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 def service_options(function: _Function) -> _Function:
     """Add the options for the service, with the variables that the official SDKs use."""
     for option in (
-        click.option("--base-url", envvar="STREAM_BASE_URL", help="Address of the service, or of a sandbox."),
-        click.option("--api-secret", envvar="STREAM_API_SECRET", help="API secret; better set STREAM_API_SECRET."),
-        click.option("--api-key", envvar="STREAM_API_KEY", help="API key; better set STREAM_API_KEY."),
+        click.option(
+            "--base-url", envvar="STREAM_BASE_URL", show_envvar=True, help="Address of the service, or of a sandbox."
+        ),
+        click.option(
+            "--api-secret",
+            envvar="STREAM_API_SECRET",
+            show_envvar=True,
+            help="API secret. Prefer the variable: other users of the machine can see arguments.",
+        ),
+        click.option("--api-key", envvar="STREAM_API_KEY", show_envvar=True, help="API key."),
     ):
         function = option(function)
     return function

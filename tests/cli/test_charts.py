@@ -12,8 +12,8 @@ from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, Coverag
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def run(since: int, until: int, n_claims: int) -> CoverageRun:
-    return CoverageRun(since=DAY + timedelta(days=since), until=DAY + timedelta(days=until), n_claims=n_claims)
+def run(since: int, until: int, n_entries: int) -> CoverageRun:
+    return CoverageRun(since=DAY + timedelta(days=since), until=DAY + timedelta(days=until), n_entries=n_entries)
 
 
 def test_bars_show_how_often_each_run_was_loaded() -> None:
@@ -44,7 +44,7 @@ def test_hundreds_of_channels_have_labels_that_do_not_overlap() -> None:
 
 def test_an_export_without_a_start_is_drawn_from_where_others_start() -> None:
     """An axis cannot start at the beginning of time."""
-    open_start = CoverageRun(since=BEGINNING, until=DAY + timedelta(days=5), n_claims=1)
+    open_start = CoverageRun(since=BEGINNING, until=DAY + timedelta(days=5), n_entries=1)
     picture = layout({"a:1": [open_start], "a:2": [run(2, 5, 1)]})
     assert (DAY + timedelta(days=2), DAY + timedelta(days=5)) == (picture.start, picture.end)
     assert all(left >= date2num(picture.start) and width > 0 for row in picture.rows for left, width, _ in row.bars)

@@ -1,4 +1,4 @@
-"""Progress as people see it: on a real terminal, and in a log."""
+"""Progress as people see it, on a real terminal and in a log; and tables."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ COMMAND = [sys.executable, "-c", "import sys; from airflow_provider_chatexport.c
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """Some 30 MB: long enough for every stage to be seen."""
+    """An export of some 30 MB: it takes long enough for every stage to be drawn."""
     lines = [line("message", message(f"m{number}", text="x" * 1000)) for number in range(20_000)]
     return write_lines(tmp_path / "export", [line("channel", channel()), *lines])
 
 
 def on_a_terminal(*arguments: str, columns: int = 100) -> str:
-    """All that a terminal of this width was sent on stderr."""
+    """Run the command line, and return everything that it writes to a terminal of this width on stderr."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "LINES": "24"}
     process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=theirs, env=environment)
@@ -50,7 +50,7 @@ def _read(terminal: int) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("columns", [80, 200])
 def test_a_terminal_shows_stages_with_amounts_and_rates(large: Path, tmp_path: Path, columns: int) -> None:
-    """What it is doing, how far it is, how fast, and how much longer; and nothing of it stays on the screen."""
+    """A person sees the stage, how far it is, how fast, and how long it still takes; then the bar goes away."""
     seen = on_a_terminal("load", str(large), "--lake", str(tmp_path / "lake"), columns=columns)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
     for stage in ("read", "convert", "write"):
@@ -62,21 +62,21 @@ def test_a_terminal_shows_stages_with_amounts_and_rates(large: Path, tmp_path: P
 
 
 def test_a_log_gets_one_line_per_stage_and_only_if_asked(large: Path, tmp_path: Path) -> None:
-    """Cron mails what is printed: without --verbose that is nothing."""
+    """Cron mails what a command prints: without --verbose, nothing."""
     quiet = [*COMMAND, "load", str(large), "--lake", str(tmp_path / "quiet")]
     assert "" == subprocess.run(quiet, check=True, capture_output=True, text=True).stderr
     loud = [*COMMAND, "-v", "load", str(large), "--lake", str(tmp_path / "loud")]
-    told = subprocess.run(loud, check=True, capture_output=True, text=True).stderr
-    assert "\x1b" not in told
-    assert 1 == len(re.findall(r"^INFO read is done: [\d.]+ MB of [\d.]+ MB, ", told, re.MULTILINE))
-    assert 1 == len(re.findall(r"^INFO write is done: [\d,]+ of [\d,]+ rows, ", told, re.MULTILINE))
+    log = subprocess.run(loud, check=True, capture_output=True, text=True).stderr
+    assert "\x1b" not in log
+    assert 1 == len(re.findall(r"^INFO read is done: [\d.]+ MB of [\d.]+ MB, ", log, re.MULTILINE))
+    assert 1 == len(re.findall(r"^INFO write is done: [\d,]+ of [\d,]+ rows, ", log, re.MULTILINE))
 
 
 @pytest.mark.parametrize(("columns", "broken"), [(80, ["text"]), (120, []), (40, ["text", "id"])])
 def test_a_table_breaks_long_text_before_ids(
     columns: int, broken: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An id or a time in two pieces cannot be copied; where there is no room for all, nothing is left out."""
+    """An id or a time in two pieces cannot be copied. If there is no room for everything, nothing is left out."""
     monkeypatch.setenv("COLUMNS", str(columns))
     row = {"id": "u-1234567890-1234567890", "at": "2025-01-01T09:14:00", "text": "long " * 10 + "end", "n": 1}
     print_table(list(row), [list(row.values())])

@@ -202,6 +202,7 @@ class ExportReader:
                         raise InputError(
                             f"{self.path} unpacks to more than {limit} bytes; nothing was loaded. If it is an export "
                             "all the same, allow more with max_unpacked_bytes",
+                            argument="max_unpacked_bytes",
                             retryable=False,
                         )
                     if self._tell is not None:
