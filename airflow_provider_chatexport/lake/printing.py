@@ -8,7 +8,6 @@ from typing import Any, Final
 
 # A person looks at the first rows of a long list. ``to_json`` has them all.
 MAX_ROWS: Final = 50
-MAX_ITEMS: Final = 3
 
 
 class Report:
@@ -36,7 +35,9 @@ class Report:
 
     def _repr_html_(self) -> str:
         facts, lists = _facts_and_lists(self.to_json())
-        blocks = [_table(type(self).__name__, (), [[name, _shown(value)] for name, value in facts.items()])]
+        blocks = [f"<p><strong>{type(self).__name__}</strong></p>"]
+        if facts:
+            blocks.append(_table("", (), [[name, _shown(value)] for name, value in facts.items()]))
         for name, rows in lists.items():
             cells = [[_shown(value) for value in row.values()] for row in rows[:MAX_ROWS]]
             blocks.append(_table(f"{name}{_more(rows)}", list(rows[0]), cells))
@@ -51,7 +52,7 @@ def _facts_and_lists(value: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
     return {name: each for name, each in value.items() if name not in lists}, lists
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any) -> str:  # noqa: PLR0911 - a case for each type
     """Return a value as a person reads it; counts of zero and absent values are left out of an object."""
     match value:
         case None:
@@ -60,9 +61,12 @@ def _shown(value: Any) -> str:
             return "yes" if value else "no"
         case Mapping():
             return ", ".join(f"{name} {_shown(each)}" for name, each in value.items() if each) or "-"
-        case list():
-            rest = f", ... ({len(value)} in all)" if len(value) > MAX_ITEMS else ""
-            return ", ".join(map(_shown, value[:MAX_ITEMS])) + rest or "-"
+        case [only]:
+            return _shown(only)
+        case [first, *others]:
+            return f"{_shown(first)} and {len(others)} more"
+        case []:
+            return "-"
         case _:
             return str(value)
 
