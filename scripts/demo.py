@@ -1,7 +1,7 @@
 """`make demo`: real Airflow exports three days of real chat from the sandbox into a lake, and DuckDB queries it.
 
-Needs no account, no server and no network: the sandbox is the service on localhost, Airflow runs its DAG in this
-process on a SQLite database. All of it lies below `.demo/`, and running it again changes no row.
+It needs no account, no server and no network: the sandbox is a copy of the service on localhost, and Airflow runs its
+DAG in this process, on a SQLite database. Everything is in `.demo/`. Running it a second time changes no row.
 """
 
 from __future__ import annotations
@@ -28,21 +28,28 @@ CHATEXPORT = Path(sys.executable).with_name("chatexport")
 QUERIES = (
     (
         "messages per channel and day",
-        "SELECT cid AS channel, event_date AS day, count(*) AS messages, count(DISTINCT user_id) AS people "
-        "FROM messages GROUP BY ALL ORDER BY ALL",
+        """
+        SELECT cid AS channel, event_date AS day, count(*) AS messages, count(DISTINCT user_id) AS people
+        FROM messages GROUP BY ALL ORDER BY ALL
+        """,
     ),
     (
         "most active people",
-        "SELECT any_value(users.name) AS person, count(*) AS messages, count(DISTINCT cid) AS channels "
-        "FROM messages JOIN users ON users.id = user_id WHERE type <> 'system' GROUP BY user_id "
-        "ORDER BY messages DESC, person LIMIT 5",
+        """
+        SELECT any_value(users.name) AS person, count(*) AS messages, count(DISTINCT cid) AS channels
+        FROM messages JOIN users ON users.id = user_id
+        WHERE type <> 'system'
+        GROUP BY user_id ORDER BY messages DESC, person LIMIT 5
+        """,
     ),
     (
         "longest threads",
-        "SELECT parent.cid AS channel, left(parent.text, 48) AS begins, count(*) AS replies, "
-        "max(reply.created_at) - min(parent.created_at) AS lasted "
-        "FROM messages reply JOIN messages parent ON parent.id = reply.parent_id "
-        "GROUP BY parent.id, parent.cid, parent.text ORDER BY replies DESC, begins LIMIT 5",
+        """
+        SELECT parent.cid AS channel, left(parent.text, 48) AS starts_with, count(*) AS replies,
+            max(reply.created_at) - min(parent.created_at) AS lasted
+        FROM messages reply JOIN messages parent ON parent.id = reply.parent_id
+        GROUP BY parent.id, parent.cid, parent.text ORDER BY replies DESC, starts_with LIMIT 5
+        """,
     ),
 )
 
@@ -53,7 +60,7 @@ def say(what: str) -> None:
 
 @contextlib.contextmanager
 def sandbox() -> Iterator[str]:
-    """The service on localhost, as a process of its own; its address."""
+    """Run the sandbox as a process of its own, and yield its address."""
     server = subprocess.Popen(
         [CHATEXPORT, "sandbox", "--port", "0", "--task-seconds", "1"], stdout=subprocess.PIPE, text=True
     )
@@ -68,7 +75,7 @@ def sandbox() -> Iterator[str]:
 
 
 def configure_airflow(url: str) -> None:
-    """Airflow reads these at its first import, which comes later."""
+    """Set the variables that Airflow reads when it is imported, which happens later."""
     home = HOME / "airflow"
     os.environ.update(
         AIRFLOW_HOME=str(home),
@@ -97,7 +104,7 @@ def prepare_database() -> None:
 
 
 def run_window(day: datetime) -> None:
-    """One run of the example DAG; a manual run's window is the last whole day before its logical date."""
+    """Run the example DAG once. The window of a manual run is the last whole day before its logical date."""
     began = time.monotonic()
     dag = runpy.run_path(str(ROOT / "dags" / "chatexport_daily.py"))["dag"]
     with (HOME / "airflow.log").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
@@ -126,16 +133,16 @@ def main() -> None:
     HOME.mkdir(exist_ok=True)
     before = n_messages()
     with sandbox() as url:
-        say(f"[1/4] the sandbox plays the chat service on {url}")
+        say(f"[1/4] the sandbox runs as the chat service on {url}")
         configure_airflow(url)
-        say(f"[2/4] Airflow gets a SQLite database in {HOME.relative_to(ROOT)}/airflow")
+        say(f"[2/4] Airflow creates a SQLite database in {HOME.relative_to(ROOT)}/airflow")
         with (HOME / "airflow.log").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             prepare_database()
         say("[3/4] Airflow runs the DAG dags/chatexport_daily.py, one run per day: submit, defer, download, load")
         for day in DAYS:
             run_window(day)
     if before:
-        say(f"      the lake had {before} messages before and has {n_messages()} now: a window again changes no row")
+        say(f"      the lake had {before} messages and has {n_messages()} now: loading a window again changes no row")
     say("[4/4] what is in the lake\n\ncoverage")
     say(chatexport("coverage"))
     for title, query in QUERIES:
@@ -146,7 +153,7 @@ def main() -> None:
         f"  the lake          {LAKE.relative_to(ROOT)}\n"
         f"  its catalog       {LAKE.relative_to(ROOT)}/catalog.duckdb\n"
         f"  Airflow's home    {HOME.relative_to(ROOT)}/airflow (log: {HOME.relative_to(ROOT)}/airflow.log)\n"
-        '  ask it yourself   .venv/bin/chatexport sql "SELECT count(*) FROM messages" --lake .demo/lake'
+        '  query it          .venv/bin/chatexport sql "SELECT count(*) FROM messages" --lake .demo/lake'
     )
 
 

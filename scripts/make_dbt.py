@@ -1,4 +1,7 @@
-"""Writes what is generated in dbt/: sources and staging models, from the registry. A test compares."""
+"""Write the generated files of dbt/: sources and staging models, from the registry.
+
+A test compares the files with what this writes.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,12 @@ from airflow_provider_chatexport.lake.schema.tables import CHANNELS, MESSAGES, T
 from airflow_provider_chatexport.lake.schema.types import PARTITION_DOC, Kind, Placement, Table
 
 DBT = Path(__file__).resolve().parents[1] / "dbt"
-GENERATED = "made from the registry by `python scripts/make_dbt.py`; a test compares"
+GENERATED = "written by `python scripts/make_dbt.py` from the registry of tables; do not edit"
 STAGED = tuple(table for table in TABLES if table.key and not table.owned_by)
-# Freshness is told by the tables that every export fills.
+# Every export fills these tables, so they show how fresh the lake is.
 FRESH = {MESSAGES.name, CHANNELS.name}
-# Column -> what it has to be found in: staging model and column. Warnings: an export need not hold the other side.
+# Column -> the staging model and column that it refers to. A missing row is a warning, because an export need not
+# contain the row that is referred to.
 REFERS = {
     ("messages", "cid"): "channels.cid",
     ("messages", "user_id"): "users.id",
@@ -33,22 +37,22 @@ Column = tuple[str, str, str]  # name, DuckDB type, description
 
 
 def files() -> dict[str, str]:
-    """Generated files of the dbt package: path below ``dbt/`` -> content."""
-    made = {
+    """Return the generated files of the dbt package: path below ``dbt/`` -> content."""
+    generated = {
         "models/sources.yml": _yaml(_sources(), "sources"),
         "models/staging/staging.yml": _yaml(list(map(_staging_model, STAGED)), "models"),
     }
-    return made | {f"models/staging/{_staged(table)}.sql": _staging_sql(table) for table in STAGED}
+    return generated | {f"models/staging/{_staged(table)}.sql": _staging_sql(table) for table in STAGED}
 
 
 def _sources() -> list[dict[str, Any]]:
-    """The same tables twice, of which a project has one: in the catalog, and as files."""
+    """Return the tables as two sources, of which a project enables one: views of the catalog, or files."""
     tables = [_source_table(table.name, table.doc, _columns(table)) for table in TABLES]
-    known = [_source_table(view.name, view.doc, _ledger_columns(view)) for view in metadata_views.VIEWS]
+    known = [_source_table(view.name, view.doc, _metadata_columns(view)) for view in metadata_views.VIEWS]
     known.append(_source_table(history_view.NAME, history_view.DOC, _history_columns()))
     in_catalog = {
         "name": "chatexport",
-        "description": "Tables of the lake, as the views of its catalog show them.",
+        "description": "Tables of the lake, through the views of its catalog.",
         "database": "{{ var('chatexport_catalog', 'lake') }}",
         "schema": "main",
         "config": {"enabled": "{{ var('chatexport_lake_files', '') == '' }}"},
@@ -56,7 +60,7 @@ def _sources() -> list[dict[str, Any]]:
     }
     as_files = {
         "name": "chatexport_files",
-        "description": "Tables of the lake, as a glob over its files finds them.",
+        "description": "Tables of the lake, through a glob over its files.",
         "schema": "main",
         "config": {
             "enabled": "{{ var('chatexport_lake_files', '') != '' }}",
@@ -80,11 +84,11 @@ def _source_table(name: str, doc: str, columns: Iterable[Column]) -> dict[str, A
 
 
 def _columns(table: Table) -> list[Column]:
-    told = [(column.name, column.kind.value, column.doc) for column in table]
-    return [*told, (table.partition, Kind.DATE.value, PARTITION_DOC)]
+    columns = [(column.name, column.kind.value, column.doc) for column in table]
+    return [*columns, (table.partition, Kind.DATE.value, PARTITION_DOC)]
 
 
-def _ledger_columns(view: metadata_views.MetadataView) -> list[Column]:
+def _metadata_columns(view: metadata_views.MetadataView) -> list[Column]:
     return [(name, type_of(kind), doc) for name, kind, doc in view.columns]
 
 
@@ -123,8 +127,8 @@ def _tests(table: Table, column: str) -> Sequence[Any]:
     tests: list[Any] = ["unique"] if table.key == (column,) else []
     if column in table.key or column in (table.day_column, table.partition, "_exported_at", "_load_id"):
         tests.append("not_null")
-    if found := REFERS.get((table.name, column)):
-        to, field = found.split(".")
+    if target := REFERS.get((table.name, column)):
+        to, field = target.split(".")
         arguments = {"to": f"ref('stg_chatexport__{to}')", "field": field}
         tests.append({"relationships": {"arguments": arguments, **warn}})
     if values := ACCEPTED.get((table.name, column)):
@@ -136,7 +140,7 @@ def _staging_sql(table: Table) -> str:
     columns = ",\n    ".join(sql.name(name) for name, _, _ in _columns(table))
     text = f"-- {GENERATED}\nselect\n    {columns}\nfrom {{{{ lake_table('{table.name}') }}}}\n"
     if table.placement is Placement.SNAPSHOT:
-        # The catalog's views show the newest already; a glob over the files does not.
+        # The catalog's views show only the newest row of a key. A glob over the files finds all of them.
         key = ", ".join(map(sql.name, table.key))
         text += f"qualify row_number() over (partition by {key} order by _exported_at desc, _load_id desc) = 1\n"
     return text

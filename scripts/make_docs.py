@@ -1,6 +1,6 @@
-"""Writes what is generated in docs/: the table reference from the registry, the command line's from its options.
+"""Write the generated pages of docs/: the tables, from the registry, and the command line, from its options.
 
-A test compares.
+A test compares the pages with what this writes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from airflow_provider_chatexport.lake.schema.types import PARTITION_DOC, Placeme
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 _PLACEMENT = {
-    Placement.EVENT: "One folder per UTC day of `{day_column}`, `event_date`. Which export is right: the truth rule.",
-    Placement.SNAPSHOT: "One folder per UTC day of the export, `export_date`. The newest row of a key wins the view.",
+    Placement.EVENT: "One folder per UTC day of `{day_column}`, `event_date`. By the truth rule, the view shows the "
+    "rows of the export that is right.",
+    Placement.SNAPSHOT: "One folder per UTC day of the export, `export_date`. The view shows the newest row of a key.",
     Placement.LOG: "One folder per UTC day of the export, `export_date`.",
 }
 _TYPES = {
@@ -35,12 +36,12 @@ _TYPES = {
 
 
 def tables_page() -> str:
-    """The table reference as Markdown."""
+    """Return the table reference as Markdown."""
     parts = [
         "# Tables",
-        "Query them through the views of `catalog.duckdb`; the files of a table lie in the folder of its name. "
-        "Times are UTC, in microseconds. This page is made from the registry, `lake/schema/tables.py`, by "
-        "`python scripts/make_docs.py`.",
+        "Query them through the views of `catalog.duckdb`: with `chatexport sql`, in Python with `Lake.sql` and "
+        "`Lake.table`, or in DuckDB. The files of a table are in the folder with its name. Times are in UTC, in "
+        "microseconds. `python scripts/make_docs.py` writes this page from the registry, `lake/schema/tables.py`.",
         *(_table(table) for table in TABLES),
         *(_view(view) for view in metadata_views.VIEWS),
         _history(),
@@ -53,7 +54,8 @@ def _table(table: Table) -> str:
     placed = _PLACEMENT[table.placement].format(day_column=table.day_column)
     if table.owned_by is not None:
         placed = (
-            f"One folder per UTC day of the export, `export_date`. The newest export of a `{table.owned_by}` is shown."
+            "One folder per UTC day of the export, `export_date`. The view shows the newest export of each "
+            f"`{table.owned_by}`."
         )
     key = f" Key: {', '.join(f'`{name}`' for name in table.key)}." if table.key else ""
     rows = [f"| `{column.name}` | {column.kind.value} | {column.doc} |" for column in table]
@@ -62,7 +64,7 @@ def _table(table: Table) -> str:
 
 
 def type_of(kind: pa.DataType) -> str:
-    """The DuckDB type of a ledger's column."""
+    """Return the DuckDB type of a metadata view's column."""
     return _TYPES[str(kind)]
 
 
@@ -81,8 +83,8 @@ def _macros() -> str:
     rows = [
         f"| `{each.name}({', '.join(each.parameters)})` | {each.doc} | `{each.example}` |" for each in macros.MACROS
     ]
-    told = "Of the catalog, where it is the database in use: opened by itself, or after `USE`."
-    return "\n".join(["## Macros", "", told, "", "| macro | what it gives | example |", "|---|---|---|", *rows])
+    where = "The catalog has these macros. They work if it is the database in use: opened by itself, or after `USE`."
+    return "\n".join(["## Macros", "", where, "", "| macro | what it returns | example |", "|---|---|---|", *rows])
 
 
 def _header() -> list[str]:
@@ -93,21 +95,22 @@ _OPTIONS = ("| option | what it is |", "|---|---|")
 
 
 def cli_page() -> str:
-    """The command line as Markdown."""
+    """Return the page of the command line as Markdown."""
     parts = [
         "# Command line",
-        "`chatexport export` fetches a window without Airflow, `chatexport load` takes files that are here already; "
-        "the other commands look at a lake or keep it in order. Each ends with 0 when it is done, 1 when the work "
-        "failed, 2 when the call was wrong; an error is one sentence on stderr. `--json` prints one JSON object on "
-        "stdout and nothing else there. `chatexport -v COMMAND` logs each stage to stderr, and there is `chatexport "
-        "--version`. This page is made from the commands by `python scripts/make_docs.py`.",
+        "`chatexport export` fetches a window without Airflow, and `chatexport load` loads files that are already "
+        "here. The other commands query a lake or maintain it.",
+        "A command exits with 0 when it is done, with 1 when the work failed, and with 2 when the call was wrong. An "
+        "error is one sentence on stderr. With `--json`, a command prints one JSON object and nothing else to stdout. "
+        "`chatexport -v COMMAND` logs every stage to stderr. `chatexport --version` prints the version.",
+        "`python scripts/make_docs.py` writes this page from the commands.",
         *(_command(name, command) for name, command in commands(cli)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def commands(group: click.Group, before: str = "chatexport") -> Iterator[tuple[str, click.Command]]:
-    """What can be typed, with what it does: ``chatexport load``, ``chatexport dbt init``."""
+    """Yield every command with what people type for it: ``chatexport load``, ``chatexport dbt init``."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -119,30 +122,31 @@ def commands(group: click.Group, before: str = "chatexport") -> Iterator[tuple[s
 
 def _command(name: str, command: click.Command) -> str:
     context = click.Context(command)
-    given = [each.make_metavar(context) for each in command.params if isinstance(each, click.Argument)]
+    arguments = [each.make_metavar(context) for each in command.params if isinstance(each, click.Argument)]
     rows = [
         f"| `{', '.join(option.opts)}` | {option.help or ''}{_more(option)} |"
         for option in command.params
         if isinstance(option, click.Option)
     ]
     example = (command.epilog or "").removeprefix("Example: ")
-    usage = f"`{' '.join([name, *given])}`, and options:" if given else "Options:"
+    usage = f"`{' '.join([name, *arguments])}`, and options:" if arguments else "Options:"
     return "\n".join(
         [f"## {name}", "", f"{command.help}", "", "```sh", example, "```", "", usage, "", *_OPTIONS, *rows]
     )
 
 
 def _more(option: click.Option) -> str:
-    told = []
+    """Return what the option's help text does not say: its choices, its variable and its default."""
+    facts = []
     if isinstance(option.type, click.Choice):
-        told.append(f"One of {', '.join(f'`{choice}`' for choice in option.type.choices)}.")
+        facts.append(f"One of {', '.join(f'`{choice}`' for choice in option.type.choices)}.")
     if option.envvar:
-        told.append(f"Also from `{option.envvar}`.")
+        facts.append(f"Also read from `{option.envvar}`.")
     if option.required:
-        told.append("Required.")
+        facts.append("Required.")
     elif isinstance(option.default, (str, int, float)) and not option.is_flag and option.default != "":
-        told.append(f"Default: `{option.default}`.")
-    return "".join(f" {each}" for each in told)
+        facts.append(f"Default: `{option.default}`.")
+    return "".join(f" {each}" for each in facts)
 
 
 if __name__ == "__main__":

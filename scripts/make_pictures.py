@@ -1,9 +1,9 @@
-"""Runs the notebooks over a month of the sandbox's chat and keeps their plots for the README, in docs/pictures/.
+"""Run the notebooks over a month of the sandbox's chat, and keep their plots for the README in docs/pictures/.
 
     python scripts/make_pictures.py
 
-The month is loaded day by day with a lookback of two days, while messages are edited and deleted, and one day is left
-out: so there is something to see.
+The month is loaded day by day with a lookback of two days. Meanwhile messages are edited and deleted, and one channel
+misses some days: so the plots have something to show.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ KEPT = {
     ("tour", 2): "rhythm.png",
     ("tour", 4): "threads.png",
 }
-BEGIN, N_DAYS = datetime(2025, 1, 1, tzinfo=UTC), 34
+START, N_DAYS = datetime(2025, 1, 1, tzinfo=UTC), 34
 MISSING = {("messaging:rust", number) for number in range(11, 15)}
 
 
 def execute(notebook: Path, lake: str) -> Iterator[bytes]:
-    """Runs a notebook over a lake; its pictures, as PNG.
+    """Run a notebook over a lake, and yield its pictures, as PNG.
 
     :raises CellExecutionError: a cell failed.
     """
@@ -61,7 +61,7 @@ def execute(notebook: Path, lake: str) -> Iterator[bytes]:
 
 
 def load_month(lake: str) -> None:
-    """Day by day, while the history changes."""
+    """Load a month day by day, while the history changes."""
     chosen = random.Random(5)
     sandbox_settings = SandboxSettings(port=0, task_s=0.01, rate_limit=False)
     with Sandbox(sandbox_settings) as sandbox, httpx.Client(base_url=f"{sandbox.url}/_sandbox/") as control:
@@ -69,7 +69,7 @@ def load_month(lake: str) -> None:
         settings = ServiceSettings(api_key=sandbox.api_key, api_secret=sandbox.api_secret, base_url=sandbox.url)
         with ChatExportClient(settings) as client:
             for number in range(N_DAYS):
-                day = BEGIN + timedelta(days=number)
+                day = START + timedelta(days=number)
                 window = Window(since=day - timedelta(days=2), until=day + timedelta(days=1))
                 channels = [cid for cid in CHANNELS if (cid, number) not in MISSING]
                 _load(client, channels, window, lake)
@@ -84,10 +84,10 @@ def _load(client: ChatExportClient, channels: list[str], window: Window, lake: s
         Receipt(task_id=client.submit_channels(request), request=request)
         for request in plan_channels(channels, window, ExportFlags())
     ]
-    watch = ExportPoller(
+    poller = ExportPoller(
         [receipt.task_id for receipt in receipts], started_epoch_s=0.0, deadline_epoch_s=1e12, poll_s=0.02
     )
-    wait_for_exports(client, watch)
+    wait_for_exports(client, poller)
     pipeline.load_exports(client, receipts, lake_uri=lake, options=LoadOptions(accept_shrink=True))
 
 

@@ -1,4 +1,4 @@
--- made from the registry by `python scripts/make_dbt.py`; a test compares
+-- written by `python scripts/make_dbt.py` from the registry of tables; do not edit
 select
     "cid",
     "user_id",
