@@ -143,7 +143,7 @@ class SubmittedExport:
     n_splits: int = 0
 
     def can_be_halved(self, max_splits: int) -> bool:
-        """Return whether its window can be halved once more."""
+        """Return whether its window can be halved again."""
         return self.n_splits < max_splits and bool(self.halves())
 
     def halves(self) -> tuple[ChannelsRequest, ...]:

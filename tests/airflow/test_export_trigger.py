@@ -52,7 +52,7 @@ async def test_a_failed_export_is_one_event(connection, fault) -> None:
 
 
 async def test_a_refused_key_is_read_again_from_the_connection(connection, set_connection, fault) -> None:
-    """A wait takes hours. Somebody may replace the secret, and the connection with it: the wait must go on."""
+    """A wait takes hours. If an administrator replaces the secret in the meantime, the wait must go on."""
 
     async def until_answered(*statuses: int) -> None:
         """Return when status requests have had these replies, in this order."""
