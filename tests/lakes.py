@@ -64,7 +64,7 @@ class LakeProbe:
 
     def snapshot(self) -> Snapshot:
         """Return what the records say, read one by one."""
-        return Snapshot(commit_log.all_loads(open_store(self.uri), known={}))
+        return commit_log.read_snapshot(open_store(self.uri), known={})
 
     def records(self) -> list[dict[str, Any]]:
         """Return the records as JSON."""

@@ -1,4 +1,4 @@
-"""The database that a load is converted in: in memory, held to a limit, spilling to a folder of the load's own."""
+"""One in-memory DuckDB for a piece of work: held to a memory limit, spilling to a work folder, with times in UTC."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.errors import LakeError
 
-# For rows of ten kilobytes and more, of which every core holds thousands at a time: one core, and more room.
+# Rows of ten kilobytes and more need more memory: every core holds thousands of them at a time.
 ROOMY_LIMIT: Final = "550MB"
 
 _Result = TypeVar("_Result")
@@ -38,10 +38,15 @@ def lake_errors(failed: str, *, hint: str, out_of_memory: str | None = None) -> 
 
 
 class Database:
-    """:param folder: for what spills. :param memory_limit: as DuckDB writes it."""
+    """An in-memory database. Every method raises ``duckdb.Error`` where a statement fails.
 
-    def __init__(self, folder: Path, *, memory_limit: str) -> None:
-        # In memory, because a database file would write every row twice; what does not fit spills to the folder.
+    :param folder: the work folder. What does not fit into memory spills to it.
+    :param memory_limit: as DuckDB writes it, such as ``400MB``.
+    :param threads: how many cores it uses; by default all.
+    """
+
+    def __init__(self, folder: Path, *, memory_limit: str, threads: int | None = None) -> None:
+        # In memory, because a database file would write every row twice.
         self._con = duckdb.connect(
             config={
                 "memory_limit": memory_limit,
@@ -54,13 +59,76 @@ class Database:
         self._con.execute("SET GLOBAL TimeZone = 'UTC'")
         _quiet(self._con)
         self._is_roomy = False
+        self._set_threads = f"SET threads = {threads}" if threads else "RESET threads"
+        self._con.execute(self._set_threads)
 
     def execute(self, statement: str, parameters: Mapping[str, Any] | None = None) -> duckdb.DuckDBPyConnection:
-        """Runs a statement; one that does not fit into the memory limit is run once more in ``make_room``.
-
-        :raises duckdb.Error: it does not fit there either, or the folder is full. So does every other call.
-        """
+        """Run a statement. If it does not fit into the memory limit, run it once more after ``make_room``."""
         return self._with_room(lambda: self._con.execute(statement, parameters))
+
+    def one(self, query: str) -> tuple[Any, ...]:
+        """Return the only row of a query."""
+        return self.execute(query).fetchall()[0]
+
+    def all(self, query: str) -> list[tuple[Any, ...]]:
+        """Return all rows of a query."""
+        return self.execute(query).fetchall()
+
+    def query(self, query: str) -> duckdb.DuckDBPyRelation:
+        """Return a query whose rows are read as they are asked for, next to other queries and from any thread.
+
+        It sees no temporary tables and no registered rows.
+        """
+        return _quiet(self._con.cursor()).sql(query)
+
+    def fetched(self, query: str) -> list[tuple[Any, ...]]:
+        """Return all rows of a query that runs next to others and from any thread, and sees what ``query`` sees."""
+        return self._with_room(lambda: _quiet(self._con.cursor()).execute(query).fetchall())
+
+    def make_room(self) -> None:
+        """Use one core and a higher memory limit from now on: slower, for very large rows."""
+        self._is_roomy = True
+        self._con.cursor().execute(f"SET threads = 1; SET memory_limit = '{ROOMY_LIMIT}'")
+
+    @contextlib.contextmanager
+    def registered(self, name: str, rows: pa.Table) -> Iterator[None]:
+        """Let statements read Arrow rows as a table while the context lasts."""
+        self._con.register(name, rows)
+        try:
+            yield
+        finally:
+            self._con.unregister(name)
+
+    @contextlib.contextmanager
+    def on_one_core(self) -> Iterator[None]:
+        """Use one core while the context lasts, and leave the others to Python."""
+        self._con.execute("SET threads = 1")
+        try:
+            yield
+        finally:
+            if not self._is_roomy:
+                self._con.execute(self._set_threads)
+
+    @contextlib.contextmanager
+    def reader_streamed(self) -> Iterator[None]:
+        """Let a join stream an Arrow reader while the context lasts.
+
+        The optimizer estimates a reader of lines at a handful of rows, and would make the join hold all of them.
+        """
+        self._con.execute("SET disabled_optimizers = 'build_side_probe_side'")
+        try:
+            yield
+        finally:
+            self._con.execute("RESET disabled_optimizers")
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The connection, for callers with queries of their own."""
+        return self._con
+
+    def close(self) -> None:
+        """Close the database, and free its memory."""
+        self._con.close()
 
     def _with_room(self, run: Callable[[], _Result]) -> _Result:
         try:
@@ -71,62 +139,7 @@ class Database:
         self.make_room()
         return run()
 
-    def make_room(self) -> None:
-        """From now on one core and a higher limit: slower, for rows that are very large."""
-        self._is_roomy = True
-        self._con.cursor().execute(f"SET threads = 1; SET memory_limit = '{ROOMY_LIMIT}'")
-
-    def one(self, query: str) -> tuple[Any, ...]:
-        return self.execute(query).fetchall()[0]
-
-    def all(self, query: str) -> list[tuple[Any, ...]]:
-        return self.execute(query).fetchall()
-
-    def query(self, query: str) -> duckdb.DuckDBPyRelation:
-        """A result that is read as it is asked for, also beside others and from other threads."""
-        return _quiet(self._con.cursor()).sql(query)
-
-    def fetched(self, query: str) -> list[tuple[Any, ...]]:
-        """Rows, also beside others and from other threads."""
-        return self._with_room(lambda: _quiet(self._con.cursor()).execute(query).fetchall())
-
-    @contextlib.contextmanager
-    def registered(self, name: str, rows: pa.Table) -> Iterator[None]:
-        """Arrow rows as a table, for as long as it takes."""
-        self._con.register(name, rows)
-        try:
-            yield
-        finally:
-            self._con.unregister(name)
-
-    @contextlib.contextmanager
-    def on_one_core(self) -> Iterator[None]:
-        """Leaves the others to Python."""
-        self._con.execute("SET threads = 1")
-        try:
-            yield
-        finally:
-            if not self._is_roomy:
-                self._con.execute("RESET threads")
-
-    @contextlib.contextmanager
-    def reader_streamed(self) -> Iterator[None]:
-        """The optimizer takes a reader of lines for a handful of rows, and would have a join hold all of them."""
-        self._con.execute("SET disabled_optimizers = 'build_side_probe_side'")
-        try:
-            yield
-        finally:
-            self._con.execute("RESET disabled_optimizers")
-
-    @property
-    def connection(self) -> duckdb.DuckDBPyConnection:
-        """For those with queries of their own."""
-        return self._con
-
-    def close(self) -> None:
-        self._con.close()
-
 
 def _quiet(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
-    # Where it takes its process for an interactive one, it would draw a bar into our output.
+    # If DuckDB believes that its process is interactive, it draws a progress bar into our output.
     return con.execute("SET enable_progress_bar = false")

@@ -206,7 +206,7 @@ class Lake:
         chosen = _some(channels)
         return coverage_runs(
             entry
-            for record in commit_log.all_loads(self._store)
+            for record in commit_log.all_records(self._store)
             if record.is_load
             for entry in record.coverage
             if chosen is None or entry.cid in chosen

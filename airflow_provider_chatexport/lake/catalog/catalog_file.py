@@ -50,7 +50,7 @@ def is_lake(store: LakeStore) -> bool:
 
     :raises LakeError: the place cannot be read.
     """
-    return store.exists(NAME) or bool(commit_log.names(store))
+    return store.exists(NAME) or bool(commit_log.record_paths(store))
 
 
 def require_lake(store: LakeStore) -> None:
@@ -195,7 +195,7 @@ def _fill(con: duckdb.DuckDBPyConnection, store: LakeStore, snapshot: Snapshot, 
     for view in metadata_views.VIEWS:
         _put(con, internal_name(view.name), view.rows(snapshot))
     _put(con, _MASKING, coverage_rows(snapshot.masking_coverage))
-    _put(con, history_view.READABLE, coverage_rows(snapshot.recheck_coverage & snapshot.readable))
+    _put(con, history_view.READABLE, coverage_rows(snapshot.recheck_coverage & snapshot.readable_coverage))
     _put(con, history_view.DECIDING, coverage_rows(snapshot.recheck_coverage.intersection(snapshot.coverage)))
     for table in snapshot.tables:
         _define(con, internal_name(table.name), _visible_rows(store, table, snapshot))
@@ -260,7 +260,7 @@ def _visible_rows(store: LakeStore, table: Table, snapshot: Snapshot) -> str:
     unless_hidden = f" WHERE NOT {visibility.hidden(table, _MASKING)}"
     parts = [
         part + unless_hidden * (status is FileStatus.PARTLY_HIDDEN)
-        for status, part in _read(store, table, list(snapshot.live(table)))
+        for status, part in _read(store, table, list(snapshot.live_files_of(table)))
     ]
     newest = visibility.newest(table, _owners(store, snapshot) if table.owned_by else None)
     if newest and len(parts) > 1:
@@ -270,12 +270,12 @@ def _visible_rows(store: LakeStore, table: Table, snapshot: Snapshot) -> str:
 
 def _owners(store: LakeStore, snapshot: Snapshot) -> str:
     users = USER_EXPORT_USERS
-    return _scan(store, users, [visibility.path_in(store, each) for each in snapshot.live(users)])
+    return _scan(store, users, [visibility.path_in(store, each) for each in snapshot.live_files_of(users)])
 
 
 def _versions(store: LakeStore, table: Table, snapshot: Snapshot) -> str:
     """Return the query over all rows of messages that can be read, whether newer exports hide them or not."""
-    readable = [each for each in snapshot.of(table) if each.is_readable]
+    readable = [each for each in snapshot.files_of(table) if each.is_readable]
     rows = " UNION ALL ".join(part for _, part in _read(store, table, readable))
     if all(each.is_live for each in readable):
         return rows

@@ -12,7 +12,7 @@ from typing import Final
 
 from airflow_provider_chatexport.lake.catalog import catalog_file, folders
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP, sweep
+from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.storage.store import LakeStore
@@ -35,22 +35,22 @@ def refresh(store: LakeStore, *, full: bool = False) -> Snapshot:
     catalog_file.write_empty_files(store)
     # The checkpoint is read once, because another process may write it between two rounds: every round has to check the
     # folders of all records that were not in it at the start.
-    known = commit_log.read_checkpoint(store, commit_log.names(store))
+    known = commit_log.read_checkpoint(store, commit_log.record_paths(store))
 
     def show() -> Snapshot:
-        snapshot = Snapshot(commit_log.all_loads(store, known=known))
+        snapshot = commit_log.read_snapshot(store, known=known)
         folders.sync(store, snapshot, None if full else _fresh(snapshot, known))
         catalog_file.publish(store, snapshot, full=full)
         return snapshot
 
     while True:
-        before = commit_log.names(store)
+        before = commit_log.record_paths(store)
         snapshot = commit_log.on_latest(store, show)
-        if commit_log.names(store) == before:
+        if commit_log.record_paths(store) == before:
             break
     if len(_fresh(snapshot, known)) >= CHECKPOINT_EVERY:
         commit_log.write_checkpoint(store, snapshot.records)
-        sweep(store, snapshot, before=datetime.now(UTC) - DEFAULT_KEEP)
+        commit_log.delete_dead_files(store, snapshot, before=datetime.now(UTC) - DEFAULT_KEEP)
     return snapshot
 
 

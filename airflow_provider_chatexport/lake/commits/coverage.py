@@ -1,7 +1,7 @@
 """The truth rule: of all exports that cover a moment of a channel, the newest is right about it.
 
-Pure: from what loads claim to cover to what is visible. A row of an event table is visible if and only if no entry of
-its channel contains its moment with a later ``(exported_at, load_id)`` than the row's own.
+Pure. A coverage entry says which span of a channel one export covers. A row of an event table is visible if and only if
+no entry of its channel contains its moment and has a later ``(exported_at, load_id)`` than the row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BEGINNING: Final = EARLIEST
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoverageEntry:
-    """One claim: of this channel, this export knows all that was sent in ``[since, until)``. Times are aware, UTC."""
+    """One export knows all that was sent in this channel in ``[since, until)``. Times are aware, UTC."""
 
     cid: str
     since: datetime
@@ -31,14 +31,15 @@ class CoverageEntry:
 
     @property
     def rank(self) -> tuple[datetime, str]:
-        """Which of two claims is right: the later export, of two alike the later load id."""
+        """What decides between two entries: the later export is right, or the later load id if both are as late."""
         return self.exported_at, self.load_id
 
     def overlaps(self, since: datetime, until: datetime) -> bool:
+        """Return whether the entry contains a moment of ``[since, until)``."""
         return self.since < until and since < self.until
 
     def to_json(self, record_id: str) -> dict[str, Any]:
-        """For the record of this id; one that holds entries of other loads says which."""
+        """Return the entry for the record of this id. The entry's own load is written only if it is another one."""
         value = {
             "cid": self.cid,
             "since": None if self.since == BEGINNING else format_rfc3339(self.since),
@@ -49,6 +50,7 @@ class CoverageEntry:
 
     @classmethod
     def from_json(cls, value: dict[str, Any], record_id: str) -> Self:
+        """Read an entry from the record of this id."""
         since = value["since"]
         return cls(
             cid=value["cid"],
@@ -61,40 +63,47 @@ class CoverageEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeSpan:
-    """A span of time, half-open; ``since`` may be ``BEGINNING``."""
+    """A span of time, ``[since, until)``; aware, UTC.
+
+    Not a ``core.window.Window``: Go writes an unset time as 0001-01-01. So the lake has a folder for that day, and the
+    day lies before the calendar of a ``Window``, which begins with 0001-01-02.
+    """
 
     since: datetime
     until: datetime
 
     @classmethod
     def of_day(cls, day: str) -> Self:
-        """A UTC day, as folders name it: ``2026-01-31``."""
-        begin = datetime.fromisoformat(day).replace(tzinfo=UTC)
-        return cls(since=begin, until=begin + timedelta(days=1))
+        """Return a UTC day by the name of its folder, such as ``2026-01-31``."""
+        start = datetime.fromisoformat(day).replace(tzinfo=UTC)
+        return cls(since=start, until=start + timedelta(days=1))
 
-    def cut(self, entry: CoverageEntry) -> tuple[datetime, datetime]:
-        """Begin and end of what lies in the entry too; reversed where that is nothing."""
+    def within(self, entry: CoverageEntry) -> tuple[datetime, datetime]:
+        """Return the start and the end of the part that lies in an entry; the end is first if no part does."""
         return max(self.since, entry.since), min(self.until, entry.until)
 
 
 def coverage_entry(
     *, cid: str, since: datetime | None, until: datetime | None, exported_at: datetime, load_id: str
 ) -> CoverageEntry | None:
-    """What an export may claim. It knows nothing past the moment when it was made, so the claim ends there.
+    """Return what an export covers of a channel, or None if its whole window lay in the future.
 
-    None where nothing is left: the whole window lay in the future.
+    An export knows nothing past the moment when the service made it, so the entry ends there.
+
+    :param since: start of the export's window; None for an export without one.
+    :param until: end of the export's window; None for an export without one.
     """
-    begin = since or BEGINNING
+    start = since or BEGINNING
     end = min(until, exported_at) if until else exported_at
-    if begin >= end:
+    if start >= end:
         return None
-    return CoverageEntry(cid=cid, since=begin, until=end, exported_at=exported_at, load_id=load_id)
+    return CoverageEntry(cid=cid, since=start, until=end, exported_at=exported_at, load_id=load_id)
 
 
-def hiding(entries: Iterable[CoverageEntry]) -> Iterator[tuple[CoverageEntry, CoverageEntry]]:
-    """All pairs (older, newer) of entries of one channel that overlap: there, the newer hides the older's rows.
+def overlapping_pairs(entries: Iterable[CoverageEntry]) -> Iterator[tuple[CoverageEntry, CoverageEntry]]:
+    """Yield every pair (older, newer) of entries of one channel that overlap: there, the newer hides the older's rows.
 
-    Where windows tile, as they mostly do, this is a sort and one look at each neighbour.
+    Windows mostly tile. Then this is one sort, and one look at each neighbour.
     """
     for of_channel in _by_channel(entries).values():
         open_entries: list[CoverageEntry] = []
@@ -108,46 +117,49 @@ def hiding(entries: Iterable[CoverageEntry]) -> Iterator[tuple[CoverageEntry, Co
 
 
 class NewerCoverage:
-    """Of each entry, the newer ones that overlap it: what hides some of its rows, and whether all."""
+    """For each entry, the newer entries that overlap it, and so hide some or all of its rows."""
 
     def __init__(self, entries: Iterable[CoverageEntry]) -> None:
         self._newer: dict[CoverageEntry, list[CoverageEntry]] = defaultdict(list)
-        for older, newer in hiding(entries):
+        for older, newer in overlapping_pairs(entries):
             self._newer[older].append(newer)
 
     def than(self, entry: CoverageEntry, span: TimeSpan | None = None) -> list[CoverageEntry]:
-        """Newer entries of its channel that overlap it, within a span if one is given."""
-        found = self._newer.get(entry, [])
-        return found if span is None else [each for each in found if each.overlaps(*span.cut(entry))]
+        """Return the newer entries that overlap an entry, or that overlap the part of it in a span."""
+        newer = self._newer.get(entry, [])
+        return newer if span is None else [each for each in newer if each.overlaps(*span.within(entry))]
 
     def is_fully_hidden(self, entry: CoverageEntry, span: TimeSpan | None = None) -> bool:
-        """Whether nothing that the entry tells about a span (by default all of its own) can be visible."""
-        since, until = (entry.since, entry.until) if span is None else span.cut(entry)
+        """Return whether newer entries hide every row of an entry, or every row of its part in a span."""
+        since, until = (entry.since, entry.until) if span is None else span.within(entry)
         return since >= until or _cover(self.than(entry, span), since, until)
 
     def are_fully_hidden(self, entries: Collection[CoverageEntry]) -> bool:
-        """Whether nothing can be visible of a record that claims these; one that claims nothing is not hidden."""
+        """Return whether newer entries hide every row of a record's entries. A record without entries is not hidden."""
         return bool(entries) and all(self.is_fully_hidden(entry) for entry in entries)
 
     def hidden_since(
         self, entry: CoverageEntry, span: TimeSpan | None, committed_at: Callable[[CoverageEntry], datetime]
     ) -> datetime | None:
-        """When the newer entries first hid all that the entry tells about a span; None where they do not."""
-        since, until = (entry.since, entry.until) if span is None else span.cut(entry)
+        """Return when newer entries first hid every row of an entry, or of its part in a span; None if they do not.
+
+        :param committed_at: returns when an entry was committed.
+        """
+        since, until = (entry.since, entry.until) if span is None else span.within(entry)
         newer = self.than(entry, span)
         moments = sorted({committed_at(each) for each in newer})
 
-        def hid_all(moment: datetime) -> bool:
+        def was_hidden(moment: datetime) -> bool:
             return _cover([each for each in newer if committed_at(each) <= moment], since, until)
 
-        at = bisect.bisect_left(moments, True, key=hid_all)
-        return moments[at] if at < len(moments) else None
+        first = bisect.bisect_left(moments, True, key=was_hidden)
+        return moments[first] if first < len(moments) else None
 
 
 def without_superseded(entries: Iterable[CoverageEntry]) -> list[CoverageEntry]:
-    """The entries that still decide anything: those that newer ones cover entirely are left out.
+    """Return the entries that still decide something, without those that newer entries cover entirely.
 
-    Whatever such an entry would hide, the newer ones hide as well.
+    The newer entries hide whatever such an entry would hide.
     """
     entries = list(entries)
     newer = NewerCoverage(entries)
@@ -155,7 +167,7 @@ def without_superseded(entries: Iterable[CoverageEntry]) -> list[CoverageEntry]:
 
 
 def covered_spans(entries: Iterable[CoverageEntry]) -> dict[str, list[TimeSpan]]:
-    """Per channel, what is covered at all: spans without a gap in them, ascending, with a gap between any two."""
+    """Return the spans that are covered at all, by channel: ascending, with a gap between any two."""
     spans: dict[str, list[TimeSpan]] = {}
     for cid, of_channel in _by_channel(entries).items():
         merged: list[TimeSpan] = []
@@ -170,32 +182,36 @@ def covered_spans(entries: Iterable[CoverageEntry]) -> dict[str, list[TimeSpan]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoverageRun:
-    """A span of time of a channel that ``n_claims`` entries cover, the same ones throughout; 0 in a gap."""
+    """A span of a channel in which every moment is covered by ``n_entries`` entries; a gap has 0."""
 
     since: datetime
     until: datetime
-    n_claims: int
+    n_entries: int
 
 
 def coverage_runs(entries: Iterable[CoverageEntry]) -> dict[str, list[CoverageRun]]:
-    """Per channel, from its first to its last covered moment: how often each was loaded. Neighbours differ."""
-    found: dict[str, list[CoverageRun]] = {}
+    """Return how often each moment was loaded, by channel, from the first covered moment to the last.
+
+    Two runs next to each other differ in their number of entries.
+    """
+    runs: dict[str, list[CoverageRun]] = {}
     for cid, of_channel in _by_channel(entries).items():
         steps: dict[datetime, int] = defaultdict(int)
         for entry in of_channel:
             steps[entry.since] += 1
             steps[entry.until] -= 1
-        n_claims, begin = 0, None
-        found[cid] = []
+        n_entries, start = 0, None
+        runs[cid] = []
         for moment in sorted(each for each, change in steps.items() if change):
-            if begin is not None:
-                found[cid].append(CoverageRun(since=begin, until=moment, n_claims=n_claims))
-            n_claims += steps[moment]
-            begin = moment
-    return found
+            if start is not None:
+                runs[cid].append(CoverageRun(since=start, until=moment, n_entries=n_entries))
+            n_entries += steps[moment]
+            start = moment
+    return runs
 
 
 def _cover(entries: Iterable[CoverageEntry], since: datetime, until: datetime) -> bool:
+    """Return whether the entries together contain every moment of ``[since, until)``."""
     reached = since
     for entry in sorted(entries, key=lambda each: each.since):
         if entry.since > reached:

@@ -1,10 +1,11 @@
-"""The record of a load: one JSON object in ``_loads/``, written last. It is the commit point for all tables at once.
+"""The log of commits: ``_loads/``, with one JSON record for each load and each rewrite.
 
-Before it is there, the load's files are not part of the lake; from then on all of them are. A record is never changed
-and never removed: what newer ones made of it is worked out from all of them (``snapshot``).
+Writing its record commits a load, for all tables at once. Before that, its files are not part of the lake; from then
+on, all of them are. A record is never changed or removed: what newer records made of its files follows from all records
+together (``snapshot``).
 
-Compaction, and the removal of a person, write records too. Such a record names those that it ``replaces``, and holds
-their claims and all their files that are still good, taken over or written anew.
+Compaction, and the removal of a person, write records too. Such a record names the records that it ``replaces``. It has
+their coverage, and all their files that are still good, taken over or rewritten.
 """
 
 from __future__ import annotations
@@ -21,34 +22,35 @@ import orjson
 
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits.record import FOLDER, RECORD_VERSION, LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
 from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
-# Every record there was when it was written, so that a lake of thousands of loads is not thousands of reads.
+# Holds every record that there was when it was written, so that thousands of loads are not thousands of reads.
 CHECKPOINT: Final = f"{FOLDER}/_checkpoint.gz"
+# How long a superseded file stays, for readers who opened the catalog before.
+DEFAULT_KEEP: Final = timedelta(days=1)
 
 T = TypeVar("T")
 
 
 def load_id_of(parts: Iterable[str]) -> str:
-    """The same for the same exports under the same schema, so that loading them again is one load. 24 hex digits."""
+    """Return the id of a load: 24 hex digits, the same for the same exports under the same schema.
+
+    So loading the same exports again is the same load.
+    """
     text = "\n".join([f"schema {SCHEMA_VERSION}", *sorted(parts)])
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def find(store: LakeStore, load_id: str) -> LoadRecord | None:
-    """The record of a load, if it was committed."""
-    path = f"{FOLDER}/{load_id}.json"
-    return LoadRecord.from_bytes(store.read(path), store.url(path)) if store.exists(path) else None
-
-
 def commit(store: LakeStore, record: LoadRecord, local: Mapping[str, Path]) -> bool:
-    """Brings files into the lake, then makes them visible. False where it was committed already, by whomever.
+    """Move new files into the lake, then write the record that makes them visible.
 
-    In that case, and if anything fails on the way, the files of this attempt are removed again.
+    Return False if another process has committed the same record. Then, and after an error, the files of this attempt
+    are removed again.
 
-    :param local: where those of the record's files lie that are new, by their path in the lake.
+    :param local: where the record's new files lie, by their path in the lake.
+    :raises LakeError: the lake cannot be written.
     """
     content = record.to_bytes()
     try:
@@ -56,11 +58,11 @@ def commit(store: LakeStore, record: LoadRecord, local: Mapping[str, Path]) -> b
             store.put_data(local_path, path)
         committed = store.put_new(record.path, content)
     except BaseException:
-        # What failed may have been the answer and not the deed: files of a record that is there must stay.
+        # The record may be there although its answer was lost: the files of a record have to stay.
         if not store.exists(record.path):
             store.drop_data(local)
         raise
-    # A store that lost its answer may have been asked again, and have found what this very attempt had written.
+    # After a lost answer, a client asks again, and finds the record that this very attempt wrote.
     if not committed and store.read(record.path) == content:
         return True
     if not committed:
@@ -68,17 +70,28 @@ def commit(store: LakeStore, record: LoadRecord, local: Mapping[str, Path]) -> b
     return committed
 
 
-def names(store: LakeStore) -> list[str]:
-    """The paths of all records: two equal lists mean the same lake."""
+def find(store: LakeStore, load_id: str) -> LoadRecord | None:
+    """Return the record of a load, or None if it is not committed.
+
+    :raises LakeError: the file in its place is not a record.
+    """
+    path = f"{FOLDER}/{load_id}.json"
+    return LoadRecord.from_bytes(store.read(path), store.url(path)) if store.exists(path) else None
+
+
+def record_paths(store: LakeStore) -> list[str]:
+    """Return the paths of all records, sorted. While they are the same, so is the lake."""
     return store.list_folder(FOLDER, ".json")
 
 
-def all_loads(store: LakeStore, *, known: Mapping[str, Any] | None = None) -> list[LoadRecord]:
-    """Every record ever committed, by export time.
+def all_records(store: LakeStore, *, known: Mapping[str, Any] | None = None) -> list[LoadRecord]:
+    """Return every record that was ever committed, by export time.
 
-    :param known: records by path that need not be read again, because records never change; by default the checkpoint.
+    :param known: records by path, as JSON values, that are not read again, because records never change; by default
+        those of the checkpoint.
+    :raises LakeError: a file among them is not a record.
     """
-    paths = names(store)
+    paths = record_paths(store)
     known = read_checkpoint(store, paths) if known is None else known
     records = [
         LoadRecord.from_json(known[path], store.url(path))
@@ -89,23 +102,33 @@ def all_loads(store: LakeStore, *, known: Mapping[str, Any] | None = None) -> li
     return sorted(records, key=lambda record: (record.exported_at, record.load_id))
 
 
-def on_latest(store: LakeStore, work: Callable[[], T]) -> T:
-    """Does work that begins by reading the records; again, where it failed and others committed meanwhile: a file of
-    the snapshot that it saw may have gone with the next one.
+def read_snapshot(store: LakeStore, *, known: Mapping[str, Any] | None = None) -> Snapshot:
+    """Return the snapshot of all records.
 
-    :raises LakeError: as ``work`` does, in a lake that stood still.
+    :param known: as in ``all_records``.
+    :raises LakeError: a file among the records is not a record.
+    """
+    return Snapshot(all_records(store, known=known))
+
+
+def on_latest(store: LakeStore, work: Callable[[], T]) -> T:
+    """Do work that starts by reading the records. Repeat it if it fails and others have committed meanwhile.
+
+    A file in the snapshot that it read may be gone in the next snapshot.
+
+    :raises LakeError: the work fails in a lake that has not changed.
     """
     while True:
-        before = names(store)
+        before = record_paths(store)
         try:
             return work()
         except LakeError:
-            if names(store) == before:
+            if record_paths(store) == before:
                 raise
 
 
 def read_checkpoint(store: LakeStore, paths: Collection[str]) -> dict[str, Any]:
-    """Records by path, as JSON values; none where there is no checkpoint, or where it is of no use.
+    """Return the records in the checkpoint by path, as JSON values; none if there is no checkpoint that can be used.
 
     :param paths: of the records that there are.
     """
@@ -118,41 +141,33 @@ def read_checkpoint(store: LakeStore, paths: Collection[str]) -> dict[str, Any]:
     usable = isinstance(value, dict) and value.get("v") == RECORD_VERSION and isinstance(value.get("records"), dict)
     records: dict[str, Any] = value["records"] if usable else {}
     if any(not store.exists(path) for path in records.keys() - set(paths)):
-        # Somebody moved a record out. One that comes under its name again will be another than the one known here.
+        # A person moved a record out. The next record under its name will be another than the one in the checkpoint.
         store.delete([CHECKPOINT])
         return {}
     return records
 
 
 def write_checkpoint(store: LakeStore, records: Sequence[LoadRecord]) -> None:
-    """For the next reader. Two writers at once do no harm: what one leaves out is read from its own file."""
+    """Write the checkpoint. Two writers at once do no harm: readers read what one leaves out from its own file."""
     value = {"v": RECORD_VERSION, "records": {record.path: orjson.Fragment(record.to_bytes()) for record in records}}
     store.replace(CHECKPOINT, gzip.compress(orjson.dumps(value), compresslevel=1))
 
 
-# How long a superseded file stays for those who opened the catalog before.
-DEFAULT_KEEP: Final = timedelta(days=1)
-
-
-def died(each: FileState, before: datetime) -> bool:
-    return each.dead_since is not None and each.dead_since < before
-
-
-def sweep(store: LakeStore, snapshot: Snapshot, *, before: datetime) -> tuple[str, ...]:
-    """Deletes what died before a moment; the files."""
+def delete_dead_files(store: LakeStore, snapshot: Snapshot, *, before: datetime) -> tuple[str, ...]:
+    """Delete the data files that were dead before a moment, and those that nothing may read. Return their paths."""
     there = {path for path, _ in store.data_files()}
-    gone = tuple(
+    deleted = tuple(
         each.file.path
         for each in snapshot.file_states
         if each.file.path in there
-        and (each.status is FileStatus.PURGED or (each.status is FileStatus.DEAD and died(each, before)))
+        and (each.status is FileStatus.PURGED or (each.status is FileStatus.DEAD and each.died_before(before)))
     )
-    store.drop_data(gone)
-    return gone
+    store.drop_data(deleted)
+    return deleted
 
 
 def unknown_files(store: LakeStore, snapshot: Snapshot, *, before: datetime) -> Iterator[str]:
-    """Data files that no record has, last changed before a moment: work that was broken off left them."""
+    """Yield the data files that are in no record and last changed before a moment. Broken-off work left them."""
     known = {each.file.path for each in snapshot.file_states}
     for path, modified_at in store.data_files():
         if path not in known and modified_at < before:

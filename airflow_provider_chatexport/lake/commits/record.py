@@ -1,4 +1,4 @@
-"""The record of a load: its coverage, its files and its counts, as one JSON object."""
+"""The record of a load or a rewrite: its coverage, its files and its counts, as one JSON object."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
 RECORD_VERSION: Final = 1
 WRITER: Final = f"airflow-provider-chatexport {__version__}"
 FOLDER: Final = "_loads"
-# Counts whose name in older records is another one.
+# Counts that have another name in older records.
 _RENAMED_COUNTS: Final = {"not_cast": "cast_failures"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """One export file that went into a load. ``task_id`` is None for a file that was given by hand."""
+    """One export file that went into a load. ``task_id`` is None for a file that a person loaded."""
 
     name: str
     task_id: str | None
@@ -32,14 +32,38 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataFile:
+    """One Parquet file of a load.
+
+    :param path: relative to the lake.
+    :param day: the UTC day of its folder, such as ``2026-01-31``.
+    :param n_uncovered: how many of its rows no coverage entry of their own export contains; any newer entry hides them.
+    :param promoted: its promoted columns, each with its type.
+    """
+
+    path: str
+    table: str
+    day: str
+    rows: int
+    size_bytes: int
+    sha256: str
+    n_uncovered: int = 0
+    promoted: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        # JSON gives lists, and files are kept in sets.
+        object.__setattr__(self, "promoted", tuple((name, kind) for name, kind in self.promoted))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRecord:
     """What a load covers, its files and its counts. Times are aware, UTC; ``counts`` follow the law of conservation.
 
-    :param keep_superseded: files of which newer loads hide everything stay for ``messages_history``.
-    :param late_changes: what this load changed in what the lake knew, by age of the message (``guard``).
-    :param replaces: records that this one stands for, if it is none of a load.
+    :param keep_superseded: keep files for ``messages_history`` when newer loads hide all of their rows.
+    :param late_changes: what this load changed in what the lake knew, by age of the message (``shrink_guard``).
+    :param replaces: the records that this one stands for, if it is the record of a rewrite.
     :param history: files that only ``messages_history`` reads.
-    :param purged: files of any record that nothing may read any more.
+    :param purged: paths of files of any record that nothing may read any more.
     """
 
     load_id: str
@@ -64,18 +88,21 @@ class LoadRecord:
 
     @property
     def path(self) -> str:
+        """Where the record lies, relative to the lake."""
         return f"{FOLDER}/{self.load_id}.json"
 
     @property
     def is_load(self) -> bool:
-        """Whether exports were loaded by it, rather than files rewritten."""
+        """Whether it is the record of a load, rather than of a rewrite."""
         return bool(self.sources)
 
     @property
     def bytes_in(self) -> int:
+        """The size of the export files, in bytes."""
         return sum(source.size_bytes for source in self.sources)
 
     def to_bytes(self) -> bytes:
+        """Return the record as JSON."""
         value = {
             "v": RECORD_VERSION,
             "load_id": self.load_id,
@@ -83,7 +110,7 @@ class LoadRecord:
             "writer": self.writer,
             "exported_at": format_rfc3339(self.exported_at),
             "committed_at": format_rfc3339(self.committed_at),
-            "window": {"since": _optional(self.since), "until": _optional(self.until)},
+            "window": {"since": _text(self.since), "until": _text(self.until)},
             "flags": self.flags,
             "sources": [asdict(source) for source in self.sources],
             "coverage": [entry.to_json(self.load_id) for entry in self.coverage],
@@ -101,15 +128,23 @@ class LoadRecord:
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> Self:
-        """:raises LakeError: it is no record, or of a version that this code does not know."""
+        """Read a record from JSON.
+
+        :param where: its address, for errors.
+        :raises LakeError: it is not a record, or its version is unknown.
+        """
         try:
             return cls.from_json(orjson.loads(content), where)
         except ValueError:
-            raise _no_record(where) from None
+            raise _not_a_record(where) from None
 
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str) -> Self:
-        """:raises LakeError: it is no record, or of a version that this code does not know."""
+        """Read a record from a JSON value.
+
+        :param where: its address, for errors.
+        :raises LakeError: it is not a record, or its version is unknown.
+        """
         try:
             if value["v"] != RECORD_VERSION:
                 raise LakeError(
@@ -124,8 +159,8 @@ class LoadRecord:
                 writer=value["writer"],
                 exported_at=parse_rfc3339(value["exported_at"]),
                 committed_at=parse_rfc3339(value["committed_at"]),
-                since=_parsed(value["window"]["since"]),
-                until=_parsed(value["window"]["until"]),
+                since=_moment(value["window"]["since"]),
+                until=_moment(value["window"]["until"]),
                 flags=value["flags"],
                 sources=tuple(SourceFile(**source) for source in value["sources"]),
                 coverage=tuple(CoverageEntry.from_json(entry, load_id) for entry in value["coverage"]),
@@ -140,43 +175,20 @@ class LoadRecord:
                 facts=value["facts"],
             )
         except (KeyError, TypeError, ValueError):
-            raise _no_record(where) from None
+            raise _not_a_record(where) from None
 
 
-def _no_record(where: str) -> LakeError:
+def _not_a_record(where: str) -> LakeError:
     return LakeError(
-        f"{where} is not a load record; put it back from a backup, or else move it out of the lake, which takes the "
-        "rows of its load out as well, and load or export that window anew",
+        f"{where} is not a load record; restore it from a backup. Without one, move it out of the lake, which removes "
+        "the rows of its load as well, then load or export that window again",
         retryable=False,
     )
 
 
-def _optional(moment: datetime | None) -> str | None:
+def _text(moment: datetime | None) -> str | None:
     return format_rfc3339(moment) if moment else None
 
 
-def _parsed(text: str | None) -> datetime | None:
+def _moment(text: str | None) -> datetime | None:
     return parse_rfc3339(text) if text else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataFile:
-    """One Parquet file of a load.
-
-    :param path: relative to the lake.
-    :param n_uncovered: rows of its table and day outside of all that the load claims; anything newer may hide them.
-    :param promoted: the promoted columns that it has beside the registry's, each with its type.
-    """
-
-    path: str
-    table: str
-    day: str
-    rows: int
-    size_bytes: int
-    sha256: str
-    n_uncovered: int = 0
-    promoted: tuple[tuple[str, str], ...] = ()
-
-    def __post_init__(self) -> None:
-        # JSON has no tuples, and files are kept in sets.
-        object.__setattr__(self, "promoted", tuple((name, kind) for name, kind in self.promoted))

@@ -1,6 +1,42 @@
-"""What all records together say: which files are live, and which of those hold rows that newer exports hide.
+"""The snapshot of a lake: from all of its records to the state of each of its files.
 
-Pure. The catalog, the table folders, compaction and the clean-up all act on this, so they agree.
+How it works
+------------
+Records are only ever added. A record lists files and coverage entries, and never says what became of the files of other
+records. That follows from all records together, and this module works it out. So loads, compactions and removals of
+people need no lock: whatever order their records arrive in, everyone who reads them comes to the same states.
+
+1. A record is current unless another one ``replaces`` it. Every file that only replaced records list is dead.
+2. Each file of a current record is judged by the kind of its table. In an event table, newer coverage entries of the
+   file's channels may hide its rows: none of them on the file's day (whole), some (partly hidden) or all (dead). In a
+   snapshot table files stay whole, because a newer export that does not name a person does not say that the person is
+   gone. Rejects and other entities live as long as anything of their load can be visible.
+3. A rewrite applies the truth rule while it writes. So two entries of one rewrite do not hide each other's rows any
+   more: their loads went into the same files, and the hidden rows were left out.
+4. A dead file of messages is history instead if its load was told to keep what newer loads supersede. A file that a
+   record purged may not be read by anything.
+5. A file that a rewrite took over is listed by several records. It is alive if one of them says so.
+
+An example. A and B are loads of one channel, R is a compaction of both, and C is Monday, loaded again::
+
+                       Mon            Tue
+    A  exported Tue    [==============)                  file A.mon
+    B  exported Wed              [=================)     files B.mon, B.tue
+    R  compaction of A and B                             files R.mon and B.tue, which it takes over
+    C  exported Thu    [==============)                  file C.mon
+
+    records    A.mon          B.mon    B.tue    R.mon    C.mon
+    A          whole
+    A B        partly hidden  whole    whole
+    A B R      dead           dead     whole    whole
+    A B R C    dead           dead     whole    dead     whole
+
+A.mon and B.mon are dead since R was committed, and R.mon since C was. ``dead_since`` is a time of commits, by the clock
+of the process that committed: readers may have the catalog from before that moment open, and vacuum spares their files.
+
+Pure: the module decides, and others act. The catalog lists whole files, and reads partly hidden ones through the truth
+rule (``visibility``); ``messages_history`` also reads files of history. The table folders show whole and partly hidden
+files. Compaction rewrites partly hidden files. Vacuum deletes dead and purged ones.
 """
 
 from __future__ import annotations
@@ -23,16 +59,19 @@ from airflow_provider_chatexport.lake.schema.types import Placement, Table
 class FileStatus(enum.Enum):
     """What became of a file."""
 
-    WHOLE = "whole"  # all its rows are visible, by the truth rule
-    PARTLY_HIDDEN = "partly hidden"
-    DEAD = "dead"  # none is, or another record took the file's place
+    WHOLE = "whole"  # all of its rows are visible, by the truth rule
+    PARTLY_HIDDEN = "partly hidden"  # newer exports may hide some of its rows
+    DEAD = "dead"  # newer exports hide all of its rows, or another record's files replace it
     HISTORY = "history"  # dead, and kept for ``messages_history``
     PURGED = "purged"  # nothing may read it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileState:
-    """A file of a record, and what became of it. ``dead_since``: when the record that ended it was committed."""
+    """A file of a record, and what became of it.
+
+    :param dead_since: when the record that ended the file was committed (aware, UTC); None while it is live.
+    """
 
     file: DataFile
     record: LoadRecord
@@ -41,26 +80,29 @@ class FileState:
 
     @property
     def is_live(self) -> bool:
+        """Whether views and table folders show the file."""
         return self.status in (FileStatus.WHOLE, FileStatus.PARTLY_HIDDEN)
 
     @property
-    def is_history(self) -> bool:
-        """Read by ``messages_history`` alone."""
-        return self.status is FileStatus.HISTORY
-
-    @property
     def is_readable(self) -> bool:
-        """By the views or by ``messages_history``."""
-        return self.is_live or self.is_history
+        """Whether the views or ``messages_history`` read the file."""
+        return self.is_live or self.status is FileStatus.HISTORY
 
     @property
     def day(self) -> TimeSpan:
         """The UTC day of its folder."""
         return TimeSpan.of_day(self.file.day)
 
+    def died_before(self, moment: datetime) -> bool:
+        """Return whether the file was not live any more at a moment."""
+        return self.dead_since is not None and self.dead_since < moment
+
 
 class Snapshot:
-    """:param records: all of a lake, in any order."""
+    """What all records of a lake say together.
+
+    :param records: all of them, in any order.
+    """
 
     def __init__(self, records: Sequence[LoadRecord]) -> None:
         self.records = records
@@ -75,97 +117,36 @@ class Snapshot:
             if not any(file.n_uncovered for file in record.files) and self._newer.are_fully_hidden(record.coverage)
         }
 
+    # Coverage
+
     @cached_property
     def coverage(self) -> list[CoverageEntry]:
-        """The claims that decide what is visible."""
+        """The entries that decide what is visible."""
         return [entry for record in self.current if record.load_id not in self.superseded for entry in record.coverage]
 
     @cached_property
     def masking_coverage(self) -> set[CoverageEntry]:
-        """Those claims that hide rows of files which are still read."""
-        masking_coverage = {
+        """Those entries that hide rows of live files."""
+        masking = {
             newer
             for record in self.current
             if record.load_id not in self.superseded
             for entry in record.coverage
             for newer in self._newer.than(entry)
-            if not self._applied(entry, newer)
+            if not self._is_applied(entry, newer)
         }
-        return masking_coverage | self._over_uncovered(self.coverage)
-
-    def _over_uncovered(self, entries: Iterable[CoverageEntry]) -> set[CoverageEntry]:
-        """Rows that no claim of their own export covers may be hidden by any other: those of their days."""
-        uncovered = {file.day for record in self.current for file in record.files if file.n_uncovered}
-        days = [TimeSpan.of_day(day) for day in sorted(uncovered)]
-        ends = [day.until for day in days]
-        found = set()
-        for entry in entries:
-            first = bisect_right(ends, entry.since)  # of the days that end within it or later
-            if first < len(days) and entry.overlaps(days[first].since, days[first].until):
-                found.add(entry)
-        return found
-
-    @cached_property
-    def promoted(self) -> dict[str, dict[str, str]]:
-        """Which columns the lake has promoted, by table, with their types: of the file that was first to have it."""
-        found: dict[str, dict[str, str]] = {}
-        for record in sorted(self.records, key=lambda record: (record.committed_at, record.load_id)):
-            for file in (*record.files, *record.history):
-                for name, kind in file.promoted:
-                    found.setdefault(file.table, {}).setdefault(name, kind)
-        return found
-
-    @property
-    def tables(self) -> tuple[Table, ...]:
-        """The registry's tables, with the columns that the lake has promoted."""
-        return promoted.tables_with(self.promoted)
-
-    @cached_property
-    def expired_loads(self) -> set[str]:
-        """Loads whose rejects and entities without a table go: of what those files tell, newer loads have all.
-
-        Of users no claim tells, so what came with an export of theirs stays.
-        """
-        of_users = {
-            record.load_id
-            for record in self.current
-            if any(TABLE_BY_NAME[file.table].owned_by for file in record.files)
-        }
-        return self.superseded - of_users
-
-    @cached_property
-    def file_states(self) -> list[FileState]:
-        """Every file of every record, once; one that a later record took over stands with that record."""
-        found: dict[str, FileState] = {}
-        for record in self.records:
-            for file in record.files:
-                found[file.path] = _latest(found.get(file.path), self._judge(record, file))
-            for file in record.history:
-                purged = file.path in self._purged_by
-                found[file.path] = FileState(
-                    file=file,
-                    record=record,
-                    status=FileStatus.PURGED if purged else FileStatus.HISTORY,
-                    dead_since=record.committed_at,
-                )
-        return list(found.values())
-
-    def live(self, table: Table) -> Iterator[FileState]:
-        return (each for each in self._by_table[table.name] if each.is_live)
-
-    def of(self, table: Table) -> Sequence[FileState]:
-        return self._by_table[table.name]
+        return masking | self._over_uncovered(self.coverage)
 
     @cached_property
     def recheck_coverage(self) -> set[CoverageEntry]:
-        """Claims of moments that an older export had told of as well, and so what can have found a message gone."""
+        """Entries of loads that cover a moment which an older load covers too. They may have found a message gone."""
         newer, owner = self._of_loads
         return {each for entry in owner for each in newer.than(entry)} | self._over_uncovered(owner)
 
     @cached_property
-    def readable(self) -> set[CoverageEntry]:
-        """Claims of exports of whose messages every row can still be read: what they do not tell was not there."""
-        statuses = {each.file.path: each.status for each in self._by_table[MESSAGES.name]}
+    def readable_coverage(self) -> set[CoverageEntry]:
+        """Entries of loads whose messages can still be read, every row of them: a message not among them was gone."""
+        statuses = {each.file.path: each.status for each in self.files_of(MESSAGES)}
         lost = {path for path, status in statuses.items() if status in (FileStatus.DEAD, FileStatus.PURGED)}
         return {
             entry
@@ -174,10 +155,25 @@ class Snapshot:
             for entry in record.coverage
         }
 
-    def retired_at(self, record: LoadRecord) -> datetime | None:
-        """When newer loads had superseded all of a load; None while anything of it can be visible.
+    # Loads
 
-        Whatever became of its files: a rewrite shows what the loads did that went into it.
+    @cached_property
+    def expired_loads(self) -> set[str]:
+        """Loads whose rejects and other entities go, because newer loads have all that those files say.
+
+        Exports of users have no coverage, so what came with them stays.
+        """
+        of_users = {
+            record.load_id
+            for record in self.current
+            if any(TABLE_BY_NAME[file.table].owned_by for file in record.files)
+        }
+        return self.superseded - of_users
+
+    def retired_at(self, record: LoadRecord) -> datetime | None:
+        """Return when newer loads had superseded all of a load; None while any of its rows can be visible.
+
+        A rewrite of its files changes nothing about that.
         """
         newer, owner = self._of_loads
         if any(file.n_uncovered for file in record.files) or not newer.are_fully_hidden(record.coverage):
@@ -188,17 +184,51 @@ class Snapshot:
         return max((moment for moment in moments if moment is not None), default=None)
 
     def rewritten_into(self, record: LoadRecord) -> str | None:
-        """The record that stands for it now."""
+        """Return the id of the rewrite that replaces a record; None if none does."""
         replacing = self._replaced_by.get(record.load_id)
         return replacing.load_id if replacing else None
 
+    # Tables and files
+
     @cached_property
-    def _of_loads(self) -> tuple[NewerCoverage, dict[CoverageEntry, LoadRecord]]:
-        """The claims as loads made them, and whose each is."""
-        if not self._replaced_by:
-            return self._newer, self._owner
-        owner = {entry: record for record in self.records if record.is_load for entry in record.coverage}
-        return NewerCoverage(owner), owner
+    def promoted_types(self) -> dict[str, dict[str, str]]:
+        """The type of every promoted column of the lake, by table and name: that of the first file to have it."""
+        types: dict[str, dict[str, str]] = {}
+        for record in sorted(self.records, key=lambda record: (record.committed_at, record.load_id)):
+            for file in (*record.files, *record.history):
+                for name, kind in file.promoted:
+                    types.setdefault(file.table, {}).setdefault(name, kind)
+        return types
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The registry's tables, with the columns that the lake has promoted."""
+        return promoted.tables_with(self.promoted_types)
+
+    @cached_property
+    def file_states(self) -> list[FileState]:
+        """The state of every file of every record; of a file that a rewrite took over, that with the later record."""
+        states: dict[str, FileState] = {}
+        for record in self.records:
+            for file in record.files:
+                states[file.path] = _latest(states.get(file.path), self._judge(record, file))
+            for file in record.history:
+                purged = file.path in self._purged_by
+                states[file.path] = FileState(
+                    file=file,
+                    record=record,
+                    status=FileStatus.PURGED if purged else FileStatus.HISTORY,
+                    dead_since=record.committed_at,
+                )
+        return list(states.values())
+
+    def files_of(self, table: Table) -> Sequence[FileState]:
+        """Return the state of every file of a table."""
+        return self._by_table[table.name]
+
+    def live_files_of(self, table: Table) -> Iterator[FileState]:
+        """Yield the live files of a table."""
+        return (each for each in self._by_table[table.name] if each.is_live)
 
     @cached_property
     def _by_table(self) -> dict[str, list[FileState]]:
@@ -206,6 +236,26 @@ class Snapshot:
         for each in self.file_states:
             grouped[each.file.table].append(each)
         return grouped
+
+    @cached_property
+    def _of_loads(self) -> tuple[NewerCoverage, dict[CoverageEntry, LoadRecord]]:
+        """The coverage as it was before any rewrite, and the load that each entry belongs to."""
+        if not self._replaced_by:
+            return self._newer, self._owner
+        owner = {entry: record for record in self.records if record.is_load for entry in record.coverage}
+        return NewerCoverage(owner), owner
+
+    def _over_uncovered(self, entries: Iterable[CoverageEntry]) -> set[CoverageEntry]:
+        """Return the entries that overlap a day with uncovered rows: any newer entry may hide such rows."""
+        uncovered = {file.day for record in self.current for file in record.files if file.n_uncovered}
+        days = [TimeSpan.of_day(day) for day in sorted(uncovered)]
+        ends = [day.until for day in days]
+        overlapping = set()
+        for entry in entries:
+            first = bisect_right(ends, entry.since)  # the first day that ends inside the entry or after it
+            if first < len(days) and entry.overlaps(days[first].since, days[first].until):
+                overlapping.add(entry)
+        return overlapping
 
     def _judge(self, record: LoadRecord, file: DataFile) -> FileState:
         status, since = self._status(record, file)
@@ -216,12 +266,12 @@ class Snapshot:
         return FileState(file=file, record=record, status=status, dead_since=since)
 
     def _status(self, record: LoadRecord, file: DataFile) -> tuple[FileStatus, datetime | None]:
+        """Return whether a file is whole, partly hidden or dead, and since when it is dead."""
         replacing = self._replaced_by.get(record.load_id)
         if replacing is not None:
             return FileStatus.DEAD, replacing.committed_at
         match TABLE_BY_NAME[file.table].placement:
             case Placement.SNAPSHOT:
-                # Who was once seen in a channel is not known to be gone from the app.
                 return FileStatus.WHOLE, None
             case Placement.LOG:
                 if record.load_id not in self.expired_loads:
@@ -237,7 +287,7 @@ class Snapshot:
         is_touched, all_hidden = False, True
         for entry in record.coverage:
             if entry.overlaps(day.since, day.until):
-                is_touched |= any(not self._applied(entry, newer) for newer in self._newer.than(entry, day))
+                is_touched |= any(not self._is_applied(entry, newer) for newer in self._newer.than(entry, day))
                 all_hidden = all_hidden and self._newer.is_fully_hidden(entry, day)
         if not is_touched:
             return FileStatus.WHOLE, None
@@ -246,20 +296,20 @@ class Snapshot:
         return FileStatus.PARTLY_HIDDEN, None
 
     def _hidden_since(self, entries: Iterable[CoverageEntry], span: TimeSpan | None) -> Iterator[datetime]:
-        """When newer claims first hid all that each of the entries tells about a span."""
+        """Yield when newer entries first hid each of the entries, or its part in a span."""
         for entry in entries:
             since = self._newer.hidden_since(entry, span, lambda newer: self._owner[newer].committed_at)
             if since is not None:
                 yield since
 
-    def _applied(self, entry: CoverageEntry, newer: CoverageEntry) -> bool:
-        """Whether what the newer claim hides was left out when the files were written: both went into one rewrite."""
+    def _is_applied(self, entry: CoverageEntry, newer: CoverageEntry) -> bool:
+        """Return whether one rewrite wrote both entries' files, and so left out the rows that the newer entry hides."""
         owner = self._owner[entry]
         return owner is self._owner[newer] and not owner.is_load
 
 
 def _latest(one: FileState | None, other: FileState) -> FileState:
-    """Of two judgements of a file that was taken over: it lives where one record says so, and died with the last."""
+    """Return the state of a file that two records list: it lives where one says so, or else died with the later."""
     if one is None or other.dead_since is None:
         return other
     return one if one.dead_since is None or one.dead_since >= other.dead_since else other

@@ -24,7 +24,6 @@ from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, coverage_entry
 from airflow_provider_chatexport.lake.commits.record import WRITER, DataFile, LoadRecord, SourceFile
-from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.load import shrink_guard
 from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.maintenance.forget import forget_listed, forget_people
@@ -135,7 +134,7 @@ class LoadJob:
         self._store = open_store(lake_uri)
         self._store.prepare()
         if options.promote:
-            promoted.check(options.promote, Snapshot(commit_log.all_loads(self._store)).promoted)
+            promoted.check(options.promote, commit_log.read_snapshot(self._store).promoted_types)
         self._load_id = load_id
         self._options = options
         self._began = time.monotonic()
@@ -269,7 +268,7 @@ class LoadJob:
 
     def _impact(self, conversion: Conversion, coverage: Sequence[CoverageEntry]) -> shrink_guard.Impact:
         def look() -> shrink_guard.Impact:
-            return shrink_guard.impact(self._store, Snapshot(commit_log.all_loads(self._store)), conversion, coverage)
+            return shrink_guard.impact(self._store, commit_log.read_snapshot(self._store), conversion, coverage)
 
         return commit_log.on_latest(self._store, look)
 

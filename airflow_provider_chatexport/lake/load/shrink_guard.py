@@ -150,10 +150,10 @@ def _overlapped(snapshot: Snapshot, claims: Sequence[CoverageEntry]) -> Iterator
     by_cid: dict[str, list[CoverageEntry]] = {}
     for claim in claims:
         by_cid.setdefault(claim.cid, []).append(claim)
-    for each in snapshot.live(MESSAGES):
+    for each in snapshot.live_files_of(MESSAGES):
         day = each.day
         if any(
-            newer.rank > entry.rank and newer.overlaps(entry.since, entry.until) and newer.overlaps(*day.cut(entry))
+            newer.rank > entry.rank and newer.overlaps(entry.since, entry.until) and newer.overlaps(*day.within(entry))
             for entry in each.record.coverage
             if entry.overlaps(day.since, day.until)
             for newer in by_cid.get(entry.cid, ())

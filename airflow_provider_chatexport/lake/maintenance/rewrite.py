@@ -1,8 +1,10 @@
 """Putting other files in the place of live ones, by one record: what compaction and the removal of a person share.
 
-The record replaces every record that owned one of those files. It takes over their claims, each with its own
-``exported_at``, and their other files as they are, so a rewrite costs only what it changes. Records of rewrites are
-numbered: of two that were worked out from the same lake, the second finds its number taken, and has to look again.
+The record replaces every record that owned one of those files. It takes over their coverage entries, each with its own
+``exported_at``, and their other files as they are. So a rewrite costs only what it changes.
+
+Records of rewrites are numbered. If two rewrites started from the same lake, the second finds its number taken. It then
+has to read the lake again.
 """
 
 from __future__ import annotations
@@ -15,20 +17,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
-import duckdb
 import pyarrow as pa
 
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, without_superseded
-from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
+from airflow_provider_chatexport.lake.commits.record import WRITER, DataFile, LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
 from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
+from airflow_provider_chatexport.lake.duckdb_session import Database
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.schema.types import Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 MEMORY_LIMIT: Final = "400MB"
+# The table in a rewriter's database with the coverage entries that hide rows of live files.
+MASKING: Final = "masking_coverage"
 _NUMBERED: Final = re.compile(r"rewrite-(\d{6,})")
 
 
@@ -36,11 +40,11 @@ _NUMBERED: Final = re.compile(r"rewrite-(\d{6,})")
 class Rewrite:
     """Files that come and go together.
 
-    :param gone: paths of live files that the new ones stand for.
-    :param written: new files, and where each lies now.
-    :param history: of the new files, those that only ``messages_history`` reads.
+    :param gone: paths of the live files that the new ones replace.
+    :param written: the new files, and where each lies now.
+    :param history: those of the new files that only ``messages_history`` reads.
     :param purged: paths of files, live or not, that nothing may read any more.
-    :param facts: what to remember of it, without personal data.
+    :param facts: what the record says of the rewrite, without personal data.
     """
 
     gone: Collection[str]
@@ -53,48 +57,54 @@ class Rewrite:
 class Rewriter:
     """Reads files of a lake by the truth rule, and writes others. A context manager.
 
-    ``_con`` has a table ``hiding`` with the claims that hide rows, ``_stem`` begins the names of new files.
+    :param folder: the work folder.
+    :param threads: how many cores the database uses; by default all.
     """
 
-    def __init__(self, store: LakeStore, snapshot: Snapshot, folder: Path, **config: Any) -> None:
+    def __init__(self, store: LakeStore, snapshot: Snapshot, folder: Path, *, threads: int | None = None) -> None:
         self._store = store
         self._snapshot = snapshot
-        self._folder = folder
+        self._files_folder = folder / "files"
+        # Two rewrites of one number may be under way: each has files of its own, and the record says whose count.
         self._stem = f"{number_of_next(snapshot)}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
-        self._con = duckdb.connect(
-            config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(folder / "spill"), **config}
-        )
+        self._metadata = {"chatexport.load_id": number_of_next(snapshot), "chatexport.writer": WRITER}
+        self._database = Database(folder, memory_limit=MEMORY_LIMIT, threads=threads)
 
     def __enter__(self) -> Self:
-        self._con.execute("SET TimeZone = 'UTC'")
-        self._store.let_read(self._con)
-        self._con.register("hiding_rows", coverage_rows(self._snapshot.masking_coverage))
-        self._con.execute("CREATE TABLE hiding AS FROM hiding_rows")
+        self._store.let_read(self._database.connection)
+        self._create_coverage(MASKING, self._snapshot.masking_coverage)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._con.close()
+        self._database.close()
+
+    def _create_coverage(self, name: str, entries: Collection[CoverageEntry]) -> None:
+        """Create a table of coverage entries."""
+        with self._database.registered(f"{name}_rows", coverage_rows(entries)):
+            self._database.execute(f"CREATE TABLE {name} AS FROM {name}_rows")
 
 
 def number_of_next(snapshot: Snapshot) -> str:
-    """The id of the next rewrite of this lake."""
-    numbers = [int(found.group(1)) for record in snapshot.records if (found := _NUMBERED.fullmatch(record.load_id))]
+    """Return the id of the next rewrite of this lake."""
+    numbers = [int(match.group(1)) for record in snapshot.records if (match := _NUMBERED.fullmatch(record.load_id))]
     return f"rewrite-{max(numbers, default=0) + 1:06d}"
 
 
 def coverage_after(snapshot: Snapshot, gone: Collection[str]) -> list[CoverageEntry]:
-    """What the record of a rewrite of these files will claim."""
+    """Return the coverage that the record of a rewrite of these files will have."""
     return without_superseded(entry for record in _owners(snapshot, gone) for entry in record.coverage)
 
 
 def commit_rewrite(store: LakeStore, snapshot: Snapshot, rewrite: Rewrite, *, seconds: float) -> LoadRecord | None:
-    """Commits a rewrite; None, and nothing changed, where another one came first: read the lake again, then repeat.
+    """Commit a rewrite, and return its record.
 
-    :param snapshot: the lake that the rewrite was worked out from.
+    Return None, and change nothing, if another rewrite was committed first: the caller reads the lake again.
+
+    :param snapshot: the lake that the rewrite started from.
     :raises LakeError: the lake cannot be written.
     """
     owners = _owners(snapshot, rewrite.gone)
-    taken_over = [each.file for each in _live_of(snapshot, owners) if each.file.path not in rewrite.gone]
+    taken_over = [each.file for each in _live_files_of(snapshot, owners) if each.file.path not in rewrite.gone]
     files = (*taken_over, *(file for file in rewrite.written if file not in rewrite.history))
     rows = {table.name: sum(file.rows for file in files if file.table == table.name) for table in TABLES}
     record = LoadRecord(
@@ -120,30 +130,39 @@ def commit_rewrite(store: LakeStore, snapshot: Snapshot, rewrite: Rewrite, *, se
 
 
 def _owners(snapshot: Snapshot, paths: Collection[str]) -> list[LoadRecord]:
+    """Return the current records that files belong to."""
     ids = {each.record.load_id for each in snapshot.file_states if each.file.path in paths}
     return [record for record in snapshot.current if record.load_id in ids]
 
 
-def _live_of(snapshot: Snapshot, owners: Sequence[LoadRecord]) -> list[FileState]:
+def _live_files_of(snapshot: Snapshot, owners: Sequence[LoadRecord]) -> list[FileState]:
     ids = {owner.load_id for owner in owners}
     return [each for each in snapshot.file_states if each.is_live and each.record.load_id in ids]
 
 
 class RowsOfDay:
-    """Rows of one table and day, for ``write_table``."""
+    """The rows of one table and day, as ``write_table`` takes them.
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, day: str, query: str) -> None:
-        self._con = con
+    :param query: the rows, with the table's columns.
+    """
+
+    def __init__(self, database: Database, day: str, query: str) -> None:
+        self._database = database
         self._day = day
         self._query = query
 
     def days(self, table: Table) -> Mapping[str, int]:  # noqa: ARG002 - there is one table, as there is one day
-        (n_rows,) = self._con.execute(f"SELECT count(*) FROM ({self._query})").fetchall()[0]
+        """Return the day with its number of rows; nothing if there are none."""
+        (n_rows,) = self._database.one(f"SELECT count(*) FROM ({self._query})")
         return {self._day: n_rows} if n_rows else {}
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in the table's order."""
         order = ", ".join(sql.name(column) for column in table.sort)
-        yield from self._con.sql(
-            f"SELECT DATE {sql.quoted(self._day)} AS _day, {sql.arrow_columns(table)} FROM ({self._query}) "
-            f"ORDER BY {order}"
+        yield from self._database.query(
+            f"""
+            SELECT DATE {sql.quoted(self._day)} AS _day, {sql.arrow_columns(table)}
+            FROM ({self._query})
+            ORDER BY {order}
+            """
         ).to_arrow_reader(batch_rows)

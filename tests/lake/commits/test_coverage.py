@@ -14,7 +14,7 @@ from airflow_provider_chatexport.lake.commits.coverage import (
     NewerCoverage,
     coverage_entry,
     coverage_runs,
-    hiding,
+    overlapping_pairs,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -58,7 +58,7 @@ def newest_at(lake: list[CoverageEntry], cid: str, hour: int) -> CoverageEntry |
 @settings(max_examples=300, deadline=None)
 def test_a_row_is_hidden_exactly_where_a_newer_export_covers_its_moment(lake: list[CoverageEntry]) -> None:
     """Whatever overlaps: of each moment the pairs must hide all but the newest, and never the newest."""
-    pairs = list(hiding(lake))
+    pairs = list(overlapping_pairs(lake))
     for each in lake:
         for hour in HOURS:
             if not each.since <= at(hour) < each.until:
@@ -116,17 +116,17 @@ def test_the_order_of_loads_does_not_matter(lake: list[CoverageEntry], random: o
     shuffled = list(lake)
     random.shuffle(shuffled)
     assert superseded(lake) == superseded(shuffled)
-    assert set(hiding(lake)) == set(hiding(shuffled))
+    assert set(overlapping_pairs(lake)) == set(overlapping_pairs(shuffled))
 
 
 def test_windows_that_tile_hide_nothing() -> None:
     """The common lake must not pay for a filter: until is outside, so neighbours do not overlap."""
-    assert [] == list(hiding([entry(hour, hour + 1, hour, f"load-{hour}") for hour in HOURS]))
+    assert [] == list(overlapping_pairs([entry(hour, hour + 1, hour, f"load-{hour}") for hour in HOURS]))
 
 
 def test_another_channel_hides_nothing() -> None:
     """The newest export of one channel says nothing about another."""
-    assert [] == list(hiding([entry(0, 8, 0, "old"), entry(0, 8, 1, "new", cid="a:2")]))
+    assert [] == list(overlapping_pairs([entry(0, 8, 0, "old"), entry(0, 8, 1, "new", cid="a:2")]))
 
 
 def test_two_newer_loads_together_supersede_one() -> None:
@@ -181,8 +181,8 @@ def test_stretches_count_how_often_each_moment_was_loaded(lake: list[CoverageEnt
     for cid, found in coverage_runs(lake).items():
         for hour in HOURS:
             covering = sum(each.cid == cid and each.since <= at(hour) < each.until for each in lake)
-            shown = [each.n_claims for each in found if each.since <= at(hour) < each.until]
+            shown = [each.n_entries for each in found if each.since <= at(hour) < each.until]
             assert [covering] == (shown or [0])
         for one, other in pairwise(found):
             assert one.until == other.since
-            assert one.n_claims != other.n_claims
+            assert one.n_entries != other.n_entries

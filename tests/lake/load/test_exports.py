@@ -315,7 +315,7 @@ def test_a_lake_in_an_object_store_is_written_like_a_local_one(
     first = pipeline.load_exports(client, exported(NINE, TEN), lake_uri=bucket.uri)
     again = pipeline.load_exports(client, exported(NINE, TEN), lake_uri=bucket.uri)
     store = open_store(bucket.uri)
-    records = {record.load_id: record for record in commit_log.all_loads(store)}
+    records = {record.load_id: record for record in commit_log.all_records(store)}
     assert {first.record.load_id, again.record.load_id} == records.keys()
     fs.invalidate_cache()
     root = bucket.uri.removeprefix("s3://")
@@ -345,7 +345,7 @@ def test_history_in_an_object_store_forgets_and_ends(bucket: LakeProbe, tmp_path
     assert [["second"]] == bucket.rows("SELECT DISTINCT text FROM messages_history")
     assert {path for path, _ in store.data_files()} == {
         each.file.path
-        for each in Snapshot(commit_log.all_loads(store)).file_states
+        for each in commit_log.read_snapshot(store).file_states
         if each.is_live or each.status is FileStatus.HISTORY
     }
     vacuum(store, keep=timedelta(0), now=now, history=True)
@@ -361,7 +361,7 @@ def test_loading_again_into_an_object_store_changes_nothing(
     pipeline.load_exports(client, receipts, lake_uri=bucket.uri)
     assert pipeline.load_exports(client, receipts, lake_uri=bucket.uri).already_loaded
     store = open_store(bucket.uri)
-    (record,) = commit_log.all_loads(store)
+    (record,) = commit_log.all_records(store)
     assert not store.put_new(record.path, b"another")
     assert record == commit_log.find(store, record.load_id)
 
@@ -392,7 +392,7 @@ def test_upkeep_of_a_lake_in_an_object_store(
     assert expected.keys() - theirs == bucket.texts().keys()
     assert 0 == bucket.value(f"SELECT count(*) FROM users WHERE id = '{author}'")
     vacuum(store, keep=timedelta(0), now=now)
-    assert {each.file.path for each in Snapshot(commit_log.all_loads(store)).file_states if each.is_live} == {
+    assert {each.file.path for each in commit_log.read_snapshot(store).file_states if each.is_live} == {
         path for path, _ in store.data_files()
     }
     assert [] == [each for each in verify(store, now=now).findings if each.is_fault]

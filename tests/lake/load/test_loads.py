@@ -29,7 +29,6 @@ from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, TABLES
@@ -592,8 +591,8 @@ def test_a_file_that_is_no_record_is_refused_by_name(content: bytes, lake: LakeP
     store = open_store(lake.uri)
     store.prepare()
     store.replace("_loads/mine.json", content)
-    with pytest.raises(LakeError, match=r"_loads/mine\.json is not a load record; put it back"):
-        commit_log.all_loads(store)
+    with pytest.raises(LakeError, match=r"_loads/mine\.json is not a load record; restore it"):
+        commit_log.all_records(store)
 
 
 def test_the_way_out_of_a_damaged_record_brings_its_rows_back(lake: LakeProbe, tmp_path: Path) -> None:
@@ -602,7 +601,7 @@ def test_the_way_out_of_a_damaged_record_brings_its_rows_back(lake: LakeProbe, t
     record = load_file(lake, path, 10, 11, FIRST).record
     damaged = Path(lake.uri) / record.path
     damaged.write_bytes(damaged.read_bytes()[:100])
-    with pytest.raises(LakeError, match="takes the rows of its load out as well, and load or export that window anew"):
+    with pytest.raises(LakeError, match="removes the rows of its load as well, then load or export that window again"):
         load_file(lake, path, 10, 11, FIRST)
     damaged.rename(tmp_path / "moved out")
     refresh(open_store(lake.uri))
@@ -623,7 +622,7 @@ def test_a_query_that_is_wrong_is_told_from_a_lake_that_is_broken(lake: LakeProb
     with pytest.raises(LakeError, match=r"the query failed: IO Error.*; chatexport verify says what is missing"):
         lake.rows("SELECT * FROM messages")
     with pytest.raises(LakeError, match="run chatexport verify to see whether a file is missing"):
-        catalog_file.publish(store, Snapshot(commit_log.all_loads(store)))
+        catalog_file.publish(store, commit_log.read_snapshot(store))
 
 
 # What must stay private

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
-from airflow_provider_chatexport.lake.maintenance.compact import compact
+from airflow_provider_chatexport.lake.maintenance.compact import LARGE_BYTES, compact
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite, number_of_next
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import verify
@@ -185,17 +186,40 @@ def test_a_file_is_dead_since_it_was_wholly_hidden(lake: LakeProbe, tmp_path: Pa
     load_file(lake, write_export(tmp_path / "five", {"a": (8, "a3")}), 8, 12, exported(5))
     died = {
         each.dead_since
-        for each in lake.snapshot().of(MESSAGES)
+        for each in lake.snapshot().files_of(MESSAGES)
         if not each.is_live and each.record.load_id != first.record.load_id
     }
     assert {first.record.committed_at} == died
 
 
-def test_a_large_snapshot_file_is_not_doubled(lake: LakeProbe) -> None:
-    """It is as good as a small one for what is newest of a key."""
-    largest = max(each.file.size_bytes for each in lake.snapshot().file_states if each.file.table == "channels")
-    compact(open_store(lake.uri), large_bytes=largest)
+def record_as_large(lake: LakeProbe, path: str) -> None:
+    """Let the record of a file say that it is too large to be worth merging."""
+    for record in Path(lake.uri, "_loads").glob("*.json"):
+        value = json.loads(record.read_bytes())
+        for file in value["files"]:
+            if file["path"] == path:
+                file["size_bytes"] = LARGE_BYTES
+        record.write_bytes(json.dumps(value).encode())
+
+
+def test_a_large_snapshot_file_is_merged_with_the_others(lake: LakeProbe) -> None:
+    """The newest row of a key may be in any file: without the large one, a channel would be there twice."""
+    record_as_large(lake, next(path for path in lake.files() if path.startswith("channels/")))
+    compact(open_store(lake.uri))
     lake.assert_glob_equals_view()
+
+
+def test_a_large_event_file_is_left_alone(tmp_path: Path) -> None:
+    """Merging it would cost much and make no scan faster."""
+    lake = LakeProbe(str(tmp_path / "lake"))
+    load_file(lake, write_export(tmp_path / "one", {"a": (8, "a1")}), 8, 9, exported(1))
+    (large,) = {path for path in lake.files() if path.startswith("messages/")}
+    for hour in (9, 10):
+        load_file(lake, write_export(tmp_path / f"{hour}", {f"m{hour}": (hour, "b1")}), hour, hour + 1, exported(hour))
+    record_as_large(lake, large)
+    compact(open_store(lake.uri))
+    assert large in lake.files()
+    assert 2 == n_files(lake)
 
 
 def test_of_two_compactions_at_once_one_begins_anew(lake: LakeProbe) -> None:
@@ -223,8 +247,8 @@ def test_a_record_that_was_moved_out_is_forgotten_whole(lake: LakeProbe, tmp_pat
     assert moved == compact(store).record_id
     assert shown | {"e": "e1"} == lake.texts()
     lake.assert_glob_equals_view()
-    assert {record.path for record in commit_log.all_loads(store)} == set(commit_log.names(store))
-    assert commit_log.all_loads(store) == commit_log.all_loads(store, known={})
+    assert {record.path for record in commit_log.all_records(store)} == set(commit_log.record_paths(store))
+    assert commit_log.all_records(store) == commit_log.all_records(store, known={})
 
 
 def test_work_that_a_commit_came_into_is_done_again(lake: LakeProbe, tmp_path: Path) -> None:
@@ -233,7 +257,7 @@ def test_work_that_a_commit_came_into_is_done_again(lake: LakeProbe, tmp_path: P
     seen: list[int] = []
 
     def work() -> int:
-        seen.append(len(commit_log.names(store)))
+        seen.append(len(commit_log.record_paths(store)))
         if len(seen) == 1:
             load_file(lake, write_export(tmp_path / "four", {"e": (12, "e1")}), 12, 13, exported(4))
             raise LakeError("a file is gone")

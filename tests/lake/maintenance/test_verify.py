@@ -16,7 +16,6 @@ from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.verify import VerifyReport, verify
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
@@ -61,7 +60,7 @@ def kinds(verdict: VerifyReport) -> list[str]:
 
 
 def a_data_file(store: LakeStore) -> Path:
-    record = commit_log.all_loads(store)[0]
+    record = commit_log.all_records(store)[0]
     return Path(store.url(next(file.path for file in record.files if file.table == "messages")))
 
 
@@ -96,7 +95,7 @@ def test_a_changed_byte_is_found(store) -> None:
 
 def test_a_file_that_only_the_views_have_is_missing_from_its_folder(store) -> None:
     """Someone tidied a table's folder: globs read fewer rows than views until the catalog is written anew."""
-    file = next(file for file in commit_log.all_loads(store)[0].files if file.table == "messages")
+    file = next(file for file in commit_log.all_records(store)[0].files if file.table == "messages")
     Path(store.url(file.path)).unlink()
     (finding,) = verify(store, now=NOW).findings
     assert ("missing", True) == (finding.kind, "chatexport catalog" in finding.what)
@@ -106,7 +105,7 @@ def test_a_file_that_only_the_views_have_is_missing_from_its_folder(store) -> No
 
 def test_a_file_that_was_put_in_the_place_of_another_is_altered(store) -> None:
     """A restored backup or a copy with other rows under the same name is not what the views read."""
-    file = next(file for file in commit_log.all_loads(store)[0].files if file.table == "messages")
+    file = next(file for file in commit_log.all_records(store)[0].files if file.table == "messages")
     path = Path(store.url(file.path))
     content = path.read_bytes()
     path.unlink()
@@ -126,14 +125,14 @@ def test_a_file_that_only_history_reads_is_looked_at_as_well(tmp_path: Path) -> 
         )
     store = open_store(tmp_path / "lake")
     assert verify(store, now=NOW).ok
-    (kept,) = [each for each in Snapshot(commit_log.all_loads(store)).of(MESSAGES) if not each.is_live]
+    (kept,) = [each for each in commit_log.read_snapshot(store).files_of(MESSAGES) if not each.is_live]
     Path(store.url(store.history_path(kept.file.path))).unlink()
     assert ["missing"] == kinds(verify(store, now=NOW))
 
 
 def test_an_entity_that_went_nowhere_is_found(store) -> None:
     """The converter's own account must balance, or verify must say so."""
-    record = commit_log.all_loads(store)[0]
+    record = commit_log.all_records(store)[0]
     value = json.loads(store.read(record.path))
     value["counts"]["duplicates"] -= 1
     store.replace(record.path, json.dumps(value).encode())
