@@ -151,11 +151,11 @@ class LoadJob:
         rejected, lines = record.counts["rejected"], record.counts["lines"]
         if not self._options.allows(rejected=rejected, lines=lines):
             raise TooManyRejectsError(
-                f"{rejected} of {lines} lines could not become rows, and {self._options.allowed} are allowed; "
+                f"{rejected} of {lines} lines could not become rows, and {self._options.allowed_rejects} are allowed; "
                 f"load {self._load_id} is in the lake all the same, since more were allowed before. Allow them again "
                 "(without strict any number); the table rejects says why they are there"
             )
-        before, now = record.facts.get("options", {}), self._options.shaping()
+        before, now = record.facts.get("options", {}), self._options.row_options()
         if other := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
             log.warning(
                 "load %s is in the lake already, from other values of %s, and stays as it is; to have these exports "
@@ -232,9 +232,10 @@ class LoadJob:
         if not self._options.allows(rejected=counts.rejected, lines=counts.lines):
             number, line = conversion.first_reject()
             raise TooManyRejectsError(
-                f"{counts.rejected} of {counts.lines} lines could not become rows, and {self._options.allowed} are "
-                f"allowed; nothing was loaded. The first is line {line} of {sources[number].file.name}. Allow more "
-                "(without strict any number), and the table rejects will say why"
+                f"{counts.rejected} of {counts.lines} lines could not become rows, and "
+                f"{self._options.allowed_rejects} are allowed; nothing was loaded. The first is line {line} of "
+                f"{sources[number].file.name}. Allow more (without strict any number), and the table rejects will say "
+                "why"
             )
         return found
 
@@ -257,7 +258,7 @@ class LoadJob:
         record = replace(
             self._record(sources, windows, coverage, tuple(written), conversion),
             keep_superseded=self._options.keep_superseded,
-            facts={"options": self._options.shaping(), "suppression_list": listed.digest},
+            facts={"options": self._options.row_options(), "suppression_list": listed.digest},
             late_changes=impact.late_changes,
         )
         committed = commit_log.commit(self._store, record, {file.path: local for file, local in written.items()})

@@ -16,7 +16,7 @@ from lakes import LakeProbe, client_of, load_file, write_export
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
-from airflow_provider_chatexport.api.polling import ExportPoller, watch_exports
+from airflow_provider_chatexport.api.polling import ExportPoller, wait_for_exports
 from airflow_provider_chatexport.core.entities import ExportKind, Shape
 from airflow_provider_chatexport.core.plan import plan_users
 from airflow_provider_chatexport.core.receipt import Receipt
@@ -42,7 +42,7 @@ def busy_users(world: World, n_users: int = 2) -> list[str]:
 def exports_of_users(client: ChatExportClient, user_ids: list[str]) -> list[Receipt]:
     requests = plan_users(user_ids)
     receipts = [Receipt(task_id=client.submit_users(request), request=request) for request in requests]
-    watch_exports(
+    wait_for_exports(
         client,
         ExportPoller(
             [receipt.task_id for receipt in receipts], started_epoch_s=0.0, deadline_epoch_s=1e12, poll_s=0.01
