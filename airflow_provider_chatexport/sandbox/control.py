@@ -38,8 +38,14 @@ class SandboxControl:
 
     def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
         self.url = url.rstrip("/")
+        try:
+            scheme = httpx.URL(url).scheme
+        except httpx.InvalidURL:
+            scheme = ""
+        if scheme not in ("http", "https"):
+            raise CallError(f"{url!r} is not the URL of a sandbox; give one such as http://127.0.0.1:8900")
         # Preparing TLS takes 20 ms, and a sandbox speaks none. A proxy in the environment is not meant for localhost.
-        is_https = self.url.startswith("https:")
+        is_https = scheme == "https"
         self._http = httpx.Client(timeout=timeout_s, verify=is_https, trust_env=is_https)
 
     def __enter__(self) -> Self:
@@ -173,8 +179,6 @@ class SandboxControl:
             raise ServiceUnavailableError(
                 f"no sandbox answers at {self.url} ({type(problem).__name__}); start one with chatexport sandbox"
             ) from None
-        except httpx.InvalidURL:
-            raise CallError(f"{self.url} is not a URL; give one such as http://127.0.0.1:8900") from None
         try:
             answer = reply.json()
         except ValueError:

@@ -1,258 +1,146 @@
-"""Control calls over HTTP: what they do, and the sentence that a wrong one gets."""
+"""``SandboxControl``: every control call from Python, its types, and the errors of its callers."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
+from sandbox_calls import Calls
 
+from airflow_provider_chatexport import sandbox as package
 from airflow_provider_chatexport.core.times import parse_rfc3339
+from airflow_provider_chatexport.errors import CallError, ServiceUnavailableError, UnexpectedReplyError
+from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl
 
 SMALL = "messaging:rust"
-TALKATIVE = "messaging:ubuntu-support"
+TASK = "/api/v2/tasks/x"
 
 
-def test_health_answers_without_a_key(calls):
-    """Scripts wait for this answer."""
-    assert calls.call_control("GET", "/health").status_code == 200
+def test_the_package_has_three_names_and_no_others() -> None:
+    """They are public, and a typo must not look like one of them."""
+    assert [getattr(package, name).__name__ for name in package.__all__] == package.__all__
+    with pytest.raises(AttributeError, match="Sandboks"):
+        _ = package.Sandboks  # type: ignore[attr-defined]
 
 
-def test_every_request_is_recorded_without_its_secrets(calls):
-    """Names of headers, not their values; paths, not their signatures. Control calls are not recorded."""
-    created = calls.export(SMALL)
-    calls.file(created)
-    calls.http.get("/nowhere")
-    reply = calls.call_control("GET", "/requests")
-    first, *_, download, last = reply.json()
-    assert (first["method"], first["path"], first["status"]) == ("POST", "/api/v2/chat/export_channels", 201)
-    assert {"authorization", "stream-auth-type"} <= set(first["headers"])
-    assert download["path"].startswith("/download/exports/channels/")
-    assert "authorization" not in download["headers"]
-    assert (last["path"], last["status"]) == ("/nowhere", 404)
-    assert "signature" not in reply.text
-    assert calls.sandbox.api_key not in reply.text
+def test_importing_the_package_imports_no_server() -> None:
+    """pytest imports it in every run of every project that has it installed."""
+    heavy = {"starlette", "uvicorn", "httpx", "msgspec", "duckdb", "pyarrow", "airflow"}
+    code = f"import sys, airflow_provider_chatexport.sandbox.pytest_plugin; print(sorted({heavy} & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
 
 
-def test_requests_can_be_cleared(calls):
-    """A test counts its own requests."""
-    calls.http.get("/nowhere")
-    assert calls.call_control("DELETE", "/requests").status_code == 200
-    assert calls.call_control("GET", "/requests").json() == []
+def test_faults_are_set_listed_and_cleared(calls: Calls) -> None:
+    """A test asserts that all of its faults were used up."""
+    calls.control.fault("status:503", "/api/v2/tasks", method="get", times=2, after=1)
+    calls.control.fault("drop", "/api/v2/chat")
+    first, second = calls.control.faults()
+    assert first == Fault(do="status:503", path="/api/v2/tasks", method="GET", times=2, after=1)
+    assert second == Fault(do="drop", path="/api/v2/chat", method=None, times=1, after=0)
+    assert [404, 503] == [calls.http.get(TASK).status_code for _ in range(2)]
+    assert [1, 1] == [fault.times for fault in calls.control.faults()]
+    calls.control.clear_faults()
+    assert calls.control.faults() == []
+    assert calls.http.get(TASK).status_code == 404
 
 
-def test_the_clock_moves_forward_by_the_given_seconds(calls):
-    """Days pass in a moment."""
-    before = parse_rfc3339(calls.call_control("GET", "/clock").json()["now"])
-    after = parse_rfc3339(calls.call_control("POST", "/clock", {"advance_s": 86400}).json()["now"])
-    assert timedelta(days=1) <= after - before < timedelta(days=1, minutes=5)
+def test_requests_are_listed_by_path_and_cleared(calls: Calls) -> None:
+    """A test counts the requests to one endpoint."""
+    calls.http.get(TASK)
+    calls.export(SMALL)
+    (request,) = calls.control.requests("/api/v2/tasks")
+    assert (request.method, request.path, request.status, request.fault) == ("GET", TASK, 404, None)
+    assert "authorization" in request.headers
+    assert len(calls.control.requests()) == 2
+    calls.control.clear_requests()
+    assert calls.control.requests() == []
 
 
-@pytest.mark.parametrize("advance_s", [None, [], "1", -1, True, 1e300])
-def test_any_other_advance_is_refused(calls, advance_s):
-    """Links and files would expire in odd ways if the clock went back."""
-    reply = calls.call_control("POST", "/clock", {"advance_s": advance_s})
-    assert reply.status_code == 400
-    assert "advance_s" in reply.json()["error"]
+def test_the_clock_moves_by_a_timedelta(start_sandbox: Callable[..., Sandbox]) -> None:
+    """Exactly, if it stands still otherwise."""
+    control = start_sandbox(frozen_clock=True).control
+    before = control.now()
+    assert abs(before - datetime.now(UTC)) < timedelta(minutes=10)
+    after = control.advance_clock(timedelta(days=60, milliseconds=1))
+    assert after - before == timedelta(days=60, milliseconds=1)
+    assert control.now() == after
 
 
-def test_the_clock_stays_within_a_hundred_years(calls):
-    """In many steps as well as in one: after the last year of the calendar there are no dates."""
-    century_s = 100 * 365 * 86400
-    assert calls.call_control("POST", "/clock", {"advance_s": century_s - 60}).status_code == 200
-    now = calls.call_control("GET", "/clock").json()["now"]
-    reply = calls.call_control("POST", "/clock", {"advance_s": 61})
-    assert reply.status_code == 400
-    assert str(century_s) in reply.json()["error"]
-    assert parse_rfc3339(calls.call_control("GET", "/clock").json()["now"]) < parse_rfc3339(now) + timedelta(seconds=60)
-    assert calls.call_control("POST", "/clock", {"advance_s": 60}).status_code == 200
-    assert calls.ended(calls.export(SMALL))["status"] == "completed"
-
-
-@pytest.mark.parametrize("year", ["0001", "0999", "9999"])
-def test_a_message_may_have_any_year_of_the_calendar(calls_to, sandbox, year):
-    """Go's zero time is in the year 1, and odd data contains it."""
-    at = f"{year}-01-01T00:00:00Z"
-    current = calls_to(sandbox)
-    added = current.call_control("POST", "/messages", {"add": {"id": "odd", "cid": SMALL, "created_at": at}})
-    assert added.status_code == 200
-    found = {message["id"]: message for message in current.entities(current.export(SMALL), "message")}
-    assert at == found["odd"]["created_at"]
-    for calls in (current, calls_to(sandbox, legacy=True)):
-        assert calls.query(filter_conditions={"cid": SMALL}).status_code == 201
-
-
-def test_an_edit_is_dated_by_the_sandboxs_clock(calls, sandbox_world):
-    """The next export has the edit, with the time of the sandbox's clock in ``updated_at``."""
-    message_id = next(iter(sandbox_world.messages(SMALL)))["id"]
-    calls.control.advance_clock(timedelta(days=1))
-    reply = calls.call_control("POST", "/messages", {"edit": {"id": message_id, "text": "better", "mood": "calm"}})
-    assert reply.status_code == 200
-    (found,) = [m for m in calls.entities(calls.export(SMALL), "message") if m["id"] == message_id]
-    assert (found["text"], found["mood"]) == ("better", "calm")
-    assert found["updated_at"] > calls.sandbox.world.channel(SMALL)["created_at"]
-
-
-def test_a_message_is_deleted_softly_or_hard(calls, sandbox_world):
-    """Soft: still in exports, marked. Hard: as if it had never existed."""
-    soft, hard = [m["id"] for m in sandbox_world.messages(SMALL) if m["type"] == "regular"][:2]
-    assert calls.call_control("POST", "/messages", {"delete": {"id": soft}}).status_code == 200
-    assert calls.call_control("POST", "/messages", {"delete": {"id": hard, "hard": True}}).status_code == 200
-    found = {m["id"]: m for m in calls.entities(calls.export(SMALL), "message")}
-    assert (found[soft]["type"], found[soft]["text"] != "") == ("deleted", True)
-    assert hard not in found
-    cleared = calls.entities(calls.export(SMALL, clear_deleted_message_text=True), "message")
-    assert {m["text"] for m in cleared if m["id"] == soft} == {""}
-
-
-def test_a_message_is_added_with_all_its_fields(calls):
-    """A late message, an unknown user, and an integer past 64 bits in a custom field."""
-    message = {
-        "cid": SMALL,
-        "text": "late",
-        "created_at": "2025-01-20T10:00:00Z",
-        "score": 2**70,
-        "user_id": "newcomer",
-    }
-    added = calls.call_control("POST", "/messages", {"add": message})
-    assert added.status_code == 200
-    (found,) = [m for m in calls.entities(calls.export(SMALL), "message") if m["id"] == added.json()["message"]["id"]]
-    assert (found["text"], found["score"], found["user"]["id"]) == ("late", 2**70, "newcomer")
-    assert calls.export_users("newcomer").status_code == 201
-
-
-def test_changes_wait_for_exports_that_are_being_written(start_sandbox, calls_to):
-    """Every line of an export shows the moment of its request, also in a big channel."""
-    calls = calls_to(start_sandbox())
-    *_, last = calls.sandbox.world.messages(TALKATIVE)
-    before = calls.export(TALKATIVE)
-    assert calls.call_control("POST", "/messages", {"delete": {"id": last["id"], "hard": True}}).status_code == 200
-    after = calls.export(TALKATIVE)
-    assert last["id"] in {message["id"] for message in calls.entities(before, "message")}
-    assert last["id"] not in {message["id"] for message in calls.entities(after, "message")}
+def test_a_message_is_added_edited_and_deleted(sandbox: Sandbox) -> None:
+    """Each call shows in the world at once, with times of any zone."""
+    control = sandbox.control
+    at = datetime(2025, 1, 8, 12, tzinfo=timezone(timedelta(hours=2)))
+    added = control.add_message(SMALL, text="late", user_id="newcomer", created_at=at, message_id="a custom field")
+    assert added == sandbox.world.message(added["id"])
+    assert parse_rfc3339(added["created_at"]) == at
+    assert added["custom"] == {"message_id": "a custom field"}
+    edited = control.edit_message(added["id"], text="later", latest_reactions=[{"user_id": "u", "type": "like"}])
+    assert (edited["text"], edited["reaction_counts"]) == ("later", {"like": 1})
+    control.delete_message(added["id"])
+    assert (sandbox.world.message(added["id"]) or {})["type"] == "deleted"
+    control.delete_message(added["id"], hard=True)
+    assert sandbox.world.message(added["id"]) is None
 
 
 @pytest.mark.parametrize(
-    ("value", "status"),
+    ("call", "words"),
     [
-        ([], 400),
-        ({}, 400),
-        ({"edit": {"id": "x", "text": "y"}, "delete": {"id": "x"}}, 400),
-        ({"edit": []}, 400),
-        ({"rewrite": {"id": "x"}}, 400),
-        ({"edit": {"text": "y"}}, 400),
-        ({"edit": {"id": "x"}}, 400),
-        ({"edit": {"id": "none-such", "text": "y"}}, 404),
-        ({"delete": {"id": "none-such"}}, 404),
-        ({"delete": {"id": "x", "hard": "yes"}}, 400),
-        ({"add": {"text": "y"}}, 400),
-        ({"add": {"cid": "messaging:none-such"}}, 400),
-        ({"add": {"cid": ["x"]}}, 400),
-        ({"add": {"cid": "messaging:rust", "created_at": "yesterday"}}, 400),
-        ({"add": {"cid": "messaging:rust", "user_id": 5}}, 400),
-        ({"add": {"cid": "messaging:rust", "user": {"name": "someone"}}}, 400),
-        ({"add": {"cid": "messaging:rust", "attachments": [5]}}, 400),
-        ({"add": {"cid": "messaging:rust", "latest_reactions": ["like"]}}, 400),
-        ({"edit": {"id": "x", "text": None}}, 400),
-        ({"add": {"cid": "messaging:rust", "id": 7}}, 400),
-        ({"add": {"cid": "messaging:rust", "text": 7}}, 400),
+        (lambda control: control.fault("explode", "/"), "do must be one of corrupt, drop"),
+        (lambda control: control.fault("drop", "tasks"), "path must begin with a slash"),
+        (lambda control: control.advance_clock(timedelta(seconds=-1)), "advance_s: expected `float` >= 0"),
+        (lambda control: control.edit_message("none-such", text="x"), "no message with the id 'none-such'"),
+        (lambda control: control.add_message("messaging:none-such"), "cid of a channel that exists"),
+        (lambda control: control.add_message(SMALL, text=5), "text: expected `str`, got `int`"),
+        (lambda control: control.add_message(SMALL, created_at=datetime(2025, 1, 1)), "no time zone"),  # noqa: DTZ001
+        (lambda control: control.add_message(SMALL, mood={1, 2}), "a set cannot be a field"),
     ],
-    ids=str,
 )
-def test_a_change_that_makes_no_sense_is_refused_with_a_sentence(calls, value, status):
-    """It must not be a 500, and must not leave a world that cannot be exported."""
-    reply = calls.call_control("POST", "/messages", value)
-    assert reply.status_code == status
-    assert len(reply.json()["error"]) > 20
-    assert calls.ended(calls.export(SMALL))["status"] == "completed"
+def test_a_refused_call_is_one_sentence(sandbox: Sandbox, call: Callable[[SandboxControl], Any], words: str) -> None:
+    """It says which call was wrong and why, and changes nothing."""
+    with pytest.raises(CallError) as refused:
+        call(sandbox.control)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert sandbox.control.faults() == []
 
 
-NESTED = {"in": 1}
-for _ in range(150):
-    NESTED = {"in": NESTED}
+def test_a_url_without_a_sandbox_is_one_sentence(other_url: str) -> None:
+    """Nothing listens, something else answers, or the URL is not one."""
+    with SandboxControl("http://127.0.0.1:9") as control:
+        assert not control.is_ready()
+        with pytest.raises(ServiceUnavailableError, match=r"no sandbox answers at http://127\.0\.0\.1:9"):
+            control.faults()
+        with pytest.raises(ServiceUnavailableError, match="within 0 s"):
+            control.wait_until_ready(timeout_s=0)
+    with SandboxControl(other_url) as control, pytest.raises(UnexpectedReplyError, match="is not a sandbox"):
+        control.is_ready()
+    for wrong in ("localhost:8900", "http://[::1", ""):
+        with pytest.raises(CallError, match="is not the URL of a sandbox"):
+            SandboxControl(wrong)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"created_at": 1e30},
-        {"created_at": -(10**25)},
-        {"created_at": "2025-02-30T00:00:00Z"},
-        {"pinned_at": 10**25},
-        {"latest_reactions": [{"user_id": "z", "type": 5}]},
-        {"latest_reactions": [{"user_id": "z", "type": None}]},
-        {"latest_reactions": [{"user_id": "z", "custom": "x"}]},
-        {"latest_reactions": [{"user_id": "z", "custom": [1]}]},
-        {"latest_reactions": [{"user_id": "z", "score": "1"}]},
-        {"latest_reactions": [{"user_id": "z", "score": True}]},
-        {"latest_reactions": [{"user_id": "z", "created_at": 1e30}]},
-        {"latest_reactions": [{"user": {"id": "z", "last_active": "bad"}}]},
-        {"attachments": [{"og_scrape_url": 5}]},
-        {"attachments": [{"title": {"a": 1}}]},
-        {"attachments": [{"custom": "x"}]},
-        {"attachments": [{"original_width": "wide"}]},
-        {"attachments": [{"fields": [{"custom": 5}]}]},
-        {"attachments": [{"actions": [{"created_at": "bad"}]}]},
-        {"user": {"id": "z", "created_at": "bad"}},
-        {"user": {"id": "z", "updated_at": 1e30}},
-        {"user": {"id": "z", "last_active": ["bad"]}},
-        {"user": {"id": "z", "custom": 5}},
-        {"user": {"id": "z", "teams": 5}},
-        {"mentioned_users": [{"id": "z", "created_at": "bad"}]},
-        {"pinned_by": {"id": "z", "created_at": "bad"}},
-        {"shared_location": {"end_at": "bad"}},
-        {"poll": {"id": "p", "created_at": "bad"}},
-        {"poll": {"id": "p", "custom": 5}},
-        {"poll": {"id": "p", "options": [{"id": "o", "custom": "x"}]}},
-        {"poll": {"id": "p", "created_by": {"id": "z", "created_at": "bad"}}},
-        {"poll": {"id": "p", "latest_votes_by_option": {"o": [{"created_at": "bad"}]}}},
-        {"moderation": {"action": "flag", "updated_at": "bad"}},
-        {"mentioned_roles": [{"deleted_at": "bad"}]},
-        {"mood": NESTED},
-    ],
-    ids=lambda fields: str(fields)[:80],
-)
-def test_a_wrong_value_inside_a_message_is_refused_with_a_sentence(calls_to, sandbox, fields):
-    """At any depth: a wrong value in the world would break every later export and query of its channel."""
-    calls, legacy = calls_to(sandbox), calls_to(sandbox, legacy=True)
-    message_id = next(iter(sandbox.world.messages(SMALL)))["id"]
-    changes = {"add": {"cid": SMALL, **fields}, "edit": {"id": message_id, **fields}}
-    for verb in ["add"] if fields.keys() & {"created_at", "user"} else ["add", "edit"]:
-        reply = calls.call_control("POST", "/messages", {verb: changes[verb]})
-        assert reply.status_code == 400
-        assert len(reply.json()["error"]) > 60
-    for caller in (calls, legacy):
-        assert caller.query(filter_conditions={"cid": SMALL}).status_code == 201
-    assert sandbox.world.user("z") is None
+@pytest.fixture
+def other_url(sandbox: Sandbox) -> str:
+    """Return the URL of a server that has no control calls."""
+    return f"{sandbox.url}/elsewhere"
 
 
-def test_objects_inside_a_message_have_times_in_the_familys_spelling(calls_to, sandbox):
-    """Nanoseconds and other zones become what each family and the file write; custom data does not change."""
-    poll = {"id": "p", "created_at": 1_735_689_600_000_000_000, "custom": {"created_at": "tuesday"}}
-    person = {"id": "z", "created_at": "2025-01-01T01:00:00+01:00", "image": None, "pets": [{"created_at": "tuesday"}]}
-    link = {"og_scrape_url": None, "custom": None, "text": None}
-    reaction = {"user_id": "z", "type": "like", "custom": None}
-    i18n = {"language": "en", "custom": "word"}
-    message = {"poll": poll, "user": person, "attachments": [link], "latest_reactions": [reaction], "i18n": i18n}
-    calls, legacy = calls_to(sandbox), calls_to(sandbox, legacy=True)
-    assert calls.call_control("POST", "/messages", {"add": {"cid": SMALL, "id": "late", **message}}).status_code == 200
-    in_file = next(m for m in calls.entities(calls.export(SMALL), "message") if m["id"] == "late")
-    replies = [c.query(filter_conditions={"cid": SMALL}).json()["channels"][0]["messages"][-1] for c in (calls, legacy)]
-    spelled = ["2025-01-01T00:00:00Z", 1_735_689_600_000_000_000, "2025-01-01T00:00:00Z"]
-    assert spelled == [message["poll"]["created_at"] for message in (in_file, *replies)]
-    assert spelled == [message["user"]["created_at"] for message in (in_file, *replies)]
-    assert [i18n] * 3 == [message["i18n"] for message in (in_file, *replies)]
-    assert poll["custom"] == replies[0]["poll"]["custom"]
-    assert person["pets"] == replies[0]["user"]["custom"]["pets"] == replies[1]["user"]["pets"]
-
-
-def test_a_body_that_is_not_json_is_refused(calls):
-    """People often make control calls by hand."""
-    for path in ("/faults", "/clock", "/messages"):
-        reply = calls.http.post(f"/_sandbox{path}", content=b"{")
-        assert reply.status_code == 400
-        assert "JSON" in reply.json()["error"]
-
-
-def test_an_unknown_control_call_is_404(calls):
-    """A typo must not look like success."""
-    assert calls.call_control("GET", "/helth").status_code == 404
+def test_a_sandbox_of_another_process_is_controlled_by_its_url() -> None:
+    """A test of a DAG on a whole Airflow starts the sandbox as a service."""
+    code = "from airflow_provider_chatexport.cli import main; main(['sandbox', '--port', '0'])"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        with SandboxControl(f"{url}/") as control:
+            control.wait_until_ready()
+            control.fault("status:503", "/api/v2/tasks")
+            assert len(control.faults()) == 1
+            process.terminate()
+            process.wait()
+            assert not control.is_ready()
