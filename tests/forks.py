@@ -1,7 +1,7 @@
-"""Attempts in processes of their own, each a fork of one that has imported all it needs.
+"""Runs attempts in processes of their own, each a fork of a process that has imported everything.
 
-Tests kill dozens of processes, one at each of its steps. An interpreter that starts and imports takes longer than what
-is to be killed.
+Tests kill dozens of processes, one at each step. Starting an interpreter and importing takes longer than the attempt
+itself.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ from pathlib import Path
 
 
 class Forks:
-    """The process that forks, from a script that calls ``serve``; started by the first run, with the environment of
-    then."""
+    """The process that forks.
+
+    The first run starts it, with the environment of that moment.
+
+    :param script: a script that calls ``serve``.
+    """
 
     def __init__(self, script: Path) -> None:
         self._command = [sys.executable, str(script)]
         self._process: subprocess.Popen[str] | None = None
 
     def run(self, output: Path, *arguments: str) -> int:
-        """The return code of one attempt; as with ``subprocess``, that of a killed one is the signal's, negative.
+        """Run one attempt, and return its return code: the negative signal for a killed one, as in ``subprocess``.
 
-        :param output: what it prints, errors as well.
+        :param output: a file for everything that the attempt prints, errors included.
         """
         if self._process is None:
             self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -36,13 +40,14 @@ class Forks:
         return int(self._process.stdout.readline())
 
     def close(self) -> None:
+        """Kill the process that forks."""
         if self._process is not None:
             with self._process as process:
                 process.kill()
 
 
 def serve(attempt: Callable[[list[str]], None]) -> None:
-    """Forks for each line of arguments that comes in."""
+    """Fork for each line of arguments on stdin, and print the return code of the fork."""
     while line := sys.stdin.readline():
         output, *arguments = json.loads(line)
         child = os.fork()
@@ -53,15 +58,15 @@ def serve(attempt: Callable[[list[str]], None]) -> None:
 
 
 def _run(attempt: Callable[[list[str]], None], arguments: list[str], output: str) -> None:
-    told = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(told, 1)
-    os.dup2(told, 2)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
     code: object = 0
     try:
         attempt(arguments)
     except SystemExit as end:
         code = end.code
-    except BaseException:  # noqa: BLE001 - whatever it is, it must not get into the loop of the one that forks
+    except BaseException:  # noqa: BLE001 - no exception may reach the loop of the process that forks
         traceback.print_exc()
         code = 1
     sys.stdout.flush()

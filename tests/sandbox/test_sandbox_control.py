@@ -15,6 +15,7 @@ from airflow_provider_chatexport import sandbox as package
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.errors import CallError, ServiceUnavailableError, UnexpectedReplyError
 from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl
+from airflow_provider_chatexport.sandbox.web.faults import Fault
 
 SMALL = "messaging:rust"
 TASK = "/api/v2/tasks/x"
