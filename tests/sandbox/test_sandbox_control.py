@@ -29,7 +29,7 @@ def test_the_package_has_three_names_and_no_others() -> None:
 
 
 def test_importing_the_package_imports_no_server() -> None:
-    """pytest imports it in every run of every project that has it installed."""
+    """Every pytest run of a project that has the package installed imports it."""
     heavy = {"starlette", "uvicorn", "httpx", "msgspec", "duckdb", "pyarrow", "airflow"}
     code = f"import sys, airflow_provider_chatexport.sandbox.pytest_plugin; print(sorted({heavy} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
