@@ -73,27 +73,27 @@ from airflow_provider_chatexport.lake import Lake
 )
 @load_options
 @json_option
-def export(**given: Any) -> None:
+def export(**arguments: Any) -> None:
     """Export one window from the service into the lake, without Airflow: submit, wait, download, load."""
-    options = options_from(given)
-    if not given["wait_timeout"]:
+    options = options_from(arguments)
+    if not arguments["wait_timeout"]:
         raise CallError("--wait-timeout is zero; give an export some time, such as 2h")
-    window = Window(since=given["since"], until=given["until"]).looking_back(given["lookback"])
+    window = Window(since=arguments["since"], until=arguments["until"]).looking_back(arguments["lookback"])
     flags = ExportFlags(
-        version=given["export_version"],
-        include_truncated_messages=given["include_truncated_messages"],
-        include_soft_deleted_channels=given["include_soft_deleted_channels"],
-        clear_deleted_message_text=given["clear_deleted_message_text"],
-        export_users=given["export_users"],
+        version=arguments["export_version"],
+        include_truncated_messages=arguments["include_truncated_messages"],
+        include_soft_deleted_channels=arguments["include_soft_deleted_channels"],
+        clear_deleted_message_text=arguments["clear_deleted_message_text"],
+        export_users=arguments["export_users"],
     )
-    requests = plan_channels(given["channels"], window, flags)
+    requests = plan_channels(arguments["channels"], window, flags)
     settings = ServiceSettings.from_env(
-        api_key=given["api_key"], api_secret=given["api_secret"], base_url=given["base_url"]
+        api_key=arguments["api_key"], api_secret=arguments["api_secret"], base_url=arguments["base_url"]
     )
     # Exports are limited to 60 a minute and may take hours. So find out first whether the lake can be written.
-    Lake(given["lake"]).create()
+    Lake(arguments["lake"]).create()
     began, started_epoch_s = time.monotonic(), time.time()
-    wait_s = given["wait_timeout"].total_seconds()
+    wait_s = arguments["wait_timeout"].total_seconds()
     deadline_epoch_s, hurried = started_epoch_s + wait_s, settings.within(wait_s)
     with TerminalProgress() as progress:
         with ChatExportClient(hurried, deadline_epoch_s=deadline_epoch_s) as client:
@@ -108,6 +108,6 @@ def export(**given: Any) -> None:
             wait_for_exports(client, watch)
         with ChatExportClient(settings) as client:
             report = pipeline.load_exports(
-                client, receipts, lake_uri=given["lake"], options=options, progress=progress.stage
+                client, receipts, lake_uri=arguments["lake"], options=options, progress=progress.stage
             )
-    print_report(replace(report, seconds=time.monotonic() - began), given["lake"], as_json=given["as_json"])
+    print_report(replace(report, seconds=time.monotonic() - began), arguments["lake"], as_json=arguments["as_json"])

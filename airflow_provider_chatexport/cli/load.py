@@ -43,32 +43,32 @@ if TYPE_CHECKING:
 )
 @load_options
 @json_option
-def load(**given: Any) -> None:
+def load(**arguments: Any) -> None:
     """Load export files that are already here into the lake.
 
     Files may be exports of channels (v1 or v2) or of users, plain or gzip.
     """
-    options = options_from(given)
-    if (given["since"] is None) != (given["until"] is None):
+    options = options_from(arguments)
+    if (arguments["since"] is None) != (arguments["until"] is None):
         raise CallError("only one end of the window is given; give both --since and --until, or neither")
-    if given["since"]:
-        Window(since=given["since"], until=given["until"])  # refuses a wrong window before gigabytes are hashed
+    if arguments["since"]:
+        Window(since=arguments["since"], until=arguments["until"])  # refuses a wrong window before gigabytes are hashed
     with ThreadPoolExecutor(1) as hashing:
         # The import takes half a second. Hashing releases Python's lock, so both run at the same time.
-        fingerprints = hashing.map(Fingerprint.of, given["files"])
+        fingerprints = hashing.map(Fingerprint.of, arguments["files"])
         from airflow_provider_chatexport.lake import Lake  # noqa: PLC0415
     with TerminalProgress() as progress:
-        report = Lake(given["lake"]).load(
-            given["files"],
+        report = Lake(arguments["lake"]).load(
+            arguments["files"],
             fingerprints=list(fingerprints),
-            since=given["since"],
-            until=given["until"],
-            exported_at=given["exported_at"],
-            kind=given["kind"],
+            since=arguments["since"],
+            until=arguments["until"],
+            exported_at=arguments["exported_at"],
+            kind=arguments["kind"],
             options=options,
             progress=progress.stage,
         )
-    print_report(report, given["lake"], as_json=given["as_json"])
+    print_report(report, arguments["lake"], as_json=arguments["as_json"])
 
 
 def print_report(report: LoadReport, lake: str, *, as_json: bool) -> None:

@@ -138,19 +138,19 @@ def load_options(function: _Function) -> _Function:
     return function
 
 
-def options_from(given: dict[str, Any]) -> LoadOptions:
+def options_from(arguments: dict[str, Any]) -> LoadOptions:
     """Return the options that ``load_options`` added.
 
     :raises CallError: a value is out of range.
     """
     return LoadOptions(
-        max_rejected=0 if given["strict"] else given["max_rejected"],
-        accept_shrink=given["accept_shrink"],
-        keep_superseded=given["keep_superseded"],
-        promote=parse_promote(given["promote"]),
-        max_line_bytes=given["max_line_bytes"],
-        max_unpacked_bytes=given["max_unpacked_bytes"],
-        hash_users=given["hash_users"],
+        max_rejected=0 if arguments["strict"] else arguments["max_rejected"],
+        accept_shrink=arguments["accept_shrink"],
+        keep_superseded=arguments["keep_superseded"],
+        promote=parse_promote(arguments["promote"]),
+        max_line_bytes=arguments["max_line_bytes"],
+        max_unpacked_bytes=arguments["max_unpacked_bytes"],
+        hash_users=arguments["hash_users"],
         pseudonym_key=os.environ.get(PSEUDONYM_KEY),
-        drop_text=given["drop_text"],
+        drop_text=arguments["drop_text"],
     )

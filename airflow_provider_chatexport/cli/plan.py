@@ -22,23 +22,23 @@ from airflow_provider_chatexport.core.estimate import EXPORTS_PER_MINUTE, estima
 @json_option
 def plan(*, channels: int, messages: int, windows: int, as_json: bool) -> None:
     """Estimate what a backfill takes: exports, hours under the rate limit, disk, memory, files."""
-    found = estimate(channels=channels, messages=messages, windows=windows)
+    needs = estimate(channels=channels, messages=messages, windows=windows)
     if as_json:
-        click.echo(json.dumps(found.to_json()))
+        click.echo(json.dumps(needs.to_json()))
         return
     print_table(
         ["what", "how much", "why"],
         [
-            ["exports", f"{found.exports:,}", "25 channels and one window each"],
+            ["exports", f"{needs.exports:,}", "25 channels and one window each"],
             [
                 "hours",
-                f"{found.hours:.1f}",
+                f"{needs.hours:.1f}",
                 f"{EXPORTS_PER_MINUTE} exports a minute; the service's own time is not counted",
             ],
-            ["download", decimal(found.download_bytes), "about 2 kB a message, unpacked"],
-            ["lake", decimal(found.lake_bytes), "Parquet, before compaction"],
-            ["files", f"{found.files:,}", "one per table and window"],
-            ["disk while loading", decimal(found.work_bytes), "three times a window's export"],
-            ["memory", decimal(found.memory_bytes), "of one load, whatever its size"],
+            ["download", decimal(needs.download_bytes), "about 2 kB a message, unpacked"],
+            ["lake", decimal(needs.lake_bytes), "Parquet, before compaction"],
+            ["files", f"{needs.files:,}", "one per table and window"],
+            ["disk while loading", decimal(needs.work_bytes), "three times a window's export"],
+            ["memory", decimal(needs.memory_bytes), "of one load, whatever its size"],
         ],
     )

@@ -41,18 +41,18 @@ from airflow_provider_chatexport.sandbox.settings import SandboxSettings
 @click.option("--task-seconds", type=float, default=1.0, show_default=True, help="Seconds that an export takes.")
 @click.option("--no-rate-limit", is_flag=True, help="Accept any number of requests a minute.")
 @json_option
-def sandbox(**given: Any) -> None:
+def sandbox(**arguments: Any) -> None:
     """Run a copy of the service on localhost, with real chat in it: for demos, and to test your own DAGs."""
     settings = SandboxSettings(
-        host=given["host"],
-        port=given["port"],
-        data=given["data"],
-        messages=given["messages"],
-        shape=Shape(given["shape"]),
-        bounds=Bounds(given["bounds"]),
-        gzip=given["gzip"],
-        task_s=given["task_seconds"],
-        rate_limit=not given["no_rate_limit"],
+        host=arguments["host"],
+        port=arguments["port"],
+        data=arguments["data"],
+        messages=arguments["messages"],
+        shape=Shape(arguments["shape"]),
+        bounds=Bounds(arguments["bounds"]),
+        gzip=arguments["gzip"],
+        task_s=arguments["task_seconds"],
+        rate_limit=not arguments["no_rate_limit"],
     )
-    as_json = given["as_json"]
+    as_json = arguments["as_json"]
     serve(settings, lambda url: click.echo(json.dumps({"url": url}) if as_json else f"listening on {url}"))

@@ -2,7 +2,7 @@
 
     from airflow_provider_chatexport.lake import Lake
 
-``Lake`` is imported when it is first used: whoever imports a leaf, such as ``lake.schema.sql``, need not load DuckDB.
+``Lake`` is imported when it is first used. So importing a leaf, such as ``lake.schema.sql``, does not load DuckDB.
 """
 
 from __future__ import annotations

@@ -25,12 +25,12 @@ def test_bars_show_how_often_each_run_was_loaded() -> None:
 
 def test_channels_with_gaps_stand_on_top() -> None:
     """The longest gap comes first, because gaps are what people look for."""
-    found = {
+    runs = {
         "a:whole": [run(0, 9, 1)],
         "b:short": [run(0, 1, 1), run(1, 2, 0), run(2, 9, 1)],
         "c:long": [run(0, 1, 1), run(1, 8, 0), run(8, 9, 1)],
     }
-    picture = layout(found)
+    picture = layout(runs)
     assert ["c:long", "b:short", "a:whole"] == [row.label for row in picture.rows]
     assert (2, 2) == (picture.n_gaps, picture.n_with_gaps)
 

@@ -109,13 +109,13 @@ def assert_one_sentence(ran: Ran, code: int, *parts: str) -> None:
 def commands() -> dict[str, click.Command]:
     """Return all commands by what people type: ``load``, ``dbt init``."""
     context = click.Context(cli)
-    found: dict[str, click.Command] = {}
+    by_name: dict[str, click.Command] = {}
     for name in cli.list_commands(context):
         command = cli.get_command(context, name)
         assert command is not None
         within = command.commands if isinstance(command, click.Group) else {"": command}
-        found |= {f"{name} {inner}".strip(): each for inner, each in within.items()}
-    return found
+        by_name |= {f"{name} {inner}".strip(): each for inner, each in within.items()}
+    return by_name
 
 
 @pytest.mark.parametrize("name", commands())

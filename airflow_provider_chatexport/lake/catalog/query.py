@@ -6,7 +6,7 @@ import base64
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -89,14 +89,17 @@ def _check(con: duckdb.DuckDBPyConnection, query: str, parameters: Parameters | 
     # EXPLAIN is refused, too, because EXPLAIN ANALYZE runs the statement that follows.
     if types != [duckdb.StatementType.SELECT]:
         raise CallError("give one query, such as SELECT count(*) FROM messages; nothing in a lake is changed by SQL")
-    wanted = set(statements[0].named_parameters)
-    given = set(parameters) if isinstance(parameters, Mapping) else {str(n + 1) for n in range(len(parameters or ()))}
-    if wanted != given:
-        raise CallError(f"the query has the parameters {_listed(wanted)} and is given {_listed(given)}; give the same")
+    has, given = _listed(statements[0].named_parameters), _listed(_names(parameters or ()))
+    if has != given:
+        raise CallError(f"the query has the parameters {has} and is given {given}; give the same")
 
 
-def _listed(parameters: set[str]) -> str:
-    return ", ".join(f"${each}" for each in sorted(parameters)) or "none"
+def _names(parameters: Parameters) -> Iterable[str]:
+    return parameters if isinstance(parameters, Mapping) else (str(number + 1) for number in range(len(parameters)))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"${name}" for name in sorted(names)) or "none"
 
 
 @contextlib.contextmanager
@@ -194,16 +197,16 @@ def coverage(con: duckdb.DuckDBPyConnection, channels: Sequence[str] | None = No
     :raises LakeError: a file of the lake is missing.
     """
     of_channels = "true" if channels is None else in_channels(channels)
-    found = relation(
+    bound = relation(
         con,
         f"""
         WITH entries AS (
             SELECT *, since IS NOT NULL AND since > max(until) OVER (
                 PARTITION BY cid ORDER BY since NULLS FIRST, until ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-            ) AS begins
+            ) AS starts
             FROM coverage WHERE {of_channels}
         ), numbered AS (
-            SELECT *, count(*) FILTER (begins) OVER (PARTITION BY cid ORDER BY since NULLS FIRST, until) AS span
+            SELECT *, count(*) FILTER (starts) OVER (PARTITION BY cid ORDER BY since NULLS FIRST, until) AS span
             FROM entries
         ), spans AS (
             SELECT cid, CASE WHEN bool_or(since IS NULL) THEN NULL ELSE min(since) END AS since,
@@ -217,7 +220,7 @@ def coverage(con: duckdb.DuckDBPyConnection, channels: Sequence[str] | None = No
         """,
     )
     with _query_errors():
-        rows = _interruptible(con, lambda: _arrow_table(found)).to_pylist()
+        rows = _interruptible(con, lambda: _arrow_table(bound)).to_pylist()
     return CoverageReport(
         spans=tuple(CoveredSpan(**{name: _in_utc(value) for name, value in row.items()}) for row in rows)
     )
