@@ -1,4 +1,4 @@
-"""The notebooks, executed as a reader would, over lakes that show something and over one that shows nothing."""
+"""The notebooks, executed as a reader would, over a lake with data and over an empty one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from lakes import client_of, exports_of
 from make_pictures import NOTEBOOKS, execute
 
 from airflow_provider_chatexport import pipeline
-from airflow_provider_chatexport.cli import main
-from airflow_provider_chatexport.lake.load.job import load_files
+from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.sandbox.server import Sandbox
 
 CHANNELS = ("livestream:ubuntu", "messaging:ubuntu-support")
@@ -23,7 +22,7 @@ PLOTS = {"tour": 5, "operations": 3}
 
 @pytest.fixture
 def lake(sandbox: Sandbox, tmp_path: Path) -> str:
-    """Days that were loaded twice, with a change between, a gap, and a line that is none."""
+    """A lake with days that were loaded twice, a change in between, a gap, and a reject."""
     lake = str(tmp_path / "lake")
     with client_of(sandbox) as client:
         for since, until in (("2025-01-06", "2025-01-08"), ("2025-01-07", "2025-01-09"), ("2025-01-10", "2025-01-11")):
@@ -34,13 +33,13 @@ def lake(sandbox: Sandbox, tmp_path: Path) -> str:
             body = {"edit": {"id": edited, "text": until}}
             httpx.post(f"{sandbox.url}/_sandbox/messages", json=body).raise_for_status()
     bad = write_lines(tmp_path / "bad", [line("channel", channel()), line("message", message()), b"no JSON"])
-    load_files([bad], lake_uri=lake)
+    Lake(lake).load(bad)
     return lake
 
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_notebook_runs_over_a_lake(name: str, lake: str) -> None:
-    """Every cell, and every plot is there."""
+    """Every cell runs, and every plot is there."""
     pictures = list(execute(NOTEBOOKS / f"{name}.ipynb", lake))
     assert PLOTS[name] == len(pictures)
     assert all(picture.startswith(b"\x89PNG") for picture in pictures)
@@ -49,7 +48,7 @@ def test_a_notebook_runs_over_a_lake(name: str, lake: str) -> None:
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_notebook_runs_over_an_empty_lake(name: str, tmp_path: Path) -> None:
     """Before the first load there is nothing to see, and nothing fails."""
-    main(["catalog", "--lake", str(tmp_path / "lake")])
+    Lake(tmp_path / "lake").rebuild_catalog()
     assert PLOTS[name] == len(list(execute(NOTEBOOKS / f"{name}.ipynb", str(tmp_path / "lake"))))
 
 

@@ -64,7 +64,7 @@ def exported(client: ChatExportClient) -> Callable[..., list[Receipt]]:
 def load(
     client: ChatExportClient, exported: Callable[..., list[Receipt]], lake: LakeProbe
 ) -> Callable[..., LoadReport]:
-    """Exports a window and loads it."""
+    """Exports a window, and loads it."""
 
     def load(since: str, until: str, **others: Any) -> LoadReport:
         return pipeline.load_exports(client, exported(since, until, **others), lake_uri=lake.uri)
@@ -74,7 +74,7 @@ def load(
 
 @pytest.fixture
 def control(sandbox: Sandbox) -> Callable[..., None]:
-    """The sandbox's control calls: ``control("messages", {...})``."""
+    """Calls the sandbox's control API: ``control("messages", {...})``."""
 
     def call(path: str, body: dict[str, Any]) -> None:
         httpx.post(f"{sandbox.url}/_sandbox/{path}", json=body).raise_for_status()

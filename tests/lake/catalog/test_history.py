@@ -1,9 +1,9 @@
-"""``messages_history``, and what loads find changed: right in any order of loads, and after rewrites."""
+"""``messages_history`` and ``late_changes`` are right in any order of loads, and after rewrites."""
 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,7 @@ import pytest
 from lakes import LakeProbe, at, load_file, write_export
 
 from airflow_provider_chatexport.errors import ShrinkError
-from airflow_provider_chatexport.lake.maintenance.compact import compact
-from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
-from airflow_provider_chatexport.lake.storage.address import open_store
+from airflow_provider_chatexport.lake import Lake
 
 SPANS = "SELECT text, valid_from, valid_to FROM messages_history WHERE id = '{}' ORDER BY valid_from"
 
@@ -25,14 +23,19 @@ def lake(tmp_path: Path) -> LakeProbe:
 
 @pytest.fixture(params=["as loaded", "compacted"])
 def rewrite(request: pytest.FixtureRequest, lake: LakeProbe) -> Any:
-    """Does nothing, or compacts and cleans up between one load and the next."""
+    """Does nothing, or compacts and vacuums between one load and the next."""
 
     def rewrite() -> None:
         if request.param == "compacted":
-            compact(open_store(lake.uri))
-            vacuum(open_store(lake.uri), keep=timedelta(0), now=datetime.now(UTC))
+            compact_and_vacuum(lake)
 
     return rewrite
+
+
+def compact_and_vacuum(lake: LakeProbe) -> None:
+    with Lake(lake.uri) as opened:
+        opened.compact()
+        opened.vacuum(keep=timedelta(0))
 
 
 def on(day: int) -> str:
@@ -40,14 +43,14 @@ def on(day: int) -> str:
 
 
 def export_on(lake: LakeProbe, day: int, texts: dict[str, str], since: int = 8, until: int = 10, **others: Any) -> None:
-    """A kept export of the window, made on a day of January."""
-    said = {message_id: (8, text) for message_id, text in texts.items()}
-    path = write_export(Path(lake.uri).parent / "export", said, updated_at=at(8, 30), **others)
+    """Load an export of the window with ``keep_superseded``, made on a day of January."""
+    timed = {message_id: (8, text) for message_id, text in texts.items()}
+    path = write_export(Path(lake.uri).parent / "export", timed, updated_at=at(8, 30), **others)
     load_file(lake, path, since, until, on(day), keep_superseded=True, accept_shrink=True)
 
 
-def test_a_message_stays_gone_from_when_it_was_found_gone(lake: LakeProbe, rewrite: Any) -> None:
-    """However often its window is exported again."""
+def test_a_message_stays_gone_from_the_export_that_found_it_gone(lake: LakeProbe, rewrite: Any) -> None:
+    """It does not matter how often its window is exported after that."""
     export_on(lake, 5, {"m": "x", "gone": "x"})
     for day in (10, 20, 30):
         export_on(lake, day, {"m": "x"})
@@ -65,19 +68,18 @@ def test_a_message_that_came_back_was_gone_between(lake: LakeProbe, rewrite: Any
     assert [["x", at(8, 30)[:-1] + ".000000Z", on(10)], ["x", on(20), None]] == lake.rows(SPANS.format("back"))
 
 
-def test_exports_that_cannot_be_read_any_more_say_nothing_of_what_they_did_not_tell(lake: LakeProbe) -> None:
-    """The second export told the message as well, and was not kept: its silence is no sign."""
+def test_an_export_that_was_not_kept_does_not_prove_that_a_message_was_gone(lake: LakeProbe) -> None:
+    """The second export contains the message as well. Its rows are deleted, so nothing in the lake shows that."""
     export_on(lake, 5, {"m": "x"})
     path = write_export(Path(lake.uri).parent / "second", {"m": (8, "x")}, updated_at=at(8, 30))
     load_file(lake, path, 8, 10, on(10))
     export_on(lake, 20, {"m": "x"})
-    compact(open_store(lake.uri))
-    vacuum(open_store(lake.uri), keep=timedelta(0), now=datetime.now(UTC))
+    compact_and_vacuum(lake)
     assert [["x", at(8, 30)[:-1] + ".000000Z", None]] == lake.rows(SPANS.format("m"))
 
 
-def test_a_change_without_a_time_of_its_own_came_with_the_export_that_told_it(lake: LakeProbe, rewrite: Any) -> None:
-    """Reactions change a message and not its ``updated_at``; the export before still told it otherwise."""
+def test_a_change_without_a_time_of_its_own_has_the_time_of_its_export(lake: LakeProbe, rewrite: Any) -> None:
+    """A reaction changes a message, but not its ``updated_at``. The export before still has the old version."""
     export_on(lake, 5, {"m": "x"}, reaction_counts={})
     export_on(lake, 10, {"m": "x"}, reaction_counts={"love": 1})
     rewrite()
@@ -87,7 +89,7 @@ def test_a_change_without_a_time_of_its_own_came_with_the_export_that_told_it(la
 
 
 def test_an_edit_after_a_soft_delete_counts_from_the_edit(lake: LakeProbe) -> None:
-    """Both times are the message's; the later one is that of the change."""
+    """The message has both times, and the later one is the time of the change."""
     export_on(lake, 5, {"m": "x"}, deleted_at="2026-01-02T00:00:00Z")
     path = write_export(
         Path(lake.uri).parent / "later", {"m": (8, "y")}, deleted_at="2026-01-02T00:00:00Z", updated_at=on(25)
@@ -105,7 +107,7 @@ def test_history_has_promoted_columns(lake: LakeProbe) -> None:
 
 
 def test_a_load_that_comes_late_is_judged_by_what_it_will_show(lake: LakeProbe, tmp_path: Path) -> None:
-    """Its messages that a newer export hides do not make up for those that it takes away."""
+    """Messages that a newer export hides do not make up for messages that the load takes away."""
     days = {f"m{hour}": (hour, "x") for hour in range(10)}
     load_file(lake, write_export(tmp_path / "all", days), 0, 10, on(20))
     first_half = {f"m{hour}": (hour, "x") for hour in range(5)}
@@ -120,19 +122,21 @@ def test_a_load_that_comes_late_is_judged_by_what_it_will_show(lake: LakeProbe, 
 def test_a_load_stays_retired_when_it_is_rewritten(lake: LakeProbe, tmp_path: Path) -> None:
     load_file(lake, write_export(tmp_path / "one", {"a": (8, "1"), "b": (9, "1")}), 8, 10, on(20))
     load_file(lake, write_export(tmp_path / "two", {"b": (9, "2"), "c": (10, "2")}), 9, 12, on(21))
-    compact(open_store(lake.uri))
+    Lake(lake.uri).compact()
     everything = {"a": (8, "3"), "b": (9, "3"), "c": (10, "3")}
     load_file(lake, write_export(tmp_path / "three", everything), 8, 12, on(22))
     retired = "SELECT retired_at IS NOT NULL, rewritten_into IS NOT NULL FROM loads ORDER BY exported_at"
     assert [[True, True], [True, True], [False, False]] == lake.rows(retired)
     moments = lake.rows("SELECT retired_at FROM loads ORDER BY exported_at")
-    compact(open_store(lake.uri))
+    Lake(lake.uri).compact()
     assert moments == lake.rows("SELECT retired_at FROM loads ORDER BY exported_at")
 
 
 def test_every_column_of_a_view_has_a_comment(lake: LakeProbe, tmp_path: Path) -> None:
     load_file(lake, write_export(tmp_path / "one", {"a": (8, "1")}), 8, 10, on(20))
     assert [] == lake.rows(
-        "SELECT table_name, column_name FROM duckdb_columns() "
-        "WHERE database_name = 'lake' AND comment IS NULL AND NOT starts_with(table_name, '_')"
+        """
+        SELECT table_name, column_name FROM duckdb_columns()
+        WHERE database_name = 'lake' AND comment IS NULL AND NOT starts_with(table_name, '_')
+        """
     )

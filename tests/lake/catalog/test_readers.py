@@ -1,4 +1,4 @@
-"""Readers that never stop while the lake is loaded, loaded again and compacted: no wrong sum, ever."""
+"""Readers that run while the lake is loaded and compacted never see a wrong sum; and what table folders show."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from lakes import LakeProbe, load_file, write_export
 
+from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
 ROUNDS = 16
 NOON = "2026-01-02T12:00:00Z"
-# One reader keeps a connection open throughout, one opens the catalog anew each time, one reads by a glob.
+# One reader keeps a connection open, one opens the catalog for every query, and one uses a glob.
 READER = """
 import json, sys
 import duckdb
@@ -37,13 +37,13 @@ threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).st
 while not ended.is_set():
     try:
         if how == "kept":
-            told = kept.execute(ask + "messages").fetchone()
+            answer = kept.execute(ask + "messages").fetchone()
         elif how == "view":
             with duckdb.connect(f"{lake}/catalog.duckdb", read_only=True) as con:
-                told = con.execute(ask + "messages").fetchone()
+                answer = con.execute(ask + "messages").fetchone()
         else:
-            told = duckdb.execute(ask + f"'{lake}/messages/*/*.parquet'").fetchone()
-        answers[str(told)] = answers.get(str(told), 0) + 1
+            answer = duckdb.execute(ask + f"'{lake}/messages/*/*.parquet'").fetchone()
+        answers[str(answer)] = answers.get(str(answer), 0) + 1
     except duckdb.Error as error:
         name = type(error).__name__
         errors[name] = errors.get(name, 0) + 1
@@ -54,26 +54,28 @@ print(json.dumps({"answers": answers, "errors": errors}))
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("hours_a_load", "hows"),
-    # Loads of a part of what was compacted leave doubles to a glob until the next compaction; views never show them.
+    # A load of a part of a compacted day leaves duplicates to a glob until the next compaction. Views do not show them.
     [(4, ("kept", "view", "glob")), (1, ("kept", "view"))],
     ids=["whole", "in parts"],
 )
 def test_no_reader_ever_sees_a_wrong_sum(tmp_path: Path, hours_a_load: int, hows: tuple[str, ...]) -> None:
-    """A day is loaded again and again with other texts of the same length, and compacted between. Those who read views
-    see no error either. A glob may find that a file has gone, and says so; one that had listed the day at the moment
-    when it was replaced leaves it out, which cannot befall it twice at one time."""
-    lake = LakeProbe(str(tmp_path / "lake"))
-    begins = range(8, 12, hours_a_load)
+    """A day is loaded again and again with other texts of the same length, and compacted in between.
 
-    def load(begin: int, version: int) -> None:
-        hours = range(begin, begin + hours_a_load)
+    Readers of views see no error either. A reader with a glob may find that a file is gone, which is an error. If it
+    listed the day just before the folder was replaced, it leaves the day out. That can happen once per replacement.
+    """
+    lake = LakeProbe(str(tmp_path / "lake"))
+    first_hours = range(8, 12, hours_a_load)
+
+    def load(first: int, version: int) -> None:
+        hours = range(first, first + hours_a_load)
         texts = {f"{hour}-{number}": (hour, f"{version:05}") for hour in hours for number in range(20)}
         moment = f"2026-01-02T{version // 60:02}:{version % 60:02}:00Z"
-        load_file(lake, write_export(tmp_path / f"from-{begin}", texts), begin, begin + hours_a_load, moment)
+        load_file(lake, write_export(tmp_path / f"from-{first}", texts), first, first + hours_a_load, moment)
 
-    for begin in begins:
-        load(begin, 0)
-    compact(open_store(lake.uri))
+    for first in first_hours:
+        load(first, 0)
+    Lake(lake.uri).compact()
     readers = {
         how: subprocess.Popen(
             [sys.executable, "-c", READER, lake.uri, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -84,20 +86,20 @@ def test_no_reader_ever_sees_a_wrong_sum(tmp_path: Path, hours_a_load: int, hows
         assert reader.stdout is not None
         assert reader.stdout.readline() == "reading\n"
     for version in range(1, ROUNDS + 1):
-        load(begins[version % len(begins)], version)
+        load(first_hours[version % len(first_hours)], version)
         if version % 4 == 0:
-            compact(open_store(lake.uri))
-    told = {how: json.loads(reader.communicate("")[0].splitlines()[-1]) for how, reader in readers.items()}
-    n_missed = told.get("glob", {"answers": {}})["answers"].pop(str((0, None, 0)), 0)
+            Lake(lake.uri).compact()
+    results = {how: json.loads(reader.communicate("")[0].splitlines()[-1]) for how, reader in readers.items()}
+    n_missed = results.get("glob", {"answers": {}})["answers"].pop(str((0, None, 0)), 0)
     assert n_missed <= ROUNDS
-    for each in told.values():
+    for each in results.values():
         assert [str((80, 80 * 5, 80))] == list(each["answers"])
-    assert {} == told["kept"]["errors"] | told["view"]["errors"]
-    assert {"IOException"} >= {name for each in told.values() for name in each["errors"]}
+    assert {} == results["kept"]["errors"] | results["view"]["errors"]
+    assert {"IOException"} >= {name for each in results.values() for name in each["errors"]}
 
 
-def test_what_others_put_into_a_folder_stays(tmp_path: Path) -> None:
-    """A note beside the files is nobody's to delete, also when the folder is replaced."""
+def test_other_files_in_a_table_folder_stay(tmp_path: Path) -> None:
+    """A note that a person put next to the data files is still there after the folder was replaced."""
     lake = LakeProbe(str(tmp_path / "lake"))
     load_file(lake, write_export(tmp_path / "from", {"a": (8, "old")}), 8, 12, "2026-01-02T00:00:00Z")
     day = next(Path(lake.uri).glob("messages/event_date=2*"))
@@ -111,8 +113,8 @@ def test_what_others_put_into_a_folder_stays(tmp_path: Path) -> None:
     assert ("mine", True) == ((day / "notes.txt").read_text(), (day / "drafts").is_dir())
 
 
-def test_a_file_that_an_older_record_helped_to_end_is_shown_no_more(tmp_path: Path) -> None:
-    """Two loads together hide a third, and the one that is committed last is not the one with the later clock."""
+def test_a_file_that_two_records_superseded_together_is_not_shown(tmp_path: Path) -> None:
+    """Two loads together hide a third, and the load that is committed last has the earlier clock."""
     lake = LakeProbe(str(tmp_path / "lake"))
     load_file(lake, write_export(tmp_path / "a", {"a": (8, "old"), "b": (20, "old")}), 0, 23, "2026-01-02T01:00:00Z")
     load_id = load_file(
@@ -135,13 +137,13 @@ def test_a_system_that_cannot_exchange_folders_shows_the_same(tmp_path: Path, mo
     load_file(lake, write_export(tmp_path / "from", {"1": (1, "new")}), 0, 3, "2026-01-02T13:00:00Z")
     assert {"1": "new", "3": "old"} == lake.texts()
     lake.assert_tidy()
-    compact(open_store(lake.uri))
+    Lake(lake.uri).compact()
     lake.assert_tidy()
     lake.assert_glob_equals_view()
 
 
-def test_a_folder_that_goes_takes_what_comes_too_late_with_it(tmp_path: Path) -> None:
-    """Whoever was about to show a file may have opened the day's folder before another took its place."""
+def test_a_work_folder_is_deleted_although_a_process_still_adds_to_it(tmp_path: Path) -> None:
+    """A process may have opened the day folder before another folder took its place."""
     lake, data = open_store(tmp_path / "lake"), tmp_path / "data"
     data.write_text("x")
     for _ in range(20):
@@ -151,7 +153,7 @@ def test_a_folder_that_goes_takes_what_comes_too_late_with_it(tmp_path: Path) ->
             opened = os.open(day, os.O_RDONLY)
 
             def add(day: int = opened) -> None:
-                with contextlib.suppress(FileNotFoundError):  # from when it has gone
+                with contextlib.suppress(FileNotFoundError):  # once the folder is gone
                     for number in range(200):
                         os.link(data, f"{number}", dst_dir_fd=day)
 
