@@ -281,7 +281,7 @@ class _Remover(Rewriter):
         named = []
         for number, (table, each) in enumerate(states):
             progress(SEARCH, number, len(states))
-            if self._redactor.look(table, self._scan(table, each)):
+            if self._redactor.search(table, self._scan(table, each)):
                 named.append(each)
         owners = {each.record.load_id for each in named if each.is_live}
         paths = {each.file.path for each in named}
@@ -294,14 +294,14 @@ class _Remover(Rewriter):
     def write_visible_rows(self, each: FileState) -> tuple[dict[DataFile, Path], RedactionCounts]:
         """Write a file without the people, and without the rows that newer exports hide."""
         table = TABLE_BY_NAME[each.file.table]
-        counts = self._redactor.look(table, self._scan(table, each))
+        counts = self._redactor.search(table, self._scan(table, each))
         is_event = table.placement is Placement.EVENT
         return self._write(each, table, f"NOT {visibility.hidden(table, MASKING)}" if is_event else "true"), counts
 
     def write_all_rows(self, each: FileState) -> dict[DataFile, Path]:
         """Write a file without the people, but with hidden rows, which ``messages_history`` shows."""
         table = TABLE_BY_NAME[each.file.table]
-        self._redactor.look(table, self._scan(table, each))
+        self._redactor.search(table, self._scan(table, each))
         return self._write(each, table, "true")
 
     def _write(self, each: FileState, table: Table, condition: str) -> dict[DataFile, Path]:

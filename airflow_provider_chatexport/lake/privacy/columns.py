@@ -1,6 +1,6 @@
-"""What each column may say of a person: the one list that pseudonyms and the removal of a person go by.
+"""What each column may say about a person: the one list behind pseudonyms and the removal of a person.
 
-A column that is not listed is a mistake; a test makes sure that every column of every table is.
+Every column has to be in it; a test checks that.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from airflow_provider_chatexport.lake.schema.types import Column, Table
 
 
 class PersonalData(enum.Enum):
-    """What a column may say of a person."""
+    """What a column may say about a person."""
 
-    NOTHING = "nothing"  # times, counts, flags, ids of things that are no person
+    NOTHING = "nothing"  # times, counts, flags, ids of things
     USER_ID = "user id"
     USER_IDS = "user ids"
-    MESSAGE_ID = "message id"  # may begin with the author's
+    MESSAGE_ID = "message id"  # may start with the author's id
     PROFILE = "about"  # a person's own description: name, picture, devices
     CONTENT = "written"  # by people, for people
     FREE_FORM = "mixed"  # JSON or raw text that may hold whole users, and anything that people wrote
 
 
-_BY_NAME: Final[dict[PersonalData, str]] = {
+_COLUMNS: Final[dict[PersonalData, str]] = {
     PersonalData.USER_ID: "user_id pinned_by_id created_by_id truncated_by_id export_user_id",
     PersonalData.USER_IDS: "thread_participant_ids mentioned_user_ids restricted_visibility blocked_user_ids",
     PersonalData.MESSAGE_ID: "parent_id quoted_message_id message_id last_read_message_id last_delivered_message_id",
@@ -45,15 +45,15 @@ _BY_NAME: Final[dict[PersonalData, str]] = {
     "entity line_number byte_offset reason raw_encoding raw_size_bytes _exported_at _load_id",
     PersonalData.PROFILE: "image language avg_response_time devices privacy_settings push_notifications",
 }
-_ROLES: Final = {name: personal for personal, names in _BY_NAME.items() for name in names.split()}
+_PERSONAL_DATA: Final = {name: kind for kind, names in _COLUMNS.items() for name in names.split()}
 _OF_USERS: Final = (USERS.name, USER_EXPORT_USERS.name)
 _OF_MESSAGES: Final = (MESSAGES.name, USER_EXPORT_MESSAGES.name)
 
 
-def personal(table: Table, column: Column) -> PersonalData:
-    """What the column may say of a person.
+def personal_data(table: Table, column: Column) -> PersonalData:
+    """Return what a column may say about a person.
 
-    :raises KeyError: nobody decided that yet.
+    :raises KeyError: the column is not in the list.
     """
     if column.name == "id":
         if table.name in _OF_USERS:
@@ -61,9 +61,9 @@ def personal(table: Table, column: Column) -> PersonalData:
         return PersonalData.MESSAGE_ID if table.name in _OF_MESSAGES else PersonalData.NOTHING
     if column.name == "name":
         return PersonalData.PROFILE if table.name in _OF_USERS else PersonalData.CONTENT
-    return _ROLES[column.name]
+    return _PERSONAL_DATA[column.name]
 
 
 def columns(table: Table, *kinds: PersonalData) -> list[Column]:
-    """The table's columns of these kinds. Promoted ones are left out: they are made from ``custom`` when written."""
-    return [column for column in table if not column.promoted and personal(table, column) in kinds]
+    """Return the table's columns of these kinds, without promoted ones: those are computed from ``custom``."""
+    return [column for column in table if not column.promoted and personal_data(table, column) in kinds]

@@ -1,4 +1,7 @@
-"""Who is in tables: the ids of users in stage tables, or in files of a lake."""
+"""Finding people: the user ids in tables, and the names that belong to an id.
+
+``relations`` always maps a table's name to a relation with its rows: stage tables of a load, or files of a lake.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,11 @@ from airflow_provider_chatexport.lake.schema.tables import TABLES, USER_EXPORT_U
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Who is to be forgotten. ``names``: the display names that the lake knows for the id."""
+    """A person who is to be forgotten.
+
+    :param names: the display names that the lake knows for the id.
+    :param keep_messages: their messages stay as rows without author and text.
+    """
 
     user_id: str
     names: tuple[str, ...] = ()
@@ -26,7 +33,7 @@ class Person:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What must not be found any more, as plain text and as JSON writes it."""
+        """The words that must not be found any more, as plain text and as JSON writes them."""
         plain = [self.user_id, *(name for name in self.names if name.strip())]
         return tuple(dict.fromkeys([*plain, *(json.dumps(word)[1:-1] for word in plain)]))
 
@@ -34,19 +41,18 @@ class Person:
 def known_people(
     con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], keep_messages: Mapping[str, bool]
 ) -> list[Person]:
-    """People with the names that the tables of users know.
+    """Return people with the names that the tables of users have for them.
 
-    :param relations: by the table's name, what has its rows.
     :param keep_messages: by user id.
-    :raises duckdb.Error: they cannot be read.
+    :raises duckdb.Error: a relation cannot be read.
     """
-    # An id used as a name is known without it.
-    wanted = f"{is_among('id', [*map(sql.quoted, keep_messages)])} AND name <> id"
+    # An id that is also a name is in the words already.
+    condition = f"{is_among('id', [*map(sql.quoted, keep_messages)])} AND name <> id"
     names: dict[str, set[str]] = {user_id: set() for user_id in keep_messages}
     for table in (USERS, USER_EXPORT_USERS):
         if table.name in relations:
-            found = con.execute(f"SELECT DISTINCT id, name FROM {relations[table.name]} WHERE {wanted}").fetchall()
-            for user_id, name in found:
+            query = f"SELECT DISTINCT id, name FROM {relations[table.name]} WHERE {condition}"
+            for user_id, name in con.execute(query).fetchall():
                 names[user_id].add(name)
     return [
         Person(user_id=user_id, names=tuple(sorted(names[user_id])), keep_messages=keep)
@@ -55,12 +61,12 @@ def known_people(
 
 
 def is_among(value: str, quoted: Sequence[str]) -> str:
-    """A condition: the expression is one of the texts, as SQL writes them. Null where it is null."""
+    """Return a condition: an expression is one of these SQL literals. Null where the expression is null."""
     return f"{value} IN ({', '.join(quoted)})" if quoted else "false"
 
 
-# How a column's values are had as user ids.
-_WAYS: Final[dict[PersonalData, Callable[[str], str]]] = {
+# How to read user ids from a column's values.
+_USER_IDS_IN: Final[dict[PersonalData, Callable[[str], str]]] = {
     PersonalData.USER_ID: str,
     PersonalData.USER_IDS: "unnest({})".format,
     PersonalData.MESSAGE_ID: message_ids.author,
@@ -68,28 +74,29 @@ _WAYS: Final[dict[PersonalData, Callable[[str], str]]] = {
 
 
 def user_ids(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str]) -> set[str]:
-    """Every user id, also where it begins a message's.
+    """Return every user id in columns of ids, and at the start of message ids.
 
-    :param relations: by the table's name, what has its rows.
-    :raises duckdb.Error: they cannot be read.
+    :raises duckdb.Error: a relation cannot be read.
     """
-    values = [
-        (relations[table.name], way(sql.name(column.name)))
+    parts = [
+        f"SELECT {read(sql.name(column.name))} AS id FROM {relations[table.name]}"
         for table in TABLES
         if table.name in relations
-        for kind, way in _WAYS.items()
+        for kind, read in _USER_IDS_IN.items()
         for column in columns(table, kind)
     ]
-    if not values:
+    if not parts:
         return set()
-    asked = " UNION ".join(f"SELECT {value} AS id FROM {relation}" for relation, value in values)
-    return {user_id for (user_id,) in con.execute(f"SELECT id FROM ({asked}) WHERE id IS NOT NULL").fetchall()}
+    query = f"SELECT id FROM ({' UNION '.join(parts)}) WHERE id IS NOT NULL"
+    return {user_id for (user_id,) in con.execute(query).fetchall()}
 
 
 def listed_in_json(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], listed: SuppressionList) -> set[str]:
-    """Strings inside JSON, keys as well, that are on the list; ids have nothing in them to be escaped.
+    """Return the user ids inside JSON values, keys included, that are on the suppression list.
 
-    :raises duckdb.Error: they cannot be read.
+    Ids have no character that JSON would escape.
+
+    :raises duckdb.Error: a relation cannot be read.
     """
     return set(_listed_in_json(con, relations, listed)) if listed.keep_messages else set()
 
@@ -99,7 +106,14 @@ def _listed_in_json(
 ) -> Iterator[str]:
     for table in TABLES:
         for column in columns(table, PersonalData.FREE_FORM) if table.name in relations else ():
-            strings = f"""unnest(regexp_extract_all({sql.name(column.name)}::VARCHAR, '"([^"\\\\]+)"', 1))"""
-            asked = f"SELECT DISTINCT told FROM (SELECT {strings} AS told FROM {relations[table.name]})"
-            found = con.execute(f"{asked} WHERE {listed.is_listed('told')}").fetchall()
-            yield from (told for (told,) in found)
+            texts = con.execute(
+                f"""
+                SELECT DISTINCT text
+                FROM (
+                    SELECT unnest(regexp_extract_all({sql.name(column.name)}::VARCHAR, '"([^"\\\\]+)"', 1)) AS text
+                    FROM {relations[table.name]}
+                )
+                WHERE {listed.is_listed("text")}
+                """
+            ).fetchall()
+            yield from (text for (text,) in texts)

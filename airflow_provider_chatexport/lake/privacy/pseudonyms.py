@@ -1,8 +1,8 @@
-"""Loads without raw personal data: user ids become keyed hashes, and what describes a person does not land at all.
+"""Loads without raw personal data: user ids become keyed hashes, and what describes a person is not stored at all.
 
-The same id gives the same pseudonym in every table and every load with the same key, so joins go on working; so does
-the author's id that begins a message's. Ids of channels are kept, as are the times, counts and flags. Without
-``drop_text`` texts are kept as people wrote them, with whatever names stand in them.
+The same id has the same pseudonym in every table and in every load with the same key, so joins still work. That holds
+for the author's id at the start of a message id, too. Ids of channels, times, counts and flags are kept. Without
+``drop_text``, texts are kept as people wrote them, with whatever names are in them.
 """
 
 from __future__ import annotations
@@ -25,44 +25,45 @@ from airflow_provider_chatexport.lake.schema.types import Column, Table
 
 PREFIX: Final = "u_"
 _PSEUDONYMS: Final = pa.schema([("id", pa.string()), ("pseudonym", pa.string())])
-_DIGITS: Final = 32  # 128 bits: no two of any number of users meet
+_DIGITS: Final = 32  # 128 bits: no two users share a pseudonym
 
 
 def pseudonym(user_id: str, key: str) -> str:
-    """``u_`` and 32 hex digits: HMAC-SHA256, cut."""
+    """Return the pseudonym of a user: ``u_`` and the first 32 hex digits of an HMAC-SHA256."""
     return PREFIX + hmac.new(key.encode(), user_id.encode(), hashlib.sha256).hexdigest()[:_DIGITS]
 
 
 def pseudonymize(stage: Database, pseudonyms: Mapping[str, str], options: LoadOptions) -> None:
-    """Takes out of the stage tables what the options say, before anything is written.
+    """Take out of the stage tables what the options say, before anything is written.
 
-    :param pseudonyms: of every user in the tables, by id, if there are to be any.
-    :raises duckdb.Error: the work folder is full, or the memory limit too small.
+    :param pseudonyms: of every user in the tables, by id; empty without ``hash_users``.
+    :raises duckdb.Error: the work folder is full, or the memory limit is too small.
     """
     if options.hash_users:
-        hashed = arrow_rows(({"id": each, "pseudonym": hidden} for each, hidden in pseudonyms.items()), _PSEUDONYMS)
-        with stage.registered("hashed", hashed):
-            stage.execute("CREATE OR REPLACE TEMP TABLE pseudonyms AS FROM hashed")
+        rows = arrow_rows(({"id": each, "pseudonym": hashed} for each, hashed in pseudonyms.items()), _PSEUDONYMS)
+        with stage.registered("pseudonym_rows", rows):
+            stage.execute("CREATE OR REPLACE TEMP TABLE pseudonyms AS FROM pseudonym_rows")
     for table in TABLES:
-        replaced = dict(_replaced(table, options))
-        if replaced:
+        replacements = [f"{value} AS {sql.name(name)}" for name, value in dict(_replacements(table, options)).items()]
+        if replacements:
             stage.execute(
-                f"CREATE OR REPLACE TABLE stage_{table.name} AS SELECT * {_without_authors(table)} REPLACE "
-                f"({', '.join(f'{value} AS {sql.name(name)}' for name, value in replaced.items())}) "
-                f"FROM ({_with_authors(table)}) rows"
+                f"""
+                CREATE OR REPLACE TABLE stage_{table.name} AS
+                SELECT * {_exclude_authors(table)} REPLACE ({", ".join(replacements)})
+                FROM (SELECT * {_authors(table)} FROM stage_{table.name}) rows
+                """
             )
 
 
-def _with_authors(table: Table) -> str:
-    """The stage table with the authors that its ids of messages tell: as columns, they are looked up once each."""
-    told = "".join(
+def _authors(table: Table) -> str:
+    """Return the authors in message ids as further columns, so that each is computed once."""
+    return "".join(
         f", {message_ids.author(sql.name(column.name))} AS {_author_of(column)}"
         for column in columns(table, PersonalData.MESSAGE_ID)
     )
-    return f"SELECT *{told} FROM stage_{table.name}"
 
 
-def _without_authors(table: Table) -> str:
+def _exclude_authors(table: Table) -> str:
     names = ", ".join(map(_author_of, columns(table, PersonalData.MESSAGE_ID)))
     return f"EXCLUDE ({names})" if names else ""
 
@@ -71,31 +72,43 @@ def _author_of(column: Column) -> str:
     return sql.name(f"_author_of_{column.name}")
 
 
-def _replaced(table: Table, options: LoadOptions) -> Iterator[tuple[str, str]]:
+def _replacements(table: Table, options: LoadOptions) -> Iterator[tuple[str, str]]:
+    """Yield the columns that change, each with its new value. A later value of a column replaces an earlier one."""
     if options.hash_users:
-        for column in columns(table, PersonalData.USER_ID):
-            yield column.name, f"(SELECT pseudonym FROM pseudonyms p WHERE p.id = rows.{sql.name(column.name)})"
-        for column in columns(table, PersonalData.USER_IDS):
-            ids = f"rows.{sql.name(column.name)}"
-            listed = f"unnest({ids}) WITH ORDINALITY AS of_list(id, place)"
-            hidden = f"(SELECT list(pseudonym ORDER BY place) FROM {listed} JOIN pseudonyms USING (id))"
-            # A list of no rows is null, and an empty one says something: nobody is mentioned, everyone may see it.
-            yield column.name, f"CASE WHEN len({ids}) > 0 THEN {hidden} ELSE {ids} END"
-        for column in columns(table, PersonalData.MESSAGE_ID):
-            name, author = f"rows.{sql.name(column.name)}", f"rows.{_author_of(column)}"
-            hidden = f"(SELECT pseudonym FROM pseudonyms p WHERE p.id = {author})"
-            yield column.name, f"coalesce({hidden} || {message_ids.random_part(name, author)}, {name})"
+        yield from _hashed_ids(table)
         for column in columns(table, PersonalData.PROFILE):
             yield column.name, f"NULL::{column.kind.value}"
     if options.drop_text:
         for column in columns(table, PersonalData.CONTENT):
             yield column.name, f"NULL::{column.kind.value}"
-    # What may hold anything goes with either: a whole user may stand in it as well as what somebody wrote.
+    # A free-form column goes with either option: it may hold a whole user as well as what a person wrote.
     for column in columns(table, PersonalData.FREE_FORM):
-        yield column.name, _emptied(column)
+        yield column.name, _empty(column)
 
 
-def _emptied(column: Column) -> str:
+def _hashed_ids(table: Table) -> Iterator[tuple[str, str]]:
+    for column in columns(table, PersonalData.USER_ID):
+        yield column.name, f"(SELECT pseudonym FROM pseudonyms p WHERE p.id = rows.{sql.name(column.name)})"
+    for column in columns(table, PersonalData.USER_IDS):
+        ids = f"rows.{sql.name(column.name)}"
+        # A list aggregate over no rows is null. An empty list says something else: nobody is mentioned, say.
+        yield (
+            column.name,
+            f"""
+            CASE WHEN len({ids}) > 0 THEN (
+                SELECT list(pseudonym ORDER BY place)
+                FROM unnest({ids}) WITH ORDINALITY AS of_list(id, place)
+                JOIN pseudonyms USING (id)
+            ) ELSE {ids} END
+            """,
+        )
+    for column in columns(table, PersonalData.MESSAGE_ID):
+        message_id, author = f"rows.{sql.name(column.name)}", f"rows.{_author_of(column)}"
+        hashed = f"(SELECT pseudonym FROM pseudonyms p WHERE p.id = {author})"
+        yield column.name, f"coalesce({hashed} || {message_ids.random_part(message_id, author)}, {message_id})"
+
+
+def _empty(column: Column) -> str:
     match column.name:
         case "custom" | "data":
             return "'{}'::JSON"

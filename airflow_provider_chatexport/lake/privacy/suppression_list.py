@@ -1,7 +1,7 @@
-"""Who is to stay out of the lake: a list of hashes, one small file per person, that only grows.
+"""The suppression list: who is to stay out of the lake. One small file per person; the list only grows.
 
-A file says nothing of the person but a hash of their id, salted with a value that the lake holds. Whoever has the lake
-and guesses an id can check the guess; nobody can read ids from the list.
+A file says nothing about the person but a hash of their id, salted with a value that the lake holds. A reader of the
+lake who guesses an id can check the guess, but cannot read ids from the list.
 """
 
 from __future__ import annotations
@@ -27,21 +27,24 @@ _VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuppressionList:
-    """The list as it was read. ``keep_messages`` by hash: whether a person's messages stay, without author and text."""
+    """The list as it was when it was read.
+
+    :param keep_messages: by hash, whether the person's messages stay as rows without author and text.
+    """
 
     salt: bytes
     keep_messages: dict[str, bool]
 
     @property
     def digest(self) -> str:
-        """Tells one state of the list from another, and nothing else; empty where nobody is on it."""
+        """Identifies this state of the list, and says nothing else; empty for an empty list."""
         if not self.keep_messages:
             return ""
-        told = "".join(f"{digest}{keep:d}" for digest, keep in sorted(self.keep_messages.items()))
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        entries = "".join(f"{digest}{keep:d}" for digest, keep in sorted(self.keep_messages.items()))
+        return hashlib.sha256(entries.encode()).hexdigest()[:16]
 
     def among(self, user_ids: Iterable[str]) -> dict[str, bool]:
-        """Those of the ids that are on the list, and whether their messages stay."""
+        """Return those of the ids that are on the list, and whether their messages stay."""
         if not self.keep_messages:
             return {}
         hashed = {user_id: _hash(self.salt, user_id) for user_id in user_ids}
@@ -50,13 +53,16 @@ class SuppressionList:
         }
 
     def is_listed(self, text: str) -> str:
-        """The same as a condition in SQL, of an expression that is text."""
+        """Return a condition in SQL: an expression is a user id on the list."""
         hashes = ", ".join(sql.quoted(digest) for digest in sorted(self.keep_messages))
         return f"sha256(unhex('{self.salt.hex()}') || encode({text})) IN ({hashes})"
 
 
 def read(store: LakeStore) -> SuppressionList:
-    """:raises LakeError: the list cannot be read."""
+    """Read the list.
+
+    :raises LakeError: the list cannot be read.
+    """
     paths = store.list_folder(FOLDER, ".json")
     keep_messages = {}
     for path in paths:
@@ -64,17 +70,18 @@ def read(store: LakeStore) -> SuppressionList:
             value = orjson.loads(store.read(path))
             keep_messages[value["hash"]] = bool(value["keep_messages"])
         except (ValueError, KeyError, TypeError):
-            raise LakeError(f"{store.url(path)} is no entry of the list of forgotten people; restore it") from None
+            raise LakeError(f"{store.url(path)} is not an entry of the list of forgotten people; restore it") from None
     return SuppressionList(salt=store.read(_SALT) if paths else b"", keep_messages=keep_messages)
 
 
 def add(store: LakeStore, user_id: str, *, keep_messages: bool, now: datetime) -> None:
-    """Puts a person on the list. Once there, a second call changes nothing but takes ``keep_messages`` back.
+    """Put a person on the list. A second call for a person changes nothing, except that it can end ``keep_messages``.
 
+    :param now: aware.
     :raises LakeError: the lake cannot be written.
     """
     if store.list_folder(FOLDER, ".json") and not store.exists(_SALT):
-        raise LakeError(f"{store.url(_SALT)} is gone, and without it nobody on the list is known; restore it")
+        raise LakeError(f"{store.url(_SALT)} is gone, and without it the list of forgotten people is void; restore it")
     store.put_new(_SALT, secrets.token_bytes(32))
     digest = _hash(store.read(_SALT), user_id)
     entry = {"v": _VERSION, "hash": digest, "keep_messages": keep_messages, "since": format_rfc3339(now)}

@@ -219,7 +219,7 @@ class Conversion:
         eraser = Redactor(stage.connection, people, stage.relations)
         for table in TABLES:
             relation = stage.relations[table.name]
-            if eraser.look(table, relation):
+            if eraser.search(table, relation):
                 stage.execute(f"CREATE OR REPLACE TABLE {relation} AS {eraser.query(table, relation)}")
 
     def _place_reactions(self) -> None:

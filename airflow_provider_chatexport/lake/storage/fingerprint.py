@@ -1,4 +1,4 @@
-"""What tells a file from all others, and from itself after a change."""
+"""The fingerprint of a file: its digest, and what shows that the file has changed since."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from typing import Final, Self
 
 from airflow_provider_chatexport.errors import InputError
 
-# Between two chunks Python's lock has to be waited for, if somebody imports modules at that time: so they are few.
+# After each chunk this thread waits for Python's lock, which other threads hold while they import modules: few chunks.
 CHUNK_BYTES: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """``identity``: what the file system says of it. ``modified_at`` is aware, UTC."""
+    """What identifies a file.
+
+    :param modified_at: aware, UTC.
+    :param identity: what changes in the file system when the file is written or replaced.
+    """
 
     sha256: str
     size_bytes: int
@@ -27,14 +31,16 @@ class Fingerprint:
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """Reads all of a file.
+        """Read a whole file, and return its fingerprint.
 
-        :raises InputError: it cannot be read, or only once.
+        :raises InputError: the file cannot be read, or it can be read only once.
         """
         try:
             stat = path.stat()
             if not S_ISREG(stat.st_mode) and not S_ISDIR(stat.st_mode):
-                raise InputError(f"{path} is no regular file, and it is read more than once; copy it to one first")
+                raise InputError(
+                    f"{path} is not a regular file (a pipe?). It has to be read more than once: copy it to a file first"
+                )
             digest = file_sha256(path)
         except OSError as error:
             raise InputError(
@@ -48,7 +54,7 @@ class Fingerprint:
         )
 
     def is_of(self, path: Path) -> bool:
-        """Whether the file at a path is still the one, as far as its file system can tell."""
+        """Return whether the file at a path has not changed, as far as its file system can tell."""
         try:
             return self.identity == _identity(path.stat())
         except OSError:
@@ -56,12 +62,15 @@ class Fingerprint:
 
 
 def file_sha256(path: Path) -> str:
-    """:raises OSError: the file cannot be read."""
+    """Return the SHA-256 digest of a file, in hex.
+
+    :raises OSError: the file cannot be read.
+    """
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as stream:
-        room = memoryview(bytearray(min(CHUNK_BYTES, path.stat().st_size + 1)))
-        while n_bytes := stream.readinto(room):
-            digest.update(room[:n_bytes])
+        buffer = memoryview(bytearray(min(CHUNK_BYTES, path.stat().st_size + 1)))
+        while n_bytes := stream.readinto(buffer):
+            digest.update(buffer[:n_bytes])
     return digest.hexdigest()
 
 

@@ -23,7 +23,7 @@ from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.privacy import suppression_list
-from airflow_provider_chatexport.lake.privacy.columns import PersonalData, personal
+from airflow_provider_chatexport.lake.privacy.columns import PersonalData, personal_data
 from airflow_provider_chatexport.lake.privacy.pseudonyms import pseudonym
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.schema.types import Column, Kind, Table
@@ -367,7 +367,7 @@ def test_pseudonyms_need_a_key() -> None:
 )
 def test_it_is_decided_what_each_column_says_of_people(table: Table, column: Column) -> None:
     """A new column that nobody decided about would leak past every removal."""
-    personal(table, column)
+    personal_data(table, column)
 
 
 def test_json_that_may_hold_a_user_is_not_taken_for_counts_and_settings() -> None:
@@ -376,7 +376,7 @@ def test_json_that_may_hold_a_user_is_not_taken_for_counts_and_settings() -> Non
         column.name
         for table in TABLES
         for column in table
-        if column.kind is Kind.JSON and personal(table, column) is PersonalData.NOTHING
+        if column.kind is Kind.JSON and personal_data(table, column) is PersonalData.NOTHING
     }
     assert {"reaction_counts", "reaction_scores", "config", "teams_role"} == without
 

@@ -148,7 +148,7 @@ def test_a_key_of_any_spelling_can_be_promoted(key: str, lake: LakeProbe, tmp_pa
 def test_keys_may_be_named_as_the_converter_names_its_own_columns(lake: LakeProbe, tmp_path: Path) -> None:
     """Of the rows that are staged, and of the objects in them: an app cannot know those names."""
     names = ["_n", "_read", "_input", "_cast_failures", "_complete", "_in_window", "_attachments", "_latest_reactions"]
-    names += ["_created_at", "_reply_count", "j", "d", "flat", "data", "rows", "told", "left_over"]
+    names += ["_created_at", "_reply_count", "j", "d", "flat", "data", "rows", "told", "original", "redacted"]
     lines = [line("message", message(f"m{n}", user={"id": f"u{n}"}, **dict.fromkeys(names, n))) for n in (1, 2)]
     options = LoadOptions(promote={"messages": dict.fromkeys(names, "BIGINT")})
     load_files([write_lines(tmp_path / "export", lines)], lake_uri=lake.uri, options=options)
