@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+from airflow_provider_chatexport.sandbox import SandboxControl
 
 CHATEXPORT = Path(sys.executable).with_name("chatexport")
 RESULT = Path(__file__).resolve().parents[1] / ".cache" / "bench" / "waiting.json"
@@ -100,21 +100,20 @@ class RequestCounter(threading.Thread):
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
-        self._url = f"{url}/_sandbox/requests"
+        self._url = url
         self._stopped = threading.Event()
         self.per_second: list[float] = []
 
     def run(self) -> None:
         """Count until ``stop``."""
-        with httpx.Client(timeout=60.0) as control:
-            control.delete(self._url)
+        with SandboxControl(self._url) as control:
+            control.clear_requests()
             since_s = time.monotonic()
             while not self._stopped.wait(1.0):
-                requests = control.get(self._url).json()
-                control.delete(self._url)
+                requests = control.requests("/api/v2/tasks/")
+                control.clear_requests()
                 now_s = time.monotonic()
-                n_status = sum("/tasks/" in each["path"] for each in requests)
-                self.per_second.append(n_status / (now_s - since_s))
+                self.per_second.append(len(requests) / (now_s - since_s))
                 since_s = now_s
 
     def stop(self) -> None:

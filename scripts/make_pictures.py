@@ -9,6 +9,7 @@ misses some days: so the plots have something to show.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import random
 import sys
@@ -17,7 +18,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
 import nbformat
 from nbclient import NotebookClient
 
@@ -29,7 +29,8 @@ from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import ExportFlags, plan_channels
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.sandbox.server import Sandbox, SandboxSettings
+from airflow_provider_chatexport.errors import CallError
+from airflow_provider_chatexport.sandbox import Sandbox, SandboxSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -64,7 +65,7 @@ def load_month(lake: str) -> None:
     """Load a month day by day, while the history changes."""
     chosen = random.Random(5)
     sandbox_settings = SandboxSettings(port=0, task_s=0.01, rate_limit=False)
-    with Sandbox(sandbox_settings) as sandbox, httpx.Client(base_url=f"{sandbox.url}/_sandbox/") as control:
+    with Sandbox(sandbox_settings) as sandbox:
         ids = [message["id"] for message in sandbox.world.messages(CHANNELS[0])]
         settings = ServiceSettings(api_key=sandbox.api_key, api_secret=sandbox.api_secret, base_url=sandbox.url)
         with ChatExportClient(settings) as client:
@@ -74,9 +75,11 @@ def load_month(lake: str) -> None:
                 channels = [cid for cid in CHANNELS if (cid, number) not in MISSING]
                 _load(client, channels, window, lake)
                 for message_id in chosen.sample(ids[: 1200 * (number + 1)][-2400:], 12):
-                    control.post("messages", json={"edit": {"id": message_id, "text": "edited"}})
+                    with contextlib.suppress(CallError):  # the message may be deleted already
+                        sandbox.control.edit_message(message_id, text="edited")
                 for message_id in chosen.sample(ids[: 1200 * (number + 1)][-2400:], 4):
-                    control.post("messages", json={"delete": {"id": message_id, "hard": chosen.random() < 0.5}})
+                    with contextlib.suppress(CallError):
+                        sandbox.control.delete_message(message_id, hard=chosen.random() < 0.5)
 
 
 def _load(client: ChatExportClient, channels: list[str], window: Window, lake: str) -> None:

@@ -7,11 +7,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from airflow_provider_chatexport.sandbox.server import Sandbox
@@ -77,12 +76,6 @@ def connection(sandbox: Sandbox, set_connection: SetConnection) -> Sandbox:
 
 
 @pytest.fixture
-def fault(sandbox: Sandbox) -> Iterator[Callable[..., None]]:
+def fault(sandbox: Sandbox) -> Callable[..., None]:
     """Make the next requests to the sandbox fail: ``fault("status:503", "/api/v2/tasks", times=2)``."""
-
-    def add_fault(do: str, path: str, *, times: int = 1, method: str = "GET") -> None:
-        body = {"do": do, "path": path, "times": times, "method": method}
-        httpx.post(f"{sandbox.url}/_sandbox/faults", json=body).raise_for_status()
-
-    yield add_fault
-    httpx.delete(f"{sandbox.url}/_sandbox/faults")
+    return sandbox.control.fault

@@ -8,7 +8,6 @@ from functools import partial
 from pkgutil import resolve_name
 from typing import Any
 
-import httpx
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid
@@ -93,12 +92,6 @@ def submit(n_exports: int = 1) -> list[TaskId]:
         return [client.submit_channels(REQUEST) for _ in range(n_exports)]
 
 
-def requests_to(sandbox: Sandbox, path: str) -> list[dict[str, Any]]:
-    """Return the requests that the sandbox has received below this path."""
-    requests = httpx.get(f"{sandbox.url}/_sandbox/requests").raise_for_status().json()
-    return [request for request in requests if request["path"].startswith(path)]
-
-
 def n_exports(sandbox: Sandbox) -> int:
     """Return how many exports of channels the sandbox has started."""
-    return sum(request["status"] == 201 for request in requests_to(sandbox, EXPORTS) if request["method"] == "POST")
+    return sum(request.status == 201 for request in sandbox.control.requests(EXPORTS) if request.method == "POST")

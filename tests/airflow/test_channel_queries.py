@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
-from support import EXPORTS, SINCE, UNTIL, exporting, requests_to, run
+from support import EXPORTS, SINCE, UNTIL, exporting, run
 
 from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.errors import CallError
@@ -115,7 +115,7 @@ def test_an_export_fails_if_its_query_finds_nothing(connection) -> None:
     """Otherwise the task would succeed in an empty app, or with a mistyped filter."""
     with pytest.raises(AirflowFailException, match="the channel query finds no channel"):
         exporting(channels=ChannelQuery(filter_conditions={"type": "nonesuch"})).execute({})
-    assert [] == requests_to(connection, EXPORTS)
+    assert [] == connection.control.requests(EXPORTS)
     assert [] == listing(channels=ChannelQuery(filter_conditions={"type": "nonesuch"})).execute({})
 
 
@@ -136,7 +136,7 @@ def test_a_wrong_window_is_refused_before_the_search(connection) -> None:
     """A search may take thousands of requests."""
     with pytest.raises(AirflowFailException, match="reversed"):
         exporting(channels=ChannelQuery(), since=UNTIL, until=SINCE).execute({})
-    assert [] == requests_to(connection, "/api")
+    assert [] == connection.control.requests("/api")
 
 
 def test_more_batches_than_airflow_maps_are_refused_with_the_size_that_fits(monkeypatch) -> None:
@@ -160,5 +160,5 @@ def test_the_search_comes_after_the_grace_period(connection) -> None:
     with pytest.raises(TaskDeferred) as deferral:
         listing(channels=ChannelQuery(), deferrable=True).execute(context)
     assert deferral.value.method_name == "execute_after_grace_period"
-    assert [] == requests_to(connection, "/api")
+    assert [] == connection.control.requests("/api")
     assert listing(channels=ChannelQuery(), grace_period=0, deferrable=True).execute_after_grace_period(context)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import httpx
 import pytest
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
@@ -99,10 +98,9 @@ def test_the_hourly_dag_loads_late_edits(connection, lake) -> None:
     assert run("chatexport_hourly", logical_date=early) == "success"
     last_day = "deleted_at IS NULL AND type = 'regular' AND created_at >= TIMESTAMPTZ '2025-01-07 00:00:00Z'"
     ((edited,),) = rows_of(lake, f"SELECT min(id) FROM messages WHERE {last_day}")
-    body = {"edit": {"id": edited, "text": "said otherwise"}}
-    httpx.post(f"{connection.url}/_sandbox/messages", json=body).raise_for_status()
+    connection.control.edit_message(edited, text="another text")
     assert run("chatexport_hourly", logical_date=later) == "success"
-    assert [("said otherwise",)] == rows_of(lake, f"SELECT text FROM messages WHERE id = '{edited}'")
+    assert [("another text",)] == rows_of(lake, f"SELECT text FROM messages WHERE id = '{edited}'")
     assert [(1,)] == rows_of(lake, "SELECT sum(edited)::INT FROM late_changes")
 
 

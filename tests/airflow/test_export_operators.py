@@ -13,7 +13,7 @@ import pytest
 from airflow.exceptions import ParamValidationError
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 from airflow.sdk import DAG
-from support import EXPORTS, SINCE, UNTIL, WINDOW, events_of, exporting, requests_to, run
+from support import EXPORTS, SINCE, UNTIL, WINDOW, events_of, exporting, run
 
 from airflow_provider_chatexport.core.plan import ChannelsRequest
 from airflow_provider_chatexport.core.receipt import Receipt
@@ -50,7 +50,7 @@ def test_a_run_waits_out_the_rate_limit(start_sandbox, set_connection) -> None:
         task_id="users", user_ids=sandbox.world.user_ids()[:100], poll_interval=0.02, deferrable=False
     )
     assert len(run(operator)) == 4
-    assert 429 in {request["status"] for request in requests_to(sandbox, "/api/v2/export/users")}
+    assert 429 in {request.status for request in sandbox.control.requests("/api/v2/export/users")}
 
 
 def test_exports_of_users_work_alike(connection) -> None:
@@ -145,7 +145,7 @@ def test_a_wrong_argument_fails_without_retries_and_without_a_request(connection
     """The next try would fail alike; the error says what to change."""
     with pytest.raises(AirflowFailException, match=sentence):
         exporting(**{"since": None, "until": None, **arguments}).execute(context)
-    assert requests_to(connection, "/api") == []
+    assert connection.control.requests("/api") == []
 
 
 def test_channels_may_come_from_the_run() -> None:

@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 import pytest
-from support import EXPORTS, events_of, requests_to, submit
+from support import EXPORTS, events_of, submit
 
 from airflow_provider_chatexport.triggers.export import ExportTaskTrigger
 
@@ -59,7 +59,7 @@ async def test_a_refused_key_is_read_again_from_the_connection(connection, set_c
         answered = False
         while not answered:
             await asyncio.sleep(0.01)
-            replies = (each["status"] for each in requests_to(connection, STATUS))
+            replies = (each.status for each in connection.control.requests(STATUS))
             answered = all(status in replies for status in statuses)
 
     fault("stall-task", EXPORTS, method="POST")

@@ -8,7 +8,6 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -19,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow.sdk import DAG, Asset, AssetAlias
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow.sdk.execution_time.timeout import timeout
-from support import exported, loading, requests_to
+from support import exported, loading
 
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake import Lake
@@ -46,9 +45,9 @@ def test_exports_of_mapped_tasks_become_one_load(connection, tmp_path) -> None:
 def test_an_export_in_the_list_twice_is_downloaded_once(connection, tmp_path) -> None:
     """Two branches of a DAG may pass the same export: the load is the same as with one."""
     exports = exported()
-    httpx.delete(f"{connection.url}/_sandbox/requests").raise_for_status()
+    connection.control.clear_requests()
     twice = loading([exports, exports], tmp_path / "lake").execute({})
-    assert 1 == len(requests_to(connection, "/download"))
+    assert 1 == len(connection.control.requests("/download"))
     assert twice["load_id"] == loading(exports, tmp_path / "lake").execute({})["load_id"]
 
 
@@ -154,7 +153,7 @@ def test_a_load_of_rejects_is_not_empty(connection, tmp_path) -> None:
 def test_a_file_that_is_gone_is_one_sentence_and_not_retried(connection, tmp_path) -> None:
     """After 60 days a retry cannot help: the window has to be exported again."""
     exports = exported()
-    httpx.post(f"{connection.url}/_sandbox/clock", json={"advance_s": 61 * 86400}).raise_for_status()
+    connection.control.advance_clock(timedelta(days=61))
     with pytest.raises(AirflowFailException, match=r"keeps export files for 60 days; .* clear the export task"):
         loading(exports, tmp_path / "lake").execute({})
 
@@ -162,7 +161,7 @@ def test_a_file_that_is_gone_is_one_sentence_and_not_retried(connection, tmp_pat
 def test_a_file_that_is_gone_can_be_exported_again(connection, tmp_path) -> None:
     """A load may be late: it gets the window as the service has it now."""
     exports = exported()
-    httpx.post(f"{connection.url}/_sandbox/clock", json={"advance_s": 61 * 86400}).raise_for_status()
+    connection.control.advance_clock(timedelta(days=61))
     summary = loading(exports, tmp_path / "lake", on_missing_file="export").execute({})
     assert summary["rows"]["messages"] == 161
     with pytest.raises(CallError, match="on_missing_file is 'skip'"):
@@ -190,8 +189,7 @@ def test_a_retry_downloads_a_damaged_gzip_file_again(start_sandbox, set_connecti
     gzip_sandbox = start_sandbox(gzip=True)
     set_connection(login=gzip_sandbox.api_key, password=gzip_sandbox.api_secret, host=gzip_sandbox.url)
     exports = exported()
-    corrupt = {"do": "corrupt", "path": "/download", "times": 1, "method": "GET"}
-    httpx.post(f"{gzip_sandbox.url}/_sandbox/faults", json=corrupt).raise_for_status()
+    gzip_sandbox.control.fault("corrupt", "/download")
     with pytest.raises(AirflowException, match=rf"^export {exports[0]['task_id']} breaks off or is damaged") as caught:
         loading(exports, tmp_path / "lake").execute({})
     assert not isinstance(caught.value, AirflowFailException)
@@ -201,11 +199,9 @@ def test_a_retry_downloads_a_damaged_gzip_file_again(start_sandbox, set_connecti
 def test_errors_that_a_retry_cannot_fix_are_final(connection, set_connection, tmp_path) -> None:
     """A channel that became empty is empty in the next try, and a link has the same host."""
     loading(exported(), tmp_path / "lake").execute({})
-    with httpx.Client(base_url=connection.url) as client:
-        for message in connection.world.messages("livestream:ubuntu"):
-            if "2025-01-01T09" <= message["created_at"] < "2025-01-01T10":
-                gone = {"delete": {"id": message["id"], "hard": True}}
-                client.post("/_sandbox/messages", json=gone).raise_for_status()
+    for message in connection.world.messages("livestream:ubuntu"):
+        if "2025-01-01T09" <= message["created_at"] < "2025-01-01T10":
+            connection.control.delete_message(message["id"], hard=True)
     exports = exported()
     with pytest.raises(AirflowFailException, match="no message of livestream:ubuntu where the lake shows"):
         loading(exports, tmp_path / "lake").execute({})

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -16,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 from airflow.sdk.execution_time.timeout import timeout
-from support import EXPORTS, TOO_MANY_FAILURES, TaskStateStore, exporting, n_exports, requests_to, run
+from support import EXPORTS, TOO_MANY_FAILURES, TaskStateStore, exporting, n_exports, run
 
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator
 
@@ -44,7 +43,7 @@ def test_a_retry_waits_for_the_exports_of_the_first_try(connection, fault, conte
     with pytest.raises(AirflowException, match="503"):
         run(operator, context)
     n_first = n_exports(connection)
-    httpx.delete(f"{connection.url}/_sandbox/faults")
+    connection.control.clear_faults()
     receipts = run(exporting(max_window=max_window, deferrable=deferrable), context)
     assert (n_first, n_first) == (len(receipts), n_exports(connection))
 
@@ -61,8 +60,7 @@ def test_a_retry_finds_the_export_of_a_try_that_died_before_its_deferral(connect
 def test_a_retry_submits_only_the_exports_that_are_missing(connection, context) -> None:
     """The service had accepted one of two exports when the try ended: the retry submits the other."""
     window = {"until": "2025-01-03T00:00:00Z", "max_window": timedelta(days=1)}
-    second_fails = {"do": "status:403", "path": EXPORTS, "method": "POST", "times": 1, "after": 1}
-    httpx.post(f"{connection.url}/_sandbox/faults", json=second_fails).raise_for_status()
+    connection.control.fault("status:403", EXPORTS, method="POST", after=1)
     with pytest.raises(AirflowException):
         exporting(deferrable=True, **window).execute(context)
     assert 1 == n_exports(connection)
@@ -106,7 +104,7 @@ def test_a_retry_submits_an_export_again_that_the_service_no_longer_knows(connec
     """The service keeps files for 60 days: a clear after that gets a new export, not an error about the old one."""
     with pytest.raises(TaskDeferred):
         exporting(deferrable=True).execute(context)
-    httpx.post(f"{connection.url}/_sandbox/clock", json={"advance_s": 61 * 86400}).raise_for_status()
+    connection.control.advance_clock(timedelta(days=61))
     assert 1 == len(run(exporting(deferrable=True), context))
     assert 2 == n_exports(connection)
 
@@ -228,7 +226,7 @@ def test_a_refusal_of_the_request_itself_starts_no_search_for_a_channel(connecti
     fault("status:400", EXPORTS, method="POST", times=1000)
     with pytest.raises(AirflowFailException, match="was refused"):
         run(exporting(channels=[f"messaging:c{number}" for number in range(60)]), context)
-    assert 1 == len(requests_to(connection, EXPORTS))
+    assert 1 == len(connection.control.requests(EXPORTS))
 
 
 def test_a_task_waits_for_the_grace_period(connection) -> None:

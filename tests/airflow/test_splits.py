@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 from support import EXPORTS, TOO_MANY_FAILURES, WINDOW, TaskStateStore, exporting, n_exports, run
@@ -74,10 +73,7 @@ def test_a_retry_continues_with_the_halves(connection, fault, deferrable) -> Non
     """The whole window failed in the first try: the second one finds its halves."""
     context = {"task_state_store": TaskStateStore()}
     fault("fail-task", EXPORTS, method="POST")
-    httpx.post(
-        f"{connection.url}/_sandbox/faults",
-        json={"do": "status:403", "path": EXPORTS, "method": "POST", "times": 1, "after": 2},
-    ).raise_for_status()
+    fault("status:403", EXPORTS, method="POST", after=2)
     with pytest.raises(AirflowException, match="403"):
         run(exporting(max_splits=1, deferrable=deferrable), context)
     assert 2 == n_exports(connection)
@@ -97,8 +93,7 @@ def test_an_export_that_cannot_be_halved_has_all_of_the_time(connection, fault, 
 @both_ways
 def test_a_completed_long_window_does_not_shorten_the_wait_for_a_short_one(connection, fault, deferrable) -> None:
     """Only the long one could be halved, and it is completed: the short one has the rest of the time."""
-    body = {"do": "stall-task", "path": EXPORTS, "method": "POST", "times": 1, "after": 1}
-    httpx.post(f"{connection.url}/_sandbox/faults", json=body).raise_for_status()
+    fault("stall-task", EXPORTS, method="POST", after=1)
     an_hour_and_a_bit = {"until": "2025-01-01T01:00:30Z", "max_window": timedelta(hours=1)}
     with pytest.raises(AirflowFailException, match=r"1 of 2 exports are not done after (?![012] )\d+ s"):
         run(exporting(**an_hour_and_a_bit, max_splits=1, wait_timeout=3, deferrable=deferrable))

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 from airflow_stack import AirflowStack
@@ -34,22 +33,17 @@ class Run:
         self.id = ""
 
     def start(self) -> None:
-        self.control("DELETE", "requests")
+        self.sandbox.control.clear_requests()
         conf = {"since": f"{self.since}T00:00:00Z", "until": f"{self.until}T00:00:00Z"}
         run = self.stack.api("POST", f"/dags/{DAG}/dagRuns", {"logical_date": None, "conf": conf})
         self.id = run["dag_run_id"]
 
-    def control(self, method: str, path: str, body: Any = None) -> Any:
-        response = httpx.request(method, f"{self.sandbox.url}/_sandbox/{path}", json=body, timeout=30)
-        response.raise_for_status()
-        return response.json() if response.content else None
-
     def slow_down(self, path: str, seconds: float, method: str = "GET") -> None:
         """Delay the reply to the next request of this kind."""
-        self.control("POST", "faults", {"method": method, "path": path, "do": f"slow:{seconds}", "times": 1})
+        self.sandbox.control.fault(f"slow:{seconds}", path, method=method)
 
     def n_requests(self, path: str) -> int:
-        return sum(each["path"].startswith(path) for each in self.control("GET", "requests"))
+        return len(self.sandbox.control.requests(path))
 
     def wait_until(self, condition: Callable[[], Any], event: str, *, every_s: float = 0.1) -> Any:
         deadline = time.monotonic() + 120
@@ -97,7 +91,7 @@ def run(stack: AirflowStack, sandbox: Sandbox, lake: Path, request: pytest.Fixtu
     days = request.config.stash.setdefault(DAYS, iter(range(30)))
     run = Run(stack, sandbox, lake, datetime(2025, 1, 2, tzinfo=UTC) + timedelta(days=next(days)))
     yield run
-    run.control("DELETE", "faults")
+    run.sandbox.control.clear_faults()
 
 
 DAYS = pytest.StashKey[Iterator[int]]()
@@ -200,14 +194,14 @@ def test_a_deferred_task_that_is_marked_as_failed_and_then_cleared(run: Run) -> 
 @pytest.mark.parametrize("do", ["status:503", "status:429", "drop", "slow:5"])
 def test_a_service_that_is_unavailable_for_a_while(run: Run, do: str) -> None:
     """The wait survives status requests that fail, and submits nothing again."""
-    run.control("POST", "faults", {"method": "GET", "path": STATUS, "do": do, "times": 4})
+    run.sandbox.control.fault(do, STATUS, times=4)
     run.start()
     run.ends_well()
 
 
 def test_a_link_that_expired_before_the_load_started(run: Run) -> None:
     """The load asks for a fresh link."""
-    run.control("POST", "faults", {"method": "GET", "path": DOWNLOAD, "do": "expire", "times": 1})
+    run.sandbox.control.fault("expire", DOWNLOAD)
     run.start()
     run.ends_well()
 
@@ -232,7 +226,7 @@ def test_a_file_that_is_gone_when_the_load_starts(run: Run) -> None:
     tasks = f"/dags/{DAG}/dagRuns/{run.id}/taskInstances"
     run.stack.api("PATCH", f"{tasks}/load", {"new_state": "failed"})
     run.wait_until(lambda: run.stack.api("GET", f"/dags/{DAG}/dagRuns/{run.id}")["state"] == "failed", "the failure")
-    run.control("POST", "clock", {"advance_s": 61 * 86400})
+    run.sandbox.control.advance_clock(timedelta(days=61))
     again = {"dry_run": False, "dag_run_id": run.id, "only_failed": False}
     run.stack.api("POST", f"/dags/{DAG}/clearTaskInstances", {**again, "task_ids": ["load"]})
     assert "failed" == run.stack.wait(DAG, run.id, timeout_s=200)["state"]

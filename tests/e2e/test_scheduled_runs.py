@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from airflow_stack import AirflowStack
 from e2e_counts import CHANNELS, messages_in_the_corpus, rows_in
@@ -101,8 +100,7 @@ def test_a_deferred_task_has_a_link_to_its_export(stack, sandbox) -> None:
 
 def test_an_export_that_fails_is_halved_while_the_task_stays_one(stack, sandbox: Sandbox, lake) -> None:
     """The trigger ends, a worker halves the window, another trigger waits for both halves."""
-    fault = {"method": "POST", "path": "/api/v2/chat/export_channels", "do": "fail-task", "times": 1}
-    httpx.post(f"{sandbox.url}/_sandbox/faults", json=fault).raise_for_status()
+    sandbox.control.fault("fail-task", "/api/v2/chat/export_channels", method="POST")
     stack.unpause("e2e_splits")
     assert "success" == stack.run("e2e_splits", conf=DAY, timeout_s=300)["state"]
     assert holds_the_day(lake_of("splits", lake), "2025-01-08", "2025-01-09")
