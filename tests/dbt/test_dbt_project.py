@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import httpx
 import make_dbt
 import pytest
 from lakes import LakeProbe, client_of, exports_of
@@ -28,7 +27,7 @@ from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.storage.address import open_store
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
 CHANNELS = ("livestream:ubuntu", "messaging:ubuntu-support")
 SINCE, UNTIL = "2025-01-06", "2025-01-09"
@@ -146,12 +145,11 @@ def test_late_changes_come_in_and_days_at_rest_are_not_built_again(
 
     last_day = [message for message in written(sandbox) if message["at"].date().day == 8]
     soft, *hard = [message["id"] for message in last_day if message["cid"] == CHANNELS[1]]
-    with httpx.Client(base_url=f"{sandbox.url}/_sandbox/") as control:
-        for body in ({"id": soft}, *({"id": each, "hard": True} for each in hard)):
-            control.post("messages", json={"delete": body}).raise_for_status()
-        late = {"cid": CHANNELS[0], "text": "late", "user_id": "late", "created_at": "2025-01-08T12:00:00Z"}
-        control.post("messages", json={"add": late}).raise_for_status()
-        control.post("clock", json={"advance_s": 60}).raise_for_status()
+    sandbox.control.delete_message(soft)
+    for message_id in hard:
+        sandbox.control.delete_message(message_id, hard=True)
+    sandbox.control.add_message(CHANNELS[0], text="late", user_id="late", created_at="2025-01-08T12:00:00Z")
+    sandbox.control.advance_clock(timedelta(minutes=1))
     load(sandbox, lake.uri, "2025-01-08", UNTIL)
     project.build()
     assert activity(sandbox) == built_activity(project)
@@ -169,11 +167,9 @@ def test_days_that_are_gone_leave_the_marts(sandbox: Sandbox, lake: LakeProbe, i
     """A truncated channel: no row of the day is left to say that it is empty."""
     project = init(lake.uri)
     project.build()
-    with httpx.Client(base_url=f"{sandbox.url}/_sandbox/") as control:
-        for message in [each for each in written(sandbox) if each["at"].date().day == 8]:
-            body = {"delete": {"id": message["id"], "hard": True}}
-            control.post("messages", json=body).raise_for_status()
-        control.post("clock", json={"advance_s": 60}).raise_for_status()
+    for message in [each for each in written(sandbox) if each["at"].date().day == 8]:
+        sandbox.control.delete_message(message["id"], hard=True)
+    sandbox.control.advance_clock(timedelta(minutes=1))
     load(sandbox, lake.uri, "2025-01-08", UNTIL)
     project.build()
     assert activity(sandbox) == built_activity(project)
@@ -270,14 +266,14 @@ def test_custom_keys_of_any_spelling_can_be_read(lake: LakeProbe, init: Callable
     assert [(12, None, None, True, None)] == project.rows("FROM custom")
 
 
-@pytest.mark.parametrize("told", ["json", "text"])
-def test_init_refuses_what_it_would_spoil(
-    told: str, lake: LakeProbe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("output", ["json", "text"])
+def test_init_refuses_a_folder_in_use_and_a_missing_lake(
+    output: str, lake: LakeProbe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder with something in it, or no lake: one sentence, and nothing is written."""
+    """Each is one sentence, and nothing is written."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").touch()
-    flags = ["--json"] if told == "json" else []
+    flags = ["--json"] if output == "json" else []
     with pytest.raises(SystemExit, match="2"):
         main(["dbt", "init", str(tmp_path / "mine"), "--lake", lake.uri, *flags])
     with pytest.raises(SystemExit, match="1"):
@@ -285,7 +281,7 @@ def test_init_refuses_what_it_would_spoil(
     assert not (tmp_path / "new").exists()
     out, err = capsys.readouterr()
     assert "" == out
-    assert ["is there and not empty" in err, "there is no lake at" in err] == [True, True]
+    assert ["exists and is not empty" in err, "there is no lake at" in err] == [True, True]
 
 
 def test_the_wheel_brings_the_project(tmp_path: Path) -> None:
