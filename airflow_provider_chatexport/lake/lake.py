@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import duckdb
 
@@ -24,7 +24,7 @@ from airflow_provider_chatexport.lake.catalog.table_query import Moment, channel
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.coverage import CoverageRun, coverage_runs
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
-from airflow_provider_chatexport.lake.load.job import load_files
+from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS, load_files
 from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.maintenance.compact import CompactionReport, compact
 from airflow_provider_chatexport.lake.maintenance.forget import ForgetReport, forget_user
@@ -33,8 +33,6 @@ from airflow_provider_chatexport.lake.maintenance.verify import VerifyReport, ve
 from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.fingerprint import Fingerprint
 from airflow_provider_chatexport.lake.storage.local_store import LocalStore
-
-DEFAULT_OPTIONS: Final = LoadOptions()
 
 
 class Lake:

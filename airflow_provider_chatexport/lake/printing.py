@@ -85,7 +85,8 @@ def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -
     """Return an HTML table. Values may come from people's data, so everything is escaped."""
     head = f"<thead><tr>{_cells('th', header)}</tr></thead>" if header else ""
     body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in rows)
-    return f"<table><caption>{html.escape(caption)}</caption>{head}<tbody>{body}</tbody></table>"
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f"<table>{title}{head}<tbody>{body}</tbody></table>"
 
 
 def _cells(tag: str, values: Sequence[str]) -> str:

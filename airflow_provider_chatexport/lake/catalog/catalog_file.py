@@ -7,7 +7,7 @@ who have the last one open go on reading the lake as it was when they opened it.
 The catalog has two schemas. ``main`` holds what people see: views, their comments, and macros. It is the same after
 every load. ``_internal`` holds what a load changes: the lists of files, the metadata rows, the coverage that hides
 rows. So a load copies the last catalog and replaces ``_internal`` alone, which takes a fraction of the time that
-creating some five hundred views and comments takes.
+some four hundred statements for views and comments take.
 """
 
 from __future__ import annotations
