@@ -7,8 +7,7 @@ import sys
 
 from airflow_stack import ROOT, AirflowStack, StackError, sandbox_connection
 
-from airflow_provider_chatexport.sandbox.server import Sandbox
-from airflow_provider_chatexport.sandbox.settings import SandboxSettings
+from airflow_provider_chatexport.sandbox import Sandbox, SandboxSettings
 
 HOME = ROOT / ".demo" / "up"
 LAKE = ROOT / ".demo" / "lake"

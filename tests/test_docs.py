@@ -14,7 +14,7 @@ import pytest
 from export_objects import channel, line, message
 from make_docs import cli_page, tables_page
 
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
 import nbformat
 import pytest
 from export_objects import channel, line, message, write_lines
@@ -13,7 +12,7 @@ from make_pictures import NOTEBOOKS, execute
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.lake import Lake
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
 CHANNELS = ("livestream:ubuntu", "messaging:ubuntu-support")
 # Notebook -> how many plots it has.
@@ -30,8 +29,7 @@ def lake(sandbox: Sandbox, tmp_path: Path) -> str:
             edited = next(
                 each["id"] for each in sandbox.world.messages(CHANNELS[0]) if each["created_at"] > "2025-01-07T01"
             )
-            body = {"edit": {"id": edited, "text": until}}
-            httpx.post(f"{sandbox.url}/_sandbox/messages", json=body).raise_for_status()
+            sandbox.control.edit_message(edited, text=until)
     bad = write_lines(tmp_path / "bad", [line("channel", channel()), line("message", message()), b"no JSON"])
     Lake(lake).load(bad)
     return lake

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
 HOME = Path(tempfile.mkdtemp(prefix="chatexport-airflow-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)

@@ -16,7 +16,7 @@ from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
 SINCE, UNTIL = "2025-01-01T00:00:00Z", "2025-01-01T02:00:00Z"
 WINDOW = Window.parse(SINCE, UNTIL)

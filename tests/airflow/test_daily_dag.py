@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
 DAG_FILE = Path(__file__).parents[2] / "dags" / "chatexport_daily.py"
 CHANNELS = ("livestream:ubuntu", "messaging:ubuntu-support")

@@ -14,7 +14,7 @@ from killed_try import CALLS, DAY, WINDOW, FolderStore, three_exports
 from support import n_exports
 
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
 N_EXPORTS = 3
 # The service has accepted an export, and the id is not stored yet: the next try requests one export more.

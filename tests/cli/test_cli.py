@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import httpx
 import psutil
 import pytest
 from export_objects import channel, line, message, user, write_lines
 
 from airflow_provider_chatexport import __version__
 from airflow_provider_chatexport.cli import cli, main
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl
 
 CHATEXPORT = str(Path(sys.executable).with_name("chatexport"))
 UBUNTU = "livestream:ubuntu"
@@ -550,7 +549,7 @@ def test_a_lake_that_cannot_be_written_is_found_before_an_export_is_spent(
     """Exports are limited to 60 a minute, and may take hours."""
     ran = run("export", "--channel", UBUNTU, *WINDOW, "--lake", f"{export_file}/lake")
     assert_one_sentence(ran, 1, "cannot write the lake at")
-    assert [] == httpx.get(f"{service.url}/_sandbox/requests").json()
+    assert [] == service.control.requests()
 
 
 def test_an_export_that_takes_too_long_is_one_sentence(run: Run, start_sandbox: Any, tmp_path: Path) -> None:
@@ -568,8 +567,7 @@ def test_the_deadline_of_an_export_holds_for_asking_for_it(
     fault: str, start: Callable[..., subprocess.Popen[str]], service: Sandbox, tmp_path: Path
 ) -> None:
     """Without a deadline, the client would ask a service that refuses or hangs again and again for minutes."""
-    body = {"method": "POST", "path": "/api/v2/chat/export_channels", "do": fault, "times": 1000}
-    httpx.post(f"{service.url}/_sandbox/faults", json=body).raise_for_status()
+    service.control.fault(fault, "/api/v2/chat/export_channels", method="POST", times=1000)
     lake = ("--lake", str(tmp_path / "lake"))
     process = start("export", "--channel", UBUNTU, *WINDOW, *lake, "--wait-timeout", "0.5s")
     out, err = process.communicate(timeout=60)
@@ -605,7 +603,8 @@ def test_the_sandbox_says_where_it_listens_and_ends_cleanly(
     process = start("sandbox", "--port", "0", "--task-seconds", "0.1", "--no-rate-limit")
     assert process.stdout is not None
     (url,) = re.fullmatch(r"listening on (http://127\.0\.0\.1:\d+)\n", process.stdout.readline()).groups()  # type: ignore[union-attr]
-    assert 200 == httpx.get(f"{url}/_sandbox/health").status_code
+    with SandboxControl(url) as control:
+        assert control.is_ready()
     process.send_signal(ending)
     out, err = process.communicate(timeout=60)
     assert (0, "", "") == (process.returncode, out, err)

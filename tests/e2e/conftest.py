@@ -11,8 +11,7 @@ import pytest
 from airflow_stack import ROOT, AirflowStack, free_port, sandbox_connection
 from e2e_counts import CHANNELS, DAG
 
-from airflow_provider_chatexport.sandbox.server import Sandbox
-from airflow_provider_chatexport.sandbox.settings import SandboxSettings
+from airflow_provider_chatexport.sandbox import Sandbox, SandboxSettings
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from airflow_stack import AirflowStack
 from e2e_counts import CHANNELS, DAG, messages_in_the_corpus, rows_in
 
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
 DAY, NEXT_DAY = "2025-01-08", "2025-01-09"
 

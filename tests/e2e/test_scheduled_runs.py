@@ -14,7 +14,7 @@ from e2e_counts import CHANNELS, messages_in_the_corpus, rows_in
 
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.storage.address import open_store
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 

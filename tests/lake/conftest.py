@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import httpx
 import pytest
 from lakes import LakeProbe, client_of, exports_of
 from moto.server import ThreadedMotoServer
@@ -19,7 +18,7 @@ from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.lake.load.report import LoadReport
-from airflow_provider_chatexport.sandbox.server import Sandbox
+from airflow_provider_chatexport.sandbox import Sandbox
 
 
 @pytest.fixture
@@ -70,16 +69,6 @@ def load(
         return pipeline.load_exports(client, exported(since, until, **others), lake_uri=lake.uri)
 
     return load
-
-
-@pytest.fixture
-def control(sandbox: Sandbox) -> Callable[..., None]:
-    """Calls the sandbox's control API: ``control("messages", {...})``."""
-
-    def call(path: str, body: dict[str, Any]) -> None:
-        httpx.post(f"{sandbox.url}/_sandbox/{path}", json=body).raise_for_status()
-
-    return call
 
 
 @pytest.fixture

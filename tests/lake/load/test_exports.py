@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import httpx
 import pytest
 from lakes import UBUNTU, LakeProbe, client_of, exports_of, load_file, write_export
 
@@ -37,8 +36,8 @@ from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.storage.address import open_store
+from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl
 from airflow_provider_chatexport.sandbox.chat.world import Bounds, World
-from airflow_provider_chatexport.sandbox.server import Sandbox
 
 NINE, TEN, ELEVEN = (f"2025-01-01T{hour:02}:00:00Z" for hour in (9, 10, 11))
 
@@ -80,8 +79,7 @@ def test_consecutive_windows_tile_whatever_the_bounds_of_the_service(
 ) -> None:
     """The bounds are not documented. A message on the very edge belongs to the later window, and comes once."""
     sandbox = start_sandbox(bounds=bounds)
-    edge = {"add": {"cid": UBUNTU, "text": "on the edge", "user_id": "u-edge", "created_at": TEN}}
-    httpx.post(f"{sandbox.url}/_sandbox/messages", json=edge).raise_for_status()
+    sandbox.control.add_message(UBUNTU, text="on the edge", user_id="u-edge", created_at=TEN)
     with client_of(sandbox) as client:
         for since, until in ((NINE, TEN), (TEN, ELEVEN)):
             pipeline.load_exports(client, exports_of(client, since, until), lake_uri=lake.uri)
@@ -113,28 +111,23 @@ def test_overlapping_windows_over_a_changing_history(bounds: Bounds, start_sandb
 def change(sandbox: Sandbox, chosen: random.Random, number: int, *, at: datetime) -> None:
     """One message on the edge is added, one is edited, one is deleted for good; and a minute goes by."""
     one, another = chosen.sample(sorted(ids_between(sandbox.world, NINE, ELEVEN)), 2)
-    added = {"cid": UBUNTU, "text": f"on the edge {number}", "user_id": "u-edge", "created_at": at.isoformat()}
-    with httpx.Client(base_url=f"{sandbox.url}/_sandbox/") as control:
-        for body in (
-            {"add": added},
-            {"edit": {"id": one, "text": f"edit {number}"}},
-            {"delete": {"id": another, "hard": True}},
-        ):
-            control.post("messages", json=body).raise_for_status()
-        control.post("clock", json={"advance_s": 60}).raise_for_status()
+    sandbox.control.add_message(UBUNTU, text=f"on the edge {number}", user_id="u-edge", created_at=at)
+    sandbox.control.edit_message(one, text=f"edit {number}")
+    sandbox.control.delete_message(another, hard=True)
+    sandbox.control.advance_clock(timedelta(minutes=1))
 
 
 def test_a_lookback_brings_edits_in_and_takes_deleted_messages_out(
-    load: Load, lake: LakeProbe, sandbox: Sandbox, control: Callable[..., None]
+    load: Load, lake: LakeProbe, sandbox: Sandbox, control: SandboxControl
 ) -> None:
     """Edits, soft and hard deletes and late messages of hours that were loaded long ago."""
     load(NINE, TEN)
     edited, soft, hard, *_ = sorted(lake.texts())
-    control("messages", {"edit": {"id": edited, "text": "edited later"}})
-    control("messages", {"delete": {"id": soft}})
-    control("messages", {"delete": {"id": hard, "hard": True}})
-    control("messages", {"add": {"cid": UBUNTU, "text": "sent late", "user_id": "u9", "created_at": NINE}})
-    control("clock", {"advance_s": 3600})
+    control.edit_message(edited, text="edited later")
+    control.delete_message(soft)
+    control.delete_message(hard, hard=True)
+    control.add_message(UBUNTU, text="sent late", user_id="u9", created_at=NINE)
+    control.advance_clock(timedelta(hours=1))
     window = Window.parse(TEN, ELEVEN).looking_back(timedelta(hours=1))
     load(window.since.isoformat(), window.until.isoformat())
     texts = lake.texts()
@@ -167,10 +160,10 @@ def test_a_channel_without_messages_is_covered_all_the_same(load: Load, lake: La
 
 
 def test_rows_bear_the_time_of_the_task_by_the_clock_of_the_service(
-    load: Load, lake: LakeProbe, control: Callable[..., None]
+    load: Load, lake: LakeProbe, control: SandboxControl
 ) -> None:
     """Newest-wins must not hang on the clock of whichever machine loads."""
-    control("clock", {"advance_s": 10 * 365 * 86400})
+    control.advance_clock(timedelta(days=3650))
     report = load(NINE, TEN)
     assert report.record.exported_at > report.record.committed_at + timedelta(days=3000)
     assert 1 == lake.value("SELECT count(DISTINCT _exported_at) FROM messages")
@@ -371,12 +364,12 @@ def test_upkeep_of_a_lake_in_an_object_store(
     exported: Callable[..., list[Receipt]],
     bucket: LakeProbe,
     sandbox: Sandbox,
-    control: Callable[..., None],
+    control: SandboxControl,
 ) -> None:
     """Compaction, clean-up and the removal of a person do there what they do on a disk."""
     store = open_store(bucket.uri)
     pipeline.load_exports(client, exported(NINE, TEN), lake_uri=bucket.uri)
-    control("clock", {"advance_s": 60})
+    control.advance_clock(timedelta(minutes=1))
     half_past = NINE.replace(":00:00Z", ":30:00Z")
     pipeline.load_exports(client, exported(half_past, ELEVEN), lake_uri=bucket.uri)
     expected = ids_between(sandbox.world, NINE, ELEVEN)

@@ -25,8 +25,8 @@ from airflow_provider_chatexport.errors import CallError, InputError
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.storage.address import open_store
+from airflow_provider_chatexport.sandbox import Sandbox
 from airflow_provider_chatexport.sandbox.chat.world import World
-from airflow_provider_chatexport.sandbox.server import Sandbox
 
 FIRST, SECOND = "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"
 
