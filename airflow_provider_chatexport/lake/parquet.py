@@ -1,7 +1,7 @@
-"""Rows -> Parquet files, one at a time: a file per table and day, sorted, with what makes reading fast.
+"""Writing rows as Parquet: one file per table and day, sorted, in a layout that is fast to read.
 
-The layout's choices (packing, row groups, sort order, bloom filters, no dictionary on ids and text) are measured; the
-measurements stand in ``docs/decisions/parquet-layout.md``.
+The layout's choices (compression, row groups, sort order, bloom filters, no dictionary for ids and text) are measured.
+The measurements are in ``docs/decisions/parquet-layout.md``.
 """
 
 from __future__ import annotations
@@ -29,39 +29,40 @@ BATCH_ROWS: Final = 20_000
 ZSTD_LEVEL: Final = 3
 MIN_ROW_GROUP: Final = 30_000
 MAX_ROW_GROUP: Final = 122_880
-# Of rows that are unusually long, as they lie in memory until their group is full.
+# Rows wait in memory until their group is full; a group of unusually long rows is closed at this size.
 MAX_GROUP_BYTES: Final = 64 * 1024 * 1024
-# Parquet cannot tell a file's size before it is written; a row of chat is about 150 bytes packed.
+# The size of a Parquet file is not known before it is written. A compressed row of chat has about 150 bytes.
 MAX_FILE_ROWS: Final = 3_500_000
-# Files that are packed at a time, and batches that may wait for it.
-PACKERS: Final = 2
+# How many files are compressed at a time, and how many batches may wait for that.
+COMPRESSORS: Final = 2
 MAX_WAITING: Final = 3
 
 
 class RowSource(Protocol):
-    """Where rows come from that are to be written."""
+    """Where the rows to write come from."""
 
     def days(self, table: Table) -> Mapping[str, int]:
-        """Rows per day folder, days ascending, as text."""
+        """Return the number of rows of each day, by day (``2026-01-31``), ascending."""
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
-        """``_day``, a date, and the registry's columns; by day, and sorted within it."""
+        """Yield the rows: ``_day``, a date, and the table's columns; sorted by day, and within a day in table order."""
 
 
 def row_group_rows(n_rows: int) -> int:
-    """At least about four row groups a file, so that its sort order prunes; none smaller than a scan likes."""
+    """Return the size of row groups in rows: about four per file, so that readers can skip some, but none too small."""
     return max(MIN_ROW_GROUP, min(MAX_ROW_GROUP, n_rows // 4))
 
 
 def write_empty(table: Table, path: Path) -> None:
-    """A file of no rows: it lets an empty table be queried, and fixes the types that readers see.
+    """Write a file without rows. It lets people query an empty table, and fixes the types that readers see.
 
-    It alone has the columns' descriptions: every query reads the footers of all files, which they would double.
+    Only this file has the columns' descriptions. Every query reads the footers of all files, and descriptions would
+    double their size.
     """
     described = [
         pa.field(column.name, ARROW_TYPES[column.kind], metadata={"description": column.doc}) for column in table
     ]
-    # Closed as it was opened: a table without rows would be made of arrays, for which pyarrow imports pandas if it can.
+    # Nothing is written: a table without rows consists of arrays, for which pyarrow imports pandas if it can.
     pq.ParquetWriter(path, pa.schema(described), compression="zstd").close()
 
 
@@ -74,20 +75,20 @@ def write_table(
     metadata: dict[str, str],
     max_file_rows: int = MAX_FILE_ROWS,
 ) -> Iterator[tuple[DataFile, Path]]:
-    """Writes the table's rows below ``folder``, laid out as in the lake; yields each file as it is done.
+    """Write a table's rows below a folder, laid out as in the lake. Yield each finished file, and where it lies.
 
-    The rows come sorted by day, so two writers are open at a time, however many days there are.
+    Rows come sorted by day. So two writers are open at a time, however many days there are.
 
-    :param stem: the beginning of each file's name.
-    :param metadata: for the files' key-value metadata, beside the schema version.
+    :param stem: the start of each file's name.
+    :param metadata: goes into the files' key-value metadata, in addition to the schema version.
     :raises LakeError: the work folder is full.
     """
     try:
         yield from _written(source, table, folder, stem, metadata, max_file_rows)
     except (OSError, pa.ArrowException) as error:
-        what = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+        why = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
         raise LakeError(
-            f"writing {table.name} failed in the work folder: {what}; make sure that it has room for the load's files"
+            f"writing {table.name} failed in the work folder: {why}; make sure that it has room for the load's files"
         ) from None
 
 
@@ -97,34 +98,34 @@ def _written(
     rows_of_day = source.days(table)
     schema = arrow_schema(table).with_metadata({"chatexport.schema_version": str(SCHEMA_VERSION), **metadata})
     writer: _DayWriter | None = None
-    # The database sorts the next rows while these are packed; all leave Python's lock alone. A file has one packer.
+    # The database sorts the next rows while these are compressed; neither holds Python's lock. A file has one thread.
     with ExitStack() as stack:
-        packers = itertools.cycle([stack.enter_context(ThreadPoolExecutor(1)) for _ in range(PACKERS)])
-        packer = next(packers)
-        packed: deque[Future[None]] = deque()
+        threads = itertools.cycle([stack.enter_context(ThreadPoolExecutor(1)) for _ in range(COMPRESSORS)])
+        thread = next(threads)
+        waiting: deque[Future[None]] = deque()
         closed: list[Future[tuple[DataFile, Path]]] = []
         for batch in source.rows(table, BATCH_ROWS):
             for day, part in _by_day(batch):
                 if writer is None or writer.day != day or writer.n_rows >= max_file_rows:
                     if writer is not None:
-                        closed.append(packer.submit(writer.close))
-                    packer = next(packers)
+                        closed.append(thread.submit(writer.close))
+                    thread = next(threads)
                     part_number = writer.part + 1 if writer is not None and writer.day == day else 0
                     writer = _DayWriter(table, schema, folder, stem, day, part_number, rows_of_day[day])
                 writer.n_rows += part.num_rows
-                packed.append(packer.submit(writer.write, part))
-            while len(packed) > MAX_WAITING:
-                packed.popleft().result()
-        for waiting in packed:
-            waiting.result()
+                waiting.append(thread.submit(writer.write, part))
+            while len(waiting) > MAX_WAITING:
+                waiting.popleft().result()
+        for batch_written in waiting:
+            batch_written.result()
         if writer is not None:
-            closed.append(packer.submit(writer.close))
+            closed.append(thread.submit(writer.close))
         for file in closed:
             yield file.result()
 
 
 def _by_day(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """The batch in runs of equal ``_day``, without that column. Rows come sorted by it."""
+    """Split a batch, which is sorted by ``_day``, into runs of one day without that column."""
     days = [day.isoformat() for day in batch.column("_day").to_pylist()]
     rest = batch.drop_columns(["_day"])
     start = 0
@@ -135,7 +136,7 @@ def _by_day(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
 
 
 class _DayWriter:
-    """One Parquet file being written. Batches are gathered into row groups of the size wanted."""
+    """One Parquet file that is being written. It gathers batches into row groups of the right size."""
 
     def __init__(
         self, table: Table, schema: pa.Schema, folder: Path, stem: str, day: str, part: int, n_rows: int
@@ -155,9 +156,9 @@ class _DayWriter:
         self._writer = pq.ParquetWriter(
             self._local,
             schema,
-            compression={_leaf(column): _packing(column) for column in table},
-            compression_level={_leaf(column): ZSTD_LEVEL for column in table if _packing(column) == "zstd"},
-            use_dictionary=[column.name for column in table if _takes_dictionary(table, column)],
+            compression={_leaf(column): _compression(column) for column in table},
+            compression_level={_leaf(column): ZSTD_LEVEL for column in table if _compression(column) == "zstd"},
+            use_dictionary=[column.name for column in table if _has_dictionary(table, column)],
             write_statistics=True,
             write_page_index=True,
             write_page_checksum=True,
@@ -171,6 +172,7 @@ class _DayWriter:
         )
 
     def write(self, batch: pa.RecordBatch) -> None:
+        """Add rows to the file."""
         while self._n_waiting + batch.num_rows >= self._group_rows:
             room = self._group_rows - self._n_waiting
             self._take(batch.slice(0, room))
@@ -182,6 +184,7 @@ class _DayWriter:
             self._flush()
 
     def close(self) -> tuple[DataFile, Path]:
+        """Finish the file, and return it with its digest and where it lies."""
         self._flush()
         self._writer.close()
         written = DataFile(
@@ -207,7 +210,7 @@ class _DayWriter:
         columns: list[Any] = []
         for field in self._schema:
             column = table.column(field.name)
-            # DuckDB hands JSON over as text; the file says that it is JSON.
+            # DuckDB gives JSON as text; the file's schema says that it is JSON.
             text = column.cast(pa.string()) if isinstance(field.type, pa.JsonType) else column
             columns.append(text.cast(field.type))
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema), row_group_size=self._group_rows)
@@ -218,10 +221,10 @@ def _leaf(column: Column) -> str:
     return f"{column.name}.list.element" if column.kind is Kind.TEXTS else column.name
 
 
-def _packing(column: Column) -> str:
-    """LZ4 unpacks several times faster, and is what queries wait for; JSON is long, alike, and seldom asked for."""
+def _compression(column: Column) -> str:
+    """Return a column's codec. LZ4 decompresses several times faster; JSON is long and repetitive, and seldom read."""
     return "zstd" if column.kind is Kind.JSON else "lz4"
 
 
-def _takes_dictionary(table: Table, column: Column) -> bool:
+def _has_dictionary(table: Table, column: Column) -> bool:
     return column.name not in table.plain_encoded and column.kind in (Kind.TEXT, Kind.JSON)

@@ -1,7 +1,7 @@
-"""Rows that Python has, as an Arrow table.
+"""Arrow schemas of the tables, and rows from Python as Arrow tables.
 
-Not through ``pyarrow.array``: where pandas is installed that imports it, to see whether it was given something of
-pandas, and a load of an hour would take half a second longer for nothing.
+``pyarrow.array`` is not used. Where pandas is installed, it imports pandas to see whether a value comes from there,
+which would make every load half a second longer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ARROW_TYPES: Final[dict[Kind, pa.DataType]] = {
 
 
 def arrow_schema(table: Table) -> pa.Schema:
-    """The schema of the table's files."""
+    """Return the schema of a table's files."""
     return pa.schema([pa.field(column.name, ARROW_TYPES[column.kind]) for column in table])
 
 
@@ -37,17 +37,19 @@ UTC_TIME: Final = pa.timestamp("us", tz="UTC")
 
 
 def arrow_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """:param rows: values by column name; times aware, JSON as text.
-    :param schema: of text, JSON, whole numbers, floats, times in UTC and lists of text.
+    """Return rows as an Arrow table.
+
+    :param rows: values by column name; times aware, JSON as text.
+    :param schema: may have text, JSON, whole numbers, floats, times in UTC and lists of text.
     """
     lines = b"\n".join(orjson.dumps(dict(row), option=orjson.OPT_UTC_Z) for row in rows)
     if not lines:
         return pa.Table.from_batches([], schema=schema)  # ``empty_table`` would import pandas
-    # JSON text is handed over as text: read as JSON it would be an object.
+    # JSON text is read as text: read as JSON, it would be an object.
     read_as = pa.schema([(field.name, pa.string() if field.type == pa.json_() else field.type) for field in schema])
     return arrow_json.read_json(
         io.BytesIO(lines),
-        # No row may lie across two blocks.
+        # A row must not lie across two blocks.
         read_options=arrow_json.ReadOptions(block_size=len(lines) + 1, use_threads=False),
         parse_options=arrow_json.ParseOptions(explicit_schema=read_as, unexpected_field_behavior="error"),
     ).cast(schema)

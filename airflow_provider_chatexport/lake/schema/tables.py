@@ -1,12 +1,12 @@
 """THE table registry: every table and column, its type, what it means, and which field of the service it comes from.
 
-The converter's SQL, the Arrow schema of the files, the views with their comments and the table reference are all made
-from here. Field names and meanings: the service's API objects (Message, Channel, Member, User, Reaction, Attachment,
-Read) as its API description names them.
+The staging SQL, the Arrow schema of the files, the views with their comments and the table reference are all made from
+it. Field names and meanings are those of the service's API objects (Message, Channel, Member, User, Reaction,
+Attachment, Read) in its API description.
 
-A key of an object that no column reads goes into ``custom``, whole. Some are read and not kept: ``own_reactions``
-(always empty for a server), ``quoted_message`` (a copy of another message, but for its id), and ``latest_reactions``,
-a channel's ``members``, ``user`` and their like (rows of other tables).
+A key that no column reads goes into ``custom``. Some keys are known and not kept: ``own_reactions`` (always empty for a
+server), all of ``quoted_message`` but its id (a copy of another message), and ``latest_reactions``, ``user``, the
+``members`` of a channel and the like (they become rows of other tables).
 """
 
 from __future__ import annotations
@@ -38,15 +38,14 @@ SCHEMA_VERSION: Final = 1
 CUSTOM: Final = computed(
     "custom",
     Kind.JSON,
-    "Every key that this schema does not know, as one JSON object, whether it stood flat in the object or under "
-    "`custom`; `{}` where there is none. "
-    "A value of a kind that its own column cannot hold is kept here, under its key. Whole numbers are kept digit by "
-    "digit, others as the nearest double is written.",
+    "Every key that has no column, as one JSON object, whether the export has it in the object itself or under "
+    "`custom`; `{}` if there is none. A value that its own column cannot hold is kept here, under its key. Whole "
+    "numbers keep every digit; other numbers are written as the nearest double.",
 )
 EXPORTED_AT: Final = computed(
     "_exported_at",
     Kind.TIME,
-    "When the service made the export that said so (the task's own created_at).",
+    "When the service created the export that the row comes from (`created_at` of the task).",
 )
 LOAD_ID: Final = computed("_load_id", Kind.TEXT, "The load that wrote the row; see the view `loads`.")
 _TRAILER: Final = (CUSTOM, EXPORTED_AT, LOAD_ID)
@@ -56,7 +55,7 @@ _CID = text("cid", "Channel, as `type:id`.")
 _REACTIONS_MISSING: Final = computed(
     "reactions_missing",
     Kind.INT,
-    "Reactions that `reaction_counts` knows of and the export does not carry: 0 where `reactions` has all of them.",
+    "How many of the reactions in `reaction_counts` the export does not contain; 0 if `reactions` has all of them.",
     default="0",
 )
 
@@ -64,7 +63,7 @@ _QUOTED: Final = f"coalesce({non_empty_text('quoted_message_id')}, json_extract_
 
 MESSAGES: Final = Table(
     name="messages",
-    doc="One row per message, as the newest export that covers its moment tells it.",
+    doc="One row per message, as it is in the newest export that covers its moment.",
     placement=Placement.EVENT,
     entity=Entity.MESSAGE,
     key=("id",),
@@ -73,7 +72,7 @@ MESSAGES: Final = Table(
     plain_encoded=("id", "text", "html", "custom"),
     day_column="created_at",
     ignored_keys=("latest_reactions", "own_reactions"),
-    drawn=("attachments", "latest_reactions"),
+    nested_lists=("attachments", "latest_reactions"),
     user_paths=("user", "pinned_by", "quoted_message.user", "poll.created_by", "member.user", "reminder.user"),
     user_list_paths=(
         *("mentioned_users", "thread_participants", "quoted_message.mentioned_users"),
@@ -96,7 +95,10 @@ MESSAGES: Final = Table(
         ),
         id_of("user_id", "user", "Author.", or_field="user_id"),
         text("type", "regular, reply, system, ephemeral, error or deleted."),
-        text("text", "The text as written (markdown); of a soft-deleted message too, unless the export cleared it."),
+        text(
+            "text",
+            "The text as written (markdown). Soft-deleted messages keep it, unless the export cleared it.",
+        ),
         text("html", "The text as the service rendered it."),
         text("parent_id", "Message that this one replies to in a thread."),
         Column(
@@ -108,9 +110,9 @@ MESSAGES: Final = Table(
             fails_on=f"{is_something('quoted_message')} AND ({_QUOTED}) IS NULL",
         ),
         boolean("show_in_channel", "A thread reply that is shown in the channel as well."),
-        integer("reply_count", "Replies in this message's thread."),
-        integer("deleted_reply_count", "Deleted replies in this message's thread."),
-        ids_of("thread_participant_ids", "thread_participants", "Users who replied in this message's thread."),
+        integer("reply_count", "How many replies its thread has."),
+        integer("deleted_reply_count", "How many deleted replies its thread has."),
+        ids_of("thread_participant_ids", "thread_participants", "Users who replied in its thread."),
         json_text("reaction_counts", "Reactions by type: count."),
         json_text("reaction_scores", "Reactions by type: sum of scores."),
         json_text("reaction_groups", "Reactions by type: count, sum of scores, first and last time."),
@@ -118,13 +120,13 @@ MESSAGES: Final = Table(
         Column(
             name="attachment_count",
             kind=Kind.INT,
-            doc="Attachments of this message; they are rows of `attachments`.",
+            doc="How many attachments the message has; they are rows of `attachments`.",
             sql="coalesce(json_array_length(d.attachments), 0)",
             reads=("attachments",),
         ),
         ids_of("mentioned_user_ids", "mentioned_users", "Users mentioned in the text."),
         text_list("mentioned_group_ids", "User groups mentioned in the text."),
-        json_text("mentioned_groups", "User groups mentioned in the text, whole."),
+        json_text("mentioned_groups", "User groups mentioned in the text, as complete objects."),
         text_list("mentioned_roles", "Roles mentioned in the text."),
         json_text("mentioned_channel_members", "Memberships of the users mentioned, by user id: role, custom fields."),
         boolean("mentioned_channel", "The whole channel is mentioned."),
@@ -136,11 +138,11 @@ MESSAGES: Final = Table(
         boolean("silent", "Sent without raising unread counts."),
         boolean("shadowed", "By a shadow-banned user: shown to its author only."),
         boolean("deleted_for_me", "Deleted for one user only."),
-        text_list("restricted_visibility", "Users who alone may see it; empty means all."),
-        text("command", "Slash command that made it."),
+        text_list("restricted_visibility", "The only users who may see it; empty if all may."),
+        text("command", "Slash command that created it."),
         text("mml", "Markup of a command's answer."),
-        text("poll_id", "Poll that it carries."),
-        json_text("poll", "The poll, whole."),
+        text("poll_id", "Poll in the message."),
+        json_text("poll", "The poll, as a complete object."),
         json_text("i18n", "Translations: `language`, `<lang>_text`."),
         json_text("image_labels", "Labels that moderation gave to images."),
         json_text("moderation", "Moderation's verdict: action, original text, harms."),
@@ -151,7 +153,7 @@ MESSAGES: Final = Table(
         time("created_at", "When it was sent. Decides its day folder."),
         time("updated_at", "When it was last changed in any way."),
         time("message_text_updated_at", "When its text was last edited."),
-        time("deleted_at", "When it was soft-deleted; hard-deleted messages are gone."),
+        time("deleted_at", "When it was soft-deleted. Hard-deleted messages are not in the table."),
         *_TRAILER,
     ),
 )
@@ -159,7 +161,7 @@ MESSAGES: Final = Table(
 _MESSAGE_CREATED_AT = computed(
     "message_created_at",
     Kind.TIME,
-    "When the message was sent; where it is not in the export, the reaction's own time. Decides the day folder.",
+    "When the message was sent; if the export does not contain it, when the user reacted. Decides the day folder.",
 )
 
 REACTIONS: Final = Table(
@@ -175,7 +177,7 @@ REACTIONS: Final = Table(
     user_paths=("user",),
     columns=(
         text("message_id", "Message reacted to."),
-        text("cid", "Channel of the message, as `type:id`; null where the export does not say."),
+        text("cid", "Channel of the message, as `type:id`; null if the export does not say."),
         id_of("user_id", "user", "Who reacted.", or_field="user_id"),
         text("type", "Kind of reaction, such as `love`."),
         integer("score", "Score, 1 unless the app counts differently."),
@@ -196,19 +198,19 @@ ATTACHMENTS: Final = Table(
     plain_encoded=("message_id", "custom"),
     day_column="message_created_at",
     columns=(
-        computed("message_id", Kind.TEXT, "Message that carries it."),
+        computed("message_id", Kind.TEXT, "Message that it belongs to."),
         computed("cid", Kind.TEXT, "Channel of the message, as `type:id`."),
-        computed("position", Kind.INT, "Place in the message, from 0."),
+        computed("position", Kind.INT, "Position in the message, from 0."),
         text("type", "image, video, audio, file, giphy, ... or the app's own."),
         text("title", "Title."),
-        text("title_link", "Where the title leads."),
+        text("title_link", "Link of the title."),
         text("text", "Text or description."),
         text("image_url", "Image."),
         text("thumb_url", "Thumbnail."),
         text("asset_url", "File, video or audio."),
-        text("og_scrape_url", "Page that was unfurled."),
+        text("og_scrape_url", "Page that the preview was made from."),
         text("author_name", "Author or site name."),
-        text("author_link", "Where the author's name leads."),
+        text("author_link", "Link of the author's name."),
         text("author_icon", "Author's icon."),
         text("color", "Colour of the border."),
         text("fallback", "Plain text for clients that cannot show it."),
@@ -227,13 +229,13 @@ ATTACHMENTS: Final = Table(
 
 CHANNELS: Final = Table(
     name="channels",
-    doc="One row per channel, as the newest export tells it.",
+    doc="One row per channel, as it is in the newest export that contains it.",
     placement=Placement.SNAPSHOT,
     entity=Entity.CHANNEL,
     key=("cid",),
     sort=("cid",),
     ignored_keys=("members",),
-    drawn=("members",),
+    nested_lists=("members",),
     user_paths=("created_by", "truncated_by"),
     columns=(
         _CID,
@@ -249,25 +251,25 @@ CHANNELS: Final = Table(
         ),
         text("team", "Team, in multi-tenant apps."),
         id_of("created_by_id", "created_by", "Who created it."),
-        integer("member_count", "Members."),
-        integer("message_count", "Messages, where the app counts them."),
-        boolean("frozen", "No new messages."),
-        boolean("disabled", "Closed to all."),
-        boolean("blocked", "Blocked by the user asked for."),
-        boolean("hidden", "Hidden for the user asked for."),
-        boolean("muted", "Muted for the user asked for."),
+        integer("member_count", "How many members it has."),
+        integer("message_count", "How many messages it has, if the app counts them."),
+        boolean("frozen", "Takes no new messages."),
+        boolean("disabled", "Nobody can use it."),
+        boolean("blocked", "Blocked by the requesting user."),
+        boolean("hidden", "Hidden for the requesting user."),
+        boolean("muted", "Muted for the requesting user."),
         integer("cooldown", "Slow mode: seconds between two messages of a user."),
         boolean("auto_translation_enabled", "Messages are translated."),
         text("auto_translation_language", "Language translated to."),
         text_list("filter_tags", "Tags to filter by."),
-        text_list("own_capabilities", "What the user asked for may do."),
+        text_list("own_capabilities", "What the requesting user may do."),
         json_text("config", "Settings of the channel type, as they apply here."),
         time("created_at", "When it was created."),
         time("updated_at", "When it was last changed."),
         time("last_message_at", "Its newest message."),
-        time("hide_messages_before", "History before is hidden for the user asked for."),
+        time("hide_messages_before", "Messages from before this time are hidden for the requesting user."),
         time("mute_expires_at", "When the mute ends."),
-        time("truncated_at", "Messages before are hidden by truncation."),
+        time("truncated_at", "Messages from before this time are hidden: the channel was truncated."),
         id_of("truncated_by_id", "truncated_by", "Who truncated it."),
         time("deleted_at", "When it was soft-deleted."),
         *_TRAILER,
@@ -276,7 +278,7 @@ CHANNELS: Final = Table(
 
 MEMBERS: Final = Table(
     name="members",
-    doc="One row per member of a channel, as the newest export that names them tells it.",
+    doc="One row per member of a channel, as the member is in the newest export that contains them.",
     placement=Placement.SNAPSHOT,
     entity=Entity.MEMBER,
     key=("cid", "user_id"),
@@ -286,7 +288,7 @@ MEMBERS: Final = Table(
         _CID,
         id_of("user_id", "user", "The member.", or_field="user_id"),
         text("channel_role", "Role that decides permissions in the channel."),
-        text("role", "Older role: owner, member, moderator, ..."),
+        text("role", "Legacy role: owner, member, moderator, ..."),
         text("status", "member, invited, rejected, ..."),
         boolean("is_moderator", "Moderates the channel."),
         boolean("banned", "Banned from the channel."),
@@ -330,7 +332,7 @@ READS: Final = Table(
 
 USERS: Final = Table(
     name="users",
-    doc="One row per user seen in any export, as author, member, mentioned or reacting; newest version.",
+    doc="One row per user in any export, such as an author, a member or a mentioned user: the newest version.",
     placement=Placement.SNAPSHOT,
     entity=Entity.USER,
     key=("id",),
@@ -360,24 +362,24 @@ USERS: Final = Table(
         time("last_engaged_at", "When the user last took part."),
         time("deactivated_at", "When the user was deactivated."),
         time("deleted_at", "When the user was deleted."),
-        time("revoke_tokens_issued_before", "Tokens issued before are void."),
+        time("revoke_tokens_issued_before", "Tokens issued before this time are void."),
         *_TRAILER,
     ),
 )
 
 _EXPORT_USER_ID: Final = computed(
-    "export_user_id", Kind.TEXT, "User whose export it is; the newest one of each is shown."
+    "export_user_id", Kind.TEXT, "The user who was exported. Only the newest export of each user is shown."
 )
 
 
 def _in_user_export(table: Table, name: str, doc: str, key: tuple[str, ...], extra: tuple[Column, ...] = ()) -> Table:
-    """A table of objects as a user's export has them: the same columns, and whose export it is."""
+    """Return a table's like for exports of users: the same columns, and the user who was exported."""
     own = [column for column in table if column not in (*_TRAILER, _REACTIONS_MISSING, _MESSAGE_CREATED_AT)]
     by_owner = {
         column.name: replace(
             column,
             sql=f"coalesce({column.sql}, {_EXPORT_USER_ID.name})",
-            doc=f"{column.doc} Where the export leaves it open, the user whose export it is.",
+            doc=f"{column.doc} The user who was exported, if the export does not say.",
         )
         for column in own
         if column.name == "user_id"
@@ -393,7 +395,7 @@ def _in_user_export(table: Table, name: str, doc: str, key: tuple[str, ...], ext
         sort=tuple(dict.fromkeys((_EXPORT_USER_ID.name, "created_at", *key))),
         bloom=(_EXPORT_USER_ID.name, *key[:1]),
         ignored_keys=tuple(key for key in table.ignored_keys if key not in keeps),
-        drawn=(),
+        nested_lists=(),
         user_paths=(),
         user_list_paths=(),
         day_column=None,
@@ -402,36 +404,36 @@ def _in_user_export(table: Table, name: str, doc: str, key: tuple[str, ...], ext
 
 
 USER_EXPORT_USERS: Final = _in_user_export(
-    USERS, "user_export_users", "One row per user who was exported: the user as their newest export tells it.", ()
+    USERS, "user_export_users", "One row per exported user, as the user is in their newest export.", ()
 )
 USER_EXPORT_MESSAGES: Final = _in_user_export(
     MESSAGES,
     "user_export_messages",
-    "One row per message in a user's newest export, whatever its channel. They claim no coverage and are never rows of "
-    "`messages`.",
+    "One row per message in a user's newest export, from any channel. These rows have no coverage, and are never rows "
+    "of `messages`.",
     ("id",),
     (
-        json_text("attachments", "Attachments, whole."),
-        json_text("latest_reactions", "The last reactions to it, of anyone, whole."),
+        json_text("attachments", "Attachments, as complete objects."),
+        json_text("latest_reactions", "The latest reactions to it by any user, as complete objects."),
     ),
 )
 USER_EXPORT_REACTIONS: Final = _in_user_export(
     REACTIONS,
     "user_export_reactions",
-    "One row per reaction in a user's newest export. They are never rows of `reactions`.",
+    "One row per reaction in a user's newest export. These rows are never rows of `reactions`.",
     ("message_id", "type"),
 )
 
 OTHER_ENTITIES: Final = Table(
     name="other_entities",
-    doc="Well-formed lines of an entity that has no table of its own, whole.",
+    doc="Well-formed lines of an entity that has no table of its own, as complete objects.",
     placement=Placement.LOG,
     sort=("entity", "line_number"),
     columns=(
         computed("entity", Kind.TEXT, "The entity's name, as the export has it."),
-        computed("cid", Kind.TEXT, "Channel that it belongs to, where the export says."),
-        computed("line_number", Kind.INT, "Line in the export file, from 1; in a v1 array, element."),
-        computed("data", Kind.JSON, "The object, whole."),
+        computed("cid", Kind.TEXT, "Channel that it belongs to, if the export says."),
+        computed("line_number", Kind.INT, "Line in the export file, from 1; in a v1 array, the element."),
+        computed("data", Kind.JSON, "The complete object."),
         EXPORTED_AT,
         LOAD_ID,
     ),
@@ -444,27 +446,27 @@ REJECTS: Final = Table(
     sort=("line_number",),
     plain_encoded=("raw",),
     columns=(
-        computed("line_number", Kind.INT, "Line in the export file, from 1; in a v1 array, element."),
+        computed("line_number", Kind.INT, "Line in the export file, from 1; in a v1 array, the element."),
         computed(
             "byte_offset",
             Kind.INT,
-            "Where the line begins, in an array the object: bytes from the start of the unpacked file.",
+            "Where the line starts (in an array, the object), in bytes from the start of the unpacked file.",
         ),
-        computed("reason", Kind.TEXT, "Why."),
+        computed("reason", Kind.TEXT, "Why it was rejected."),
         computed(
             "raw",
             Kind.TEXT,
-            "The line as it stands; of one of many objects on a line, the object. Cut at 64 KB; base64 where it is not "
+            "The line as it is in the file, or the object if the line holds many. Cut at 64 KB; base64 if it is not "
             "UTF-8.",
         ),
         computed("raw_encoding", Kind.TEXT, "utf-8 or base64."),
-        computed("raw_size_bytes", Kind.INT, "Size of that before the cut, bytes."),
+        computed("raw_size_bytes", Kind.INT, "Size of the line or object before the cut, in bytes."),
         EXPORTED_AT,
         LOAD_ID,
     ),
 )
 
-# Users come first: who was exported decides whose the other rows are.
+# Users come first: the exported user is the owner of the other rows.
 _USER_EXPORTS: Final = (USER_EXPORT_USERS, USER_EXPORT_MESSAGES, USER_EXPORT_REACTIONS)
 TABLES: Final = (
     *(MESSAGES, REACTIONS, ATTACHMENTS, CHANNELS, MEMBERS, READS, USERS),
@@ -472,11 +474,11 @@ TABLES: Final = (
     *(OTHER_ENTITIES, REJECTS),
 )
 TABLE_BY_NAME: Final = {table.name: table for table in TABLES}
-# Which table takes an entity, in an export of each kind.
+# The table of each entity, by kind of export.
 TABLE_BY_ENTITY: Final = {table.entity: table for table in TABLES if table.entity is not None and not table.owned_by}
 USER_EXPORT_TABLE_BY_ENTITY: Final = {table.entity: table for table in _USER_EXPORTS if table.entity is not None}
 ENTITY_TABLES: Final = (*TABLE_BY_ENTITY.values(), *USER_EXPORT_TABLE_BY_ENTITY.values())
-# Of any table, in lower case, with the partitions: no folder above a lake may be named by one of them and a value.
+# Column names of all tables in lower case, and the day folders' keys. No folder above a lake may be named ``KEY=...``.
 COLUMN_NAMES: Final = frozenset(
     name.lower() for table in TABLES for name in (table.partition, *(column.name for column in table))
 )

@@ -113,7 +113,7 @@ def cast_failures(table: Table, *, is_placed: bool = True) -> dict[str, str]:
 
     :param is_placed: the object's own time decides its day, and one that is none makes no row.
     """
-    conditions = {key: not_a_list(key) for key in table.drawn}
+    conditions = {key: not_a_list(key) for key in table.nested_lists}
     for column in table:
         if column.fails_on is not None:
             conditions[column.reads[0]] = column.fails_on
@@ -197,14 +197,14 @@ def create_stage(table: Table) -> str:
     """The table that a load is staged in: the registry's columns, and what the load has to know of each row.
 
     ``_input``: number of the file. ``_n``: of the object in it. ``_read``: of the scan. ``_complete``: it can be a row.
-    ``_cast_failures``: keys of values that no column can hold. The table's ``drawn`` lists, until rows are made of
+    ``_cast_failures``: keys of values that no column can hold. The table's ``nested_lists``, until rows are made of
     them.
     """
     made = [
         f"{name(column.name)} {column.kind.value}{f' DEFAULT {column.default}' if column.default else ''}"
         for column in table
     ]
-    lists = [f"_{key} JSON" for key in table.drawn]
+    lists = [f"_{key} JSON" for key in table.nested_lists]
     known = "_input INTEGER, _n BIGINT, _read INTEGER, _in_window BOOLEAN DEFAULT true, _complete BOOLEAN"
     return f"CREATE TABLE stage_{table.name} ({', '.join([*made, known, '_cast_failures VARCHAR[]', *lists])})"
 

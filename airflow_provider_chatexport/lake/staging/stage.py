@@ -262,13 +262,15 @@ class Stage(Database):
 
     def _read(self, table: Table, objects: EntityFile, keys: CustomKeys | None, given: Input) -> None:
         """Objects become rows."""
-        kept = "".join(f", CASE WHEN json_array_length(d.{key}) > 0 THEN d.{key} END AS _{key}" for key in table.drawn)
+        kept = "".join(
+            f", CASE WHEN json_array_length(d.{key}) > 0 THEN d.{key} END AS _{key}" for key in table.nested_lists
+        )
         in_window = "true"
         if given.window is not None and table in _IN_PLACE:
             since, until = sql.instant(given.window.since), sql.instant(given.window.until)
             in_window = f"{queries.CREATED_AT} >= {since} AND {queries.CREATED_AT} < {until}"
         kept += f", {table.owned_by}" if table.owned_by is not None else ""
-        extra_fields = set(table.drawn) - table.fields.keys()
+        extra_fields = set(table.nested_lists) - table.fields.keys()
         self._n_reads += 1
         this_read = f"_read = {self._n_reads}"
 

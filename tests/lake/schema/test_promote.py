@@ -175,7 +175,7 @@ def test_files_with_and_without_the_column_are_one_table(compacted: bool, lake: 
     comments = lake.rows(
         "SELECT comment FROM duckdb_columns() WHERE table_name = 'messages' AND column_name = 'priority'"
     )
-    assert [["The custom field `priority`; where it is none of this type, null."]] == comments
+    assert [["The custom field `priority`; null if it is not of this type."]] == comments
 
 
 def test_promoted_columns_of_snapshots_keep_the_newest_row_of_each_key(lake: LakeProbe, tmp_path: Path) -> None:
@@ -198,9 +198,9 @@ def test_promoted_columns_of_snapshots_keep_the_newest_row_of_each_key(lake: Lak
     [
         (
             {"massages": {"a": "BIGINT"}},
-            r"'massages' is no table with custom fields to promote; those are messages, rea",
+            r"'massages' is not a table with custom fields to promote; those are messages, rea",
         ),
-        ({"rejects": {"a": "BIGINT"}}, r"'rejects' is no table with custom fields"),
+        ({"rejects": {"a": "BIGINT"}}, r"'rejects' is not a table with custom fields"),
         ({"messages": {"TEXT": "BIGINT"}}, r"messages\.TEXT cannot be promoted, because messages has a column of that"),
         ({"messages": {"event_date": "DATE"}}, r"event_date cannot be promoted"),
         ({"users": {"_Day": "BIGINT"}}, r"users\._Day cannot be promoted, because users has a column of that name"),
