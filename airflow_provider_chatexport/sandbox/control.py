@@ -93,6 +93,7 @@ class SandboxControl:
         ``truncate:1000``       the answer declares its length and ends after so many bytes
         ``corrupt``             the answer has wrong bytes
         ``slow:2.5``            the answer comes so many seconds late
+        ``budget``              429 with ``X-Budget-Used-Ms`` and ``Retry-After: 1``: database time is used up
         ``expire``              the file host answers as for an expired link; the path is ``/download``
         ``fail-task``           the export that is created ends as failed
         ``stall-task``          the export that is created never ends

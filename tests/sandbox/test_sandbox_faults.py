@@ -127,6 +127,16 @@ def test_the_file_host_answers_a_status_in_xml(calls):
     assert (reply.status_code, reply.headers["content-type"]) == (503, "application/xml")
 
 
+def test_budget_refuses_as_for_used_up_database_time(calls):
+    """The docs distinguish this 429 from a rate limit by its header, and Retry-After says when to come back."""
+    calls.control.fault("budget", "/api/v2/chat/channels")
+    reply = calls.http.post("/api/v2/chat/channels", json={"filter_conditions": {}})
+    assert (429, "1") == (reply.status_code, reply.headers["retry-after"])
+    assert int(reply.headers["x-budget-used-ms"]) > int(reply.headers["x-budget-limit-ms"])
+    assert "0" == reply.headers["x-budget-remaining-ms"] != reply.headers["x-ratelimit-remaining"]
+    assert calls.http.post("/api/v2/chat/channels", json={"filter_conditions": {}}).status_code == 201
+
+
 def test_fail_task_ends_the_next_export_as_failed(calls):
     """Only that one fails, with an ErrorResult. Status requests before it do not use the fault up."""
     calls.control.fault("fail-task", "/api/v2/chat/export_channels")
@@ -188,7 +198,7 @@ def test_a_list_of_faults_is_set_at_once(calls):
         ("drop", "a fault is an object"),
         ({"do": "drop"}, "missing required field `path`"),
         ({"path": "tasks", "do": "drop"}, "path must be"),
-        ({"path": "/", "do": "explode"}, "do must be one of corrupt, drop"),
+        ({"path": "/", "do": "explode"}, "do must be one of budget, corrupt, drop"),
         ({"path": "/"}, "missing required field `do`"),
         ({"path": "/", "do": "drop:3"}, "takes no amount after a colon"),
         ({"path": "/", "do": "status"}, "status takes an HTTP status"),
@@ -203,6 +213,7 @@ def test_a_list_of_faults_is_set_at_once(calls):
         ({"path": "/", "do": "drop", "method": 1}, "method: expected `str | null`, got `int`"),
         ({"path": "/", "do": "drop", "time": 1}, "unknown field `time`"),
         ({"path": "/api", "do": "expire"}, "/download"),
+        ({"path": "/download", "do": "budget"}, "the file host has no budget"),
         ({"path": "/tasks", "do": "fail-task"}, "export that is created"),
         ({"path": "/export", "do": "stall-task", "method": "GET"}, "export that is created"),
     ],

@@ -31,6 +31,7 @@ class Do(enum.Enum):
     CORRUPT = "corrupt"
     SLOW = "slow"
     EXPIRE = "expire"
+    BUDGET = "budget"
     FAIL_TASK = "fail-task"
     STALL_TASK = "stall-task"
 
@@ -135,6 +136,8 @@ def _check_do(text: str) -> None:
 def _check_can_happen(kind: Do, method: str | None, path: str) -> None:
     if kind is Do.EXPIRE and not path.startswith(FILE_HOST_PATH):
         raise ValueError("only links of the file host expire; use the path /download")
+    if kind is Do.BUDGET and path.startswith(FILE_HOST_PATH):
+        raise ValueError("the file host has no budget; use a path of the API, such as /api/v2/chat/channels")
     creates_exports = method in (None, "POST") and any(known.startswith(path) for known in EXPORT_PATHS)
     if kind in _FATES and not creates_exports:
         raise ValueError(

@@ -86,6 +86,8 @@ class FaultMiddleware:
         match fault.kind:
             case Do.STATUS:
                 await self._error_answer(scope["path"], int(fault.amount))(scope, receive, send)
+            case Do.BUDGET:
+                await self._budget_answer()(scope, receive, send)
             case Do.EXPIRE:
                 await expired()(scope, receive, send)
             case Do.DROP:
@@ -115,6 +117,16 @@ class FaultMiddleware:
             headers = {"retry-after": "1", **quota.headers()}
         code = CODE_OF_STATUS.get(status, ApiCode.INTERNAL if status >= 500 else ApiCode.INPUT)
         return error_reply(ApiError(status, code, f"fault: status {status}"), headers=headers)
+
+    def _budget_answer(self) -> ASGIApp:
+        """Return the refusal of an app that has used up its database time ("API Budget").
+
+        Most requests of the rate limit are left, and it resets much later: a client that waited for that would be late.
+        """
+        quota = Quota(limit=10_000, remaining=9_990, reset_epoch_s=math.ceil(self._clock.now_s()) + 3600)
+        budget = {"x-budget-used-ms": "60250", "x-budget-limit-ms": "60000", "x-budget-remaining-ms": "0"}
+        error = ApiError(429, ApiCode.RATE_LIMIT, "fault: the API budget is used up")
+        return error_reply(error, headers={"retry-after": "1", **quota.headers(), **budget})
 
 
 def _transport(scope: Scope) -> asyncio.Transport:
