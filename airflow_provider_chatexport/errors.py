@@ -11,6 +11,7 @@ ChatExportError
 │   ├── NotFoundError            the service does not know the task (404)
 │   ├── RequestRefusedError      any other 4xx: a channel that does not exist, too many channels, ...
 │   ├── RateLimitedError         too many requests (429); says when to come back
+│   │   └── ApiBudgetError       the database time for such calls is used up (429)
 │   ├── ServiceUnavailableError  5xx, 408, a lost connection, a timeout
 │   └── UnexpectedReplyError     the reply is not what the service documents
 ├── TaskFailedError              the service ended an export as failed
@@ -121,6 +122,18 @@ class RateLimitedError(ServiceError):
 
     retryable = True
     retry_after_s: float | None = None
+
+
+class ApiBudgetError(RateLimitedError):
+    """The app has used up its database time for such calls ("API Budget"; 429 with ``X-Budget-Used-Ms``).
+
+    The service counts this time over a sliding minute and in milliseconds: ``used_ms`` of ``limit_ms``, with
+    ``remaining_ms`` left. Each is None if the service did not say. The remedy is a cheaper query, not fewer requests.
+    """
+
+    used_ms: float | None = None
+    limit_ms: float | None = None
+    remaining_ms: float | None = None
 
 
 class ServiceUnavailableError(ServiceError):

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.errors import (
+    ApiBudgetError,
     NotFoundError,
     RateLimitedError,
     RequestRefusedError,
@@ -28,6 +29,12 @@ _CLOCK_CODES: Final = frozenset({40, 41, 42})
 _MAX_QUOTED_CHARS: Final = 300
 _ABOUT_THE_REQUEST: Final = re.compile(r"can'?t find|channel|user", re.IGNORECASE)
 _TOO_LARGE_STATUSES: Final = (413, 431)
+# "API Budget": how many milliseconds of database time the app has used, may use, and has left in a sliding minute.
+_BUDGET_HEADERS: Final = {
+    "used_ms": "x-budget-used-ms",
+    "limit_ms": "x-budget-limit-ms",
+    "remaining_ms": "x-budget-remaining-ms",
+}
 # The tests of the SDKs show "Can't find channel with id ...".
 _MISSING: Final = re.compile(r"can'?t find|not found|does(?:n'?t| not) exist|deleted", re.IGNORECASE)
 
@@ -98,6 +105,8 @@ def error_from(reply: Reply, *, doing: str, settings: ServiceSettings, now_epoch
             **facts,
         )
     quoted = scrub(body.message, settings) if body.message else "no readable error body"
+    if _is_budget_refusal(reply.status, reply.headers):
+        return _budget_error(reply, quoted, doing=doing, host=settings.host, facts=facts)
     kind, what, remedy = _classify(reply.status, body, quoted)
     if kind is RequestRefusedError:
         facts["is_missing"] = _MISSING.search(quoted) is not None
@@ -111,8 +120,9 @@ def error_from(reply: Reply, *, doing: str, settings: ServiceSettings, now_epoch
 def read_retry_after(headers: Mapping[str, str], *, status: int, now_epoch_s: float) -> float | None:
     """Return the seconds until the host accepts the next request, or None if it does not say.
 
-    Read ``Retry-After`` (seconds or an HTTP date), and for a 429 otherwise ``X-RateLimit-Reset`` (unix seconds). A
-    value may be a comma-separated list; like the SDKs, take its first non-empty part.
+    Read ``Retry-After`` (seconds or an HTTP date), and otherwise, for a 429 that is about the number of requests,
+    ``X-RateLimit-Reset`` (unix seconds). A value may be a comma-separated list; like the SDKs, take its first non-empty
+    part.
     """
     # Prefer the service's own clock if it sends its time. Ours may be wrong by more than the pause.
     now_epoch_s = _http_date(headers.get("date", "")) or now_epoch_s
@@ -122,9 +132,38 @@ def read_retry_after(headers: Mapping[str, str], *, status: int, now_epoch_s: fl
     if (seconds := _first_number(wanted)) is not None:
         return seconds
     # Every reply contains the reset of the rate limit. It matters only to a caller that has used up the limit.
-    if status == 429 and (reset := _first_number(headers.get("x-ratelimit-reset", ""))) is not None:
+    is_rate_limited = status == 429 and not _is_budget_refusal(status, headers)
+    if is_rate_limited and (reset := _first_number(headers.get("x-ratelimit-reset", ""))) is not None:
         return max(0.0, reset - now_epoch_s)
     return None
+
+
+def _is_budget_refusal(status: int, headers: Mapping[str, str]) -> bool:
+    """Return whether a reply refuses a call because of the app's database time.
+
+    The docs distinguish such a 429 from a rate limit by ``X-Budget-Used-Ms``. They also say that every reply of such an
+    endpoint has this header. So a used-up rate limit with some budget left is not a refusal by budget.
+    """
+    if status != 429 or _BUDGET_HEADERS["used_ms"] not in headers:
+        return False
+    n_requests_left = _first_number(headers.get("x-ratelimit-remaining", ""))
+    return n_requests_left != 0 or not _first_number(headers.get(_BUDGET_HEADERS["remaining_ms"], ""))
+
+
+def _budget_error(reply: Reply, quoted: str, *, doing: str, host: str, facts: dict[str, Any]) -> ApiBudgetError:
+    times_ms = {name: _first_number(reply.headers.get(header, "")) for name, header in _BUDGET_HEADERS.items()}
+    used_ms, limit_ms = times_ms["used_ms"], times_ms["limit_ms"]
+    spent = f" ({used_ms:g} of {limit_ms:g} ms)" if used_ms is not None and limit_ms is not None else ""
+    wait_s = facts["retry_after_s"]
+    when = "later" if wait_s is None else f"in {wait_s:g} s"
+    code = "" if facts["code"] is None else f", code {facts['code']}"
+    return ApiBudgetError(
+        f"{doing} was refused: the database time that {host} allows this app for such calls in a minute is used "
+        f"up{spent}: {quoted} (HTTP {reply.status}{code}); try again {when}, and make the query cheaper: filter on "
+        "cid, type, last_message_at, created_at, updated_at, members or team only, without $ne, $nin or $autocomplete",
+        **facts,
+        **times_ms,
+    )
 
 
 def _classify(status: int, body: _ErrorBody, quoted: str) -> tuple[type[ServiceError], str, str]:  # noqa: PLR0911

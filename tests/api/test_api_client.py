@@ -13,6 +13,7 @@ from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UserId, UsersRequest
 from airflow_provider_chatexport.core.task import Status, TaskId
 from airflow_provider_chatexport.errors import (
+    ApiBudgetError,
     ChatExportError,
     NotFoundError,
     RateLimitedError,
@@ -78,6 +79,20 @@ def test_a_rate_limit_without_retries_is_raised_with_its_pause(ask_status, setti
         ask_status(settings.without_retries(), task_id)
     assert caught.value.retry_after_s == 1
     assert len(control.requests(TASKS)) == 1
+
+
+def test_a_used_up_budget_is_waited_out_as_the_service_asks(ask_status, make_settings, task_id, control) -> None:
+    """It resets after a second, the rate limit after an hour: a client that waited for that would give up."""
+    control.fault("budget", TASKS)
+    assert ask_status(make_settings(max_attempts=1), task_id)
+    assert len(control.requests(TASKS)) == 2
+
+
+def test_a_budget_that_stays_used_up_is_raised(make_settings, control) -> None:
+    """A query that is too dear for the app fails with what makes it cheaper."""
+    control.fault("budget", "/api/v2/chat/channels", times=100)
+    with ChatExportClient(make_settings().without_retries()) as client, pytest.raises(ApiBudgetError, match="cheaper"):
+        client.query_channels(ChannelPage())
 
 
 @pytest.mark.parametrize("status", [400, 413, 431])

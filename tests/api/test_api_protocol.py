@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import pickle
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,7 @@ from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, ExportFl
 from airflow_provider_chatexport.core.task import Status, TaskId
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import (
+    ApiBudgetError,
     NotFoundError,
     RateLimitedError,
     RequestRefusedError,
@@ -276,6 +278,34 @@ def test_a_failure_that_the_service_calls_unrecoverable_is_not_retryable() -> No
 def test_the_pause_of_a_rate_limit_is_read_from_either_header(headers, expected_s) -> None:
     """It is in seconds, a date by the service's clock, or the reset of the limit; nonsense is ignored."""
     assert read_retry_after(headers, status=429, now_epoch_s=NOW_EPOCH_S) == expected_s
+
+
+BUDGET = {"x-budget-used-ms": "60250", "x-budget-limit-ms": "60000", "x-budget-remaining-ms": "0"}
+LIMIT = {"x-ratelimit-remaining": "9990", "x-ratelimit-reset": "1767229200"}
+
+
+def test_a_used_up_budget_is_not_a_rate_limit() -> None:
+    """Fewer requests would not help, a cheaper query does: the sentence must say which, and the facts how far."""
+    with pytest.raises(ApiBudgetError, match=r"60250 of 60000 ms.* in 7 s.*cheaper.* cid, .*last_message_at") as caught:
+        read(CALLS[3], 429, error_body(9, "over budget"), {**BUDGET, **LIMIT, "retry-after": "7"})
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert (7, 60250, 60000, 0) == (error.retry_after_s, error.used_ms, error.limit_ms, error.remaining_ms)
+    assert (429, 9, True) == (error.http_status, error.code, error.retryable)
+
+
+def test_a_used_up_budget_does_not_wait_for_the_rate_limit() -> None:
+    """The reset of the rate limit, in an hour here, says nothing about the budget."""
+    with pytest.raises(ApiBudgetError, match="try again later") as caught:
+        read(CALLS[3], 429, b"", {"x-budget-used-ms": "many", **LIMIT})
+    assert (None, None) == (caught.value.retry_after_s, caught.value.used_ms)
+
+
+def test_a_rate_limit_with_budget_left_stays_a_rate_limit() -> None:
+    """Every reply of a budgeted endpoint has the headers of the budget, also one that is about the rate limit."""
+    left = {**BUDGET, "x-budget-used-ms": "90", "x-budget-remaining-ms": "59910"}
+    with pytest.raises(RateLimitedError) as caught:
+        read(CALLS[3], 429, error_body(9, "too many"), {**left, **LIMIT, "x-ratelimit-remaining": "0"})
+    assert (RateLimitedError, 3600) == (type(caught.value), caught.value.retry_after_s)
 
 
 @pytest.mark.parametrize(("more", "expected_s"), [({}, None), ({"retry-after": "7"}, 7)])
