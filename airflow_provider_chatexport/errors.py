@@ -107,11 +107,13 @@ class RequestRefusedError(ServiceError):
     """The service refuses the request (any other 4xx).
 
     ``is_missing``: the service says that something in the request does not exist. ``part_may_succeed``: the refusal
-    is about a channel or about the size of the request, so a part of the request may succeed.
+    is about a channel or about the size of the request, so a part of the request may succeed. ``is_too_large_a_user``:
+    a user has more messages or reactions than the service exports.
     """
 
     is_missing: bool = False
     part_may_succeed: bool = False
+    is_too_large_a_user: bool = False
 
 
 class RateLimitedError(ServiceError):

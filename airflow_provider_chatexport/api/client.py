@@ -6,27 +6,33 @@ the API key. A client also follows redirects and keeps cookies; this API has nei
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, BinaryIO, Final, Self, TypeVar
 
 import httpx
 from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_chatexport.api import protocol
 from airflow_provider_chatexport.api.download import Downloaded, ProgressCallback, download
-from airflow_provider_chatexport.api.error_replies import Reply
+from airflow_provider_chatexport.api.error_replies import Reply, error_from
+from airflow_provider_chatexport.api.part_file import part_file
 from airflow_provider_chatexport.api.protocol import Call
 from airflow_provider_chatexport.api.retry import RetryPolicy
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.api.transport import transport_options
+from airflow_provider_chatexport.api.user_export import UserExport, save_reply
 from airflow_provider_chatexport.core.discovery import ChannelPage, ChannelQuery, ChannelSearch, FoundChannel
-from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UsersRequest
+from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UserId, UsersRequest
+from airflow_provider_chatexport.core.retention import RetentionPolicy
 from airflow_provider_chatexport.core.task import TaskId, TaskState
 from airflow_provider_chatexport.errors import ServiceUnavailableError, UnexpectedReplyError
+
+log = logging.getLogger(__name__)
 
 # Most replies of this API have a few KB, and a page of 30 channels has some hundred. A larger one is not of this API.
 MAX_REPLY_BYTES: Final = 32 * 1024 * 1024
@@ -63,6 +69,21 @@ class ChatExportClient:
         """Download the file of a completed export, as ``download.download`` does."""
         return download(self, task_id, target, progress=progress)
 
+    def export_user(self, user_id: UserId, target: Path, *, progress: ProgressCallback | None = None) -> UserExport:
+        """Export one user at once, without a task, and write the reply to ``target``.
+
+        Every attempt starts from the beginning, because the service makes a new reply.
+
+        :raises RequestRefusedError: the service does not know the user, or the user has more than 10,000 messages or
+            reactions (``is_too_large_a_user``).
+        :raises DownloadError: the file cannot be written.
+        """
+        call = protocol.export_user(user_id)
+        with part_file(target, what=f"the export of user {user_id[:64]}") as file:
+            export: UserExport = self._retrying(call)(self._save_once, call, file, target, progress)
+        log.info("export of one user saved bytes=%d", export.size_bytes)
+        return export
+
     def query_channels(self, page: ChannelPage) -> tuple[FoundChannel, ...]:
         """Return one page of channels."""
         return self._run(protocol.query_channels(page))
@@ -72,6 +93,10 @@ class ChatExportClient:
         search = ChannelSearch(query)
         while page := search.next_page:
             yield from search.record_page(self.query_channels(page))
+
+    def retention_policy(self) -> tuple[RetentionPolicy, ...]:
+        """Return the app's retention policies: what the service deletes for good."""
+        return self._run(protocol.retention_policy())
 
     def close(self) -> None:
         """Close the connections."""
@@ -86,24 +111,47 @@ class ChatExportClient:
         self.close()
 
     def _run(self, call: Call[_T]) -> _T:
-        policy = RetryPolicy(self.settings, starts_export=call.starts_export, deadline_epoch_s=self._deadline_epoch_s)
-        value: _T = Retrying(**policy.options())(self._once, call)
+        value: _T = self._retrying(call)(self._once, call)
         return value
+
+    def _retrying(self, call: Call[Any]) -> Retrying:
+        policy = RetryPolicy(self.settings, starts_export=call.starts_export, deadline_epoch_s=self._deadline_epoch_s)
+        return Retrying(**policy.options())
 
     def _once(self, call: Call[_T]) -> _T:
         request = protocol.sign(call, self.settings, now_epoch_s=time.time())
         try:
             response = self._transport.handle_request(request)
             try:
-                body = bytearray()
-                for chunk in response.iter_bytes():
-                    _check_size(len(body) + len(chunk), call, self.settings)
-                    body += chunk
+                body = self._read_body(response, call)
             finally:
                 response.close()
         except (httpx.HTTPError, OSError) as error:
             raise _no_answer_error(error, call, self.settings) from None
         return protocol.read_reply(call, _reply(response, body), self.settings, now_epoch_s=time.time())
+
+    def _save_once(
+        self, call: Call[Any], file: BinaryIO, target: Path, progress: ProgressCallback | None
+    ) -> UserExport:
+        request = protocol.sign(call, self.settings, now_epoch_s=time.time())
+        try:
+            response = self._transport.handle_request(request)
+            try:
+                if response.is_success:
+                    return save_reply(response, call, self.settings, file, target, progress)
+                body = self._read_body(response, call)
+            finally:
+                response.close()
+        except httpx.HTTPError as error:  # an OSError here is one of the disk
+            raise _no_answer_error(error, call, self.settings) from None
+        raise error_from(_reply(response, body), doing=call.doing, settings=self.settings, now_epoch_s=time.time())
+
+    def _read_body(self, response: httpx.Response, call: Call[Any]) -> bytearray:
+        body = bytearray()
+        for chunk in response.iter_bytes():
+            _check_size(len(body) + len(chunk), call, self.settings)
+            body += chunk
+        return body
 
 
 class AsyncChatExportClient:

@@ -19,6 +19,7 @@ from typing import BinaryIO, Final, Protocol
 import httpx
 
 from airflow_provider_chatexport.api.error_replies import read_retry_after
+from airflow_provider_chatexport.api.part_file import part_file
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.api.transport import transport_options
 from airflow_provider_chatexport.core.task import Status, TaskId, TaskState
@@ -73,28 +74,17 @@ def download(
 ) -> Downloaded:
     """Download the file of a completed export to ``target``.
 
-    The bytes go to ``target`` + ``.part`` first; a failure leaves nothing behind. Every attempt starts with a status
-    request: each status reply has a new link, and a link lives for one day. An attempt that gets further than all
-    before it does not count towards ``settings.max_attempts``.
+    Every attempt starts with a status request: each status reply has a new link, and a link lives for one day. An
+    attempt that gets further than all before it does not count towards ``settings.max_attempts``.
 
     :raises FileGoneError: the service no longer has the file.
     :raises DownloadError: the file did not arrive whole, its link is not allowed, or it cannot be written.
     :raises TaskFailedError: the export ended as failed.
     :raises ServiceError: a status request failed.
     """
-    part = target.with_name(target.name + ".part")
-    try:
-        with part.open("wb") as file:
-            transfer = _Transfer(task_id, file, progress=progress)
-            task = _fetch_whole(client, task_id, transfer)
-        part.replace(target)
-    except OSError as error:
-        raise DownloadError(
-            f"the file of export {task_id} cannot be written to {target.parent}: {error.strerror or error}; free some "
-            "space there, or choose another directory"
-        ) from None
-    finally:
-        part.unlink(missing_ok=True)
+    with part_file(target, what=f"the file of export {task_id}") as file:
+        transfer = _Transfer(task_id, file, progress=progress)
+        task = _fetch_whole(client, task_id, transfer)
     log.info("export file downloaded task_id=%s bytes=%d", task_id, transfer.size_bytes)
     return Downloaded(path=target, size_bytes=transfer.size_bytes, sha256=transfer.sha256, task=task)
 

@@ -38,6 +38,14 @@ _BUDGET_HEADERS: Final = {
 # The tests of the SDKs show "Can't find channel with id ...".
 _MISSING: Final = re.compile(r"can'?t find|not found|does(?:n'?t| not) exist|deleted", re.IGNORECASE)
 
+_TOO_LARGE_A_USER: Final = re.compile(
+    r"10[,._ ]?000\b.*\b(?:messages|reactions)|too many (?:messages|reactions)", re.IGNORECASE | re.DOTALL
+)
+REMEDY_FOR_TOO_LARGE_A_USER: Final = (
+    "the service exports users with at most 10,000 messages and 10,000 reactions. Export the channels of this user "
+    "instead, or ask the service's support for an export"
+)
+
 _LINK: Final = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE)
 _WORD: Final = re.compile(r"[^\s\"'<>]+")
 # What makes a link a credential. A link may have lost its scheme, or stand inside the query of another link.
@@ -111,6 +119,7 @@ def error_from(reply: Reply, *, doing: str, settings: ServiceSettings, now_epoch
     if kind is RequestRefusedError:
         facts["is_missing"] = _MISSING.search(quoted) is not None
         facts["part_may_succeed"] = reply.status in _TOO_LARGE_STATUSES or "channel" in quoted.lower()
+        facts["is_too_large_a_user"] = is_too_large_a_user(quoted)
     if kind is ServiceUnavailableError and body.is_unrecoverable and reply.status >= 500:
         facts["retryable"] = False
     code = "" if body.code is None else f", code {body.code}"
@@ -125,7 +134,7 @@ def read_retry_after(headers: Mapping[str, str], *, status: int, now_epoch_s: fl
     part.
     """
     # Prefer the service's own clock if it sends its time. Ours may be wrong by more than the pause.
-    now_epoch_s = _http_date(headers.get("date", "")) or now_epoch_s
+    now_epoch_s = read_date(headers) or now_epoch_s
     wanted = headers.get("retry-after", "")
     if (at := _http_date(wanted)) is not None:
         return max(0.0, at - now_epoch_s)
@@ -136,6 +145,11 @@ def read_retry_after(headers: Mapping[str, str], *, status: int, now_epoch_s: fl
     if is_rate_limited and (reset := _first_number(headers.get("x-ratelimit-reset", ""))) is not None:
         return max(0.0, reset - now_epoch_s)
     return None
+
+
+def read_date(headers: Mapping[str, str]) -> float | None:
+    """Return the time of a reply by the service's clock, in unix seconds, or None if it does not say."""
+    return _http_date(headers.get("date", ""))
 
 
 def _is_budget_refusal(status: int, headers: Mapping[str, str]) -> bool:
@@ -225,7 +239,17 @@ def _remedy_for_refused_key(status: int, code: int | None) -> str:
     return "check the API key (login) and the API secret (password)"
 
 
+def is_too_large_a_user(reason: str) -> bool:
+    """Return whether the service refuses a user who has more messages or reactions than an export may have.
+
+    Its words are not documented, so this looks for the number and for what is counted.
+    """
+    return _TOO_LARGE_A_USER.search(reason) is not None
+
+
 def _remedy_for_refused_request(status: int, quoted: str) -> str:
+    if is_too_large_a_user(quoted):
+        return REMEDY_FOR_TOO_LARGE_A_USER
     if "channel" in quoted.lower():
         return "check the channels: the service refuses a request with a channel that does not exist or is deleted"
     if "user" in quoted.lower():

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from airflow_provider_chatexport.api.client import AsyncChatExportClient, ChatExportClient
+from airflow_provider_chatexport.api.error_replies import REMEDY_FOR_TOO_LARGE_A_USER, is_too_large_a_user
 from airflow_provider_chatexport.api.rate_limit import rate_limiter_for
 from airflow_provider_chatexport.core.task import GiveUp, Status, TaskId, TaskState, Wait, next_step
 from airflow_provider_chatexport.errors import (
@@ -92,9 +93,11 @@ class ExportPoller:
         if before is None or before.status is not state.status:
             log.info("export status task_id=%s status=%s", task_id, state.status.value)
         if state.status.ended and state.status is not Status.COMPLETED:
+            reason = state.error or "no reason given"
+            remedy = "check the channels, the users and the window, then export again"
             raise TaskFailedError(
-                f"export {task_id} ended as {state.status.value} at the service: {state.error or 'no reason given'}; "
-                "check the channels, the users and the window, then export again",
+                f"export {task_id} ended as {state.status.value} at the service: {reason}; "
+                f"{REMEDY_FOR_TOO_LARGE_A_USER if is_too_large_a_user(reason) else remedy}",
                 task_id=task_id,
             )
 

@@ -20,9 +20,10 @@ from airflow_provider_chatexport import __version__
 from airflow_provider_chatexport.api.error_replies import Reply, error_from, parse_json, scrub
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.discovery import ChannelPage, FoundChannel
-from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UsersRequest
+from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UserId, UsersRequest
+from airflow_provider_chatexport.core.retention import RetentionPolicy, RetentionTarget
 from airflow_provider_chatexport.core.task import Status, TaskId, TaskState
-from airflow_provider_chatexport.core.times import format_rfc3339, parse_instant
+from airflow_provider_chatexport.core.times import EPOCH, format_rfc3339, parse_instant
 from airflow_provider_chatexport.errors import ServiceError, UnexpectedReplyError
 
 # Each request has a token of its own. Ten minutes tolerate a worker's clock that is ten minutes behind.
@@ -84,6 +85,19 @@ def submit_users(request: UsersRequest) -> Call[TaskId]:
     )
 
 
+def export_user(user_id: UserId) -> Call[Mapping[str, Any]]:
+    """Return the call that exports one user at once, without a task: ``{"user":..,"messages":[..],"reactions":[..]}``.
+
+    ``ChatExportClient.export_user`` writes the reply to a file instead of decoding it.
+    """
+    return Call(
+        doing=f"exporting user {user_id[:64]}",
+        method="GET",
+        path=f"/api/v2/users/{quote(user_id, safe='')}/export",
+        decode=functools.partial(_mapping, what="the reply"),
+    )
+
+
 def get_task(task_id: TaskId, settings: ServiceSettings) -> Call[TaskState]:
     """Return the call for an export's status, with a fresh link once the export is completed.
 
@@ -111,6 +125,16 @@ def query_channels(page: ChannelPage) -> Call[tuple[FoundChannel, ...]]:
             "state": False,
         },
         decode=_decode_channels,
+    )
+
+
+def retention_policy() -> Call[tuple[RetentionPolicy, ...]]:
+    """Return the call for the app's retention policies; an app that keeps everything has none."""
+    return Call(
+        doing="asking for the retention policies",
+        method="GET",
+        path="/api/v2/chat/retention_policy",
+        decode=_decode_retention_policies,
     )
 
 
@@ -149,12 +173,19 @@ def read_reply(call: Call[_T], reply: Reply, settings: ServiceSettings, *, now_e
         raise
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         # The text of a KeyError is the missing key. The other texts are ours or the parser's. None quotes a long value.
-        raise UnexpectedReplyError(
-            f"{call.doing} failed: {settings.host} answered HTTP {reply.status}, but not with the documented reply "
-            f"({type(error).__name__}: {scrub(str(error), settings)[:120]}); check that this is the address of the "
-            "chat API",
-            http_status=reply.status,
-        ) from None
+        why = f"{type(error).__name__}: {scrub(str(error), settings)[:120]}"
+        raise unexpected_reply_error(call, reply.status, settings, why) from None
+
+
+def unexpected_reply_error(
+    call: Call[Any], http_status: int, settings: ServiceSettings, why: str
+) -> UnexpectedReplyError:
+    """Return the error for a successful reply that is not the documented one."""
+    return UnexpectedReplyError(
+        f"{call.doing} failed: {settings.host} answered HTTP {http_status}, but not with the documented reply ({why}); "
+        "check that this is the address of the chat API",
+        http_status=http_status,
+    )
 
 
 def _type_and_id(cid: Cid) -> dict[str, str]:
@@ -225,3 +256,37 @@ def _decode_channels(value: Any) -> tuple[FoundChannel, ...]:
             )
         )
     return tuple(channels)
+
+
+def _decode_retention_policies(value: Any) -> tuple[RetentionPolicy, ...]:
+    return tuple(_decode_retention_policy(entry) for entry in _mapping(value, "the reply")["policies"] or ())
+
+
+def _decode_retention_policy(value: Any) -> RetentionPolicy:
+    """Decode ``{"policy":..,"config":{"max_age_hours":..},"enabled_at":..,"app_pk":..}`` (SDK ``getstream`` 7.0.0).
+
+    The form is that of the SDK; no real reply was seen. So the age may also be next to ``config``, as in the request
+    that sets it. The docs know no disabled policy, because a policy that is removed is not listed. ``"enabled":false``,
+    and an ``enabled_at`` that is null or Go's zero time, would mean one.
+
+    :raises ValueError: the policy is unknown. To ignore it would be to ignore what the service deletes.
+    """
+    policy = _mapping(value, "a policy")
+    name = _text(policy["policy"], "policy")
+    try:
+        target = RetentionTarget(name)
+    except ValueError:
+        raise ValueError(f"{name[:40]!r} is a policy that this version does not know") from None
+    settings = {**policy, **_mapping(policy.get("config") or {}, "config")}
+    hours = settings["max_age_hours"]
+    if isinstance(hours, bool) or not isinstance(hours, int | float) or hours != int(hours):
+        raise TypeError("max_age_hours is not a whole number")
+    enabled_at = parse_instant(policy.get("enabled_at"))
+    if enabled_at is not None and enabled_at <= EPOCH:
+        enabled_at = None
+    return RetentionPolicy(
+        target=target,
+        max_age_hours=int(hours),
+        is_enabled=policy.get("enabled") is not False and ("enabled_at" not in policy or enabled_at is not None),
+        enabled_at=enabled_at,
+    )

@@ -100,8 +100,9 @@ class ScriptedServer:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 script.requests.append((self.path, headers))
                 status, answer_headers, body = script.answer(self.path, headers)
-                self.send_response(status)
-                for name, value in {"content-length": str(len(body)), **answer_headers}.items():
+                self.send_response_only(status)
+                usual = {"date": self.date_time_string(), "content-length": str(len(body))}
+                for name, value in (usual | answer_headers).items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)

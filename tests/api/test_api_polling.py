@@ -51,6 +51,12 @@ def test_an_export_that_failed_ends_the_wait_with_its_reason(status) -> None:
         poller().record_status(A, state(A, status, "no such channel"))
 
 
+def test_a_user_with_too_many_messages_ends_the_wait_with_what_to_do() -> None:
+    """Exporting again cannot help: the service refuses users with more than 10,000 messages."""
+    with pytest.raises(TaskFailedError, match=r"more than 10000 messages.*Export the channels of this user"):
+        poller().record_status(A, state(A, Status.FAILED, "user u1 has more than 10000 messages"))
+
+
 def test_the_deadline_names_the_open_exports() -> None:
     """The reader needs the ids, because the service has no list of tasks, and their last known status."""
     waiting = poller()

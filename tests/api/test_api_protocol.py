@@ -18,6 +18,7 @@ from airflow_provider_chatexport.api.error_replies import Reply, read_retry_afte
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, ExportFlags, UserId, UsersRequest
+from airflow_provider_chatexport.core.retention import RetentionPolicy, RetentionTarget
 from airflow_provider_chatexport.core.task import Status, TaskId
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import (
@@ -33,11 +34,14 @@ from airflow_provider_chatexport.errors import (
 
 SETTINGS = ServiceSettings(api_key="the-api-key", api_secret="the-api-secret-of-thirty-two-chars")
 NOW_EPOCH_S = 1_767_225_600.0
+NOW = "2026-01-01T00:00:00Z"
 CALLS = [
     protocol.submit_channels(ChannelsRequest(channels=(Cid("messaging:a"),))),
     protocol.submit_users(UsersRequest(user_ids=(UserId("u"),))),
     protocol.get_task(TaskId("t"), SETTINGS),
     protocol.query_channels(ChannelPage()),
+    protocol.export_user(UserId("u")),
+    protocol.retention_policy(),
 ]
 
 json_values = st.recursive(
@@ -55,6 +59,8 @@ task_like = st.fixed_dictionaries(
         "updated_at": json_values,
         "result": json_values | st.fixed_dictionaries({"url": json_values}),
         "error": json_values | st.fixed_dictionaries({"type": json_values, "description": json_values}),
+        "policies": json_values
+        | st.lists(st.fixed_dictionaries({"policy": st.just("old-messages"), "config": json_values})),
         "channels": json_values | st.lists(st.fixed_dictionaries({"channel": json_values})),
         "code": json_values,
         "message": json_values,
@@ -185,6 +191,66 @@ def test_a_running_task_may_lack_result_and_error(absent) -> None:
 def test_a_failed_task_has_a_reason(error, reason) -> None:
     """An error is an object or, in older code, a string; a stack trace does not help the reader."""
     assert read_task(status="failed", error=error).error == reason
+
+
+def read_policies(*policies: Any) -> Any:
+    """Read a reply with these retention policies."""
+    return read(protocol.retention_policy(), 200, json.dumps({"policies": policies, "duration": "1ms"}).encode())
+
+
+def test_retention_policies_are_read_as_the_sdk_reads_them() -> None:
+    """What the service deletes must be known with its age, or an archive would take it for deleted by people."""
+    messages = {"app_pk": 1, "policy": "old-messages", "config": {"max_age_hours": 4380}, "enabled_at": 10**18}
+    channels = {"app_pk": 1, "policy": "inactive-channels", "config": {"max_age_hours": 24}, "enabled_at": NOW}
+    assert read_policies(messages, channels) == (
+        RetentionPolicy(
+            target=RetentionTarget.OLD_MESSAGES, max_age_hours=4380, enabled_at=datetime(2001, 9, 9, 1, 46, 40, 0, UTC)
+        ),
+        RetentionPolicy(
+            target=RetentionTarget.INACTIVE_CHANNELS, max_age_hours=24, enabled_at=datetime(2026, 1, 1, tzinfo=UTC)
+        ),
+    )
+
+
+@pytest.mark.parametrize("body", [b'{"policies":[]}', b'{"policies":null}'])
+def test_an_app_without_policies_keeps_everything(body) -> None:
+    """Go writes an empty list as null."""
+    assert () == read(protocol.retention_policy(), 200, body)
+
+
+@pytest.mark.parametrize(
+    ("others", "is_enabled"),
+    [
+        ({}, True),
+        ({"enabled_at": NOW}, True),
+        ({"enabled_at": NOW, "enabled": False}, False),
+        ({"enabled_at": None}, False),
+        ({"enabled_at": "0001-01-01T00:00:00Z"}, False),
+        ({"enabled_at": 0}, False),
+    ],
+)
+def test_a_policy_may_be_disabled(others, is_enabled) -> None:
+    """The docs do not say how a disabled policy looks: one that says nothing is in force."""
+    (policy,) = read_policies({"policy": "old-messages", "max_age_hours": 24.0, **others})
+    assert (24, is_enabled) == (policy.max_age_hours, policy.is_enabled)
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"),
+    [
+        ({"policy": "old-files", "max_age_hours": 24}, "'old-files' is a policy that this version does not know"),
+        ({"policy": "old-messages", "config": {}}, "max_age_hours"),
+        ({"policy": "old-messages", "max_age_hours": 0}, "0 hours"),
+        ({"policy": "old-messages", "max_age_hours": 1.5}, "not a whole number"),
+        ({"policy": "old-messages", "max_age_hours": True}, "not a whole number"),
+        ({"policy": "old-messages", "max_age_hours": 24, "enabled_at": "soon"}, "not an RFC3339 time"),
+        ("old-messages", "a policy is not an object"),
+    ],
+)
+def test_a_policy_that_cannot_be_understood_is_refused(policy, why) -> None:
+    """To ignore it would be to ignore what the service deletes."""
+    with pytest.raises(UnexpectedReplyError, match=why):
+        read_policies(policy)
 
 
 @pytest.mark.parametrize(
