@@ -22,7 +22,7 @@ from airflow_provider_chatexport.lake.catalog.query import CoverageReport, Param
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.catalog.table_query import Moment, channels_from, table_query, to_moment
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import CoverageRun, coverage_runs
+from airflow_provider_chatexport.lake.commits.coverage import CoverageRun, TimeSpan, coverage_runs, gaps
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
 from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS, load_files
 from airflow_provider_chatexport.lake.load.report import LoadReport
@@ -208,6 +208,48 @@ class Lake:
             if record.is_load
             for entry in record.coverage
             if chosen is None or entry.cid in chosen
+        )
+
+    def gaps(
+        self,
+        channels: str | Iterable[str] | None = None,
+        *,
+        since: Moment | None = None,
+        until: Moment,
+        lookback: timedelta = timedelta(0),
+        grace_period: timedelta = timedelta(0),
+    ) -> dict[str, list[TimeSpan]]:
+        """Return which spans of time no export covers, by channel. Channels without a gap are left out.
+
+        ::
+
+            for cid, spans in lake.gaps(until="2026-01-01").items():
+                print(cid, [(span.since, span.until) for span in spans])
+
+        :param channels: one channel or several, as ``TYPE:ID``; None for all that an export covers.
+        :param since: start of what should be covered: an aware datetime, ISO 8601 text with an offset, or a date for
+            its UTC midnight. None for the first covered moment of each channel. A channel that no export covers then
+            misses everything since the beginning of time.
+        :param until: end of what should be covered, written in the same ways.
+        :param lookback: for a channel that is not covered up to ``until``, count also this much before its newest
+            covered moment, to export late changes again.
+        :param grace_period: how long messages may be on their way. An export of an open window, or of the whole
+            history, does not count for the last ``grace_period`` before it was made. A gap before ``until`` that is
+            shorter does not count either.
+        :raises CallError: a channel is not ``TYPE:ID``.
+        :raises WindowError: a time is naive or is not a time.
+        :raises LakeError: there is no lake, or it cannot be read.
+        """
+        catalog_file.require_lake(self._store)
+        chosen = _some(channels)
+        entries = commit_log.read_snapshot(self._store).coverage
+        return gaps(
+            entries,
+            sorted({entry.cid for entry in entries}) if chosen is None else dict.fromkeys(chosen),
+            since=None if since is None else _aware(since, "since").astimezone(UTC),
+            until=_aware(until, "until").astimezone(UTC),
+            lookback=lookback,
+            grace_period=grace_period,
         )
 
     # Loads

@@ -97,6 +97,7 @@ def test_opening_a_lake_creates_nothing(tmp_path: Path) -> None:
             lambda: lake.table("messages"),
             lake.coverage,
             lake.coverage_runs,
+            lambda: lake.gaps(until="2026-01-03"),
             lake.verify,
             lake.compact,
             lake.vacuum,
@@ -128,6 +129,7 @@ def test_a_lake_can_be_created_empty_and_queried(lake: Lake) -> None:
     assert [(0,)] == lake.sql("SELECT count(*) FROM messages").fetchall()
     assert () == lake.coverage().spans
     assert {} == lake.coverage_runs()
+    assert {} == lake.gaps(until=NOON)
 
 
 def test_work_happens_where_the_caller_says(tmp_path: Path) -> None:
@@ -366,6 +368,24 @@ def test_coverage_of_some_channels(shared: Lake) -> None:
     assert () == shared.coverage(["c:3"]).spans
     with pytest.raises(CallError, match="write TYPE:ID"):
         shared.coverage("general")
+
+
+def test_gaps_are_what_no_export_covers(shared: Lake) -> None:
+    """A program exports them, and nothing else."""
+
+    def hours(*channels: str, **bounds: Any) -> dict[str, list[tuple[str, str]]]:
+        found = shared.gaps(list(channels) or None, **{"until": "2026-01-02T12:00:00Z", **bounds})
+        return {cid: [(f"{span.since:%dT%H}", f"{span.until:%dT%H}") for span in spans] for cid, spans in found.items()}
+
+    assert {"a:1": [("01T12", "02T08")], "b:2": [("01T12", "02T12")]} == hours()
+    assert {"a:1": [("01T12", "02T08"), ("02T11", "02T13")], "b:2": [("01T11", "02T13")]} == hours(
+        until="2026-01-02T15:00:00+02:00", lookback=timedelta(hours=1)
+    )
+    assert {"b:2": [("01T00", "01T08"), ("01T12", "02T12")]} == hours("b:2", since=date(2026, 1, 1))
+    assert {"c:3": [("02T00", "02T12")]} == hours("c:3")  # since the beginning of time: January 2 of the year 1
+    assert {} == hours("b:2", until="2026-01-01T13:00:00Z", grace_period=timedelta(hours=2))
+    with pytest.raises(WindowError, match="until .* has no time zone"):
+        shared.gaps(until=datetime(2026, 1, 3))  # noqa: DTZ001
 
 
 def test_coverage_without_a_start_is_none(lake: Lake, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self
 
@@ -33,6 +33,17 @@ class CoverageEntry:
     def rank(self) -> tuple[datetime, str]:
         """What decides between two entries: the later export is right, or the later load id if both are as late."""
         return self.exported_at, self.load_id
+
+    def settled(self, grace_period: timedelta) -> CoverageEntry | None:
+        """Return the part of the entry in which no message was still on its way; None if there is no such part.
+
+        Only an entry that ends when its export was made can lack messages: who exports a window that has closed waits
+        for them first.
+        """
+        if self.until < self.exported_at:
+            return self
+        until = self.until - grace_period
+        return replace(self, until=until) if self.since < until else None
 
     def overlaps(self, since: datetime, until: datetime) -> bool:
         """Return whether the entry contains a moment of ``[since, until)``."""
@@ -178,6 +189,61 @@ def covered_spans(entries: Iterable[CoverageEntry]) -> dict[str, list[TimeSpan]]
                 merged.append(TimeSpan(since=entry.since, until=entry.until))
         spans[cid] = merged
     return spans
+
+
+def gaps(
+    entries: Iterable[CoverageEntry],
+    channels: Iterable[str],
+    *,
+    since: datetime | None,
+    until: datetime,
+    lookback: timedelta = timedelta(0),
+    grace_period: timedelta = timedelta(0),
+) -> dict[str, list[TimeSpan]]:
+    """Return the spans before ``until`` that are not covered, by channel, ascending. Complete channels are left out.
+
+    Here ``===`` is covered and ``...`` are the gaps of a channel. The second row has a lookback::
+
+        since None       |====|......|=======|...........|
+        with a lookback  |====|......|====|..............|
+                                                       until
+
+    :param channels: one without an entry is a single gap.
+    :param since: start of the first span, for every channel. None: the first covered moment of each channel, and the
+        beginning of time for one without an entry.
+    :param lookback: if coverage ends before ``until``, let it end this much earlier, so that late edits and deletes are
+        exported again. Never before the start of the first span.
+    :param grace_period: how long messages may be on their way. An entry that ends when its export was made does not
+        count for its last ``grace_period``, and a shorter rest before ``until`` is not a gap yet.
+    """
+    settled = (entry.settled(grace_period) for entry in entries)
+    covered = covered_spans(entry for entry in settled if entry is not None)
+    found = {}
+    for cid in channels:
+        spans, start, end = covered.get(cid, []), since, until
+        if start is None:
+            start = spans[0].since if spans else BEGINNING
+        newest = spans[-1].until if spans else start
+        if start < newest < until:
+            if until - newest < grace_period:
+                end = newest
+            else:
+                limit = newest - min(lookback, newest - start)
+                spans = [replace(each, until=min(each.until, limit)) for each in spans if each.since < limit]
+        if missing := list(_between(spans, start, end)):
+            found[cid] = missing
+    return found
+
+
+def _between(spans: Iterable[TimeSpan], since: datetime, until: datetime) -> Iterator[TimeSpan]:
+    """Yield the parts of ``[since, until)`` that lie in none of the spans, which are ascending."""
+    reached = since
+    for span in spans:
+        if reached < min(span.since, until):
+            yield TimeSpan(since=reached, until=min(span.since, until))
+        reached = max(reached, span.until)
+    if reached < until:
+        yield TimeSpan(since=reached, until=until)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
