@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,7 +86,7 @@ def test_gaps_are_the_hours_that_no_export_covers(
         assert model(lake, cid, since, until, lookback, grace) == hours_of(spans)
         for span in spans:
             assert span.since < span.until <= at(until)
-        assert all(one.until < other.since for one, other in zip(spans, spans[1:], strict=False))
+        assert all(one.until < other.since for one, other in pairwise(spans))
 
 
 @given(st.lists(entries, max_size=8), st.none() | st.integers(0, N_HOURS), st.integers(0, N_HOURS))
