@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, TypeVar
@@ -19,7 +20,7 @@ from tenacity import AsyncRetrying, Retrying
 
 from airflow_provider_chatexport.api import protocol
 from airflow_provider_chatexport.api.download import Downloaded, ProgressCallback, download
-from airflow_provider_chatexport.api.error_replies import Reply, error_from
+from airflow_provider_chatexport.api.error_replies import Reply, error_from, read_date
 from airflow_provider_chatexport.api.part_file import part_file
 from airflow_provider_chatexport.api.protocol import Call
 from airflow_provider_chatexport.api.retry import RetryPolicy
@@ -51,7 +52,12 @@ class ChatExportClient:
     def __init__(self, settings: ServiceSettings, *, deadline_epoch_s: float = math.inf) -> None:
         self.settings = settings
         self._deadline_epoch_s = deadline_epoch_s
+        self._service_ahead_s = 0.0
         self._transport = httpx.HTTPTransport(**transport_options(settings, settings.base_url))
+
+    def now(self) -> datetime:
+        """Return the time by the service's clock, as its replies say it; by this machine's before the first reply."""
+        return datetime.fromtimestamp(time.time() + self._service_ahead_s, UTC)
 
     def submit_channels(self, request: ChannelsRequest) -> TaskId:
         """Start a channel export."""
@@ -126,6 +132,8 @@ class ChatExportClient:
                 body = self._read_body(response, call)
             finally:
                 response.close()
+            if (date_epoch_s := read_date(response.headers)) is not None:
+                self._service_ahead_s = date_epoch_s - time.time()
         except (httpx.HTTPError, OSError) as error:
             raise _no_answer_error(error, call, self.settings) from None
         return protocol.read_reply(call, _reply(response, body), self.settings, now_epoch_s=time.time())

@@ -123,6 +123,7 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 log_level="error",
                 server_header=False,
+                date_header=False,  # replies have the time of the sandbox's clock
             )
         )
         self._when_ready = when_ready

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -148,6 +149,14 @@ def test_an_unreachable_service_is_one_sentence(ask_status, make_settings) -> No
         port = unused.getsockname()[1]
     with pytest.raises(ServiceUnavailableError, match=rf"127.0.0.1:{port} cannot be reached.*check the address"):
         ask_status(make_settings(base_url=f"http://127.0.0.1:{port}", max_attempts=2), TaskId("any"))
+
+
+def test_the_client_knows_the_clock_of_the_service(client, control) -> None:
+    """What is complete by now is decided by the clock that dates the messages. A machine's own may be wrong."""
+    assert abs(client.now() - datetime.now(UTC)) < timedelta(minutes=1)
+    at_the_service = control.advance_clock(timedelta(days=40))
+    client.query_channels(ChannelPage(limit=1))
+    assert timedelta(seconds=-2) <= client.now() - at_the_service < timedelta(minutes=1)
 
 
 def test_an_address_that_is_not_the_api_is_an_error(ask_status, make_settings, sandbox) -> None:

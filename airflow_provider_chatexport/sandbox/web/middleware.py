@@ -11,6 +11,7 @@ import math
 import socket
 from collections import deque
 from collections.abc import MutableMapping
+from email.utils import formatdate
 from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -71,6 +72,8 @@ class FaultMiddleware:
         async def send_and_record(message: Message) -> None:
             if message["type"] == "http.response.start":
                 request.status = message["status"]
+                date = formatdate(self._clock.now_s(), usegmt=True).encode()
+                message = {**message, "headers": [*message.get("headers", ()), (b"date", date)]}
             await send(message)
 
         try:
