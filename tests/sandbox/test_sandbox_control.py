@@ -91,7 +91,7 @@ def test_a_message_is_added_edited_and_deleted(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda control: control.fault("explode", "/"), "do must be one of corrupt, drop"),
+        (lambda control: control.fault("explode", "/"), "do must be one of budget, corrupt, drop"),
         (lambda control: control.fault("drop", "tasks"), "path must begin with a slash"),
         (lambda control: control.advance_clock(timedelta(seconds=-1)), "advance_s: expected `float` >= 0"),
         (lambda control: control.edit_message("none-such", text="x"), "no message with the id 'none-such'"),

@@ -1,4 +1,4 @@
-"""The file host behind the signed links: S3's habits, none of the API's.
+"""The file host behind the signed links. It behaves as S3 does, not as the API.
 
 Ranges, ETag, If-Range, HEAD, errors as XML. An ``Authorization`` header in addition to the signature gets 400 (S3,
 "only one auth mechanism allowed").
