@@ -1,4 +1,4 @@
-"""The files: their layout, read back as any reader of Parquet reads them."""
+"""The layout of Parquet files, read back as any reader of Parquet reads them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ METADATA = {"chatexport.load_id": "load-1", "chatexport.window": "None"}
 
 
 class Rows:
-    """Rows of three days, as a conversion hands them over: sorted by day, in batches that end anywhere."""
+    """Rows of some days as a conversion gives them: sorted by day, in batches that end anywhere."""
 
     def __init__(self, days: dict[str, int]) -> None:
         self._days = days
@@ -88,7 +88,7 @@ def of(written: list[tuple[DataFile, Path]], table: str) -> list[tuple[DataFile,
 
 
 def test_there_is_one_file_per_table_and_day(written: list[tuple[DataFile, Path]]) -> None:
-    """One open writer at a time, however many days; and no file for a table without rows."""
+    """However many days there are, each has one file. A table without rows has none."""
     assert [
         "messages/event_date=2026-01-01/load-1-x-0.parquet",
         "messages/event_date=2026-01-02/load-1-x-0.parquet",
@@ -98,7 +98,7 @@ def test_there_is_one_file_per_table_and_day(written: list[tuple[DataFile, Path]
 
 
 def test_no_row_is_lost_on_the_way_into_files(written: list[tuple[DataFile, Path]]) -> None:
-    """Every message is in the file of its day, once."""
+    """Every message is in the file of its day, exactly once."""
     found = pa.concat_tables([pq.read_table(path, columns=["id", "created_at"]) for _, path in of(written, "messages")])
     assert N_MESSAGES == len(set(found["id"].to_pylist())) == len(found)
     for file, path in of(written, "messages"):
@@ -107,7 +107,7 @@ def test_no_row_is_lost_on_the_way_into_files(written: list[tuple[DataFile, Path
 
 
 def test_rows_are_sorted_in_each_file_and_the_file_says_so(written: list[tuple[DataFile, Path]]) -> None:
-    """Readers skip what the sort order rules out, and may trust that it is declared."""
+    """Readers skip what the sort order rules out, and rely on the declared order."""
     for _, path in of(written, "messages"):
         rows = pq.read_table(path, columns=["cid", "created_at", "id"]).to_pylist()
         keys = [tuple(row.values()) for row in rows]
@@ -118,7 +118,7 @@ def test_rows_are_sorted_in_each_file_and_the_file_says_so(written: list[tuple[D
 
 
 def test_row_groups_follow_the_rule(written: list[tuple[DataFile, Path]]) -> None:
-    """Sorting prunes nothing in a single group; groups that are too small slow every scan."""
+    """In a single group, sorting rules out nothing. Groups that are too small slow down every scan."""
     (large, path), *_ = of(written, "messages")
     meta = pq.read_metadata(path)
     sizes = [meta.row_group(number).num_rows for number in range(meta.num_row_groups)]
@@ -130,12 +130,12 @@ def test_row_groups_follow_the_rule(written: list[tuple[DataFile, Path]]) -> Non
     ("expected", "n_rows"), [(30_000, 1), (30_000, 120_000), (50_000, 200_000), (122_880, 500_000), (122_880, 10**8)]
 )
 def test_the_size_of_a_row_group(expected: int, n_rows: int) -> None:
-    """A quarter of the file, within what scans like."""
+    """A group is a quarter of the file, within the limits that are good for scans."""
     assert expected == row_group_rows(n_rows)
 
 
 def test_ids_have_bloom_filters_that_find_and_rule_out(written: list[tuple[DataFile, Path]]) -> None:
-    """Looking up one message by id must not read every group of every file."""
+    """A look-up of one message by id must not read every group of every file."""
     (_, path), *_ = of(written, "messages")
     (present,) = duckdb.sql(f"SELECT min(id) FROM '{path}'").fetchall()[0]
     probe = "SELECT count(*) FILTER (NOT bloom_filter_excludes) FROM parquet_bloom_probe(?, 'id', ?)"
@@ -148,21 +148,21 @@ def test_ids_have_bloom_filters_that_find_and_rule_out(written: list[tuple[DataF
 
 
 def test_custom_is_json_to_its_readers(written: list[tuple[DataFile, Path]]) -> None:
-    """With the logical type, DuckDB and others offer JSON functions without a cast."""
+    """With the logical type, DuckDB and other readers apply JSON functions without a cast."""
     (_, path), *_ = of(written, "messages")
     assert ("JSON",) == duckdb.sql(f"SELECT DISTINCT typeof(custom) FROM '{path}'").fetchall()[0]
     assert isinstance(pq.read_schema(path).field("custom").type, pa.JsonType)
 
 
-def test_files_tell_where_they_come_from(written: list[tuple[DataFile, Path]]) -> None:
-    """A file found alone must say which schema and load it belongs to."""
+def test_files_say_where_they_come_from(written: list[tuple[DataFile, Path]]) -> None:
+    """A file on its own must say which schema and load it belongs to."""
     for _, path in written:
         found = {key.decode(): value.decode() for key, value in pq.read_metadata(path).metadata.items()}
         assert {"chatexport.schema_version": "1", **METADATA}.items() <= found.items()
 
 
 def test_an_empty_file_carries_the_columns_descriptions(tmp_path: Path) -> None:
-    """The registry is the one place for them; one file of each table brings them to readers without a catalog."""
+    """Readers without a catalog find the descriptions in one file of each table."""
     write_empty(MESSAGES, tmp_path / "empty.parquet")
     fields = pq.read_schema(tmp_path / "empty.parquet")
     assert {column.name: column.doc for column in MESSAGES} == {
@@ -170,17 +170,17 @@ def test_an_empty_file_carries_the_columns_descriptions(tmp_path: Path) -> None:
     }
 
 
-def test_what_queries_wait_for_is_packed_for_speed(written: list[tuple[DataFile, Path]]) -> None:
-    """A channel's history reads ids, times and text of many small files: unpacking them was most of its time."""
+def test_columns_that_queries_wait_for_are_compressed_for_speed(written: list[tuple[DataFile, Path]]) -> None:
+    """Regression: a query of a channel's history spent most of its time on decompressing ids, times and text."""
     (_, path), *_ = of(written, "messages")
     group = pq.read_metadata(path).row_group(0)
-    packing = {group.column(at).path_in_schema: group.column(at).compression for at in range(group.num_columns)}
-    assert ("LZ4", "LZ4", "LZ4", "ZSTD") == tuple(packing[name] for name in ("id", "created_at", "text", "custom"))
-    assert packing["mentioned_user_ids.list.element"] == "LZ4"
+    codecs = {group.column(at).path_in_schema: group.column(at).compression for at in range(group.num_columns)}
+    assert ("LZ4", "LZ4", "LZ4", "ZSTD") == tuple(codecs[name] for name in ("id", "created_at", "text", "custom"))
+    assert codecs["mentioned_user_ids.list.element"] == "LZ4"
 
 
 def test_digest_and_size_are_those_of_the_file(written: list[tuple[DataFile, Path]]) -> None:
-    """They are what a check of the lake compares with."""
+    """Verify compares files with them."""
     for file, path in written:
         content = path.read_bytes()
         assert (hashlib.sha256(content).hexdigest(), len(content)) == (file.sha256, file.size_bytes)
@@ -188,7 +188,7 @@ def test_digest_and_size_are_those_of_the_file(written: list[tuple[DataFile, Pat
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_an_empty_file_has_the_schema_of_the_full_ones(table: Table, tmp_path: Path) -> None:
-    """It fixes the types that readers of an empty lake see."""
+    """Readers of an empty lake must see the types of a full one."""
     write_empty(table, tmp_path / "empty.parquet")
     found = pq.read_schema(tmp_path / "empty.parquet")
     assert arrow_schema(table).names == found.names
@@ -199,7 +199,7 @@ def test_an_empty_file_has_the_schema_of_the_full_ones(table: Table, tmp_path: P
     days=st.dictionaries(st.sampled_from(["2026-01-01", "2026-01-02", "2026-01-03"]), st.integers(1, 25), min_size=1)
 )
 def test_batches_that_end_anywhere_give_whole_days(days: dict[str, int], tmp_path_factory: Any) -> None:
-    """A batch border inside a day, or a day border inside a batch, must not cut or mix files."""
+    """A batch that ends inside a day, or a day that ends inside a batch, must not cut or mix files."""
     ordered = dict(sorted(days.items()))
     folder = tmp_path_factory.mktemp("days")
     write_as = write_table(Rows(ordered), MESSAGES, folder, stem="x", metadata={})  # type: ignore[arg-type]
@@ -209,15 +209,15 @@ def test_batches_that_end_anywhere_give_whole_days(days: dict[str, int], tmp_pat
 def test_a_day_too_large_for_one_file_goes_on_in_another(tmp_path: Path) -> None:
     """Files of many gigabytes are slow to copy, to check and to rewrite."""
     rows = Rows({"2026-01-01": 50_000, "2026-01-02": 10})
-    made = list(write_table(rows, MESSAGES, tmp_path, stem="x", metadata={}, max_file_rows=20_000))  # type: ignore[arg-type]
+    written = list(write_table(rows, MESSAGES, tmp_path, stem="x", metadata={}, max_file_rows=20_000))  # type: ignore[arg-type]
     assert [("2026-01-01", "x-0"), ("2026-01-01", "x-1"), ("2026-01-01", "x-2"), ("2026-01-02", "x-0")] == [
-        (file.day, path.stem) for file, path in made
+        (file.day, path.stem) for file, path in written
     ]
-    ids = [each for _, path in made for each in pq.read_table(path, columns=["id"])["id"].to_pylist()]
+    ids = [each for _, path in written for each in pq.read_table(path, columns=["id"])["id"].to_pylist()]
     assert 50_010 == len(set(ids)) == len(ids)
 
 
-def test_a_record_of_a_file_is_plain_json() -> None:
-    """It is part of the load's record."""
+def test_a_data_file_is_plain_json() -> None:
+    """It is a part of the load's record."""
     file = DataFile(path="a", table="messages", day="2026-01-01", rows=1, size_bytes=2, sha256="c")
     assert json.loads(json.dumps({name: getattr(file, name) for name in DataFile.__slots__}))["rows"] == 1

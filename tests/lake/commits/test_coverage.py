@@ -1,4 +1,4 @@
-"""The truth rule against a model that asks, moment by moment, which export is the newest."""
+"""The truth rule, compared with a model that looks for the newest export of each moment."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ lakes = st.lists(entries, max_size=12)
 
 
 def superseded(lake: list[CoverageEntry]) -> set[str]:
-    """Loads of which nothing can be visible."""
+    """Return the loads that can have no visible row."""
     newer = NewerCoverage(lake)
     return {
         each.load_id for each in lake if newer.are_fully_hidden([own for own in lake if own.load_id == each.load_id])
@@ -49,7 +49,7 @@ def superseded(lake: list[CoverageEntry]) -> set[str]:
 
 
 def newest_at(lake: list[CoverageEntry], cid: str, hour: int) -> CoverageEntry | None:
-    """The naive definition: of all exports that cover a moment of a channel, the newest."""
+    """Return the newest of all exports that cover a moment of a channel: the definition of the rule."""
     covering = [each for each in lake if each.cid == cid and each.since <= at(hour) < each.until]
     return max(covering, key=lambda each: each.rank, default=None)
 
@@ -57,7 +57,7 @@ def newest_at(lake: list[CoverageEntry], cid: str, hour: int) -> CoverageEntry |
 @given(lakes)
 @settings(max_examples=300, deadline=None)
 def test_a_row_is_hidden_exactly_where_a_newer_export_covers_its_moment(lake: list[CoverageEntry]) -> None:
-    """Whatever overlaps: of each moment the pairs must hide all but the newest, and never the newest."""
+    """The pairs must hide every entry at a moment but the newest, and never the newest, whatever overlaps."""
     pairs = list(overlapping_pairs(lake))
     for each in lake:
         for hour in HOURS:
@@ -75,7 +75,7 @@ def test_a_row_is_hidden_exactly_where_a_newer_export_covers_its_moment(lake: li
 @given(lakes)
 @settings(max_examples=300, deadline=None)
 def test_a_load_is_superseded_exactly_where_no_moment_of_it_is_visible(lake: list[CoverageEntry]) -> None:
-    """Retiring a load too early loses data for good; never retiring keeps dead files for ever."""
+    """A load that is retired too early loses data for good. One that is never retired keeps dead files for ever."""
     expected = {
         each.load_id
         for each in lake
@@ -87,15 +87,15 @@ def test_a_load_is_superseded_exactly_where_no_moment_of_it_is_visible(lake: lis
         )
     }
     # A load that is newest nowhere may have an entry that only an entry of its own load covers: the rule keeps it.
-    found = superseded(lake)
-    assert found <= expected
+    actual = superseded(lake)
+    assert actual <= expected
     assert all(
-        any(_covered_by_itself(lake, each) for each in lake if each.load_id == load) for load in expected - found
+        any(_covered_by_itself(lake, each) for each in lake if each.load_id == load) for load in expected - actual
     )
 
 
 def _covered_by_itself(lake: list[CoverageEntry], each: CoverageEntry) -> bool:
-    """Some moment of the entry has no newer claim but of the same load."""
+    """Return whether at some moment of an entry, only entries of its own load are newer."""
     return any(
         not any(
             other.load_id != each.load_id
@@ -120,7 +120,7 @@ def test_the_order_of_loads_does_not_matter(lake: list[CoverageEntry], random: o
 
 
 def test_windows_that_tile_hide_nothing() -> None:
-    """The common lake must not pay for a filter: until is outside, so neighbours do not overlap."""
+    """Most lakes must not pay for a filter. Windows are half-open, so neighbours do not overlap."""
     assert [] == list(overlapping_pairs([entry(hour, hour + 1, hour, f"load-{hour}") for hour in HOURS]))
 
 
@@ -137,38 +137,38 @@ def test_two_newer_loads_together_supersede_one() -> None:
 
 
 def test_of_two_exports_at_the_same_instant_the_later_load_id_is_right() -> None:
-    """A tie must end the same way on every machine."""
+    """A tie must be decided in the same way on every machine."""
     assert {"load-1"} == superseded([entry(0, 8, 0, "load-2"), entry(0, 8, 0, "load-1")])
 
 
-def test_a_claim_ends_when_the_export_was_made() -> None:
-    """An export of a window that is still open knows nothing of the rest, which must show as a gap."""
-    made = coverage_entry(cid="a:1", since=at(0), until=at(8), exported_at=at(5), load_id="load-1")
-    assert made is not None
-    assert (at(0), at(5)) == (made.since, made.until)
+def test_a_coverage_entry_ends_when_the_export_was_made() -> None:
+    """An export of an open window knows nothing about the rest of it, so the rest must show as a gap."""
+    covered = coverage_entry(cid="a:1", since=at(0), until=at(8), exported_at=at(5), load_id="load-1")
+    assert covered is not None
+    assert (at(0), at(5)) == (covered.since, covered.until)
 
 
-def test_an_export_without_bounds_claims_everything_before_it() -> None:
-    """The whole history was asked for, and is known up to that moment."""
-    made = coverage_entry(cid="a:1", since=None, until=None, exported_at=at(5), load_id="load-1")
-    assert made is not None
-    assert (BEGINNING, at(5)) == (made.since, made.until)
+def test_an_export_without_bounds_covers_everything_before_it() -> None:
+    """The whole history was requested, and is known up to that moment."""
+    covered = coverage_entry(cid="a:1", since=None, until=None, exported_at=at(5), load_id="load-1")
+    assert covered is not None
+    assert (BEGINNING, at(5)) == (covered.since, covered.until)
 
 
-def test_a_window_in_the_future_claims_nothing() -> None:
-    """Otherwise the empty export would hide what is really sent then."""
+def test_a_window_in_the_future_covers_nothing() -> None:
+    """Otherwise the empty export would hide the messages that people send then."""
     assert coverage_entry(cid="a:1", since=at(6), until=at(8), exported_at=at(5), load_id="load-1") is None
 
 
 @given(entries)
-def test_a_claim_survives_its_record(each: CoverageEntry) -> None:
-    """Records are all that a later process knows of a load."""
+def test_a_coverage_entry_survives_its_record(each: CoverageEntry) -> None:
+    """A later process knows a load by its record alone."""
     assert each == CoverageEntry.from_json(each.to_json(each.load_id), each.load_id)
     assert each == CoverageEntry.from_json(each.to_json("compact-1"), "compact-1")
 
 
-def test_a_claim_from_the_beginning_of_time_survives_its_record() -> None:
-    """It is written as null, since no reader agrees on a first moment."""
+def test_a_coverage_entry_without_a_start_survives_its_record() -> None:
+    """Its start is written as null, because readers do not agree on a first moment."""
     each = CoverageEntry(cid="a:1", since=BEGINNING, until=at(1), exported_at=at(2), load_id="load-1")
     assert each.to_json("load-1")["since"] is None
     assert each == CoverageEntry.from_json(each.to_json("load-1"), "load-1")
@@ -176,13 +176,13 @@ def test_a_claim_from_the_beginning_of_time_survives_its_record() -> None:
 
 @given(lakes)
 @settings(max_examples=300, deadline=None)
-def test_stretches_count_how_often_each_moment_was_loaded(lake: list[CoverageEntry]) -> None:
-    """What the picture of coverage shows, moment by moment, and without a seam where nothing changes."""
-    for cid, found in coverage_runs(lake).items():
+def test_coverage_runs_count_how_often_each_moment_was_loaded(lake: list[CoverageEntry]) -> None:
+    """The picture of coverage shows them, with no border where nothing changes."""
+    for cid, runs in coverage_runs(lake).items():
         for hour in HOURS:
             covering = sum(each.cid == cid and each.since <= at(hour) < each.until for each in lake)
-            shown = [each.n_entries for each in found if each.since <= at(hour) < each.until]
+            shown = [each.n_entries for each in runs if each.since <= at(hour) < each.until]
             assert [covering] == (shown or [0])
-        for one, other in pairwise(found):
+        for one, other in pairwise(runs):
             assert one.until == other.since
             assert one.n_entries != other.n_entries

@@ -1,4 +1,4 @@
-"""SIGKILL at every distinct step of what changes a lake: readers see before or after, and the next run converges."""
+"""SIGKILL at every distinct step that changes a lake: readers see it before or after, and the next run finishes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.sandbox import Sandbox
 
-# A process for each step, of which there are dozens: on a machine with other work that takes minutes.
+# There are dozens of steps, and a process for each: that takes minutes on a busy machine.
 pytestmark = pytest.mark.timeout(900)
 
 KILLED = Path(__file__).with_name("killed.py")
@@ -37,7 +37,7 @@ EXPORTED = "2026-01-02T03:00:00Z"
 
 
 class Template:
-    """A lake that is put back, at the same place, as often as it is needed."""
+    """A lake that can be put back, at the same place, as often as needed."""
 
     def __init__(self, folder: Path) -> None:
         self.lake = LakeProbe(str(folder / "lake"))
@@ -55,25 +55,25 @@ class Template:
         shutil.copytree(self._saved, self.lake.uri, copy_function=os.link)
 
     def run(self, kill_at: int, *arguments: str) -> tuple[int, str]:
-        """The return code, and what it printed."""
+        """Run a command, and return its exit code and its output."""
         typed = (self.lake.uri, str(kill_at), *arguments, "--lake", self.lake.uri)
         return self.forks.run(self._output, *typed), self._output.read_text()
 
     def kill_at_every_step(self, *arguments: str, within: str = "") -> Iterator[int]:
-        """The lake after each kill, one after the other.
+        """Run a command once for each step, and kill it there. Yield the step's number after each kill.
 
-        :param within: only steps with this in their description.
+        :param within: kill only at steps with this text in their description.
         """
-        code, told = self.run(0, *arguments)
-        assert code == 0, told
-        _, steps = told.split("\nSTEPS\n")
-        chosen = [int(number) for number, _, told in map(_parts, steps.splitlines()) if within in told]
+        code, output = self.run(0, *arguments)
+        assert code == 0, output
+        _, steps = output.split("\nSTEPS\n")
+        chosen = [int(number) for number, _, kind in map(_parts, steps.splitlines()) if within in kind]
         assert chosen
         for step in chosen:
             self.put_back()
-            code, told = self.run(step, *arguments)
-            # A folder that is made or not at random moves the numbers by a few: past the last there is nothing to kill.
-            assert code in (-9, 0), told
+            code, output = self.run(step, *arguments)
+            # Whether a folder has to be created varies, and moves the numbers. Past the last one, nothing is killed.
+            assert code in (-9, 0), output
             yield step
 
     def glob(self) -> dict[str, str]:
@@ -89,23 +89,22 @@ class Template:
         assert [] == list((Path(self.lake.uri) / "_staging").glob("*"))
 
 
-def _parts(told: str) -> tuple[str, str, str]:
-    return told.partition(" ")
+def _parts(step: str) -> tuple[str, str, str]:
+    return step.partition(" ")
 
 
 @pytest.fixture
 def template(tmp_path: Path) -> Iterator[Template]:
-    made = Template(tmp_path)
-    load_file(
-        made.lake, write_export(tmp_path / "one", {"a": (8, "a1"), "b": (9, "b1")}), 8, 10, "2026-01-02T01:00:00Z"
-    )
-    load_file(made.lake, write_export(tmp_path / "two", {"c": (10, "c1")}), 10, 12, "2026-01-02T02:00:00Z")
-    yield made
-    made.forks.close()
+    template = Template(tmp_path)
+    first = write_export(tmp_path / "one", {"a": (8, "a1"), "b": (9, "b1")})
+    load_file(template.lake, first, 8, 10, "2026-01-02T01:00:00Z")
+    load_file(template.lake, write_export(tmp_path / "two", {"c": (10, "c1")}), 10, 12, "2026-01-02T02:00:00Z")
+    yield template
+    template.forks.close()
 
 
 def test_a_load_killed_at_any_step(template: Template) -> None:
-    """A load that replaces another: what was there, or all of what is new."""
+    """A load replaces another: readers see all that was there, or all that is new."""
     template.save()
     window = ("--since", at(8), "--until", at(12), "--exported-at", EXPORTED)
     seen = []
@@ -122,7 +121,7 @@ def test_a_load_killed_at_any_step(template: Template) -> None:
 
 
 def test_a_download_killed_at_any_step(template: Template, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of a file that is half here is seen, and the window comes whole when it is exported again."""
+    """Readers see nothing of a half-downloaded file, and the whole window once it is exported again."""
     template.save()
     monkeypatch.setenv("STREAM_API_KEY", sandbox.api_key)
     monkeypatch.setenv("STREAM_API_SECRET", sandbox.api_secret)
@@ -151,13 +150,15 @@ load_files([Path(path)], lake_uri=lake, work_dir=Path(work_dir), progress=kill)
 """
 
 
-def test_what_a_killed_load_left_elsewhere_goes(template: Template, tmp_path: Path, monkeypatch) -> None:
-    """It is the raw export. Whoever works there next deletes it, and nothing that may be at work or is not ours."""
+def test_the_next_load_deletes_what_a_killed_one_left_in_its_work_dir(
+    template: Template, tmp_path: Path, monkeypatch
+) -> None:
+    """It is the raw export. The next load there deletes it, but nothing that may be in use or is not ours."""
     work = tmp_path / "work"
     not_ours = work / "chatexport-notes"
     not_ours.mkdir(parents=True)
 
-    def killed() -> Path:
+    def left_by_killed_load() -> Path:
         before = set(work.iterdir())
         command = [sys.executable, "-c", WORK, str(template.newer), str(tmp_path / "other"), str(work)]
         assert -9 == subprocess.run(command, check=False).returncode
@@ -169,14 +170,14 @@ def test_what_a_killed_load_left_elsewhere_goes(template: Template, tmp_path: Pa
         for each in (folder, *folder.rglob("*")):
             os.utime(each, (0, 0))
 
-    old, growing, new = killed(), killed(), killed()
+    old, growing, new = (left_by_killed_load() for _ in range(3))
     for each in (old, growing, not_ours):
         age(each)
     os.utime(next(each for each in growing.rglob("*") if each.is_file()))
     load_files([template.newer], lake_uri=template.lake.uri, work_dir=work)
     assert {not_ours, growing, new} == set(work.iterdir())
 
-    # A lake in an object store has no folder to work in: it is the temporary one, as vacuum knows.
+    # Loads into an object store work in the temporary folder, so vacuum deletes what they left there.
     monkeypatch.setattr(tempfile, "tempdir", str(work))
     age(growing)
     store = open_store("memory://lake")
@@ -197,7 +198,7 @@ def test_what_a_killed_load_left_elsewhere_goes(template: Template, tmp_path: Pa
 def test_maintenance_killed_at_any_step(
     template: Template, arguments: tuple[str, ...], again: Callable[[LakeStore], object]
 ) -> None:
-    """None of it changes what the views show, however far it got."""
+    """Maintenance does not change what the views show, however far it got."""
     newer = write_export(Path(template.lake.uri).parent / "four", {"b": (9, "b2")})
     load_file(template.lake, newer, 9, 11, EXPORTED, accept_shrink=True)
     if arguments[0] == "vacuum":
@@ -213,7 +214,7 @@ def test_maintenance_killed_at_any_step(
 
 
 def test_a_removal_of_a_person_killed_at_any_step(template: Template) -> None:
-    """Views show the person's messages or none of them, and running it again removes what is left everywhere."""
+    """Views show all of the person's messages or none, and the next run removes what is left."""
     theirs = [line("message", message("p", cid="a:1", user={"id": "person-1"}, created_at=at(11, 30)))]
     path = Path(template.lake.uri).parent / "theirs"
     load_file(template.lake, write_lines(path, [line("channel", channel("a:1")), *theirs]), 11, 12, EXPORTED)

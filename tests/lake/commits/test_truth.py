@@ -1,5 +1,7 @@
-"""The truth rule on real lakes: whatever is exported, loaded, compacted and deleted in whatever order, readers see what
-the newest export of each moment said."""
+"""The truth rule on real lakes: readers always see what the newest export of each moment says.
+
+Exports, loads, compactions, removals and clean-ups run in any order, and a model says what readers should see.
+"""
 
 from __future__ import annotations
 
@@ -54,13 +56,13 @@ class Sent:
 
     @property
     def created_at(self) -> datetime:
-        """On the hour: on the edge of windows."""
+        """The full hour, which is the edge of a window."""
         return BEGIN + timedelta(hours=self.hour)
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What one export found: every message of some channels in a window, at the moment when it was made."""
+    """One export: every message of some channels in a window, as the service knew it at that moment."""
 
     number: int
     cids: tuple[str, ...]
@@ -78,7 +80,7 @@ class Export:
     def write(self, folder: Path) -> Path:
         lines = [line("channel", channel(cid)) for cid in self.cids]
         for each in self.found:
-            told = {
+            fields = {
                 "cid": each.cid,
                 "user": {"id": each.user},
                 "created_at": each.created_at.isoformat(),
@@ -86,8 +88,8 @@ class Export:
                 "text": each.text,
             }
             if each.deleted:
-                told |= {"type": "deleted", "deleted_at": self.exported_at.isoformat()}
-            lines.append(line("message", message(each.id, **told)))
+                fields |= {"type": "deleted", "deleted_at": self.exported_at.isoformat()}
+            lines.append(line("message", message(each.id, **fields)))
             if each.reacted:
                 lines.append(line("reaction", reaction(each.id, cid=each.cid)))
         return write_lines(folder / f"export-{self.number}", lines)
@@ -153,7 +155,7 @@ class Service(RuleBasedStateMachine):
 
     @rule(target=waiting, export=consumes(waiting), keep=st.booleans(), again=st.booleans())
     def load(self, export: Export, keep: bool, again: bool) -> object:
-        """In any order; some a second time, at once or later."""
+        """Load exports in any order, and some of them twice."""
         report = load_files(
             [export.write(self.folder)],
             lake_uri=self.lake.uri,
@@ -167,7 +169,7 @@ class Service(RuleBasedStateMachine):
 
     @rule(cids=some_cids, span=spans, keep=st.booleans())
     def export_and_load(self, cids: tuple[str, ...], span: tuple[int, int], keep: bool) -> None:
-        """What a schedule does; the bundle above is for those that arrive late or twice."""
+        """Do what a schedule does. The bundle above is for exports that arrive late or twice."""
         self.load(self.export(cids, span), keep, again=False)
 
     @precondition(lambda self: self.loaded)
@@ -179,7 +181,7 @@ class Service(RuleBasedStateMachine):
     @precondition(lambda self: len(self.loaded) > 2)
     @rule(user=st.sampled_from(["person-1", "person-3"]))
     def forget(self, user: str) -> None:
-        """Whatever is loaded later must not bring them back."""
+        """Remove a person. No later load may bring them back."""
         forget_user(self.store, user, now=datetime.now(UTC))
         self.forgotten.add(user)
 

@@ -1,4 +1,4 @@
-"""Compaction and clean-up: the same lake in fewer files, and nothing deleted that anyone needs."""
+"""Compaction and vacuum: the same lake in fewer files, and nothing deleted that a reader needs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def exported(hour: int) -> str:
 
 @pytest.fixture
 def lake(tmp_path: Path) -> LakeProbe:
-    """Three loads of one day's hours, the third over the end of the first and the begin of the second."""
+    """Three loads of hours of one day. The third overlaps the end of the first and the start of the second."""
     lake = LakeProbe(str(tmp_path / "lake"))
     load_file(lake, write_export(tmp_path / "one", {"a": (8, "a1"), "b": (9, "b1")}), 8, 10, exported(1))
     load_file(lake, write_export(tmp_path / "two", {"c": (10, "c1"), "d": (11, "d1")}), 10, 12, exported(2))
@@ -40,31 +40,31 @@ def lake(tmp_path: Path) -> LakeProbe:
 
 
 def n_files(lake: LakeProbe, table: str = "messages") -> int:
-    return len(list(Path(lake.uri).glob(f"{table}/*/*.parquet"))) - 1  # the anchor
+    return len(list(Path(lake.uri).glob(f"{table}/*/*.parquet"))) - 1  # the empty file
 
 
 def test_a_glob_equals_the_view_after_compaction(lake: LakeProbe) -> None:
-    """Rows that a newer export hides are gone from the files, and each day of a table is one file."""
+    """The files no longer have the rows that a newer export hides, and each day of a table is one file."""
     shown = lake.texts()
     assert {"a": "a1", "b": "b2", "d": "d1"} == shown
-    done = compact(open_store(lake.uri))
+    report = compact(open_store(lake.uri))
     assert (shown, 1) == (lake.texts(), n_files(lake))
-    assert done.rows_hidden > 0
+    assert report.rows_hidden > 0
     lake.assert_glob_equals_view()
     lake.assert_tidy()
     assert verify(open_store(lake.uri), now=NOW).ok
 
 
 def test_compacting_again_changes_nothing(lake: LakeProbe) -> None:
-    """A nightly job over a lake at rest costs nothing."""
+    """A nightly job costs nothing if the lake has not changed."""
     compact(open_store(lake.uri))
     files = lake.files()
     assert compact(open_store(lake.uri)).record_id is None
     assert files == lake.files()
 
 
-def test_claims_keep_their_own_age(lake: LakeProbe, tmp_path: Path) -> None:
-    """An export that arrives after the compaction is judged against each load that went into it, not against all."""
+def test_coverage_entries_keep_their_own_age(lake: LakeProbe, tmp_path: Path) -> None:
+    """An export that arrives after a compaction is compared with each load that went into it, not with the newest."""
     compact(open_store(lake.uri))
     between = write_export(tmp_path / "late", {"a": (8, "a-late"), "b": (9, "b-late"), "d": (11, "d-late")})
     load_file(lake, between, 8, 12, "2026-01-02T02:30:00Z")
@@ -75,7 +75,7 @@ def test_claims_keep_their_own_age(lake: LakeProbe, tmp_path: Path) -> None:
 
 
 def test_the_same_exports_loaded_again_after_compaction_change_nothing(lake: LakeProbe, tmp_path: Path) -> None:
-    """A retried task must find its load, though its files have gone into others."""
+    """A retried task must find its load, although the load's files were merged into others."""
     compact(open_store(lake.uri))
     files = lake.files()
     again = load_file(lake, write_export(tmp_path / "three", {"b": (9, "b2")}), 9, 11, exported(3))
@@ -83,16 +83,16 @@ def test_the_same_exports_loaded_again_after_compaction_change_nothing(lake: Lak
     assert files == lake.files()
 
 
-def test_a_day_loaded_anew_replaces_its_part_of_a_compaction_at_once(lake: LakeProbe, tmp_path: Path) -> None:
-    """What is newer than all of a day supersedes that day's file, though other days of the compaction live on."""
+def test_a_day_loaded_again_replaces_its_part_of_a_compaction_at_once(lake: LakeProbe, tmp_path: Path) -> None:
+    """A load of a whole day supersedes that day's file. Files of other days of the compaction stay live."""
     compact(open_store(lake.uri))
-    anew = write_export(tmp_path / "anew", {"a": (8, "a9"), "e": (11, "e9")})
-    load_file(lake, anew, 8, 12, exported(9))
+    again = write_export(tmp_path / "again", {"a": (8, "a9"), "e": (11, "e9")})
+    load_file(lake, again, 8, 12, exported(9))
     assert ({"a": "a9", "e": "e9"}, 1) == (lake.texts(), n_files(lake))
 
 
-def test_only_days_worth_it_are_written_anew(lake: LakeProbe, tmp_path: Path) -> None:
-    """A large lake's compaction costs what has changed; files of other days are taken over as they are."""
+def test_only_days_worth_it_are_rewritten(lake: LakeProbe, tmp_path: Path) -> None:
+    """Compaction of a large lake costs what has changed: files of other days are taken over as they are."""
     next_day = write_export(tmp_path / "next", {"z": (8, "z1")})
     next_day.write_text(next_day.read_text().replace("2026-01-01T08", "2026-01-03T08"))
     load_file(lake, next_day, None, None, "2026-01-04T00:00:00Z")
@@ -102,19 +102,19 @@ def test_only_days_worth_it_are_written_anew(lake: LakeProbe, tmp_path: Path) ->
     assert {"a": "a1", "b": "b2", "d": "d1", "z": "z1"} == lake.texts()
 
 
-def test_the_newest_snapshot_of_a_key_is_what_remains(lake: LakeProbe) -> None:
-    """Channels and users come with every export; after compaction each is one row in the files too."""
+def test_the_newest_snapshot_of_a_key_remains(lake: LakeProbe) -> None:
+    """Channels and users come with every export. After compaction, each is one row in the files, too."""
     assert lake.value(f"SELECT count(*) FROM read_parquet('{lake.uri}/channels/*/*.parquet')") == 3
     compact(open_store(lake.uri))
     assert lake.value(f"SELECT count(*) FROM read_parquet('{lake.uri}/channels/*/*.parquet')") == 1
 
 
 def test_a_catalog_opened_before_goes_on_answering(lake: LakeProbe, tmp_path: Path) -> None:
-    """An analyst's open connection must not lose its files to a compaction or a newer load."""
+    """A compaction or a newer load must not take files from an analyst's open connection."""
     with duckdb.connect(f"{lake.uri}/catalog.duckdb", read_only=True) as con:
         con.execute("SET TimeZone = 'UTC'")
         compact(open_store(lake.uri))
-        load_file(lake, write_export(tmp_path / "anew", {"a": (8, "a9")}), 8, 12, exported(9))
+        load_file(lake, write_export(tmp_path / "again", {"a": (8, "a9")}), 8, 12, exported(9))
         vacuum(open_store(lake.uri), keep=timedelta(days=1), now=datetime.now(UTC))
         assert [("a", "a1"), ("b", "b2"), ("d", "d1")] == con.execute(
             "SELECT id, text FROM messages ORDER BY id"
@@ -122,8 +122,8 @@ def test_a_catalog_opened_before_goes_on_answering(lake: LakeProbe, tmp_path: Pa
     assert {"a": "a9"} == lake.texts()
 
 
-def test_vacuum_deletes_what_died_and_nothing_else(lake: LakeProbe) -> None:
-    """Superseded files go once nobody can have an old catalog open; what is live stays whatever its age."""
+def test_vacuum_deletes_dead_files_and_nothing_else(lake: LakeProbe) -> None:
+    """Superseded files go once no reader can have an old catalog open. Live files stay, however old they are."""
     compact(open_store(lake.uri))
     store = open_store(lake.uri)
     dead = {each.file.path for each in Snapshot(lake.snapshot().records).file_states if not each.is_live}
@@ -134,8 +134,8 @@ def test_vacuum_deletes_what_died_and_nothing_else(lake: LakeProbe) -> None:
     assert verify(store, now=NOW).ok
 
 
-def test_vacuum_deletes_what_broken_off_work_left(lake: LakeProbe) -> None:
-    """A killed load leaves files that no record names; a load under way has some too, so only old ones go."""
+def test_vacuum_deletes_leftovers_of_broken_off_work(lake: LakeProbe) -> None:
+    """A killed load leaves files that are in no record. So does a load under way: only old ones go."""
     store = open_store(lake.uri)
     stray = Path(lake.uri, store.data_path("messages/event_date=2026-01-01/stray-0.parquet"))
     stray.write_bytes(b"half")
@@ -146,14 +146,14 @@ def test_vacuum_deletes_what_broken_off_work_left(lake: LakeProbe) -> None:
     days_ago = (now - timedelta(days=3)).timestamp()
     os.utime(stray, (days_ago, days_ago))
     os.utime(left, (days_ago, days_ago))
-    swept = vacuum(store, keep=timedelta(0), now=now)
-    assert (("messages/event_date=2026-01-01/stray-0.parquet",), 1) == (swept.unknown, swept.n_leftovers)
+    report = vacuum(store, keep=timedelta(0), now=now)
+    assert (("messages/event_date=2026-01-01/stray-0.parquet",), 1) == (report.unknown, report.n_leftovers)
     assert not stray.exists()
     assert not left.exists()
 
 
-def test_vacuum_leaves_alone_what_is_not_ours(lake: LakeProbe) -> None:
-    """A lake may lie in a folder that has other things in it."""
+def test_vacuum_leaves_files_of_others_alone(lake: LakeProbe) -> None:
+    """A lake may share its folder with other files."""
     others = [Path(lake.uri, name) for name in (".eslintrc.json", "src/.env.local", "src/.cache.d/x", "src/a/.b.c")]
     days_ago = (datetime.now(UTC) - timedelta(days=9)).timestamp()
     for path in others:
@@ -168,8 +168,8 @@ def test_vacuum_leaves_alone_what_is_not_ours(lake: LakeProbe) -> None:
     assert all(path.exists() for path in others)
 
 
-def test_a_store_of_objects_has_no_data_files_but_ours(tmp_path: Path) -> None:
-    """Whoever keeps the lake at the root of a bucket has other Parquet files there."""
+def test_parquet_files_of_others_are_not_data_files_of_the_lake(tmp_path: Path) -> None:
+    """A lake at the root of a bucket has other Parquet files next to it."""
     lake = LakeProbe("memory://bucket-of-many-things")
     load_file(lake, write_export(tmp_path / "one", {"a": (8, "a1")}), 8, 10, exported(1))
     load_file(lake, write_export(tmp_path / "two", {"b": (11, "b1")}), 11, 12, exported(2))
@@ -180,16 +180,16 @@ def test_a_store_of_objects_has_no_data_files_but_ours(tmp_path: Path) -> None:
     assert {each.file.path for each in lake.snapshot().file_states if each.is_live} == lake.data_files()
 
 
-def test_a_file_is_dead_since_it_was_wholly_hidden(lake: LakeProbe, tmp_path: Path) -> None:
-    """Later loads of the same hours make it no younger: it would never be old enough to go."""
+def test_a_file_is_dead_since_newer_loads_first_hid_all_of_it(lake: LakeProbe, tmp_path: Path) -> None:
+    """If later loads of the same hours made it younger, it would never be old enough to go."""
     first = load_file(lake, write_export(tmp_path / "four", {"a": (8, "a2")}), 8, 12, exported(4))
     load_file(lake, write_export(tmp_path / "five", {"a": (8, "a3")}), 8, 12, exported(5))
-    died = {
+    dead_since = {
         each.dead_since
         for each in lake.snapshot().files_of(MESSAGES)
         if not each.is_live and each.record.load_id != first.record.load_id
     }
-    assert {first.record.committed_at} == died
+    assert {first.record.committed_at} == dead_since
 
 
 def record_as_large(lake: LakeProbe, path: str) -> None:
@@ -222,8 +222,8 @@ def test_a_large_event_file_is_left_alone(tmp_path: Path) -> None:
     assert 2 == n_files(lake)
 
 
-def test_of_two_compactions_at_once_one_begins_anew(lake: LakeProbe) -> None:
-    """Two rewrites of the same files must not both be committed: their rows would be there twice."""
+def test_of_two_compactions_at_once_one_is_refused(lake: LakeProbe) -> None:
+    """If two rewrites of the same files were committed, their rows would be there twice."""
     store = open_store(lake.uri)
     stale = lake.snapshot()
     first = compact(store)
@@ -233,8 +233,8 @@ def test_of_two_compactions_at_once_one_begins_anew(lake: LakeProbe) -> None:
     assert {"a": "a1", "b": "b2", "d": "d1"} == lake.texts()
 
 
-def test_a_record_that_was_moved_out_is_forgotten_whole(lake: LakeProbe, tmp_path: Path) -> None:
-    """The next compaction takes its number, and is not to be taken for it."""
+def test_the_checkpoint_forgets_a_record_that_was_moved_out(lake: LakeProbe, tmp_path: Path) -> None:
+    """The next compaction takes its number, and must not be mistaken for it."""
     store = open_store(lake.uri)
     shown = lake.texts()
     moved = compact(store).record_id
@@ -251,8 +251,8 @@ def test_a_record_that_was_moved_out_is_forgotten_whole(lake: LakeProbe, tmp_pat
     assert commit_log.all_records(store) == commit_log.all_records(store, known={})
 
 
-def test_work_that_a_commit_came_into_is_done_again(lake: LakeProbe, tmp_path: Path) -> None:
-    """A file that it had in view may be gone, and that is no fault of the lake's."""
+def test_work_is_repeated_if_another_process_committed_meanwhile(lake: LakeProbe, tmp_path: Path) -> None:
+    """A file of its snapshot may be gone, and that is not a fault of the lake."""
     store = open_store(lake.uri)
     seen: list[int] = []
 
@@ -267,7 +267,7 @@ def test_work_that_a_commit_came_into_is_done_again(lake: LakeProbe, tmp_path: P
     assert seen == [3, 4]
 
 
-def test_work_that_fails_in_a_lake_that_stands_still_fails(lake: LakeProbe) -> None:
+def test_work_that_fails_in_an_unchanged_lake_fails(lake: LakeProbe) -> None:
     def work() -> None:
         raise LakeError("a file is gone")
 
@@ -275,8 +275,8 @@ def test_work_that_fails_in_a_lake_that_stands_still_fails(lake: LakeProbe) -> N
         commit_log.on_latest(open_store(lake.uri), work)
 
 
-def test_history_tells_each_version_and_its_span(tmp_path: Path) -> None:
-    """With keep_superseded, what was edited or vanished can still be read, and when it was the truth."""
+def test_history_has_each_version_with_its_time(tmp_path: Path) -> None:
+    """With keep_superseded, people can still read what was edited or deleted, and when it was the truth."""
     lake = LakeProbe(str(tmp_path / "lake"))
     first = write_export(tmp_path / "one", {"m": (8, "old"), "gone": (8, "x")}, updated_at=at(8, 30))
     second = write_export(tmp_path / "two", {"m": (8, "new")}, updated_at="2026-01-02T05:00:00Z")
@@ -297,8 +297,8 @@ def test_history_tells_each_version_and_its_span(tmp_path: Path) -> None:
     assert [["m", "new"]] == lake.rows("SELECT id, text FROM messages_history")
 
 
-def test_rows_that_no_claim_covers_are_compacted_once(lake: LakeProbe, tmp_path: Path) -> None:
-    """A file that was loaded by hand may hold what it does not claim; that must not be written anew every night."""
+def test_uncovered_rows_are_compacted_once(lake: LakeProbe, tmp_path: Path) -> None:
+    """A file that a person loaded may have rows that it does not cover. They must not be rewritten every night."""
     ahead = write_export(tmp_path / "ahead", {"z": (8, "z1")})
     ahead.write_text(ahead.read_text().replace("2026-01-01T08", "2026-01-03T08"))  # after its own export
     load_file(lake, ahead, None, None, exported(4))

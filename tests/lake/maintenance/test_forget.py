@@ -1,4 +1,4 @@
-"""A person leaves the lake: from every file, and for good."""
+"""Removing a person from every file of a lake, for good."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BOB = {"id": "bob", "name": "Bob"}
 AT = "2026-01-01T10:00:00Z"
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 WINDOW = Window.parse("2026-01-01", "2026-01-02")
-# What the service may tell of people inside the values of a message, by field. Ann answers a poll without her plain id.
+# What the service may say about people inside the values of a message, by field. One vote has Ann as an object only.
 INSIDE_MESSAGES = {
     "reaction_groups": {"love": {"count": 1, "latest_reactions_by": [{"user_id": "ann-17", "user": ANN}]}},
     "poll": {
@@ -60,11 +60,11 @@ INSIDE_MESSAGES = {
     "custom": {"asked": {"by": ["ann-17"], "of": ANN}},
     "note": [{"user": ANN, "text": "secretly"}],
 }
-WRITTEN_INSIDE = ("i18n", "image_labels")  # kept where only ids are hashed, with whatever names stand in them
+WRITTEN_INSIDE = ("i18n", "image_labels")  # kept where only ids are hashed, with whatever names are in them
 
 
 def export(path: Path, text: str = "I am Ann", poll: str = "p1") -> Path:
-    """Ann in every place that a person can be in."""
+    """Write an export with Ann in every place that a person can be in."""
     by_bob = {
         "user": BOB,
         "text": f"@ann-17 hello Ann Überall, {text}; annals of ann-170",
@@ -106,7 +106,7 @@ def load(lake: LakeProbe, path: Path, hour: int = 1, **options: object) -> LoadR
 
 
 def everything(lake: LakeProbe) -> str:
-    """All values of all Parquet files there are, live or not, and the other files of the lake as they stand."""
+    """Return all values of all Parquet files, live or not, and the content of the lake's other files."""
     found = []
     for path in sorted(Path(lake.uri).rglob("*")):
         if path.suffix in (".parquet", ".pq"):
@@ -122,7 +122,7 @@ def everything(lake: LakeProbe) -> str:
 
 @pytest.fixture
 def lake(tmp_path: Path) -> LakeProbe:
-    """Two exports of the day, of which the second supersedes the first, which is kept for history."""
+    """Two exports of the day. The second supersedes the first, which is kept for history."""
     lake = LakeProbe(str(tmp_path / "lake"))
     load(lake, export(tmp_path / "one", "I am Ann, first"), 1, keep_superseded=True)
     load(lake, export(tmp_path / "two"), 2, keep_superseded=True)
@@ -130,21 +130,21 @@ def lake(tmp_path: Path) -> LakeProbe:
 
 
 def test_no_file_holds_the_person_afterwards(lake: LakeProbe) -> None:
-    """Neither their id nor their name, in live files, in history, in rejects or in what was superseded."""
+    """Live files, history, rejects and superseded files have neither their id nor their name."""
     assert "ann-17" in everything(lake)
-    receipt = forget_user(open_store(lake.uri), "ann-17", now=NOW)
+    report = forget_user(open_store(lake.uri), "ann-17", now=NOW)
     left = everything(lake)
     for word in ("ann-17 ", '"ann-17"', "@ann-17", "Ann Überall", "Ann \\u00dcberall", "ann.png", "secretly", "annie"):
         assert word not in left, word
-    assert receipt.removed["messages"] >= 1
-    assert "ann-17" not in str(receipt.to_json())
+    assert report.removed["messages"] >= 1
+    assert "ann-17" not in str(report.to_json())
     lake.assert_tidy()
     findings = verify(open_store(lake.uri), now=NOW).findings
     assert [] == [each for each in findings if each.is_fault]
 
 
-def test_what_a_killed_load_left_of_them_goes_as_well(lake: LakeProbe) -> None:
-    """A work folder holds the export as it came. One of today may be a load that is under way."""
+def test_leftovers_of_a_killed_load_go_as_well(lake: LakeProbe) -> None:
+    """A work folder holds the raw export. Today's may belong to a load under way."""
     for name, modified_at in (("old", NOW - timedelta(days=2)), ("new", NOW)):
         folder = Path(lake.uri) / "_staging" / name
         export_file = export(folder.parent.parent / f"{name}-export")
@@ -152,12 +152,12 @@ def test_what_a_killed_load_left_of_them_goes_as_well(lake: LakeProbe) -> None:
         export_file.rename(folder / "export-0")
         for path in (folder / "export-0", folder):
             os.utime(path, (modified_at.timestamp(), modified_at.timestamp()))
-    receipt = forget_user(open_store(lake.uri), "ann-17", now=NOW)
-    assert (["new"], 1) == ([path.name for path in (Path(lake.uri) / "_staging").iterdir()], receipt.leftovers)
+    report = forget_user(open_store(lake.uri), "ann-17", now=NOW)
+    assert (["new"], 1) == ([path.name for path in (Path(lake.uri) / "_staging").iterdir()], report.leftovers)
 
 
 def test_what_others_wrote_stays(lake: LakeProbe) -> None:
-    """Only what names the person goes from it: other words, numbers and rows are as they were."""
+    """Only what names the person goes: other words, numbers and rows are as they were."""
     forget_user(open_store(lake.uri), "ann-17", now=NOW)
     assert [["by-bob"], ["quiet"]] == lake.rows("SELECT id FROM messages ORDER BY id")
     (row,) = lake.rows(
@@ -176,17 +176,17 @@ def test_what_others_wrote_stays(lake: LakeProbe) -> None:
 
 
 @pytest.mark.parametrize("kind", list(ExportKind))
-def test_nobody_is_left_inside_a_value(kind: ExportKind, tmp_path: Path) -> None:
-    """Neither in what is in the lake when they are removed, nor in what is loaded afterwards, nor under pseudonyms."""
+def test_no_value_names_the_person_afterwards(kind: ExportKind, tmp_path: Path) -> None:
+    """Neither what the lake holds at the removal, nor what is loaded later, nor a load with pseudonyms names them."""
     lake, hashed = LakeProbe(str(tmp_path / "lake")), LakeProbe(str(tmp_path / "hashed"))
-    said = {
+    lines = {
         name: line("message", message(name, cid="a:1", user=BOB, mentioned_users=[ANN], **{name: value}))
         for name, value in INSIDE_MESSAGES.items()
     }
-    whole = write_lines(tmp_path / "whole", [line("user", user("bob")), *said.values()])
+    whole = write_lines(tmp_path / "whole", [line("user", user("bob")), *lines.values()])
     for name in WRITTEN_INSIDE:
-        del said[name]
-    without_texts = write_lines(tmp_path / "without_texts", [line("user", user("bob")), *said.values()])
+        del lines[name]
+    without_texts = write_lines(tmp_path / "without_texts", [line("user", user("bob")), *lines.values()])
 
     def left_in(lake: LakeProbe) -> list[str]:
         found = everything(lake)
@@ -209,7 +209,7 @@ def test_nobody_is_left_inside_a_value(kind: ExportKind, tmp_path: Path) -> None
 
 
 def test_messages_can_stay_without_author_and_text(lake: LakeProbe) -> None:
-    """Threads and counts hold, and nobody can be read in them."""
+    """Threads and counts hold, and do not say who the person is."""
     forget_user(open_store(lake.uri), "ann-17", now=NOW, keep_messages=True)
     assert [["by-ann", None, None, "{}"], ["by-bob", "bob"], ["quiet", "bob"]] == [
         row[: 4 if row[0] == "by-ann" else 2]
@@ -220,7 +220,7 @@ def test_messages_can_stay_without_author_and_text(lake: LakeProbe) -> None:
 
 
 def test_history_of_others_is_kept(lake: LakeProbe) -> None:
-    """What keep_superseded kept goes on telling of the others."""
+    """What keep_superseded kept still has the versions of other people's messages."""
     query = "SELECT count(*) FROM messages_history WHERE id = 'by-bob'"
     assert 2 == lake.value(query)
     forget_user(open_store(lake.uri), "ann-17", now=NOW)
@@ -228,7 +228,7 @@ def test_history_of_others_is_kept(lake: LakeProbe) -> None:
 
 
 def test_they_stay_out_when_an_old_window_is_loaded_again(lake: LakeProbe, tmp_path: Path) -> None:
-    """A backfill must not bring them back; the load says how many rows it left out, and balances."""
+    """A backfill must not bring them back. The load counts the rows that it left out, and its counts add up."""
     forget_user(open_store(lake.uri), "ann-17", now=NOW)
     report = load(lake, export(tmp_path / "three", "again"), 3)
     assert report.record.counts["forgotten"]["messages"] == 1
@@ -246,25 +246,25 @@ def test_they_stay_out_when_an_old_window_is_loaded_again(lake: LakeProbe, tmp_p
         {"custom": {"assigned to": "ann-17"}},
     ],
 )
-def test_they_stay_out_where_only_a_value_of_others_names_them(
+def test_they_stay_out_if_only_a_value_of_others_names_them(
     fields: dict[str, Any], lake: LakeProbe, tmp_path: Path
 ) -> None:
     forget_user(open_store(lake.uri), "ann-17", now=NOW)
     load(lake, write_lines(tmp_path / "later", [line("message", message("m9", user=BOB, **fields))]), 5)
-    told = {text for text in everything(lake).splitlines() if '"id":"m9"' in text}
-    assert {(True, False)} == {("bob" in text, "ann-17" in text) for text in told}
+    rows = {row for row in everything(lake).splitlines() if '"id":"m9"' in row}
+    assert {(True, False)} == {("bob" in row, "ann-17" in row) for row in rows}
 
 
 def test_forgetting_again_finds_nothing(lake: LakeProbe) -> None:
-    """After a crash it is run again; where it was done, nothing is written anew."""
+    """After a crash a person runs it again. If it was done, nothing is rewritten."""
     store = open_store(lake.uri)
     forget_user(store, "ann-17", now=NOW)
     again = forget_user(store, "ann-17", now=NOW)
     assert ([], 0) == (again.files, sum(again.removed.values()))
 
 
-def test_truth_holds_after_a_removal(lake: LakeProbe, tmp_path: Path) -> None:
-    """Rows that newer exports hide must not come back because their files were written anew together."""
+def test_the_truth_rule_holds_after_a_removal(lake: LakeProbe, tmp_path: Path) -> None:
+    """Rows that newer exports hide must not come back because their files were rewritten together."""
     later = write_lines(
         tmp_path / "later",
         [line("channel", channel("a:1")), line("message", message("quiet", cid="a:1", user=BOB, text="edited"))],
@@ -285,7 +285,7 @@ def test_truth_holds_after_a_removal(lake: LakeProbe, tmp_path: Path) -> None:
 
 
 def test_the_list_says_nothing_but_a_hash(lake: LakeProbe) -> None:
-    """Whoever reads the lake's folder learns that somebody is on it, and not who."""
+    """A reader of the lake's folder learns that a person is on the list, and not who."""
     store = open_store(lake.uri)
     forget_user(store, "ann-17", now=NOW)
     listed = suppression_list.read(store)
@@ -294,13 +294,13 @@ def test_the_list_says_nothing_but_a_hash(lake: LakeProbe) -> None:
 
 
 def test_an_empty_id_is_refused(lake: LakeProbe) -> None:
-    """It would match nothing, and look as if all were well."""
+    """It would match nothing, and the removal would seem to have worked."""
     with pytest.raises(CallError, match="there is no user id to forget"):
         forget_user(open_store(lake.uri), " ", now=NOW)
 
 
 def test_pseudonyms_leave_no_raw_personal_data(tmp_path: Path) -> None:
-    """With both options no id, name, picture or text lands anywhere, and joins go on working."""
+    """With both options, no id, name, picture or text is stored, and joins still work."""
     lake = LakeProbe(str(tmp_path / "lake"))
     load(lake, export(tmp_path / "one"), 1, hash_users=True, pseudonym_key="secret", drop_text=True)
     left = everything(lake)
@@ -315,8 +315,8 @@ def test_pseudonyms_leave_no_raw_personal_data(tmp_path: Path) -> None:
     assert verify(open_store(lake.uri), now=NOW).ok
 
 
-def test_an_empty_list_of_people_stays_one_under_pseudonyms(tmp_path: Path) -> None:
-    """Null means that the export does not say, and readers that count mentions would lose the message."""
+def test_an_empty_list_of_people_stays_empty_under_pseudonyms(tmp_path: Path) -> None:
+    """Null means that the export does not say. Readers that count mentions would lose the message."""
     lake = LakeProbe(str(tmp_path / "lake"))
     lists = {"mentioned_users": [], "restricted_visibility": ["u2", "u1", "u2"]}
     path = write_lines(tmp_path / "one", [line("message", message("m", **lists))])
@@ -327,16 +327,16 @@ def test_an_empty_list_of_people_stays_one_under_pseudonyms(tmp_path: Path) -> N
     )
 
 
-@pytest.mark.parametrize("told", ["ann-17", pseudonym("ann-17", "secret")], ids=["the id", "the pseudonym"])
-def test_who_was_forgotten_stays_out_under_a_pseudonym_too(told: str, tmp_path: Path) -> None:
-    """By whichever of the two they were named."""
+@pytest.mark.parametrize("named", ["ann-17", pseudonym("ann-17", "secret")], ids=["the id", "the pseudonym"])
+def test_a_forgotten_person_stays_out_under_a_pseudonym_too(named: str, tmp_path: Path) -> None:
+    """Whether the removal named the id or the pseudonym."""
     lake = LakeProbe(str(tmp_path / "lake"))
     load(lake, export(tmp_path / "one"), 1, hash_users=True, pseudonym_key="secret")
-    forget_user(open_store(lake.uri), told, now=NOW, pseudonym_key="secret" if told == "ann-17" else None)
-    hidden = pseudonym("ann-17", "secret")
-    assert hidden not in everything(lake)
+    forget_user(open_store(lake.uri), named, now=NOW, pseudonym_key="secret" if named == "ann-17" else None)
+    hashed = pseudonym("ann-17", "secret")
+    assert hashed not in everything(lake)
     load(lake, export(tmp_path / "two", "still Ann"), 2, hash_users=True, pseudonym_key="secret")
-    assert hidden not in everything(lake)
+    assert hashed not in everything(lake)
     assert {"by-bob", "quiet"} == set(lake.texts())
 
 
@@ -354,7 +354,7 @@ def test_names_are_found_in_any_script(name: str, text: str, tmp_path: Path) -> 
 
 
 def test_pseudonyms_need_a_key() -> None:
-    """Without one, anyone could make them from ids."""
+    """Without one, anyone could compute them from ids."""
     with pytest.raises(CallError, match="hash_users needs a secret"):
         LoadOptions(hash_users=True)
     assert "secret" not in repr(LoadOptions(hash_users=True, pseudonym_key="secret"))
@@ -365,13 +365,13 @@ def test_pseudonyms_need_a_key() -> None:
     [(table, column) for table in TABLES for column in table],
     ids=lambda each: each.name,
 )
-def test_it_is_decided_what_each_column_says_of_people(table: Table, column: Column) -> None:
-    """A new column that nobody decided about would leak past every removal."""
+def test_the_list_of_personal_data_has_every_column(table: Table, column: Column) -> None:
+    """A new column that is not in the list would leak past every removal."""
     personal_data(table, column)
 
 
-def test_json_that_may_hold_a_user_is_not_taken_for_counts_and_settings() -> None:
-    """The service puts whole users into more and more of its objects: the exceptions are few, and named."""
+def test_json_columns_without_personal_data_are_few_and_named() -> None:
+    """The service puts whole users into more and more of its objects."""
     without = {
         column.name
         for table in TABLES
@@ -381,8 +381,8 @@ def test_json_that_may_hold_a_user_is_not_taken_for_counts_and_settings() -> Non
     assert {"reaction_counts", "reaction_scores", "config", "teams_role"} == without
 
 
-def test_who_is_removed_while_a_load_is_under_way_stays_out(lake: LakeProbe, tmp_path: Path) -> None:
-    """The load looks at the list again before its commit and after it; a list that grew between is obeyed."""
+def test_a_person_who_is_removed_during_a_load_stays_out(lake: LakeProbe, tmp_path: Path) -> None:
+    """The load reads the list again before its commit and after it, and obeys a list that has grown."""
     path = export(tmp_path / "three")
     removed = []
 
@@ -398,8 +398,8 @@ def test_who_is_removed_while_a_load_is_under_way_stays_out(lake: LakeProbe, tmp
     assert '"ann-17"' not in everything(lake)
 
 
-def test_a_load_that_is_run_again_heeds_the_list(lake: LakeProbe, tmp_path: Path) -> None:
-    """Whoever put the person on the list, or loaded them meanwhile, died before anything else was done."""
+def test_a_load_that_runs_again_obeys_the_list(lake: LakeProbe, tmp_path: Path) -> None:
+    """The removal or the load died right after the person was on the list, or after the commit."""
     path = export(tmp_path / "three")
     load(lake, path, 5)
     suppression_list.add(open_store(lake.uri), "ann-17", keep_messages=False, now=NOW)
@@ -414,8 +414,10 @@ def test_a_load_that_is_run_again_heeds_the_list(lake: LakeProbe, tmp_path: Path
 
 @pytest.mark.parametrize("is_listed_first", [True, False])
 def test_many_people_leave_at_once(is_listed_first: bool, tmp_path: Path) -> None:
-    """Each took a quarter of a second of every load, so that a list of a thousand stopped a backfill. Of some the
-    messages stay; who is not on the list stays whole, whatever ids and names begin alike."""
+    """Regression: each person took a quarter of a second of every load, so a list of a thousand stopped a backfill.
+
+    The messages of some people stay. People who are not on the list keep everything, although their ids start alike.
+    """
     lake, ids = LakeProbe(str(tmp_path / "lake")), [f"person-{number}" for number in range(130)]
     going, keeping, staying = ids[:120:2], ids[1:120:2], ids[120:]
     people = {each: {"id": each, "name": f"Näme Of {each}"} for each in ids}
@@ -440,20 +442,20 @@ def test_many_people_leave_at_once(is_listed_first: bool, tmp_path: Path) -> Non
         load(lake, path, 2)
         put_on_list()
         assert load(lake, path, 2).already_loaded
-    told = {word.lower() for word in re.findall(r"(?i)(?:näme of )?person-\d+", everything(lake))}
-    assert {*staying, *(f"näme of {each}" for each in staying)} == told
+    words = {word.lower() for word in re.findall(r"(?i)(?:näme of )?person-\d+", everything(lake))}
+    assert {*staying, *(f"näme of {each}" for each in staying)} == words
     assert [[len(keeping), len(staying)]] == lake.rows(
         "SELECT count(*) FILTER (user_id IS NULL AND text IS NULL), count(user_id) FROM messages"
     )
-    # The reaction is by the one who follows the author, and goes with either of the two.
+    # The author's follower reacted. The reaction goes with either of the two.
     assert [[f"m{n:03}", ids[n + 1]] for n in range(119, 129)] == lake.rows(
         "SELECT message_id, user_id FROM reactions ORDER BY ALL"
     )
     assert verify(open_store(lake.uri), now=NOW).ok
 
 
-def test_a_list_without_its_salt_is_not_begun_anew(lake: LakeProbe) -> None:
-    """With another salt, whoever is on it would come back with the next load, and nobody would notice."""
+def test_a_list_without_its_salt_is_refused(lake: LakeProbe) -> None:
+    """With a new salt, people on the list would come back with the next load, unnoticed."""
     forget_user(open_store(lake.uri), "ann-17", now=NOW)
     (Path(lake.uri) / "_forgotten" / "salt").unlink()
     with pytest.raises(LakeError, match=r"/_forgotten/salt is gone, .*; restore it"):
@@ -461,7 +463,7 @@ def test_a_list_without_its_salt_is_not_begun_anew(lake: LakeProbe) -> None:
 
 
 def test_a_users_own_export_goes_too(lake: LakeProbe, tmp_path: Path) -> None:
-    """What a person asked to see of themselves is about them as a whole."""
+    """All of the export that a person requested is about that person."""
     own = tmp_path / "own.json"
     own.write_bytes(encoded({"user": ANN, "messages": [message("by-ann", user=ANN)], "reactions": []}))
     load_files([own], lake_uri=lake.uri, exported_at=datetime(2026, 1, 6, tzinfo=UTC))

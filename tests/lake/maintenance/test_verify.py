@@ -1,4 +1,4 @@
-"""What verify finds: each fault made by hand on a real lake, and nothing where nothing is wrong."""
+"""What verify finds: one fault at a time on a real lake, and nothing where nothing is wrong."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOW = datetime(2026, 2, 1, tzinfo=UTC)
 
 
 def load_day(tmp_path: Path, day: int) -> None:
-    """One day of the channel, with something of everything that the law of conservation counts."""
+    """Load one day of the channel, with an example of everything that the law of conservation counts."""
     at = f"2026-01-0{day}T10:00:00Z"
     lines = [
         line("channel", channel()),
@@ -55,8 +55,8 @@ def store(tmp_path: Path) -> LakeStore:
     return open_store(tmp_path / "lake")
 
 
-def kinds(verdict: VerifyReport) -> list[str]:
-    return sorted(finding.kind for finding in verdict.findings)
+def kinds(report: VerifyReport) -> list[str]:
+    return sorted(finding.kind for finding in report.findings)
 
 
 def a_data_file(store: LakeStore) -> Path:
@@ -65,27 +65,27 @@ def a_data_file(store: LakeStore) -> Path:
 
 
 def test_a_lake_of_two_days_is_in_order(store) -> None:
-    """An alarm that always rings is heard by nobody."""
-    verdict = verify(store, now=NOW)
-    assert ([], True, 2) == (kinds(verdict), verdict.ok, verdict.n_loads)
+    """People ignore an alarm that always rings."""
+    report = verify(store, now=NOW)
+    assert ([], True, 2) == (kinds(report), report.ok, report.n_loads)
 
 
 def test_a_day_that_was_never_loaded_is_a_gap(store, tmp_path) -> None:
-    """Silence must not look like a quiet day."""
+    """A missing load must not look like a quiet day."""
     load_day(tmp_path, 5)
-    verdict = verify(store, now=NOW)
-    assert (["gap"], False) == (kinds(verdict), verdict.ok)
-    assert "2026-01-03T00:00:00.000000Z to 2026-01-05T00:00:00.000000Z" in verdict.findings[0].what
+    report = verify(store, now=NOW)
+    assert (["gap"], False) == (kinds(report), report.ok)
+    assert "2026-01-03T00:00:00.000000Z to 2026-01-05T00:00:00.000000Z" in report.findings[0].what
 
 
 def test_a_file_that_is_gone_is_missing(store) -> None:
-    """Someone deleted a file: the rows are lost until its window is exported again."""
+    """The rows of a deleted file are lost until its window is exported again."""
     a_data_file(store).unlink()
     assert ["missing"] == kinds(verify(store, now=NOW))
 
 
 def test_a_changed_byte_is_found(store) -> None:
-    """Disks and people change files; the recorded digest tells."""
+    """Disks and people change files. The recorded digest shows it."""
     path = a_data_file(store)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -94,7 +94,7 @@ def test_a_changed_byte_is_found(store) -> None:
 
 
 def test_a_file_that_only_the_views_have_is_missing_from_its_folder(store) -> None:
-    """Someone tidied a table's folder: globs read fewer rows than views until the catalog is written anew."""
+    """A person deleted a link in a table's folder: globs read fewer rows than views until the catalog is rebuilt."""
     file = next(file for file in commit_log.all_records(store)[0].files if file.table == "messages")
     Path(store.url(file.path)).unlink()
     (finding,) = verify(store, now=NOW).findings
@@ -103,8 +103,8 @@ def test_a_file_that_only_the_views_have_is_missing_from_its_folder(store) -> No
     assert verify(store, now=NOW).ok
 
 
-def test_a_file_that_was_put_in_the_place_of_another_is_altered(store) -> None:
-    """A restored backup or a copy with other rows under the same name is not what the views read."""
+def test_a_file_in_the_place_of_another_is_altered(store) -> None:
+    """A restored backup, or a copy with other rows, may have the name of a file that the views read."""
     file = next(file for file in commit_log.all_records(store)[0].files if file.table == "messages")
     path = Path(store.url(file.path))
     content = path.read_bytes()
@@ -113,7 +113,7 @@ def test_a_file_that_was_put_in_the_place_of_another_is_altered(store) -> None:
     assert ["altered"] == kinds(verify(store, now=NOW))
 
 
-def test_a_file_that_only_history_reads_is_looked_at_as_well(tmp_path: Path) -> None:
+def test_a_file_that_only_history_reads_is_checked_as_well(tmp_path: Path) -> None:
     """``messages_history`` fails without it."""
     for hour in (1, 2):
         load_files(
@@ -131,29 +131,29 @@ def test_a_file_that_only_history_reads_is_looked_at_as_well(tmp_path: Path) -> 
 
 
 def test_an_entity_that_went_nowhere_is_found(store) -> None:
-    """The converter's own account must balance, or verify must say so."""
+    """Verify must say so if the counts of a load do not add up."""
     record = commit_log.all_records(store)[0]
     value = json.loads(store.read(record.path))
     value["counts"]["duplicates"] -= 1
     store.replace(record.path, json.dumps(value).encode())
-    verdict = verify(store, now=NOW)
-    assert (["unaccounted"], False) == (kinds(verdict), verdict.ok)
+    report = verify(store, now=NOW)
+    assert (["unaccounted"], False) == (kinds(report), report.ok)
 
 
-def test_a_file_of_no_record_is_told_after_a_day(store) -> None:
-    """What a broken-off load left may go; what one is writing at this moment may not."""
+def test_a_file_that_is_in_no_record_is_reported_after_a_day(store) -> None:
+    """The leftovers of a killed load may go. The files that a load is just writing may not."""
     path = a_data_file(store)
     stray = path.with_name("stray.parquet")
     stray.write_bytes(path.read_bytes())
     os.utime(stray, (NOW.timestamp(), NOW.timestamp()))
     assert [] == kinds(verify(store, now=NOW + timedelta(hours=23)))
-    verdict = verify(store, now=NOW + timedelta(hours=25))
-    assert (["unknown"], True) == (kinds(verdict), verdict.ok)
+    report = verify(store, now=NOW + timedelta(hours=25))
+    assert (["unknown"], True) == (kinds(report), report.ok)
 
 
 @pytest.mark.parametrize("uri", ["lake", "memory://verified-catalog"])
-def test_a_catalog_that_is_not_of_the_records_is_found(uri: str, tmp_path: Path) -> None:
-    """A lake is queried through its catalog: without one, or with that of yesterday, rows are not there for anyone."""
+def test_a_catalog_that_does_not_know_all_records_is_found(uri: str, tmp_path: Path) -> None:
+    """People query a lake through its catalog. Without one, or with yesterday's, they see no new rows."""
     store = open_store(uri if "://" in uri else tmp_path / uri)
 
     def load(day: int) -> None:
@@ -169,15 +169,15 @@ def test_a_catalog_that_is_not_of_the_records_is_found(uri: str, tmp_path: Path)
         store.delete([catalog_file.NAME])
         if content is not None:
             store.replace(catalog_file.NAME, content)
-        verdict = verify(store, now=NOW)
-        assert (["catalog"], True) == (kinds(verdict), verdict.ok)
-        assert "run chatexport catalog" in verdict.findings[0].what
+        report = verify(store, now=NOW)
+        assert (["catalog"], True) == (kinds(report), report.ok)
+        assert "run chatexport catalog" in report.findings[0].what
     refresh(store)
     assert verify(store, now=NOW).ok
 
 
-def test_a_catalog_names_the_place_where_its_lake_was(store, tmp_path) -> None:
-    """Its views read files by their whole paths; by another name of the same folder all is well."""
+def test_a_catalog_of_a_lake_that_was_moved_is_found(store, tmp_path) -> None:
+    """Its views read files by absolute paths. Another name of the same folder is not a fault."""
     (tmp_path / "link").symlink_to(tmp_path / "lake")
     assert verify(open_store(tmp_path / "link"), now=NOW).ok
     moved = open_store((tmp_path / "lake").rename(tmp_path / "moved"))

@@ -1,4 +1,4 @@
-"""A message's id says who wrote it: it does not, where people are not to be known, and still joins."""
+"""A message id names its author: under pseudonyms and after a removal it does not, and joins still work."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def lake(tmp_path: Path) -> LakeProbe:
 
 
 def references(message_id: str) -> list[bytes]:
-    """What others say of a message."""
+    """Return the lines in which others refer to a message."""
     bob = {"id": "bob"}
     noted = f'see "{message_id}"'
     return [
@@ -48,7 +48,7 @@ def references(message_id: str) -> list[bytes]:
 
 
 def thread(path: Path, random_part: str, text: str = "asked") -> Path:
-    """Ann's message, a reply to it, a quote of it, a reaction to it, and somebody who has read as far."""
+    """Write an export of Ann's message, a reply to it, a quote of it, a reaction to it, and a read state up to it."""
     asked = message(f"ann-17-{random_part}", cid="a:1", user={"id": "ann-17"}, text=text)
     return write_lines(path, [line("channel", channel("a:1")), line("message", asked), *references(str(asked["id"]))])
 
@@ -64,12 +64,12 @@ def test_pseudonyms_hide_the_author_in_every_reference(random_part: str, lake: L
     assert [[f"{ann}-{random_part}", OTHERS_ID, "quoting", bob, bob]] == lake.rows(JOINED)
     load_hashed("asked, and edited", 2)
     assert [[f"{ann}-{random_part}", OTHERS_ID, "quoting", bob, bob]] == lake.rows(JOINED)
-    # The load is compared with the lake by ids of which only one says whose they are.
+    # The load is compared with the lake by ids without their author: only the lake's ids are hashed at that time.
     assert [] == lake.rows("FROM late_changes")
 
 
 @pytest.mark.parametrize("keep_messages", [True, False])
-def test_who_is_forgotten_is_in_no_reference(
+def test_no_reference_names_a_forgotten_person(
     keep_messages: bool, random_part: str, lake: LakeProbe, tmp_path: Path
 ) -> None:
     def forgotten() -> tuple[bool, list[list[object]]]:
@@ -90,7 +90,7 @@ def test_who_is_forgotten_is_in_no_reference(
     assert [] == forget_user(open_store(lake.uri), "ann-17", now=NOW, keep_messages=keep_messages).files
 
 
-def test_who_was_forgotten_stays_out_where_only_a_reference_names_them(
+def test_a_forgotten_person_stays_out_if_only_a_reference_names_them(
     random_part: str, lake: LakeProbe, tmp_path: Path
 ) -> None:
     load(lake, write_lines(tmp_path / "export", [line("message", message("m", cid="a:1"))]))
@@ -105,7 +105,7 @@ def test_who_was_forgotten_stays_out_where_only_a_reference_names_them(
     [OTHERS_ID, "by-ann", "ann-17", f"ann-170-{OTHERS_ID}", f"x-ann-17-{OTHERS_ID}", f"ann-17-{OTHERS_ID}-copy"],
 )
 def test_other_ids_stay(message_id: str, lake: LakeProbe, tmp_path: Path) -> None:
-    """Nobody is taken out of an id that is not of them, and an id that names nobody has no pseudonym."""
+    """An id that does not start with the person's id and a random part is not theirs."""
     load(lake, write_lines(tmp_path / "export", [line("message", message(message_id, cid="a:1"))]))
     forget_user(open_store(lake.uri), "ann-17", now=NOW)
     assert [[message_id]] == lake.rows("SELECT id FROM messages")

@@ -1,4 +1,4 @@
-"""Custom fields as typed columns: beside ``custom``, in files with and without them, of one type in a lake."""
+"""Promoted columns: custom fields as typed columns, in files with and without them, of one type in a lake."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PRIORITY = {"messages": {"priority": "BIGINT"}}
 def load(
     lake: LakeProbe, folder: Path, hour: int, values: list[Any], *, key: str = "priority", day: int = 2, **promote: Any
 ) -> Any:
-    """Messages of one hour, each with a value of its own under the key."""
+    """Load messages of one hour, each with its own value under the key."""
     lines = [line("channel", channel("a:1"))] + [
         line("message", message(f"m{hour}-{at_}", cid="a:1", created_at=at(hour, at_), **{key: value}))
         for at_, value in enumerate(values)
@@ -43,9 +43,9 @@ def load(
 
 
 def test_a_promoted_field_is_typed_and_stays_in_custom(lake: LakeProbe, tmp_path: Path) -> None:
-    """A query needs no JSON, and a value of another kind is neither lost nor unseen."""
-    told = load(lake, tmp_path, 9, [1, "2", "high", 2.5, None, {"a": 1}, 2**70], promote=PRIORITY)
-    assert {"messages.priority": 4} == told["cast_failures"]
+    """A query needs no JSON, and a value of another kind is neither lost nor uncounted."""
+    report = load(lake, tmp_path, 9, [1, "2", "high", 2.5, None, {"a": 1}, 2**70], promote=PRIORITY)
+    assert {"messages.priority": 4} == report["cast_failures"]
     rows = lake.rows("SELECT priority, custom FROM messages ORDER BY id")
     assert [1, 2, None, None, None, None, None] == [priority for priority, _ in rows]
     assert [1, "2", "high", 2.5, None, {"a": 1}, 2**70] == [json.loads(custom)["priority"] for _, custom in rows]
@@ -53,8 +53,8 @@ def test_a_promoted_field_is_typed_and_stays_in_custom(lake: LakeProbe, tmp_path
 
 
 @pytest.mark.parametrize("fields", [{"rank": 3}, {"custom": {"rank": 3}}, {"rank": 3, "custom": {"rank": 4}}])
-def test_a_field_is_promoted_wherever_it_stands(fields: dict[str, Any], lake: LakeProbe, tmp_path: Path) -> None:
-    """Flat, nested, or in both places: then the flat one counts, as it does in custom."""
+def test_a_field_is_promoted_flat_and_nested(fields: dict[str, Any], lake: LakeProbe, tmp_path: Path) -> None:
+    """If it is in both places, the flat one counts, as it does in custom."""
     path = write_lines(tmp_path / "export", [line("message", message(**fields)), line("user", user("u9", **fields))])
     options = LoadOptions(promote={"messages": {"rank": "DOUBLE"}, "users": {"rank": "VARCHAR"}})
     kind = ExportKind.CHANNELS
@@ -64,11 +64,11 @@ def test_a_field_is_promoted_wherever_it_stands(fields: dict[str, Any], lake: La
 
 
 @pytest.mark.parametrize("value", [1735689600, 1735689600000, 3.7, "1e3", "1735689600"])
-def test_a_number_that_is_not_of_nanoseconds_is_no_time(value: Any, lake: LakeProbe, tmp_path: Path) -> None:
-    """Apps count seconds or milliseconds; as nanoseconds they would all be of the year 1970."""
-    told = load(lake, tmp_path, 9, [value], promote={"messages": {"priority": "TIMESTAMPTZ"}})
+def test_only_a_number_of_nanoseconds_is_a_time(value: Any, lake: LakeProbe, tmp_path: Path) -> None:
+    """Apps count seconds or milliseconds. Read as nanoseconds, they would all be in the year 1970."""
+    report = load(lake, tmp_path, 9, [value], promote={"messages": {"priority": "TIMESTAMPTZ"}})
     assert [[None]] == lake.rows("SELECT priority FROM messages")
-    assert {"messages.priority": 1} == told["cast_failures"]
+    assert {"messages.priority": 1} == report["cast_failures"]
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_a_number_that_is_not_of_nanoseconds_is_no_time(value: Any, lake: LakePr
 def test_each_type_reads_what_json_writes_for_it(
     kind: str, value: Any, expected: Any, lake: LakeProbe, tmp_path: Path
 ) -> None:
-    """A short list of types, each of which survives the way through Parquet."""
-    told = load(lake, tmp_path, 9, [value, [value]], promote={"messages": {"priority": kind}})
+    """Each type of the short list survives the way through Parquet."""
+    report = load(lake, tmp_path, 9, [value, [value]], promote={"messages": {"priority": kind}})
     ((found,), *_) = lake.rows("SELECT priority FROM messages ORDER BY id")
     assert (expected, kind.upper() != "VARCHAR") == (
         str(found) if kind == "DATE" else found,
-        bool(told["cast_failures"]),
+        bool(report["cast_failures"]),
     )
 
 
@@ -125,14 +125,14 @@ def test_each_type_reads_what_json_writes_for_it(
     ],
     ids=["BIGINT", "DATE"],
 )
-def test_only_what_is_written_as_one_is_an_integer_or_a_date(
+def test_only_text_in_the_right_form_is_an_integer_or_a_date(
     kind: str, taken: dict[str, Any], others: list[str], lake: LakeProbe, tmp_path: Path
 ) -> None:
-    """A cast that guesses makes numbers that nobody told, and dates that no reader of the files can hold."""
-    told = load(lake, tmp_path, 9, [*taken, *others], promote={"messages": {"priority": kind}})
-    assert {"messages.priority": len(others)} == told["cast_failures"]
-    found = lake.rows("SELECT json_extract_string(custom, '/priority'), priority FROM messages")
-    typed = {text: str(each) if isinstance(each, date) else each for text, each in found}
+    """A cast that guesses gives numbers that no one wrote, and dates that no reader of the files can hold."""
+    report = load(lake, tmp_path, 9, [*taken, *others], promote={"messages": {"priority": kind}})
+    assert {"messages.priority": len(others)} == report["cast_failures"]
+    rows = lake.rows("SELECT json_extract_string(custom, '/priority'), priority FROM messages")
+    typed = {text: str(each) if isinstance(each, date) else each for text, each in rows}
     assert {**taken, **dict.fromkeys(others)} == typed
 
 
@@ -145,8 +145,8 @@ def test_a_key_of_any_spelling_can_be_promoted(key: str, lake: LakeProbe, tmp_pa
     assert [[7], [8]] == lake.rows(f"SELECT {column} FROM messages ORDER BY created_at")
 
 
-def test_keys_may_be_named_as_the_converter_names_its_own_columns(lake: LakeProbe, tmp_path: Path) -> None:
-    """Of the rows that are staged, and of the objects in them: an app cannot know those names."""
+def test_keys_may_have_the_names_of_internal_columns(lake: LakeProbe, tmp_path: Path) -> None:
+    """Staging, redaction and compaction have columns of their own, and an app cannot know their names."""
     names = ["_n", "_read", "_input", "_cast_failures", "_complete", "_in_window", "_attachments", "_latest_reactions"]
     names += ["_created_at", "_reply_count", "j", "d", "flat", "data", "rows", "told", "original", "redacted"]
     lines = [line("message", message(f"m{n}", user={"id": f"u{n}"}, **dict.fromkeys(names, n))) for n in (1, 2)]
@@ -160,7 +160,7 @@ def test_keys_may_be_named_as_the_converter_names_its_own_columns(lake: LakeProb
 
 @pytest.mark.parametrize("compacted", [False, True])
 def test_files_with_and_without_the_column_are_one_table(compacted: bool, lake: LakeProbe, tmp_path: Path) -> None:
-    """What was loaded before the field was promoted, and by a DAG that does not promote it, has its values as well."""
+    """Rows that were loaded before the field was promoted, or by a DAG that does not promote it, have it as well."""
     load(lake, tmp_path, 8, [80])
     load(lake, tmp_path, 9, [90, "x"], promote=PRIORITY)
     load(lake, tmp_path, 10, [100], promote={"messages": {"other": "VARCHAR"}})
@@ -194,7 +194,7 @@ def test_promoted_columns_of_snapshots_keep_the_newest_row_of_each_key(lake: Lak
 
 
 @pytest.mark.parametrize(
-    ("promote", "told"),
+    ("promote", "message"),
     [
         (
             {"massages": {"a": "BIGINT"}},
@@ -208,17 +208,17 @@ def test_promoted_columns_of_snapshots_keep_the_newest_row_of_each_key(lake: Lak
         ({"messages": {"a": "BIGINT", "A": "BIGINT"}}, r"messages\.A cannot be promoted"),
     ],
 )
-def test_what_cannot_be_promoted_is_refused_before_anything_is_done(
-    promote: dict[str, dict[str, str]], told: str, lake: LakeProbe, tmp_path: Path
+def test_a_key_that_cannot_be_promoted_is_refused_before_anything_is_done(
+    promote: dict[str, dict[str, str]], message: str, lake: LakeProbe, tmp_path: Path
 ) -> None:
-    """A slip in a DAG must not become a lake with two columns of one name."""
-    with pytest.raises(CallError, match=told):
+    """A slip in a DAG must not give a lake two columns of one name."""
+    with pytest.raises(CallError, match=message):
         load(lake, tmp_path, 9, [1], promote=promote)
     assert not Path(lake.uri).exists()
 
 
 def test_a_key_has_one_type_in_a_lake(lake: LakeProbe, tmp_path: Path) -> None:
-    """A column that is a number here and text there cannot be read as either."""
+    """A column that is a number in one file and text in another cannot be read as either."""
     load(lake, tmp_path, 9, [1], promote=PRIORITY)
     files = lake.files()
     with pytest.raises(
@@ -230,12 +230,12 @@ def test_a_key_has_one_type_in_a_lake(lake: LakeProbe, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["DECIMAL(9)", "bigint[]", "", "INT; DROP TABLE x"])
 def test_a_type_that_is_not_listed_is_refused_at_once(kind: str) -> None:
-    """At birth, so that a DAG that cannot work does not parse."""
+    """The options refuse it when they are created, so a DAG that cannot work does not parse."""
     with pytest.raises(CallError, match=r"messages\.a cannot be promoted to .*; types are VARCHAR, BIGINT"):
         LoadOptions(promote={"messages": {"a": kind}})
 
 
-def test_the_command_line_writes_it_in_one_word() -> None:
+def test_the_command_line_takes_it_as_one_word() -> None:
     """Keys may have dots and equals signs; tables and types have none."""
     assert {"messages": {"a.b": "BIGINT", "c=d": "DATE"}, "users": {"k": "DOUBLE"}} == parse_promote(
         ["messages.a.b=BIGINT", "messages.c=d=DATE", "users.k=DOUBLE"]

@@ -1,4 +1,4 @@
-"""The registry against the objects of the newest official Python SDK, and each of its columns through a conversion."""
+"""The registry, compared with the objects of the newest official Python SDK; and each column, through a conversion."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODELS = {
     "reads": models.ReadStateResponse,
     "users": models.UserResponse,
 }
-# What a model has and the registry does not keep, with the reason.
+# Fields of a model that the registry does not keep, with the reason.
 NOT_KEPT = {
     ("messages", "latest_reactions"): "rows of reactions",
     ("messages", "own_reactions"): "always empty for a server",
@@ -36,7 +36,7 @@ KINDS = {bool: Kind.BOOL, int: Kind.INT, datetime: Kind.TIME, str: Kind.TEXT, di
 
 
 def of_model(table: str) -> dict[str, Any]:
-    """Field -> its Python type, without None."""
+    """Return the Python type of each field, without None."""
     hints = typing.get_type_hints(MODELS[table])
     return {
         field.name: next(
@@ -50,7 +50,7 @@ def of_model(table: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("table", MODELS)
 def test_every_field_of_the_service_has_its_place(table: str) -> None:
-    """A field that is new upstream fails here, and then gets a column or a reason."""
+    """A field that is new in the service fails here, and then gets a column or a reason."""
     known = {*TABLE_BY_NAME[table].fields, "custom"}
     missing = {field for field in of_model(table) if field not in known and (table, field) not in NOT_KEPT}
     assert set() == missing
@@ -63,13 +63,13 @@ def test_every_field_of_the_service_has_its_place(table: str) -> None:
 def test_every_field_has_the_type_that_the_service_gives_it(table: str) -> None:
     """A flag kept as text, or a time as a number, would mislead every query."""
     by_field = {column.field: column.kind for column in TABLE_BY_NAME[table] if column.field}
-    told = {field: typing.get_origin(kind) or kind for field, kind in of_model(table).items()}
-    expected = {field: KINDS[kind] for field, kind in told.items() if kind in KINDS and field in by_field}
+    types_of_model = {field: typing.get_origin(kind) or kind for field, kind in of_model(table).items()}
+    expected = {field: KINDS[kind] for field, kind in types_of_model.items() if kind in KINDS and field in by_field}
     assert expected == {field: by_field[field] for field in expected}
 
 
 def value_of(column: Column) -> tuple[Any, Any]:
-    """A value for a column as the service writes it, and as it comes out."""
+    """Return a value for a column, as the service writes it and as the table has it."""
     match column.kind:
         case Kind.TEXT:
             return f"the {column.name}", f"the {column.name}"
@@ -95,17 +95,17 @@ OBJECTS: dict[str, tuple[str, Any]] = {
 
 @pytest.mark.parametrize("table", [table for table in TABLES if table.name in OBJECTS], ids=lambda t: t.name)
 def test_every_column_that_is_a_field_comes_out_as_it_went_in(table: Table, tmp_path: Path) -> None:
-    """The whole field table, none left to a test that somebody has to remember."""
+    """Every field is in this test: a new one does not have to be added."""
     name, fields = OBJECTS[table.name]
     plain = [column for column in table if column.field and column.field not in (*table.key, "cid", "created_at")]
-    told = {column.field: value_of(column)[0] for column in plain}
+    values = {column.field: value_of(column)[0] for column in plain}
     lines = [line("message", message())] if table.name == "reactions" else []
-    converted = convert_lines(tmp_path, *lines, line(name, fields | told))
+    converted = convert_lines(tmp_path, *lines, line(name, fields | values))
     row = next(row for row in converted.rows[table.name] if plain[0].name in row and row[plain[0].name] is not None)
-    found = {
+    row_values = {
         column.name: json.loads(row[column.name]) if column.kind is Kind.JSON else row[column.name] for column in plain
     }
-    assert {column.name: value_of(column)[1] for column in plain} == found
+    assert {column.name: value_of(column)[1] for column in plain} == row_values
     assert ({}, "{}") == (converted.counts.cast_failures, row["custom"])
 
 
