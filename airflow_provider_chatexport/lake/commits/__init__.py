@@ -1,1 +1,1 @@
-"""What is committed, and therefore what is true."""
+"""The log of commits, and what follows from it: coverage, snapshot, visibility."""

@@ -2,19 +2,19 @@
 
 How it works
 ------------
-Records are only ever added. A record lists files and coverage entries, and never says what became of the files of other
-records. That follows from all records together, and this module works it out. So loads, compactions and removals of
-people need no lock: whatever order their records arrive in, everyone who reads them comes to the same states.
+Records are added and never changed, so a record cannot say what becomes of its files. That follows from all records
+together, and this module works it out. So loads, compactions and removals of people need no lock: whatever order their
+records arrive in, all readers of the records come to the same states.
 
 1. A record is current unless another one ``replaces`` it. Every file that only replaced records list is dead.
-2. Each file of a current record is judged by the kind of its table. In an event table, newer coverage entries of the
-   file's channels may hide its rows: none of them on the file's day (whole), some (partly hidden) or all (dead). In a
-   snapshot table files stay whole, because a newer export that does not name a person does not say that the person is
-   gone. Rejects and other entities live as long as anything of their load can be visible.
-3. A rewrite applies the truth rule while it writes. So two entries of one rewrite do not hide each other's rows any
-   more: their loads went into the same files, and the hidden rows were left out.
-4. A dead file of messages is history instead if its load was told to keep what newer loads supersede. A file that a
-   record purged may not be read by anything.
+2. The state of a file of a current record depends on the kind of its table. In an event table, newer coverage entries
+   of the file's channels hide none of its rows (whole), some (partly hidden) or all (dead). In a snapshot table files
+   stay whole, because a newer export that does not name a person does not say that the person is gone. Rejects and
+   other entities live as long as any row of their load can be visible.
+3. A rewrite applies the truth rule while it writes: the rows of several loads go into one file, without those that are
+   hidden. So two entries of one rewrite do not hide each other's rows any more.
+4. A dead file of messages is history instead if its load keeps what newer loads supersede (``keep_superseded``).
+   Nothing may read a file that a record purged.
 5. A file that a rewrite took over is listed by several records. It is alive if one of them says so.
 
 An example. A and B are loads of one channel, R is a compaction of both, and C is Monday, loaded again::
@@ -31,8 +31,8 @@ An example. A and B are loads of one channel, R is a compaction of both, and C i
     A B R      dead           dead     whole    whole
     A B R C    dead           dead     whole    dead     whole
 
-A.mon and B.mon are dead since R was committed, and R.mon since C was. ``dead_since`` is a time of commits, by the clock
-of the process that committed: readers may have the catalog from before that moment open, and vacuum spares their files.
+A.mon and B.mon are dead since R was committed, and R.mon since C was (``dead_since``). Readers may have a catalog from
+before that moment open, so vacuum spares their files for a while.
 
 Pure: the module decides, and others act. The catalog lists whole files, and reads partly hidden ones through the truth
 rule (``visibility``); ``messages_history`` also reads files of history. The table folders show whole and partly hidden

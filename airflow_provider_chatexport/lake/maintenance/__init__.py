@@ -1,1 +1,1 @@
-"""What rewrites, cleans or checks a lake."""
+"""Work on a whole lake: compact, vacuum, verify, forget."""

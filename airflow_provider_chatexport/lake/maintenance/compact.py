@@ -1,7 +1,7 @@
 """Compaction: fewer, larger files, with the truth rule applied for good. Afterwards a glob gives what the views give.
 
-A day of a table is rewritten if it has several small files, or a file of which newer exports hide rows. All other files
-are taken over as they are. Loads, readers and other compactions may be at work at the same time.
+A day of a table is rewritten if it has several small files, or a file with rows that newer exports hide. All other
+files are taken over as they are. Loads, readers and other compactions may be at work at the same time.
 """
 
 from __future__ import annotations

@@ -274,7 +274,7 @@ class _Remover(Rewriter):
     def files_to_rewrite(self, progress: Progress) -> list[FileState]:
         """Return the files that name one of the people, and those that have to be rewritten together with them.
 
-        The record of a rewrite claims that the truth rule was applied among its own entries. So if one live file of a
+        The record of a rewrite means that the truth rule was applied among its own entries. So if one live file of a
         record is rewritten, every file of it with hidden rows has to be rewritten, too.
         """
         states = [(table, each) for table in TABLES for each in _readable(self._snapshot, table)]

@@ -38,7 +38,7 @@ class Finding:
     """One thing found.
 
     :param kind: a fault: gap, missing, altered, unaccounted; or a note: catalog, unknown, flags.
-    :param what: what is the matter, where, and what to do.
+    :param what: a sentence: what is wrong, where, and what to do.
     """
 
     kind: str
@@ -182,7 +182,7 @@ def _file(store: LakeStore, each: FileState, path: str) -> Finding | None:
         what = "is gone" if isinstance(error, FileNotFoundError) else f"cannot be read, {error.strerror}"
         return Finding(kind="missing", what=f"{where} {what} ({path}); {_CURE}")
     if digest.hexdigest() != each.file.sha256:
-        return Finding(kind="altered", what=f"{where} is not what was written; export its window again")
+        return Finding(kind="altered", what=f"{where} differs from its recorded sha256; export its window again")
     return None
 
 

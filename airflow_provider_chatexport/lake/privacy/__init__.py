@@ -1,1 +1,1 @@
-"""Who is in the data, and how a person leaves it."""
+"""People in the data: finding, hashing and removing them."""

@@ -91,7 +91,7 @@ def _hashed_ids(table: Table) -> Iterator[tuple[str, str]]:
         yield column.name, f"(SELECT pseudonym FROM pseudonyms p WHERE p.id = rows.{sql.name(column.name)})"
     for column in columns(table, PersonalData.USER_IDS):
         ids = f"rows.{sql.name(column.name)}"
-        # A list aggregate over no rows is null. An empty list says something else: nobody is mentioned, say.
+        # A list aggregate over no rows is null. An empty list says something else, such as that no one is mentioned.
         yield (
             column.name,
             f"""

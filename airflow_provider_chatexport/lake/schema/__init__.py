@@ -1,1 +1,1 @@
-"""What tables are: the registry, its SQL and its Arrow schemas."""
+"""The registry of tables, its SQL and its Arrow schemas."""

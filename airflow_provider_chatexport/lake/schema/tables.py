@@ -254,7 +254,7 @@ CHANNELS: Final = Table(
         integer("member_count", "How many members it has."),
         integer("message_count", "How many messages it has, if the app counts them."),
         boolean("frozen", "Takes no new messages."),
-        boolean("disabled", "Nobody can use it."),
+        boolean("disabled", "Closed for all users."),
         boolean("blocked", "Blocked by the requesting user."),
         boolean("hidden", "Hidden for the requesting user."),
         boolean("muted", "Muted for the requesting user."),

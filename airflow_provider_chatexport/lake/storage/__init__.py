@@ -1,1 +1,1 @@
-"""Where the bytes of a lake lie."""
+"""The files of a lake, on a local disk or in an object store."""

@@ -139,7 +139,7 @@ class ObjectStore(LakeStore):
 
     @property
     def staging(self) -> None:
-        """Nothing: there is no local disk beneath the lake."""
+        """None: the lake has no local disk."""
 
     def unfinished_writes(self) -> Iterator[Path]:
         """Yield nothing: a write that breaks off leaves no object."""

@@ -5,8 +5,8 @@ Every store keeps two promises: an object appears whole or not at all, and ``put
 A data file is known by its path in its table's folder. Where its bytes lie is for the store to say (``data_path``):
 
 - ``LocalStore``: below ``_files``, where the catalog's views read them. While the file is live, its path in the table's
-  folder is a hard link to the same bytes, for readers that use a glob. So a file can leave a glob's sight, and nobody
-  who opened the catalog earlier loses it.
+  folder is a hard link to the same bytes, for readers that use a glob. So a file can leave a glob's sight, and
+  readers who opened the catalog earlier still have it.
 - ``ObjectStore``: at the path in the table's folder alone, because object stores have no links.
 """
 

@@ -26,7 +26,7 @@ from airflow_provider_chatexport.lake.privacy import suppression_list
 from airflow_provider_chatexport.lake.privacy.columns import PersonalData, personal_data
 from airflow_provider_chatexport.lake.privacy.pseudonyms import pseudonym
 from airflow_provider_chatexport.lake.schema.tables import TABLES
-from airflow_provider_chatexport.lake.schema.types import Column, Kind, Table
+from airflow_provider_chatexport.lake.schema.types import Kind
 from airflow_provider_chatexport.lake.storage.address import open_store
 
 ANN = {"id": "ann-17", "name": "Ann Überall", "image": "https://img/ann.png"}
@@ -360,14 +360,11 @@ def test_pseudonyms_need_a_key() -> None:
     assert "secret" not in repr(LoadOptions(hash_users=True, pseudonym_key="secret"))
 
 
-@pytest.mark.parametrize(
-    ("table", "column"),
-    [(table, column) for table in TABLES for column in table],
-    ids=lambda each: each.name,
-)
-def test_the_list_of_personal_data_has_every_column(table: Table, column: Column) -> None:
+def test_the_list_of_personal_data_has_every_column() -> None:
     """A new column that is not in the list would leak past every removal."""
-    personal_data(table, column)
+    for table in TABLES:
+        for column in table:
+            personal_data(table, column)
 
 
 def test_json_columns_without_personal_data_are_few_and_named() -> None:
