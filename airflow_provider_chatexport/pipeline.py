@@ -1,9 +1,9 @@
-"""Fetch -> convert -> commit, for one load: what the load operator and the command line both call.
+"""Fetch exports from the service, then load them: what the load operator and the command line both call.
 
-What if the process dies
-- before the record is written: nothing is visible, the next run begins anew, and the work folder is left over until a
-  day later a load works in the same place, or ``vacuum`` comes by;
-- after it: the load is committed, and whoever settles the lake next shows it (``lake.settle``).
+If the process dies
+- before the record is written, nothing is visible. The next run starts over. The work folder is left behind, until a
+  load works in the same place a day later, or ``vacuum`` runs;
+- after it, the load is committed, and the next refresh of the lake shows it (``lake.catalog.refresh``).
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from airflow_provider_chatexport.core.progress import DOWNLOAD, Progress, silent
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.record import SourceFile
-from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS, LoadJob, Source
+from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS, LoadJob
 from airflow_provider_chatexport.lake.load.report import LoadReport, WrittenTable
-from airflow_provider_chatexport.lake.staging.stage import Input
+from airflow_provider_chatexport.lake.normalize.input_file import InputFile
 
 if TYPE_CHECKING:
     from airflow_provider_chatexport.api.client import ChatExportClient
@@ -41,41 +40,39 @@ def load_exports(
     options: LoadOptions = DEFAULT_OPTIONS,
     progress: Progress = silent,
 ) -> LoadReport:
-    """Fetches finished exports and commits them to the lake as one load. The same exports again change nothing.
+    """Fetch finished exports and commit them to the lake as one load. The same exports again change nothing.
 
-    :param work_dir: where files are fetched to and converted; by default beside a local lake, else a temporary folder.
-    :raises ServiceError: the service could not be asked.
+    :param work_dir: where files are fetched to and converted; by default next to a local lake, else a temporary folder.
+    :raises ServiceError: the service refused, or did not answer.
     :raises DownloadError: a file could not be fetched whole.
     :raises InputError: a file is not an export, or has more rejects than allowed.
     :raises LakeError: the lake cannot be read or written.
     """
     if not receipts:
         raise CallError("there is no export to load")
-    # Two branches of a DAG may hand on the same export: it is fetched once, and the same load.
+    # Two branches of a DAG may hand on the same export: it is fetched once, and is the same load.
     receipts = list({receipt.task_id: receipt for receipt in receipts}.values())
-    load = LoadJob(
-        lake_uri, load_id=commit_log.load_id_of(f"task {receipt.task_id}" for receipt in receipts), options=options
-    )
-    if done := load.done_before():
-        return done
-    with load.work_folder(work_dir) as folder:
-        sources = [
+    load_id = commit_log.load_id_of(f"task {receipt.task_id}" for receipt in receipts)
+
+    def fetch(folder: Path) -> list[InputFile]:
+        return [
             _fetch(client, receipt, folder / f"export-{number}", progress) for number, receipt in enumerate(receipts)
         ]
-        return load.run(sources, folder, progress)
+
+    return LoadJob(lake_uri, load_id=load_id, options=options, progress=progress).run(fetch, work_dir=work_dir)
 
 
-def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: Progress) -> Source:
+def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: Progress) -> InputFile:
     fetched = client.download(receipt.task_id, target, progress=functools.partial(progress, DOWNLOAD))
-    file = SourceFile(
-        name=f"export {receipt.task_id}",
-        task_id=receipt.task_id,
+    file = InputFile(
+        path=fetched.path,
+        exported_at=fetched.task.created_at,
         sha256=fetched.sha256,
         size_bytes=fetched.size_bytes,
+        kind=receipt.kind,
+        task_id=receipt.task_id,
     )
-    exported_at, request = fetched.task.created_at, receipt.request
+    request = receipt.request
     if isinstance(request, UsersRequest):
-        given = Input(path=fetched.path, exported_at=exported_at, window=None, kind=receipt.kind)
-        return Source(file=file, given=replace(given, user_ids=request.user_ids), cids=())
-    given = Input(path=fetched.path, exported_at=exported_at, window=request.window, kind=receipt.kind)
-    return Source(file=file, given=given, cids=request.channels, flags=asdict(request.flags))
+        return replace(file, user_ids=request.user_ids, cids=())
+    return replace(file, window=request.window, cids=request.channels, flags=asdict(request.flags))

@@ -11,9 +11,10 @@ from typing import Any
 
 from airflow_provider_chatexport.core.entities import ExportKind, Shape
 from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.lake.normalize.input_file import InputFile
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.staging.conversion import Conversion
-from airflow_provider_chatexport.lake.staging.stage import Counts, Input
+from airflow_provider_chatexport.lake.staging.counts import Counts
 
 CID = "messaging:general"
 EXPORTED_AT = datetime(2026, 1, 3, tzinfo=UTC)
@@ -136,6 +137,11 @@ class Converted:
         return self.column("rejects", "reason")
 
 
+def input_file(path: Path, **others: Any) -> InputFile:
+    """A file of a conversion by itself, without the digest that a load needs."""
+    return InputFile(**{"path": path, "exported_at": EXPORTED_AT, "sha256": "", "size_bytes": 0, **others})
+
+
 def convert(
     *paths: Path,
     folder: Path,
@@ -150,9 +156,8 @@ def convert(
     named: set[str] = set()
     with Conversion(folder / "work", load_id="load-1", **options) as conversion:
         for path, moment in zip(paths, moments, strict=True):
-            named |= conversion.add(
-                Input(path=path, exported_at=moment, window=window, kind=kind, user_ids=user_ids)
-            ).cids
+            file = input_file(path, exported_at=moment, window=window, kind=kind, user_ids=user_ids)
+            named |= conversion.add(file).cids
         conversion.finish()
         rows = {
             table.name: [row for batch in conversion.rows(table, 10_000) for row in batch.to_pylist()]

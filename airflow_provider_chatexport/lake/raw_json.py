@@ -1,4 +1,4 @@
-"""JSON objects as the bytes that they are: members without decoding, so that no number, key or escape is touched."""
+"""JSON objects as raw bytes: split into members without decoding, so that no number, key or escape changes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import msgspec
 
 from airflow_provider_chatexport.core.times import LATEST, parse_instant
 
-# DuckDB's JSON reader takes more, but a table of chat has no use for deeper values, and other readers recurse.
+# DuckDB's JSON reader takes deeper values, but a table of chat has no use for them, and other readers recurse.
 MAX_DEPTH: Final = 500
 
-Fields = dict[str, bytes]  # an object's keys, and each value as the bytes that it is
+Fields = dict[str, bytes]  # an object's keys, and each value as raw bytes
 NOTHING: Final = (b"[]", b"{}", b"null")
 BLANK: Final = (b"null", b'""')
 
@@ -26,17 +26,17 @@ _decode_text = msgspec.json.Decoder(str).decode
 
 
 class NotAnObjectError(Exception):
-    """A line that is no JSON object of a known kind. ``mendable``: Python's reader may yet take it."""
+    """Bytes that are not a JSON object of a known kind. ``is_repairable``: a bad escape may be the only fault."""
 
-    def __init__(self, reason: str, *, mendable: bool = False) -> None:
+    def __init__(self, reason: str, *, is_repairable: bool = False) -> None:
         super().__init__(reason)
-        self.mendable = mendable
+        self.is_repairable = is_repairable
 
 
 def _members(raw: bytes) -> Fields:
-    """An object's members as raw bytes.
+    """Return an object's members as raw bytes.
 
-    :raises NotAnObjectError: the bytes are no UTF-8, no JSON, or no object.
+    :raises NotAnObjectError: the bytes are not UTF-8, not JSON, or not an object.
     """
     try:
         raw.decode()
@@ -48,43 +48,46 @@ def _members(raw: bytes) -> Fields:
         raise NotAnObjectError("not a JSON object") from None
     except (msgspec.DecodeError, RecursionError):
         _check_depth(raw)
-        raise NotAnObjectError(_fault(raw), mendable=True) from None
+        raise NotAnObjectError(_fault(raw), is_repairable=rb"\u" in raw) from None
 
 
 def members(raw: bytes) -> tuple[bytes, Fields]:
-    """An object in a form that the JSON reader takes, and its members, however deep those are.
+    """Return an object in a form that the JSON reader takes, and its members, however deep those are.
 
-    :raises NotAnObjectError: the bytes are no UTF-8, no JSON, or no object.
+    :raises NotAnObjectError: the bytes are not UTF-8, not JSON, or not an object.
     """
     try:
         return raw, _members(raw)
     except NotAnObjectError as error:
-        if not error.mendable:
+        if not error.is_repairable:
             raise
-        mended = _without_lone_surrogates(raw)
-        return mended, _members(mended)
+        repaired = _without_lone_surrogates(raw)
+        return repaired, _members(repaired)
 
 
 def read_object(raw: bytes, fields: Fields | None = None) -> tuple[bytes, Fields]:
-    """The same of one that is not too deep.
+    """Return an object that is not too deep in a form that the JSON reader takes, and its members.
 
-    :param fields: its members, if it was taken apart already.
-    :raises NotAnObjectError: it is too deep as well.
+    :param fields: the members, if the object was split already.
+    :raises NotAnObjectError: the bytes are not UTF-8, not JSON, not an object, or nested too deep.
     """
     _check_depth(raw)
     return members(raw) if fields is None else (raw, fields)
 
 
 def _check_depth(raw: bytes) -> None:
-    """:raises NotAnObjectError: a value is nested too deep."""
+    """Refuse values that are nested too deep.
+
+    :raises NotAnObjectError: one is.
+    """
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(raw) > MAX_DEPTH:
         raise NotAnObjectError(f"nested deeper than {MAX_DEPTH} levels")
 
 
 def checked_value(raw: bytes) -> bytes:
-    """Any JSON value in a form that the JSON reader takes.
+    """Return any JSON value in a form that the JSON reader takes.
 
-    :raises NotAnObjectError: the bytes are no UTF-8 or no JSON.
+    :raises NotAnObjectError: the bytes are not UTF-8, not JSON, or nested too deep.
     """
     return read_object(b'{"value":%b}' % raw)[0][len(b'{"value":') : -1]
 
@@ -95,16 +98,17 @@ _STEPS: Final = {ord("{"): 1, ord("["): 1, ord("]"): -1, ord("}"): -1}
 
 
 def _depth(raw: bytes) -> int:
-    """How deep values are nested. There may be thousands of brackets, so no step is taken in Python."""
+    """Return how deep values are nested. There may be thousands of brackets, so no step is taken in Python."""
     brackets = _STRINGS.sub(b"", raw).translate(None, _BUT_BRACKETS)
     return max(itertools.accumulate(map(_STEPS.__getitem__, brackets)), default=0)
 
 
 def _fault(raw: bytes) -> str:
+    """Return why bytes are not JSON, in words that quote none of them."""
     try:
         json.loads(raw)
     except ValueError as error:
-        # json's own message names the fault and never quotes the text; a JSONDecodeError has a position as well.
+        # The message of json names the fault and never quotes the text. A JSONDecodeError has a position as well.
         return f"not JSON: {error.args[0] if error.args else 'malformed'}"
     except RecursionError:
         return "nested too deep"
@@ -120,35 +124,38 @@ _SURROGATES: Final = re.compile(
 
 
 def _without_lone_surrogates(raw: bytes) -> bytes:
-    """The same JSON with escapes that Unicode cannot hold replaced by U+FFFD; no other byte is touched."""
+    """Replace escapes that Unicode cannot hold by U+FFFD; no other byte changes."""
     return _SURROGATES.sub(lambda found: rb"\ufffd" if found.group(1) else found.group(), raw)
 
 
 def has_duplicate_key(raw: bytes, fields: Fields) -> bool:
-    """Whether a key stands twice in the object that has these members: what it told first is lost in them."""
-    # Nearly always the members make up all of the object, with a space or none after each mark.
-    n_told = sum(map(len, fields)) + sum(map(len, fields.values())) + 4 * len(fields) + 1
-    if len(raw) - n_told <= 2 * len(fields):
+    """Return whether a key stands twice in an object.
+
+    :param fields: the members, which have only the last value of such a key.
+    """
+    # Nearly always the members make up all of the object, with one space or none after each colon and comma.
+    n_bytes = sum(map(len, fields)) + sum(map(len, fields.values())) + 4 * len(fields) + 1
+    if len(raw) - n_bytes <= 2 * len(fields):
         return False
     keys: list[str] = []
 
     def note(pairs: list[tuple[str, object]]) -> None:
-        keys[:] = [key for key, _ in pairs]  # of the outermost object at last
+        keys[:] = [key for key, _ in pairs]  # the outermost object comes last
 
-    with contextlib.suppress(RecursionError):  # what is as deep is refused for that
+    with contextlib.suppress(RecursionError):  # an object that deep is refused for its depth
         json.loads(raw, object_pairs_hook=note)
     return len(keys) > len(set(keys))
 
 
 def items_of(raw: bytes) -> list[bytes]:
-    """A list's items as raw bytes.
+    """Return a list's items as raw bytes.
 
-    :raises NotAnObjectError: it is no JSON list.
+    :raises NotAnObjectError: the bytes are not a JSON list.
     """
     try:
         return [bytes(item) for item in _decode_items(raw)]
     except (msgspec.DecodeError, RecursionError):
-        # As the value of a member it is mended, where it can be.
+        # The list may have an escape that Unicode cannot hold.
         listed = checked_value(raw)
     try:
         return [bytes(item) for item in _decode_items(listed)]
@@ -157,7 +164,7 @@ def items_of(raw: bytes) -> list[bytes]:
 
 
 def text_of(fields: Fields, key: str) -> str | None:
-    """A member that is text; None where it is absent or of another kind."""
+    """Return a member that is text; None if it is absent or of another kind."""
     value = fields.get(key)
     if value is None or value[:1] != b'"':
         return None
@@ -171,7 +178,7 @@ _WHOLE_NUMBER: Final = re.compile(rb"-?\d+", re.ASCII)
 
 
 def id_of(fields: Fields, key: str) -> str | None:
-    """A member that is text or a whole number, as which the reader of rows takes an id as well."""
+    """Return a member that is text or a whole number, as ids are read into rows."""
     value = fields.get(key, b"null")
     return value.decode() if _WHOLE_NUMBER.fullmatch(value) else text_of(fields, key)
 
@@ -184,26 +191,28 @@ _USUAL_TIME: Final = re.compile(
 
 
 def is_time(value: bytes | None) -> bool:
-    """A value is a time in either of the service's spellings, with a day after it. Nanoseconds may stand in quotes:
-    there are writers of JSON that put all integers of 64 bits in some."""
+    """Return whether a value is a time in either of the service's spellings, and before the last day that there is.
+
+    Nanoseconds may stand in quotes: some writers of JSON quote all integers of 64 bits.
+    """
     if value is not None and _USUAL_TIME.fullmatch(value):
         return True
     try:
-        told = json.loads(value) if value is not None else None
-        if isinstance(told, str) and _NUMBER.fullmatch(told):
-            told = int(told) if told.lstrip("-").isdigit() else float(told)
-        moment = parse_instant(told)
+        written = json.loads(value) if value is not None else None
+        if isinstance(written, str) and _NUMBER.fullmatch(written):
+            written = int(written) if written.lstrip("-").isdigit() else float(written)
+        moment = parse_instant(written)
     except (ValueError, OverflowError):
         return False
     return moment is not None and moment < LATEST
 
 
 def is_object(value: bytes) -> bool:
-    """By its first byte."""
+    """Return whether a JSON value is an object, judged by its first byte."""
     return value[:1] == b"{"
 
 
 def joined(members: Fields | Iterable[tuple[str, bytes]]) -> bytes:
-    """The object that these members make."""
+    """Return the object that these members make."""
     pairs = members.items() if isinstance(members, dict) else members
     return b"{" + b",".join(json.dumps(key).encode() + b":" + raw for key, raw in pairs) + b"}"

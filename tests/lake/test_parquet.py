@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from export_objects import EXPORTED_AT, line, message, reaction, write_lines
+from export_objects import input_file, line, message, reaction, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +23,6 @@ from airflow_provider_chatexport.lake.schema.arrow import arrow_schema
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, TABLES
 from airflow_provider_chatexport.lake.schema.types import Table
 from airflow_provider_chatexport.lake.staging.conversion import Conversion
-from airflow_provider_chatexport.lake.staging.stage import Input
 
 N_MESSAGES = 70_000
 METADATA = {"chatexport.load_id": "load-1", "chatexport.window": "None"}
@@ -74,7 +73,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[DataFile, Pa
     )
     path = write_lines(folder / "export", [*lines, line("reaction", reaction("m000001"))])
     with Conversion(folder / "work", load_id="load-1") as conversion:
-        conversion.add(Input(path=path, exported_at=EXPORTED_AT, window=None))
+        conversion.add(input_file(path))
         conversion.finish()
         return [
             each

@@ -1,8 +1,8 @@
-"""What a load would change in what the lake shows, looked at before its commit.
+"""The second step of a load: what it would change in what the lake shows.
 
-Newest-wins must not turn a hiccup of the service into lost data: an export in which a channel is empty that was not
-empty before is refused unless the caller says that it is right. The same look finds late changes: messages that were
-edited or deleted after an earlier export had told of them.
+Newest-wins must not turn a hiccup of the service into lost data. So an export without a message of a channel whose
+messages the lake shows is refused, unless the caller says that it is right. The same comparison finds late changes:
+messages that were edited or deleted after an earlier export had them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import duckdb
-
-from airflow_provider_chatexport.errors import LakeError, ShrinkError
+from airflow_provider_chatexport.errors import ShrinkError
 from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
 from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
+from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.privacy import message_ids
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
 from airflow_provider_chatexport.lake.staging.conversion import Conversion
@@ -38,58 +37,36 @@ class Shrunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Impact:
-    """What a load would do. ``late_changes``: by age of the message in days, how many changed and how."""
+    """What a load would change. ``late_changes``: by age of the message in days, how many messages changed and how."""
 
     shrunk: tuple[Shrunk, ...] = ()
     late_changes: tuple[dict[str, int], ...] = ()
 
 
-def impact(store: LakeStore, snapshot: Snapshot, conversion: Conversion, claims: Sequence[CoverageEntry]) -> Impact:
-    """Compares a finished conversion with what is visible now, where the load's claims overlap older ones.
+def impact(store: LakeStore, snapshot: Snapshot, conversion: Conversion, coverage: Sequence[CoverageEntry]) -> Impact:
+    """Compare a finished conversion with what is visible now, where its coverage overlaps older coverage.
 
-    Reads only the messages' files of days and channels that overlap; none where nothing does.
+    It reads the files of messages on days and channels that overlap, and none if nothing does.
 
     :raises LakeError: a file cannot be read.
     """
-    overlapped = list(_overlapped(snapshot, claims))
+    overlapped = list(_overlapped(snapshot, coverage))
     if not overlapped:
         return Impact()
-    table = MESSAGES
-    stage = conversion.stage
-    files = visibility.scan_files(store, table, overlapped)
-    cids = {entry.cid for entry in claims}
+    files = visibility.scan_files(store, MESSAGES, overlapped)
+    cids = {entry.cid for entry in coverage}
     known = [entry for entry in snapshot.coverage if entry.cid in cids]
-    try:
-        store.let_read(stage.connection)
-        with (
-            stage.registered("new_claims", coverage_rows(claims)),
-            stage.registered("known_claims", coverage_rows(known)),
-        ):
-            stage.execute(
-                f"CREATE OR REPLACE TEMP TABLE shown_before AS SELECT {_ID}, rows.cid, rows.created_at, "
-                "rows.updated_at, rows.deleted_at, rows._exported_at, rows._load_id "
-                f"FROM {files} rows WHERE NOT {visibility.hidden(table, 'known_claims')} "
-                f"AND {visibility.hidden(table, 'new_claims')}"
-            )
-            # Where an older claim and a new one meet, both exports looked: there a message that only one has, changed.
-            stage.execute(
-                f"CREATE OR REPLACE TEMP TABLE shown_after AS SELECT {_ID}, cid, created_at, updated_at, deleted_at, "
-                "_exported_at FROM stage_messages rows WHERE EXISTS (SELECT 1 FROM known_claims old, new_claims new "
-                "WHERE old.cid = rows.cid AND rows.created_at >= old.since AND rows.created_at < old.until "
-                "AND new.cid = rows.cid AND rows.created_at >= new.since AND rows.created_at < new.until "
-                "AND (old.exported_at, old.load_id) < (new.exported_at, new.load_id)) "
-                f"AND NOT {visibility.hidden(table, 'known_claims')}"
-            )
-            counted = stage.all(
-                "SELECT cid, n_before, coalesce(n_after, 0) FROM "
-                "(SELECT cid, count(*) AS n_before FROM shown_before GROUP BY cid) LEFT JOIN "
-                "(SELECT cid, count(*) AS n_after FROM shown_after GROUP BY cid) USING (cid) ORDER BY cid"
-            )
-            late = stage.all(_LATE_CHANGES)
-    except duckdb.Error as error:
-        raise LakeError(
-            f"the lake at {store.uri} cannot be compared with the load ({type(error).__name__}); run chatexport verify"
-        ) from None
+    database = conversion.database
+    with (
+        lake_errors(f"the lake at {store.uri} cannot be compared with the load", hint="run chatexport verify"),
+        database.registered("new_coverage", coverage_rows(coverage)),
+        database.registered("known_coverage", coverage_rows(known)),
+    ):
+        store.let_read(database.connection)
+        database.execute(_shown_before(files))
+        database.execute(_SHOWN_AFTER)
+        counted = database.all(_COUNTED)
+        late = database.all(_LATE_CHANGES)
     names = ("age_days", "edited", "deleted", "vanished", "appeared")
     return Impact(
         shrunk=tuple(Shrunk(cid=cid, before=before, after=after) for cid, before, after in counted if after < before),
@@ -97,12 +74,12 @@ def impact(store: LakeStore, snapshot: Snapshot, conversion: Conversion, claims:
     )
 
 
-def check(found: Impact, *, accept_shrink: bool) -> None:
-    """Refuses a load that would hide all that is visible of a channel in its window; warns of one that hides most.
+def check(impact: Impact, *, accept_shrink: bool) -> None:
+    """Refuse a load that would hide all that is visible of a channel in its window; warn of one that hides most.
 
-    :raises ShrinkError: it would, and nobody accepted that.
+    :raises ShrinkError: the load would, and the caller did not accept that.
     """
-    emptied = [each for each in found.shrunk if each.after == 0]
+    emptied = [each for each in impact.shrunk if each.after == 0]
     if emptied and not accept_shrink:
         first = emptied[0]
         others = f" (and all of {len(emptied) - 1} other channels)" if len(emptied) > 1 else ""
@@ -112,7 +89,7 @@ def check(found: Impact, *, accept_shrink: bool) -> None:
             "accept_shrink (--accept-shrink)",
             cids=tuple(each.cid for each in emptied),
         )
-    for each in found.shrunk:
+    for each in impact.shrunk:
         if each.after * 2 < each.before:
             log.warning(
                 "load hides more than half of what was visible cid=%s before=%d after=%d",
@@ -122,8 +99,42 @@ def check(found: Impact, *, accept_shrink: bool) -> None:
             )
 
 
-# The lake may have another author in it, or nobody, who is still in the load.
+# Ids are compared without their author: the lake may hold a message pseudonymized or redacted that this load still has
+# in clear.
 _ID: Final = f"{message_ids.without_author('rows.id')} AS id"
+
+
+def _shown_before(files: str) -> str:
+    """Return the statement that gathers the messages that are visible now and that the load would hide.
+
+    :param files: a relation of the lake's messages.
+    """
+    return f"""
+CREATE OR REPLACE TEMP TABLE shown_before AS
+SELECT {_ID}, rows.cid, rows.created_at, rows.updated_at, rows.deleted_at, rows._exported_at, rows._load_id
+FROM {files} rows
+WHERE NOT {visibility.hidden(MESSAGES, "known_coverage")} AND {visibility.hidden(MESSAGES, "new_coverage")}
+"""
+
+
+# Where older and new coverage meet, both exports looked: a message there that only one of them has, changed.
+_SHOWN_AFTER: Final = f"""
+CREATE OR REPLACE TEMP TABLE shown_after AS
+SELECT {_ID}, cid, created_at, updated_at, deleted_at, _exported_at
+FROM stage_messages rows
+WHERE EXISTS (
+    SELECT 1 FROM known_coverage old, new_coverage new
+    WHERE old.cid = rows.cid AND rows.created_at >= old.since AND rows.created_at < old.until
+        AND new.cid = rows.cid AND rows.created_at >= new.since AND rows.created_at < new.until
+        AND (old.exported_at, old.load_id) < (new.exported_at, new.load_id)
+) AND NOT {visibility.hidden(MESSAGES, "known_coverage")}
+"""
+_COUNTED: Final = """
+SELECT cid, n_before, coalesce(n_after, 0)
+FROM (SELECT cid, count(*) AS n_before FROM shown_before GROUP BY cid)
+LEFT JOIN (SELECT cid, count(*) AS n_after FROM shown_after GROUP BY cid) USING (cid)
+ORDER BY cid
+"""
 _LATE_CHANGES: Final = """
     WITH changes AS (
         SELECT CASE
@@ -133,7 +144,7 @@ _LATE_CHANGES: Final = """
                 WHEN after.updated_at IS DISTINCT FROM before.updated_at THEN 'edited'
             END AS what,
             coalesce(after.created_at, before.created_at) AS written_at,
-            CASE WHEN before.id IS NULL OR after.id IS NULL THEN (SELECT max(exported_at) FROM new_claims)
+            CASE WHEN before.id IS NULL OR after.id IS NULL THEN (SELECT max(exported_at) FROM new_coverage)
                 WHEN before.deleted_at IS NULL THEN coalesce(after.deleted_at, after.updated_at)
                 ELSE after.updated_at END AS changed_at
         FROM shown_before before FULL JOIN shown_after after ON before.id = after.id
@@ -145,11 +156,11 @@ _LATE_CHANGES: Final = """
 """
 
 
-def _overlapped(snapshot: Snapshot, claims: Sequence[CoverageEntry]) -> Iterator[FileState]:
-    """Live files of messages on days that an older claim of the same channel shares with a new one."""
+def _overlapped(snapshot: Snapshot, coverage: Sequence[CoverageEntry]) -> Iterator[FileState]:
+    """Yield the live files of messages on days that an older entry of the same channel shares with a new one."""
     by_cid: dict[str, list[CoverageEntry]] = {}
-    for claim in claims:
-        by_cid.setdefault(claim.cid, []).append(claim)
+    for entry in coverage:
+        by_cid.setdefault(entry.cid, []).append(entry)
     for each in snapshot.live_files_of(MESSAGES):
         day = each.day
         if any(

@@ -1,4 +1,18 @@
-"""What was met of an element of an array while it comes in fragments, until it is known what its lists belong to."""
+"""Units: what ``entities`` decides about, one after another.
+
+Most units are lines. An element of an array, and a line too long to be held, come in fragments instead, and their
+fragments become units here. The lists of such an element belong to its channel (or user), the *head*, which may stand
+behind them. So the parts are held until it is known what the lists belong to, in memory up to a limit, then in a file:
+
+    fragments   messages[0]  messages[1]  draft  channel   members[0]  end
+    units                                        ElementStart
+                                                 Part channel
+                                                 Part messages[0], Part messages[1], Part draft
+                                                           Part members[0]
+                                                                       ElementEnd
+
+An element without a head or a list, such as an envelope in an array, is put together again and becomes one unit.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +21,120 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import IO, ClassVar, Final, Self
 
 import msgspec
 
 from airflow_provider_chatexport.core.entities import Entity, infer_bare
-from airflow_provider_chatexport.lake.normalize.export_file import Line
-from airflow_provider_chatexport.lake.normalize.shapes import holds_a_user_export
+from airflow_provider_chatexport.lake.normalize.export_file import ExportReader, Line, LongLine
+from airflow_provider_chatexport.lake.normalize.json_slicer import BrokenJsonError, JsonFragment
+from airflow_provider_chatexport.lake.normalize.rejects import MAX_REJECT_BYTES
+from airflow_provider_chatexport.lake.normalize.shapes import REPLY_DURATION, holds_a_user_export
 from airflow_provider_chatexport.lake.raw_json import joined
 
-# What an element is, its first keys tell: one of nothing but keys must not fill the memory.
+# The first keys say what an element is. One of nothing but keys must not fill the memory.
 MAX_KEYS: Final = 10_000
 
-Part = tuple[str, bool, Line]  # a member's key, whether this is an item of that member's list, and the value
+
+class ElementStart(msgspec.Struct, frozen=True, gc=False):
+    """The parts that follow belong together, and to nothing before them."""
+
+    is_line: ClassVar[bool] = False
+
+
+class Part(msgspec.Struct, frozen=True, gc=False):
+    """A member of an element, or an item of that member's list."""
+
+    key: str
+    is_item: bool
+    line: Line
+    is_line: ClassVar[bool] = False
+
+
+class ElementEnd(msgspec.Struct, frozen=True, gc=False):
+    """All parts of an element came. ``in_array``: what follows does not belong to its channel."""
+
+    in_array: bool
+    is_line: ClassVar[bool] = True
+
+
+class Element(msgspec.Struct, frozen=True, gc=False):
+    """A whole element: an object put together from its members, or a value that is not an object."""
+
+    line: Line
+    is_line: ClassVar[bool] = True
+
+
+class BrokenLine(msgspec.Struct, frozen=True, gc=False):
+    """A long line that is not well formed. ``is_open``: its parts before the fault came."""
+
+    line: Line
+    is_open: bool
+    is_line: ClassVar[bool] = True
+
+
+# ``is_line``: the unit counts as a line of the file.
+Unit = Line | ElementStart | Part | ElementEnd | Element | BrokenLine
+
+
+def units(reader: ExportReader, folder: Path, head: Entity, max_line_bytes: int) -> Iterator[Unit]:
+    """Yield the units of a file.
+
+    :param folder: for the parts of an element that do not fit into memory.
+    :param head: what the lists of an element belong to.
+    :raises InputError: the file breaks off, or its array is not well formed.
+    """
+    with SpillFile(folder) as spill:
+        element = ElementBuffer(head=head, spill=spill, max_bytes=max_line_bytes)
+        if reader.is_cut_into_fragments:
+            yield from _units_of_elements(reader.fragments(max_line_bytes), element, in_array=True)
+            return
+        for line in reader.lines(max_line_bytes):
+            if isinstance(line, LongLine):
+                yield from _units_of_long_line(line, element)
+            else:
+                yield line
+
+
+def _units_of_long_line(line: LongLine, element: ElementBuffer) -> Iterator[Unit]:
+    """Yield a channel or user with its lists, fragment by fragment; a fault costs what comes after it."""
+    try:
+        yield from _units_of_elements(line.fragments(element.max_bytes), element, in_array=False)
+    except BrokenJsonError:
+        line.skip()
+        begin = Line(line.number, line.offset, line.begin[:MAX_REJECT_BYTES], line.size)
+        yield BrokenLine(begin, element.is_open)
+
+
+def _units_of_elements(fragments: Iterator[JsonFragment], element: ElementBuffer, *, in_array: bool) -> Iterator[Unit]:
+    """Yield the units of elements.
+
+    :param element: holds their parts; after a fault it is as it was at the fault.
+    :raises BrokenJsonError: the fragments are not well formed; the parts before the fault have been yielded.
+    """
+    element.clear()
+    try:
+        for fragment in fragments:
+            line = Line(fragment.element, fragment.offset, fragment.raw, fragment.size)
+            if fragment.key is None:
+                yield from element.end(line, in_array=in_array)
+                element.clear()
+            elif element.head is Entity.USER and fragment.key == REPLY_DURATION:
+                continue
+            elif element.is_open:
+                yield Part(fragment.key, fragment.item, line)
+            else:
+                element.hold(Part(fragment.key, fragment.item, line))
+                if element.has_items and element.head_line is not None:
+                    yield from element.open()
+    except BrokenJsonError:
+        if not element.is_open and (element.has_items or element.head_line is not None):
+            yield from element.open()
+        raise
 
 
 class SpillFile:
-    """Parts in a file of no name, which is made when the first one comes: few elements need it."""
+    """Parts in a file without a name, which is created with the first of them: few elements need it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -33,25 +144,27 @@ class SpillFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.empty()
+        self.clear()
 
     def write(self, part: Part) -> None:
-        key, is_item, line = part
+        """Append a part."""
+        line = part.line
         if self._stream is None:
-            self._stream = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - ``empty`` closes it
-        told = (key, is_item, line.number, line.offset, len(line.raw), line.size)
-        self._stream.write(msgspec.json.encode(told) + b"\n" + line.raw)
+            self._stream = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - ``clear`` closes it
+        head = (part.key, part.is_item, line.number, line.offset, len(line.raw), line.size)
+        self._stream.write(msgspec.json.encode(head) + b"\n" + line.raw)
 
-    def taken_out(self) -> Iterator[Part]:
-        """In the order in which they came."""
+    def take(self) -> Iterator[Part]:
+        """Yield the parts in the order in which they came, and forget them."""
         if self._stream is not None:
             self._stream.seek(0)
-            while told := self._stream.readline():
-                key, is_item, number, offset, n_bytes, size = msgspec.json.decode(told)
-                yield key, is_item, Line(number, offset, self._stream.read(n_bytes), size)
-            self.empty()
+            while head := self._stream.readline():
+                key, is_item, number, offset, n_bytes, size = msgspec.json.decode(head)
+                yield Part(key, is_item, Line(number, offset, self._stream.read(n_bytes), size))
+            self.clear()
 
-    def empty(self) -> None:
+    def clear(self) -> None:
+        """Forget all parts."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
@@ -59,56 +172,83 @@ class SpillFile:
 
 @dataclass(slots=True, kw_only=True)
 class ElementBuffer:
-    """Parts are held up to ``max_bytes`` together, and those that come then are spilled: the channel may stand behind
+    """The parts of one element while it is not known what its lists belong to.
+
+    Parts up to ``max_bytes`` together are held in memory, and later ones are spilled: the head may stand behind
     gigabytes that belong to it.
 
-    ``of``: which member the lists belong to, the ``head``. ``is_open``: it was taken, and what comes is no longer held.
+    :param head: which member the lists belong to.
+    :ivar head_line: that member, once it came.
+    :ivar is_open: the parts were yielded, and later ones are not held any more.
     """
 
-    of: Entity
+    head: Entity
     spill: SpillFile
     max_bytes: int
-    head: Line | None = None
+    head_line: Line | None = None
     is_open: bool = False
     has_items: bool = False
     n_bytes: int = 0
     keys: set[str] = field(default_factory=set)
     held: list[Part] = field(default_factory=list)
 
-    def hold(self, key: str, line: Line, *, is_item: bool) -> None:
-        self.n_bytes += line.size
-        self.has_items = self.has_items or is_item
-        if len(self.keys) < MAX_KEYS:
-            self.keys.add(key)
-        if key == self.of.value and not is_item and self.head is None:
-            self.head = line
-        if self.is_too_long:
-            self.spill.write((key, is_item, line))
-        else:
-            self.held.append((key, is_item, line))
+    def clear(self) -> None:
+        """Start with the next element."""
+        self.spill.clear()
+        self.head_line, self.is_open, self.has_items, self.n_bytes = None, False, False, 0
+        self.keys, self.held = set(), []
 
-    def taken_out(self) -> Iterator[Part]:
-        """All but the head, in their order."""
+    def hold(self, part: Part) -> None:
+        """Keep a part for ``open`` or ``end``."""
+        self.n_bytes += part.line.size
+        self.has_items = self.has_items or part.is_item
+        if len(self.keys) < MAX_KEYS:
+            self.keys.add(part.key)
+        if part.key == self.head.value and not part.is_item and self.head_line is None:
+            self.head_line = part.line
+        if self.n_bytes > self.max_bytes:
+            self.spill.write(part)
+        else:
+            self.held.append(part)
+
+    def open(self) -> Iterator[Unit]:
+        """Yield the parts that are held: first the head, wherever it stood."""
+        self.is_open = True
+        yield ElementStart()
+        if self.head_line is not None:
+            yield Part(self.head.value, False, self.head_line)
         held, self.held = self.held, []
-        for part in itertools.chain(held, self.spill.taken_out()):
-            if self.head is None or part[2].offset != self.head.offset:
+        for part in itertools.chain(held, self.spill.take()):
+            if self.head_line is None or part.line.offset != self.head_line.offset:
                 yield part
 
-    @property
-    def is_too_long(self) -> bool:
-        """To be held as one object."""
-        return self.n_bytes > self.max_bytes
+    def end(self, line: Line, *, in_array: bool) -> Iterator[Unit]:
+        """Yield what is left of the element at its end.
+
+        :param line: the element, if it is not an object.
+        """
+        if not self.is_open and self._has_lists:
+            yield from self.open()
+        if self.is_open:
+            yield ElementEnd(in_array)
+            return
+        raw = line.raw or self._whole()
+        size = max(line.size, len(raw), self.n_bytes)
+        yield Element(Line(line.number, line.offset, raw[: self.max_bytes], size))
 
     @property
-    def is_whose_lists_are(self) -> bool:
-        """A channel or user with all that is theirs: items were met, or it has such a head and something else, and is
-        no object of the API that has a key of that name."""
-        if self.has_items or self.head is None or len(self.keys) < 2:
+    def _has_lists(self) -> bool:
+        """Whether this is a channel or user with lists, rather than an object to be put together again.
+
+        It is one if items came, or if it has a head and other keys, and is not an object of the API that happens to
+        have a key of that name.
+        """
+        if self.has_items or self.head_line is None or len(self.keys) < 2:
             return self.has_items
-        fields = dict.fromkeys(self.keys, b"") | {self.of.value: self.head.raw}
-        return infer_bare(fields) is None and (self.of is Entity.CHANNEL or holds_a_user_export(fields))
+        fields = dict.fromkeys(self.keys, b"") | {self.head.value: self.head_line.raw}
+        return infer_bare(fields) is None and (self.head is Entity.CHANNEL or holds_a_user_export(fields))
 
-    def whole(self) -> bytes:
-        """The object that its members make, or the beginning of one that is too long."""
-        parts = itertools.chain(self.held, itertools.islice(self.spill.taken_out(), 1))
-        return joined((key, line.raw) for key, _, line in parts)
+    def _whole(self) -> bytes:
+        """Return the object that the members make, or the beginning of one that is longer than ``max_bytes``."""
+        parts = itertools.chain(self.held, itertools.islice(self.spill.take(), 1))
+        return joined((part.key, part.line.raw) for part in parts)

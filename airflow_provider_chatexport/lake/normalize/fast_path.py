@@ -1,19 +1,31 @@
-"""Messages that stay where they are: of a file of ``typed`` lines all else is written anew, and read beside them.
+"""The fast path: of a file of ``typed`` lines, the messages stay in the file, and only the other lines are normalized.
 
-Whole blocks of lines are decoded at once, which holds each object to be JSON and finds the keys that the registry does
-not read. A message in any other form, or one that is no JSON, ends that: then the file is normalized line by line.
+Whole blocks of lines are decoded at once. That checks that each object is JSON, and finds the custom keys. A message in
+any other form, or one that is not JSON, ends the fast path, and the whole file is normalized line by line.
+
+To delete the fast path: this module, ``ExportReader.begins_typed`` and ``is_wrapped``, ``in_place`` and ``has_places``
+of ``EntityFile``, and what asks for them in ``staging``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from airflow_provider_chatexport.lake.normalize.custom_keys import NO_OBJECT
-from airflow_provider_chatexport.lake.normalize.export_file import Block, Line
-from airflow_provider_chatexport.lake.normalize.output import TYPED_MESSAGE, EntityWriter
+from airflow_provider_chatexport.core.entities import Entity
+from airflow_provider_chatexport.lake.normalize.custom_keys import UNDECODABLE
+from airflow_provider_chatexport.lake.normalize.entities import (
+    TYPED_MESSAGE,
+    TYPED_REACTION,
+    ChannelContext,
+    entities,
+)
+from airflow_provider_chatexport.lake.normalize.export_file import ExportReader, Line
+from airflow_provider_chatexport.lake.normalize.output import NormalizedFile, Output
 from airflow_provider_chatexport.lake.raw_json import (
     MAX_DEPTH,
     NotAnObjectError,
@@ -23,11 +35,44 @@ from airflow_provider_chatexport.lake.raw_json import (
     text_of,
 )
 
+# A block is scanned several times, so it should fit into the processor's cache.
+BLOCK_BYTES: Final = 128 * 1024
+# No line within a block can be longer than the block. DuckDB's own limit of an object is twice this.
+MAX_BLOCK_BYTES: Final = 8 * 1024 * 1024
+
 _DATA_KEY: Final = b'"data":'
+_ALL_BUT_OPENINGS: Final = bytes(set(range(256)) - set(b"{[\n"))
 
 
 class FallBackError(Exception):
-    """The messages of a file cannot be left where they are."""
+    """Some message of the file cannot be left in place."""
+
+
+def normalize_in_place(reader: ExportReader, folder: Path, context: ChannelContext) -> NormalizedFile | None:
+    """Leave the messages of an export of channels in its file, and normalize all other lines.
+
+    :return: None if some message cannot be left in the file.
+    :raises InputError: the file breaks off.
+    """
+    if reader.is_cut_into_fragments:
+        return None
+    with Output(folder) as output:
+        fast_path = TypedLinesFastPath(context, output)
+        blocks = PlainBlocks(reader, folder / "plain.ndjson")
+        try:
+            for block in blocks:
+                fast_path.take(block)
+        except FallBackError:
+            return None
+    normalized = output.normalized(context)
+    # Where in a block the line of a reaction begins is not known.
+    normalized.files = [replace(file, has_places=file.entity is not Entity.REACTION) for file in normalized.files]
+    if fast_path.n_in_place:
+        messages = output.writer(Entity.MESSAGE).file(context.custom_keys(Entity.MESSAGE))
+        in_place = replace(messages, path=blocks.path, n_objects=fast_path.n_in_place, in_place=True, has_places=False)
+        normalized.files.insert(0, in_place)
+        normalized.entities[Entity.MESSAGE.value] += fast_path.n_in_place
+    return normalized
 
 
 class _Reaction(msgspec.Struct, tag_field="type", tag="reaction", forbid_unknown_fields=True, gc=False):
@@ -35,62 +80,67 @@ class _Reaction(msgspec.Struct, tag_field="type", tag="reaction", forbid_unknown
 
 
 class TypedLinesFastPath:
-    """Looks at a file's lines, and leaves its messages. ``n_in_place``: how many.
+    """The blocks of one file as they pass. ``n_in_place``: the messages that stay."""
 
-    :param messages: where it is noted which of them have keys with null; none is written there.
-    :param take: is given each line that is no typed message.
-    :param take_reaction: is given the object of a reaction, with the number of its line.
-    """
-
-    def __init__(
-        self, messages: EntityWriter, take: Callable[[Line], None], take_reaction: Callable[[int, bytes], None]
-    ) -> None:
+    def __init__(self, context: ChannelContext, output: Output) -> None:
         self.n_in_place = 0
-        self._messages = messages
-        self._take = take
-        self._take_reaction = take_reaction
+        self._context = context
+        self._output = output
+        self._messages = output.writer(Entity.MESSAGE)
+        self._watch = context.watches[Entity.MESSAGE]
+        self._longest_bytes = min(MAX_BLOCK_BYTES, context.max_line_bytes)
         self._decoder: tuple[Any, Callable[[bytes], list[Any]]] | None = None
 
-    def look(self, block: Block) -> None:
-        """:raises UnusualError: a message is in another shape, too deep or not JSON."""
-        if block.most_openings() > MAX_DEPTH:
-            raise FallBackError
-        if not self._passes_at_once(block):
-            for line in block.lines():
-                self._look_at(line)
+    def take(self, block: Block) -> None:
+        """Leave the messages of a block in place, and write its other lines.
 
-    def _passes_at_once(self, block: Block) -> bool:
-        """Takes a block whose lines are messages and reactions of keys that were met before; else False."""
-        watch = self._messages.watch
+        :raises FallBackError: a message is in another shape, too deep or not JSON, or a line is unusually long.
+        """
+        if len(block.text) > self._longest_bytes or block.most_openings() > MAX_DEPTH:
+            raise FallBackError
+        if not self._take_at_once(block):
+            for line in block.lines():
+                self._take_line(line)
+        if self._messages.n_objects:
+            raise FallBackError
+
+    def _take_at_once(self, block: Block) -> bool:
+        """Take a block of nothing but messages and reactions with keys that were met before; else return False."""
+        watch = self._watch
         if self._decoder is None or self._decoder[0] is not watch.kind:
             self._decoder = (watch.kind, _line_decoder(watch.kind))
         try:
             lines = self._decoder[1](block.text)
-        except NO_OBJECT:
+        except UNDECODABLE:
             return False
-        if len(lines) != block.n_lines or _has_doubled(block):  # some are blank, or hold more than was decoded
+        if len(lines) != block.n_lines or _has_duplicate_data(block):  # blank lines, or lines that hold more
             return False
         n_reactions = 0
         try:
             for number, line in enumerate(lines, block.first_line):
                 if type(line) is _Reaction:
                     n_reactions += 1
-                    self._take_reaction(number, bytes(line.data))
+                    # The offset is not known, and not needed: if DuckDB refuses the reaction, the file is normalized
+                    # line by line.
+                    self._output.write(self._context.verbatim(number, 0, TYPED_REACTION, bytes(line.data)))
                 elif nulls := watch.saw_decoded(line.data):
-                    self._messages.note(_named(watch.text_of(line.data, "id")), nulls)
-        except NotAnObjectError:  # a reaction, and some of the block has been taken
+                    self._messages.note(_require_id(watch.text_of(line.data, "id")), nulls)
+        except NotAnObjectError:  # a reaction, and some of the block has been written
             raise FallBackError from None
+        self._output.lines += len(lines)
         self.n_in_place += len(lines) - n_reactions
         return True
 
-    def _look_at(self, line: Line) -> None:
+    def _take_line(self, line: Line) -> None:
+        self._output.lines += 1
         if not line.raw.startswith(TYPED_MESSAGE):
-            self._take(line)
+            for decision in entities(line, self._context):
+                self._output.write(decision)
             return
         message = line.raw[len(TYPED_MESSAGE) - 1 : -1]
         try:
-            if nulls := self._messages.watch.saw(message):
-                self._messages.note(_named(text_of(read_object(message)[1], "id")), nulls)
+            if nulls := self._watch.saw(message):
+                self._messages.note(_require_id(text_of(read_object(message)[1], "id")), nulls)
         except NotAnObjectError:
             raise FallBackError from None
         if not line.raw.endswith(b"}}"):
@@ -99,23 +149,90 @@ class TypedLinesFastPath:
 
 
 def _line_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
-    """For lines of typed messages, decoded as this kind, and of reactions."""
+    """Return a decoder of lines of typed messages, whose objects are of this kind, and of reactions."""
     message = msgspec.defstruct(
         "_Message", [("data", kind)], tag_field="type", tag="message", forbid_unknown_fields=True, gc=False
     )
     return msgspec.json.Decoder(message | _Reaction).decode_lines
 
 
-def _named(message_id: str | None) -> str:
-    """An object that has no number is told by its id. :raises UnusualError: it has none that is text."""
+def _require_id(message_id: str | None) -> str:
+    """Return the id of a message in place, which notes name it by: it has no number.
+
+    :raises FallBackError: the id is not text.
+    """
     if message_id is None:
         raise FallBackError
     return message_id
 
 
-def _has_doubled(block: Block) -> bool:
-    """Whether some line tells its object twice, of lines that are well formed."""
+def _has_duplicate_data(block: Block) -> bool:
+    """Return whether some line of a block of well-formed lines has its object twice."""
     if block.text.count(_DATA_KEY) <= block.n_lines:
         return False
     suspects = (line.raw for line in block.lines() if line.raw.count(_DATA_KEY) > 1)
     return any(has_duplicate_key(*members(raw)) for raw in suspects)
+
+
+class Block(msgspec.Struct, frozen=True, gc=False):
+    """Whole lines, as they stand. A line that is longer than any block should be comes cut, as the last block."""
+
+    first_line: int
+    n_lines: int
+    offset: int
+    text: bytes
+
+    def lines(self) -> Iterator[Line]:
+        """Yield the lines that are not blank."""
+        offset = self.offset
+        for number, raw in enumerate(self.text.split(b"\n"), self.first_line):
+            if raw and not raw.isspace():
+                yield Line.of(number, offset, raw)
+            offset += len(raw) + 1
+
+    def most_openings(self) -> int:
+        """Return how many brackets a line opens at most, those in strings too. No value is nested deeper."""
+        # One pass that drops nearly all bytes is several times cheaper than counting line by line.
+        return max(map(len, self.text.translate(None, _ALL_BUT_OPENINGS).split(b"\n")))
+
+
+class PlainBlocks:
+    """A file in blocks of whole lines, and ``path``, where DuckDB can read its bytes.
+
+    :param unpacked: where to write the plain bytes if the file is packed.
+    """
+
+    def __init__(self, reader: ExportReader, unpacked: Path) -> None:
+        self._reader = reader
+        self._unpacked = unpacked
+        self.path = unpacked if reader.is_wrapped else reader.path
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield the blocks.
+
+        :raises InputError: a gzip stream is damaged or breaks off.
+        """
+        if not self._reader.is_wrapped:
+            yield from self._blocks(None)
+            return
+        with self._unpacked.open("wb") as target:
+            yield from self._blocks(target)
+
+    def _blocks(self, target: BinaryIO | None) -> Iterator[Block]:
+        line, offset, rest = 1, self._reader.bom_bytes, b""
+        for chunk in self._reader.chunks(BLOCK_BYTES):
+            if target is not None:
+                target.write(chunk)
+            end = chunk.rfind(b"\n") + 1
+            if not end:
+                rest += chunk
+            else:
+                text, rest = rest + chunk[:end], chunk[end:]
+                n_lines = text.count(b"\n")
+                yield Block(line, n_lines, offset, text)
+                line += n_lines
+                offset += len(text)
+            if len(rest) > MAX_BLOCK_BYTES:
+                break
+        if rest:
+            yield Block(line, 1, offset, rest)

@@ -1,25 +1,25 @@
-"""JSON arrays, and objects one after another, cut into fragments: an element may be larger than memory."""
+"""JSON arrays, and objects one after another, cut into fragments, since an element may be larger than memory."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from airflow_provider_chatexport.errors import InputError
 
 STREAMED_LISTS: Final = frozenset({"messages", "members", "reads", "read", "reactions", "users"})
 
 
-@dataclass(frozen=True, slots=True)
-class JsonFragment:
-    """One part of an array's element: a member's value, one item of a streamed list, or (key None) its end.
+class JsonFragment(msgspec.Struct, frozen=True, gc=False):
+    """One part of an array's element: a member's value, one item of a streamed list, or (key None) the element's end.
 
-    An element that is no object comes whole, with its end. ``raw`` is the beginning only where the value is longer
-    than the limit.
+    An element that is not an object comes whole, with its end. Of a value that is longer than the limit, ``raw`` is
+    only the beginning, and ``over`` the number of bytes that are left out.
     """
 
     element: int
@@ -31,6 +31,7 @@ class JsonFragment:
 
     @property
     def size(self) -> int:
+        """Bytes of the whole value."""
         return len(self.raw) + self.over
 
 
@@ -43,7 +44,7 @@ class _TooLongError(Exception):
 
 
 def _nested(levels: int) -> bytes:
-    """A pattern of an object or a list, whole, with values nested so deep at most."""
+    """Return a pattern of a whole object or list whose values are nested at most so deep."""
     inner = plain = rb'[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+"'
     for _ in range(levels):
         inner = rb"%b|[\[{](?:%b)*+[\]}]" % (plain, inner)
@@ -51,12 +52,12 @@ def _nested(levels: int) -> bytes:
 
 
 class JsonSlicer:
-    """Cut one JSON array, or a sequence of objects, into fragments by brackets and strings, without building objects.
+    """A cutter that takes one JSON array, or a sequence of objects, apart by brackets and strings.
 
-    A value's own syntax is not checked here: whoever parses the fragment does.
+    It builds no objects and does not check the syntax within a value: the parser of the fragment does.
     """
 
-    # What is nested no deeper than objects of chat are is found in one step, and all else bracket by bracket.
+    # A value as deep as objects of chat usually are is found in one step, a deeper one bracket by bracket.
     _USUAL = re.compile(_nested(6), re.DOTALL)
     _SKIP = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
     _SPACE = re.compile(rb"[ \t\r\n]*+")
@@ -68,7 +69,11 @@ class JsonSlicer:
     def __init__(
         self, path: Path, chunks: Iterator[bytes], offset: int, max_bytes: int, *, of_line: int | None = None
     ) -> None:
-        """:param offset: where the chunks begin. :param of_line: they hold one object, which is the line's."""
+        """Start at the first chunk.
+
+        :param offset: where the chunks begin in the file.
+        :param of_line: the number of the line, if the chunks hold one object that is a line.
+        """
         self._path = path
         self._chunks = chunks
         self._max_bytes = max_bytes
@@ -79,6 +84,10 @@ class JsonSlicer:
         self._element = of_line - 1 if of_line is not None else 0
 
     def fragments(self) -> Iterator[JsonFragment]:
+        """Yield every member and item of every element, each element's end behind them.
+
+        :raises BrokenJsonError: the chunks are not well formed, or break off.
+        """
         if self._of_line is not None:
             firsts = iter([self._peek()])
         elif self._peek() == b"[":
@@ -106,11 +115,11 @@ class JsonSlicer:
         of_channel = False
         for byte in self._each(b"}"):
             if byte != b'"':
-                raise self._broken("has a key that is no string")
+                raise self._broken("has a key that is not a string")
             key = self._key()
             of_channel = of_channel or key == "channel"
             first = self._peek()
-            # An API object may have short lists of these names as well; only a channel's are ever too long to be held.
+            # An API object may have short lists of these names too. Only a channel's lists are too long to be held.
             if first == b"[" and key in STREAMED_LISTS and (of_channel or key == "messages" or self._is_too_long()):
                 self._at += 1
                 for first_of_item in self._each(b"]"):
@@ -123,7 +132,7 @@ class JsonSlicer:
                 yield JsonFragment(self._element, begin, key, raw, over=over)
 
     def _each(self, end: bytes) -> Iterator[bytes]:
-        """The first byte of each value or key up to this end, which is in_place: one comma is between two of them."""
+        """Yield the first byte of each value or key up to this end, and consume the end and the commas between them."""
         byte = self._peek()
         while byte != end:
             yield byte
@@ -138,7 +147,7 @@ class JsonSlicer:
         self._at += 1
 
     def _key(self) -> str:
-        """Its colon is in_place too."""
+        """Consume a key and its colon."""
         raw, _ = self._value(b'"')
         try:
             key = str(json.loads(raw))
@@ -154,7 +163,10 @@ class JsonSlicer:
         return self._dropped + self._at
 
     def _more(self) -> bool:
-        """Drops what was consumed and reads a chunk on. Values being cut begin at ``_at``, so they stay whole."""
+        """Drop what was consumed and read another chunk.
+
+        A value that is being cut begins at ``_at``, so it stays whole.
+        """
         chunk = next(self._chunks, b"")
         self._buffer = self._buffer[self._at :] + chunk
         self._dropped += self._at
@@ -162,7 +174,7 @@ class JsonSlicer:
         return bool(chunk)
 
     def _peek(self, *, at_end: bool = False) -> bytes:
-        """The next byte that is not space."""
+        """Return the next byte that is not a space, without consuming it."""
         while True:
             found = self._SPACE.match(self._buffer, self._at)
             self._at = found.end() if found else self._at
@@ -174,7 +186,10 @@ class JsonSlicer:
                 raise self._broken("breaks off")
 
     def _value(self, first: bytes) -> tuple[bytes, int]:
-        """The value that begins here, with this byte, or its beginning and how much more there is of it."""
+        """Consume the value that begins here, with this byte.
+
+        :return: the value, or its beginning, and how many bytes more it has.
+        """
         try:
             if first in b"{[":
                 length = self._container()
@@ -184,7 +199,7 @@ class JsonSlicer:
                 length = self._scalar(self._STRING if first == b'"' else self._ATOM)
         except _TooLongError:
             head = self._buffer[self._at : self._at + self._max_bytes]
-            return head, self._pass_over() - len(head)
+            return head, self._skip_value() - len(head)
         raw = self._buffer[self._at : self._at + length]
         self._at += length
         if length > self._max_bytes:
@@ -192,13 +207,14 @@ class JsonSlicer:
         return raw, 0
 
     def _is_too_long(self) -> bool:
-        """Of the list that begins here."""
+        """Return whether the list that begins here is longer than the limit."""
         try:
             return self._container() > self._max_bytes
         except _TooLongError:
             return True
 
     def _scalar(self, pattern: re.Pattern[bytes]) -> int:
+        """Return the length of the string, number or word that begins here."""
         while True:
             match = pattern.match(self._buffer, self._at)
             # A match that reaches the buffer's end may go on in the next chunk.
@@ -207,6 +223,7 @@ class JsonSlicer:
             self._more_of_value()
 
     def _container(self) -> int:
+        """Return the length of the object or list that begins here."""
         if usual := self._USUAL.match(self._buffer, self._at):
             return usual.end() - self._at
         depth, length = 0, 0
@@ -223,7 +240,7 @@ class JsonSlicer:
                 length += 1
                 if depth == 0:
                     return length
-            else:  # the buffer ended, inside a string perhaps: the skip stopped before it
+            else:  # the buffer ended, perhaps inside a string: the skip stopped before it
                 self._more_of_value()
 
     def _more_of_value(self) -> None:
@@ -232,8 +249,8 @@ class JsonSlicer:
         if not self._more():
             raise self._broken("breaks off in a value")
 
-    def _pass_over(self) -> int:
-        """The size of a value that is too long to be held: it is read on, and dropped as it is read."""
+    def _skip_value(self) -> int:
+        """Consume a value that is too long to be held, dropping it as it is read, and return its size."""
         size, depth, in_string = 0, 0, False
         is_atom = self._buffer[self._at : self._at + 1] not in (b'"', b"{", b"[")
         while True:
@@ -243,7 +260,7 @@ class JsonSlicer:
                 found = to_next.match(self._buffer, self._at)
                 self._at = found.end() if found else self._at
                 byte = self._buffer[self._at : self._at + 1]
-                if byte in (b"", b"\\"):  # the buffer ended, within an escape perhaps
+                if byte in (b"", b"\\"):  # the buffer ended, perhaps within an escape
                     break
                 self._at += not is_atom
                 in_string = in_string != (byte == b'"')

@@ -1,16 +1,16 @@
-"""What could not become a row: the bytes as they stand, where they stand, and why.
+"""Rejects: what could not become a row, as the bytes that it is, where it stands, and why.
 
-A reject holds what it could not take: the line, where that is one object or none; of a channel or a user with lists,
-on a line or in an array, the item or member alone, so that a line of a thousand faults is not kept a thousand times.
-``raw_size_bytes`` is of the same. Where the reader behind refuses an object that had to be taken out of its line, the
-object is what is left to hold. The number and the offset are a line's always, and an item's in an array.
+A reject keeps what could not be taken: the whole line, if the line is one object or not an object at all. Of a channel
+or user with lists, on a line or in an array, it keeps the item or member alone, so that a line with a thousand faults
+is not kept a thousand times. ``raw_size_bytes`` is the size of the same bytes. If DuckDB refuses an object that had to
+be taken out of its line, the object is all that is left to keep. Line number and byte offset are always those of the
+line, and in an array those of the item.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
@@ -22,7 +22,7 @@ from airflow_provider_chatexport.lake.schema.tables import EXPORTED_AT, LOAD_ID,
 
 MAX_REJECT_BYTES: Final = 64 * 1024
 
-# Where a line's entity can be told, if it can without the whole of it.
+# The entity of a broken line is read off its first bytes.
 _BEGIN_BYTES: Final = 512
 _NAME_KEYS: Final = "|".join(ENVELOPE_NAME_KEYS)
 _NAMES: Final = "|".join((*ALIASES, *OTHER_NAMES))
@@ -32,9 +32,19 @@ _BARE_CHANNEL: Final = re.compile(rb'"(?:config|frozen|member_count|created_by)"
 _BARE_MESSAGE: Final = re.compile(rb'"(?:text|html)"\s*:')
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reject:
-    """A row of ``rejects``; the columns are described in the registry."""
+class Reject(msgspec.Struct, frozen=True):
+    """The decision that a line, or an object of it, cannot become a row.
+
+    ``entity``: the name that the object counts as; None: no entity could be recognised in the line.
+    """
+
+    line: Line
+    reason: str
+    entity: str | None = None
+
+
+class RejectRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of ``rejects``; the registry describes the columns."""
 
     line_number: int
     byte_offset: int
@@ -43,55 +53,58 @@ class Reject:
     raw_encoding: str
     raw_size_bytes: int
 
+    @classmethod
+    def of(cls, reject: Reject) -> RejectRow:
+        """Return the row of a reject: the raw bytes are cut at a limit, and base64 if they are not UTF-8."""
+        line = reject.line
+        head = line.raw[:MAX_REJECT_BYTES]
+        try:
+            raw, encoding = head.decode(), "utf-8"
+        except UnicodeDecodeError:
+            raw, encoding = base64.b64encode(head).decode(), "base64"
+        return cls(
+            line_number=line.number,
+            byte_offset=line.offset,
+            reason=reject.reason,
+            raw=raw,
+            raw_encoding=encoding,
+            raw_size_bytes=line.size,
+        )
+
 
 REJECT_COLUMNS: Final = {column.name: column.kind.value for column in REJECTS if column not in (EXPORTED_AT, LOAD_ID)}
 
 
 class RejectFile:
-    """Rejects as JSON lines in a file: of a file of garbage there may be millions."""
+    """Rejects as JSON lines in a file: a file of garbage may have millions of them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.n_rows = 0
         self._stream: IO[bytes] | None = None
 
-    def append(self, row: Reject) -> None:
+    def append(self, reject: Reject) -> None:
+        """Write one row."""
         if self._stream is None:
             self._stream = self.path.open("ab" if self.n_rows else "wb")
-        self._stream.write(msgspec.json.encode(row) + b"\n")
+        self._stream.write(msgspec.json.encode(RejectRow.of(reject)) + b"\n")
         self.n_rows += 1
 
     def close(self) -> None:
+        """Close the file; ``append`` opens it again."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None
 
 
-def reject(line: Line, reason: str) -> Reject:
-    """A row of ``rejects``; the raw bytes are cut at a limit, and base64 where they are not UTF-8."""
-    head = line.raw[:MAX_REJECT_BYTES]
-    try:
-        raw, encoding = head.decode(), "utf-8"
-    except UnicodeDecodeError:
-        raw, encoding = base64.b64encode(head).decode(), "base64"
-    return Reject(
-        line_number=line.number,
-        byte_offset=line.offset,
-        reason=reason,
-        raw=raw,
-        raw_encoding=encoding,
-        raw_size_bytes=line.size,
-    )
+def begins_as(head: Entity, raw: bytes) -> bool:
+    """Return whether a line that could not be read began as the channel, or user, that the next lines belong to.
 
-
-def begins_a_part(raw: bytes, of: Entity) -> bool:
-    """Whether a line that could not be read began as a channel, or a user, that what follows would belong to.
-
-    Its first bytes alone are asked: further on, a broken line of anything else may have such names as well.
+    Only the first bytes count: further on, a broken line of anything else may have such names as well.
     """
     begin = raw[:_BEGIN_BYTES]
-    if named := _NAMED.match(begin) or _KEYED.match(begin):
-        # Lists are of the channel or user that stands behind them.
-        return ALIASES.get(named[1].decode()) is of or named[0].endswith(b"[")
+    if match := _NAMED.match(begin) or _KEYED.match(begin):
+        # A list belongs to the channel or user that stands behind it on the line.
+        return ALIASES.get(match[1].decode()) is head or match[0].endswith(b"[")
     is_channel = b'"cid"' in begin and _BARE_CHANNEL.search(begin) and not _BARE_MESSAGE.search(begin)
-    return of is Entity.CHANNEL and bool(is_channel)
+    return head is Entity.CHANNEL and bool(is_channel)

@@ -1,4 +1,7 @@
-"""Which entities a line holds, whichever of the five shapes it has (``core.entities.Shape``), also mixed in a file."""
+"""Shapes of lines: which entities a line holds, in any of the five shapes of ``core.entities.Shape``.
+
+A file may mix them.
+"""
 
 from __future__ import annotations
 
@@ -29,27 +32,28 @@ from airflow_provider_chatexport.lake.raw_json import (
     text_of,
 )
 
-# Lists in a channel's element, beside the channel itself.
+# The keys of lists in a channel's element.
 CHANNEL_LISTS: Final = {
     key: entity for key, entity in ALIASES.items() if key in ("messages", "members", "reads", "reactions", "users")
 } | {"read": Entity.READ}
 _USER_LISTS: Final = frozenset({"messages", "reactions"})
-_OF_MESSAGES: Final = frozenset({"id", "cid"})  # a message has a user as well
-# How long the service took to answer: of the reply, not of the user.
-REPLY_TOOK: Final = "duration"
+_OF_MESSAGES: Final = frozenset({"id", "cid"})  # a message has a key "user" as well
+# How long the service took to answer. It belongs to the reply, not to the user.
+REPLY_DURATION: Final = "duration"
 _CHANNEL_KEYS: Final = frozenset({"cid", "channel_cid", "channel_type", "channel_id"})
 
 
 def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[str, bytes]]:
-    """(entity name, object) of each entity in a line.
+    """Yield the name and the object of each entity in a line.
 
-    :param raw: the line, of which ``fields`` are the members.
-    :raises NotAnObjectError: no entity can be recognised in it.
+    :param fields: the members of the line.
+    :param raw: the line.
+    :raises NotAnObjectError: no entity can be recognised in the line.
     """
-    name, payload, beside = _envelope(fields)
+    name, payload, others = _envelope(fields)
     if name is not None and payload is not None and (name in ALIASES or name in OTHER_NAMES):
-        if beside:
-            payload = _with_beside(payload, beside) if name in ALIASES else raw
+        if others:
+            payload = _with_others(payload, others) if name in ALIASES else raw
         yield name, payload
         return
     if "channel" in fields and fields.keys() & CHANNEL_LISTS.keys() and not _is_bare_message(fields):
@@ -67,27 +71,27 @@ def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[str, bytes]]:
     if entity is not None:
         yield entity.value, raw
     elif name is not None and payload is not None:
-        yield name, raw if beside else payload
+        yield name, raw if others else payload
     else:
         raise NotAnObjectError("no entity that this version knows can be recognised in it")
 
 
 def _is_bare_message(fields: Fields) -> bool:
-    """Of which those keys are custom ones."""
+    """Return whether this is a bare message whose custom fields happen to be named ``channel``, ``users``, etc."""
     return not fields.keys().isdisjoint(_OF_MESSAGES) and infer_bare(fields) is Entity.MESSAGE
 
 
 def holds_a_user_export(fields: Fields) -> bool:
-    """One user with what they wrote and how they reacted, as ``GET /users/{id}/export`` answers."""
+    """Return whether this is one user with their messages and reactions, as ``GET /users/{id}/export`` answers."""
     keys = fields.keys()
     return is_object(fields.get("user", b"")) and not keys.isdisjoint(_USER_LISTS) and keys.isdisjoint(_OF_MESSAGES)
 
 
 def _unwrap_lists(fields: Fields, of: Entity) -> Iterator[tuple[str, bytes]]:
-    """The channel or user whose element it is, then the items of its lists."""
+    """Yield the channel or user of an element, then the items of its lists."""
     yield of.value, fields[of.value]
     for key, value in fields.items():
-        if key == of.value or (of is Entity.USER and key == REPLY_TOOK):
+        if key == of.value or (of is Entity.USER and key == REPLY_DURATION):
             continue
         entity = CHANNEL_LISTS.get(key)
         if entity is not None and value[:1] == b"[":
@@ -98,8 +102,10 @@ def _unwrap_lists(fields: Fields, of: Entity) -> Iterator[tuple[str, bytes]]:
 
 
 def _envelope(fields: Fields) -> tuple[str | None, bytes | None, Fields]:
-    """(name, payload, what else is in it) of an envelope. A bare object has a ``type`` as well: without a payload
-    object it is none."""
+    """Return the name, the payload and the other members of an envelope.
+
+    A bare object has a ``type`` too, but an object without a payload object is not an envelope.
+    """
     for key in ENVELOPE_NAME_KEYS:
         name = text_of(fields, key)
         if name is None:
@@ -111,29 +117,33 @@ def _envelope(fields: Fields) -> tuple[str | None, bytes | None, Fields]:
     return None, None, {}
 
 
-def _with_beside(payload: bytes, beside: Fields) -> bytes:
-    """The object with what stands beside it in its envelope: its channel, if it names none, and all else as custom,
-    since a time or a user of the line need not be the object's."""
+def _with_others(payload: bytes, others: Fields) -> bytes:
+    """Return the object with the other members of its envelope.
+
+    The envelope's channel becomes the object's, if the object names none. All else becomes custom, since a time or a
+    user of the envelope need not be the object's.
+    """
     _, fields = members(payload)
-    named = {key: beside[key] for key in _CHANNEL_KEYS & beside.keys() if fields.get(key, b"null") in BLANK}
-    custom = {key: value for key, value in sorted(beside.items()) if key not in named and value != fields.get(key)}
+    channel = {key: others[key] for key in _CHANNEL_KEYS & others.keys() if fields.get(key, b"null") in BLANK}
+    custom = {key: value for key, value in sorted(others.items()) if key not in channel and value != fields.get(key)}
     own = fields.get("custom", b"null")
     if is_object(own):
         custom |= members(own)[1]
     elif own != b"null":
         custom["custom"] = own
-    return joined(fields | named | {"custom": joined(custom)})
+    return joined(fields | channel | {"custom": joined(custom)})
 
 
 def own_channel(fields: Fields) -> str | None:
-    """The channel that an object names itself."""
+    """Return the channel that an object itself names."""
+    if own := text_of(fields, "cid") or text_of(fields, "channel_cid"):
+        return own
     channel_type, channel_id = text_of(fields, "channel_type"), id_of(fields, "channel_id")
-    own = text_of(fields, "cid") or text_of(fields, "channel_cid")
-    return own or (f"{channel_type}:{channel_id}" if channel_type and channel_id else None)
+    return f"{channel_type}:{channel_id}" if channel_type and channel_id else None
 
 
 def with_cid(payload: bytes, fields: Fields, cid: str | None) -> bytes:
-    """The object with its channel in it, where the place in the file alone says it."""
+    """Return the object with its channel in it, if only the place in the file says the channel."""
     if cid is None or fields.get("cid", b"null") not in BLANK:
         return payload
     return joined({**fields, "cid": msgspec.json.encode(cid)})
@@ -150,7 +160,10 @@ _NEEDED: Final[dict[Entity, tuple[tuple[str, ...], ...]]] = {
 
 
 def missing_from(entity: Entity, fields: Fields, cid: str | None) -> str | None:
-    """What an object lacks to become a row, in words; None when it has all."""
+    """Return what an object lacks to become a row, in words; None if it lacks nothing.
+
+    :param cid: the channel that the object belongs to.
+    """
     for alternatives in _NEEDED[entity]:
         if all(fields.get(key, b"null") in BLANK for key in alternatives):
             return alternatives[0]

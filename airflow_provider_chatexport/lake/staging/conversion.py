@@ -1,31 +1,25 @@
 """Export files -> what a load's tables hold, ready to be written.
 
-The route of a line:
+1. ``normalize`` turns each file into entity files of one form, and rejects (``lake.normalize.normalizer``).
+2. ``Stage`` has DuckDB type the objects, a table per entity, and counts what came in (``staging.stage``).
+3. ``finish`` places reactions, cuts to the window, keeps one row per key, and extracts rows from inside objects.
+4. People on the lake's suppression list are taken out, and users pseudonymized.
+5. ``rows`` yields each table, sorted by day.
 
-1. ``source`` cuts the file into lines, into blocks of lines, or into the fragments of an array.
-2. ``sift`` tells each line's entity. Messages in the usual shape stay in the file (``fast_path``); all else is written
-   into a file per entity, in one form, or rejected. Where a message cannot be left in place, all of them are written.
-3. ``stage`` has the database read both into a table per entity, by the queries of ``reading``, with types from the
-   registry; there it is told whether a row is in the window. What the reader refuses is mended or rejected.
-4. ``finish`` places reactions, cuts to the window, keeps one row per key, and has ``draw`` add the rows that lie inside
-   objects.
-5. ``write`` makes files of what remains.
-
-Exports of users go by ``user_exports`` in the second step, and have no window. No file is held in memory: the database
-spills to the work folder when it outgrows its limit.
+No file is held in memory: the database spills to the work folder when it outgrows its limit.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Self
 
-import duckdb
 import pyarrow as pa
 
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
@@ -35,6 +29,8 @@ from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
+from airflow_provider_chatexport.lake.duckdb_session import Database, lake_errors
+from airflow_provider_chatexport.lake.normalize.input_file import InputFile
 from airflow_provider_chatexport.lake.privacy import pseudonyms
 from airflow_provider_chatexport.lake.privacy.people import known_people, listed_in_json, user_ids
 from airflow_provider_chatexport.lake.privacy.redaction import Redactor, in_parts
@@ -42,11 +38,14 @@ from airflow_provider_chatexport.lake.privacy.suppression_list import Suppressio
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import ENTITY_TABLES, MESSAGES, REACTIONS, TABLES
 from airflow_provider_chatexport.lake.schema.types import Kind, Placement, Table
-from airflow_provider_chatexport.lake.staging.nested import NestedRows
-from airflow_provider_chatexport.lake.staging.stage import Counts, Found, Input, Stage
+from airflow_provider_chatexport.lake.staging.counts import Counts
+from airflow_provider_chatexport.lake.staging.nested import extract_nested_rows
+from airflow_provider_chatexport.lake.staging.queries import RELATIONS
+from airflow_provider_chatexport.lake.staging.reactions import count_missing_reactions, place_reactions
+from airflow_provider_chatexport.lake.staging.stage import Stage, StagedFile
 
 MEMORY_LIMIT: Final = "400MB"
-# What is sorted at a time: the sort of all of a 3 GB export at once did not fit into the limit.
+# How much is sorted at a time: the sort of all of a 3 GB export at once did not fit into the limit.
 SORT_ROWS: Final = 100_000
 SORT_BYTES: Final = 100_000_000
 BATCH_BYTES: Final = 16_000_000
@@ -55,20 +54,19 @@ LARGE_ROW_BYTES: Final = 8_000
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
-    """DuckDB's messages may quote the value at fault, which may be a person's text: only their kind is in_place on."""
+def conversion_errors() -> Iterator[None]:
+    """Raise every error of the database or the work folder as a ``LakeError``.
+
+    :raises LakeError: the work folder is full, or the memory limit too small.
+    """
     try:
-        yield
-    except duckdb.OutOfMemoryException:
-        raise LakeError(
-            "converting failed: the load does not fit into the converter's memory; export a shorter window "
-            "(max_window), or load the file in parts"
-        ) from None
-    except duckdb.Error as error:
-        raise LakeError(
-            f"converting failed in the database ({type(error).__name__}); make sure that the work folder has room for "
-            "twice the export's size, unpacked"
-        ) from None
+        with lake_errors(
+            "converting failed in the database",
+            hint="make sure that the work folder has room for twice the export's size, unpacked",
+            out_of_memory="converting failed: the load does not fit into the converter's memory; export a shorter "
+            "window (max_window), or load the file in parts",
+        ):
+            yield
     except OSError as error:
         raise LakeError(
             f"converting failed in the work folder: {error.strerror or error}; free some space there"
@@ -78,13 +76,15 @@ def _explained() -> Iterator[None]:
 class Conversion:
     """A load in the making: ``add`` each file, ``finish``, then read ``days`` and ``rows`` of each table.
 
-    Used as a context manager: its folder is emptied at the end. Every method :raises LakeError: the work folder is
-    full, or the memory limit too small.
+    It is a context manager, and empties its folder at the end. Every method raises ``LakeError`` if the work folder is
+    full or the memory limit too small.
 
     :param folder: for what spills and for normalized files; about twice the size of the largest unpacked input.
-    :param memory_limit: of the database, as DuckDB writes it.
-    :param tables: the registry's, with promoted columns where there are some.
-    :param pseudonym_key: given where users are to get pseudonyms.
+    :param tables: the registry's, with promoted columns if there are some.
+    :param pseudonym_key: set if users are to get pseudonyms.
+    :ivar counts: hold after ``finish``.
+    :ivar database: has the stage tables, to be compared with what is in the lake.
+    :ivar message_spans: by number of the file and channel, the times of the first and last message.
     """
 
     def __init__(
@@ -92,115 +92,113 @@ class Conversion:
         folder: Path,
         *,
         load_id: str,
-        memory_limit: str = MEMORY_LIMIT,
         max_line_bytes: int = MAX_LINE_BYTES,
         max_unpacked_bytes: int | None = None,
         tables: Sequence[Table] = TABLES,
         pseudonym_key: str | None = None,
         progress: Progress = silent,
     ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.counts = Counts()
+        self.message_spans: dict[int, dict[str, tuple[datetime, datetime]]] = {}
+        self._folder = folder
         self._tables = tables
         self._pseudonym_key = pseudonym_key
         self._pseudonymized = False
-        # Of what ``finish`` made, until something is taken out of it.
+        # Rows and bytes per day, cached after ``finish`` and cleared whenever rows are removed.
         self._extents: dict[str, dict[str, tuple[int, int]]] = {}
-        # Per file, by its number in the order of ``add``, and channel: the times of its first and last message.
-        self.message_spans: dict[int, dict[str, tuple[datetime, datetime]]] = {}
+        self.database = Database(folder, memory_limit=MEMORY_LIMIT)
         self._stage = Stage(
+            self.database,
             folder,
             load_id=load_id,
-            memory_limit=memory_limit,
+            counts=self.counts,
             max_line_bytes=max_line_bytes,
             max_unpacked_bytes=max_unpacked_bytes,
-            tell=progress,
+            progress=progress,
         )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stage.close()
+        self.database.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
-    @property
-    def stage(self) -> Stage:
-        """The stage tables, for those who compare them with what is in the lake."""
-        return self._stage
-
-    @property
-    def counts(self) -> Counts:
-        return self._stage.counts
-
-    @_explained()
-    def add(self, given: Input) -> Found:
-        """Reads one file.
+    @conversion_errors()
+    def add(self, file: InputFile) -> StagedFile:
+        """Normalize and stage one file.
 
         :raises InputError: it is not an export file, breaks off, or is of both kinds.
         """
-        return self._stage.add(given)
+        return self._stage.add(file)
 
-    @_explained()
+    @conversion_errors()
     def finish(self) -> None:
-        """Places, cuts and deduplicates; afterwards ``days``, ``rows`` and ``counts`` hold."""
-        counts = self.counts
-        self._place_reactions()
+        """Place, cut and deduplicate rows. Afterwards ``days``, ``rows`` and ``counts`` hold."""
+        counts, stage = self.counts, self._stage
+        place_reactions(stage)
         for table in (MESSAGES, REACTIONS):
-            counts.out_of_window += self._stage.delete(table, "NOT _in_window")
-        # Before duplicates go: a file tells of those moments as well whose message another one tells newer.
+            counts.out_of_window += stage.delete(table, "NOT _in_window")
+        # Before duplicates go: a file covers the moment of a message too if another file has a newer version of it.
         self.message_spans = self._message_spans()
-        by_themselves = self._n_rows()
+        n_of_their_own = self._n_rows()
         for table in ENTITY_TABLES:
-            if by_themselves[table.name]:
-                n_dropped = self._stage.keep_newest(table)
-                by_themselves[table.name] -= n_dropped
+            if n_of_their_own[table.name]:
+                n_dropped = stage.keep_newest(table)
+                n_of_their_own[table.name] -= n_dropped
                 counts.duplicates += n_dropped
-        NestedRows(self._stage).draw()
-        self._count_missing_reactions()
+        extract_nested_rows(stage)
+        count_missing_reactions(stage)
         counts.rows = self._n_rows()
+        counts.drawn = {
+            name: n_rows - n_of_their_own[name]
+            for name, n_rows in counts.rows.items()
+            if n_rows != n_of_their_own[name]
+        }
         self._count_cast_failures()
-        drawn = {name: n_rows - by_themselves[name] for name, n_rows in counts.rows.items()}
-        counts.drawn = {name: n_rows for name, n_rows in drawn.items() if n_rows}
 
-    @_explained()
+    @conversion_errors()
     def pseudonymize(self, options: LoadOptions) -> None:
-        """Takes personal data out, as far as the options say."""
+        """Take personal data out, as far as the options say."""
         if options.changes_personal_data:
             self._extents.clear()
-            pseudonyms.pseudonymize(self._stage, self._pseudonyms, options)
+            pseudonyms.pseudonymize(self.database, self._pseudonyms, options)
             self._pseudonymized = options.hash_users
 
-    @_explained()
+    @conversion_errors()
     def people(self, listed: SuppressionList) -> dict[str, bool]:
-        """Who in the tables is on a lake's list, and whether their messages stay; by their ids as the tables have them.
+        """Return who in the tables is on a lake's list, by their ids in the tables, and whether their messages stay.
 
-        Where users get pseudonyms, the list may know a person by either.
+        If users get pseudonyms, the list may know a person by either id.
         """
         if not listed.keep_messages:
             return {}
-        inside = listed.among(listed_in_json(self._stage.connection, self._stage.relations, listed))
+        inside = listed.among(listed_in_json(self.database.connection, RELATIONS, listed))
         if self._pseudonym_key is None:
             return inside | listed.among(self._user_ids())
         found = listed.among({*self._pseudonyms, *self._pseudonyms.values()})
         people = inside
-        for user_id, hidden in self._pseudonyms.items():
-            keep = [found[each] for each in (user_id, hidden) if each in found]
+        for user_id, pseudonym in self._pseudonyms.items():
+            keep = [found[each] for each in (user_id, pseudonym) if each in found]
             if keep:
-                people[hidden if self._pseudonymized else user_id] = all(keep)
+                people[pseudonym if self._pseudonymized else user_id] = all(keep)
         return people
 
     @functools.cached_property
     def _pseudonyms(self) -> dict[str, str]:
-        """Of every user in the tables, by the id that they came with."""
+        """The pseudonym of every user in the tables, by the id that they came with."""
         if self._pseudonym_key is None:
             return {}
         ids = sorted(self._user_ids())
         return {user_id: pseudonyms.pseudonym(user_id, self._pseudonym_key) for user_id in ids}
 
     def _user_ids(self) -> set[str]:
-        return user_ids(self._stage.connection, self._stage.relations)
+        return user_ids(self.database.connection, RELATIONS)
 
-    @_explained()
+    @conversion_errors()
     def forget(self, listed: SuppressionList) -> int:
-        """Takes out those who are on a lake's list; how many. Their rows are counted as ``forgotten``."""
+        """Take people out who are on a lake's list, count their rows as ``forgotten``, and return how many they are."""
         people = self.people(listed)
         for some in in_parts(people):
             self._forget(some)
@@ -208,109 +206,73 @@ class Conversion:
             self._extents.clear()
             before, self.counts.rows = self.counts.rows, self._n_rows()
             for name, n_rows in self.counts.rows.items():
-                if gone := before[name] - n_rows:
-                    self.counts.forgotten[name] = self.counts.forgotten.get(name, 0) + gone
+                if n_gone := before[name] - n_rows:
+                    self.counts.forgotten[name] = self.counts.forgotten.get(name, 0) + n_gone
         return len(people)
 
     def _forget(self, keep_messages: Mapping[str, bool]) -> None:
-        """:param keep_messages: of each, whether their messages stay."""
-        stage = self._stage
-        people = known_people(stage.connection, stage.relations, keep_messages)
-        eraser = Redactor(stage.connection, people, stage.relations)
+        """Take people out.
+
+        :param keep_messages: by user id, whether their messages stay.
+        """
+        connection = self.database.connection
+        people = known_people(connection, RELATIONS, keep_messages)
+        redactor = Redactor(connection, people, RELATIONS)
         for table in TABLES:
-            relation = stage.relations[table.name]
-            if eraser.search(table, relation):
-                stage.execute(f"CREATE OR REPLACE TABLE {relation} AS {eraser.query(table, relation)}")
-
-    def _place_reactions(self) -> None:
-        """A reaction stands with its message, of several versions the one that will remain. Where that is not in the
-        load, it is of the channel that it names itself, or of the one before it, and stands at its own time, which has
-        to be in the window."""
-        messages = "stage_messages"
-        if self._stage.n_extra(MESSAGES):
-            messages = f"({self._stage.newest(MESSAGES, first='_in_window DESC')})"
-        self._stage.execute(
-            "UPDATE stage_reactions r SET message_created_at = m.created_at, cid = coalesce(m.cid, r.cid), "
-            f"_in_window = m._in_window FROM {messages} m WHERE m.id = r.message_id"
-        )
-        self._stage.execute(
-            "UPDATE stage_reactions SET cid = coalesce(json_extract_string(custom, '/channel_cid'), "
-            "json_extract_string(custom, '/channel_type') || ':' || json_extract_string(custom, '/channel_id')) "
-            "WHERE cid IS NULL"
-        )
-        self._stage.execute(
-            "UPDATE stage_reactions SET cid = place FROM (SELECT r.rowid AS row, c.cid AS place FROM stage_reactions r "
-            "ASOF JOIN channel_lines c ON c.input = r._input AND c.n < r._n WHERE r.cid IS NULL) found "
-            "WHERE stage_reactions.rowid = found.row"
-        )
-        self._stage.execute(
-            "UPDATE stage_reactions SET message_created_at = created_at WHERE message_created_at IS NULL"
-        )
-
-    def _count_missing_reactions(self) -> None:
-        """Few messages have reactions, and of those few have more than the export carries: the others are left at 0."""
-        told = (
-            "SELECT id, unnest(json_keys(reaction_counts)) AS type, "
-            "TRY_CAST(unnest(json_extract_string(reaction_counts, '$.*')) AS BIGINT) AS n "
-            f"FROM stage_messages WHERE {sql.is_object('reaction_counts')}"
-        )
-        carried = "SELECT message_id AS id, type, count(*) AS n FROM stage_reactions GROUP BY ALL"
-        self._stage.execute(
-            "UPDATE stage_messages SET reactions_missing = missing.n FROM (SELECT id, sum(told.n - coalesce(carried.n, "
-            f"0)) AS n FROM ({told}) told LEFT JOIN ({carried}) carried USING (id, type) "
-            "WHERE told.n > coalesce(carried.n, 0) GROUP BY id) missing WHERE missing.id = stage_messages.id"
-        )
+            relation = RELATIONS[table.name]
+            if redactor.search(table, relation):
+                self.database.execute(f"CREATE OR REPLACE TABLE {relation} AS {redactor.query(table, relation)}")
 
     def _count_cast_failures(self) -> None:
+        failures = self.counts.cast_failures
         for table in self._tables:
             if not self.counts.rows[table.name]:
                 continue
-            for key, n_values in self._stage.all(
-                f"SELECT key, count(*) FROM (SELECT unnest(_cast_failures) AS key FROM stage_{table.name}) "
-                "GROUP BY ALL ORDER BY ALL"
-            ):
-                self.counts.cast_failures[f"{table.name}.{key}"] = n_values
+            for key, n_values in self.database.all(f"""
+SELECT key, count(*) FROM (SELECT unnest(_cast_failures) AS key FROM stage_{table.name}) GROUP BY ALL ORDER BY ALL
+"""):
+                failures[f"{table.name}.{key}"] = n_values
             for column in table:
-                if column.promoted and (
-                    n_values := self._stage.one(
-                        f"SELECT count(*) FROM stage_{table.name} WHERE {sql.promoted_text(column)} IS NOT NULL "
-                        f"AND ({sql.promoted(column)}) IS NULL"
-                    )[0]
-                ):
-                    self.counts.cast_failures[f"{table.name}.{column.name}"] = n_values
+                if column.promoted:
+                    (n_values,) = self.database.one(f"""
+SELECT count(*) FROM stage_{table.name}
+WHERE {sql.promoted_text(column)} IS NOT NULL AND ({sql.promoted(column)}) IS NULL
+""")
+                    if n_values:
+                        failures[f"{table.name}.{column.name}"] = n_values
 
     def _n_rows(self) -> dict[str, int]:
-        """By table."""
-        asked = " UNION ALL ".join(
-            f"SELECT {sql.quoted(table.name)}, count(*) FROM stage_{table.name}" for table in TABLES
-        )
-        found = dict(self._stage.all(asked))
+        """Return the number of rows by table."""
+        per_table = [f"SELECT {sql.quoted(table.name)}, count(*) FROM stage_{table.name}" for table in TABLES]
+        found = dict(self.database.all(" UNION ALL ".join(per_table)))
         return {table.name: found[table.name] for table in TABLES}
 
-    @_explained()
+    @conversion_errors()
     def days(self, table: Table) -> dict[str, int]:
-        """Rows per day folder, days ascending, as text."""
+        """Return the rows per day folder, days ascending, as text."""
         return {day: n_rows for day, (n_rows, _) in self._extent_of(table).items()}
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
-        """The table as Arrow: ``_day``, then the registry's columns; by day, and sorted within it."""
+        """Yield the table as Arrow: ``_day``, then the registry's columns; by day, and sorted within it."""
         order = ", ".join(("_day", *(sql.name(column) for column in table.sort)))
-        with _explained():
+        with conversion_errors():
             extent = self._extent_of(table)
             if not extent:
                 return
-            # A row of nothing has some bytes as well.
+            # A row without any text has some bytes as well.
             row_bytes = 100 + sum(n_bytes for _, n_bytes in extent.values()) / sum(n for n, _ in extent.values())
             if row_bytes > LARGE_ROW_BYTES:
-                self._stage.make_room()
+                self.database.make_room()
             for days in _in_groups(self.days(table), min(SORT_ROWS, int(SORT_BYTES / row_bytes))):
-                yield from self._stage.query(
-                    f"SELECT {sql.date(table)} AS _day, {sql.arrow_columns(table)} FROM stage_{table.name} "
-                    f"WHERE {sql.in_days(table, days[0], days[-1])} ORDER BY {order}"
-                ).to_arrow_reader(max(1, min(batch_rows, int(BATCH_BYTES / row_bytes))))
+                yield from self.database.query(f"""
+SELECT {sql.date(table)} AS _day, {sql.arrow_columns(table)}
+FROM stage_{table.name}
+WHERE {sql.in_days(table, days[0], days[-1])}
+ORDER BY {order}
+""").to_arrow_reader(max(1, min(batch_rows, int(BATCH_BYTES / row_bytes))))
 
     def _extent_of(self, table: Table) -> dict[str, tuple[int, int]]:
-        """By day folder, how many rows there are, and how long their texts are together."""
+        """Return, by day folder, how many rows there are, and how long their texts are together."""
         if not self.counts.rows[table.name]:
             return {}
         if table.name not in self._extents:
@@ -319,44 +281,47 @@ class Conversion:
                 for column in table
                 if column.kind in (Kind.TEXT, Kind.JSON) and not column.promoted
             ]
-            found = self._stage.fetched(
-                f"SELECT {sql.day(table)} AS day, count(*), sum({' + '.join(texts)})::BIGINT FROM stage_{table.name} "
-                "GROUP BY day ORDER BY day"
-            )
+            found = self.database.fetched(f"""
+SELECT {sql.day(table)} AS day, count(*), sum({" + ".join(texts)})::BIGINT
+FROM stage_{table.name}
+GROUP BY day ORDER BY day
+""")
             self._extents[table.name] = {day: (n_rows, n_bytes) for day, n_rows, n_bytes in found}
         return self._extents[table.name]
 
-    @_explained()
+    @conversion_errors()
     def first_reject(self) -> tuple[int, int]:
-        """The file, by its number in the order of ``add``, and the line of the first reject; there has to be one."""
-        number, line = self._stage.one("SELECT _input, line_number FROM stage_rejects ORDER BY ALL LIMIT 1")
+        """Return the number of the file and the line of the first reject. There has to be one."""
+        number, line = self.database.one("SELECT _input, line_number FROM stage_rejects ORDER BY ALL LIMIT 1")
         return number, line
 
     def _message_spans(self) -> dict[int, dict[str, tuple[datetime, datetime]]]:
         spans: dict[int, dict[str, tuple[datetime, datetime]]] = defaultdict(dict)
-        for number, cid, first, last in self._stage.all(
-            "SELECT _input, cid, epoch_us(min(created_at)), epoch_us(max(created_at)) FROM stage_messages GROUP BY ALL"
-        ):
+        for number, cid, first, last in self.database.all("""
+SELECT _input, cid, epoch_us(min(created_at)), epoch_us(max(created_at)) FROM stage_messages GROUP BY ALL
+"""):
             spans[number][cid] = (EPOCH + timedelta(microseconds=first), EPOCH + timedelta(microseconds=last))
         return spans
 
-    @_explained()
+    @conversion_errors()
     def uncovered(self, coverage: Iterable[CoverageEntry]) -> dict[tuple[str, str], int]:
-        """Event rows outside of all that the load claims to cover, by table and day; only those that have any."""
+        """Return, by table and day, how many event rows lie outside of all coverage of the load, if there are any."""
         found: dict[tuple[str, str], int] = {}
-        with self._stage.registered("claims", coverage_rows(coverage)):
+        with self.database.registered("load_coverage", coverage_rows(coverage)):
             for table in TABLES:
                 if table.placement is Placement.EVENT:
-                    for day, n_rows in self._stage.all(
-                        f"SELECT {sql.day(table)} AS day, count(*) FROM stage_{table.name} rows "
-                        f"WHERE {visibility.uncovered(table, 'claims')} GROUP BY day"
-                    ):
+                    for day, n_rows in self.database.all(f"""
+SELECT {sql.day(table)} AS day, count(*)
+FROM stage_{table.name} rows
+WHERE {visibility.uncovered(table, "load_coverage")}
+GROUP BY day
+"""):
                         found[table.name, day] = n_rows
         return found
 
 
 def _in_groups(rows_of_day: Mapping[str, int], max_rows: int) -> Iterator[list[str]]:
-    """Consecutive days of at most so many rows together; a day alone may have more."""
+    """Yield groups of consecutive days that have at most so many rows together; a day alone may have more."""
     group: list[str] = []
     n_rows = 0
     for day, n_of_day in rows_of_day.items():

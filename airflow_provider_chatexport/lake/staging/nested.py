@@ -1,6 +1,6 @@
-"""Rows drawn from inside objects: attachments and latest reactions of messages, members of channels, users of all.
+"""Rows extracted from inside objects: attachments and latest reactions of messages, members of channels, all users.
 
-What an object of its own tells goes before what another one carries of it.
+An object of its own goes before a copy that another object carries.
 """
 
 from __future__ import annotations
@@ -24,118 +24,130 @@ from airflow_provider_chatexport.lake.schema.types import Table
 from airflow_provider_chatexport.lake.staging import queries
 from airflow_provider_chatexport.lake.staging.stage import Stage
 
-# What is taken apart at a time of lists inside objects.
+# How much of the lists inside objects is split at a time.
 SLICE_BYTES: Final = 16_000_000
 
 
-class NestedRows:
-    """:raises duckdb.Error: by ``draw``; the work folder is full, or the memory limit too small."""
+def extract_nested_rows(stage: Stage) -> None:
+    """Add the rows to the stage tables, once these hold one row per key.
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-
-    def draw(self) -> None:
-        """Adds to the stage tables, once they hold one row per key."""
-        self._attachments()
-        self._latest_reactions()
-        self._members()
-        self._users()
-        self._exported_users()
-
-    def _attachments(self) -> None:
-        table = ATTACHMENTS
-        kept = (
-            "id AS message_id, cid, created_at AS message_created_at, _exported_at, _load_id, _input, _n, "
-            "unnest(range(json_array_length(_attachments)::BIGINT)) AS position"
-        )
-        for items in self._items(MESSAGES, "attachments", kept):
-            self._stage.execute(
-                f"INSERT INTO stage_attachments BY NAME SELECT {queries.columns(table)}, message_id, cid, "
-                "message_created_at, position, _exported_at, _load_id, _input, _n, _cast_failures, "
-                f"({sql.is_object('j')}) IS true AS _complete FROM ({_apart(table, items)})"
-            )
-        self._keep_odd_lists(MESSAGES, "attachments", table, "message_id")
-        self._stage.join_clashing_custom(table)
-
-    def _latest_reactions(self) -> None:
-        of_message = {"message_id": "id", "cid": "cid", "message_created_at": "created_at"}
-        self._told_elsewhere(MESSAGES, "latest_reactions", REACTIONS, of_message)
-
-    def _members(self) -> None:
-        self._told_elsewhere(CHANNELS, "members", MEMBERS, {"cid": "cid"})
-
-    def _told_elsewhere(self, of: Table, key: str, table: Table, told: dict[str, str]) -> None:
-        """Items that may have objects of their own as well, and count where those are absent or older.
-
-        :param told: the columns that the object tells in which the list is, and by which of its own; the one that
-            names it first.
-        """
-        kept = ", ".join(f"{own} AS {column}" for column, own in told.items())
-        for items in self._items(of, key, f"{kept}, _exported_at, _load_id"):
-            self._stage.execute(
-                f"INSERT INTO stage_{table.name} BY NAME SELECT {queries.columns(table, leave_out=told)}, "
-                f"{', '.join(f'item.{column}' for column in told)}, _exported_at, _load_id, -1 AS _input, 0 AS _n, "
-                f"_cast_failures, "
-                f"({sql.is_object('j')} AND {queries.keyed(table, leave_out=told)}) IS true AS _complete "
-                f"FROM ({_apart(table, items)}) item"
-            )
-            self._stage.execute(
-                "INSERT INTO embedded_users SELECT DISTINCT j, _exported_at FROM (SELECT json_extract(j, '/user') "
-                f"AS j, _exported_at FROM ({items})) WHERE {sql.is_object('j')}"
-            )
-        self._keep_odd_lists(of, key, table, next(iter(told)))
-        self._stage.join_clashing_custom(table)
-        self._stage.keep_newest(table)
-
-    def _items(self, of: Table, key: str, kept: str) -> Iterator[str]:
-        """Queries for the items ``j`` of a table's lists, a bounded part at a time."""
-        n_bytes, first, last = self._stage.one(
-            f"SELECT sum(strlen(_{key}::VARCHAR)), min(rowid), max(rowid) FROM stage_{of.name} WHERE _{key} IS NOT NULL"
-        )
-        if n_bytes is not None:
-            n_rows = (last - first) // (1 + n_bytes // SLICE_BYTES) + 1
-            for begin in range(first, last + 1, n_rows):
-                yield (
-                    f"SELECT {kept}, unnest(from_json(_{key}, '[\"JSON\"]')) AS j FROM stage_{of.name} "
-                    f"WHERE _{key} IS NOT NULL AND rowid >= {begin} AND rowid < {begin + n_rows}"
-                )
-
-    def _keep_odd_lists(self, of: Table, key: str, table: Table, owner: str) -> None:
-        """Items that can be no row: the list that they are in stays with its object, under its key, and is counted."""
-        odd = f"SELECT {owner} FROM stage_{table.name} WHERE NOT _complete"
-        if self._stage.one(f"SELECT count(*) FROM ({odd})") != (0,):
-            self._stage.execute(
-                f"""UPDATE stage_{of.name} SET custom = '[{{"{key}":' || _{key}::VARCHAR || '}},' || custom || ']', """
-                f"_cast_failures = list_append(coalesce(_cast_failures, []), '{key}') WHERE {of.key[0]} IN ({odd})"
-            )
-            self._stage.join_clashing_custom(of)
-            self._stage.delete(table, "NOT _complete")
-
-    def _users(self) -> None:
-        """Users from everywhere, beside those on lines of their own; the version that is newest, then the fullest."""
-        table = USERS
-        versions = "SELECT j, max(exported_at) AS exported_at FROM embedded_users GROUP BY j"
-        self._stage.execute(
-            f"INSERT INTO stage_users BY NAME SELECT {queries.columns(table)}, exported_at AS _exported_at, "
-            f"{sql.quoted(self._stage.load_id)} AS _load_id, -1 AS _input, strlen(j::VARCHAR) AS _n, "
-            "_cast_failures FROM "
-            f"({_apart(table, versions)}) WHERE {queries.keyed(table)}"
-        )
-        self._stage.join_clashing_custom(table)
-        self._stage.keep_newest(table)
-
-    def _exported_users(self) -> None:
-        """Every user of whom an export holds rows has a row too: it says which of their exports is the newest."""
-        owner, users = USER_EXPORT_USERS.owned_by, USER_EXPORT_USERS.name
-        for table in (USER_EXPORT_MESSAGES, USER_EXPORT_REACTIONS):
-            self._stage.execute(
-                f"INSERT INTO stage_{users} BY NAME SELECT {owner}, {owner} AS id, max(_exported_at) AS _exported_at, "
-                f"{sql.quoted(self._stage.load_id)} AS _load_id, '{{}}' AS custom FROM stage_{table.name} "
-                f"WHERE {owner} NOT IN (SELECT {owner} FROM stage_{users}) GROUP BY {owner}"
-            )
+    :raises duckdb.Error: the work folder is full, or the memory limit too small.
+    """
+    _extract_attachments(stage)
+    of_message = {"message_id": "id", "cid": "cid", "message_created_at": "created_at"}
+    _extract_copies(stage, MESSAGES, "latest_reactions", REACTIONS, of_message)
+    _extract_copies(stage, CHANNELS, "members", MEMBERS, {"cid": "cid"})
+    _extract_users(stage)
+    _add_exported_users(stage)
 
 
-def _apart(table: Table, objects: str) -> str:
-    """:param objects: a query for ``j``, an object as JSON, and what else is to be kept."""
-    apart = queries.with_values(table, f"SELECT *, {queries.split_object(table, 'j')} FROM ({objects})")
-    return queries.with_failed_casts_in_custom(table, apart, "j", is_placed=False)
+def _extract_attachments(stage: Stage) -> None:
+    kept = """id AS message_id, cid, created_at AS message_created_at, _exported_at, _load_id, _input, _n,
+        unnest(range(json_array_length(_attachments)::BIGINT)) AS position"""
+    for items in _items(stage, MESSAGES, "attachments", kept):
+        stage.database.execute(f"""
+INSERT INTO stage_attachments BY NAME
+SELECT {queries.columns(ATTACHMENTS)}, message_id, cid, message_created_at, position, _exported_at, _load_id, _input,
+    _n, _cast_failures, ({sql.is_object("j")}) IS true AS _complete
+FROM ({_split(ATTACHMENTS, items)})
+""")
+    _keep_odd_lists(stage, MESSAGES, "attachments", ATTACHMENTS, "message_id")
+    stage.join_clashing_custom(ATTACHMENTS)
+
+
+def _extract_copies(stage: Stage, parent: Table, key: str, table: Table, from_parent: dict[str, str]) -> None:
+    """Extract items that may come as objects of their own too. They count if those are absent or older.
+
+    :param parent: the table of the objects that have a list of items, under ``key``.
+    :param table: the table of the items.
+    :param from_parent: the columns of ``table`` that the parent says, and by which of its own; the one that names the
+        parent first.
+    """
+    kept = ", ".join(f"{own} AS {column}" for column, own in from_parent.items())
+    for items in _items(stage, parent, key, f"{kept}, _exported_at, _load_id"):
+        stage.database.execute(f"""
+INSERT INTO stage_{table.name} BY NAME
+SELECT {queries.columns(table, leave_out=from_parent)}, {", ".join(f"item.{column}" for column in from_parent)},
+    _exported_at, _load_id, -1 AS _input, 0 AS _n, _cast_failures,
+    ({sql.is_object("j")} AND {queries.keyed(table, leave_out=from_parent)}) IS true AS _complete
+FROM ({_split(table, items)}) item
+""")
+        stage.database.execute(f"""
+INSERT INTO embedded_users
+SELECT DISTINCT j, _exported_at FROM (SELECT json_extract(j, '/user') AS j, _exported_at FROM ({items}))
+WHERE {sql.is_object("j")}
+""")
+    _keep_odd_lists(stage, parent, key, table, next(iter(from_parent)))
+    stage.join_clashing_custom(table)
+    stage.keep_newest(table)
+
+
+def _items(stage: Stage, parent: Table, key: str, kept: str) -> Iterator[str]:
+    """Yield queries for the items ``j`` of a table's lists, a bounded part at a time.
+
+    :param kept: what is selected next to each item.
+    """
+    n_bytes, first, last = stage.database.one(
+        f"SELECT sum(strlen(_{key}::VARCHAR)), min(rowid), max(rowid) FROM stage_{parent.name} WHERE _{key} IS NOT NULL"
+    )
+    if n_bytes is not None:
+        n_rows = (last - first) // (1 + n_bytes // SLICE_BYTES) + 1
+        for begin in range(first, last + 1, n_rows):
+            yield f"""
+SELECT {kept}, unnest(from_json(_{key}, '["JSON"]')) AS j FROM stage_{parent.name}
+WHERE _{key} IS NOT NULL AND rowid >= {begin} AND rowid < {begin + n_rows}
+"""
+
+
+def _keep_odd_lists(stage: Stage, parent: Table, key: str, table: Table, parent_id: str) -> None:
+    """Keep a list with items that cannot be rows in its object's ``custom``, under its key, and count it.
+
+    :param parent_id: the column of ``table`` that names the parent.
+    """
+    odd = f"SELECT {parent_id} FROM stage_{table.name} WHERE NOT _complete"
+    if stage.database.one(f"SELECT count(*) FROM ({odd})") != (0,):
+        stage.database.execute(f"""
+UPDATE stage_{parent.name}
+SET custom = '[{{"{key}":' || _{key}::VARCHAR || '}},' || custom || ']',
+    _cast_failures = list_append(coalesce(_cast_failures, []), '{key}')
+WHERE {parent.key[0]} IN ({odd})
+""")
+        stage.join_clashing_custom(parent)
+        stage.delete(table, "NOT _complete")
+
+
+def _extract_users(stage: Stage) -> None:
+    """Extract users from everywhere; of each the newest version is kept, of two alike the fullest."""
+    versions = "SELECT j, max(exported_at) AS exported_at FROM embedded_users GROUP BY j"
+    stage.database.execute(f"""
+INSERT INTO stage_users BY NAME
+SELECT {queries.columns(USERS)}, exported_at AS _exported_at, {sql.quoted(stage.load_id)} AS _load_id, -1 AS _input,
+    strlen(j::VARCHAR) AS _n, _cast_failures
+FROM ({_split(USERS, versions)})
+WHERE {queries.keyed(USERS)}
+""")
+    stage.join_clashing_custom(USERS)
+    stage.keep_newest(USERS)
+
+
+def _add_exported_users(stage: Stage) -> None:
+    """Add a row for every user whose export has rows: it says which of their exports is the newest."""
+    owner, users = USER_EXPORT_USERS.owned_by, USER_EXPORT_USERS.name
+    for table in (USER_EXPORT_MESSAGES, USER_EXPORT_REACTIONS):
+        stage.database.execute(f"""
+INSERT INTO stage_{users} BY NAME
+SELECT {owner}, {owner} AS id, max(_exported_at) AS _exported_at, {sql.quoted(stage.load_id)} AS _load_id,
+    '{{}}' AS custom
+FROM stage_{table.name}
+WHERE {owner} NOT IN (SELECT {owner} FROM stage_{users})
+GROUP BY {owner}
+""")
+
+
+def _split(table: Table, objects: str) -> str:
+    """Return a query for objects as ``d`` and ``flat``.
+
+    :param objects: a query for ``j``, an object as JSON, and what else is to be kept.
+    """
+    split = queries.with_values(table, f"SELECT *, {queries.split_object(table, 'j')} FROM ({objects})")
+    return queries.with_failed_casts_in_custom(table, split, "j", is_placed=False)

@@ -1,12 +1,13 @@
-"""How the database reads the objects of a file: as JSON, or as a STRUCT of typed fields, which is several times faster.
+"""Queries of staging: how DuckDB reads objects, as a STRUCT of typed fields or as JSON, and makes columns of them.
 
-Queries only; ``stage`` runs them.
+Queries only; ``stage`` runs them. In every fragment, ``d`` is an object as a STRUCT of the fields that the registry
+reads, and ``flat`` the JSON object of its other keys, null if it has none.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -16,16 +17,98 @@ import msgspec
 from airflow_provider_chatexport.core.entities import Entity
 from airflow_provider_chatexport.core.times import LATEST
 from airflow_provider_chatexport.lake.normalize.custom_keys import CustomKeys
+from airflow_provider_chatexport.lake.normalize.output import EntityFile
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.sql import instant, name, quoted
-from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_ENTITY
+from airflow_provider_chatexport.lake.schema.tables import READS, TABLE_BY_ENTITY, TABLES, USER_EXPORT_USERS
 from airflow_provider_chatexport.lake.schema.types import Column, Kind, Table, not_a_list
 
 DEFAULT_OBJECT_BYTES: Final = 16 * 1024 * 1024
 
+# The stage table of each table, by the table's name.
+RELATIONS: Final = {table.name: f"stage_{table.name}" for table in TABLES}
+
+# The time that decides the day of an object, next to ``d`` and ``flat``.
+CREATED_AT: Final = "_created_at"
+
+
+# Stage tables
+
+
+def create_stage(table: Table) -> str:
+    """Return the statement that creates a stage table: the registry's columns, and what a load has to know of a row.
+
+    ``_input``: the number of the file. ``_n``: of the object in it. ``_read``: of the scan. ``_complete``: the object
+    can be a row. ``_cast_failures``: the keys of values that no column can hold. Then the lists that become rows of
+    other tables.
+    """
+    columns = [
+        f"{name(column.name)} {column.kind.value}{f' DEFAULT {column.default}' if column.default else ''}"
+        for column in table
+    ]
+    known = "_input INTEGER, _n BIGINT, _read INTEGER, _in_window BOOLEAN DEFAULT true, _complete BOOLEAN"
+    lists = [f"_{key} JSON" for key in table.nested_lists]
+    return f"CREATE TABLE stage_{table.name} ({', '.join([*columns, known, '_cast_failures VARCHAR[]', *lists])})"
+
+
+def newest(table: Table, *, first: str | None = None) -> str:
+    """Return a query for one row per key, with its ``rowid``.
+
+    It is the row of the newest export, in it the newest version, and of two alike the later one.
+
+    :param first: an order that goes before all that.
+    """
+    key = ", ".join(sql.name(column) for column in table.key)
+    version = "last_read" if table is READS else "updated_at"
+    order = ["_exported_at DESC", f"{version} DESC NULLS LAST", "_input DESC", "_n DESC NULLS LAST", "rowid DESC"]
+    return f"""
+SELECT *, rowid FROM stage_{table.name}
+QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {", ".join(order if first is None else [first, *order])}) = 1
+"""
+
+
+# Reading
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """How the lines of an entity file look.
+
+    :param columns: all but ``data``.
+    :param condition: which lines hold an object of the entity.
+    :param identity: what names an object ``d`` in the file of its keys with null, and the type of that.
+    :param place: what else is read of each line.
+    """
+
+    columns: Mapping[str, str]
+    condition: str
+    identity: str
+    identity_kind: str
+    place: str
+
+
+_NORMALIZED: Final = _Layout(
+    columns={"n": "BIGINT", "owner": "VARCHAR"},
+    condition="n IS NOT NULL",
+    identity="n",
+    identity_kind="BIGINT",
+    place="n, owner",
+)
+_IN_PLACE: Final = _Layout(
+    columns={"type": "VARCHAR"},
+    condition="type = 'message'",
+    identity="d.id",
+    identity_kind="VARCHAR",
+    place="NULL AS n, NULL AS owner",
+)
+
 
 def read_lines(path: Path, columns: Mapping[str, str], longest_bytes: int = 0) -> str:
-    """A table function over JSON lines. A line that it cannot read becomes a row of nulls."""
+    """Return a table function over JSON lines. A line that DuckDB cannot read becomes a row of nulls.
+
+    :param columns: the type of each key.
+    :param longest_bytes: the length of the longest value.
+    """
     # The reader's buffers are multiples of this size, so it follows the longest line that there is.
     size = max(DEFAULT_OBJECT_BYTES, 2 * longest_bytes)
     typed = ", ".join(f"{column}: {quoted(kind)}" for column, kind in columns.items())
@@ -35,13 +118,71 @@ def read_lines(path: Path, columns: Mapping[str, str], longest_bytes: int = 0) -
     )
 
 
-def split_object(table: Table, element: str, extra_fields: Collection[str] = ()) -> str:
-    """``d`` and ``flat`` of an object given as JSON.
+def _read_objects_as(kind: str, file: EntityFile) -> str:
+    """Return a query for the objects of an entity file in this type as ``data``, with ``n`` and ``owner``."""
+    layout = _IN_PLACE if file.in_place else _NORMALIZED
+    lines = read_lines(file.path, {**layout.columns, "data": kind}, file.longest_bytes)
+    return f"SELECT data, {layout.place} FROM {lines} WHERE {layout.condition}"
 
-    Every field is read as text or JSON text, so no value of an unexpected type can fail a line.
+
+def read_as_json(table: Table, file: EntityFile) -> str:
+    """Return a query for objects as ``d`` and ``flat``, split by functions of JSON.
+
+    ``_cast_failures`` has the keys of values that no column can hold.
     """
-    spec = json.dumps(fields(table, extra_fields))
-    # A merge patch of nulls strips the known keys in one pass, and takes keys of any spelling for what they are.
+    lists = _unread_lists(table)
+    split = with_values(
+        table, f"SELECT n, owner, data, {split_object(table, 'data', lists)} FROM ({_read_objects_as('JSON', file)})"
+    )
+    if table.owned_by is not None:
+        split = f"SELECT *, {_owner(table)} AS {table.owned_by} FROM ({split})"
+    return with_failed_casts_in_custom(table, split, "data")
+
+
+def read_as_struct(table: Table, file: EntityFile, keys: CustomKeys) -> str:
+    """Return a query for objects as ``d`` and ``flat``, read as a STRUCT with all their keys.
+
+    ``_cast_failures`` says only whether there are values that no column can hold: the values themselves are lost.
+    """
+    layout = _IN_PLACE if file.in_place else _NORMALIZED
+    members = fields(table, _unread_lists(table)) | dict.fromkeys(keys.names, "JSON")
+    objects = f"SELECT n, data AS d FROM ({_read_objects_as(struct(members), file)})"
+    if keys.with_null:
+        notes = read_lines(file.nulls, {"null_in": layout.identity_kind, "nulls": "VARCHAR"})
+        objects = f"SELECT * FROM ({objects}) LEFT JOIN {notes} ON null_in = {layout.identity}"
+    values = with_values(table, f"SELECT n, d, {_custom_object(keys)} AS flat FROM ({objects})")
+    return f"""
+SELECT *, CASE WHEN {_any(cast_failures(table))} THEN [''] END AS _cast_failures
+FROM ({values})
+"""
+
+
+def _unread_lists(table: Table) -> set[str]:
+    return set(table.nested_lists) - table.fields.keys()
+
+
+def _custom_object(keys: CustomKeys) -> str:
+    """Return an expression for the JSON object of the custom keys that an object ``d`` has; null if it has none.
+
+    ``nulls`` has its keys with null, as the members of an object.
+    """
+    if not keys.names:
+        return "NULL::JSON"
+    parts = [quoted(f'"{key}":') + f" || d.{name(key)}" for key in keys.names]
+    members = ", ".join(["nulls", *parts] if keys.with_null else parts)
+    return f"('{{' || nullif(concat_ws(',', {members}), '') || '}}')::JSON"
+
+
+def split_object(table: Table, element: str, lists: Collection[str] = ()) -> str:
+    """Return a select list that makes ``d`` and ``flat`` of an object given as JSON.
+
+    Every field is read as text or JSON text, so that no value of an unexpected type can fail a line.
+
+    :param element: the object.
+    :param lists: keys that are read in addition to the table's fields.
+    """
+    spec = json.dumps(fields(table, lists))
+    # A merge patch of nulls strips the known keys in one pass, and compares keys exactly, whatever their spelling.
     patch = json.dumps(dict.fromkeys(table.known_keys))
     return (
         f"json_transform({element}, {quoted(spec)}) AS d, "
@@ -49,21 +190,55 @@ def split_object(table: Table, element: str, extra_fields: Collection[str] = ())
     )
 
 
+def fields(table: Table, lists: Collection[str] = ()) -> dict[str, str]:
+    """Return the members of ``d``, and the type that each is read as."""
+    return table.fields | dict.fromkeys([*lists, "custom"], "JSON")
+
+
+def struct(members: Mapping[str, str]) -> str:
+    """Return the STRUCT type with these members."""
+    return f"STRUCT({', '.join(f'{name(key)} {kind}' for key, kind in members.items())})"
+
+
+def user_ids_of_export(user_ids: Sequence[str], number: int) -> str:
+    """Return the statement that defines ``exported_users``: whose export a file of users is.
+
+    :param user_ids: the users that the request named, if any.
+    :param number: the number of the file; its users are staged before their messages.
+    """
+    ids = ", ".join(map(quoted, user_ids))
+    users = f"SELECT id FROM stage_{USER_EXPORT_USERS.name} WHERE _input = {number}"
+    return f"CREATE OR REPLACE TEMP VIEW exported_users AS SELECT unnest([{ids}]::VARCHAR[]) AS id UNION ALL {users}"
+
+
+def _owner(table: Table) -> str:
+    """Return an expression for the user whose export an object stands in."""
+    entity = cast("Entity", table.entity)
+    if entity is Entity.USER:
+        return "d.id"
+    author = next(column.sql for column in TABLE_BY_ENTITY[entity] if column.name == "user_id")
+    return f"CASE WHEN ({author}) IN (FROM exported_users) THEN ({author}) ELSE owner END"
+
+
+# Columns
+
+
+def columns(table: Table, *, leave_out: Collection[str] = ()) -> str:
+    """Return the select list that makes columns of ``d`` and ``flat``, those that come from the object."""
+    values = [
+        f"{_value(column)} AS {name(column.name)}"
+        for column in table
+        if column.is_read and column.name not in leave_out
+    ]
+    return ", ".join([*values, f"{_custom(table)} AS custom"])
+
+
 def with_values(table: Table, query: str) -> str:
-    """The query with the values beside ``d`` and ``flat`` that more than one column or condition asks for."""
+    """Return the query with the values, next to ``d`` and ``flat``, that several columns or conditions need."""
     values = [
         f"{sql.cast(_field(column), column.kind)} AS {_cast_once(column)}" for column in table if _may_fail(column)
     ]
     return f"SELECT {', '.join(['*', *values])} FROM ({query})"
-
-
-def fields(table: Table, extra_fields: Collection[str] = ()) -> dict[str, str]:
-    """The members of ``d``, and the type that each is read as."""
-    return table.fields | dict.fromkeys([*extra_fields, "custom"], "JSON")
-
-
-def struct(members: Mapping[str, str]) -> str:
-    return f"STRUCT({', '.join(f'{name(key)} {kind}' for key, kind in members.items())})"
 
 
 def _field(column: Column) -> str:
@@ -71,7 +246,7 @@ def _field(column: Column) -> str:
 
 
 def _may_fail(column: Column) -> bool:
-    """Text and JSON columns hold anything that a field may be."""
+    """Return whether casting a field may fail. Text and JSON columns hold anything."""
     return column.field is not None and column.kind in (Kind.TIME, Kind.BOOL, Kind.INT)
 
 
@@ -79,12 +254,14 @@ def _cast_once(column: Column) -> str:
     return f"_{column.name}"
 
 
-# The time that places an object, beside ``d`` and ``flat``.
-CREATED_AT: Final = "_created_at"
+def _value(column: Column) -> str:
+    if column.sql is not None:
+        return column.sql
+    return _cast_once(column) if _may_fail(column) else _field(column)
 
 
 def complete(table: Table) -> str:
-    """A condition on ``d``: it has what a row of the table cannot do without, and a time that readers can hold."""
+    """Return a condition on ``d``: it has what a row of the table needs, and a time that readers can hold."""
     needed = [keyed(table)]
     if table.owned_by is not None:
         needed.append(f"{table.owned_by} <> ''")
@@ -96,22 +273,19 @@ def complete(table: Table) -> str:
 
 
 def keyed(table: Table, *, leave_out: Collection[str] = ()) -> str:
-    """A condition on ``d``: it has the parts of the table's key that come from the object."""
-    names = [name for name in table.key if name not in leave_out]
+    """Return a condition on ``d``: it has the parts of the table's key that come from the object."""
+    names = [part for part in table.key if part not in leave_out]
     parts = [f"({_value(column)}) <> ''" for column in table if column.name in names and column.is_read]
     return " AND ".join(parts) or "true"
 
 
-def _value(column: Column) -> str:
-    if column.sql is not None:
-        return column.sql
-    return _cast_once(column) if _may_fail(column) else _field(column)
+# Values that their column cannot hold
 
 
 def cast_failures(table: Table, *, is_placed: bool = True) -> dict[str, str]:
-    """By JSON key, a condition on ``d``: its value is of a kind that the table's column cannot hold.
+    """Return, by JSON key, a condition on ``d``: the table's column cannot hold its value.
 
-    :param is_placed: the object's own time decides its day, and one that is none makes no row.
+    :param is_placed: the object's own time decides its day. Without such a time it is not a row, and nothing to count.
     """
     conditions = {key: not_a_list(key) for key in table.nested_lists}
     for column in table:
@@ -125,40 +299,43 @@ def cast_failures(table: Table, *, is_placed: bool = True) -> dict[str, str]:
 
 
 def with_failed_casts_in_custom(table: Table, query: str, element: str, *, is_placed: bool = True) -> str:
-    """The query with ``flat`` as it should be: the values that no column can hold are in it, under their keys.
+    """Return the query with the values that no column can hold added to ``flat``, under their keys.
 
-    :param query: has ``d``, ``flat`` and the element, the object as JSON. The result has ``_cast_failures`` as well,
-        the         keys at fault, null where there is none.
+    :param query: has ``d``, ``flat`` and the element, which is the object as JSON. The result has ``_cast_failures``
+        as well: the keys of those values, null if there are none.
     """
     conditions = cast_failures(table, is_placed=is_placed)
     if not conditions:
         return f"SELECT *, NULL::VARCHAR[] AS _cast_failures FROM ({query})"
     keys = ", ".join(f"CASE WHEN {condition} THEN {quoted(key)} END" for key, condition in conditions.items())
-    found = f"CASE WHEN {_any(conditions)} THEN string_split(concat_ws(',', {keys}), ',') END"
     members = ", ".join(
         f"CASE WHEN list_contains(_cast_failures, {quoted(key)}) "
         f"THEN {quoted(json.dumps(key) + ':')} || json_extract({element}, {quoted('/' + key)})::VARCHAR END"
         for key in conditions
     )
     flat = f"('{{' || concat_ws(',', substr(left(flat::VARCHAR, -1), 2), {members}) || '}}')::JSON"
-    return (
-        f"SELECT * REPLACE (CASE WHEN _cast_failures IS NOT NULL THEN {flat} ELSE flat END AS flat) "
-        f"FROM (SELECT *, {found} AS _cast_failures FROM ({query}))"
-    )
-
-
-def any_cast_failure(table: Table) -> str:
-    """A condition on ``d``: some value of it is of a kind that no column can hold."""
-    return _any(cast_failures(table))
+    return f"""
+SELECT * REPLACE (CASE WHEN _cast_failures IS NOT NULL THEN {flat} ELSE flat END AS flat)
+FROM (
+    SELECT *, CASE WHEN {_any(conditions)} THEN string_split(concat_ws(',', {keys}), ',') END AS _cast_failures
+    FROM ({query})
+)
+"""
 
 
 def _any(conditions: Mapping[str, str]) -> str:
     return " OR ".join(f"({condition})" for condition in conditions.values()) or "false"
 
 
+# custom
+
+
 def _custom(table: Table) -> str:
-    """Flat and nested keys are joined as text: numbers and escapes are not written anew. Where the same key stands in
-    both, the two objects are left side by side, for ``stage`` to join."""
+    """Return an expression for ``custom``: flat and nested keys as one object.
+
+    They are joined as text, so that numbers and escapes stay as written. If a key stands in both, the two objects are
+    left side by side for ``Stage.join_clashing_custom``.
+    """
     nested = _nested(table)
     return f"""CASE
     WHEN {nested} IS NULL OR {nested}::VARCHAR IN ('{{}}', 'null') THEN coalesce(flat, '{{}}')
@@ -172,7 +349,7 @@ END::JSON"""
 
 
 def _nested(table: Table) -> str:
-    """``custom`` as it came, without what a column has of it."""
+    """Return an expression for the object's own ``custom``, without the keys that a column has."""
     found = "d.custom"
     for column in table:
         if column.nested:
@@ -183,150 +360,53 @@ def _nested(table: Table) -> str:
     return f"({found})"
 
 
-def columns(table: Table, *, leave_out: Collection[str] = ()) -> str:
-    """The select list that turns ``d`` and ``flat`` into those columns of the table that come from the object."""
-    made = [
-        f"{_value(column)} AS {name(column.name)}"
-        for column in table
-        if column.is_read and column.name not in leave_out
-    ]
-    return ", ".join([*made, f"{_custom(table)} AS custom"])
-
-
-def create_stage(table: Table) -> str:
-    """The table that a load is staged in: the registry's columns, and what the load has to know of each row.
-
-    ``_input``: number of the file. ``_n``: of the object in it. ``_read``: of the scan. ``_complete``: it can be a row.
-    ``_cast_failures``: keys of values that no column can hold. The table's ``nested_lists``, until rows are made of
-    them.
-    """
-    made = [
-        f"{name(column.name)} {column.kind.value}{f' DEFAULT {column.default}' if column.default else ''}"
-        for column in table
-    ]
-    lists = [f"_{key} JSON" for key in table.nested_lists]
-    known = "_input INTEGER, _n BIGINT, _read INTEGER, _in_window BOOLEAN DEFAULT true, _complete BOOLEAN"
-    return f"CREATE TABLE stage_{table.name} ({', '.join([*made, known, '_cast_failures VARCHAR[]', *lists])})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntityFile:
-    """Objects of one entity in a file, and how to read them.
-
-    :param identity: what tells them apart, of an object ``d``; ``nulls`` names objects by it.
-    :param nulls: where it is told which objects have keys with null that the registry does not read.
-    """
-
-    path: Path
-    columns: Mapping[str, str]
-    condition: str
-    identity: str
-    identity_kind: str
-    nulls: Path
-    longest_bytes: int = 0
-
-    def read_as(self, kind: str) -> str:
-        """A query for the objects in this type as ``data``, with ``n`` and ``owner``."""
-        place = "n, owner" if "n" in self.columns else "NULL AS n, NULL AS owner"
-        lines = read_lines(self.path, {**self.columns, "data": kind}, self.longest_bytes)
-        return f"SELECT data, {place} FROM {lines} WHERE {self.condition}"
-
-
-def messages_in_place(path: Path, nulls: Path) -> EntityFile:
-    """Those in the lines that in_place by."""
-    return EntityFile(
-        path=path,
-        columns={"type": "VARCHAR"},
-        condition="type = 'message'",
-        identity="d.id",
-        identity_kind="VARCHAR",
-        nulls=nulls,
-    )
-
-
-def normalized_objects(path: Path, nulls: Path, longest_bytes: int) -> EntityFile:
-    """Those that were written anew."""
-    return EntityFile(
-        path=path,
-        columns={"n": "BIGINT", "owner": "VARCHAR"},
-        condition="n IS NOT NULL",
-        identity="n",
-        identity_kind="BIGINT",
-        nulls=nulls,
-        longest_bytes=longest_bytes,
-    )
-
-
-def read_objects(table: Table, objects: EntityFile, keys: CustomKeys | None, extra_fields: Collection[str]) -> str:
-    """A query for objects as ``d`` and ``flat``, with ``_cast_failures``: the keys of values that no column can hold,
-    or,     where ``keys`` are given, only that there are some."""
-    if keys is None:
-        apart = split_object(table, "data", extra_fields)
-        apart = with_values(table, f"SELECT n, owner, data, {apart} FROM ({objects.read_as('JSON')})")
-        if table.owned_by is not None:
-            apart = f"SELECT *, {_owner(table)} AS {table.owned_by} FROM ({apart})"
-        return with_failed_casts_in_custom(table, apart, "data")
-    members = fields(table, extra_fields) | dict.fromkeys(keys.names, "JSON")
-    read = f"SELECT n, data AS d FROM ({objects.read_as(struct(members))})"
-    if keys.with_null:
-        noted = read_lines(objects.nulls, {"null_in": objects.identity_kind, "nulls": "VARCHAR"})
-        read = f"SELECT * FROM ({read}) LEFT JOIN {noted} ON null_in = {objects.identity}"
-    apart = with_values(table, f"SELECT n, d, {keys.joined} AS flat FROM ({read})")
-    return f"SELECT *, CASE WHEN {any_cast_failure(table)} THEN [''] END AS _cast_failures FROM ({apart})"
-
-
-def users_in(table: Table, objects: EntityFile) -> str:
-    """A query for the users embedded in objects, each as JSON ``j``, in the version that stands there.
-
-    A scan of its own: as columns of the objects' rows they would be a third of what those take.
-    """
-    keys = dict.fromkeys(path.partition(".")[0] for path in (*table.user_paths, *table.user_list_paths))
-    read = f"SELECT data AS d FROM ({objects.read_as(struct(dict.fromkeys(keys, 'JSON')))})"
-    singles, lists = [_found_in(path) for path in table.user_paths], [_found_in(path) for path in table.user_list_paths]
-    one_by_one = f"[{', '.join(singles)}]"
-    of_lists = [
-        f"coalesce({_items(path, found)}, [])" for path, found in zip(table.user_list_paths, lists, strict=True)
-    ]
-    # The usual object has one user and no list of them, nor anything that has users inside.
-    first, *others = keys
-    rare = [f"strlen(d.{key}) > 2 AND d.{key}::VARCHAR <> 'null'" for key in others]
-    if rare:
-        together = " || ".join([one_by_one, *of_lists])
-        one_by_one = f"CASE WHEN {' OR '.join(rare)} THEN {together} ELSE [d.{first}] END"
-    return f"SELECT j FROM (SELECT unnest({one_by_one}) AS j FROM ({read})) WHERE {sql.is_object('j')} GROUP BY j"
-
-
-def _found_in(path: str) -> str:
-    """What lies at a path of an object ``d``."""
-    key, _, inside = path.partition(".")
-    return f"json_extract(d.{key}, '$.{inside}')" if inside else f"d.{key}"
-
-
-def _items(path: str, found: str) -> str:
-    """Of a list; a path over several objects has found a list of what it found in each."""
-    return found if "*" in path else f"CASE WHEN strlen({found}::VARCHAR) > 2 THEN from_json({found}, '[\"JSON\"]') END"
-
-
-def _owner(table: Table) -> str:
-    """Whose export an object of a users export stands in."""
-    entity = cast("Entity", table.entity)
-    if entity is Entity.USER:
-        return "d.id"
-    author = next(column.sql for column in TABLE_BY_ENTITY[entity] if column.name == "user_id")
-    return f"CASE WHEN ({author}) IN (FROM exported_users) THEN ({author}) ELSE owner END"
-
-
 _decode_two: Final = msgspec.json.Decoder(tuple[dict[str, msgspec.Raw], dict[str, msgspec.Raw]]).decode
 
 
 def join_objects(both: str) -> str:
-    """One object of two that share keys, given side by side as a JSON list: the flat keys, then the nested ones.
+    """Return one object of two that share keys, given side by side as a JSON list: the flat keys, then the nested ones.
 
-    Values stay as they are written. Where the two contradict each other, the flat one counts, and all of the nested
-    ones stand once more under ``custom``.
+    Values stay as they are written. If the two contradict each other, the flat one counts, and all nested ones stand
+    once more under ``custom``.
     """
     flat, nested = _decode_two(both)
     members: dict[str, Any] = nested | flat
     if any(bytes(nested[key]) != bytes(flat[key]) for key in nested.keys() & flat.keys()):
         members["custom"] = nested
     return msgspec.json.encode(members).decode()
+
+
+# Users inside objects
+
+
+def users_in(table: Table, file: EntityFile) -> str:
+    """Return a query for the users embedded in objects, each as JSON ``j``, in the version that stands there.
+
+    It is a scan of its own: as columns of the objects' rows, users would be a third of what those take.
+    """
+    keys = dict.fromkeys(path.partition(".")[0] for path in (*table.user_paths, *table.user_list_paths))
+    objects = _read_objects_as(struct(dict.fromkeys(keys, "JSON")), file)
+    users = f"[{', '.join(map(_at_path, table.user_paths))}]"
+    of_lists = [f"coalesce({_items_at(path)}, [])" for path in table.user_list_paths]
+    # The usual object has one user, no list of them, and nothing that has users inside.
+    first, *others = keys
+    rare = [f"strlen(d.{key}) > 2 AND d.{key}::VARCHAR <> 'null'" for key in others]
+    if rare:
+        users = f"CASE WHEN {' OR '.join(rare)} THEN {' || '.join([users, *of_lists])} ELSE [d.{first}] END"
+    return f"""
+SELECT j FROM (SELECT unnest({users}) AS j FROM (SELECT data AS d FROM ({objects})))
+WHERE {sql.is_object("j")}
+GROUP BY j
+"""
+
+
+def _at_path(path: str) -> str:
+    """Return an expression for the value at a path of an object ``d``."""
+    key, _, inside = path.partition(".")
+    return f"json_extract(d.{key}, '$.{inside}')" if inside else f"d.{key}"
+
+
+def _items_at(path: str) -> str:
+    """Return an expression for the items of the list at a path. A path with ``*`` yields a list of matches already."""
+    found = _at_path(path)
+    return found if "*" in path else f"CASE WHEN strlen({found}::VARCHAR) > 2 THEN from_json({found}, '[\"JSON\"]') END"

@@ -1,31 +1,96 @@
-"""Objects that the JSON reader refused: in a form that it takes, or a reject."""
+"""Objects that DuckDB refused, or that lack what a row needs: repaired and read again, or rejected with the reason."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
 from airflow_provider_chatexport.core.entities import Entity
+from airflow_provider_chatexport.lake.duckdb_session import Database
+from airflow_provider_chatexport.lake.normalize.entities import NormalizedObject
 from airflow_provider_chatexport.lake.normalize.export_file import Line
-from airflow_provider_chatexport.lake.normalize.output import NormalizedObject, encode_line
-from airflow_provider_chatexport.lake.normalize.rejects import Reject, reject
+from airflow_provider_chatexport.lake.normalize.output import (
+    EntityFile,
+    NormalizedFile,
+    decode_line,
+    encode_line,
+    number_of,
+)
+from airflow_provider_chatexport.lake.normalize.rejects import Reject
 from airflow_provider_chatexport.lake.normalize.shapes import missing_from, own_channel, with_cid
 from airflow_provider_chatexport.lake.raw_json import NotAnObjectError, read_object
+from airflow_provider_chatexport.lake.schema.types import Table
+
+# Numbers of staged objects that are fetched at a time.
+NUMBERS: Final = 100_000
 
 
-def repair(entity: Entity, found: NormalizedObject, cid: str | None) -> bytes | Reject:
-    """An object that the JSON reader refused or left incomplete: in a form that it takes, or the reason for a reject.
+def repair(found: NormalizedObject, cid: str | None) -> NormalizedObject | Reject:
+    """Return an object in a form that DuckDB's JSON reader takes, or the reason for a reject.
 
     :param cid: the channel that the object belongs to by its place in the file.
     """
     try:
         payload, fields = read_object(found.data)
     except NotAnObjectError as error:
-        return unreadable(found, str(error))
-    in_channel = own_channel(fields) or (cid if entity is not Entity.REACTION else None)
-    if missing := missing_from(entity, fields, in_channel):
-        return unreadable(found, f"{entity.value} without {missing}")
-    return encode_line(found.n, found.line, found.offset, with_cid(payload, fields, in_channel))
+        return _reject(found, str(error))
+    channel = own_channel(fields) or (cid if found.entity is not Entity.REACTION else None)
+    if missing := missing_from(found.entity, fields, channel):
+        return _reject(found, f"{found.entity.value} without {missing}")
+    data = with_cid(payload, fields, channel)
+    return NormalizedObject(entity=found.entity, line=found.line, offset=found.offset, data=data)
 
 
-def unreadable(found: NormalizedObject, reason: str) -> Reject:
-    """A reject of an object that was in_place on, with its line as it stood where that is known."""
+def repair_missing(
+    database: Database, table: Table, number: int, file: EntityFile, normalized: NormalizedFile
+) -> EntityFile | None:
+    """Repair those objects of an entity file that are not staged, or reject them.
+
+    :param number: of the export file.
+    :param normalized: gets the rejects, and knows which channel an object belongs to by its place.
+    :return: the repaired objects, to be read again; None if there are none.
+    """
+    path = file.path.with_suffix(".repaired")
+    n_repaired = 0
+    with path.open("wb") as repaired:
+        for n, found in _not_staged(database, table, number, file):
+            outcome = (
+                repair(found, normalized.cid_before(n))
+                if table.owned_by is None
+                else _reject(found, f"{file.entity.value} of none of the users exported")
+            )
+            if isinstance(outcome, Reject):
+                normalized.rejects.append(outcome)
+            else:
+                n_repaired += 1
+                repaired.write(encode_line(n, outcome))
+    return replace(file, path=path, n_objects=n_repaired, keys=None) if n_repaired else None
+
+
+def reject_missing(database: Database, table: Table, number: int, file: EntityFile, normalized: NormalizedFile) -> None:
+    """Reject those repaired objects that are still not staged."""
+    for _, found in _not_staged(database, table, number, file):
+        normalized.rejects.append(_reject(found, f"{file.entity.value} with a key or a time that no row can hold"))
+
+
+def _not_staged(
+    database: Database, table: Table, number: int, file: EntityFile
+) -> Iterator[tuple[int, NormalizedObject]]:
+    """Yield the objects that are not rows, with their numbers. They stand in the file in the order of their numbers."""
+    rows = f"SELECT _n FROM stage_{table.name} WHERE _input = {number} ORDER BY _n"
+    numbers = (n for batch in database.query(rows).to_arrow_reader(NUMBERS) for n in batch.column(0).to_pylist())
+    staged = next(numbers, None)
+    with file.path.open("rb") as lines:
+        for raw in lines:
+            n = number_of(raw)
+            while staged is not None and staged < n:
+                staged = next(numbers, None)
+            if staged != n:
+                yield n, decode_line(file.entity, raw)
+
+
+def _reject(found: NormalizedObject, reason: str) -> Reject:
+    """Return a reject of an object, with its line as it stood if that is known."""
     raw = found.data if found.start is None else found.start[:-1] + found.data + b"}"
-    return reject(Line(found.line, found.offset, raw, len(raw)), reason)
+    return Reject(Line(found.line, found.offset, raw, len(raw)), reason)

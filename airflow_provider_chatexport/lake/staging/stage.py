@@ -1,427 +1,320 @@
-"""Export files -> stage tables: every object typed, in a database of the load's own.
+r"""Entity files -> stage tables: every object typed by DuckDB, and counted against what was normalized.
 
-DuckDB reads with explicit types made from the registry. It never guesses one, because a type that flips between files
-breaks readers. ``ignore_errors`` loses nothing, because what is read is counted against what was normalized: objects
-that are missing, or lack what a row needs, are mended or rejected (``_repair_missing``).
+Types come from the registry. DuckDB never infers one, because a type that differs from file to file breaks readers.
+
+What is read twice, and why
+- STRUCT first, JSON second. Reading objects as a STRUCT of typed text fields is several times faster than as JSON, but
+  a STRUCT loses what it cannot hold. If any value of a file turns out to fit into no column (``_cast_failures``), the
+  rows of that read are deleted and the whole entity file is read again as JSON, which keeps the value in ``custom``.
+  Where the custom keys do not fit into a STRUCT at all, JSON is the only read.
+- Users are a scan of their own over the same file, because as columns of the rows they would be a third of the stage.
+  Of messages in place it runs while Python is normalizing (``in_place``).
+- What DuckDB refuses is repaired into a small file of its own, and only that is read again, as JSON (``repair``).
+- If an object of a file in place is refused, or a message comes twice, the export file is normalized once more with
+  every object written, and read again: of an object in place neither its number nor its byte offset is known.
+
+``ignore_errors`` makes DuckDB skip a line that it cannot read, without a word. That is safe here because nothing is
+read uncounted: normalizing said how many objects an entity file has, each with a number, and whichever numbers are not
+rows afterwards are looked up in the file:
+
+    message.ndjson                                 stage_messages
+    {"n":1,..,"data":{"id":"m1",..}}               _n 1, complete
+    {"n":2,..,"data":{"text":"half \ud83d",..}}   -                      refused: to DuckDB not JSON
+    {"n":4,..,"data":{"id":"m4","cid":null,..}}    _n 4, not complete     deleted: it has no channel
+    3 objects                                      1 row is left: 2 and 4 are missing, and repaired or rejected
 """
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
-import duckdb
 import pyarrow as pa
 
-from airflow_provider_chatexport.core.entities import Entity, ExportKind
+from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.progress import CONVERT, READ, Progress
-from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake.duckdb_session import Database
 from airflow_provider_chatexport.lake.normalize.custom_keys import CustomKeys
+from airflow_provider_chatexport.lake.normalize.entities import ChannelContext
 from airflow_provider_chatexport.lake.normalize.export_file import ExportReader
-from airflow_provider_chatexport.lake.normalize.normalizer import Normalizer
-from airflow_provider_chatexport.lake.normalize.output import NormalizedFile, NormalizedObject, decode_line, number_of
-from airflow_provider_chatexport.lake.normalize.rejects import REJECT_COLUMNS, Reject, RejectFile
-from airflow_provider_chatexport.lake.normalize.user_exports import UserExportNormalizer, is_users_export
+from airflow_provider_chatexport.lake.normalize.input_file import InputFile
+from airflow_provider_chatexport.lake.normalize.normalizer import normalize
+from airflow_provider_chatexport.lake.normalize.output import EntityFile, NormalizedFile
+from airflow_provider_chatexport.lake.normalize.rejects import REJECT_COLUMNS
+from airflow_provider_chatexport.lake.normalize.user_exports import UserExportContext, is_users_export
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.arrow import arrow_rows
 from airflow_provider_chatexport.lake.schema.tables import (
     MESSAGES,
     REACTIONS,
-    READS,
     TABLE_BY_ENTITY,
     TABLES,
     USER_EXPORT_TABLE_BY_ENTITY,
-    USER_EXPORT_USERS,
 )
 from airflow_provider_chatexport.lake.schema.types import Table
-from airflow_provider_chatexport.lake.staging import queries
-from airflow_provider_chatexport.lake.staging.queries import (
-    EntityFile,
-    messages_in_place,
-    normalized_objects,
-    read_objects,
-    users_in,
-)
-from airflow_provider_chatexport.lake.staging.repair import repair, unreadable
+from airflow_provider_chatexport.lake.staging import in_place, queries
+from airflow_provider_chatexport.lake.staging.counts import Counts
+from airflow_provider_chatexport.lake.staging.repair import reject_missing, repair_missing
 
 # Rows whose two objects are joined at a time; each may be long.
 JOINED_ROWS: Final = 2_048
-NUMBERS: Final = 100_000
-_CHANNEL_LINES: Final = pa.schema([("input", pa.int64()), ("n", pa.int64()), ("cid", pa.string())])
+_CHANNELS: Final = pa.schema([("input", pa.int64()), ("n", pa.int64()), ("cid", pa.string())])
 _CUSTOM: Final = pa.schema([("custom", pa.string())])
-# What is read from the file as it stands, and what lies beside it.
-_IN_PLACE: Final = (MESSAGES, REACTIONS)
+_OTHERS: Final = {"entity": "VARCHAR", "cid": "VARCHAR", "line_number": "BIGINT", "data": "JSON"}
+_IN_WINDOW: Final = (MESSAGES, REACTIONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
-    """One export file and what is known of it. ``window`` None keeps every row; ``exported_at`` is aware, UTC.
+class StagedFile:
+    """What a file turned out to be.
 
-    ``kind`` None: what the file holds says it. ``user_ids``: whose export it is, where that is known beforehand.
-    """
-
-    path: Path
-    exported_at: datetime
-    window: Window | None
-    kind: ExportKind | None = None
-    user_ids: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What a file turned out to be: its number in the order of adding, its kind, and the channels that it names.
-
-    ``is_no_export``: it has lines, and none that is part of an export, or that is too long to be looked at.
+    :param number: in the order of adding.
+    :param cids: the channels that it names.
+    :param holds_export: some line is part of an export, or is too long to be looked at; or there is no line at all.
     """
 
     number: int
     kind: ExportKind
     cids: set[str]
-    is_no_export: bool
+    holds_export: bool
 
 
-@dataclass(slots=True, kw_only=True)
-class Counts:
-    """The law of conservation, in numbers: every entity of every line is a row or in exactly one of the others."""
+class Stage:
+    """The stage tables of a load, one per table of the registry, in a database of the load's own.
 
-    lines: int = 0
-    entities: dict[str, int] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
-    rejected: int = 0
-    out_of_window: int = 0
-    duplicates: int = 0
-    other_entities: int = 0
-    # Lines of which no entity could be told (they are among the rejected), and rows drawn from inside other objects.
-    rejected_lines: int = 0
-    drawn: dict[str, int] = field(default_factory=dict)
-    # Rows of people who are to stay out of the lake, by table.
-    forgotten: dict[str, int] = field(default_factory=dict)
-    # By ``table.key``: values of a kind that their column cannot hold. They are in ``custom``.
-    cast_failures: dict[str, int] = field(default_factory=dict)
+    Every method raises ``duckdb.Error`` if the work folder is full or the memory limit too small.
 
-
-class Stage(Database):
-    """The stage tables, one per table of the registry."""
+    :param folder: for normalized files.
+    :param counts: counts what was added.
+    """
 
     def __init__(
         self,
+        database: Database,
         folder: Path,
         *,
         load_id: str,
-        memory_limit: str,
+        counts: Counts,
         max_line_bytes: int,
         max_unpacked_bytes: int | None,
-        tell: Progress,
+        progress: Progress,
     ) -> None:
-        self._folder = folder
-        self._progress = tell
+        self.database = database
         self.load_id = load_id
+        self.counts = counts
+        self._folder = folder
+        self._progress = progress
         self._max_line_bytes = max_line_bytes
         self._max_unpacked_bytes = max_unpacked_bytes
-        self._n_inputs = 0
+        self._number = 0
         self._n_reads = 0
-        self.counts = Counts()
-        folder.mkdir(parents=True, exist_ok=True)
-        super().__init__(folder, memory_limit=memory_limit)
         for table in TABLES:
-            self.execute(queries.create_stage(table))
-        self.execute("CREATE TABLE embedded_users (j JSON, exported_at TIMESTAMPTZ)")
-        self.execute("CREATE TABLE channel_lines (input BIGINT, n BIGINT, cid VARCHAR)")
+            database.execute(queries.create_stage(table))
+        database.execute("CREATE TABLE embedded_users (j JSON, exported_at TIMESTAMPTZ)")
+        database.execute("CREATE TABLE channel_lines (input BIGINT, n BIGINT, cid VARCHAR)")
 
-    def _opened(self, given: Input) -> ExportReader:
-        size_bytes = given.path.stat().st_size if given.path.exists() else None  # that it is gone, the reader tells
+    def add(self, file: InputFile) -> StagedFile:
+        """Normalize and stage one file.
+
+        :raises InputError: it is not an export file, breaks off, or is of both kinds.
+        """
+        folder = self._folder / f"input-{self._number}"
+        normalized, kind, has_users = self._normalize(file, folder)
+        self._progress(CONVERT, 0, None)
+        if not self._stage_objects(normalized, file, kind, has_users=has_users):
+            normalized = normalize(self._reader(file), folder, ChannelContext(self._max_line_bytes))
+            self._stage_objects(normalized, file, kind, has_users=False)
+        self._stage_channels(normalized)
+        self._stage_others(normalized, file)
+        self._stage_rejects(normalized, file)
+        self._count(normalized)
+        staged = StagedFile(
+            number=self._number, kind=kind, cids=normalized.cids, holds_export=self._holds_export(normalized)
+        )
+        self._number += 1
+        shutil.rmtree(folder, ignore_errors=True)
+        return staged
+
+    def _reader(self, file: InputFile) -> ExportReader:
+        size_bytes = file.path.stat().st_size if file.path.exists() else None  # if it is gone, the reader says so
         return ExportReader(
-            given.path,
+            file.path,
             max_unpacked_bytes=self._max_unpacked_bytes,
             tell=lambda n_bytes: self._progress(READ, n_bytes, size_bytes),
         )
 
-    def add(self, given: Input) -> Found:
-        """Sifts and stages one file.
+    def _normalize(self, file: InputFile, folder: Path) -> tuple[NormalizedFile, ExportKind, bool]:
+        """Normalize a file, as an export of channels unless it is one of users.
 
-        :raises InputError: it is not an export file, breaks off, or is of both kinds.
-        :raises duckdb.Error: the work folder is full, or the memory limit too small. So does every other call.
+        :return: the file, its kind, and whether the users in its messages have been gathered.
         """
-        folder = self._folder / f"input-{self._n_inputs}"
-        normalizer = Normalizer(
-            self._opened(given),
-            folder,
-            max_line_bytes=self._max_line_bytes,
-        )
-        normalized = None if given.kind is ExportKind.USERS else self._normalize(normalizer)
-        if normalized is None or (given.kind is None and is_users_export(normalized, given.path.name)):
-            kind = ExportKind.USERS
-            normalized = UserExportNormalizer(
-                self._opened(given),
-                folder,
-                max_line_bytes=self._max_line_bytes,
-            ).write_all()
-            self.execute(
-                "CREATE OR REPLACE TEMP TABLE exported_users AS SELECT unnest($ids::VARCHAR[]) AS id",
-                {"ids": given.user_ids},
+        if file.kind is not ExportKind.USERS:
+            normalized, has_users = in_place.normalize_channels(
+                self._reader(file), folder, self._max_line_bytes, self.database
             )
-        else:
-            kind = ExportKind.CHANNELS
-            self._progress(CONVERT, 0, None)
-            if normalized.in_place and not self._stage_in_place(normalized.in_place, normalized, given):
-                normalized = normalizer.write_all()
-        for table in (TABLE_BY_ENTITY if kind is ExportKind.CHANNELS else USER_EXPORT_TABLE_BY_ENTITY).values():
-            if not (normalized.in_place and table in _IN_PLACE):
-                self._stage(table, normalized, given)
-            if table is USER_EXPORT_USERS:
-                self.execute(
-                    f"INSERT INTO exported_users SELECT id FROM stage_{table.name} WHERE _input = {self._n_inputs}"
-                )
-        self._note_channel_lines(normalized)
-        self._stage_others(normalized, given)
-        self._stage_rejects(normalized.rejects, given)
-        found = Found(
-            number=self._n_inputs, kind=kind, cids=normalized.cids, is_no_export=self._is_no_export(normalized)
-        )
-        self._n_inputs += 1
-        self.counts.lines += normalized.lines
-        for name, count in normalized.entities.items():
-            self.counts.entities[name] = self.counts.entities.get(name, 0) + count
-        self.counts.other_entities += normalized.n_others
-        self.counts.rejected_lines += normalized.rejected_lines
-        shutil.rmtree(folder, ignore_errors=True)
-        return found
+            if file.kind is not None or not is_users_export(normalized, file.name):
+                return normalized, ExportKind.CHANNELS, has_users
+        self.database.execute(queries.user_ids_of_export(file.user_ids, self._number))
+        context = UserExportContext(self._max_line_bytes)
+        return normalize(self._reader(file), folder, context), ExportKind.USERS, False
 
-    def _is_no_export(self, normalized: NormalizedFile) -> bool:
-        if normalized.entities or not normalized.rejected_lines:
-            return False
-        long = f"_input = {self._n_inputs} AND raw_size_bytes > {self._max_line_bytes}"
-        return self.one(f"SELECT count(*) FROM stage_rejects WHERE {long}") == (0,)
+    def _stage_objects(self, normalized: NormalizedFile, file: InputFile, kind: ExportKind, *, has_users: bool) -> bool:
+        """Make rows of the objects of a file, and gather the users in them.
 
-    def _normalize(self, normalizer: Normalizer) -> NormalizedFile:
-        """While lines are looked at, the database gathers the users, from what are most likely the same lines."""
-        source = normalizer.source
-        self._users_gathered = False
-        with ThreadPoolExecutor(1) as other:
-            sifting = other.submit(normalizer.normalize)
-            if source.begins_typed and not source.is_wrapped:
-                # Nothing has been normalized yet: the reader may meet a line that it takes for too long.
-                with contextlib.suppress(duckdb.Error), self.on_one_core():
-                    self._gather_in_place(
-                        messages_in_place(source.path, normalizer.normalized.nulls_path(Entity.MESSAGE))
-                    )
-                    self._users_gathered = True
-            return sifting.result()
-
-    def _gather_in_place(self, objects: EntityFile) -> None:
-        self.execute(f"CREATE OR REPLACE TEMP TABLE users_in_place AS {users_in(MESSAGES, objects)}")
-
-    def _stage_in_place(self, path: Path, normalized: NormalizedFile, given: Input) -> bool:
-        """Messages from the file as it stands, and the reactions beside them; False, and nothing staged, where that
-        will not do: one is not complete, or a message comes twice, so that the order of lines matters."""
-        messages, reactions = _IN_PLACE
-        objects = messages_in_place(path, normalized.nulls_path(Entity.MESSAGE))
-        if normalized.n_in_place:
-            self._read(messages, objects, normalized.keys[Entity.MESSAGE], given)
-        n_staged = {messages: self._n_staged(messages), reactions: self._read_sifted(reactions, normalized, given)}
-        if [*n_staged.values()] != [normalized.n_in_place, normalized.n_written[Entity.REACTION]] or self.n_extra(
-            messages, f"_input = {self._n_inputs}"
-        ):
-            for table in _IN_PLACE:
-                self.delete(table, f"_input = {self._n_inputs}")
-            return False
-        if not self._users_gathered:
-            self._gather_in_place(objects)
-        self.execute(f"INSERT INTO embedded_users SELECT j, {sql.instant(given.exported_at)} FROM users_in_place")
-        self._gather_sifted(reactions, normalized, given)
+        :return: False, and nothing staged, if an object is refused whose place in the file is not known.
+        """
+        tables = TABLE_BY_ENTITY if kind is ExportKind.CHANNELS else USER_EXPORT_TABLE_BY_ENTITY
+        staged: list[tuple[Table, EntityFile, int]] = []
+        for entity_file in normalized.files:
+            table = tables[entity_file.entity]
+            n_rows = self._read(table, entity_file, file)
+            staged.append((table, entity_file, n_rows))
+            # There are more rows than objects if DuckDB reads a message in a line that was rejected. A message
+            # in place has no number, so that of two equal versions it is not known which is the later.
+            if (n_rows != entity_file.n_objects and not entity_file.has_places) or (
+                entity_file.in_place and self.n_extra(table, self._of_this_file)
+            ):
+                for each, _, _ in staged:
+                    self.delete(each, self._of_this_file)
+                return False
+        for table, entity_file, _ in staged:
+            self._gather_users(table, entity_file, file, has_users=has_users)
+        for table, entity_file, n_rows in staged:
+            if n_rows < entity_file.n_objects:
+                missing = (self.database, table, self._number)
+                if repaired := repair_missing(*missing, entity_file, normalized):
+                    self._read(table, repaired, file)
+                    reject_missing(*missing, repaired, normalized)
         return True
 
-    def _stage(self, table: Table, normalized: NormalizedFile, given: Input) -> None:
-        n_written = normalized.n_written[cast("Entity", table.entity)]
-        if n_written:
-            n_staged = self._read_sifted(table, normalized, given)
-            self._gather_sifted(table, normalized, given)
-            if n_staged < n_written:
-                self._repair_missing(table, normalized, given)
+    @property
+    def _of_this_file(self) -> str:
+        return f"_input = {self._number}"
 
-    def _read_sifted(self, table: Table, normalized: NormalizedFile, given: Input) -> int:
-        """How many have become rows."""
-        entity = cast("Entity", table.entity)
-        if not normalized.n_written[entity]:
-            return 0
-        self._read(table, _objects(normalized, entity), None if table.owned_by else normalized.keys[entity], given)
-        return self._n_staged(table)
+    def _read(self, table: Table, entity_file: EntityFile, file: InputFile) -> int:
+        """Make rows of the objects of an entity file.
 
-    def _gather_sifted(self, table: Table, normalized: NormalizedFile, given: Input) -> None:
-        entity = cast("Entity", table.entity)
-        if table.user_paths and normalized.n_written[entity]:
-            users = users_in(table, _objects(normalized, entity))
-            self.execute(f"INSERT INTO embedded_users SELECT j, {sql.instant(given.exported_at)} FROM ({users})")
-
-    def _read(self, table: Table, objects: EntityFile, keys: CustomKeys | None, given: Input) -> None:
-        """Objects become rows."""
-        kept = "".join(
-            f", CASE WHEN json_array_length(d.{key}) > 0 THEN d.{key} END AS _{key}" for key in table.nested_lists
-        )
-        in_window = "true"
-        if given.window is not None and table in _IN_PLACE:
-            since, until = sql.instant(given.window.since), sql.instant(given.window.until)
-            in_window = f"{queries.CREATED_AT} >= {since} AND {queries.CREATED_AT} < {until}"
-        kept += f", {table.owned_by}" if table.owned_by is not None else ""
-        extra_fields = set(table.nested_lists) - table.fields.keys()
-        self._n_reads += 1
+        :return: how many rows of the table the export file has now.
+        """
+        self._insert(table, entity_file, entity_file.keys, file)
         this_read = f"_read = {self._n_reads}"
-
-        def insert(keys: CustomKeys | None) -> None:
-            with self.reader_streamed():
-                self.execute(
-                    f"INSERT INTO stage_{table.name} BY NAME SELECT {queries.columns(table)}, {self._origin(given)}, "
-                    f"n AS _n, {self._n_reads} AS _read, {in_window} AS _in_window{kept}, _cast_failures, "
-                    f"{queries.complete(table)} AS _complete FROM ({read_objects(table, objects, keys, extra_fields)})"
-                )
-
-        insert(keys)
-        # A STRUCT only tells that some value is lost: to keep it, the objects are read once more, as JSON.
-        if keys is not None and self._n_staged(table, f"{this_read} AND _cast_failures IS NOT NULL"):
+        # A STRUCT only says that some value is lost. To keep it, the objects are read once more, as JSON.
+        if entity_file.keys is not None and self._n_rows(table, f"{this_read} AND _cast_failures IS NOT NULL"):
             self.delete(table, this_read)
-            insert(None)
-        # Asked as a column: a filter would be pushed down to where it takes every object apart once more.
-        self.delete(table, f"_input = {self._n_inputs} AND _complete IS NOT true")
+            self._insert(table, entity_file, None, file)
+        # A column, and not a filter of the read: that would be pushed down to where it splits every object once more.
+        self.delete(table, f"{self._of_this_file} AND _complete IS NOT true")
         self.join_clashing_custom(table)
+        return self._n_rows(table)
+
+    def _insert(self, table: Table, entity_file: EntityFile, keys: CustomKeys | None, file: InputFile) -> None:
+        """Insert the objects of an entity file, read as a STRUCT with these custom keys, or as JSON."""
+        self._n_reads += 1
+        if keys is None:
+            objects = queries.read_as_json(table, entity_file)
+        else:
+            objects = queries.read_as_struct(table, entity_file, keys)
+        in_window = "true"
+        if file.window is not None and table in _IN_WINDOW:
+            since, until = sql.instant(file.window.since), sql.instant(file.window.until)
+            in_window = f"{queries.CREATED_AT} >= {since} AND {queries.CREATED_AT} < {until}"
+        lists = [f"CASE WHEN json_array_length(d.{key}) > 0 THEN d.{key} END AS _{key}" for key in table.nested_lists]
+        extra = [*lists, table.owned_by] if table.owned_by is not None else lists
+        with self.database.reader_streamed():
+            self.database.execute(f"""
+INSERT INTO stage_{table.name} BY NAME
+SELECT {queries.columns(table)}, {self._origin(file)}, n AS _n, {self._n_reads} AS _read, {in_window} AS _in_window,
+    {"".join(f"{column}, " for column in extra)}_cast_failures, {queries.complete(table)} AS _complete
+FROM ({objects})
+""")
+
+    def _origin(self, file: InputFile) -> str:
+        return (
+            f"{sql.instant(file.exported_at)} AS _exported_at, {sql.quoted(self.load_id)} AS _load_id, "
+            f"{self._number} AS _input"
+        )
+
+    def _gather_users(self, table: Table, entity_file: EntityFile, file: InputFile, *, has_users: bool) -> None:
+        if table.user_paths:
+            gathered = entity_file.in_place and has_users
+            users = f"FROM {in_place.GATHERED}" if gathered else queries.users_in(table, entity_file)
+            self.database.execute(
+                f"INSERT INTO embedded_users SELECT j, {sql.instant(file.exported_at)} FROM ({users})"
+            )
+
+    def _stage_channels(self, normalized: NormalizedFile) -> None:
+        """Note which objects of the file belong to which channel by their place."""
+        lines = ({"input": self._number, "n": n, "cid": cid} for n, cid in normalized.channels)
+        with self.database.registered("channels_found", arrow_rows(lines, _CHANNELS)):
+            self.database.execute("INSERT INTO channel_lines BY NAME FROM channels_found")
+
+    def _stage_others(self, normalized: NormalizedFile, file: InputFile) -> None:
+        for path in normalized.others:
+            lines = queries.read_lines(path, _OTHERS, normalized.longest_other_bytes)
+            self.database.execute(
+                f"INSERT INTO stage_other_entities BY NAME SELECT *, {self._origin(file)} FROM {lines}"
+            )
+
+    def _stage_rejects(self, normalized: NormalizedFile, file: InputFile) -> None:
+        normalized.rejects.close()
+        if normalized.rejects.n_rows:
+            lines = queries.read_lines(normalized.rejects.path, REJECT_COLUMNS)
+            self.database.execute(f"INSERT INTO stage_rejects BY NAME SELECT *, {self._origin(file)} FROM {lines}")
+
+    def _count(self, normalized: NormalizedFile) -> None:
+        counts = self.counts
+        counts.lines += normalized.lines
+        for name, count in normalized.entities.items():
+            counts.entities[name] = counts.entities.get(name, 0) + count
+        counts.other_entities += normalized.n_others
+        counts.rejected_lines += normalized.rejected_lines
+        counts.rejected += normalized.rejects.n_rows
+
+    def _holds_export(self, normalized: NormalizedFile) -> bool:
+        if normalized.entities or not normalized.rejected_lines:
+            return True
+        long = (
+            f"SELECT count(*) FROM stage_rejects WHERE {self._of_this_file} AND raw_size_bytes > {self._max_line_bytes}"
+        )
+        return self.database.one(long) != (0,)
+
+    def _n_rows(self, table: Table, condition: str = "true") -> int:
+        """Return how many rows of the current file fulfil a condition."""
+        query = f"SELECT count(*) FROM stage_{table.name} WHERE {self._of_this_file} AND ({condition})"
+        return int(self.database.one(query)[0])
 
     def join_clashing_custom(self, table: Table) -> None:
-        """Keys that stand flat and under ``custom`` alike cannot be joined as text; they are rare, so in Python.
+        """Join keys that stand flat and under ``custom`` alike. They are rare and cannot be joined as text.
 
-        The rows are written anew: an update would hold what it replaces in memory.
+        The rows are written again: an update would hold what it replaces in memory.
         """
         clashing = "starts_with(custom::VARCHAR, '[')"
-        if self.one(f"SELECT count(*) FROM stage_{table.name} WHERE {clashing}") != (0,):
-            rows = self.query(
+        if self.database.one(f"SELECT count(*) FROM stage_{table.name} WHERE {clashing}") != (0,):
+            rows = self.database.query(
                 f"SELECT * REPLACE (custom::VARCHAR AS custom) FROM stage_{table.name} WHERE {clashing}"
             ).to_arrow_reader(JOINED_ROWS)
             for batch in rows:
-                with self.registered("joined_custom", _with_joined_custom(batch)):
-                    self.execute(f"INSERT INTO stage_{table.name} BY NAME FROM joined_custom")
+                with self.database.registered("joined_custom", _with_joined_custom(batch)):
+                    self.database.execute(f"INSERT INTO stage_{table.name} BY NAME FROM joined_custom")
             self.delete(table, clashing)
 
-    def _note_channel_lines(self, normalized: NormalizedFile) -> None:
-        """Where the channels stand in the file: some objects are told to be of one by their place alone."""
-        lines = ({"input": self._n_inputs, "n": n, "cid": cid} for n, cid in normalized.channels)
-        with self.registered("channels_found", arrow_rows(lines, _CHANNEL_LINES)):
-            self.execute("INSERT INTO channel_lines BY NAME FROM channels_found")
-
-    def _repair_missing(self, table: Table, normalized: NormalizedFile, given: Input) -> None:
-        """Objects that the reader refused or left incomplete: mended and read again, or rejected with the reason."""
-        entity = cast("Entity", table.entity)
-        path = normalized.path(entity)
-        mended_path = path.with_suffix(".mended")
-        n_mended = 0
-        with path.open("rb") as objects, mended_path.open("wb") as mended:
-            for found in self._not_staged(table, objects):
-                outcome = (
-                    repair(entity, found, normalized.cid_before(found.n))
-                    if table.owned_by is None
-                    else unreadable(found, f"{entity.value} of none of the users exported")
-                )
-                if isinstance(outcome, Reject):
-                    normalized.rejects.append(outcome)
-                else:
-                    n_mended += 1
-                    mended.write(outcome)
-        if not n_mended:
-            return
-        self._read(table, replace(_objects(normalized, entity), path=mended_path), None, given)
-        with mended_path.open("rb") as objects:
-            for found in self._not_staged(table, objects):
-                reason = f"{entity.value} with a key or a time that no row can hold"
-                normalized.rejects.append(unreadable(found, reason))
-
-    def _stage_others(self, normalized: NormalizedFile, given: Input) -> None:
-        if not normalized.n_others:
-            return
-        columns = {"entity": "VARCHAR", "cid": "VARCHAR", "line_number": "BIGINT", "data": "JSON"}
-        for part in range(normalized.n_other_parts):
-            self.execute(
-                f"INSERT INTO stage_other_entities BY NAME SELECT *, {self._origin(given)} FROM "
-                + queries.read_lines(normalized.others_path(part), columns, normalized.longest)
-            )
-
-    def _stage_rejects(self, rejects: RejectFile, given: Input) -> None:
-        rejects.close()
-        if rejects.n_rows:
-            self.execute(
-                f"INSERT INTO stage_rejects BY NAME SELECT *, {self._origin(given)} FROM "
-                + queries.read_lines(rejects.path, REJECT_COLUMNS)
-            )
-        self.counts.rejected += rejects.n_rows
-
-    def _origin(self, given: Input) -> str:
-        return (
-            f"{sql.instant(given.exported_at)} AS _exported_at, {sql.quoted(self.load_id)} AS _load_id, "
-            f"{self._n_inputs} AS _input"
-        )
-
-    def _not_staged(self, table: Table, objects: Iterable[bytes]) -> Iterator[NormalizedObject]:
-        """Those of the current file's objects that are no rows. They stand in the order of their numbers."""
-        rows = f"SELECT _n FROM stage_{table.name} WHERE _input = {self._n_inputs} ORDER BY _n"
-        numbers = (n for batch in self.query(rows).to_arrow_reader(NUMBERS) for n in batch.column(0).to_pylist())
-        staged = next(numbers, None)
-        for raw in objects:
-            n = number_of(raw)
-            while staged is not None and staged < n:
-                staged = next(numbers, None)
-            if staged != n:
-                yield decode_line(raw)
-
-    def _n_staged(self, table: Table, condition: str = "true") -> int:
-        return int(
-            self.one(f"SELECT count(*) FROM stage_{table.name} WHERE _input = {self._n_inputs} AND ({condition})")[0]
-        )
-
     def n_extra(self, table: Table, condition: str = "true") -> int:
-        """Rows more than keys."""
+        """Return how many rows there are more than keys."""
         key = ", ".join(sql.name(column) for column in table.key)
-        return int(self.one(f"SELECT count(*) - count(DISTINCT ({key})) FROM stage_{table.name} WHERE {condition}")[0])
+        query = f"SELECT count(*) - count(DISTINCT ({key})) FROM stage_{table.name} WHERE {condition}"
+        return int(self.database.one(query)[0])
 
     def keep_newest(self, table: Table) -> int:
-        """One row per key. Rows dropped."""
+        """Keep one row per key, and return how many were dropped."""
         if not self.n_extra(table):
             return 0
-        return self.delete(table, f"rowid NOT IN (SELECT rowid FROM ({self.newest(table)}))")
-
-    @staticmethod
-    def newest(table: Table, *, first: str | None = None) -> str:
-        """A query for one row per key, with its ``rowid``: of the newest export, in it the newest version, of two alike
-        the later one.
-
-        :param first: what goes before all that.
-        """
-        key = ", ".join(sql.name(column) for column in table.key)
-        version = "last_read" if table is READS else "updated_at"
-        order = ["_exported_at DESC", f"{version} DESC NULLS LAST", "_input DESC", "_n DESC NULLS LAST", "rowid DESC"]
-        by = ", ".join(order if first is None else [first, *order])
-        return (
-            f"SELECT *, rowid FROM stage_{table.name} QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {by}) = 1"
-        )
+        return self.delete(table, f"rowid NOT IN (SELECT rowid FROM ({queries.newest(table)}))")
 
     def delete(self, table: Table, condition: str) -> int:
-        """How many rows went."""
-        return int(self.one(f"DELETE FROM stage_{table.name} WHERE {condition}")[0])
-
-    @property
-    def relations(self) -> dict[str, str]:
-        """By the name of each table, its stage table."""
-        return {table.name: f"stage_{table.name}" for table in TABLES}
-
-    def close(self) -> None:
-        super().close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _objects(normalized: NormalizedFile, entity: Entity) -> EntityFile:
-    return normalized_objects(normalized.path(entity), normalized.nulls_path(entity), normalized.longest)
+        """Delete rows, and return how many."""
+        return int(self.database.one(f"DELETE FROM stage_{table.name} WHERE {condition}")[0])
 
 
 def _with_joined_custom(batch: pa.RecordBatch) -> pa.Table:

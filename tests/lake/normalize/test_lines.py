@@ -124,7 +124,7 @@ def test_a_fault_in_a_channel_s_long_line_costs_what_comes_after_it(
     lines = [line("message", message("before")), raw, line("message", message("after"))]
     converted = convert_lines(tmp_path, *lines, max_line_bytes=2000)
     row = converted.one("rejects")
-    assert "the line is no whole object; what it holds before the fault was taken" == row["reason"]
+    assert "the line is not one whole object; what came before the fault was taken" == row["reason"]
     assert (2, len(lines[0]) + 1, len(raw)) == (row["line_number"], row["byte_offset"], row["raw_size_bytes"])
     assert (3, 1) == (converted.counts.lines, converted.counts.rejected_lines)
     assert n_messages + 2 == converted.counts.rows["messages"]
@@ -182,7 +182,7 @@ def test_a_channel_is_not_lost_for_what_else_is_in_its_element(as_array: bool, t
 def test_a_fault_costs_nothing_that_waits_for_the_channel(tmp_path: Path) -> None:
     raw = encoded({"messages": [message(f"m{number}") for number in range(20)], "members": [member()]})
     converted = convert_lines(tmp_path, line("channel", channel("team:x")), raw[:-3], max_line_bytes=2000)
-    assert (20, ["the line is no whole object; what it holds before the fault was taken"]) == (
+    assert (20, ["the line is not one whole object; what came before the fault was taken"]) == (
         converted.counts.rows["messages"],
         converted.reasons,
     )

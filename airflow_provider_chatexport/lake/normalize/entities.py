@@ -1,0 +1,316 @@
+"""Units to objects and rejects: the decisions of normalizing, without a file and without a counter.
+
+``entities`` decides about one unit. What it has to remember of the units before it, above all which channel came last,
+is in its ``Context``: there is one for exports of channels (here) and one for exports of users (``user_exports``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol
+
+import msgspec
+
+from airflow_provider_chatexport.core.entities import ALIASES, Entity
+from airflow_provider_chatexport.lake.normalize.custom_keys import CustomKeys, KeyWatch
+from airflow_provider_chatexport.lake.normalize.elements import (
+    BrokenLine,
+    Element,
+    ElementEnd,
+    ElementStart,
+    Part,
+    Unit,
+)
+from airflow_provider_chatexport.lake.normalize.export_file import Line
+from airflow_provider_chatexport.lake.normalize.rejects import Reject, begins_as
+from airflow_provider_chatexport.lake.normalize.shapes import (
+    CHANNEL_LISTS,
+    holds_a_user_export,
+    missing_from,
+    own_channel,
+    unwrap,
+    with_cid,
+)
+from airflow_provider_chatexport.lake.raw_json import (
+    MAX_DEPTH,
+    NOTHING,
+    Fields,
+    NotAnObjectError,
+    checked_value,
+    has_duplicate_key,
+    id_of,
+    is_object,
+    items_of,
+    members,
+    read_object,
+    text_of,
+)
+from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_ENTITY
+
+TYPED_MESSAGE: Final = b'{"type":"message","data":{'
+TYPED_REACTION: Final = b'{"type":"reaction","data":{'
+# How most lines of most files begin. Their objects are recognised without splitting the line into members.
+STARTS: Final[dict[bytes, Entity]] = {
+    TYPED_MESSAGE: Entity.MESSAGE,
+    TYPED_REACTION: Entity.REACTION,
+    b'{"message":{': Entity.MESSAGE,
+    b'{"reaction":{': Entity.REACTION,
+    b'{"type":"message","item":{': Entity.MESSAGE,
+    b'{"type":"reaction","item":{': Entity.REACTION,
+}
+_ANY_START: Final = re.compile(b"|".join(re.escape(start) for start in STARTS))
+_NO_NULLS: Final[list[str]] = []
+
+
+class NormalizedObject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An object that becomes a row, unless DuckDB refuses it.
+
+    :ivar line: the number of its line, and ``offset`` where that line begins.
+    :ivar data: the object as raw bytes.
+    :ivar start: how its line began, if the line was not split into members.
+    :ivar channel: the channel that the object belongs to by its place in the file.
+    :ivar owner: in an export of users, the user in whose part of the file the object stands.
+    :ivar nulls: which of its custom keys are null.
+    """
+
+    entity: Entity
+    line: int
+    offset: int
+    data: bytes
+    start: bytes | None = None
+    channel: str | None = None
+    owner: str | None = None
+    nulls: list[str] = _NO_NULLS
+
+
+class OtherEntity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A well-formed object of an entity without a table of its own. It is kept whole."""
+
+    name: str
+    cid: str | None
+    line: int
+    data: bytes
+
+
+class Missing(msgspec.Struct, frozen=True, gc=False):
+    """What an object lacks to become a row, in words."""
+
+    what: str
+
+
+Decision = NormalizedObject | OtherEntity | Reject
+
+
+class Context(Protocol):
+    """What is known at a place in a file, and what an object needs there to become a row.
+
+    :ivar head: what the lists of an element belong to, and the objects on the lines behind it.
+    :ivar kept: the entities whose objects become rows of a table of their own.
+    :ivar cid: the channel that came last, if objects belong to it by their place.
+    :ivar met_user_export: some line held a whole user with messages or reactions.
+    """
+
+    head: Entity
+    kept: tuple[Entity, ...]
+    max_line_bytes: int
+    cid: str | None
+    met_user_export: bool
+
+    def leave(self) -> None:
+        """Forget the channel or user that came last: what comes next does not belong to it."""
+
+    def usual(self, line: Line) -> NormalizedObject | None:
+        """Return the object of a line that looks as most lines do, without splitting the line; else None."""
+
+    def place(self, entity: Entity, line: Line, payload: bytes, fields: Fields) -> NormalizedObject | Missing:
+        """Return an object with its place, or what it lacks. A head becomes the one that came last.
+
+        :param payload: the object, whose members are ``fields``.
+        """
+
+    def custom_keys(self, entity: Entity) -> CustomKeys | None:
+        """Return the custom keys of an entity's objects so far; None if DuckDB has to read the objects as JSON."""
+
+
+class ChannelContext:
+    """An export of channels: an object belongs to the channel that it names, else to the one that it stands behind.
+
+    :ivar watches: which custom keys each entity's objects have had so far.
+    """
+
+    head = Entity.CHANNEL
+    kept = tuple(Entity)
+
+    def __init__(self, max_line_bytes: int) -> None:
+        self.max_line_bytes = max_line_bytes
+        self.cid: str | None = None
+        self.met_user_export = False
+        self.watches = {entity: KeyWatch(TABLE_BY_ENTITY[entity]) for entity in Entity}
+        self._by_start = {start: (entity, self.watches[entity]) for start, entity in STARTS.items()}
+
+    def leave(self) -> None:
+        """Forget the channel that came last."""
+        self.cid = None
+
+    def usual(self, line: Line) -> NormalizedObject | None:
+        """Return the object of a message or reaction line in one of three shapes."""
+        raw = line.raw
+        match = _ANY_START.match(raw)
+        if match is None or not raw.endswith(b"}}") or line.too_long or _may_be_deep(raw):
+            return None
+        try:
+            return self.verbatim(line.number, line.offset, match.group(), raw[match.end() - 1 : -1])
+        except NotAnObjectError:
+            return None
+
+    def verbatim(self, number: int, offset: int, start: bytes, payload: bytes) -> NormalizedObject:
+        """Return an object that was cut off behind the start of its line. DuckDB will find what it lacks.
+
+        :raises NotAnObjectError: the payload is not JSON, or not an object.
+        """
+        entity, watch = self._by_start[start]
+        return NormalizedObject(
+            entity=entity,
+            line=number,
+            offset=offset,
+            data=payload,
+            start=start,
+            channel=self.cid,
+            nulls=watch.saw(payload),
+        )
+
+    def place(self, entity: Entity, line: Line, payload: bytes, fields: Fields) -> NormalizedObject | Missing:
+        """Return an object with its channel in it."""
+        cid = self._channel_of(entity, fields)
+        if missing := missing_from(entity, fields, cid):
+            return Missing(missing)
+        return NormalizedObject(
+            entity=entity,
+            line=line.number,
+            offset=line.offset,
+            data=with_cid(payload, fields, cid),
+            channel=self.cid,
+            nulls=self.watches[entity].saw_members(fields),
+        )
+
+    def _channel_of(self, entity: Entity, fields: Fields) -> str | None:
+        """Return the channel that an object names, else the one that its element or the line before names."""
+        if entity is Entity.USER:
+            return None
+        own = own_channel(fields)
+        if entity is Entity.CHANNEL:
+            channel_type, channel_id = text_of(fields, "type"), id_of(fields, "id")
+            self.cid = own = own or (f"{channel_type}:{channel_id}" if channel_type and channel_id else None)
+        elif entity is Entity.REACTION:  # the channel of its message goes before its place
+            return own
+        return own or self.cid
+
+    def custom_keys(self, entity: Entity) -> CustomKeys | None:
+        """Return the custom keys of an entity's objects so far; None if a STRUCT cannot hold them."""
+        return self.watches[entity].keys
+
+
+def entities(unit: Unit, context: Context) -> Iterable[Decision]:
+    """Return every object that a unit holds, in order, each as it is or with the reason why it cannot be a row.
+
+    :param context: what came before the unit; it learns from the unit.
+    """
+    if isinstance(unit, Line):
+        usual = context.usual(unit)
+        return _in_line(unit, context) if usual is None else (usual,)
+    match unit:
+        case Part():
+            return _in_part(unit, context)
+        case Element():
+            return _in_line(unit.line, context)
+        case BrokenLine():
+            return (_broken(unit, context),)
+        case ElementStart() | ElementEnd(in_array=True):
+            context.leave()
+    return ()
+
+
+def _in_line(line: Line, context: Context) -> Iterator[Decision]:
+    if line.too_long:
+        _lose(line, context)
+        yield Reject(line, f"the line is longer than the limit of {context.max_line_bytes} bytes")
+        return
+    any_came = False
+    try:
+        raw, fields = members(line.raw)
+        is_user_export = holds_a_user_export(fields)
+        context.met_user_export = context.met_user_export or is_user_export
+        is_part = is_user_export or ("channel" in fields and not fields.keys().isdisjoint(CHANNEL_LISTS))
+        for name, payload in unwrap(fields, raw):
+            if not any_came and payload is not raw and has_duplicate_key(raw, fields):
+                raise NotAnObjectError("a key stands twice in the line")
+            any_came = True
+            yield _decide(line, name, payload, context, fields if payload is raw else None, is_part=is_part)
+    except NotAnObjectError as error:
+        if not any_came:
+            _lose(line, context)
+        yield Reject(line, str(error))
+
+
+def _lose(line: Line, context: Context) -> None:
+    """Note that a line is lost: if it was a channel, what follows does not belong to the channel before."""
+    if begins_as(context.head, line.raw):
+        context.leave()
+
+
+def _broken(unit: BrokenLine, context: Context) -> Reject:
+    if not unit.is_open:
+        _lose(unit.line, context)
+    return Reject(unit.line, "the line is not one whole object; what came before the fault was taken")
+
+
+def _in_part(part: Part, context: Context) -> Iterable[Decision]:
+    line, entity = part.line, CHANNEL_LISTS.get(part.key)
+    if line.raw in NOTHING and not part.is_item and part.key != Entity.CHANNEL.value:
+        return ()
+    if entity is None or part.is_item or line.raw[:1] != b"[" or line.too_long:
+        name = entity.value if entity is not None and part.is_item else part.key
+        if line.too_long:
+            return (Reject(line, f"the object is longer than the limit of {context.max_line_bytes} bytes", name),)
+        return (_decide(line, name, line.raw, context),)
+    try:
+        items = items_of(line.raw)  # a list that stood before its channel comes whole
+    except NotAnObjectError as error:
+        return (Reject(line, f"{part.key}: {error}"),)
+    return [_decide(Line(line.number, line.offset, item, len(item)), entity.value, item, context) for item in items]
+
+
+def _decide(
+    line: Line, name: str, payload: bytes, context: Context, fields: Fields | None = None, *, is_part: bool = False
+) -> Decision:
+    """Decide about one object.
+
+    :param fields: its members, if it was split already.
+    :param is_part: the line has more objects. A reject keeps the object alone, or a line of a thousand rejects would be
+        kept a thousand times.
+    """
+    entity = ALIASES.get(name)
+    if entity is context.head:  # what follows belongs to this one, or, if it is a reject, to none
+        context.leave()
+    try:
+        if entity is None or entity not in context.kept:
+            return _other(line, name, checked_value(payload), context)
+        placed = context.place(entity, line, *read_object(payload, fields))
+    except NotAnObjectError as error:
+        name = name if entity is None else entity.value
+        reason = f"{name}: {error}"
+    else:
+        if isinstance(placed, NormalizedObject):
+            return placed
+        name, reason = entity.value, f"{entity.value} without {placed.what}"
+    return Reject(Line(line.number, line.offset, payload, len(payload)) if is_part else line, reason, name)
+
+
+def _other(line: Line, name: str, payload: bytes, context: Context) -> OtherEntity:
+    own = own_channel(read_object(payload)[1]) if is_object(payload) else None
+    return OtherEntity(name=name, cid=own or context.cid, line=line.number, data=payload)
+
+
+def _may_be_deep(raw: bytes) -> bool:
+    return raw.count(b"{") + raw.count(b"[") > MAX_DEPTH

@@ -1,0 +1,57 @@
+"""The seam of the fast path: how a file of channels is normalized, and where the users in its messages come from.
+
+Without the fast path, all of this is ``normalize``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from airflow_provider_chatexport.core.entities import Entity
+from airflow_provider_chatexport.lake.duckdb_session import Database
+from airflow_provider_chatexport.lake.normalize.entities import ChannelContext
+from airflow_provider_chatexport.lake.normalize.export_file import ExportReader
+from airflow_provider_chatexport.lake.normalize.fast_path import normalize_in_place
+from airflow_provider_chatexport.lake.normalize.normalizer import normalize
+from airflow_provider_chatexport.lake.normalize.output import EntityFile, NormalizedFile
+from airflow_provider_chatexport.lake.schema.tables import MESSAGES
+from airflow_provider_chatexport.lake.staging import queries
+
+# The users in the messages of the file, where ``normalize_channels`` gathered them.
+GATHERED: Final = "users_in_place"
+
+
+def normalize_channels(
+    reader: ExportReader, folder: Path, max_line_bytes: int, database: Database
+) -> tuple[NormalizedFile, bool]:
+    """Normalize an export of channels, its messages left in place if they can be.
+
+    While Python looks at the lines, DuckDB gathers the users from what are most likely messages in place.
+
+    :return: the file, and whether ``GATHERED`` has the users.
+    :raises InputError: the file breaks off, or its array is not well formed.
+    """
+    with ThreadPoolExecutor(1) as executor:
+        normalizing = executor.submit(_normalize, reader, folder, max_line_bytes)
+        is_gathered = reader.begins_typed and not reader.is_wrapped and _gather_users(reader.path, database)
+        return normalizing.result(), is_gathered
+
+
+def _normalize(reader: ExportReader, folder: Path, max_line_bytes: int) -> NormalizedFile:
+    in_place = normalize_in_place(reader, folder, ChannelContext(max_line_bytes))
+    return in_place or normalize(reader, folder, ChannelContext(max_line_bytes))
+
+
+def _gather_users(path: Path, database: Database) -> bool:
+    """Gather the users in the messages of a file that is not normalized yet; return whether that succeeded."""
+    unchecked = EntityFile(entity=Entity.MESSAGE, path=path, nulls=path, n_objects=0, in_place=True)
+    # Nothing is known of the file: DuckDB may meet a line that is too long for it.
+    with contextlib.suppress(duckdb.Error), database.on_one_core():
+        database.execute(f"CREATE OR REPLACE TEMP TABLE {GATHERED} AS {queries.users_in(MESSAGES, unchecked)}")
+        return True
+    return False
