@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from airflow_provider_chatexport.cli.options import json_option
-from airflow_provider_chatexport.core.entities import Shape
+from airflow_provider_chatexport.core.entities import References, Shape
 from airflow_provider_chatexport.sandbox.chat.world import Bounds
 from airflow_provider_chatexport.sandbox.server import serve
 from airflow_provider_chatexport.sandbox.settings import SandboxSettings
@@ -31,6 +31,11 @@ from airflow_provider_chatexport.sandbox.settings import SandboxSettings
     help="Shape of a line in an export.",
 )
 @click.option(
+    "--references",
+    type=click.Choice([references.value for references in References]),
+    help="How an export names users and channels; by default by id with the shape item, and as objects with the others.",
+)
+@click.option(
     "--bounds",
     type=click.Choice(["half-open", "inclusive", "exclusive"]),
     default="half-open",
@@ -49,6 +54,7 @@ def sandbox(**arguments: Any) -> None:
         data=arguments["data"],
         messages=arguments["messages"],
         shape=Shape(arguments["shape"]),
+        references=References(arguments["references"]) if arguments["references"] else None,
         bounds=Bounds(arguments["bounds"]),
         gzip=arguments["gzip"],
         task_s=arguments["task_seconds"],

@@ -1,7 +1,8 @@
 """The entities of an export, and the shapes that a line may have.
 
 The service documents that a v2 file has one entity per line. It documents neither the envelope nor the names. The five
-shapes are candidates, the most probable first. The reader and the sandbox share these names.
+shapes are candidates, the most probable first. How an object names other objects is a second question, independent of
+the envelope: by id or as whole objects. The reader and the sandbox share these names.
 """
 
 from __future__ import annotations
@@ -14,11 +15,23 @@ from typing import Any, Final
 class Shape(enum.Enum):
     """How one line of a v2 file wraps its entity."""
 
+    ITEM = "item"  # {"type":"message","item":{...}}, as in the old import format; the one public reader of files has it
     TYPED = "typed"  # {"type":"message","data":{...}}, as in the import format
     KEYED = "keyed"  # {"message":{...}}
     BARE = "bare"  # the API object itself
     CHANNEL = "channel"  # {"channel":{...},"messages":[...],"members":[...],"reads":[...]}, an element of a v1 array
-    ITEM = "item"  # {"type":"message","item":{...}}, as in the old import format
+
+
+class References(enum.Enum):
+    """How an object of a v2 file names users and its channel."""
+
+    ID = "id"  # "user":"u1","channel_type":"messaging","channel_id":"c1"
+    OBJECT = "object"  # "user":{"id":"u1","name":...},"cid":"messaging:c1"
+
+    @classmethod
+    def usual_in(cls, shape: Shape) -> References:
+        """Return the references that come with an envelope: ids in ``item``, objects in all others."""
+        return cls.ID if shape is Shape.ITEM else cls.OBJECT
 
 
 class ExportKind(enum.Enum):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from airflow_provider_chatexport.core.entities import Shape
+from airflow_provider_chatexport.core.entities import References, Shape
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.sandbox.chat.world import Bounds
 
@@ -23,6 +23,8 @@ class SandboxSettings:
     :param messages: generate this many messages, with the words and authors of ``data``, instead of serving ``data``
         itself.
     :param shape: what a line of a v2 export looks like.
+    :param references: how objects of a v2 export name users and channels; None is what usually comes with the shape:
+        by id in ``item``, as objects in the others.
     :param bounds: whether a message on the edge of a window is in it.
     :param gzip: export files are gzip.
     :param task_s: seconds, by the sandbox's clock, from the request for an export to its end.
@@ -38,6 +40,7 @@ class SandboxSettings:
     data: Path | None = None
     messages: int | None = None
     shape: Shape = Shape.TYPED
+    references: References | None = None
     bounds: Bounds = Bounds.HALF_OPEN
     gzip: bool = False
     task_s: float = 1.0

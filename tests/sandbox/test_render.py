@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from required_fields import misfits
 
-from airflow_provider_chatexport.core.entities import Shape, infer_bare
+from airflow_provider_chatexport.core.entities import References, Shape, infer_bare
 from airflow_provider_chatexport.core.plan import ExportFlags
 from airflow_provider_chatexport.sandbox.chat.world import World
 from airflow_provider_chatexport.sandbox.exports.layout import to_json
@@ -140,10 +140,10 @@ def test_integers_of_any_size_survive(world: World) -> None:
 
 @pytest.mark.parametrize("shape", LINE_SHAPES)
 def test_every_line_shape_has_the_same_entities(world: World, cids: tuple[str, ...], shape: Shape) -> None:
-    """The shapes are five guesses at one format: only their envelopes may differ."""
-    flags = ExportFlags(export_users=True)
-    expected = keyed(rendered(world, job(cids, flags=flags)), Shape.TYPED)
-    assert expected == keyed(rendered(world, job(cids, flags=flags, shape=shape)), shape)
+    """The shapes are five guesses at one format: with the same references, only their envelopes may differ."""
+    options = {"flags": ExportFlags(export_users=True), "references": References.OBJECT}
+    expected = keyed(rendered(world, job(cids, shape=Shape.TYPED, **options)), Shape.TYPED)
+    assert expected == keyed(rendered(world, job(cids, shape=shape, **options)), shape)
 
 
 def test_the_channel_shape_has_the_same_entities_but_reactions(world: World, cids: tuple[str, ...]) -> None:

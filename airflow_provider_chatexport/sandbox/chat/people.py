@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.sandbox.chat.chronicle import Record
 from airflow_provider_chatexport.sandbox.chat.timestamps import DAY_US, MINUTE_US, SECOND_US, stamp, to_us
 from airflow_provider_chatexport.sandbox.chat.validation import with_service_times
@@ -27,6 +28,7 @@ _LAST_NAMES: Final = (
 _PLACES: Final = ("", "Rotterdam", "Bogotá", "Ōsaka", "Lagos", "Gdańsk")
 _LANGUAGES: Final = ("en", "en", "en", "nl", "de", "es", "")
 _TEAMS: Final = ("blue", "red", "green")
+_PUSH_PROVIDERS: Final = ("firebase", "apn", "huawei", "xiaomi")
 
 
 def user(user_id: str, *, world_ends_us: int) -> dict[str, Any]:
@@ -69,6 +71,26 @@ def _user_custom(digest: bytes) -> dict[str, Any]:
         fields["preferences"] = {"theme": "dark" if digest[34] % 2 else "light", "digest": {"hour": digest[34] % 24}}
     if digest[32] % 16 == 1:
         fields["karma"] = digest[34] * 17
+    return fields
+
+
+def devices(person: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the push devices of a user: none, one or two. Each was added after the account was created."""
+    digest = _hash("device", person["id"])
+    created_us = to_us(parse_rfc3339(person["created_at"]))
+    fields: list[dict[str, Any]] = []
+    for number in range(digest[0] % 3):
+        is_disabled = digest[1 + number] < 16
+        fields.append(
+            {
+                "id": f"{digest[16 * (1 + number) : 16 * (2 + number)].hex()}:push",
+                "user_id": person["id"],
+                "created_at": stamp(created_us + _number(digest[4 : 9 + number]) % (200 * DAY_US)),
+                "disabled": is_disabled,
+                **({"disabled_reason": "provider creds are not valid"} if is_disabled else {}),
+                "push_provider_type": _PUSH_PROVIDERS[digest[9 + number] % len(_PUSH_PROVIDERS)],
+            }
+        )
     return fields
 
 

@@ -185,6 +185,16 @@ class World:
         added = self._changes.users.get(user_id)
         return None if added is None else dict(added)
 
+    def devices(self, user_id: str) -> list[dict[str, Any]]:
+        """Return the push devices of a user, as exports of users have them.
+
+        :raises KeyError: no such user.
+        """
+        user = self.user(user_id)
+        if user is None:
+            raise KeyError(user_id)
+        return people.devices(user)
+
     def user_ids(self) -> Collection[str]:
         """Return the ids of all authors, sorted, then those of users who came with control calls."""
         return (*self._authors.user_ids, *self._changes.users)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from airflow_provider_chatexport.core.entities import Entity, Shape
+from airflow_provider_chatexport.core.entities import Entity, References, Shape
 from airflow_provider_chatexport.core.plan import ExportFlags
 from airflow_provider_chatexport.sandbox.chat.world import Bounds, World
 from airflow_provider_chatexport.sandbox.exports.layout import Fields, Layout, to_json
+from airflow_provider_chatexport.sandbox.exports.layout_by_id import LayoutById
 
 _CHUNK_BYTES: Final = 256 * 1024
 _GZIP_CONTAINER: Final = 16 + zlib.MAX_WBITS
@@ -24,7 +25,8 @@ _ALL_OF_IT: Final[ChannelWindow] = (None, None)
 class ExportJob:
     """A request for an export of channels.
 
-    ``windows`` has one window per channel; an empty tuple is the whole history of all.
+    ``windows`` has one window per channel; an empty tuple is the whole history of all. ``references`` is what usually
+    comes with the shape, unless it is set; v1 has objects in any case.
     """
 
     cids: tuple[str, ...]
@@ -32,6 +34,7 @@ class ExportJob:
     flags: ExportFlags = field(default_factory=ExportFlags)
     bounds: Bounds = Bounds.HALF_OPEN
     shape: Shape = Shape.TYPED
+    references: References | None = None
     gzip: bool = False
 
     def __post_init__(self) -> None:
@@ -59,6 +62,9 @@ def render_channels_export(world: World, job: ExportJob) -> Iterator[bytes]:
     channel the channel, its members, its reads, and its messages, each followed by its reactions. In the ``channel``
     shape a line is a channel with all of these. It has no lines for users and reactions, which are inside the messages.
 
+    With references by id there are no reads, because members contain theirs; the ``channel`` shape has its reactions in
+    a list of their own, because messages do not contain them.
+
     :raises KeyError: a channel that the world does not have.
     """
     if job.flags.version == "v1":
@@ -71,15 +77,25 @@ def render_channels_export(world: World, job: ExportJob) -> Iterator[bytes]:
 
 
 def render_users_export(
-    world: World, user_ids: Iterable[str], *, shape: Shape = Shape.TYPED, gzip: bool = False
+    world: World,
+    user_ids: Iterable[str],
+    *,
+    shape: Shape = Shape.TYPED,
+    references: References | None = None,
+    gzip: bool = False,
 ) -> Iterator[bytes]:
     """Yield the file of a users export: per user the user, their messages and their reactions, one entity a line.
 
-    In the ``channel`` shape a line is ``{"user":..,"messages":[..],"reactions":[..]}``, as in the synchronous export.
+    With references by id the user's devices follow. In the ``channel`` shape a line is
+    ``{"user":..,"messages":[..],"reactions":[..]}``, as in the synchronous export.
 
     :raises KeyError: a user whom the world does not know.
     """
-    pieces = _user_lines(world, user_ids) if shape is Shape.CHANNEL else _user_entity_lines(world, user_ids, shape)
+    layout = _layout(world, shape, references)
+    if shape is Shape.CHANNEL:
+        pieces = _user_lines(world, layout, user_ids)
+    else:
+        pieces = _user_entity_lines(world, layout, user_ids, shape)
     return _chunks(pieces, packed=gzip)
 
 
@@ -109,45 +125,55 @@ def _v1(world: World, job: ExportJob) -> Iterator[bytes]:
 
 
 def _channel_lines(world: World, job: ExportJob) -> Iterator[bytes]:
-    layout = Layout(version="v2")
+    layout = _layout(world, job.shape, job.references)
     for cid, selection in job.each_channel():
+        members, reads = _members_and_reads(world, layout, cid)
         yield b'{"channel":' + to_json(layout.channel(_channel(world, cid))) + b',"messages":['
         yield from _joined(to_json(layout.message(message)) for message in _messages(world, job, cid, selection))
-        yield b'],"members":[' + b",".join(to_json(layout.member(member)) for member in world.members(cid))
-        yield b'],"reads":[' + b",".join(to_json(layout.read(read)) for read in world.reads(cid)) + b"]}\n"
+        yield b'],"members":[' + b",".join(map(to_json, members))
+        if isinstance(layout, LayoutById):
+            messages = _messages(world, job, cid, selection)
+            reactions = (reaction for message in messages for reaction in world.reactions_of(message))
+            yield b'],"reactions":['
+            yield from _joined(to_json(layout.reaction(reaction)) for reaction in reactions)
+        else:
+            yield b'],"reads":[' + b",".join(map(to_json, reads))
+        yield b"]}\n"
 
 
 def _entity_lines(world: World, job: ExportJob) -> Iterator[bytes]:
-    layout = Layout(version="v2")
-    wrap = {entity: _wrapper(job.shape, entity) for entity in Entity}
+    layout = _layout(world, job.shape, job.references)
+    wrap = {entity: _wrapper(job.shape, entity.value) for entity in Entity}
     if job.flags.export_users:
         for user_id in _everyone_in(world, job):
             yield wrap[Entity.USER](to_json(layout.user(_user(world, user_id))))
     for cid, selection in job.each_channel():
+        members, reads = _members_and_reads(world, layout, cid)
         yield wrap[Entity.CHANNEL](to_json(layout.channel(_channel(world, cid))))
-        for member in world.members(cid):
-            yield wrap[Entity.MEMBER](to_json(layout.member(member)))
-        for read in world.reads(cid):
-            yield wrap[Entity.READ](to_json(layout.read(read)))
+        yield from (wrap[Entity.MEMBER](to_json(member)) for member in members)
+        yield from (wrap[Entity.READ](to_json(read)) for read in reads)
         for message in _messages(world, job, cid, selection):
             yield wrap[Entity.MESSAGE](to_json(layout.message(message)))
             for reaction in world.reactions_of(message):
                 yield wrap[Entity.REACTION](to_json(layout.reaction(reaction)))
 
 
-def _user_entity_lines(world: World, user_ids: Iterable[str], shape: Shape) -> Iterator[bytes]:
-    layout = Layout(version="v2")
-    wrap = {entity: _wrapper(shape, entity) for entity in Entity}
+def _user_entity_lines(
+    world: World, layout: Layout | LayoutById, user_ids: Iterable[str], shape: Shape
+) -> Iterator[bytes]:
+    wrap = {entity: _wrapper(shape, entity.value) for entity in Entity}
+    wrap_device = _wrapper(shape, "device")
     for user_id in user_ids:
         yield wrap[Entity.USER](to_json(layout.user(_user(world, user_id))))
+        if isinstance(layout, LayoutById):
+            yield from (wrap_device(to_json(device)) for device in world.devices(user_id))
         for message in world.messages_of(user_id):
             yield wrap[Entity.MESSAGE](to_json(layout.message(message)))
         for reaction in world.reactions_by(user_id):
             yield wrap[Entity.REACTION](to_json(layout.reaction(reaction)))
 
 
-def _user_lines(world: World, user_ids: Iterable[str]) -> Iterator[bytes]:
-    layout = Layout(version="v2")
+def _user_lines(world: World, layout: Layout | LayoutById, user_ids: Iterable[str]) -> Iterator[bytes]:
     for user_id in user_ids:
         yield b'{"user":' + to_json(layout.user(_user(world, user_id))) + b',"messages":['
         yield from _joined(to_json(layout.message(message)) for message in world.messages_of(user_id))
@@ -156,9 +182,26 @@ def _user_lines(world: World, user_ids: Iterable[str]) -> Iterator[bytes]:
         yield b"]}\n"
 
 
-def _wrapper(shape: Shape, entity: Entity) -> Callable[[bytes], bytes]:
+def _layout(world: World, shape: Shape, references: References | None) -> Layout | LayoutById:
+    match references or References.usual_in(shape):
+        case References.ID:
+            return LayoutById(world.members)
+        case References.OBJECT:
+            return Layout(version="v2")
+
+
+def _members_and_reads(
+    world: World, layout: Layout | LayoutById, cid: str
+) -> tuple[Iterable[Fields], Iterable[Fields]]:
+    members, reads = world.members(cid), world.reads(cid)
+    if isinstance(layout, LayoutById):
+        return [layout.member(member, cid=cid, read=read) for member, read in zip(members, reads, strict=True)], ()
+    return map(layout.member, members), map(layout.read, reads)
+
+
+def _wrapper(shape: Shape, entity_name: str) -> Callable[[bytes], bytes]:
     """Return a function that puts an entity's JSON into a line of a shape."""
-    name = entity.value.encode()
+    name = entity_name.encode()
     head, tail = {
         Shape.TYPED: (b'{"type":"' + name + b'","data":', b"}\n"),
         Shape.KEYED: (b'{"' + name + b'":', b"}\n"),

@@ -42,10 +42,8 @@ class Call:
 
 async def export_channels(call: Call) -> dict[str, Any]:
     """Start an export of channels."""
-    service, settings = call.service, call.service.settings
-    job = read_channels_export(
-        call.body, service.world, shape=settings.shape, bounds=settings.bounds, gzip=settings.gzip
-    )
+    service = call.service
+    job = read_channels_export(call.body, service.world, service.settings)
     suffix = {"v1": ".json", "v2": ".jsonl"}[job.flags.version] + (".gz" if job.gzip else "")
     return _accept(call, ExportKind.CHANNELS, f"export{suffix}", lambda: render_channels_export(service.world, job))
 
@@ -57,7 +55,9 @@ async def export_users(call: Call) -> dict[str, Any]:
 
     def render() -> Iterator[bytes]:
         _refuse_prolific(service.world, user_ids)
-        return render_users_export(service.world, user_ids, shape=settings.shape, gzip=settings.gzip)
+        return render_users_export(
+            service.world, user_ids, shape=settings.shape, references=settings.references, gzip=settings.gzip
+        )
 
     return _accept(call, ExportKind.USERS, "export.jsonl.gz" if settings.gzip else "export.jsonl", render)
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.core.plan import MAX_CHANNELS_PER_EXPORT, MAX_USERS_PER_EXPORT, ExportFlags, parse_cid
 from airflow_provider_chatexport.errors import CallError
-from airflow_provider_chatexport.sandbox.chat.world import Bounds, World
+from airflow_provider_chatexport.sandbox.chat.world import World
 from airflow_provider_chatexport.sandbox.exports.render import ExportJob
+from airflow_provider_chatexport.sandbox.settings import SandboxSettings
 from airflow_provider_chatexport.sandbox.web.request_body import RequestBody, objects
 from airflow_provider_chatexport.sandbox.web.responses import input_error, not_found
 
 
-def read_channels_export(body: RequestBody, world: World, *, shape: Shape, bounds: Bounds, gzip: bool) -> ExportJob:
+def read_channels_export(body: RequestBody, world: World, settings: SandboxSettings) -> ExportJob:
     """Return the job of an ExportChannels body.
 
     :raises ApiError: 400 for a wrong body, 404 for a channel that does not exist.
@@ -37,7 +37,15 @@ def read_channels_export(body: RequestBody, world: World, *, shape: Shape, bound
         deleted = world.channel_is_deleted(cid)
         if world.channel(cid) is None or (deleted and not flags.include_soft_deleted_channels):
             raise not_found(f"Can't find channel with id {cid}")
-    return ExportJob(cids=cids, windows=windows, flags=flags, bounds=bounds, shape=shape, gzip=gzip)
+    return ExportJob(
+        cids=cids,
+        windows=windows,
+        flags=flags,
+        bounds=settings.bounds,
+        shape=settings.shape,
+        references=settings.references,
+        gzip=settings.gzip,
+    )
 
 
 def read_users_export(body: RequestBody, world: World) -> tuple[str, ...]:
