@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-min check format bench e2e up clean constraints
+.PHONY: help demo test test-fast test-min check format bench e2e up clean constraints
 
 help:  ## This list
 	@echo "airflow-provider-chatexport: from Stream Chat's export API to Parquet that people query"
@@ -37,6 +37,9 @@ demo: $(READY)  ## Real Airflow exports three days of real chat from the sandbox
 test: $(READY) .venv-dbt/.ready  ## The whole test suite, as CI runs it
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4
 
+test-fast: $(READY)  ## The inner loop: no kills, no DAG runs, no dbt; under two minutes
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'not slow' tests/core tests/api tests/cli tests/lake
+
 .venv-min/.ready: $(READY) constraints-min.txt
 	@test -x .venv-min/bin/python || $(PYTHON) -m venv .venv-min
 	@$(BIN)/python -m uv pip install --quiet --python .venv-min/bin/python --require-hashes -r constraints-min.txt \
@@ -53,7 +56,7 @@ check: $(READY)  ## Lint, format, types, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo --no-cache
 
-format: $(READY)  ## Mend what ruff can mend
+format: $(READY)  ## Fix what ruff can fix
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
@@ -73,7 +76,7 @@ bench: .venv-bench/.ready  ## Loading, against what people use today; SIZES=300,
 	@$(BIN)/python benchmarks/run.py --sizes $(or $(SIZES),300)
 	@$(BIN)/python benchmarks/waiting.py
 
-constraints: $(READY)  ## Pins everything anew, from pyproject.toml
+constraints: $(READY)  ## Pin everything again, from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	  --no-header --group dev --all-extras pyproject.toml -o constraints.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
@@ -81,5 +84,5 @@ constraints: $(READY)  ## Pins everything anew, from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	  --no-header --group dev --all-extras -c constraints-min.in pyproject.toml -o constraints-min.txt
 
-clean:  ## Removes the environment, the demo and what tests left
+clean:  ## Remove the environments, the demo and what tests left
 	@rm -rf $(VENV) .venv-* .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import costs
 import history
+import pytest
 import reading
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_lake_that_reading_is_measured_on_has_the_rows_that_plain_copy_wrote(tmp_path: Path) -> None:

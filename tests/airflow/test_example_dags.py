@@ -21,7 +21,7 @@ from airflow_provider_chatexport.operators.links import ExportTaskLink
 DAGS = Path(__file__).parents[2] / "dags"
 CHANNEL = "livestream:ubuntu"
 
-pytestmark = pytest.mark.usefixtures("airflow_database")
+pytestmark = [pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
 
 
 @pytest.fixture

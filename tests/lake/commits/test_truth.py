@@ -36,6 +36,8 @@ from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.storage.address import open_store
 
+pytestmark = pytest.mark.slow
+
 BEGIN = datetime(2026, 1, 1, 18, tzinfo=UTC)  # so that windows cross a midnight
 HOURS = 12
 EXPORTED = datetime(2026, 1, 10, tzinfo=UTC)

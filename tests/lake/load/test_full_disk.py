@@ -13,6 +13,8 @@ from lakes import LakeProbe, at, load_file, write_export
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.storage.address import open_store
 
+pytestmark = pytest.mark.slow
+
 EXPORTED = "2026-01-02T03:00:00Z"
 # Limits the size of a file, which the system enforces for every library alike: the write fails as on a full disk.
 LIMITED = """

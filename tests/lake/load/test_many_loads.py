@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from lakes import LakeProbe, at, load_file, write_export
 
+pytestmark = pytest.mark.slow
+
 N_PROCESSES, N_LOADS = 8, 200
 # Each process loads its share with an interpreter of its own, as workers do; the files say which window they are of.
 LOADER = """
