@@ -18,13 +18,13 @@ N_PROCESSES, N_LOADS = 8, 200
 LOADER = """
 import json, sys
 from pathlib import Path
-from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.lake.load.job import load_files
 
 for path, since, until, exported_at in json.loads(sys.argv[2]):
-    pipeline.load_files(
+    load_files(
         [Path(path)], lake_uri=sys.argv[1], window=Window.parse(since, until), exported_at=parse_rfc3339(exported_at),
         options=LoadOptions(accept_shrink=True),
     )
