@@ -33,7 +33,7 @@ from airflow_provider_chatexport.sandbox.settings import SandboxSettings
 @click.option(
     "--references",
     type=click.Choice([references.value for references in References]),
-    help="How an export names users and channels; by default by id with the shape item, and as objects with the others.",
+    help="How an export names users and channels. By default by id with the shape item, else as objects.",
 )
 @click.option(
     "--bounds",

@@ -143,6 +143,23 @@ class SandboxControl:
         """
         return parse_rfc3339(self._call("POST", "/clock", {"advance_s": by.total_seconds()})["now"])
 
+    # Retention.
+
+    def set_retention(
+        self, *, old_messages: timedelta | None = None, inactive_channels: timedelta | None = None
+    ) -> None:
+        """Set the app's retention policies; None is no policy.
+
+        The sandbox deletes for good what a policy covers: for the first time 24 hours later by its clock, then once a
+        day. A policy that was set before with the same age goes on as it was.
+
+        :param old_messages: delete messages that are older; from 24 hours to 43,800 hours, as at the service.
+        :param inactive_channels: delete channels without a change or a message for so long.
+        :raises CallError: a duration is not in whole hours, or not one that the service allows.
+        """
+        ages = {"old_messages": old_messages, "inactive_channels": inactive_channels}
+        self._call("POST", "/retention", {name: None if age is None else _hours(age) for name, age in ages.items()})
+
     # History.
 
     def add_message(self, cid: str, /, **fields: Any) -> dict[str, Any]:
@@ -191,6 +208,12 @@ class SandboxControl:
         raise UnexpectedReplyError(
             f"{self.url} is not a sandbox: it answers {reply.status_code} to {CONTROL_PATH}{path}"
         )
+
+
+def _hours(age: timedelta) -> int:
+    if age % timedelta(hours=1):
+        raise CallError(f"a retention policy has whole hours, not {age}")
+    return age // timedelta(hours=1)
 
 
 def _to_json(value: object) -> str:

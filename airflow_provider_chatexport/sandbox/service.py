@@ -12,6 +12,7 @@ from airflow_provider_chatexport.sandbox.clock import Clock
 from airflow_provider_chatexport.sandbox.exports.reader_pool import ReaderPool
 from airflow_provider_chatexport.sandbox.exports.signed_links import SignedLinks
 from airflow_provider_chatexport.sandbox.exports.tasks import Tasks
+from airflow_provider_chatexport.sandbox.retention import Retention
 from airflow_provider_chatexport.sandbox.settings import SandboxSettings
 from airflow_provider_chatexport.sandbox.web.faults import Faults
 from airflow_provider_chatexport.sandbox.web.rate_limits import RateLimits
@@ -29,6 +30,7 @@ class Service:
     tasks: Tasks
     limits: RateLimits
     links: SignedLinks
+    retention: Retention
     faults: Faults
     requests: deque[RecordedRequest]
     folder: tempfile.TemporaryDirectory[str]
@@ -46,10 +48,18 @@ class Service:
             tasks=Tasks(clock, readers, task_s=settings.task_s, folder=Path(folder.name)),
             limits=RateLimits(clock, enforced=settings.rate_limit),
             links=SignedLinks(clock),
+            retention=Retention(clock),
             faults=Faults(),
             requests=deque(maxlen=MAX_REQUESTS),
             folder=folder,
         )
+
+    async def delete_old(self) -> None:
+        """Let the retention policies delete what they cover now. Endpoints that show history call it first."""
+        cutoffs = self.retention.cutoffs()
+        if cutoffs != self.retention.applied:
+            await self.readers.change(lambda: self.world.delete_old(*cutoffs))
+            self.retention.applied = cutoffs
 
     def close(self) -> None:
         """End the threads and delete the export files."""

@@ -40,7 +40,7 @@ def test_the_curl_commands_work(sandbox: Sandbox) -> None:
                     url = word
         reply = httpx.request(method, url.replace(ADDRESS, sandbox.url), content=content)
         assert reply.status_code == 200, command
-    assert len(commands) == 9
+    assert len(commands) == 10
     assert sandbox.control.faults() == sandbox.control.requests() == []
     assert sandbox.world.message("late") is None
 

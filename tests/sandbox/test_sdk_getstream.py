@@ -55,6 +55,15 @@ def test_a_channel_export_runs_from_request_to_file(stream, sandbox, sandbox_wor
     assert reply.content.count(b'{"type":"message",') == sum(1 for _ in sandbox_world.messages(SMALL))
 
 
+def test_retention_policies_decode(stream, sandbox):
+    """The SDK expects nanoseconds, and an age inside ``config``."""
+    assert stream.chat.get_retention_policy().data.policies == []
+    sandbox.control.set_retention(old_messages=timedelta(days=30))
+    (policy,) = stream.chat.get_retention_policy().data.policies
+    assert (policy.policy, policy.config.max_age_hours) == ("old-messages", 720)
+    assert abs(policy.enabled_at - sandbox.control.now()) < timedelta(minutes=1)
+
+
 def test_all_options_of_the_sdk_are_accepted(stream, sandbox_world):
     """The SDK sends datetimes as strings with an offset; the API description says numbers."""
     at = parse_rfc3339(sandbox_world.channel(SMALL)["last_message_at"])

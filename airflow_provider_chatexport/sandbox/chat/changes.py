@@ -1,14 +1,15 @@
-"""What control calls have changed since the start: edits, deletions and additions, laid over records that stay."""
+"""What has changed since the start, laid over records that stay: edits, deletions, additions, retention."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.sandbox.chat import message_objects, people
+from airflow_provider_chatexport.sandbox.chat.chronicle import Record
 from airflow_provider_chatexport.sandbox.chat.timestamps import stamp, to_us
 from airflow_provider_chatexport.sandbox.chat.validation import (
     AttachmentFields,
@@ -35,10 +36,16 @@ _COUNTED_FIELDS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """All changes so far. A new change makes a new value, so that a running export goes on reading one state."""
+    """All changes so far. A new change makes a new value, so that a running export goes on reading one state.
+
+    ``removed`` and ``purged_cids`` are messages and channels that were deleted for good, and so is every message of
+    before ``purged_before_us``.
+    """
 
     patches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     removed: frozenset[str] = frozenset()
+    purged_cids: frozenset[str] = frozenset()
+    purged_before_us: int = -(2**62)
     added: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     replies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     users: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -52,6 +59,12 @@ class Changes:
     def without_message(self, message_id: str) -> Changes:
         """Return these changes and a hard deletion."""
         return replace(self, removed=self.removed | {message_id})
+
+    def without_old(self, before_us: int, cids: Collection[str]) -> Changes:
+        """Return these changes, and the hard deletion of all messages of before a time, and of whole channels."""
+        return replace(
+            self, purged_before_us=max(before_us, self.purged_before_us), purged_cids=self.purged_cids.union(cids)
+        )
 
     def with_message(self, message: Mapping[str, Any]) -> Changes:
         """Return these changes and an added message, which must be complete."""
@@ -71,13 +84,24 @@ class Changes:
             return dict(message)
         return {**message, **patch, "custom": {**message["custom"], **patch["custom"]}}
 
+    def keep(self, record: Record) -> bool:
+        """Return whether a message of the past has not been deleted for good."""
+        return self._keep(record.id, record.cid, record.at_us)
+
+    def keep_added(self, message: Mapping[str, Any]) -> bool:
+        """Return whether an added message has not been deleted for good."""
+        return self._keep(message["id"], message["cid"], _created_us(message))
+
+    def _keep(self, message_id: str, cid: str, at_us: int) -> bool:
+        return at_us >= self.purged_before_us and message_id not in self.removed and cid not in self.purged_cids
+
     def is_deleted(self, message_id: str) -> bool:
         """Return whether a control call has soft-deleted the message."""
         return self.patches.get(message_id, {}).get("type") == "deleted"
 
     def added_where(self, matches: Callable[[Mapping[str, Any]], bool]) -> list[tuple[int, Mapping[str, Any]]]:
         """Return (microseconds, message) of added messages that still exist, ascending."""
-        present = [message for message in self.added.values() if message["id"] not in self.removed and matches(message)]
+        present = [message for message in self.added.values() if self.keep_added(message) and matches(message)]
         return sorted(((_created_us(message), message) for message in present), key=lambda entry: entry[0])
 
 

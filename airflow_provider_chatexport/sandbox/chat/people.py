@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -234,7 +234,7 @@ def read(
     last_messages: Sequence[Record],
     *,
     n_recent: int,
-    removed: Collection[str],
+    is_present: Callable[[Record], bool],
     born_us: int,
 ) -> dict[str, Any]:
     """Return the complete ReadStateResponse of a member.
@@ -243,7 +243,7 @@ def read(
     unread and cannot be named; when they were read does not change.
 
     :param last_messages: the channel's last records, removed ones included.
-    :param removed: ids of hard-deleted messages.
+    :param is_present: whether a record has not been removed.
     :param born_us: when the channel began; a member who has read nothing has read up to there.
     """
     digest = _hash("read", f"{cid} {person['id']}")
@@ -251,11 +251,11 @@ def read(
     fields: dict[str, Any] = {
         "user": dict(person),
         "last_read": stamp(born_us),
-        "unread_messages": sum(message.id not in removed for message in last_messages[n_seen:]),
+        "unread_messages": sum(map(is_present, last_messages[n_seen:])),
     }
     if last_messages:
         fields["last_read"] = stamp(last_messages[n_seen - 1].at_us + 1 + _number(digest[1:4]))
-    seen_id = next((message.id for message in reversed(last_messages[:n_seen]) if message.id not in removed), None)
+    seen_id = next((message.id for message in reversed(last_messages[:n_seen]) if is_present(message)), None)
     return fields if seen_id is None else {**fields, "last_read_message_id": seen_id}
 
 

@@ -24,6 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.errors import CallError, InputError
 from airflow_provider_chatexport.sandbox.chat import message_objects, people
 from airflow_provider_chatexport.sandbox.chat.changes import Changes, NewUsers, delete_patch, edit_patch, new_message
@@ -82,12 +83,12 @@ class World:
 
     def __init__(self, live: Chronicle, retired: Chronicle) -> None:
         self._live, self._retired = live, retired
-        self.cids: tuple[str, ...] = (*live.cids, *retired.cids)
+        self._cids: tuple[str, ...] = (*live.cids, *retired.cids)
         ends_us = max(record.at_us for cid in live.cids for record in live.tail(cid, 1))
         self._authors = _Authors(live.user_ids, world_ends_us=ends_us)
         # The second busiest channel is truncated: the busiest is what people look at first, and should not puzzle them.
         self._truncated_us = {cid: live.moment_us(cid, _TRUNCATED_FRACTION) for cid in live.cids[1:2]}
-        self._known, self._deleted = frozenset(self.cids), frozenset(retired.cids)
+        self._known, self._deleted = frozenset(self._cids), frozenset(retired.cids)
         self._channels: dict[str, tuple[Changes, dict[str, Any]]] = {}
         self._members: dict[str, list[dict[str, Any]]] = {}
         self._seeds_by_reactor: dict[str, list[str]] | None = None
@@ -123,11 +124,16 @@ class World:
 
     # Channels and people.
 
+    @property
+    def cids(self) -> tuple[str, ...]:
+        """The channels, the busiest first, soft-deleted ones last, without those deleted for good."""
+        return tuple(cid for cid in self._cids if cid not in self._changes.purged_cids)
+
     def channel(self, cid: str) -> dict[str, Any] | None:
-        """Return the complete ChannelResponse; None for a channel that never existed."""
-        if cid not in self._known:
-            return None
+        """Return the complete ChannelResponse; None for a channel that never existed, or is gone for good."""
         changes = self._changes
+        if cid not in self._known or cid in changes.purged_cids:
+            return None
         # A query over thousands of channels looks at all of them for each page: each is built once between changes.
         cached = self._channels.get(cid)
         if cached is None or cached[0] is not changes:
@@ -136,7 +142,7 @@ class World:
 
     def _build_channel(self, cid: str, changes: Changes) -> dict[str, Any]:
         chronicle = self._chronicle(cid)
-        recent_us = [record.at_us for record in self._tail(cid, changes) if record.id not in changes.removed]
+        recent_us = [record.at_us for record in self._tail(cid, changes) if changes.keep(record)]
         last_us = max([at_us for at_us, _ in self._added_to(cid, changes)] + recent_us, default=None)
         channel = people.channel(
             cid,
@@ -174,7 +180,7 @@ class World:
         tail = self._tail(cid, changes)
         n_recent = min(len(tail), _MAX_UNREAD)
         return [
-            people.read(cid, member["user"], tail, n_recent=n_recent, removed=changes.removed, born_us=born_us)
+            people.read(cid, member["user"], tail, n_recent=n_recent, is_present=changes.keep, born_us=born_us)
             for member in self.members(cid)
         ]
 
@@ -219,7 +225,7 @@ class World:
         """
         changes = self._changes
         since_us, until_us = self._span_us(cid, since, until, bounds, include_truncated=include_truncated)
-        records = self._chronicle(cid).records(cid, since_us, until_us)
+        records = self._chronicle(cid).records(cid, max(since_us, changes.purged_before_us), until_us)
         added = [entry for entry in self._added_to(cid, changes) if since_us <= _AT(entry) < until_us]
         messages = self._in_order(records, added, changes)
         return map(_without_deleted_text, messages) if clear_deleted_text else messages
@@ -236,14 +242,14 @@ class World:
         """Return the authors of what ``messages`` yields for the same arguments, at a fraction of its cost."""
         changes = self._changes
         since_us, until_us = self._span_us(cid, since, until, bounds, include_truncated=include_truncated)
-        records = self._chronicle(cid).records(cid, since_us, until_us)
+        records = self._chronicle(cid).records(cid, max(since_us, changes.purged_before_us), until_us)
         added = (m["user"]["id"] for at_us, m in self._added_to(cid, changes) if since_us <= at_us < until_us)
-        return {record.user_id for record in records if record.id not in changes.removed}.union(added)
+        return {record.user_id for record in records if changes.keep(record)}.union(added)
 
     def message(self, message_id: str) -> dict[str, Any] | None:
         """Return the complete MessageResponse, truncated or not; None if it never existed or is hard-deleted."""
         changes = self._changes
-        if message_id in changes.removed:
+        if not self._exists(message_id):
             return None
         added = changes.added.get(message_id)
         if added is not None:
@@ -262,8 +268,12 @@ class World:
     def count_messages_of(self, user_id: str) -> int:
         """Return how many messages a user has written, without the hard-deleted ones."""
         changes = self._changes
-        removed = [record for record in map(self._record, changes.removed) if record and record.user_id == user_id]
-        n_past = self._live.count_by(user_id) + self._retired.count_by(user_id) - len(removed)
+        if changes.purged_cids or changes.purged_before_us > _BEFORE_ALL_US:
+            records = itertools.chain(self._live.records_by(user_id), self._retired.records_by(user_id))
+            n_past = sum(map(changes.keep, records))
+        else:
+            removed = [record for record in map(self._record, changes.removed) if record and record.user_id == user_id]
+            n_past = self._live.count_by(user_id) + self._retired.count_by(user_id) - len(removed)
         return n_past + len(self._added_by(user_id, changes))
 
     def messages_of(self, user_id: str) -> Iterator[dict[str, Any]]:
@@ -345,7 +355,29 @@ class World:
             self._changes = changes.with_users(new_users.users).with_message(message)
         return dict(message)
 
+    def delete_old(self, messages_before: datetime | None, channels_unused_since: datetime | None) -> None:
+        """Delete for good what retention policies no longer keep. What was deleted before stays so.
+
+        :param messages_before: delete the messages of before it.
+        :param channels_unused_since: delete the channels in which nothing has happened since then, with their messages.
+        """
+        with self._lock:
+            changes = self._changes
+            before_us = changes.purged_before_us if messages_before is None else to_us(messages_before)
+            unused = () if channels_unused_since is None else self._unused_channels(to_us(channels_unused_since))
+            if before_us > changes.purged_before_us or unused:
+                self._changes = changes.without_old(before_us, unused)
+
     # Behind the above.
+
+    def _unused_channels(self, since_us: int) -> list[str]:
+        times = ("created_at", "updated_at", "last_message_at")
+        channels = [channel for channel in map(self.channel, self.cids) if channel is not None]
+        return [
+            channel["cid"]
+            for channel in channels
+            if max(to_us(parse_rfc3339(channel[name])) for name in times if name in channel) < since_us
+        ]
 
     def _chronicle(self, cid: str) -> Chronicle:
         if cid not in self._known:
@@ -361,7 +393,8 @@ class World:
         chronicle, n = self._chronicle(cid), _MAX_UNREAD
         while True:
             tail = chronicle.tail(cid, n)
-            if len(tail) < n or any(record.id not in changes.removed for record in tail[: 1 - _MAX_UNREAD]):
+            is_purged = cid in changes.purged_cids or tail[-1].at_us < changes.purged_before_us
+            if len(tail) < n or is_purged or any(map(changes.keep, tail[: 1 - _MAX_UNREAD])):
                 return tail
             n *= 2
 
@@ -370,9 +403,8 @@ class World:
 
     def _exists(self, message_id: str) -> bool:
         changes = self._changes
-        return message_id not in changes.removed and (
-            message_id in changes.added or self._record(message_id) is not None
-        )
+        added, record = changes.added.get(message_id), self._record(message_id)
+        return changes.keep_added(added) if added is not None else record is not None and changes.keep(record)
 
     def _span_us(
         self, cid: str, since: datetime | None, until: datetime | None, bounds: Bounds, *, include_truncated: bool
@@ -386,17 +418,15 @@ class World:
         self, records: Iterable[Record], added: Sequence[tuple[int, Mapping[str, Any]]], changes: Changes
     ) -> Iterator[dict[str, Any]]:
         """Yield messages of the past and added ones, both ascending, as they are after all changes."""
-        past = (
-            (record.at_us, self._complete(record, changes)) for record in records if record.id not in changes.removed
-        )
+        past = ((record.at_us, self._complete(record, changes)) for record in records if changes.keep(record))
         late = [(at_us, self._with_thread(changes.apply(message), (), changes)) for at_us, message in added]
         return (message for _, message in (heapq.merge(past, late, key=_AT) if late else past))
 
     def _complete(self, record: Record, changes: Changes) -> dict[str, Any]:
         message = changes.apply(message_objects.message(record, self._authors))
-        if record.answers_id and message_objects.quotes(record) and record.answers_id not in changes.removed:
+        if record.answers_id and message_objects.quotes(record):
             quoted = self._record(record.answers_id)
-            if quoted is not None:
+            if quoted is not None and changes.keep(quoted):
                 message["quoted_message_id"] = quoted.id
                 message["quoted_message"] = changes.apply(message_objects.message(quoted, self._authors))
         if record.parent_id:
@@ -409,9 +439,13 @@ class World:
         Soft-deleted replies have a count of their own; removed ones do not count.
         """
         added = [changes.added[reply_id] for reply_id in changes.replies.get(message["id"], ())]
-        thread = [(r.id, r.user_id, message_objects.is_deleted(message_objects.seed_digest(r.seed))) for r in replies]
-        thread += [(reply["id"], reply["user"]["id"], reply["type"] == "deleted") for reply in added]
-        present = [(user_id, was or changes.is_deleted(i)) for i, user_id, was in thread if i not in changes.removed]
+        thread = [
+            (reply.id, reply.user_id, message_objects.is_deleted(message_objects.seed_digest(reply.seed)))
+            for reply in replies
+            if changes.keep(reply)
+        ]
+        thread += [(r["id"], r["user"]["id"], r["type"] == "deleted") for r in added if changes.keep_added(r)]
+        present = [(user_id, was_deleted or changes.is_deleted(reply_id)) for reply_id, user_id, was_deleted in thread]
         if present:
             authors = [user_id for user_id, is_deleted in present if not is_deleted]
             message["reply_count"] = len(authors)

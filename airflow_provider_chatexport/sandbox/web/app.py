@@ -55,6 +55,7 @@ ENDPOINTS: Final = (
     Endpoint(Family.V2, "GET", "/api/v2/users/{user_id:path}/export", "ExportUser", endpoints.export_one_user),
     Endpoint(Family.V2, "POST", "/api/v2/chat/channels", "QueryChannels", endpoints.channels),
     Endpoint(Family.V2, "GET", "/api/v2/rate_limits", "GetRateLimits", endpoints.rate_limits),
+    Endpoint(Family.V2, "GET", "/api/v2/chat/retention_policy", "GetRetentionPolicy", endpoints.retention_policy),
 )  # fmt: skip
 
 
@@ -86,6 +87,7 @@ def _answering(service: Service, endpoint: Endpoint) -> Callable[[Request], Awai
             )
             headers = service.limits.take(endpoint.operation).headers()
             fields = RequestBody.parse(body) if endpoint.method == "POST" else RequestBody({})
+            await service.delete_old()
             reply = await endpoint.answer(Call(service=service, family=endpoint.family, request=request, body=fields))
         except OverLimitError as over:
             headers = {**over.quota.headers(), "retry-after": str(over.retry_after_s)}

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from airflow_provider_chatexport.core.retention import RetentionTarget
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.sandbox.chat.validation import typed
 from airflow_provider_chatexport.sandbox.service import Service
@@ -37,6 +38,13 @@ class Advance(msgspec.Struct, forbid_unknown_fields=True):
     """The body of ``POST /_sandbox/clock``: seconds to move the clock forward by. It never goes back."""
 
     advance_s: Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Ages(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of ``POST /_sandbox/retention``: hours after which each policy deletes; null is no policy."""
+
+    old_messages: int | None = None
+    inactive_channels: int | None = None
 
 
 class Edit(msgspec.Struct):
@@ -72,6 +80,7 @@ class Control:
                 ("GET", "/clock", self._read_clock),
                 ("POST", "/clock", self._advance_clock),
                 ("POST", "/messages", self._change_messages),
+                ("POST", "/retention", self._set_retention),
             )
         ]
 
@@ -119,6 +128,7 @@ class Control:
             )
         clock.advance(advance_s)
         self._service.tasks.sweep()
+        await self._service.delete_old()
         return await self._read_clock(request)
 
     async def _change_messages(self, request: Request) -> object:
@@ -134,6 +144,16 @@ class Control:
             return {"message": await self._service.readers.change(lambda: changes[verb](fields))}
         except ValueError as problem:
             raise ControlError(f"the world refuses to {verb} this message: {problem}") from None
+
+    async def _set_retention(self, request: Request) -> object:
+        retention = self._service.retention
+        try:
+            ages = typed(await _json(request), Ages)
+            retention.set(RetentionTarget.OLD_MESSAGES, ages.old_messages)
+            retention.set(RetentionTarget.INACTIVE_CHANNELS, ages.inactive_channels)
+        except ValueError as problem:
+            raise ControlError(f'{problem}; give whole hours, such as {{"old_messages": 720}}') from None
+        return {policy.target.value: policy.max_age_hours for policy in retention.policies()}
 
     def _edit(self, fields: Mapping[str, Any]) -> object:
         message_id = typed(fields, Edit).id

@@ -108,6 +108,21 @@ async def rate_limits(call: Call) -> dict[str, Any]:
     return {platform: used if platform == "server_side" else unused for platform in platforms}
 
 
+async def retention_policy(call: Call) -> dict[str, Any]:
+    """Return the app's retention policies, in the form of the official SDK ``getstream`` 7.0.0."""
+    return {
+        "policies": [
+            {
+                "app_pk": 1,
+                "policy": policy.target.value,
+                "config": {"max_age_hours": policy.max_age_hours},
+                "enabled_at": call.family.time(policy.enabled_at) if policy.enabled_at else None,
+            }
+            for policy in call.service.retention.policies()
+        ]
+    }
+
+
 def _accept(call: Call, kind: ExportKind, file_name: str, render: Callable[[], Iterator[bytes]]) -> dict[str, Any]:
     fate = call.service.faults.take_fate(call.request.method, call.request.url.path)
     return {"task_id": call.service.tasks.create(kind, file_name, render, fate).id}

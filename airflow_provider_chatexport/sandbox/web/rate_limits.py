@@ -23,6 +23,7 @@ PER_MINUTE: Final[Mapping[str, int]] = {
     "GetExportChannels": 10_000,
     "GetTask": 10_000,
     "GetRateLimits": 10_000,
+    "GetRetentionPolicy": 10_000,
 }
 # The service counts per app, endpoint and platform. Only servers call the sandbox; the others stay untouched.
 PLATFORMS: Final = ("server_side", "android", "ios", "web", "unity", "unity_desktop", "unity_console")
