@@ -5,6 +5,7 @@ A test compares the pages with what this writes.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,8 +99,8 @@ def cli_page() -> str:
     """Return the page of the command line as Markdown."""
     parts = [
         "# Command line",
-        "`chatexport export` fetches a window without Airflow, and `chatexport load` loads files that are already "
-        "here. The other commands query a lake or maintain it.",
+        "Without Airflow, `chatexport sync` keeps a lake up to date and `chatexport export` fetches one window. "
+        "`chatexport load` loads files that are already here. The other commands query a lake or maintain it.",
         "A command exits with 0 when it is done, with 1 when the work failed, and with 2 when the call was wrong. An "
         "error is one sentence on stderr. With `--json`, a command prints one JSON object and nothing else to stdout. "
         "`chatexport -v COMMAND` logs every stage to stderr. `chatexport --version` prints the version.",
@@ -124,14 +125,27 @@ def _command(name: str, command: click.Command) -> str:
     context = click.Context(command)
     arguments = [each.make_metavar(context) for each in command.params if isinstance(each, click.Argument)]
     rows = [
-        f"| `{', '.join(option.opts)}` | {option.help or ''}{_more(option)} |"
+        f"| `{', '.join([*option.opts, *option.secondary_opts])}` | {option.help or ''}{_more(option)} |"
         for option in command.params
         if isinstance(option, click.Option)
     ]
     example = (command.epilog or "").removeprefix("Example: ")
     usage = f"`{' '.join([name, *arguments])}`, and options:" if arguments else "Options:"
     return "\n".join(
-        [f"## {name}", "", f"{command.help}", "", "```sh", example, "```", "", usage, "", *_OPTIONS, *rows]
+        [
+            f"## {name}",
+            "",
+            inspect.cleandoc(command.help or ""),
+            "",
+            "```sh",
+            example,
+            "```",
+            "",
+            usage,
+            "",
+            *_OPTIONS,
+            *rows,
+        ]
     )
 
 
@@ -144,6 +158,8 @@ def _more(option: click.Option) -> str:
         facts.append(f"Also read from `{option.envvar}`.")
     if option.required:
         facts.append("Required.")
+    elif option.secondary_opts:
+        facts.append(f"Default: `{(option.opts if option.default else option.secondary_opts)[0]}`.")
     elif isinstance(option.default, (str, int, float)) and not option.is_flag and option.default != "":
         facts.append(f"Default: `{option.default}`.")
     return "".join(f" {each}" for each in facts)

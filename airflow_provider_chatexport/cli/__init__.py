@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "sandbox": ("sandbox", "sandbox"),
     "export": ("export", "export"),
     "load": ("load", "load"),
+    "sync": ("sync", "sync_lake"),
     "coverage": ("inspect", "show_coverage"),
     "verify": ("inspect", "verify_lake"),
     "sql": ("inspect", "run_sql"),

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from airflow_provider_chatexport.core.arguments import GIVE_LAKE, require_text
+from airflow_provider_chatexport.core.arguments import GIVE_LAKE, parse_names, require_text
+from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions, parse_promote
+from airflow_provider_chatexport.core.plan import Cid, ExportFlags, parse_cid
 from airflow_provider_chatexport.core.times import EARLIEST, LATEST
 from airflow_provider_chatexport.core.window import parse_moment
-from airflow_provider_chatexport.errors import ChatExportError
+from airflow_provider_chatexport.errors import CallError, ChatExportError
+
+if TYPE_CHECKING:
+    from airflow_provider_chatexport.api.client import ChatExportClient
 
 # The variable with the key from which pseudonyms of users are computed.
 PSEUDONYM_KEY: Final = "CHATEXPORT_PSEUDONYM_KEY"
@@ -76,6 +82,24 @@ class Moment(click.ParamType):  # type: ignore[type-arg] # a generic since click
         return moment
 
 
+class Query(click.ParamType):  # type: ignore[type-arg] # a generic since click 8.4
+    """A query for channels: the service's filter conditions, as a JSON object."""
+
+    name = "JSON"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ChannelQuery:
+        """Return the query."""
+        if isinstance(value, ChannelQuery):
+            return value
+        try:
+            conditions = json.loads(value)
+        except ValueError:
+            conditions = None
+        if not isinstance(conditions, dict):
+            self.fail('the filter conditions are not a JSON object; write \'{"type": "team"}\'', param, ctx)
+        return ChannelQuery(filter_conditions=conditions)
+
+
 lake_option = click.option(
     "--lake",
     required=True,
@@ -102,6 +126,98 @@ def service_options(function: _Function) -> _Function:
     ):
         function = option(function)
     return function
+
+
+def channel_options(function: _Function) -> _Function:
+    """Add the options that say which channels to export."""
+    for option in (
+        click.option(
+            "--query",
+            type=Query(),
+            help="Export the channels that a query finds at the service: its filter conditions, as a JSON object. {} "
+            "finds every channel. No query finds soft-deleted channels: name them with --channel as well.",
+        ),
+        click.option(
+            "--channel",
+            "channels",
+            multiple=True,
+            metavar="TYPE:ID",
+            help="A channel to export, or several separated by commas. May be repeated.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def export_options(function: _Function) -> _Function:
+    """Add the options of an export of channels, as the service names them, and how long to wait for it."""
+    for option in (
+        click.option(
+            "--wait-timeout",
+            type=Duration(),
+            default="2h",
+            show_default=True,
+            help="Fail if an export is not done after this time.",
+        ),
+        click.option(
+            "--export-version",
+            type=click.Choice(["v1", "v2"]),
+            default="v2",
+            show_default=True,
+            help="Format of the export.",
+        ),
+        click.option(
+            "--export-users/--no-export-users",
+            default=True,
+            show_default=True,
+            help="Export also the channels' users. Without them, the lake may have no names. v1 has them in any case.",
+        ),
+        click.option("--clear-deleted-message-text", is_flag=True, help="Leave out the text of deleted messages."),
+        click.option("--include-soft-deleted-channels", is_flag=True, help="Export also soft-deleted channels."),
+        click.option(
+            "--include-truncated-messages", is_flag=True, help="Export also messages that a truncation hides."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def flags_from(arguments: dict[str, Any]) -> ExportFlags:
+    """Return the flags that ``export_options`` added.
+
+    :raises CallError: the time to wait is zero.
+    """
+    if not arguments["wait_timeout"]:
+        raise CallError("--wait-timeout is zero; give an export some time, such as 2h")
+    return ExportFlags(
+        version=arguments["export_version"],
+        include_truncated_messages=arguments["include_truncated_messages"],
+        include_soft_deleted_channels=arguments["include_soft_deleted_channels"],
+        clear_deleted_message_text=arguments["clear_deleted_message_text"],
+        export_users=arguments["export_users"] and arguments["export_version"] == "v2",
+    )
+
+
+def named_channels(arguments: dict[str, Any]) -> list[Cid]:
+    """Return the channels of ``--channel``.
+
+    :raises CallError: one is not ``TYPE:ID``.
+    """
+    return [parse_cid(name) for value in arguments["channels"] for name in parse_names(value)]
+
+
+def chosen_channels(arguments: dict[str, Any], client: ChatExportClient) -> list[Cid]:
+    """Return the channels of ``--channel`` and ``--query``. A query is sent to the service.
+
+    :raises CallError: the query finds no channel, and none is named.
+    :raises ServiceError: the query failed.
+    """
+    channels = named_channels(arguments)
+    if arguments["query"] is not None:
+        channels += client.find_channels(arguments["query"])
+        if not channels:
+            raise CallError("the query finds no channel; check its conditions")
+    return channels
 
 
 def load_options(function: _Function) -> _Function:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -75,6 +76,14 @@ class TerminalProgress:
                 self._progress.remove_task(self._current[1])
             self._current = (name, self._progress.add_task(name, total=whole))
         self._progress.update(self._current[1], completed=done, total=whole)
+
+    def print_line(self, line: str) -> None:
+        """Print a line to stdout. A bar on the same terminal makes room for it."""
+        if self._logged is None:
+            self._progress.stop()
+        click.echo(line)
+        if self._logged is None:
+            self._progress.start()
 
 
 class _AmountColumn(ProgressColumn):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from export_objects import channel, line, message, write_lines
+from rich.console import Console
 
-from airflow_provider_chatexport.cli.terminal import print_table
+from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
 
 COMMAND = [sys.executable, "-c", "import sys; from airflow_provider_chatexport.cli import main; main(sys.argv[1:])"]
 
@@ -84,3 +86,13 @@ def test_a_table_breaks_long_text_before_ids(
     assert max(map(len, shown.splitlines())) <= columns
     assert broken == [name for name in ("text", "id") if str(row[name]) not in shown]
     assert sorted("".join(map(str, [*row, *row.values()])).replace(" ", "")) == sorted("".join(shown.split()))
+
+
+def test_a_line_goes_to_stdout_while_a_bar_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """The library of the bar takes stdout over by default: ``chatexport sync > log`` would leave the log empty."""
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with TerminalProgress(console) as progress:
+        progress.stage("read", 1, 2)
+        progress.print_line("one window loaded")
+        progress.stage("read", 2, 2)
+    assert "one window loaded\n" == capsys.readouterr().out

@@ -1,0 +1,343 @@
+"""Only what is missing: which windows a lake does not cover yet, and a run that exports and loads them.
+
+``plan`` decides and starts nothing. ``run`` exports and loads the windows of a plan, each as a load of its own::
+
+    sync_plan = plan(lake_uri, None, until=now - timedelta(minutes=1))
+    for outcome in run(settings, sync_plan, lake_uri=lake_uri):
+        print(outcome.missing.window, outcome.report or outcome.problem)
+
+There is no state but the lake's. What is loaded is covered, so it is in no later plan.
+
+What if the process dies
+- between submit and load: the service deletes the unused exports after 60 days, and the next run exports those windows;
+- after a load: the next run goes on with what is still missing.
+
+Two runs at once have the same plan. They export and load the same windows twice, and the newer exports are right.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from airflow_provider_chatexport import pipeline
+from airflow_provider_chatexport.api.client import ChatExportClient
+from airflow_provider_chatexport.api.polling import ExportPoller, wait_for_exports
+from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.core.options import LoadOptions
+from airflow_provider_chatexport.core.plan import MAX_CHANNELS_PER_EXPORT, ChannelsRequest, Cid, ExportFlags, parse_cid
+from airflow_provider_chatexport.core.progress import Progress, silent
+from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.times import EPOCH, format_rfc3339
+from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.errors import (
+    CallError,
+    DownloadError,
+    InputError,
+    NotFoundError,
+    RequestRefusedError,
+    ShrinkError,
+    TaskFailedError,
+    TaskOverdueError,
+)
+from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry, TimeSpan, gaps
+from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS
+from airflow_provider_chatexport.lake.load.report import LoadReport
+from airflow_provider_chatexport.lake.storage.address import open_store
+
+log = logging.getLogger(__name__)
+
+# Exports that the service works on while the oldest one is waited for and loaded.
+MAX_IN_FLIGHT: Final = 8
+# The service takes 60 exports a minute, and no more than two in one second.
+_START_EVERY_S: Final = 0.5
+DEFAULT_GRACE_PERIOD: Final = timedelta(minutes=1)
+DEFAULT_WAIT: Final = timedelta(hours=2)
+DEFAULT_FLAGS: Final = ExportFlags(export_users=True)
+# Errors of one window. After any other error, such as a wrong key or a full disk, the other windows would fail as well.
+_OF_ONE_WINDOW: Final = (
+    TaskFailedError,
+    TaskOverdueError,
+    RequestRefusedError,
+    NotFoundError,
+    DownloadError,
+    InputError,
+    ShrinkError,
+)
+_HELD_BACK: Final = "an older window of its channels failed, and both are exported again together by the next run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingWindow:
+    """A window that some channels miss.
+
+    :param window: None for the whole history.
+    :param is_again: the lake covers the start of the window, which a lookback exports again.
+    """
+
+    channels: tuple[Cid, ...]
+    window: Window | None
+    is_again: bool = False
+
+    @property
+    def label(self) -> str:
+        """The channels for a sentence: the first one, and how many more."""
+        more = f" and {len(self.channels) - 1} more" if len(self.channels) > 1 else ""
+        return f"{self.channels[0]}{more}"
+
+    def __str__(self) -> str:
+        return f"{self.label}, {self.window or 'the whole history'}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the window as JSON types."""
+        return {"channels": list(self.channels), "window": self.window.to_json() if self.window else None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncPlan:
+    """What to export and load so that the lake covers ``channels`` up to ``until``: the oldest windows first."""
+
+    channels: tuple[Cid, ...]
+    until: datetime
+    windows: tuple[MissingWindow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON types."""
+        return {
+            "until": format_rfc3339(self.until),
+            "n_channels": len(self.channels),
+            "plan": [missing.to_json() for missing in self.windows],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a window.
+
+    :param report: of its load; None if it was not loaded.
+    :param problem: why it was not loaded; None if it was, or if the service knows none of its channels.
+    :param unknown_channels: channels of the window that the service does not know.
+    """
+
+    missing: MissingWindow
+    report: LoadReport | None = None
+    problem: str | None = None
+    unknown_channels: tuple[Cid, ...] = ()
+
+
+def plan(
+    lake_uri: str,
+    channels: Iterable[str] | None,
+    *,
+    until: datetime,
+    since: datetime | None = None,
+    lookback: timedelta = timedelta(0),
+    max_window: timedelta | None = None,
+    grace_period: timedelta = DEFAULT_GRACE_PERIOD,
+    max_channels: int = MAX_CHANNELS_PER_EXPORT,
+) -> SyncPlan:
+    """Return what the lake does not cover. Channels that miss the same window are exported together.
+
+    :param channels: as ``TYPE:ID``; None for all that the lake covers somewhere.
+    :param until: end of what should be covered, aware.
+    :param since: start of what should be covered, aware. None for the first covered moment of each channel, and for the
+        whole history of a channel that the lake does not know.
+    :param lookback: for a channel that is not covered up to ``until``, export also this much before its newest covered
+        moment again, for late edits and deletes.
+    :param max_window: split longer windows. A whole history is never split, because it has no start.
+    :param grace_period: how long messages may be on their way, as for ``Lake.gaps``.
+    :param max_channels: the most channels of a window.
+    :raises CallError: a channel is not ``TYPE:ID``, there is none, or ``since`` is not before ``until``.
+    :raises LakeError: the lake cannot be read.
+    """
+    if since is not None and since >= until:
+        raise CallError(
+            f"since is {format_rfc3339(since)}, which is not before {format_rfc3339(until)}, the end of what is "
+            "exported; give an earlier time",
+            argument="since",
+        )
+    if max_window is not None and max_window <= timedelta(0):
+        raise CallError(f"max_window is {max_window}; give a duration longer than zero", argument="max_window")
+    entries = commit_log.read_snapshot(open_store(lake_uri)).coverage
+    names = sorted({entry.cid for entry in entries}) if channels is None else channels
+    cids = tuple(dict.fromkeys(parse_cid(name) for name in names))
+    if not cids:
+        raise CallError(f"the lake at {lake_uri} covers no channel yet; name channels, or give a query that finds them")
+    windows = missing_windows(
+        entries,
+        cids,
+        since=since,
+        until=until,
+        lookback=lookback,
+        max_window=max_window,
+        grace_period=grace_period,
+        max_channels=max_channels,
+    )
+    return SyncPlan(channels=cids, until=until, windows=windows)
+
+
+def missing_windows(
+    entries: Collection[CoverageEntry],
+    channels: Sequence[Cid],
+    *,
+    since: datetime | None,
+    until: datetime,
+    lookback: timedelta,
+    max_window: timedelta | None,
+    grace_period: timedelta,
+    max_channels: int,
+) -> tuple[MissingWindow, ...]:
+    """Return the windows of a plan, from the coverage of a lake. Pure; the arguments are those of ``plan``."""
+    bounds: dict[str, Any] = {"since": since, "until": until, "grace_period": grace_period}
+    missing = gaps(entries, channels, lookback=lookback, **bounds)
+    uncovered = gaps(entries, channels, **bounds)
+    batches: dict[tuple[Window | None, bool], list[Cid]] = defaultdict(list)
+    for cid, spans in missing.items():
+        for span in spans:
+            for window in _windows(span, max_window) if since or span.since > BEGINNING else [None]:
+                is_again = window is not None and not any(
+                    each.since <= window.since < each.until for each in uncovered[cid]
+                )
+                batches[window, is_again].append(Cid(cid))
+    windows = [
+        MissingWindow(channels=tuple(batch[first : first + max_channels]), window=window, is_again=is_again)
+        for (window, is_again), batch in batches.items()
+        for first in range(0, len(batch), max_channels)
+    ]
+    # A whole history may take the service longest, so it comes last.
+    return tuple(sorted(windows, key=lambda each: (each.window is None, each.window and _ends(each.window))))
+
+
+def _ends(window: Window) -> tuple[datetime, datetime]:
+    return window.since, window.until
+
+
+def _windows(span: TimeSpan, max_window: timedelta | None) -> Iterator[Window]:
+    """Yield windows that tile a span.
+
+    Cuts lie at whole multiples of ``max_window`` since 1970. So channels whose gaps begin at different moments share
+    most windows.
+    """
+    since = max(span.since, BEGINNING)
+    if since >= span.until:
+        return
+    window = Window(since=since, until=span.until)
+    if max_window is None or window.span <= max_window:
+        yield window
+        return
+    cut = since + max_window - (since - EPOCH) % max_window
+    yield Window(since=since, until=cut)
+    yield from Window(since=cut, until=span.until).split(max_window)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Started:
+    """The exports of a window: one, or several if the service refused a channel."""
+
+    missing: MissingWindow
+    receipts: list[Receipt]
+    unknown_channels: tuple[Cid, ...]
+    started_epoch_s: float
+
+
+def run(
+    settings: ServiceSettings,
+    sync_plan: SyncPlan,
+    *,
+    lake_uri: str,
+    flags: ExportFlags = DEFAULT_FLAGS,
+    options: LoadOptions = DEFAULT_OPTIONS,
+    wait_timeout: timedelta = DEFAULT_WAIT,
+    progress: Progress = silent,
+) -> Iterator[Outcome]:
+    """Export and load the windows of a plan, and yield what became of each as soon as it is known.
+
+    An error that concerns one window is its ``problem``, and the run goes on. If that window repeats a lookback, the
+    newer windows of its channels wait for the next run: its lookback would begin later, and the window would never be
+    repeated.
+
+    :param wait_timeout: how long to wait for an export.
+    :raises ServiceError: the service cannot be reached, or refuses the key.
+    :raises LakeError: the lake cannot be read or written.
+    """
+    ahead, in_flight = deque(sync_plan.windows), deque[_Started]()
+    held_back: set[Cid] = set()
+    next_start_s = time.monotonic()
+    with ChatExportClient(settings) as client, ChatExportClient(settings.without_retries()) as polling_client:
+        while ahead or in_flight:
+            started = None if ahead and len(in_flight) < MAX_IN_FLIGHT else in_flight.popleft()
+            missing = ahead.popleft() if started is None else started.missing
+            if not held_back.isdisjoint(missing.channels):
+                yield Outcome(missing=missing, problem=_HELD_BACK)
+                continue
+            try:
+                if started is None:
+                    time.sleep(max(0.0, next_start_s - time.monotonic()))
+                    next_start_s = time.monotonic() + _START_EVERY_S
+                    in_flight.append(_start(client, missing, flags))
+                    continue
+                deadline_epoch_s = started.started_epoch_s + wait_timeout.total_seconds()
+                _wait(polling_client, started, deadline_epoch_s, progress)
+                report = _load(client, started, lake_uri, options, progress)
+            except _OF_ONE_WINDOW as error:
+                log.info("window not loaded window=%s problem=%s", missing, error.message)
+                if missing.is_again:
+                    held_back.update(missing.channels)
+                yield Outcome(missing=missing, problem=error.message)
+            else:
+                yield Outcome(missing=missing, report=report, unknown_channels=started.unknown_channels)
+
+
+def _start(client: ChatExportClient, missing: MissingWindow, flags: ExportFlags) -> _Started:
+    unknown: list[Cid] = []
+    request = ChannelsRequest(channels=missing.channels, window=missing.window, flags=flags)
+    started_epoch_s = time.time()
+    receipts = _submit(client, request, unknown)
+    return _Started(
+        missing=missing, receipts=receipts, unknown_channels=tuple(unknown), started_epoch_s=started_epoch_s
+    )
+
+
+def _submit(client: ChatExportClient, request: ChannelsRequest, unknown: list[Cid]) -> list[Receipt]:
+    """Start an export. If the service refuses it because of one channel, halve it until that channel is alone.
+
+    :param unknown: gets the channels that the service does not know.
+    """
+    try:
+        receipt = Receipt(task_id=client.submit_channels(request), request=request)
+    except RequestRefusedError as error:
+        if not error.part_may_succeed:
+            raise
+        if len(request.channels) > 1:
+            return [receipt for half in request.split_channels() for receipt in _submit(client, half, unknown)]
+        if not error.is_missing:
+            raise
+        unknown += request.channels
+        return []
+    log.info("export started task_id=%s channels=%d window=%s", receipt.task_id, len(request.channels), request.window)
+    return [receipt]
+
+
+def _wait(client: ChatExportClient, started: _Started, deadline_epoch_s: float, progress: Progress) -> None:
+    progress(f"waiting for {started.missing}", 0, None)
+    poller = ExportPoller(
+        [receipt.task_id for receipt in started.receipts],
+        started_epoch_s=started.started_epoch_s,
+        deadline_epoch_s=deadline_epoch_s,
+    )
+    wait_for_exports(client, poller)
+
+
+def _load(
+    client: ChatExportClient, started: _Started, lake_uri: str, options: LoadOptions, progress: Progress
+) -> LoadReport | None:
+    """Load the exports of a window; return None if the service knows none of its channels."""
+    if not started.receipts:
+        return None
+    return pipeline.load_exports(client, started.receipts, lake_uri=lake_uri, options=options, progress=progress)
