@@ -42,6 +42,7 @@ from airflow_provider_chatexport.sandbox.settings import SandboxSettings
     show_default=True,
     help="Which ends of a window belong to it.",
 )
+@click.option("--no-attachment-links", is_flag=True, help="Leave the original addresses of attachments in exports.")
 @click.option("--gzip", is_flag=True, help="Compress export files with gzip.")
 @click.option("--task-seconds", type=float, default=1.0, show_default=True, help="Seconds that an export takes.")
 @click.option("--no-rate-limit", is_flag=True, help="Accept any number of requests a minute.")
@@ -56,6 +57,7 @@ def sandbox(**arguments: Any) -> None:
         shape=Shape(arguments["shape"]),
         references=References(arguments["references"]) if arguments["references"] else None,
         bounds=Bounds(arguments["bounds"]),
+        attachment_links=not arguments["no_attachment_links"],
         gzip=arguments["gzip"],
         task_s=arguments["task_seconds"],
         rate_limit=not arguments["no_rate_limit"],

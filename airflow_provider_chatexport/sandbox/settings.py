@@ -26,6 +26,9 @@ class SandboxSettings:
     :param references: how objects of a v2 export name users and channels; None is what usually comes with the shape:
         by id in ``item``, as objects in the others.
     :param bounds: whether a message on the edge of a window is in it.
+    :param attachment_links: images and videos of the shipped chat are at the sandbox's file host, behind links that end
+        after 14 days and are renewed by every export; otherwise exports have the original addresses, and the same bytes
+        every time.
     :param gzip: export files are gzip.
     :param task_s: seconds, by the sandbox's clock, from the request for an export to its end.
     :param rate_limit: refuse requests over the service's limits. Answers have the headers of the limits in any case.
@@ -42,6 +45,7 @@ class SandboxSettings:
     shape: Shape = Shape.TYPED
     references: References | None = None
     bounds: Bounds = Bounds.HALF_OPEN
+    attachment_links: bool = True
     gzip: bool = False
     task_s: float = 1.0
     rate_limit: bool = True

@@ -6,6 +6,7 @@ Ranges, ETag, If-Range, HEAD, errors as XML. An ``Authorization`` header in addi
 
 from __future__ import annotations
 
+import base64
 import http.client
 import re
 from collections.abc import Iterator
@@ -18,12 +19,18 @@ from xml.sax.saxutils import escape
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from airflow_provider_chatexport.sandbox.exports.signed_links import LinkRefusedError, SignedLinks
+from airflow_provider_chatexport.sandbox.exports.signed_links import ATTACHMENTS_PATH, LinkRefusedError, SignedLinks
 from airflow_provider_chatexport.sandbox.exports.tasks import ExportFile, Tasks
 
 CHUNK_BYTES: Final = 256 * 1024
 # No known export declares another type. This is S3's for a file that was uploaded without one.
 MEDIA_TYPE: Final = "binary/octet-stream"
+
+# What all images and all other attachments are: a grey pixel as PNG, and the head of an MP4 file.
+_IMAGE: Final = base64.b64decode(
+    b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNoAAAAggCB2kUIOwAAAABJRU5ErkJggg=="
+)
+_VIDEO: Final = b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00mp42isom"
 
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
@@ -60,6 +67,8 @@ class FileHost:
             self._links.check(request.url.path, request.query_params)
         except LinkRefusedError as refused:
             return s3_error(403, refused.s3_code, refused.reason)
+        if request.url.path.startswith(ATTACHMENTS_PATH):
+            return _attachment(request.url.path)
         file = self._tasks.file_at(request.url.path)
         if file is None:
             return s3_error(404, "NoSuchKey", "The specified key does not exist.")
@@ -106,6 +115,11 @@ def parse_range(header: str, size_bytes: int) -> ByteRange | None:
     if last < first:
         return None
     return ByteRange(first=first, last=min(last, size_bytes - 1))
+
+
+def _attachment(path: str) -> Response:
+    is_image = path.startswith(f"{ATTACHMENTS_PATH}/images/")
+    return Response(_IMAGE, media_type="image/png") if is_image else Response(_VIDEO, media_type="video/mp4")
 
 
 def _answer(request: Request, file: ExportFile) -> Response:

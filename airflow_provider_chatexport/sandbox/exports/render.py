@@ -13,6 +13,7 @@ from airflow_provider_chatexport.core.plan import ExportFlags
 from airflow_provider_chatexport.sandbox.chat.world import Bounds, World
 from airflow_provider_chatexport.sandbox.exports.layout import Fields, Layout, to_json
 from airflow_provider_chatexport.sandbox.exports.layout_by_id import LayoutById
+from airflow_provider_chatexport.sandbox.exports.signed_links import RenewLinks
 
 _CHUNK_BYTES: Final = 256 * 1024
 _GZIP_CONTAINER: Final = 16 + zlib.MAX_WBITS
@@ -25,8 +26,9 @@ _ALL_OF_IT: Final[ChannelWindow] = (None, None)
 class ExportJob:
     """A request for an export of channels.
 
-    ``windows`` has one window per channel; an empty tuple is the whole history of all. ``references`` is what usually
-    comes with the shape, unless it is set; v1 has objects in any case.
+    :param windows: one window per channel; an empty tuple is the whole history of all.
+    :param references: None is what usually comes with the shape; v1 has objects in any case.
+    :param renew_links: puts links to attachments into a message.
     """
 
     cids: tuple[str, ...]
@@ -36,6 +38,7 @@ class ExportJob:
     shape: Shape = Shape.TYPED
     references: References | None = None
     gzip: bool = False
+    renew_links: RenewLinks | None = None
 
     def __post_init__(self) -> None:
         if self.windows and len(self.windows) != len(self.cids):
@@ -83,8 +86,11 @@ def render_users_export(
     shape: Shape = Shape.TYPED,
     references: References | None = None,
     gzip: bool = False,
+    renew_links: RenewLinks | None = None,
 ) -> Iterator[bytes]:
     """Yield the file of a users export: per user the user, their messages and their reactions, one entity a line.
+
+    The options are those of ``ExportJob``.
 
     With references by id the user's devices follow. In the ``channel`` shape a line is
     ``{"user":..,"messages":[..],"reactions":[..]}``, as in the synchronous export.
@@ -93,22 +99,23 @@ def render_users_export(
     """
     layout = _layout(world, shape, references)
     if shape is Shape.CHANNEL:
-        pieces = _user_lines(world, layout, user_ids)
+        pieces = _user_lines(world, layout, user_ids, renew_links)
     else:
-        pieces = _user_entity_lines(world, layout, user_ids, shape)
+        pieces = _user_entity_lines(world, layout, user_ids, shape, renew_links)
     return _chunks(pieces, packed=gzip)
 
 
-def export_user(world: World, user_id: str) -> dict[str, Any]:
+def export_user(world: World, user_id: str, renew_links: RenewLinks | None = None) -> dict[str, Any]:
     """Return the synchronous export of one user: their messages and reactions, with ``user`` and counts null.
 
     Objects are those of the world; ``Family.encode`` writes them as an endpoint has them.
 
     :raises KeyError: a user whom the world does not know.
     """
+    messages = _with_links(world.messages_of(user_id), renew_links)
     return {
         "user": _user(world, user_id),
-        "messages": [{**message, "user": None, "reaction_counts": None} for message in world.messages_of(user_id)],
+        "messages": [{**message, "user": None, "reaction_counts": None} for message in messages],
         "reactions": [{**reaction, "user": None} for reaction in world.reactions_by(user_id)],
     }
 
@@ -159,7 +166,7 @@ def _entity_lines(world: World, job: ExportJob) -> Iterator[bytes]:
 
 
 def _user_entity_lines(
-    world: World, layout: Layout | LayoutById, user_ids: Iterable[str], shape: Shape
+    world: World, layout: Layout | LayoutById, user_ids: Iterable[str], shape: Shape, renew_links: RenewLinks | None
 ) -> Iterator[bytes]:
     wrap = {entity: _wrapper(shape, entity.value) for entity in Entity}
     wrap_device = _wrapper(shape, "device")
@@ -167,16 +174,19 @@ def _user_entity_lines(
         yield wrap[Entity.USER](to_json(layout.user(_user(world, user_id))))
         if isinstance(layout, LayoutById):
             yield from (wrap_device(to_json(device)) for device in world.devices(user_id))
-        for message in world.messages_of(user_id):
+        for message in _with_links(world.messages_of(user_id), renew_links):
             yield wrap[Entity.MESSAGE](to_json(layout.message(message)))
         for reaction in world.reactions_by(user_id):
             yield wrap[Entity.REACTION](to_json(layout.reaction(reaction)))
 
 
-def _user_lines(world: World, layout: Layout | LayoutById, user_ids: Iterable[str]) -> Iterator[bytes]:
+def _user_lines(
+    world: World, layout: Layout | LayoutById, user_ids: Iterable[str], renew_links: RenewLinks | None
+) -> Iterator[bytes]:
     for user_id in user_ids:
         yield b'{"user":' + to_json(layout.user(_user(world, user_id))) + b',"messages":['
-        yield from _joined(to_json(layout.message(message)) for message in world.messages_of(user_id))
+        messages = _with_links(world.messages_of(user_id), renew_links)
+        yield from _joined(to_json(layout.message(message)) for message in messages)
         yield b'],"reactions":['
         yield from _joined(to_json(layout.reaction(reaction)) for reaction in world.reactions_by(user_id))
         yield b"]}\n"
@@ -212,7 +222,12 @@ def _wrapper(shape: Shape, entity_name: str) -> Callable[[bytes], bytes]:
 
 
 def _messages(world: World, job: ExportJob, cid: str, selection: dict[str, Any]) -> Iterator[Fields]:
-    return world.messages(cid, **selection, clear_deleted_text=job.flags.clear_deleted_message_text)
+    messages = world.messages(cid, **selection, clear_deleted_text=job.flags.clear_deleted_message_text)
+    return _with_links(messages, job.renew_links)
+
+
+def _with_links(messages: Iterator[Fields], renew_links: RenewLinks | None) -> Iterator[Fields]:
+    return messages if renew_links is None else map(renew_links, messages)
 
 
 def _everyone_in(world: World, job: ExportJob) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from airflow_provider_chatexport.core.times import EPOCH, parse_rfc3339
 from airflow_provider_chatexport.sandbox.chat.world import World
+from airflow_provider_chatexport.sandbox.exports.signed_links import RenewLinks
 from airflow_provider_chatexport.sandbox.web.filters import Candidate, Predicate, compile_filter
 from airflow_provider_chatexport.sandbox.web.request_body import RequestBody, objects
 from airflow_provider_chatexport.sandbox.web.responses import input_error
@@ -58,8 +59,11 @@ class ChannelsQuery:
         )
 
 
-def query_channels(world: World, query: ChannelsQuery) -> list[dict[str, Any]]:
-    """Return the page that a query asks for: ChannelStateResponseFields, in the world's objects."""
+def query_channels(world: World, query: ChannelsQuery, renew_links: RenewLinks | None = None) -> list[dict[str, Any]]:
+    """Return the page that a query asks for: ChannelStateResponseFields, in the world's objects.
+
+    :param renew_links: puts links to attachments into a message.
+    """
     candidates = (Candidate(world, cid) for cid in world.cids if not world.channel_is_deleted(cid))
     matching = [candidate for candidate in candidates if query.matches(candidate)]
     # Sorted by the last field first: Python's sort is stable. The cid makes pages of equal channels reproducible.
@@ -67,7 +71,7 @@ def query_channels(world: World, query: ChannelsQuery) -> list[dict[str, Any]]:
     for field, descending in reversed(query.sort):
         matching.sort(key=lambda candidate: candidate.sort_key(field), reverse=descending)
     page = matching[query.offset : query.offset + query.limit]
-    return [_state(world, candidate, query) for candidate in page]
+    return [_state(world, candidate, query, renew_links) for candidate in page]
 
 
 def _read_sort(body: RequestBody) -> tuple[tuple[str, bool], ...]:
@@ -85,8 +89,10 @@ def _read_sort(body: RequestBody) -> tuple[tuple[str, bool], ...]:
     return tuple(sort) or (("last_updated", True),)
 
 
-def _state(world: World, candidate: Candidate, query: ChannelsQuery) -> dict[str, Any]:
+def _state(world: World, candidate: Candidate, query: ChannelsQuery, renew_links: RenewLinks | None) -> dict[str, Any]:
     newest = _newest_messages(world, candidate, MAX_MESSAGES) if query.state else []
+    if renew_links is not None:
+        newest = list(map(renew_links, newest))
     return {
         "channel": candidate.channel,
         "messages": newest[len(newest) - min(query.message_limit, len(newest)) :],

@@ -10,7 +10,12 @@ from starlette.requests import Request
 
 from airflow_provider_chatexport.sandbox.chat.api_family import Family
 from airflow_provider_chatexport.sandbox.chat.world import World
-from airflow_provider_chatexport.sandbox.exports.render import export_user, render_channels_export, render_users_export
+from airflow_provider_chatexport.sandbox.exports.render import (
+    export_user,
+    render_channels_export,
+    render_users_export,
+)
+from airflow_provider_chatexport.sandbox.exports.signed_links import RenewLinks
 from airflow_provider_chatexport.sandbox.exports.tasks import ExportFailedError, ExportFile, ExportKind, Failure, Task
 from airflow_provider_chatexport.sandbox.service import Service
 from airflow_provider_chatexport.sandbox.web.channel_query import ChannelsQuery, query_channels
@@ -39,11 +44,18 @@ class Call:
         """Scheme and host as the client wrote them, so that links work from wherever the API does."""
         return f"{self.request.url.scheme}://{self.request.url.netloc}"
 
+    @property
+    def renew_links(self) -> RenewLinks | None:
+        """What puts links to attachments into messages: new ones, from now on; None if the settings want none."""
+        if not self.service.settings.attachment_links:
+            return None
+        return self.service.links.attachment_links(self.origin)
+
 
 async def export_channels(call: Call) -> dict[str, Any]:
     """Start an export of channels."""
     service = call.service
-    job = read_channels_export(call.body, service.world, service.settings)
+    job = read_channels_export(call.body, service.world, service.settings, renew_links=call.renew_links)
     suffix = {"v1": ".json", "v2": ".jsonl"}[job.flags.version] + (".gz" if job.gzip else "")
     return _accept(call, ExportKind.CHANNELS, f"export{suffix}", lambda: render_channels_export(service.world, job))
 
@@ -51,12 +63,17 @@ async def export_channels(call: Call) -> dict[str, Any]:
 async def export_users(call: Call) -> dict[str, Any]:
     """Start an export of users."""
     service, settings = call.service, call.service.settings
-    user_ids = read_users_export(call.body, service.world)
+    user_ids, renew_links = read_users_export(call.body, service.world), call.renew_links
 
     def render() -> Iterator[bytes]:
         _refuse_prolific(service.world, user_ids)
         return render_users_export(
-            service.world, user_ids, shape=settings.shape, references=settings.references, gzip=settings.gzip
+            service.world,
+            user_ids,
+            shape=settings.shape,
+            references=settings.references,
+            gzip=settings.gzip,
+            renew_links=renew_links,
         )
 
     return _accept(call, ExportKind.USERS, "export.jsonl.gz" if settings.gzip else "export.jsonl", render)
@@ -74,7 +91,7 @@ async def get_channels_export(call: Call) -> dict[str, Any]:
 
 async def export_one_user(call: Call) -> dict[str, Any]:
     """Return everything of one user, at once."""
-    user_id, world = call.request.path_params["user_id"], call.service.world
+    user_id, world, renew_links = call.request.path_params["user_id"], call.service.world, call.renew_links
     if world.user(user_id) is None:
         raise not_found(f"Can't find user with id {user_id}")
 
@@ -83,7 +100,7 @@ async def export_one_user(call: Call) -> dict[str, Any]:
             raise ApiError(400, ApiCode.INPUT, _too_many(user_id))
         if world.has_more_reactions_by(user_id, MAX_REACTIONS_PER_USER):
             raise ApiError(400, ApiCode.INPUT, f"user {user_id} has more than {MAX_REACTIONS_PER_USER} reactions")
-        reply: dict[str, Any] = call.family.encode(export_user(world, user_id))
+        reply: dict[str, Any] = call.family.encode(export_user(world, user_id, renew_links))
         return reply
 
     return await call.service.readers.read(read)
@@ -93,7 +110,10 @@ async def channels(call: Call) -> dict[str, Any]:
     """Return a page of the channels that match a query."""
     query = ChannelsQuery.from_body(call.body)
     world, family = call.service.world, call.family
-    return {"channels": await call.service.readers.read(lambda: family.encode(query_channels(world, query)))}
+    renew_links = call.renew_links
+    return {
+        "channels": await call.service.readers.read(lambda: family.encode(query_channels(world, query, renew_links)))
+    }
 
 
 async def rate_limits(call: Call) -> dict[str, Any]:

@@ -13,12 +13,15 @@ from airflow_provider_chatexport.core.plan import MAX_CHANNELS_PER_EXPORT, MAX_U
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.sandbox.chat.world import World
 from airflow_provider_chatexport.sandbox.exports.render import ExportJob
+from airflow_provider_chatexport.sandbox.exports.signed_links import RenewLinks
 from airflow_provider_chatexport.sandbox.settings import SandboxSettings
 from airflow_provider_chatexport.sandbox.web.request_body import RequestBody, objects
 from airflow_provider_chatexport.sandbox.web.responses import input_error, not_found
 
 
-def read_channels_export(body: RequestBody, world: World, settings: SandboxSettings) -> ExportJob:
+def read_channels_export(
+    body: RequestBody, world: World, settings: SandboxSettings, *, renew_links: RenewLinks | None
+) -> ExportJob:
     """Return the job of an ExportChannels body.
 
     :raises ApiError: 400 for a wrong body, 404 for a channel that does not exist.
@@ -45,6 +48,7 @@ def read_channels_export(body: RequestBody, world: World, settings: SandboxSetti
         shape=settings.shape,
         references=settings.references,
         gzip=settings.gzip,
+        renew_links=renew_links,
     )
 
 
