@@ -37,6 +37,7 @@ _COMMANDS: Final = {
     "vacuum": ("maintenance", "vacuum_lake"),
     "forget-user": ("maintenance", "forget"),
     "catalog": ("maintenance", "write_catalog"),
+    "redact": ("redact", "redact"),
     "dbt": ("dbt", "dbt"),
     "plan": ("plan", "plan"),
 }

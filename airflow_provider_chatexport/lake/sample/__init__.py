@@ -1,0 +1,1 @@
+"""A sample: an export file with every value replaced, which gives nothing away."""
