@@ -12,6 +12,7 @@ import pytest
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UserId, UsersRequest
+from airflow_provider_chatexport.core.retention import RetentionTarget
 from airflow_provider_chatexport.core.task import Status, TaskId
 from airflow_provider_chatexport.errors import (
     ApiBudgetError,
@@ -90,7 +91,7 @@ def test_a_used_up_budget_is_waited_out_as_the_service_asks(ask_status, make_set
 
 
 def test_a_budget_that_stays_used_up_is_raised(make_settings, control) -> None:
-    """A query that is too dear for the app fails with what makes it cheaper."""
+    """A query that is too expensive for the app fails with what makes it cheaper."""
     control.fault("budget", "/api/v2/chat/channels", times=100)
     with ChatExportClient(make_settings().without_retries()) as client, pytest.raises(ApiBudgetError, match="cheaper"):
         client.query_channels(ChannelPage())
@@ -149,6 +150,18 @@ def test_an_unreachable_service_is_one_sentence(ask_status, make_settings) -> No
         port = unused.getsockname()[1]
     with pytest.raises(ServiceUnavailableError, match=rf"127.0.0.1:{port} cannot be reached.*check the address"):
         ask_status(make_settings(base_url=f"http://127.0.0.1:{port}", max_attempts=2), TaskId("any"))
+
+
+def test_the_retention_policies_are_those_of_the_app(client, control) -> None:
+    """What the service deletes for good decides what an export can still contain."""
+    assert () == client.retention_policy()
+    control.set_retention(old_messages=timedelta(days=30), inactive_channels=timedelta(days=365))
+    policies = {policy.target: policy for policy in client.retention_policy()}
+    assert {
+        RetentionTarget.OLD_MESSAGES: timedelta(days=30),
+        RetentionTarget.INACTIVE_CHANNELS: timedelta(days=365),
+    } == {target: policy.max_age for target, policy in policies.items()}
+    assert all(policy.is_enabled and policy.enabled_at for policy in policies.values())
 
 
 def test_the_client_knows_the_clock_of_the_service(client, control) -> None:

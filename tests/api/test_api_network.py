@@ -126,15 +126,6 @@ def test_a_login_page_is_not_a_reply(ask_status, scripted_server) -> None:
         ask_status(settings_for(server.url), T)
 
 
-def test_the_retention_policies_are_asked_for(scripted_server) -> None:
-    """What the service deletes decides what an export can still know."""
-    server = scripted_server()
-    server.answer = lambda _path, _headers: (200, {}, b'{"policies":[{"policy":"old-messages","max_age_hours":24}]}')
-    with ChatExportClient(settings_for(server.url)) as client:
-        assert [24] == [policy.max_age_hours for policy in client.retention_policy()]
-    assert server.requests[0][0].startswith("/api/v2/chat/retention_policy?")
-
-
 def test_a_failure_is_retried_before_the_rate_limit_resets(ask_status, scripted_server) -> None:
     """Every reply names the reset: a client that waited for it would give up after one failure."""
     server = scripted_server()

@@ -35,7 +35,7 @@ def test_a_sample_goes_to_stdout(run: Run, packed: Path) -> None:
 
 
 def test_a_sample_goes_to_a_file(run: Run, packed: Path, tmp_path: Path) -> None:
-    """Whoever sends it looks at it first, and at how much of it is their own."""
+    """People look at it before they send it: the output says where it is, and how many keys were their own."""
     for option, name in (("-o", "a.ndjson"), ("--output", "b.ndjson")):
         ran = run("redact", packed, option, tmp_path / name)
         assert f"{name}; values replaced: 9, different keys of your own replaced: 1. Look at the file" in ran.out

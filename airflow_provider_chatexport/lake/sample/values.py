@@ -1,10 +1,10 @@
 """Replacements of keys, strings and numbers, each in the form of what it replaces.
 
-Equal ids and equal single words get equal replacements within a file, so that references still match and rows still
-find their keys. They are keyed hashes, and the key is random and forgotten with the process, so no memory is needed and
-no table can reverse them. What people wrote becomes words of a fixed list, chosen anew every time.
+Equal ids and equal single words get equal replacements within a file, so that references still match and rows have the
+same keys. A replacement is a keyed hash. So no table of replacements is needed, and without the key, which is random
+and ends with the process, none can be made. What people wrote becomes words of a fixed list, and others every time.
 
-Times all move into the past by one random span. So their order and distances stay, and with them which window a message
+All times move into the past by one random span. So their order and distances stay, and with them which window a message
 is in and which of two versions is newer.
 """
 
@@ -81,7 +81,7 @@ _ANGLES: Final = frozenset({b"<", b"\\u003c", b"\\u003C"})
 class Replacements:
     """The replacements of one file.
 
-    :param key: 32 bytes from which all of them follow, for tests; by default random ones, which nobody ever learns.
+    :param key: 32 bytes from which all of them follow, for tests; by default random ones, which are stored nowhere.
     """
 
     def __init__(self, key: bytes | None = None) -> None:

@@ -219,7 +219,7 @@ def test_how_a_file_is_read_changes_nothing(text: bytes, of_lines: bool, size: i
 
 
 def test_two_samples_of_a_file_differ() -> None:
-    """The key is random in each run: whoever has two samples, or guesses a value, cannot compare."""
+    """The key is random in each run: to have two samples, or to guess a value, must not help."""
     text = line("message", message(text="what was said", n=123456))
     assert rewritten(text) != rewritten(text)
 
@@ -323,6 +323,7 @@ def assert_loads_alike(path: Path, folder: Path) -> None:
     assert counts_of(path, folder) == counts_of(sample, folder)
 
 
+@pytest.mark.slow
 def test_the_sample_of_an_export_loads_as_the_export_does(corpus: dict[str, bytes], tmp_path: Path) -> None:
     """A sample stands for its file: the same rows, rejects and cast failures in every shape."""
     for name, content in corpus.items():
@@ -391,6 +392,7 @@ def odd_lines(draw: st.DrawFn) -> bytes:
     return draw(usual | usual | usual | cut | other)
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(st.lists(odd_lines(), min_size=24, max_size=24))
 def test_odd_values_stay_as_odd_as_they_are(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
@@ -404,7 +406,7 @@ def test_odd_values_stay_as_odd_as_they_are(tmp_path_factory: pytest.TempPathFac
 
 
 def test_a_packed_file_becomes_a_plain_sample(tmp_path: Path) -> None:
-    """Whoever sends it can look at it first."""
+    """People must be able to look at it before they send it."""
     path = tmp_path / "export.gz"
     text = line("message", message()) + b"\n"
     path.write_bytes(gzip.compress(text))

@@ -179,7 +179,7 @@ def test_a_long_text_stays_long(replacements: Replacements) -> None:
     ],
 )
 def test_a_value_of_the_service_stays(replacements: Replacements, key: str, raw: str) -> None:
-    """Values that every app has identify nobody, and say what an object is."""
+    """Values that every app has identify no app, and say what an object is."""
     assert raw == replaced(replacements, raw, key)
 
 
