@@ -4,12 +4,13 @@ Most units are lines. An element of an array, and a line too long to be held, co
 fragments become units here. The lists of such an element belong to its channel (or user), the *head*, which may stand
 behind them. So the parts are held until it is known what the lists belong to, in memory up to a limit, then in a file:
 
-    fragments   messages[0]  messages[1]  draft  channel   members[0]  end
-    units                                        ElementStart
-                                                 Part channel
-                                                 Part messages[0], Part messages[1], Part draft
-                                                           Part members[0]
-                                                                       ElementEnd
+    fragments      units
+    messages[0]    (held)
+    messages[1]    (held)
+    draft          (held)
+    channel        ElementStart, Part channel, Part messages[0], Part messages[1], Part draft
+    members[0]     Part members[0]
+    end            ElementEnd
 
 An element without a head or a list, such as an envelope in an array, is put together again and becomes one unit.
 """
@@ -37,7 +38,7 @@ MAX_KEYS: Final = 10_000
 
 
 class ElementStart(msgspec.Struct, frozen=True, gc=False):
-    """The parts that follow belong together, and to nothing before them."""
+    """The start of an element with parts, which belong to nothing before them."""
 
     is_line: ClassVar[bool] = False
 
@@ -52,7 +53,7 @@ class Part(msgspec.Struct, frozen=True, gc=False):
 
 
 class ElementEnd(msgspec.Struct, frozen=True, gc=False):
-    """All parts of an element came. ``in_array``: what follows does not belong to its channel."""
+    """The end of an element with parts. ``in_array``: what follows does not belong to its channel."""
 
     in_array: bool
     is_line: ClassVar[bool] = True
@@ -66,7 +67,7 @@ class Element(msgspec.Struct, frozen=True, gc=False):
 
 
 class BrokenLine(msgspec.Struct, frozen=True, gc=False):
-    """A long line that is not well formed. ``is_open``: its parts before the fault came."""
+    """A long line that is not well formed. ``is_open``: the parts before the fault have come."""
 
     line: Line
     is_open: bool
@@ -97,13 +98,13 @@ def units(reader: ExportReader, folder: Path, head: Entity, max_line_bytes: int)
 
 
 def _units_of_long_line(line: LongLine, element: ElementBuffer) -> Iterator[Unit]:
-    """Yield a channel or user with its lists, fragment by fragment; a fault costs what comes after it."""
+    """Yield a channel or user with its lists, fragment by fragment. What comes after a fault is lost."""
     try:
         yield from _units_of_elements(line.fragments(element.max_bytes), element, in_array=False)
     except BrokenJsonError:
         line.skip()
-        begin = Line(line.number, line.offset, line.begin[:MAX_REJECT_BYTES], line.size)
-        yield BrokenLine(begin, element.is_open)
+        start = Line(line.number, line.offset, line.start[:MAX_REJECT_BYTES], line.size)
+        yield BrokenLine(start, element.is_open)
 
 
 def _units_of_elements(fragments: Iterator[JsonFragment], element: ElementBuffer, *, in_array: bool) -> Iterator[Unit]:
@@ -249,6 +250,6 @@ class ElementBuffer:
         return infer_bare(fields) is None and (self.head is Entity.CHANNEL or holds_a_user_export(fields))
 
     def _whole(self) -> bytes:
-        """Return the object that the members make, or the beginning of one that is longer than ``max_bytes``."""
+        """Return the object that the members make, or the start of one that is longer than ``max_bytes``."""
         parts = itertools.chain(self.held, itertools.islice(self.spill.take(), 1))
         return joined((part.key, part.line.raw) for part in parts)

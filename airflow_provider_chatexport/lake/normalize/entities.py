@@ -23,7 +23,7 @@ from airflow_provider_chatexport.lake.normalize.elements import (
     Unit,
 )
 from airflow_provider_chatexport.lake.normalize.export_file import Line
-from airflow_provider_chatexport.lake.normalize.rejects import Reject, begins_as
+from airflow_provider_chatexport.lake.normalize.rejects import Reject, starts_as
 from airflow_provider_chatexport.lake.normalize.shapes import (
     CHANNEL_LISTS,
     holds_a_user_export,
@@ -50,7 +50,7 @@ from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_ENTITY
 
 TYPED_MESSAGE: Final = b'{"type":"message","data":{'
 TYPED_REACTION: Final = b'{"type":"reaction","data":{'
-# How most lines of most files begin. Their objects are recognised without splitting the line into members.
+# The starts of most lines of most files. Their objects are recognised without splitting the line into members.
 STARTS: Final[dict[bytes, Entity]] = {
     TYPED_MESSAGE: Entity.MESSAGE,
     TYPED_REACTION: Entity.REACTION,
@@ -66,9 +66,10 @@ _NO_NULLS: Final[list[str]] = []
 class NormalizedObject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An object that becomes a row, unless DuckDB refuses it.
 
-    :ivar line: the number of its line, and ``offset`` where that line begins.
+    :ivar line: the number of its line.
+    :ivar offset: the byte at which that line starts.
     :ivar data: the object as raw bytes.
-    :ivar start: how its line began, if the line was not split into members.
+    :ivar start: the start of its line, if the line was not split into members.
     :ivar channel: the channel that the object belongs to by its place in the file.
     :ivar owner: in an export of users, the user in whose part of the file the object stands.
     :ivar nulls: which of its custom keys are null.
@@ -165,7 +166,7 @@ class ChannelContext:
             return None
 
     def verbatim(self, number: int, offset: int, start: bytes, payload: bytes) -> NormalizedObject:
-        """Return an object that was cut off behind the start of its line. DuckDB will find what it lacks.
+        """Return the object behind the start of a line. DuckDB will find what the object lacks.
 
         :raises NotAnObjectError: the payload is not JSON, or not an object.
         """
@@ -255,7 +256,7 @@ def _in_line(line: Line, context: Context) -> Iterator[Decision]:
 
 def _lose(line: Line, context: Context) -> None:
     """Note that a line is lost: if it was a channel, what follows does not belong to the channel before."""
-    if begins_as(context.head, line.raw):
+    if starts_as(context.head, line.raw):
         context.leave()
 
 

@@ -22,15 +22,15 @@ from airflow_provider_chatexport.lake.normalize.json_slicer import JsonFragment,
 GZIP_MAGIC: Final = b"\x1f\x8b"
 BOM: Final = b"\xef\xbb\xbf"
 CHUNK_BYTES: Final = 4 * 1024 * 1024
-# How a line begins that may hold a whole channel or user with its lists. Of a reply about a user whose keys are
-# sorted, the first key is how long it took.
+# The start of a line that may hold a whole channel or user with its lists. A reply about a user that has its keys
+# sorted starts with how long the service took.
 _HOLDS_LISTS: Final = re.compile(
     rb'\s*\{\s*(?:"duration"\s*:\s*"[^"]*"\s*,\s*)?"(?:channel|users?|messages|members|reads?|reactions)"\s*:\s*[\{\[n]'
 )
 _TYPED_START: Final = re.compile(rb'\{"type":"\w+","data":\{')
 _SPREAD_START: Final = re.compile(rb'\{[ \t\r]*\n\s*(?:["}]|\Z)')
 _OBJECT_LINE: Final = re.compile(rb'^\s*\{\s*"', re.MULTILINE)
-# One of the lines in so many first bytes has to begin as an object.
+# One of the lines in so many first bytes has to start as an object.
 LOOKED_AT_BYTES: Final = 64 * 1024
 MAX_RATIO: Final = 200
 USUAL_UNPACKED_BYTES: Final = 1024 * 1024 * 1024
@@ -38,7 +38,7 @@ USUAL_UNPACKED_BYTES: Final = 1024 * 1024 * 1024
 
 # A Struct of msgspec is made in a quarter of the time of a frozen dataclass, and there is one for every line.
 class Line(msgspec.Struct, frozen=True, gc=False):
-    """One line without its end. Of a line that is longer than the limit, ``raw`` is only the beginning."""
+    """One line without its end. ``raw`` is only the start of a line that is longer than the limit."""
 
     number: int
     offset: int
@@ -67,17 +67,17 @@ class LongLine:
     The reader of the file goes on behind it once all of its chunks are consumed, by ``fragments`` or ``skip``.
     """
 
-    def __init__(self, path: Path, number: int, offset: int, begin: bytes, more: Iterator[bytes]) -> None:
+    def __init__(self, path: Path, number: int, offset: int, start: bytes, more: Iterator[bytes]) -> None:
         self.number = number
         self.offset = offset
-        self.begin = begin
+        self.start = start
         self.size = 0
         self.after = b""
         self._path = path
         self._chunks = self._up_to_its_end(more)
 
     def _up_to_its_end(self, more: Iterator[bytes]) -> Iterator[bytes]:
-        for chunk in itertools.chain([self.begin], more):
+        for chunk in itertools.chain([self.start], more):
             text, end, self.after = chunk.partition(b"\n")
             self.size += len(text)
             yield text
@@ -100,27 +100,27 @@ class LongLine:
 class ExportReader:
     """One export file on disk.
 
-    :param tell: called with the number of bytes of the file that have been read, as they lie on disk.
+    :param on_read: called with the number of bytes that have been read, as they lie on disk.
     :raises InputError: the file cannot be opened, is empty, or its gzip stream is damaged.
     """
 
     def __init__(
-        self, path: Path, *, max_unpacked_bytes: int | None = None, tell: Callable[[int], None] | None = None
+        self, path: Path, *, max_unpacked_bytes: int | None = None, on_read: Callable[[int], None] | None = None
     ) -> None:
         self.path = path
-        self._tell = tell
+        self._on_read = on_read
         self._max_unpacked_bytes = max_unpacked_bytes
         self.bom_bytes = 0
-        head = self._begin(1024)
+        head = self._first_bytes(1024)
         if not head:
             raise InputError(f"{path} holds nothing; an export file has JSON lines or one JSON array")
         self.is_array = head.startswith(b"[")
         # As tools print JSON for people: the first line is an opening bracket alone, and a key comes next.
         self.is_spread = _SPREAD_START.match(head) is not None
-        self.begins_typed = _TYPED_START.match(head) is not None
+        self.starts_typed = _TYPED_START.match(head) is not None
         # One damaged line is one reject, even if it is the first. A web page may quote JSON.
         if not head.startswith((b"{", b"[")) and (
-            head.startswith(b"<") or not _OBJECT_LINE.search(self._begin(LOOKED_AT_BYTES))
+            head.startswith(b"<") or not _OBJECT_LINE.search(self._first_bytes(LOOKED_AT_BYTES))
         ):
             raise InputError(
                 f"{path} is not an export file: it begins with neither an object nor an array of JSON; "
@@ -144,8 +144,8 @@ class ExportReader:
                             argument="max_unpacked_bytes",
                             retryable=False,
                         )
-                    if self._tell is not None:
-                        self._tell(raw.tell())
+                    if self._on_read is not None:
+                        self._on_read(raw.tell())
                     yield chunk[self.bom_bytes :] if n_bytes == len(chunk) else chunk
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(
@@ -162,7 +162,7 @@ class ExportReader:
 
     @property
     def is_wrapped(self) -> bool:
-        """Whether the file is packed or begins with a BOM, so that DuckDB cannot read it as it lies on disk."""
+        """Whether the file is packed or has a BOM, so that DuckDB cannot read it as it lies on disk."""
         with self.path.open("rb") as stream:
             return stream.read(3).startswith((GZIP_MAGIC, BOM))
 
@@ -177,14 +177,14 @@ class ExportReader:
         raw.seek(0)
         return gzip.GzipFile(fileobj=raw) if packed else raw
 
-    def _begin(self, size: int) -> bytes:
+    def _first_bytes(self, size: int) -> bytes:
         """Return the first bytes of the file behind leading blanks."""
-        begin = b""
+        first = b""
         for count, chunk in enumerate(self.chunks(size)):
-            begin = (begin + chunk).lstrip()
-            if count >= 3 or len(begin) >= size:
+            first = (first + chunk).lstrip()
+            if count >= 3 or len(first) >= size:
                 break
-        return begin
+        return first
 
     def lines(self, max_line_bytes: int) -> Iterator[Line | LongLine]:
         """Yield the lines that are not blank, with their number from 1 (blank lines count) and their offset."""
@@ -229,7 +229,7 @@ class ExportReader:
 
         An element may be larger than memory.
 
-        :param max_bytes: of a longer value only the beginning is kept.
+        :param max_bytes: only the start of a longer value is kept.
         :raises InputError: the array is not well formed, or breaks off.
         """
         return JsonSlicer(self.path, self.chunks(), self.bom_bytes, max_bytes).fragments()

@@ -1,9 +1,9 @@
-"""The fast path: of a file of ``typed`` lines, the messages stay in the file, and only the other lines are normalized.
+"""The fast path: messages in ``typed`` lines stay in the export file, and only its other lines are normalized.
 
 Whole blocks of lines are decoded at once. That checks that each object is JSON, and finds the custom keys. A message in
 any other form, or one that is not JSON, ends the fast path, and the whole file is normalized line by line.
 
-To delete the fast path: this module, ``ExportReader.begins_typed`` and ``is_wrapped``, ``in_place`` and ``has_places``
+To delete the fast path: this module, ``ExportReader.starts_typed`` and ``is_wrapped``, ``in_place`` and ``has_places``
 of ``EntityFile``, and what asks for them in ``staging``.
 """
 
@@ -65,7 +65,7 @@ def normalize_in_place(reader: ExportReader, folder: Path, context: ChannelConte
         except FallBackError:
             return None
     normalized = output.normalized(context)
-    # Where in a block the line of a reaction begins is not known.
+    # A reaction that was decoded with its block has no offset.
     normalized.files = [replace(file, has_places=file.entity is not Entity.REACTION) for file in normalized.files]
     if fast_path.n_in_place:
         messages = output.writer(Entity.MESSAGE).file(context.custom_keys(Entity.MESSAGE))
@@ -105,7 +105,7 @@ class TypedLinesFastPath:
             raise FallBackError
 
     def _take_at_once(self, block: Block) -> bool:
-        """Take a block of nothing but messages and reactions with keys that were met before; else return False."""
+        """Take a block that has only messages and reactions, with keys that came before; else return False."""
         watch = self._watch
         if self._decoder is None or self._decoder[0] is not watch.kind:
             self._decoder = (watch.kind, _line_decoder(watch.kind))
@@ -157,7 +157,7 @@ def _line_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
 
 
 def _require_id(message_id: str | None) -> str:
-    """Return the id of a message in place, which notes name it by: it has no number.
+    """Return the id of a message in place. Notes name the message by its id, since it has no number.
 
     :raises FallBackError: the id is not text.
     """
@@ -175,7 +175,7 @@ def _has_duplicate_data(block: Block) -> bool:
 
 
 class Block(msgspec.Struct, frozen=True, gc=False):
-    """Whole lines, as they stand. A line that is longer than any block should be comes cut, as the last block."""
+    """Whole lines, as they stand. A line that is longer than a block may be comes cut, as the last block."""
 
     first_line: int
     n_lines: int

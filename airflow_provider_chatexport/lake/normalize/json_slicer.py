@@ -18,8 +18,8 @@ STREAMED_LISTS: Final = frozenset({"messages", "members", "reads", "read", "reac
 class JsonFragment(msgspec.Struct, frozen=True, gc=False):
     """One part of an array's element: a member's value, one item of a streamed list, or (key None) the element's end.
 
-    An element that is not an object comes whole, with its end. Of a value that is longer than the limit, ``raw`` is
-    only the beginning, and ``over`` the number of bytes that are left out.
+    An element that is not an object comes whole, with its end. ``raw`` is only the start of a value that is longer than
+    the limit, and ``over`` is the number of bytes that are left out.
     """
 
     element: int
@@ -71,7 +71,7 @@ class JsonSlicer:
     ) -> None:
         """Start at the first chunk.
 
-        :param offset: where the chunks begin in the file.
+        :param offset: of the first chunk in the file.
         :param of_line: the number of the line, if the chunks hold one object that is a line.
         """
         self._path = path
@@ -84,7 +84,7 @@ class JsonSlicer:
         self._element = of_line - 1 if of_line is not None else 0
 
     def fragments(self) -> Iterator[JsonFragment]:
-        """Yield every member and item of every element, each element's end behind them.
+        """Yield every member and item of every element, and then its end.
 
         :raises BrokenJsonError: the chunks are not well formed, or break off.
         """
@@ -97,7 +97,7 @@ class JsonSlicer:
             firsts = iter(lambda: self._peek(at_end=True), b"")
         for first in firsts:
             self._element += 1
-            begin = self._offset
+            start = self._offset
             whole, over = b"", 0
             if first == b"{":
                 self._at += 1
@@ -105,11 +105,11 @@ class JsonSlicer:
             else:
                 whole, over = self._value(first)
             if self._of_line is None:
-                yield JsonFragment(self._element, begin, None, whole, over=over)
+                yield JsonFragment(self._element, start, None, whole, over=over)
         if self._peek(at_end=True):
             raise self._broken("has more after the array's end")
         if self._of_line is not None:
-            yield JsonFragment(self._element, begin, None, whole, over=over)
+            yield JsonFragment(self._element, start, None, whole, over=over)
 
     def _members(self) -> Iterator[JsonFragment]:
         of_channel = False
@@ -123,13 +123,13 @@ class JsonSlicer:
             if first == b"[" and key in STREAMED_LISTS and (of_channel or key == "messages" or self._is_too_long()):
                 self._at += 1
                 for first_of_item in self._each(b"]"):
-                    begin = self._offset
+                    start = self._offset
                     raw, over = self._value(first_of_item)
-                    yield JsonFragment(self._element, begin, key, raw, item=True, over=over)
+                    yield JsonFragment(self._element, start, key, raw, item=True, over=over)
             else:
-                begin = self._offset
+                start = self._offset
                 raw, over = self._value(first)
-                yield JsonFragment(self._element, begin, key, raw, over=over)
+                yield JsonFragment(self._element, start, key, raw, over=over)
 
     def _each(self, end: bytes) -> Iterator[bytes]:
         """Yield the first byte of each value or key up to this end, and consume the end and the commas between them."""
@@ -165,7 +165,7 @@ class JsonSlicer:
     def _more(self) -> bool:
         """Drop what was consumed and read another chunk.
 
-        A value that is being cut begins at ``_at``, so it stays whole.
+        A value that is being cut starts at ``_at``, so it stays whole.
         """
         chunk = next(self._chunks, b"")
         self._buffer = self._buffer[self._at :] + chunk
@@ -186,9 +186,9 @@ class JsonSlicer:
                 raise self._broken("breaks off")
 
     def _value(self, first: bytes) -> tuple[bytes, int]:
-        """Consume the value that begins here, with this byte.
+        """Consume the value that starts here, with this byte.
 
-        :return: the value, or its beginning, and how many bytes more it has.
+        :return: the value, or its start, and how many more bytes it has.
         """
         try:
             if first in b"{[":
@@ -207,14 +207,14 @@ class JsonSlicer:
         return raw, 0
 
     def _is_too_long(self) -> bool:
-        """Return whether the list that begins here is longer than the limit."""
+        """Return whether the list that starts here is longer than the limit."""
         try:
             return self._container() > self._max_bytes
         except _TooLongError:
             return True
 
     def _scalar(self, pattern: re.Pattern[bytes]) -> int:
-        """Return the length of the string, number or word that begins here."""
+        """Return the length of the string, number or word that starts here."""
         while True:
             match = pattern.match(self._buffer, self._at)
             # A match that reaches the buffer's end may go on in the next chunk.
@@ -223,7 +223,7 @@ class JsonSlicer:
             self._more_of_value()
 
     def _container(self) -> int:
-        """Return the length of the object or list that begins here."""
+        """Return the length of the object or list that starts here."""
         if usual := self._USUAL.match(self._buffer, self._at):
             return usual.end() - self._at
         depth, length = 0, 0
@@ -254,7 +254,7 @@ class JsonSlicer:
         size, depth, in_string = 0, 0, False
         is_atom = self._buffer[self._at : self._at + 1] not in (b'"', b"{", b"[")
         while True:
-            begin = self._at
+            start = self._at
             while True:
                 to_next = self._ATOM if is_atom else self._TO_QUOTE if in_string else self._TO_BRACKET
                 found = to_next.match(self._buffer, self._at)
@@ -266,8 +266,8 @@ class JsonSlicer:
                 in_string = in_string != (byte == b'"')
                 depth += (byte in (b"{", b"[")) - (byte in (b"}", b"]")) if not in_string else 0
                 if is_atom or (depth == 0 and not in_string):
-                    return size + self._at - begin
-            size += self._at - begin
+                    return size + self._at - start
+            size += self._at - start
             if not self._more():
                 raise self._broken("breaks off in a value")
 

@@ -1,8 +1,8 @@
 """What normalizing makes of a file: entity files in one form, rejects, and the counts of everything.
 
 A line of an entity file is ``{"n":7,"line":3,"pos":120,"data":{..}}``: the number of the object in the export file, the
-number of its line and the byte at which that line begins, and the object as it came. ``"start":2`` says how a line
-began that was not split, and ``"owner":"u1"`` whose export of users the object stands in.
+number of its line, the byte at which that line starts, and the object as it came. ``"start":2`` is the number of the
+start of a line that was not split. ``"owner":"u1"`` is the user in whose part of an export of users the object stands.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ _NUMBERS: Final = {start: number for number, start in enumerate(_BY_NUMBER)}
 _NUMBERED: Final = b'{"n":'
 
 
-def encode_line(n: int, found: NormalizedObject) -> bytes:
+def encode_line(n: int, obj: NormalizedObject) -> bytes:
     """Return the line of an object in its entity file.
 
     :param n: the number of the object in the export file.
     """
-    data = found.data
-    if found.start is not None:
-        start = _NUMBERS[found.start]
-        return b'{"n":%d,"line":%d,"pos":%d,"start":%d,"data":%b}\n' % (n, found.line, found.offset, start, data)
+    data = obj.data
+    if obj.start is not None:
+        start = _NUMBERS[obj.start]
+        return b'{"n":%d,"line":%d,"pos":%d,"start":%d,"data":%b}\n' % (n, obj.line, obj.offset, start, data)
     if b"\n" in data:  # legal between the tokens of an array's objects, never inside a string
         data = data.replace(b"\n", b" ").replace(b"\r", b" ")
-    owner = b"" if found.owner is None else b'"owner":%b,' % msgspec.json.encode(found.owner)
-    return b'{"n":%d,"line":%d,"pos":%d,%b"data":%b}\n' % (n, found.line, found.offset, owner, data)
+    owner = b"" if obj.owner is None else b'"owner":%b,' % msgspec.json.encode(obj.owner)
+    return b'{"n":%d,"line":%d,"pos":%d,%b"data":%b}\n' % (n, obj.line, obj.offset, owner, data)
 
 
 def decode_line(entity: Entity, raw: bytes) -> NormalizedObject:
@@ -89,8 +89,7 @@ class EntityFile:
     :param keys: the custom keys of the objects. None: the objects have to be read as JSON.
     :param longest_bytes: the length of the longest object.
     :param in_place: the objects are the messages in the typed lines of the export file itself.
-    :param has_places: it is known where the line of each object begins, so that an object that DuckDB refuses can be
-        repaired or rejected.
+    :param has_places: the line of each object is known, so that one that DuckDB refuses can be repaired or rejected.
     """
 
     entity: Entity
@@ -150,13 +149,13 @@ class EntityWriter:
     n_notes: int = 0
     longest_bytes: int = 0
 
-    def write(self, n: int, found: NormalizedObject) -> None:
+    def write(self, n: int, obj: NormalizedObject) -> None:
         """Append an object."""
         self.n_objects += 1
-        self.longest_bytes = max(self.longest_bytes, len(found.data))
-        self.objects.write(encode_line(n, found))
-        if found.nulls:
-            self.note(n, found.nulls)
+        self.longest_bytes = max(self.longest_bytes, len(obj.data))
+        self.objects.write(encode_line(n, obj))
+        if obj.nulls:
+            self.note(n, obj.nulls)
 
     def note(self, identity: int | str, nulls: Iterable[str]) -> None:
         """Note which custom keys of an object are null."""
@@ -270,7 +269,7 @@ class Output:
 
         :param context: what ``entities`` decided with; it says which custom keys there are.
         """
-        # The head first: whose export the other objects stand in is worked out from the users before them.
+        # The head first: in an export of users, staging needs the users before the objects that may be theirs.
         order = sorted(Entity, key=lambda entity: entity is not context.head)
         written = [writer for entity in order if (writer := self._writers.get(entity)) and writer.n_objects]
         return NormalizedFile(

@@ -1,10 +1,10 @@
 """Rejects: what could not become a row, as the bytes that it is, where it stands, and why.
 
-A reject keeps what could not be taken: the whole line, if the line is one object or not an object at all. Of a channel
-or user with lists, on a line or in an array, it keeps the item or member alone, so that a line with a thousand faults
-is not kept a thousand times. ``raw_size_bytes`` is the size of the same bytes. If DuckDB refuses an object that had to
-be taken out of its line, the object is all that is left to keep. Line number and byte offset are always those of the
-line, and in an array those of the item.
+A reject keeps the whole line, if the line is one object or not an object at all. If the line or the element of an array
+is a channel or user with lists, the reject keeps only the item or member that is at fault: a line with a thousand
+faults must not be kept a thousand times. If DuckDB refuses an object that was taken out of its line, the reject keeps
+the object. ``raw_size_bytes`` is the size of what is kept. Line number and byte offset are those of the line, and in an
+array those of the item.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from airflow_provider_chatexport.lake.schema.tables import EXPORTED_AT, LOAD_ID,
 
 MAX_REJECT_BYTES: Final = 64 * 1024
 
-# The entity of a broken line is read off its first bytes.
-_BEGIN_BYTES: Final = 512
+# The first bytes of a broken line say which entity it was.
+_START_BYTES: Final = 512
 _NAME_KEYS: Final = "|".join(ENVELOPE_NAME_KEYS)
 _NAMES: Final = "|".join((*ALIASES, *OTHER_NAMES))
 _NAMED: Final = re.compile(rf'\s*\{{\s*"(?:{_NAME_KEYS})"\s*:\s*"({_NAMES})"\s*(?:[,}}]|$)'.encode())
@@ -97,14 +97,14 @@ class RejectFile:
             self._stream = None
 
 
-def begins_as(head: Entity, raw: bytes) -> bool:
-    """Return whether a line that could not be read began as the channel, or user, that the next lines belong to.
+def starts_as(head: Entity, raw: bytes) -> bool:
+    """Return whether a line that could not be read started as the channel, or user, that the next lines belong to.
 
     Only the first bytes count: further on, a broken line of anything else may have such names as well.
     """
-    begin = raw[:_BEGIN_BYTES]
-    if match := _NAMED.match(begin) or _KEYED.match(begin):
+    start = raw[:_START_BYTES]
+    if match := _NAMED.match(start) or _KEYED.match(start):
         # A list belongs to the channel or user that stands behind it on the line.
         return ALIASES.get(match[1].decode()) is head or match[0].endswith(b"[")
-    is_channel = b'"cid"' in begin and _BARE_CHANNEL.search(begin) and not _BARE_MESSAGE.search(begin)
+    is_channel = b'"cid"' in start and _BARE_CHANNEL.search(start) and not _BARE_MESSAGE.search(start)
     return head is Entity.CHANNEL and bool(is_channel)

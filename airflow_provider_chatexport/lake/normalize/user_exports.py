@@ -64,7 +64,7 @@ class UserExportContext:
     def place(self, entity: Entity, line: Line, payload: bytes, fields: Fields) -> NormalizedObject | Missing:
         """Return an object with its owner."""
         if entity is Entity.USER:
-            self._owner = id_of(fields, "id")
+            self._owner = id_of(fields, "id") or None
         for key in _NEEDED[entity]:
             if fields.get(key, b"null") in BLANK:
                 return Missing(key)

@@ -56,7 +56,7 @@ def write_sample(source: Path, target: BinaryIO, *, progress: Callable[[int], No
     :raises InputError: the file is not an export, or its gzip stream is damaged.
     """
     # What is unpacked is written on at once, so there is nothing that a bomb could fill.
-    reader = ExportReader(source, max_unpacked_bytes=_UNLIMITED, tell=progress)
+    reader = ExportReader(source, max_unpacked_bytes=_UNLIMITED, on_read=progress)
     rewriter = Rewriter(of_lines=not (reader.is_array or reader.is_spread))
     bytes_in = bytes_out = 0
     for chunk in reader.chunks(_CHUNK_BYTES):

@@ -38,7 +38,7 @@ def normalize_channels(
     """
     with ThreadPoolExecutor(1) as executor:
         normalizing = executor.submit(_normalize, reader, folder, max_line_bytes)
-        is_gathered = reader.begins_typed and not reader.is_wrapped and _gather_users(reader.path, database)
+        is_gathered = reader.starts_typed and not reader.is_wrapped and _gather_users(reader.path, database)
         return normalizing.result(), is_gathered
 
 

@@ -26,20 +26,20 @@ from airflow_provider_chatexport.lake.schema.types import Table
 NUMBERS: Final = 100_000
 
 
-def repair(found: NormalizedObject, cid: str | None) -> NormalizedObject | Reject:
+def repair(obj: NormalizedObject, cid: str | None) -> NormalizedObject | Reject:
     """Return an object in a form that DuckDB's JSON reader takes, or the reason for a reject.
 
     :param cid: the channel that the object belongs to by its place in the file.
     """
     try:
-        payload, fields = read_object(found.data)
+        payload, fields = read_object(obj.data)
     except NotAnObjectError as error:
-        return _reject(found, str(error))
-    channel = own_channel(fields) or (cid if found.entity is not Entity.REACTION else None)
-    if missing := missing_from(found.entity, fields, channel):
-        return _reject(found, f"{found.entity.value} without {missing}")
+        return _reject(obj, str(error))
+    channel = own_channel(fields) or (cid if obj.entity is not Entity.REACTION else None)
+    if missing := missing_from(obj.entity, fields, channel):
+        return _reject(obj, f"{obj.entity.value} without {missing}")
     data = with_cid(payload, fields, channel)
-    return NormalizedObject(entity=found.entity, line=found.line, offset=found.offset, data=data)
+    return NormalizedObject(entity=obj.entity, line=obj.line, offset=obj.offset, data=data)
 
 
 def repair_missing(
@@ -54,11 +54,11 @@ def repair_missing(
     path = file.path.with_suffix(".repaired")
     n_repaired = 0
     with path.open("wb") as repaired:
-        for n, found in _not_staged(database, table, number, file):
+        for n, obj in _not_staged(database, table, number, file):
             outcome = (
-                repair(found, normalized.cid_before(n))
+                repair(obj, normalized.cid_before(n))
                 if table.owned_by is None
-                else _reject(found, f"{file.entity.value} of none of the users exported")
+                else _reject(obj, f"{file.entity.value} of none of the users exported")
             )
             if isinstance(outcome, Reject):
                 normalized.rejects.append(outcome)
@@ -70,14 +70,14 @@ def repair_missing(
 
 def reject_missing(database: Database, table: Table, number: int, file: EntityFile, normalized: NormalizedFile) -> None:
     """Reject those repaired objects that are still not staged."""
-    for _, found in _not_staged(database, table, number, file):
-        normalized.rejects.append(_reject(found, f"{file.entity.value} with a key or a time that no row can hold"))
+    for _, obj in _not_staged(database, table, number, file):
+        normalized.rejects.append(_reject(obj, f"{file.entity.value} with a key or a time that no row can hold"))
 
 
 def _not_staged(
     database: Database, table: Table, number: int, file: EntityFile
 ) -> Iterator[tuple[int, NormalizedObject]]:
-    """Yield the objects that are not rows, with their numbers. They stand in the file in the order of their numbers."""
+    """Yield the objects that are not rows, with their numbers. The file has them in that order."""
     rows = f"SELECT _n FROM stage_{table.name} WHERE _input = {number} ORDER BY _n"
     numbers = (n for batch in database.query(rows).to_arrow_reader(NUMBERS) for n in batch.column(0).to_pylist())
     staged = next(numbers, None)
@@ -90,7 +90,7 @@ def _not_staged(
                 yield n, decode_line(file.entity, raw)
 
 
-def _reject(found: NormalizedObject, reason: str) -> Reject:
+def _reject(obj: NormalizedObject, reason: str) -> Reject:
     """Return a reject of an object, with its line as it stood if that is known."""
-    raw = found.data if found.start is None else found.start[:-1] + found.data + b"}"
-    return Reject(Line(found.line, found.offset, raw, len(raw)), reason)
+    raw = obj.data if obj.start is None else obj.start[:-1] + obj.data + b"}"
+    return Reject(Line(obj.line, obj.offset, raw, len(raw)), reason)

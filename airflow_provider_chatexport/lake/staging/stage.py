@@ -1,4 +1,4 @@
-r"""Entity files -> stage tables: every object typed by DuckDB, and counted against what was normalized.
+"""Entity files -> stage tables: every object typed by DuckDB, and counted against what was normalized.
 
 Types come from the registry. DuckDB never infers one, because a type that differs from file to file breaks readers.
 
@@ -7,21 +7,22 @@ What is read twice, and why
   a STRUCT loses what it cannot hold. If any value of a file turns out to fit into no column (``_cast_failures``), the
   rows of that read are deleted and the whole entity file is read again as JSON, which keeps the value in ``custom``.
   Where the custom keys do not fit into a STRUCT at all, JSON is the only read.
-- Users are a scan of their own over the same file, because as columns of the rows they would be a third of the stage.
-  Of messages in place it runs while Python is normalizing (``in_place``).
-- What DuckDB refuses is repaired into a small file of its own, and only that is read again, as JSON (``repair``).
+- Users are gathered by a scan of their own over the same file: as columns of the rows they would be a third of them.
+  For messages in place, the scan runs while Python is normalizing (``in_place``).
+- An object that DuckDB refuses, or that lacks what a row needs, is repaired into a small file of its own, and only that
+  is read again, as JSON (``repair``).
 - If an object of a file in place is refused, or a message comes twice, the export file is normalized once more with
-  every object written, and read again: of an object in place neither its number nor its byte offset is known.
+  every object written, and read again: an object in place has neither a number nor a known byte offset.
 
-``ignore_errors`` makes DuckDB skip a line that it cannot read, without a word. That is safe here because nothing is
-read uncounted: normalizing said how many objects an entity file has, each with a number, and whichever numbers are not
-rows afterwards are looked up in the file:
+``ignore_errors`` makes DuckDB skip a line that it cannot read, without a word. That is safe here because every read is
+counted. The entity file says how many objects it has, and each has a number. An object without a row of its number is
+looked up in the file afterwards:
 
-    message.ndjson                                 stage_messages
-    {"n":1,..,"data":{"id":"m1",..}}               _n 1, complete
-    {"n":2,..,"data":{"text":"half \ud83d",..}}   -                      refused: to DuckDB not JSON
-    {"n":4,..,"data":{"id":"m4","cid":null,..}}    _n 4, not complete     deleted: it has no channel
-    3 objects                                      1 row is left: 2 and 4 are missing, and repaired or rejected
+    message.ndjson                                 after the read of stage_messages
+    {"n":1,..,"data":{"id":"m1",..}}               row 1
+    {"n":2,..,"data":{"id":"m2","cid":null,..}}    no row: it has no channel. Repaired with the channel of its place
+    {"n":4,..,"data":{"text":"(not UTF-8)",..}}    no row: DuckDB skipped the line. Rejected
+    3 objects                                      1 row: so 2 and 4 are looked up in the file
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class Stage:
         return ExportReader(
             file.path,
             max_unpacked_bytes=self._max_unpacked_bytes,
-            tell=lambda n_bytes: self._progress(READ, n_bytes, size_bytes),
+            on_read=lambda n_bytes: self._progress(READ, n_bytes, size_bytes),
         )
 
     def _normalize(self, file: InputFile, folder: Path) -> tuple[NormalizedFile, ExportKind, bool]:
