@@ -136,6 +136,25 @@ class Converted:
     def reasons(self) -> list[str]:
         return self.column("rejects", "reason")
 
+    @property
+    def reason_by_line(self) -> dict[int, str]:
+        """Of lines with one reject at most."""
+        rows = self.rows["rejects"]
+        by_line = {row["line_number"]: row["reason"] for row in rows}
+        assert len(rows) == len(by_line)
+        return by_line
+
+    def by_id(self, table: str, name: str, key: str = "id") -> dict[str, Any]:
+        """A column by id, or by another key."""
+        return dict(zip(self.column(table, key), self.column(table, name), strict=True))
+
+
+def assert_counts(converted: Converted, **expected: int) -> None:
+    """Compare counts by name: ``lines=4, rejected=0, messages=41`` (a table's name counts its rows)."""
+    counts = converted.counts
+    found = {name: counts.rows[name] if name in counts.rows else getattr(counts, name) for name in expected}
+    assert expected == found, f"expected {expected}, found {found}"
+
 
 def input_file(path: Path, **others: Any) -> InputFile:
     """A file of a conversion by itself, without the digest that a load needs."""

@@ -47,12 +47,11 @@ Load = Callable[..., pipeline.LoadReport]
 
 
 def ids_between(world: World, since: str, until: str) -> dict[str, str]:
-    """An independent count: what the sandbox's data has in a window. Only its edges matter, so that far more is asked
-    for than is in it, and far less than there is."""
-    window, hour = Window.parse(since, until), timedelta(hours=1)
+    """An independent count: what the sandbox's data has in a window, whatever its bounds."""
+    window, margin = Window.parse(since, until), timedelta(minutes=1)
     return {
         message["id"]: message["text"]
-        for message in world.messages(UBUNTU, since=window.since - hour, until=window.until + hour)
+        for message in world.messages(UBUNTU, since=window.since - margin, until=window.until + margin)
         if (moment := parse_rfc3339(message["created_at"])) and moment in window
     }
 
@@ -245,7 +244,7 @@ def test_a_fetched_file_of_nothing_but_rejects_is_no_export(
     serve: Callable[[bytes], ChatExportClient],
     lake: LakeProbe,
 ) -> None:
-    """A proxy's error in its place: committed, the window would be covered, and nobody would fetch it again."""
+    """A proxy's error in its place: committed, the window would be covered, and no run would fetch it again."""
     receipt = Receipt(task_id=TaskId("t"), request=request_)
     with pytest.raises(InputError, match="the file of export t holds no line that is part of an export") as caught:
         pipeline.load_exports(
@@ -258,7 +257,7 @@ def test_a_fetched_file_of_nothing_but_rejects_is_no_export(
 def test_a_fetched_file_with_one_line_of_an_export_is_one(
     serve: Callable[[bytes], ChatExportClient], lake: LakeProbe
 ) -> None:
-    """Its other lines are rejects as ever, and so is the line itself where it is told what it is of."""
+    """Its other lines are rejects as ever, and so is the line itself, whose entity is known."""
     content = b'{}\n{"type":"message","data":{}}\n{"error":"access denied"}\n'
     report = pipeline.load_exports(
         serve(content), [Receipt(task_id=TaskId("t"), request=OF_CHANNELS)], lake_uri=lake.uri
@@ -281,7 +280,7 @@ def test_lines_that_are_too_long_to_be_looked_at_may_be_of_an_export(
 
 @pytest.mark.parametrize("content", NO_EXPORT)
 def test_a_file_given_by_hand_may_be_all_rejects(content: bytes, lake: LakeProbe, tmp_path: Path) -> None:
-    """Whoever gives it sees them, and it claims nothing."""
+    """The person who gives it sees them, and it covers nothing."""
     (path := tmp_path / "export").write_bytes(content)
     report = load_file(lake, path, None, None, NINE)
     assert report.record.counts["lines"] == report.record.counts["rejected"] > 0
@@ -294,9 +293,9 @@ def test_no_link_key_or_text_is_in_logs_or_records(
     caplog.set_level(logging.DEBUG)
     load(NINE, TEN)
     longest = max(lake.texts().values(), key=len)
-    told = caplog.text + json.dumps(lake.records())
+    text = caplog.text + json.dumps(lake.records())
     for secret in (sandbox.api_key, sandbox.api_secret, "/download", "Signature", longest):
-        assert secret not in told
+        assert secret not in text
 
 
 # An object store

@@ -69,7 +69,7 @@ def test_nothing_half_done_is_left(lake: LakeProbe, tmp_path: Path, command: str
 
 @pytest.mark.parametrize("write", ["replace", "put_new"])
 def test_half_an_object_does_not_take_the_room_of_the_next(tmp_path: Path, write: str) -> None:
-    """What is written beside its place and does not fit goes at once, and not when somebody cleans up."""
+    """A temporary file that does not fit goes at once, and not with the next clean-up."""
     code = LIMITED.split("from airflow", maxsplit=1)[0] + (
         "from airflow_provider_chatexport.errors import LakeError\n"
         "from airflow_provider_chatexport.lake.storage.address import open_store\n"
@@ -79,6 +79,6 @@ def test_half_an_object_does_not_take_the_room_of_the_next(tmp_path: Path, write
         "    print(error.message)\n"
     )
     command = [sys.executable, "-c", code, "4096", str(tmp_path / "lake")]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    assert told.startswith("cannot write the lake at ")
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert output.startswith("cannot write the lake at ")
     assert [] == [path for path in (tmp_path / "lake").rglob("*") if path.is_file()]

@@ -72,7 +72,7 @@ def test_a_window_beside_what_is_loaded_is_no_shrink(lake: LakeProbe, tmp_path: 
 def test_a_load_that_hides_more_than_half_warns(
     lake: LakeProbe, tmp_path: Path, caplog: pytest.LogCaptureFixture, n_left: int, warns: bool
 ) -> None:
-    """It may be right, and somebody should look."""
+    """It may be right, and a person should look."""
     left = write_export(tmp_path / "left", {f"m{n}": (8, "x") for n in range(n_left)})
     with caplog.at_level(logging.WARNING):
         load_file(lake, left, 8, 10, exported(2))

@@ -44,8 +44,8 @@ def test_no_id_leads_out_of_the_lake(tmp_path: Path) -> None:
     ):
         report = load_files([path], lake_uri=lake.uri, window=window, exported_at=NOW, kind=kind)
         assert 0 == report.record.counts["rejected"]
-    told = lake.rows("SELECT cid, user_id, id FROM messages")
-    assert sorted([f"messaging:{hostile}", hostile, hostile] for hostile in HOSTILE) == sorted(told)
+    rows = lake.rows("SELECT cid, user_id, id FROM messages")
+    assert sorted([f"messaging:{hostile}", hostile, hostile] for hostile in HOSTILE) == sorted(rows)
     assert sorted(HOSTILE) == sorted(
         user_id for (user_id,) in lake.rows("SELECT export_user_id FROM user_export_users")
     )

@@ -38,7 +38,7 @@ from airflow_provider_chatexport.lake.storage.local_store import LocalStore
 from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
 FIRST, SECOND, THIRD = "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z"
-MARK = "a-text-that-nobody-else-may-read"
+MARK = "a-text-that-no-one-else-may-read"
 
 
 def report_of(report: pipeline.LoadReport) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def report_of(report: pipeline.LoadReport) -> dict[str, Any]:
 def test_a_report_has_the_keys_of_the_contract(lake: LakeProbe, tmp_path: Path) -> None:
     """Scripts and XCom readers hold on to them."""
     path = write_export(tmp_path / "export", {"m1": (10, "one"), "m2": (11, "two")})
-    told = report_of(load_file(lake, path, 10, 11, FIRST))
+    report = report_of(load_file(lake, path, 10, 11, FIRST))
     assert {
         "window": {"since": "2026-01-01T10:00:00.000000Z", "until": "2026-01-01T11:00:00.000000Z"},
         "lines": 3,
@@ -62,11 +62,11 @@ def test_a_report_has_the_keys_of_the_contract(lake: LakeProbe, tmp_path: Path) 
         "entities": {"channel": 1, "message": 2},
         "bytes_in": path.stat().st_size,
         "already_loaded": False,
-    }.items() <= told.items()
-    assert {"load_id", "rows", "files", "seconds"} <= told.keys()
-    assert (1, 1) == (told["rows"]["messages"], told["rows"]["channels"])
+    }.items() <= report.items()
+    assert {"load_id", "rows", "files", "seconds"} <= report.keys()
+    assert (1, 1) == (report["rows"]["messages"], report["rows"]["channels"])
     (record,) = lake.records()
-    assert {file["path"] for file in record["files"]} == set(told["files"])
+    assert {file["path"] for file in record["files"]} == set(report["files"])
     lake.assert_tidy()
 
 
@@ -90,7 +90,7 @@ def test_the_same_bytes_under_another_name_are_the_same_load(lake: LakeProbe, tm
 def test_the_same_file_told_otherwise_is_another_load(
     since: int | None, until: int | None, exported_at: str, lake: LakeProbe, tmp_path: Path
 ) -> None:
-    """Another window or time is another claim."""
+    """Another window or time is other coverage."""
     path = write_export(tmp_path / "export", {"m1": (10, "one")})
     first = load_file(lake, path, 10, 11, FIRST)
     assert first.record.load_id != load_file(lake, path, since, until, exported_at).record.load_id
@@ -116,7 +116,7 @@ FAILURES: dict[str, tuple[type[Exception], Callable[[Path], Path]]] = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failed_load_leaves_nothing_behind(failure: str, lake: LakeProbe, tmp_path: Path) -> None:
-    """No visible half, and no file that somebody has to find and judge later."""
+    """No visible half, and no file that a person has to find and judge later."""
     good = write_export(tmp_path / "good", {"m1": (10, "one")})
     load_file(lake, good, 10, 11, FIRST)
     files = lake.files()
@@ -138,14 +138,14 @@ def test_strict_refuses_before_the_commit(lake: LakeProbe, tmp_path: Path) -> No
 
 
 def test_a_lake_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
-    """The commonest mistakes: a file in the way, a scheme that nobody serves."""
+    """The commonest mistakes: a file in the way, a scheme without a file system."""
     path = write_export(tmp_path / "export", {"m1": (10, "one")})
     (tmp_path / "file").write_bytes(b"")
-    for uri, told in (
+    for uri, sentence in (
         (f"{tmp_path}/file/lake", "cannot write the lake at"),
         ("nowhere://lake", "no file system serves"),
     ):
-        with pytest.raises(LakeError, match=told):
+        with pytest.raises(LakeError, match=sentence):
             load_files([path], lake_uri=uri)
 
 
@@ -185,7 +185,7 @@ def test_two_attempts_at_the_same_load_end_in_one(lake: LakeProbe, tmp_path: Pat
 
 
 def test_loads_from_several_processes_are_all_there(lake: LakeProbe, tmp_path: Path) -> None:
-    """Workers share nothing but the lake; whoever writes the catalog last must have seen every record."""
+    """Workers share nothing but the lake; the worker that writes the catalog last must have seen every record."""
     started = []
     for number in range(4):
         path = write_export(tmp_path / f"export-{number}", {f"m{number}": (number, "text")})
@@ -245,7 +245,7 @@ def test_reactions_and_attachments_go_with_their_message(lake: LakeProbe, tmp_pa
 
 
 def test_a_file_without_a_window_claims_only_what_it_shows(lake: LakeProbe, tmp_path: Path) -> None:
-    """Nobody said what it covers: from its first to its last message, per channel, and not a moment more."""
+    """The caller did not say what it covers: from its first to its last message, per channel, and not a moment more."""
     load_file(
         lake, write_export(tmp_path / "one", {"m8": (8, "old"), "m9": (9, "old"), "m11": (11, "old")}), 8, 12, FIRST
     )
@@ -334,7 +334,7 @@ def test_an_export_below_a_folder_like_that_or_named_as_packed_is_read(lake: Lak
 def test_a_reaction_whose_message_is_elsewhere_is_replaced_and_cut_like_one_that_is_here(
     lake: LakeProbe, tmp_path: Path
 ) -> None:
-    """It tells no channel: it is of the one before it, so that a newer export of the window takes it away."""
+    """It names no channel: it belongs to the one before it, so that a newer export of the window takes it away."""
     lines = [line("channel", channel("a:1")), line("reaction", reaction("gone", created_at=at(8, 30)))]
     load_file(lake, write_lines(tmp_path / "one", lines), 8, 9, FIRST)
     load_file(lake, write_lines(tmp_path / "two", [*lines, b""]), 8, 9, SECOND)
@@ -348,14 +348,14 @@ def test_names_of_entities_in_a_report_are_names(lake: LakeProbe, tmp_path: Path
     lines = [line("message", message()), b'{"My password is x":{}}', b'{"type":"poll","data":{"cid":"a:9"}}']
     lines += [b'{"thing_%d":{}}' % number for number in range(100)]
     report = load_file(lake, write_lines(tmp_path / "export", lines), None, None, FIRST)
-    told = report_of(report)["entities"]
-    assert (102, True) == (sum(told.values()) - told["message"], len(told) <= 52)
+    counted = report_of(report)["entities"]
+    assert (102, True) == (sum(counted.values()) - counted["message"], len(counted) <= 52)
     assert "password" not in json.dumps(report_of(report))
     assert "a:9" == lake.value("SELECT cid FROM other_entities WHERE entity = 'poll'")
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(lake: LakeProbe, tmp_path: Path) -> None:
-    """It is read more than once: its first half would be told by the second reading."""
+    """It is read more than once, and the two readings would be of different files."""
     path = write_export(tmp_path / "export", {"m8": (8, "one")})
 
     def meanwhile(stage: str, done: int, whole: int | None) -> None:
@@ -449,12 +449,12 @@ def empty_lake(tmp_path_factory: pytest.TempPathFactory) -> LakeProbe:
 def test_views_have_the_columns_of_the_registry_with_their_comments(table: Table, empty_lake: LakeProbe) -> None:
     """People read about a column where they query it; an empty view has the same types as a full one."""
     lake = empty_lake
-    told = lake.rows(
+    described = lake.rows(
         "SELECT column_name, data_type, comment FROM duckdb_columns() "
         f"WHERE database_name = 'lake' AND table_name = '{table.name}'"
     )
-    assert [[column.name, column.kind.value, column.doc] for column in table] == told[:-1]
-    assert [table.partition, "DATE"] == told[-1][:2]
+    assert [[column.name, column.kind.value, column.doc] for column in table] == described[:-1]
+    assert [table.partition, "DATE"] == described[-1][:2]
 
 
 def test_a_glob_gives_what_the_view_gives_where_nothing_overlaps(lake: LakeProbe, tmp_path: Path) -> None:
@@ -484,7 +484,7 @@ def test_views_work_under_any_alias_and_beside_another_database(lake: LakeProbe,
 
 
 def test_an_open_catalog_goes_on_while_it_is_replaced(lake: LakeProbe, tmp_path: Path) -> None:
-    """Whoever has it open goes on reading the lake as it was."""
+    """A reader that has it open goes on reading the lake as it was."""
     load_file(lake, write_export(tmp_path / "one", {"m1": (10, "one")}), 10, 11, FIRST)
     with duckdb.connect(f"{lake.uri}/catalog.duckdb", read_only=True) as con:
         load_file(lake, write_export(tmp_path / "two", {"m2": (11, "two")}), 11, 12, SECOND)
@@ -546,7 +546,7 @@ def test_the_newest_snapshot_of_a_channel_is_shown(lake: LakeProbe, tmp_path: Pa
 
 
 def test_coverage_joins_what_touches_and_shows_gaps(lake: LakeProbe, tmp_path: Path) -> None:
-    """The first question of whoever takes a lake over."""
+    """The first question of a person who takes a lake over."""
     for number, (since, until) in enumerate(((0, 2), (2, 3), (5, 6))):
         path = write_export(tmp_path / f"{number}", {f"m{number}": (since, "x")})
         load_file(lake, path, since, until, FIRST)
@@ -587,7 +587,7 @@ def test_a_record_of_an_unknown_version_is_refused_with_a_way_out(lake: LakeProb
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b'{"v":1}', b"\xff"])
 def test_a_file_that_is_no_record_is_refused_by_name(content: bytes, lake: LakeProbe) -> None:
-    """Somebody will put a file of their own there, or a disk will cut one."""
+    """A person puts a file of their own there, or a disk cuts one."""
     store = open_store(lake.uri)
     store.prepare()
     store.replace("_loads/mine.json", content)
@@ -596,7 +596,7 @@ def test_a_file_that_is_no_record_is_refused_by_name(content: bytes, lake: LakeP
 
 
 def test_the_way_out_of_a_damaged_record_brings_its_rows_back(lake: LakeProbe, tmp_path: Path) -> None:
-    """Moving it away alone would lose the rows of its load, and nobody would be told."""
+    """Moving it away alone would lose the rows of its load, without a word."""
     path = write_export(tmp_path / "one", {"m1": (10, "x")})
     record = load_file(lake, path, 10, 11, FIRST).record
     damaged = Path(lake.uri) / record.path
@@ -653,12 +653,12 @@ def test_no_text_of_a_person_is_in_logs_or_errors(
     with pytest.raises(InputError) as half:
         load_files([broken], lake_uri=lake.uri)
     assert "load committed" in caplog.text
-    for told in (caplog.text, repr(strict.value), repr(half.value), *map(json.dumps, lake.records())):
-        assert MARK not in told
+    for text in (caplog.text, repr(strict.value), repr(half.value), *map(json.dumps, lake.records())):
+        assert MARK not in text
 
 
 def test_files_are_for_the_owner_of_the_lake_only_while_they_are_made(lake: LakeProbe, tmp_path: Path) -> None:
-    """The work folder holds unpacked messages: nobody else on the machine may look into it."""
+    """The work folder holds unpacked messages: no other user of the machine may look into it."""
     store = open_store(lake.uri)
     store.prepare()
     with work_folder(store) as folder:
@@ -669,7 +669,7 @@ def test_files_are_for_the_owner_of_the_lake_only_while_they_are_made(lake: Lake
 
 
 def test_the_time_of_a_file_is_the_time_of_its_export_unless_told(lake: LakeProbe, tmp_path: Path) -> None:
-    """A file loaded by hand was made when it was last written, as far as anybody knows."""
+    """A file loaded by hand was made when it was last written, as far as its file system knows."""
     path = write_export(tmp_path / "one", {"m1": (10, "x")})
     made = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
     os.utime(path, (made.timestamp(), made.timestamp()))

@@ -13,7 +13,8 @@ from lakes import LakeProbe, at, load_file, write_export
 
 pytestmark = pytest.mark.slow
 
-N_PROCESSES, N_LOADS = 8, 200
+# Each process has a dozen loads, so that all of them write at once for most of the time.
+N_PROCESSES, N_LOADS = 8, 96
 # Each process loads its share with an interpreter of its own, as workers do; the files say which window they are of.
 LOADER = """
 import json, sys
@@ -32,7 +33,7 @@ for path, since, until, exported_at in json.loads(sys.argv[2]):
 
 
 @pytest.mark.timeout(600)
-def test_200_overlapping_loads_from_8_processes_end_as_from_one(tmp_path: Path) -> None:
+def test_overlapping_loads_from_8_processes_end_as_from_one(tmp_path: Path) -> None:
     """No lock, no lost load, no doubled row, in whatever order they finish."""
     chosen = random.Random(7)
     exports, expected = [], {}
@@ -41,7 +42,8 @@ def test_200_overlapping_loads_from_8_processes_end_as_from_one(tmp_path: Path) 
         until = chosen.randrange(since + 1, 23)
         texts = {f"{hour}-{chosen.randrange(3)}": (hour, f"of {number}") for hour in range(since, until)}
         exported_at = f"2026-01-02T{number // 60:02}:{number % 60:02}:00Z"
-        expected = {key: told for key, told in expected.items() if not since <= told[0] < until} | texts
+        kept = {key: (hour, text) for key, (hour, text) in expected.items() if not since <= hour < until}
+        expected = kept | texts
         path = write_export(tmp_path / f"export-{number}", texts)
         exports.append([str(path), at(since), at(until), exported_at])
     lake = LakeProbe(str(tmp_path / "lake"))
@@ -53,6 +55,6 @@ def test_200_overlapping_loads_from_8_processes_end_as_from_one(tmp_path: Path) 
     assert [0] * N_PROCESSES == [loader.wait(timeout=280) for loader in loaders]
     assert {key: text for key, (_, text) in expected.items()} == lake.texts()
     assert N_LOADS == lake.value("SELECT count(*) FROM loads")
-    # Whoever finished last may have died before showing it all: the next load would, and so does the command.
+    # Whichever load finished last has refreshed the lake for all of them.
     lake.assert_tidy()
     assert load_file(lake, Path(exports[0][0]), None, None, exports[0][3], accept_shrink=True)

@@ -147,7 +147,7 @@ def test_a_channel_is_not_touched_by_an_export_of_users(lake: LakeProbe, tmp_pat
     """One person's messages are not all that was written: nothing is covered, hidden, or counted as a message."""
     load_file(lake, write_export(tmp_path / "channel", {"m1": (10, "one"), "m2": (11, "two")}), 10, 12, FIRST)
     coverage = lake.rows("SELECT * FROM coverage")
-    load_users(lake, tmp_path / "users", "u1", exported_at=SECOND, texts={"m1": "told by an export of users"})
+    load_users(lake, tmp_path / "users", "u1", exported_at=SECOND, texts={"m1": "from an export of users"})
     assert ({"m1": "one", "m2": "two"}, coverage) == (lake.texts(), lake.rows("SELECT * FROM coverage"))
     assert_in_order(lake)
 
@@ -155,7 +155,7 @@ def test_a_channel_is_not_touched_by_an_export_of_users(lake: LakeProbe, tmp_pat
 def test_both_kinds_of_export_may_be_one_load(
     client: ChatExportClient, exported: Callable[..., list[Receipt]], sandbox: Sandbox, lake: LakeProbe
 ) -> None:
-    """A DAG may export both and load them together: the window and the claims are those of the channels."""
+    """A DAG may export both and load them together: window and coverage are those of the channels."""
     users = busy_users(sandbox.world)
     receipts = [*exports_of_users(client, users), *exported("2025-01-01T09:00:00Z", "2025-01-01T10:00:00Z")]
     record = pipeline.load_exports(client, receipts, lake_uri=lake.uri).record
@@ -166,7 +166,7 @@ def test_both_kinds_of_export_may_be_one_load(
 
 
 def test_files_of_both_kinds_given_by_hand_may_be_one_load(lake: LakeProbe, tmp_path: Path) -> None:
-    """Each claims what is its own: the users nothing."""
+    """Each covers what is its own: the users nothing."""
     of_channel = write_export(tmp_path / "channel", {"m1": (10, "one")})
     of_users = write_lines(tmp_path / "users", [line("user", user("u1")), line("message", message("m5", cid="x:y"))])
     load_files([of_users, of_channel], lake_uri=lake.uri)
@@ -175,7 +175,7 @@ def test_files_of_both_kinds_given_by_hand_may_be_one_load(lake: LakeProbe, tmp_
 
 
 def test_a_window_of_an_export_of_users_is_a_mistake(lake: LakeProbe, tmp_path: Path) -> None:
-    """It has none: rows would be cut, and a claim expected. Whoever knows better can say so."""
+    """It has none: rows would be cut, and coverage expected. A caller who knows better can say so."""
     path = write_lines(tmp_path / "export", [line("user", user("u1")), line("message", message("m1"))])
     window = Window.parse("2026-01-01", "2026-01-02")
     with pytest.raises(InputError, match=r"export looks like an export of users .* or say that it is an export of ch"):

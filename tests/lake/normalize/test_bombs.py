@@ -37,7 +37,7 @@ GOOD = line("message", message("good"))
 class Ended:
     code: int
     out: str
-    told: str
+    errors: str
     max_rss_kb: int
 
     @property
@@ -48,8 +48,8 @@ class Ended:
 def load(path: Path, *arguments: str) -> Ended:
     command = [sys.executable, "-c", CODE, "load", str(path), "--lake", str(path.parent / "lake"), "--json", *arguments]
     ran = subprocess.run(command, check=False, capture_output=True, text=True)
-    *told, max_rss_kb = ran.stderr.splitlines()
-    return Ended(ran.returncode, ran.stdout, "\n".join(told), int(max_rss_kb))
+    *errors, max_rss_kb = ran.stderr.splitlines()
+    return Ended(ran.returncode, ran.stdout, "\n".join(errors), int(max_rss_kb))
 
 
 def packed(path: Path, parts: Iterable[bytes]) -> Path:
@@ -78,12 +78,12 @@ def endless_value(n_megabytes: int) -> Iterator[bytes]:
 def test_a_packed_file_that_expands_without_end_is_refused(tmp_path: Path) -> None:
     """A few megabytes that unpack to more than any disk has: refused before the disk is full."""
     ended = load(packed(tmp_path / "export", [GOOD, b"\n", *[b" " * MEGABYTE] * 1100]))
-    assert (1, True) == (ended.code, "unpacks to more than 1073741824 bytes; nothing was loaded" in ended.told)
+    assert (1, True) == (ended.code, "unpacks to more than 1073741824 bytes; nothing was loaded" in ended.errors)
     assert ended.max_rss_kb < MAX_RSS_KB
 
 
 def test_keys_with_null_in_very_many_messages_do_not_fill_the_memory(tmp_path: Path) -> None:
-    """A reader of fields cannot tell null from absent, so it is noted which have some: up to so many."""
+    """A STRUCT has no difference between null and absent, so it is noted which messages have nulls: up to so many."""
     before, after = line("message", message("@", own=None)).split(b"@", 1)
     with (path := tmp_path / "export").open("wb") as export:
         export.writelines(b"%b%d%b\n" % (before, number, after.replace(b"@", b"")) for number in range(MAX_NOTES + 1))
@@ -107,7 +107,7 @@ def test_a_line_without_end_is_one_reject(is_packed: bool, tmp_path: Path) -> No
         with path.open("wb") as stream:
             stream.writelines(endless_line(300))
     ended = load(path)
-    assert 0 == ended.code, ended.told
+    assert 0 == ended.code, ended.errors
     assert (2, 1, 3) == (ended.report["rows"]["messages"], ended.report["rejected"], ended.report["lines"])
     assert ended.max_rss_kb < MAX_RSS_KB
 

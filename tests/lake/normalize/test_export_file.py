@@ -59,13 +59,13 @@ def test_line_ends_of_any_kind_are_no_part_of_a_line(end: bytes, last: bytes, tm
 def test_the_end_of_a_line_does_not_count_towards_the_limit(
     n_bytes: int, size: int, last: bytes, tmp_path: Path
 ) -> None:
-    """With CRLF an object of exactly the limit was too long; a chunk may end between the two."""
+    """Regression: with CRLF an object of exactly the limit was too long. A chunk may end between CR and LF."""
     whole = b'{"%b"}' % (b"x" * (n_bytes - 4))
     found = InChunks(file(tmp_path, whole + b"\r\n" + whole + last), size).lines(20)
     assert [(n_bytes, whole[:20])] * 2 == [(each.size, each.raw) for each in found if isinstance(each, Line)]
 
 
-def test_blank_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
+def test_blank_lines_are_skipped_and_counted(tmp_path: Path) -> None:
     """A reject names the line that an editor shows."""
     assert [(1, 0, b"{}"), (4, 7, b"{}")] == lines(tmp_path, b"{}\n\n  \n{}\n")
 
@@ -76,7 +76,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("members", [1, 3])
-def test_gzip_is_told_by_its_first_bytes(members: int, tmp_path: Path) -> None:
+def test_gzip_is_known_by_its_first_bytes(members: int, tmp_path: Path) -> None:
     """Whether export files are packed is not documented; names say nothing. Packed files may have several members."""
     content = b"".join(gzip.compress(b'{"a":%d}\n' % number) for number in range(members))
     assert [b'{"a":%d}' % number for number in range(members)] == [raw for _, _, raw in lines(tmp_path, content)]
@@ -227,7 +227,7 @@ def without_empty_streamed_lists(array: list[Any]) -> list[Any]:
     ascii_only=st.booleans(),
 )
 @many
-def test_pieces_do_not_depend_on_chunks(
+def test_fragments_do_not_depend_on_chunks(
     array: list[Any], size: int, indent: int | None, ascii_only: bool, tmp_path: Path
 ) -> None:
     """A chunk may end inside a string, an escape or a number; brackets and quotes may stand in strings."""
@@ -277,7 +277,7 @@ def test_a_value_over_the_limit_is_known_by_its_size_and_begins_as_it_did(
         ]
 
 
-def test_offsets_of_pieces_lead_to_their_first_byte(tmp_path: Path) -> None:
+def test_offsets_of_fragments_lead_to_their_first_byte(tmp_path: Path) -> None:
     """A reject's offset is where a person looks into the file."""
     content = BOM + b' [ {"channel" : {"cid":"a:b"} ,\n "messages":[ 1 , "two" ]}, 3 ]'
     fragments = [fragment for fragment in InChunks(file(tmp_path, content), 5).fragments() if fragment.raw]
@@ -317,7 +317,7 @@ def test_an_array_that_is_not_whole_is_refused_with_the_place(content: bytes, tm
     ],
 )
 def test_marks_between_values_stand_where_json_has_them(content: bytes, fault: str, tmp_path: Path) -> None:
-    """Whoever joins or cuts such a file by hand may have lost what stood there: it was taken without a word."""
+    """Regression: a file that a person joined or cut, and that lacked some value, was taken without a word."""
     with pytest.raises(InputError, match=f"{fault} at byte"):
         list(InChunks(file(tmp_path, content), 3).fragments())
 
@@ -327,7 +327,7 @@ def test_marks_between_values_stand_where_json_has_them(content: bytes, fault: s
 def test_a_channel_s_list_that_is_too_long_to_be_held_comes_in_items(
     array: list[Any], size: int, limit: int, tmp_path: Path
 ) -> None:
-    """Also where the channel, which would tell whose list this is, comes after it."""
+    """Even if the channel, which says whose list this is, comes after it."""
     path = file(tmp_path, encoded([{"members": array, "channel": {"cid": CID}}]))
     fragments = list(InChunks(path, size).fragments(limit))
     assert {len(encoded(array)) > limit} >= {fragment.item for fragment in fragments if fragment.key == "members"}

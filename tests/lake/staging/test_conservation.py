@@ -125,7 +125,7 @@ def test_every_line_and_every_entity_is_accounted_for(rows: Any, bad: Any, other
 
     in_own_tables = {table.name: counts.rows[table.name] for table in TABLE_BY_ENTITY.values()}
     known_users = {fields["id"] for (name, fields), _ in rows if name == "user"}
-    in_own_tables["users"] = len(known_users)  # all other users were drawn from inside objects
+    in_own_tables["users"] = len(known_users)  # all other users were extracted from inside objects
     n_good = 1 + len(rows)
     assert n_good == sum(in_own_tables.values()) + counts.duplicates + counts.out_of_window
     assert (counts.rejected, counts.other_entities) == (counts.rows["rejects"], counts.rows["other_entities"])
@@ -156,7 +156,7 @@ def in_lists(objects: list[Entity]) -> Fields:
 
 
 def in_order(objects: list[Entity]) -> list[Entity]:
-    """The same objects in the order of the lists, since it tells equal versions apart."""
+    """The same objects in the order of the lists: of two equal versions the later one stays."""
     return [("channel", channel()), *(each for kind in LISTS.values() for each in objects if each[0] == kind)]
 
 
@@ -173,7 +173,7 @@ def without_places(rows: dict[str, Any]) -> dict[str, Any]:
 )
 @few
 def test_whole_channels_among_lines_of_other_shapes_give_the_same_rows(chunks: Any) -> None:
-    """A channel with its lists on one line, beside the same in lines of their own."""
+    """A channel with its lists on one line, next to the same on lines of their own."""
     typed, mixed = [], []
     for objects, shape in chunks:
         ordered = in_order(objects)
@@ -225,10 +225,10 @@ def test_random_bytes_end_in_rows_rejects_or_a_sentence(parts: list[bytes], star
     try:
         converted = loaded(start + b"\n".join(parts))
     except ChatExportError as refused:
-        told = str(refused)
+        sentence = str(refused)
     else:
-        told = f"{converted.counts.lines} lines; fine"
-    assert ";" in told
+        sentence = f"{converted.counts.lines} lines; fine"
+    assert ";" in sentence
 
 
 @given(st.data())
