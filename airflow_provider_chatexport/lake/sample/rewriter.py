@@ -1,10 +1,10 @@
 """An export file rewritten token by token: structure, names and line ends stay, and every value is replaced.
 
 The output is safe by construction, and not because the input is what it should be. A byte of it is a mark of JSON
-(``{}[],:`` and space), a name of ``names``, or was made by ``Replacements``. So a line that is broken, or a file of an
+(``{}[],:`` and space), part of a name of ``names``, or made by ``Replacements``. So a line that is broken, or a file of an
 unknown shape, gives nothing away either. No object is built: that a string is a key follows from the colon behind it.
 
-Memory is bounded by the longest string, and a string that is longer than a limit becomes as many ``x``.
+Memory is bounded, because a string that is longer than a limit becomes as many ``x``.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class Rewriter:
 
 
 def _may_go_on(text: bytes, match: re.Match[bytes]) -> bool:
-    """Whether the next chunk may continue this string or atom, or say that the string is a key."""
+    """Return whether the next chunk may continue this string or atom, or say that the string is a key."""
     content, colon, quote, _, atom, _ = match.groups()
     if atom is not None:
         return match.end() == len(text)
