@@ -27,7 +27,9 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [_modules("hooks.chatexport")],
-        "operators": [_modules("operators.channels", "operators.export", "operators.load", "operators.windowed")],
+        "operators": [
+            _modules("operators.channels", "operators.export", "operators.gaps", "operators.load", "operators.windowed")
+        ],
         "sensors": [_modules("sensors.export")],
         "triggers": [_modules("triggers.export")],
         "extra-links": ["airflow_provider_chatexport.operators.links.ExportTaskLink"],

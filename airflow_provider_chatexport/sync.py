@@ -136,6 +136,7 @@ def plan(
     channels: Iterable[str] | None,
     *,
     until: datetime,
+    extra_channels: Iterable[str] = (),
     since: datetime | None = None,
     lookback: timedelta = timedelta(0),
     max_window: timedelta | None = None,
@@ -146,6 +147,7 @@ def plan(
 
     :param channels: as ``TYPE:ID``; None for all that the lake covers somewhere.
     :param until: end of what should be covered, aware.
+    :param extra_channels: channels to add.
     :param since: start of what should be covered, aware. None for the first covered moment of each channel, and for the
         whole history of a channel that the lake does not know.
     :param lookback: for a channel that is not covered up to ``until``, export also this much before its newest covered
@@ -153,7 +155,7 @@ def plan(
     :param max_window: split longer windows. A whole history is never split, because it has no start.
     :param grace_period: how long messages may be on their way, as for ``Lake.gaps``.
     :param max_channels: the most channels of a window.
-    :raises CallError: a channel is not ``TYPE:ID``, there is none, or ``since`` is not before ``until``.
+    :raises CallError: a channel is not ``TYPE:ID``, the lake covers none, or ``since`` is not before ``until``.
     :raises LakeError: the lake cannot be read.
     """
     if since is not None and since >= until:
@@ -166,8 +168,8 @@ def plan(
         raise CallError(f"max_window is {max_window}; give a duration longer than zero", argument="max_window")
     entries = commit_log.read_snapshot(open_store(lake_uri)).coverage
     names = sorted({entry.cid for entry in entries}) if channels is None else channels
-    cids = tuple(dict.fromkeys(parse_cid(name) for name in names))
-    if not cids:
+    cids = tuple(dict.fromkeys(parse_cid(name) for name in [*names, *extra_channels]))
+    if not cids and channels is None:
         raise CallError(f"the lake at {lake_uri} covers no channel yet; name channels, or give a query that finds them")
     windows = missing_windows(
         entries,

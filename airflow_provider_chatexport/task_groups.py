@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from airflow.providers.common.compat.sdk import TaskGroup, task_group
 
@@ -29,6 +29,7 @@ def chat_export_to_lake(
     channels_per_task: int | None = None,
     group_id: str = "chat_export_to_lake",
     chatexport_conn_id: str = ChatExportHook.default_conn_name,
+    window: Literal["all"] | None = None,
     lookback: timedelta | float | None = None,
     grace_period: timedelta | float | None = None,
     deferrable: bool = True,
@@ -51,6 +52,7 @@ def chat_export_to_lake(
         and one load task for all channels.
     :param group_id: name of the group, which prefixes the ids of its tasks.
     :param chatexport_conn_id: a connection of type ``chatexport``, for all tasks. (templated)
+    :param window: ``all`` for the whole history of the channels instead of a window. (templated)
     :param lookback: start the window this much earlier, so that late edits, deletes and reactions are exported again.
     :param grace_period: how old the end of the window must be before the export starts.
     :param deferrable: wait in the triggerer instead of on a worker.
@@ -61,7 +63,13 @@ def chat_export_to_lake(
     :raises CallError: ``export`` or ``load`` contains an argument that the group sets itself.
     """
     shared: dict[str, Any] = {"chatexport_conn_id": chatexport_conn_id}
-    windowed = {**shared, "lookback": lookback, "grace_period": grace_period, "deferrable": deferrable}
+    windowed = {
+        **shared,
+        "window": window,
+        "lookback": lookback,
+        "grace_period": grace_period,
+        "deferrable": deferrable,
+    }
     export_arguments = _merged(windowed, export, "export")
     load_arguments = _merged({**shared, "lake": lake, "outlets": list(outlets)}, load, "load")
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @click.command(
     name="sync",
     short_help="Export and load what the lake does not cover yet.",
-    epilog="Example: chatexport sync --channel livestream:ubuntu --since 2025-01-01 --lookback 2d --lake ./lake",
+    epilog="Example: chatexport sync --channel messaging:rust --lookback 2d --max-window 30d --lake ./lake",
 )
 @channel_options
 @click.option(

@@ -192,7 +192,7 @@ def resolve(sources: WindowSources) -> Window:
         raise WindowError(
             "this run has no window: it has no data interval (a manual run without a logical date, an asset-triggered "
             'or a partitioned run); trigger it with conf {"since": "2026-01-01T00:00:00Z", "until": '
-            '"2026-01-02T00:00:00Z"}, or give the operator since and until'
+            '"2026-01-02T00:00:00Z"}, or give the operator since and until, or window="all" for the whole history'
         )
     if since == until:
         raise WindowError(

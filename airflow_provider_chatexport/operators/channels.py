@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 from jinja2 import TemplateError
@@ -120,6 +120,7 @@ class ListChannelsOperator(ChannelsArgument, WindowedOperator):
         channels: Channels = None,
         extra_channels: Iterable[str] | str | None = None,
         channels_per_task: int = DEFAULT_CHANNELS_PER_TASK,
+        window: Literal["all"] | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
         lookback: timedelta | float | None = None,
@@ -133,6 +134,7 @@ class ListChannelsOperator(ChannelsArgument, WindowedOperator):
         super().__init__(
             channels=channels,
             extra_channels=extra_channels,
+            window=window,
             since=since,
             until=until,
             lookback=lookback,
@@ -171,8 +173,8 @@ class ListChannelsOperator(ChannelsArgument, WindowedOperator):
         return [cids[start : start + self.channels_per_task] for start in range(0, len(cids), self.channels_per_task)]
 
     def _window_if_any(self, context: Context) -> Window | None:
-        """Return the window of the run; None if it has no usable one, which the export refuses later."""
+        """Return the window of the run; None for the whole history, and if the export refuses the window later."""
         try:
-            return self.window(context)
+            return self.run_window(context)
         except WindowError:
             return None

@@ -265,13 +265,14 @@ class ExportChannelsOperator(ChannelsArgument, WindowedOperator, BaseExportOpera
     In Airflow 3, schedule the DAG with ``CronDataIntervalTimetable``. The data interval of plain ``"@daily"`` has zero
     length, and the operator refuses it.
 
-    :param max_window: split a longer window into several exports.
+    :param max_window: split a longer window into several exports. The whole history is not split.
     :param on_no_channels: what to do if a query finds no channel: ``fail``, or ``skip`` the task.
     :param version: format of the export file, ``v2`` or ``v1``.
     :param include_truncated_messages: export messages that a truncation hides, too.
     :param include_soft_deleted_channels: accept soft-deleted channels.
     :param clear_deleted_message_text: leave out the text of deleted messages.
-    :param export_users: as the service documents it.
+    :param export_users: export the users of the channels, too. Without them a v2 file names people by id only. v1 has
+        them in any case.
     """
 
     template_fields: Sequence[str] = (
@@ -285,6 +286,7 @@ class ExportChannelsOperator(ChannelsArgument, WindowedOperator, BaseExportOpera
         *,
         channels: Channels = None,
         extra_channels: Iterable[str] | str | None = None,
+        window: Literal["all"] | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
         lookback: timedelta | float | None = None,
@@ -297,12 +299,13 @@ class ExportChannelsOperator(ChannelsArgument, WindowedOperator, BaseExportOpera
         include_truncated_messages: bool = False,
         include_soft_deleted_channels: bool = False,
         clear_deleted_message_text: bool = False,
-        export_users: bool = False,
+        export_users: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             channels=channels,
             extra_channels=extra_channels,
+            window=window,
             since=since,
             until=until,
             lookback=lookback,
@@ -315,6 +318,8 @@ class ExportChannelsOperator(ChannelsArgument, WindowedOperator, BaseExportOpera
             if on_no_channels not in ("fail", "skip"):
                 raise CallError(f'on_no_channels is {on_no_channels!r}; write "fail" or "skip"')
             self.max_window = parse_duration(max_window, "max_window")
+            if window == "all" and self.max_window:
+                raise CallError('window="all" exports the whole history, which is not split; leave max_window out')
         self.on_no_channels = on_no_channels
         self.version = version
         self.include_truncated_messages = include_truncated_messages
@@ -332,14 +337,14 @@ class ExportChannelsOperator(ChannelsArgument, WindowedOperator, BaseExportOpera
             include_truncated_messages=self.include_truncated_messages,
             include_soft_deleted_channels=self.include_soft_deleted_channels,
             clear_deleted_message_text=self.clear_deleted_message_text,
-            export_users=self.export_users,
+            export_users=self.export_users and self.version == "v2",
         )
-        window = self.window(context)
-        windows = list(window.split(self.max_window) if self.max_window else [window])
+        window = self.run_window(context)
+        windows = [*window.split(self.max_window)] if window and self.max_window else [window]
         channels = self.resolve_channels(context, window)
         if not channels and isinstance(self.channels, ChannelQuery):
             if self.on_no_channels == "skip":
-                raise AirflowSkipException(f"the channel query finds no channel for {window}")
+                raise AirflowSkipException(f"the channel query finds no channel for {window or 'the whole history'}")
             raise CallError(
                 "the channel query finds no channel; check its filter_conditions, or set "
                 'on_no_channels="skip" if that can happen'

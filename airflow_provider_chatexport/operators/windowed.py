@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
@@ -28,14 +28,18 @@ log = logging.getLogger(__name__)
 
 # A worker's clock may be behind the scheduler's. A window that ends within this time is waited for, not refused.
 MAX_AHEAD: Final = timedelta(minutes=5)
+_ARGUMENTS: Final = "the operator's arguments"
 
 
 class WindowedOperator(BaseOperator):
     """An operator that works on the window of its run.
 
     The window is half-open, so consecutive windows tile exactly. It comes from the first of these that has one:
-    ``since`` and ``until`` of the operator, of the run's conf or params, the run's data interval, the partition's date.
+    ``window``, ``since`` and ``until`` of the operator, the same of the run's conf or params, the run's data interval,
+    the partition's date.
 
+    :param window: ``all`` for the whole history instead of a window: everything up to the export. It needs no data
+        interval, and goes with neither ``since`` and ``until`` nor ``lookback``. (templated)
     :param since: start of the window (inclusive), as a datetime or as ISO 8601 text with an offset. (templated)
     :param until: end of the window (exclusive), likewise. (templated)
     :param lookback: start the window this much earlier, so that late edits, deletes and reactions are exported again.
@@ -49,7 +53,7 @@ class WindowedOperator(BaseOperator):
         written after the export are not in it.
     """
 
-    template_fields: Sequence[str] = ("since", "until")
+    template_fields: Sequence[str] = ("window", "since", "until")
 
     # Subclasses that wait take it as an argument.
     deferrable: bool
@@ -57,6 +61,7 @@ class WindowedOperator(BaseOperator):
     def __init__(
         self,
         *,
+        window: Literal["all"] | None = None,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
         lookback: timedelta | float | None = None,
@@ -70,16 +75,26 @@ class WindowedOperator(BaseOperator):
             self.lookback = parse_duration(lookback, "lookback") or timedelta(0)
             self.partition_span = parse_duration(partition_span, "partition_span")
             self.grace_period = parse_duration(grace_period, "grace_period")
+            if window == "all" and _is_whole_history(window, since, until, _ARGUMENTS) and self.lookback:
+                raise CallError('window="all" exports the whole history; leave lookback out')
+        self.window = window
         self.since = since
         self.until = until
         self.allow_open_window = allow_open_window
 
-    def window(self, context: Context) -> Window:
-        """Return the window of the run, lookback included.
+    def run_window(self, context: Context) -> Window | None:
+        """Return the window of the run, lookback included; None for the whole history.
 
         :raises WindowError: the run has no usable window; the message says how to give it one.
         """
         inputs = run_inputs(context)
+        if _is_whole_history(self.window, self.since, self.until, _ARGUMENTS):
+            return None
+        # Arguments come first, as for ``resolve``.
+        if not (_is_given(self.since) or _is_given(self.until)) and _is_whole_history(
+            inputs.get("window"), inputs.get("since"), inputs.get("until"), "the run's conf or params"
+        ):
+            return None
         window = resolve(
             WindowSources(
                 arguments=(check_window_end(self.since, "since"), check_window_end(self.until, "until")),
@@ -102,11 +117,11 @@ class WindowedOperator(BaseOperator):
         :raises WindowError: the run has no usable window.
         :raises TaskDeferred: the triggerer waits; the task resumes in ``execute_after_grace_period``.
         """
-        until = self.window(context).until
-        if self.allow_open_window:
+        window = self.run_window(context)
+        if window is None or self.allow_open_window:
             return
         default = timedelta(seconds=configured_s("grace_period_s"))
-        moment = until + (default if self.grace_period is None else self.grace_period)
+        moment = window.until + (default if self.grace_period is None else self.grace_period)
         wait_s = (moment - datetime.now(UTC)).total_seconds()
         if wait_s <= 0:
             return
@@ -133,6 +148,8 @@ class SplitWindowOperator(WindowedOperator):
 
     :param max_window: length of each window, as a timedelta or in seconds. The last one may be shorter.
     """
+
+    template_fields: Sequence[str] = ("since", "until")
 
     def __init__(
         self,
@@ -162,7 +179,9 @@ class SplitWindowOperator(WindowedOperator):
     def execute(self, context: Context) -> list[dict[str, str]]:
         """Return the windows."""
         with as_airflow_errors():
-            window = self.window(context)
+            window = self.run_window(context)
+            if window is None:
+                raise WindowError("the whole history has no start, and cannot be split; give since and until")
             n_most = conf.getint("core", "max_map_length")
             windows = list(islice(window.split(self.max_window), n_most + 1))
             if len(windows) > n_most:
@@ -173,6 +192,27 @@ class SplitWindowOperator(WindowedOperator):
                 )
         log.info("window split window=%s windows=%d", window, len(windows))
         return [each.to_json() for each in windows]
+
+
+def _is_whole_history(window: Any, since: Any, until: Any, where: str) -> bool:
+    """Return whether a source of the window asks for the whole history.
+
+    :raises WindowError: it asks for a window as well, or for something else.
+    """
+    if not _is_given(window):
+        return False
+    if window != "all":
+        raise WindowError(
+            f'window in {where} is {str(window)[:40]!r}; write "all" for the whole history, or leave it out'
+        )
+    if _is_given(since) or _is_given(until):
+        raise WindowError(f'{where} have window="all" and since or until; leave out one or the other')
+    return True
+
+
+def _is_given(value: Any) -> bool:
+    """Return whether an input has a value. Templates render a missing one as "" or "None"."""
+    return value not in (None, "", "None")
 
 
 def _zone_of(context: Context) -> tzinfo:

@@ -13,6 +13,7 @@ from airflow.sdk import DAG
 
 from airflow_provider_chatexport.operators.channels import ListChannelsOperator
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator
+from airflow_provider_chatexport.operators.gaps import ListGapsOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator
 from airflow_provider_chatexport.operators.windowed import SplitWindowOperator
 from airflow_provider_chatexport.provider_info import CONFIG_OPTIONS
@@ -35,6 +36,7 @@ def arguments(callable_: Any) -> set[str]:
         ExportChannelsOperator,
         ExportUsersOperator,
         ListChannelsOperator,
+        ListGapsOperator,
         LoadExportOperator,
         SplitWindowOperator,
         chat_export_to_lake,

@@ -20,6 +20,7 @@ from airflow_provider_chatexport.operators.links import ExportTaskLink
 
 DAGS = Path(__file__).parents[2] / "dags"
 CHANNEL = "livestream:ubuntu"
+EXPORTS = "/api/v2/chat/export_channels"
 
 pytestmark = [pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
 
@@ -56,6 +57,14 @@ def test_a_manual_run_may_have_the_window_of_its_form(connection, lake) -> None:
     assert run("chatexport_quick", logical_date=datetime(2025, 1, 3, tzinfo=UTC), run_conf=conf) == "success"
     loaded = "since = TIMESTAMPTZ '2025-01-07 05:00:00Z' AND until = TIMESTAMPTZ '2025-01-08 07:00:00Z'"
     assert [(True,)] == rows_of(lake, f"SELECT {loaded} FROM loads")
+
+
+def test_a_manual_run_may_ask_for_the_whole_history(connection, lake, monkeypatch) -> None:
+    """It needs no logical date, so it has no data interval; the lookback of the DAG does not matter."""
+    monkeypatch.setenv("CHATEXPORT_CHANNELS", "messaging:rust")
+    assert run("chatexport_quick", run_conf={"window": "all"}) == "success"
+    expected = sum(1 for _ in connection.world.messages("messaging:rust"))
+    assert [(None, expected)] == rows_of(lake, "SELECT any_value(since), count(*) FROM loads, messages")
 
 
 def test_the_link_of_an_export_is_stored_where_the_ui_reads_it(connection, lake) -> None:
@@ -110,3 +119,30 @@ def test_the_users_dag_answers_a_data_subject_request(connection, lake) -> None:
     assert run("chatexport_user", run_conf={"user_ids": [user_id]}) == "success"
     assert [(user_id,)] == rows_of(lake, "SELECT DISTINCT export_user_id FROM user_export_users")
     assert [(0,)] == rows_of(lake, "SELECT count(*) FROM messages")
+
+
+def test_the_dag_of_gaps_repairs_the_lake(connection, lake, monkeypatch) -> None:
+    """After an outage, a failed export and a longer list of channels, runs export what is missing, and nothing else."""
+    begin, end = datetime(2025, 1, 3, tzinfo=UTC), datetime(2025, 1, 20, tzinfo=UTC)
+    late, rust = datetime(2025, 1, 4, tzinfo=UTC), "messaging:rust"
+    first = {"logical_date": datetime(2025, 1, 5, tzinfo=UTC), "run_conf": {"since": begin.isoformat()}}
+    assert run("chatexport_gaps", **first) == "success"
+    edited = next(
+        message["id"] for message in connection.world.messages(CHANNEL, since=late, until=end) if message["text"]
+    )
+    connection.control.edit_message(edited, text="another text")
+    monkeypatch.setenv("CHATEXPORT_CHANNELS", f"{CHANNEL},{rust}")
+    # A window of the outage is refused, so its task fails without retries.
+    connection.control.fault("status:403", EXPORTS, after=1)
+    assert run("chatexport_gaps", logical_date=end) == "failed"
+    assert run("chatexport_gaps", logical_date=end) == "success"
+    connection.control.clear_requests()
+    assert run("chatexport_gaps", logical_date=end) == "success"
+    assert connection.control.requests(EXPORTS) == []
+    expected = sum(1 for _ in connection.world.messages(CHANNEL, since=begin, until=end))
+    counted = dict(rows_of(lake, "SELECT cid, count(*) FROM messages GROUP BY cid"))
+    assert counted == {CHANNEL: expected, rust: sum(1 for _ in connection.world.messages(rust))}
+    assert rows_of(lake, f"SELECT text FROM messages WHERE id = '{edited}'") == [("another text",)]
+    # The first window, a lookback with three weeks that were missing, the whole history of the new channel.
+    assert rows_of(lake, "SELECT count(*) FROM loads") == [(5,)]
+    assert verify(open_store(lake), now=datetime.now(UTC)).ok

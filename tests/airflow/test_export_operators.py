@@ -118,7 +118,7 @@ def test_defaults_of_the_deployment_reach_the_task(connection, fault, monkeypatc
 )
 def test_the_window_comes_from_the_run(context, expected) -> None:
     """Conf and params come before the data interval: who triggers a run with a window wants that window."""
-    assert exporting(since=None, until=None).window(context) == expected
+    assert exporting(since=None, until=None).run_window(context) == expected
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_the_form_of_a_manual_run_has_window_and_channels() -> None:
     with DAG(dag_id="by_hand", schedule=None, params=window_params()) as dag:
         operator = ExportChannelsOperator(task_id="export")
     empty_form: Any = {**DAY, "params": dag.params.dump()}
-    assert Window.parse("2025-01-01", "2025-01-02") == operator.window(empty_form)
+    assert Window.parse("2025-01-01", "2025-01-02") == operator.run_window(empty_form)
     filled_form: Any = {**DAY, "params": {**dag.params.dump(), "since": SINCE, "until": UNTIL, "channels": ["a:b"]}}
     (request,) = operator.plan(filled_form)
     assert (WINDOW, ("a:b",)) == (request.window, request.channels)

@@ -67,7 +67,7 @@ def test_parsing_a_dag_loads_nothing_heavy() -> None:
     script = """
 import runpy, sys
 import airflow_provider_chatexport.sensors.export, airflow_provider_chatexport.triggers.export
-for name in ("daily", "quick"):
+for name in ("daily", "gaps", "quick"):
     runpy.run_path(f"dags/chatexport_{name}.py")
 heavy = ("duckdb", "pyarrow", "pandas", "starlette", "uvicorn")
 print(sorted(name for name in heavy if name in sys.modules))

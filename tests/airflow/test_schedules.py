@@ -49,7 +49,7 @@ def context_of(interval: DataInterval | None) -> dict[str, Any]:
 
 
 def window(context: Any, **arguments: Any) -> Window:
-    return ExportChannelsOperator(task_id="export", channels="a:b", **arguments).window(context)
+    return ExportChannelsOperator(task_id="export", channels="a:b", **arguments).run_window(context)
 
 
 @pytest.mark.parametrize(

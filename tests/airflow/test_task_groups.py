@@ -51,6 +51,15 @@ def test_each_batch_is_exported_and_loaded_on_its_own() -> None:
     assert ("exports", True) == (export.pool, export.get_closest_mapped_task_group() is not None)
 
 
+def test_the_whole_history_reaches_every_task_that_has_a_window() -> None:
+    """The search for channels must not wait for a window that the export does not have."""
+    dag = dag_of(channels=ChannelQuery(), channels_per_task=7, window="all")
+    names = ("channels", "batch.export")
+    listing, export = (dag.task_dict[f"chat_export_to_lake.{name}"] for name in names)
+    assert ["all"] * 2 == [listing.window, export.window]
+    assert "all" == dag_of(channels=["a:b"], window="all").task_dict["chat_export_to_lake.export"].window
+
+
 def test_two_groups_fit_into_one_dag() -> None:
     """There may be two apps with two lakes and one schedule."""
     with DAG(dag_id="group", schedule=None, start_date=datetime(2025, 1, 1, tzinfo=UTC)) as dag:

@@ -20,6 +20,7 @@ from airflow_provider_chatexport.operators.export import ExportChannelsOperator
 from airflow_provider_chatexport.operators.windowed import SplitWindowOperator, WindowedOperator
 
 WINDOW_ARGUMENTS = {
+    "window": None,
     "since": SINCE,
     "until": UNTIL,
     "lookback": 60,
@@ -59,7 +60,7 @@ def test_shared_arguments_reach_a_mapped_task(operator_class) -> None:
     operator = mapped.unmap(mapped_over)
     expected = {**ALL_ARGUMENTS, "lookback": timedelta(minutes=1)}
     assert expected == {name: getattr(operator, name) for name in expected}
-    assert WINDOW.looking_back(timedelta(minutes=1)) == operator.window({})
+    assert WINDOW.looking_back(timedelta(minutes=1)) == operator.run_window({})
 
 
 @both_operators
@@ -83,7 +84,7 @@ def test_a_dag_with_all_of_them_is_serialized() -> None:
     tasks = {task["__var"]["task_id"]: task["__var"] for task in serialized["dag"]["tasks"]}
     assert {"windows", "export", "channels"} == tasks.keys()
     assert {"since", "until"} == {*tasks["windows"]["template_fields"]}
-    shared = {"channels", "extra_channels", "since", "until", "chatexport_conn_id"}
+    shared = {"channels", "extra_channels", "window", "since", "until", "chatexport_conn_id"}
     assert [shared] * 2 == [{*tasks[name]["template_fields"]} for name in ("export", "channels")]
     assert "{{ ds }}" == tasks["windows"]["since"]
 
@@ -128,3 +129,69 @@ def test_more_windows_than_airflow_maps_are_refused_with_the_length_that_fits(mo
     with pytest.raises(AirflowFailException, match=r"more than 7 windows of 0:01:00, .* set max_window to 0:17:09 or"):
         splitting(max_window=60, **ends).execute({})
     assert 7 == len(splitting(max_window=timedelta(minutes=17, seconds=9), **ends).execute({}))
+
+
+# The whole history
+
+
+def test_the_whole_history_needs_no_window_of_the_run() -> None:
+    """A manual run without a logical date has none, and the first load of a channel needs none."""
+    for operator_class in (ExportChannelsOperator, ListChannelsOperator):
+        operator = operator_class(task_id="task", channels=["a:b"], window="all")
+        assert operator.run_window({}) is None
+        operator.wait_out_grace_period({})
+    (request,) = ExportChannelsOperator(task_id="task", channels=["a:b"], window="all").plan({})
+    assert request.window is None
+
+
+def test_a_run_may_ask_for_the_whole_history() -> None:
+    """A daily DAG is triggered once for what was before; its lookback and the length of its windows do not matter."""
+    operator = ExportChannelsOperator(task_id="task", channels=["a:b"], lookback=3600, max_window=3600)
+    context: Any = {
+        "dag_run": SimpleNamespace(conf={"window": "all"}),
+        "data_interval_start": datetime(2025, 1, 1, tzinfo=UTC),
+        "data_interval_end": datetime(2025, 1, 2, tzinfo=UTC),
+    }
+    (request,) = operator.plan(context)
+    assert request.window is None
+    named = ExportChannelsOperator(task_id="task", channels=["a:b"], since=SINCE, until=UNTIL)
+    assert WINDOW == named.run_window(context)
+    with pytest.raises(AirflowFailException, match="has no start, and cannot be split"):
+        splitting(max_window=3600).execute(context)
+
+
+@pytest.mark.parametrize("value", [None, "", "None"])
+def test_a_template_without_a_value_is_no_whole_history(value) -> None:
+    """A mapped task has the argument for every window, and a value only for a whole history."""
+    operator = ExportChannelsOperator(task_id="task", channels=["a:b"], window=value, since=SINCE, until=UNTIL)
+    assert WINDOW == operator.run_window({})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"since": SINCE}, 'have window="all" and since or until; leave out one or the other'),
+        ({"until": UNTIL}, 'have window="all" and since or until; leave out one or the other'),
+        ({"lookback": timedelta(days=1)}, "exports the whole history; leave lookback out"),
+        ({"max_window": timedelta(days=1)}, "which is not split; leave max_window out"),
+    ],
+)
+def test_the_whole_history_goes_with_no_window(arguments, sentence) -> None:
+    """One of both is a mistake, and Airflow says so when it parses the DAG."""
+    with pytest.raises(AirflowFailException, match=sentence):
+        ExportChannelsOperator(task_id="task", channels=["a:b"], window="all", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "conf", "sentence"),
+    [
+        ({"window": "everything"}, {}, "window in the operator's arguments is 'everything'; write \"all\""),
+        ({}, {"window": "everything"}, "window in the run's conf or params is 'everything'; write \"all\""),
+        ({}, {"window": "all", "since": SINCE}, 'the run\'s conf or params have window="all" and since or until'),
+    ],
+)
+def test_another_word_than_all_fails_without_retries(arguments, conf, sentence) -> None:
+    """A template, or a person, gave it when the DAG was parsed already."""
+    operator = ExportChannelsOperator(task_id="task", channels=["a:b"], **arguments)
+    with pytest.raises(AirflowFailException, match=sentence):
+        operator.execute({"dag_run": SimpleNamespace(conf=conf)})
