@@ -20,6 +20,8 @@ from airflow_provider_chatexport.lake.storage.fingerprint import Fingerprint
 if TYPE_CHECKING:
     from airflow_provider_chatexport.lake.load.report import LoadReport
 
+_NAMED = {"id": "named by id", "object": "as whole objects"}
+
 
 @click.command(
     short_help="Load export files that are already here.",
@@ -79,6 +81,8 @@ def print_report(report: LoadReport, lake: str, *, as_json: bool) -> None:
         return
     if report.already_loaded:
         click.echo(f"load {value['load_id']} is already in the lake; nothing was written")
+    for what, names in _inputs(value["inputs"]).items():
+        click.echo(f"{names[0] if len(names) == 1 else f'{len(names)} files'}: {what}")
     print_table(["table", "rows"], [[name, count] for name, count in value["rows"].items() if count])
     n_suppressed = sum(report.record.counts["forgotten"].values())
     suppressed = f", {n_suppressed} rows of people on the suppression list" if n_suppressed else ""
@@ -92,3 +96,21 @@ def print_report(report: LoadReport, lake: str, *, as_json: bool) -> None:
         click.echo(f"values of another type than their column's, kept in custom: {by_column}")
     query = f'chatexport sql "FROM messages LIMIT 10" --lake {shlex.quote(lake)}'
     click.echo(f"query it: {query}, or duckdb {shlex.quote(report.catalog)}")
+
+
+def _inputs(inputs: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return what the files were taken for, in words, each with the names of those files."""
+    by_words: dict[str, list[str]] = {}
+    for each in inputs:
+        why = ""
+        if each["evidence"]:
+            why = f" ({each['evidence']}; if it is one of channels, load it with --kind channels)"
+        words = [f"an export of {each['kind']}{why}"]
+        if each["array"]:
+            words.append("one JSON array, as v1 is")
+        elif each["shapes"]:
+            words.append(f"lines of the shape {' and '.join(each['shapes'])}")
+        if each["references"]:
+            words.append(f"users {' and '.join(_NAMED[reference] for reference in each['references'])}")
+        by_words.setdefault(", ".join(words), []).append(each["name"])
+    return by_words

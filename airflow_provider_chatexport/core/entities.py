@@ -86,14 +86,16 @@ def infer_bare(fields: Mapping[str, Any]) -> Entity | None:  # noqa: PLR0911 - a
         return Entity.REACTION
     is_created = has("created_by") and not has("text")
     has_channel_fields = has("config") or has("frozen") or has("member_count") or is_created
-    if has("cid") and has_channel_fields and not is_written:
+    # With references by id, a channel has no ``cid``, and a message has an author but no object in it.
+    is_named = has("cid") or (has("id") and has("type") and has("created_by"))
+    if is_named and has_channel_fields and not is_written:
         return Entity.CHANNEL
     if has("user_id") and (has("channel_role") or has("is_moderator") or has("notifications_muted")):
         return Entity.MEMBER
     if has("last_read") and has("unread_messages"):
         return Entity.READ
-    if has("text") or has("html") or (has("cid") and has("user")):
+    if has("text") or has("html") or ((has("cid") or has("channel_id")) and has("user")):
         return Entity.MESSAGE
-    if has("id") and has("role") and (has("online") or has("banned") or has("last_active")):
+    if has("id") and has("role") and any(map(has, ("online", "banned", "last_active", "invisible", "teams"))):
         return Entity.USER
     return None

@@ -195,6 +195,7 @@ class _DayWriter:
             size_bytes=self._local.stat().st_size,
             sha256=file_sha256(self._local),
             promoted=tuple((column.name, column.kind.value) for column in self._table if column.promoted),
+            schema_version=SCHEMA_VERSION,
         )
         return written, self._local
 

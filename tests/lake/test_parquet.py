@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from airflow_provider_chatexport.lake.commits.record import DataFile
 from airflow_provider_chatexport.lake.parquet import row_group_rows, write_empty, write_table
 from airflow_provider_chatexport.lake.schema.arrow import arrow_schema
-from airflow_provider_chatexport.lake.schema.tables import MESSAGES, TABLES
+from airflow_provider_chatexport.lake.schema.tables import MESSAGES, SCHEMA_VERSION, TABLES
 from airflow_provider_chatexport.lake.schema.types import Table
 from airflow_provider_chatexport.lake.staging.conversion import Conversion
 
@@ -157,7 +157,7 @@ def test_files_say_where_they_come_from(written: list[tuple[DataFile, Path]]) ->
     """A file on its own must say which schema and load it belongs to."""
     for _, path in written:
         found = {key.decode(): value.decode() for key, value in pq.read_metadata(path).metadata.items()}
-        assert {"chatexport.schema_version": "1", **METADATA}.items() <= found.items()
+        assert {"chatexport.schema_version": str(SCHEMA_VERSION), **METADATA}.items() <= found.items()
 
 
 def test_an_empty_file_carries_the_columns_descriptions(tmp_path: Path) -> None:

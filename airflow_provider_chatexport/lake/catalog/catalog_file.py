@@ -270,7 +270,7 @@ def _visible_rows(store: LakeStore, table: Table, snapshot: Snapshot) -> str:
 
 def _owners(store: LakeStore, snapshot: Snapshot) -> str:
     users = USER_EXPORT_USERS
-    return _scan(store, users, [visibility.path_in(store, each) for each in snapshot.live_files_of(users)])
+    return _scan(store, users, list(snapshot.live_files_of(users)))
 
 
 def _versions(store: LakeStore, table: Table, snapshot: Snapshot) -> str:
@@ -285,12 +285,12 @@ def _versions(store: LakeStore, table: Table, snapshot: Snapshot) -> str:
 
 def _read(store: LakeStore, table: Table, files: Sequence[FileState]) -> list[tuple[FileStatus, str]]:
     """Return one query for each group of files that have one status and hold the same promoted columns."""
-    groups: dict[tuple[FileStatus, frozenset[str]], list[str]] = defaultdict(list)
+    groups: dict[tuple[FileStatus, frozenset[str]], list[FileState]] = defaultdict(list)
     for each in files:
-        groups[each.status, promoted.held_by(table, each.file.promoted)].append(visibility.path_in(store, each))
+        groups[each.status, promoted.held_by(table, each.file.promoted)].append(each)
     return [
-        (status, f"SELECT {visibility.columns(table, held)} FROM {_scan(store, table, paths)} rows")
-        for (status, held), paths in (groups or {(FileStatus.WHOLE, frozenset[str]()): []}).items()
+        (status, f"SELECT {visibility.columns(table, held)} FROM {_scan(store, table, of_group)} rows")
+        for (status, held), of_group in (groups or {(FileStatus.WHOLE, frozenset[str]()): []}).items()
     ]
 
 
@@ -298,6 +298,8 @@ def _docs(table: Table) -> list[tuple[str, str]]:
     return [*((column.name, column.doc) for column in table), (table.partition, PARTITION_DOC)]
 
 
-def _scan(store: LakeStore, table: Table, paths: Sequence[str]) -> str:
+def _scan(store: LakeStore, table: Table, files: Sequence[FileState]) -> str:
     """Return the relation over these files; over the table's empty file if there are none."""
-    return visibility.scan(table, [store.url(path) for path in paths or [empty_file(table)]])
+    if not files:
+        return visibility.scan(table, [store.url(empty_file(table))])
+    return visibility.scan_files(store, table, files)

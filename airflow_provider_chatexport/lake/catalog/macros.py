@@ -63,6 +63,23 @@ MACROS: Final = (
             GROUP BY day ORDER BY day""",
     ),
     Macro(
+        name="missing_replies",
+        parameters=(),
+        doc="By channel, the threads that know of more replies than the lake has, and how many they miss: it is not "
+        "known whether an export contains replies. A reply from before or after what the lake covers is missing, too.",
+        example="FROM missing_replies()",
+        # As in ``replies_missing``: ``reply_count`` leaves out deleted replies.
+        body="""
+            SELECT m.cid, count(*) AS threads, sum(m.reply_count)::BIGINT AS reply_count,
+                sum(m.reply_count - coalesce(r.n, 0))::BIGINT AS missing
+            FROM messages m LEFT JOIN (
+                SELECT parent_id, count(*) AS n FROM messages
+                WHERE parent_id IS NOT NULL AND deleted_at IS NULL GROUP BY parent_id
+            ) r ON r.parent_id = m.id
+            WHERE m.reply_count > coalesce(r.n, 0)
+            GROUP BY m.cid ORDER BY missing DESC, m.cid""",
+    ),
+    Macro(
         name="custom_value",
         parameters=("custom", "key"),
         doc="The value of a key of `custom` as text, whatever characters the key has; null if there is no such key.",

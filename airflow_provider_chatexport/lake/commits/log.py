@@ -23,11 +23,12 @@ import orjson
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits.record import FOLDER, RECORD_VERSION, LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
-from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 # Holds every record that there was when it was written, so that thousands of loads are not thousands of reads.
 CHECKPOINT: Final = f"{FOLDER}/_checkpoint.gz"
+# The first line of what a load's id is made from. With another one, a retry would load its exports a second time.
+_ID_VERSION: Final = "schema 1"
 # How long a superseded file stays, for readers who opened the catalog before.
 DEFAULT_KEEP: Final = timedelta(days=1)
 
@@ -35,11 +36,11 @@ T = TypeVar("T")
 
 
 def load_id_of(parts: Iterable[str]) -> str:
-    """Return the id of a load: 24 hex digits, the same for the same exports under the same schema.
+    """Return the id of a load: 24 hex digits, the same for the same exports.
 
-    So loading the same exports again is the same load.
+    So loading the same exports again is the same load, after an upgrade that adds columns as well.
     """
-    text = "\n".join([f"schema {SCHEMA_VERSION}", *sorted(parts)])
+    text = "\n".join([_ID_VERSION, *sorted(parts)])
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

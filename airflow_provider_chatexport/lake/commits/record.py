@@ -39,6 +39,7 @@ class DataFile:
     :param day: the UTC day of its folder, such as ``2026-01-31``.
     :param n_uncovered: how many of its rows no coverage entry of their own export contains; any newer entry hides them.
     :param promoted: its promoted columns, each with its type.
+    :param schema_version: it has the columns that the registry had then. Records of version 1 do not say it.
     """
 
     path: str
@@ -49,6 +50,7 @@ class DataFile:
     sha256: str
     n_uncovered: int = 0
     promoted: tuple[tuple[str, str], ...] = ()
+    schema_version: int = 1
 
     def __post_init__(self) -> None:
         # JSON gives lists, and files are kept in sets.

@@ -5,6 +5,7 @@ The catalog's views and compaction use the same conditions, so a compacted lake 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
@@ -42,8 +43,22 @@ def path_in(store: LakeStore, each: FileState) -> str:
 
 
 def scan_files(store: LakeStore, table: Table, files: Iterable[FileState]) -> str:
-    """Return a table function that reads files of a lake, with their day folder as a column."""
-    return scan(table, [store.url(path_in(store, each)) for each in files])
+    """Return a relation over files of a lake, with their day folder as a column.
+
+    Columns that a file's version of the schema did not have yet are null.
+    """
+    groups: dict[tuple[Column, ...], list[str]] = defaultdict(list)
+    for each in files:
+        lacking = tuple(column for column in table if column.added_in > each.file.schema_version)
+        groups[lacking].append(store.url(path_in(store, each)))
+    if not any(groups):
+        return scan(table, [url for urls in groups.values() for url in urls])
+    parts = [f"SELECT *{_nulls(lacking)} FROM {scan(table, urls)}" for lacking, urls in groups.items()]
+    return f"({' UNION ALL BY NAME '.join(parts)})"
+
+
+def _nulls(columns: Iterable[Column]) -> str:
+    return "".join(f", NULL::{column.kind.value} AS {sql.name(column.name)}" for column in columns)
 
 
 def scan(table: Table, urls: Sequence[str]) -> str:

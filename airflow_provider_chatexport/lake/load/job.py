@@ -231,7 +231,11 @@ class LoadJob:
             seconds=time.monotonic() - self._began,
             keep_superseded=self._options.keep_superseded,
             late_changes=impact.late_changes,
-            facts={"options": self._options.row_options(), "suppression_list": listed.digest},
+            facts={
+                "options": self._options.row_options(),
+                "suppression_list": listed.digest,
+                "inputs": [result.facts(file.name) for file, result in staged],
+            },
         )
 
     def _log(self, record: LoadRecord) -> None:

@@ -40,6 +40,7 @@ class LoadReport(Report):
             },
             "exported_at": format_rfc3339(record.exported_at),
             **record.counts,
+            "inputs": record.facts.get("inputs", []),
             "files": [file.path for file in record.files],
             "bytes_in": record.bytes_in,
             "seconds": round(self.seconds, 3),

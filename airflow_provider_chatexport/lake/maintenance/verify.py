@@ -5,6 +5,7 @@ A finding is either a fault, or a note: nothing is wrong with the data, but some
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,10 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
 
+import duckdb
+
 from airflow_provider_chatexport.core.times import format_rfc3339
+from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file, folders
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
@@ -26,7 +30,7 @@ from airflow_provider_chatexport.lake.storage.local_store import LocalStore
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.lake.storage.workdir import UNKNOWN_AFTER
 
-_NOTES: Final = ("catalog", "unknown", "flags")
+_NOTES: Final = ("catalog", "unknown", "flags", "replies")
 _CURE: Final = (
     "run chatexport catalog, which restores links that are missing in the table folders; if the file is still missing "
     "then, export its window again"
@@ -37,7 +41,7 @@ _CURE: Final = (
 class Finding:
     """One thing found.
 
-    :param kind: a fault: gap, missing, altered, unaccounted; or a note: catalog, unknown, flags.
+    :param kind: a fault: gap, missing, altered, unaccounted; or a note: catalog, unknown, flags, replies.
     :param what: a sentence: what is wrong, where, and what to do.
     """
 
@@ -94,6 +98,7 @@ def verify(store: LakeStore, *, now: datetime) -> VerifyReport:
         *_unknown_files(store, snapshot, now),
         # Last, so that a load that was committed before the records were read has had time to write it.
         *_catalog(store, snapshot),
+        *_replies(store),
     ]
     n_files = sum(each.is_live for each in snapshot.file_states)
     return VerifyReport(findings=tuple(findings), n_loads=len(loads), n_files=n_files)
@@ -103,6 +108,20 @@ def _catalog(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
     """Check that the catalog knows every record: people query the catalog, and see no other load."""
     if what := catalog_file.fault(store, snapshot):
         yield Finding(kind="catalog", what=what)
+
+
+def _replies(store: LakeStore) -> Iterator[Finding]:
+    """Note how many replies are not in the lake, as far as its messages know of them."""
+    # A catalog or a file that cannot be read has a finding of its own, and an older catalog does not have the macro.
+    with contextlib.suppress(LakeError, duckdb.Error), contextlib.closing(catalog_file.connect(store)) as con:
+        n_channels, n_missing = con.execute("SELECT count(*), sum(missing) FROM missing_replies()").fetchall()[0]
+        if n_channels:
+            yield Finding(
+                kind="replies",
+                what=f"{n_missing} replies in {n_channels} channels are not in the lake, by the reply counts of its "
+                "messages; the exports do not contain them, or they lie outside of what is loaded: chatexport sql "
+                '"FROM missing_replies()" lists the channels',
+            )
 
 
 def _gaps(entries: Iterable[CoverageEntry]) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from airflow_provider_chatexport.core.entities import ALIASES, Entity
+from airflow_provider_chatexport.core.entities import ALIASES, Entity, Shape
 from airflow_provider_chatexport.lake.normalize.custom_keys import CustomKeys, KeyWatch
 from airflow_provider_chatexport.lake.normalize.elements import (
     BrokenLine,
@@ -48,16 +48,14 @@ from airflow_provider_chatexport.lake.raw_json import (
 )
 from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_ENTITY
 
-TYPED_MESSAGE: Final = b'{"type":"message","data":{'
-TYPED_REACTION: Final = b'{"type":"reaction","data":{'
 # The starts of most lines of most files. Their objects are recognised without splitting the line into members.
-STARTS: Final[dict[bytes, Entity]] = {
-    TYPED_MESSAGE: Entity.MESSAGE,
-    TYPED_REACTION: Entity.REACTION,
-    b'{"message":{': Entity.MESSAGE,
-    b'{"reaction":{': Entity.REACTION,
-    b'{"type":"message","item":{': Entity.MESSAGE,
-    b'{"type":"reaction","item":{': Entity.REACTION,
+STARTS: Final[dict[bytes, tuple[Entity, Shape]]] = {
+    b'{"type":"message","item":{': (Entity.MESSAGE, Shape.ITEM),
+    b'{"type":"reaction","item":{': (Entity.REACTION, Shape.ITEM),
+    b'{"type":"message","data":{': (Entity.MESSAGE, Shape.TYPED),
+    b'{"type":"reaction","data":{': (Entity.REACTION, Shape.TYPED),
+    b'{"message":{': (Entity.MESSAGE, Shape.KEYED),
+    b'{"reaction":{': (Entity.REACTION, Shape.KEYED),
 }
 _ANY_START: Final = re.compile(b"|".join(re.escape(start) for start in STARTS))
 _NO_NULLS: Final[list[str]] = []
@@ -110,6 +108,7 @@ class Context(Protocol):
     :ivar kept: the entities whose objects become rows of a table of their own.
     :ivar cid: the channel that came last, if objects belong to it by their place.
     :ivar met_user_export: some line held a whole user with messages or reactions.
+    :ivar shapes: those that entities have had so far.
     """
 
     head: Entity
@@ -117,6 +116,7 @@ class Context(Protocol):
     max_line_bytes: int
     cid: str | None
     met_user_export: bool
+    shapes: set[Shape]
 
     def leave(self) -> None:
         """Forget the channel or user that came last: what comes next does not belong to it."""
@@ -147,8 +147,9 @@ class ChannelContext:
         self.max_line_bytes = max_line_bytes
         self.cid: str | None = None
         self.met_user_export = False
+        self.shapes: set[Shape] = set()
         self.watches = {entity: KeyWatch(TABLE_BY_ENTITY[entity]) for entity in Entity}
-        self._by_start = {start: (entity, self.watches[entity]) for start, entity in STARTS.items()}
+        self._by_start = {start: (entity, shape, self.watches[entity]) for start, (entity, shape) in STARTS.items()}
 
     def leave(self) -> None:
         """Forget the channel that came last."""
@@ -170,7 +171,8 @@ class ChannelContext:
 
         :raises NotAnObjectError: the payload is not JSON, or not an object.
         """
-        entity, watch = self._by_start[start]
+        entity, shape, watch = self._by_start[start]
+        self.shapes.add(shape)
         return NormalizedObject(
             entity=entity,
             line=number,
@@ -239,14 +241,16 @@ def _in_line(line: Line, context: Context) -> Iterator[Decision]:
         return
     any_came = False
     try:
-        raw, fields = members(line.raw)
+        # An array that lost its brackets has a comma behind each element.
+        raw, fields = members(line.raw[:-1] if line.raw.endswith(b"},") else line.raw)
         is_user_export = holds_a_user_export(fields)
         context.met_user_export = context.met_user_export or is_user_export
         is_part = is_user_export or ("channel" in fields and not fields.keys().isdisjoint(CHANNEL_LISTS))
-        for name, payload in unwrap(fields, raw):
+        for shape, name, payload in unwrap(fields, raw):
             if not any_came and payload is not raw and has_duplicate_key(raw, fields):
                 raise NotAnObjectError("a key stands twice in the line")
             any_came = True
+            context.shapes.add(shape)
             yield _decide(line, name, payload, context, fields if payload is raw else None, is_part=is_part)
     except NotAnObjectError as error:
         if not any_came:
@@ -268,6 +272,7 @@ def _broken(unit: BrokenLine, context: Context) -> Reject:
 
 def _in_part(part: Part, context: Context) -> Iterable[Decision]:
     line, entity = part.line, CHANNEL_LISTS.get(part.key)
+    context.shapes.add(Shape.CHANNEL)
     if line.raw in NOTHING and not part.is_item and part.key != Entity.CHANNEL.value:
         return ()
     if entity is None or part.is_item or line.raw[:1] != b"[" or line.too_long:

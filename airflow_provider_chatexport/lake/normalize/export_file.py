@@ -27,8 +27,9 @@ CHUNK_BYTES: Final = 4 * 1024 * 1024
 _HOLDS_LISTS: Final = re.compile(
     rb'\s*\{\s*(?:"duration"\s*:\s*"[^"]*"\s*,\s*)?"(?:channel|users?|messages|members|reads?|reactions)"\s*:\s*[\{\[n]'
 )
-_TYPED_START: Final = re.compile(rb'\{"type":"\w+","data":\{')
-_SPREAD_START: Final = re.compile(rb'\{[ \t\r]*\n\s*(?:["}]|\Z)')
+_ENVELOPE_START: Final = re.compile(rb'\{"type":"\w+","(data|item)":\{')
+_EMBEDDED_USER: Final = re.compile(rb'"(?:user|created_by)":\{')
+_SPREAD_START: Final = re.compile(rb'\{[ \t\r]*\n\s*(?:["}]|\Z)|\{\s*"channel"\s*:\s*\{[ \t\r]*\n\s*"')
 _OBJECT_LINE: Final = re.compile(rb'^\s*\{\s*"', re.MULTILINE)
 # One of the lines in so many first bytes has to start as an object.
 LOOKED_AT_BYTES: Final = 64 * 1024
@@ -100,6 +101,7 @@ class LongLine:
 class ExportReader:
     """One export file on disk.
 
+    :ivar payload_key: ``item`` or ``data``: where the first line has its object, if it has an envelope of that form.
     :param on_read: called with the number of bytes that have been read, as they lie on disk.
     :raises InputError: the file cannot be opened, is empty, or its gzip stream is damaged.
     """
@@ -115,9 +117,10 @@ class ExportReader:
         if not head:
             raise InputError(f"{path} holds nothing; an export file has JSON lines or one JSON array")
         self.is_array = head.startswith(b"[")
-        # As tools print JSON for people: the first line is an opening bracket alone, and a key comes next.
+        # As tools print JSON for people: the first line ends with an opening bracket, and a key comes next.
         self.is_spread = _SPREAD_START.match(head) is not None
-        self.starts_typed = _TYPED_START.match(head) is not None
+        start = _ENVELOPE_START.match(head)
+        self.payload_key = start.group(1).decode() if start is not None else None
         # One damaged line is one reject, even if it is the first. A web page may quote JSON.
         if not head.startswith((b"{", b"[")) and (
             head.startswith(b"<") or not _OBJECT_LINE.search(self._first_bytes(LOOKED_AT_BYTES))
@@ -165,6 +168,11 @@ class ExportReader:
         """Whether the file is packed or has a BOM, so that DuckDB cannot read it as it lies on disk."""
         with self.path.open("rb") as stream:
             return stream.read(3).startswith((GZIP_MAGIC, BOM))
+
+    @property
+    def likely_embeds_users(self) -> bool:
+        """Whether the first objects hold whole users, rather than their ids."""
+        return _EMBEDDED_USER.search(self._first_bytes(LOOKED_AT_BYTES)) is not None
 
     @property
     def is_cut_into_fragments(self) -> bool:

@@ -1,10 +1,11 @@
-"""The fast path: messages in ``typed`` lines stay in the export file, and only its other lines are normalized.
+"""The fast path: messages in ``item`` or ``typed`` lines stay in the file, and only its other lines are normalized.
 
-Whole blocks of lines are decoded at once. That checks that each object is JSON, and finds the custom keys. A message in
-any other form, or one that is not JSON, ends the fast path, and the whole file is normalized line by line.
+The first line says whether objects stand under ``item`` or ``data`` in this file. Whole blocks of lines are decoded at
+once. That checks that each object is JSON, and finds the custom keys. A message in any other form, or one that is not
+JSON, ends the fast path, and the whole file is normalized line by line.
 
-To delete the fast path: this module, ``ExportReader.starts_typed`` and ``is_wrapped``, ``in_place`` and ``has_places``
-of ``EntityFile``, and what asks for them in ``staging``.
+To delete the fast path: this module, ``payload_key``, ``likely_embeds_users`` and ``is_wrapped`` of ``ExportReader``,
+``in_place`` and ``has_places`` of ``EntityFile``, and what asks for them in ``staging``.
 """
 
 from __future__ import annotations
@@ -18,12 +19,7 @@ import msgspec
 
 from airflow_provider_chatexport.core.entities import Entity
 from airflow_provider_chatexport.lake.normalize.custom_keys import UNDECODABLE
-from airflow_provider_chatexport.lake.normalize.entities import (
-    TYPED_MESSAGE,
-    TYPED_REACTION,
-    ChannelContext,
-    entities,
-)
+from airflow_provider_chatexport.lake.normalize.entities import STARTS, ChannelContext, entities
 from airflow_provider_chatexport.lake.normalize.export_file import ExportReader, Line
 from airflow_provider_chatexport.lake.normalize.output import NormalizedFile, Output
 from airflow_provider_chatexport.lake.raw_json import (
@@ -40,7 +36,6 @@ BLOCK_BYTES: Final = 128 * 1024
 # No line within a block can be longer than the block. DuckDB's own limit of an object is twice this.
 MAX_BLOCK_BYTES: Final = 8 * 1024 * 1024
 
-_DATA_KEY: Final = b'"data":'
 _ALL_BUT_OPENINGS: Final = bytes(set(range(256)) - set(b"{[\n"))
 
 
@@ -54,10 +49,10 @@ def normalize_in_place(reader: ExportReader, folder: Path, context: ChannelConte
     :return: None if some message cannot be left in the file.
     :raises InputError: the file breaks off.
     """
-    if reader.is_cut_into_fragments:
+    if reader.is_cut_into_fragments or reader.payload_key is None:
         return None
     with Output(folder) as output:
-        fast_path = TypedLinesFastPath(context, output)
+        fast_path = EnvelopeFastPath(context, output, reader.payload_key)
         blocks = PlainBlocks(reader, folder / "plain.ndjson")
         try:
             for block in blocks:
@@ -68,27 +63,33 @@ def normalize_in_place(reader: ExportReader, folder: Path, context: ChannelConte
     # A reaction that was decoded with its block has no offset.
     normalized.files = [replace(file, has_places=file.entity is not Entity.REACTION) for file in normalized.files]
     if fast_path.n_in_place:
+        normalized.shapes.add(STARTS[fast_path.message_start][1])
         messages = output.writer(Entity.MESSAGE).file(context.custom_keys(Entity.MESSAGE))
-        in_place = replace(messages, path=blocks.path, n_objects=fast_path.n_in_place, in_place=True, has_places=False)
+        in_place = replace(
+            messages, path=blocks.path, n_objects=fast_path.n_in_place, in_place=reader.payload_key, has_places=False
+        )
         normalized.files.insert(0, in_place)
         normalized.entities[Entity.MESSAGE.value] += fast_path.n_in_place
     return normalized
 
 
-class _Reaction(msgspec.Struct, tag_field="type", tag="reaction", forbid_unknown_fields=True, gc=False):
-    data: msgspec.Raw
+class EnvelopeFastPath:
+    """The blocks of one file as they pass. ``n_in_place``: the messages that stay.
 
+    :param payload_key: the key of the object in a line.
+    """
 
-class TypedLinesFastPath:
-    """The blocks of one file as they pass. ``n_in_place``: the messages that stay."""
-
-    def __init__(self, context: ChannelContext, output: Output) -> None:
+    def __init__(self, context: ChannelContext, output: Output, payload_key: str) -> None:
         self.n_in_place = 0
         self._context = context
         self._output = output
+        self._payload_key = payload_key
+        self.message_start = b'{"type":"message","%b":{' % payload_key.encode()
+        self._reaction_start = b'{"type":"reaction","%b":{' % payload_key.encode()
         self._messages = output.writer(Entity.MESSAGE)
         self._watch = context.watches[Entity.MESSAGE]
         self._longest_bytes = min(MAX_BLOCK_BYTES, context.max_line_bytes)
+        self._reaction = _line_type("reaction", payload_key, msgspec.Raw)
         self._decoder: tuple[Any, Callable[[bytes], list[Any]]] | None = None
 
     def take(self, block: Block) -> None:
@@ -108,21 +109,22 @@ class TypedLinesFastPath:
         """Take a block that has only messages and reactions, with keys that came before; else return False."""
         watch = self._watch
         if self._decoder is None or self._decoder[0] is not watch.kind:
-            self._decoder = (watch.kind, _line_decoder(watch.kind))
+            message = _line_type("message", self._payload_key, watch.kind)
+            self._decoder = (watch.kind, msgspec.json.Decoder(message | self._reaction).decode_lines)
         try:
             lines = self._decoder[1](block.text)
         except UNDECODABLE:
             return False
-        if len(lines) != block.n_lines or _has_duplicate_data(block):  # blank lines, or lines that hold more
+        if len(lines) != block.n_lines or self._has_duplicate_payload(block):  # blank lines, or lines that hold more
             return False
         n_reactions = 0
         try:
             for number, line in enumerate(lines, block.first_line):
-                if type(line) is _Reaction:
+                if type(line) is self._reaction:
                     n_reactions += 1
                     # The offset is not known, and not needed: if DuckDB refuses the reaction, the file is normalized
                     # line by line.
-                    self._output.write(self._context.verbatim(number, 0, TYPED_REACTION, bytes(line.data)))
+                    self._output.write(self._context.verbatim(number, 0, self._reaction_start, bytes(line.data)))
                 elif nulls := watch.saw_decoded(line.data):
                     self._messages.note(_require_id(watch.text_of(line.data, "id")), nulls)
         except NotAnObjectError:  # a reaction, and some of the block has been written
@@ -133,11 +135,11 @@ class TypedLinesFastPath:
 
     def _take_line(self, line: Line) -> None:
         self._output.lines += 1
-        if not line.raw.startswith(TYPED_MESSAGE):
+        if not line.raw.startswith(self.message_start):
             for decision in entities(line, self._context):
                 self._output.write(decision)
             return
-        message = line.raw[len(TYPED_MESSAGE) - 1 : -1]
+        message = line.raw[len(self.message_start) - 1 : -1]
         try:
             if nulls := self._watch.saw(message):
                 self._messages.note(_require_id(text_of(read_object(message)[1], "id")), nulls)
@@ -147,13 +149,25 @@ class TypedLinesFastPath:
             raise FallBackError
         self.n_in_place += 1
 
+    def _has_duplicate_payload(self, block: Block) -> bool:
+        """Return whether some line of a block of well-formed lines has its object twice."""
+        key = b'"%b":' % self._payload_key.encode()
+        if block.text.count(key) <= block.n_lines:
+            return False
+        suspects = (line.raw for line in block.lines() if line.raw.count(key) > 1)
+        return any(has_duplicate_key(*members(raw)) for raw in suspects)
 
-def _line_decoder(kind: Any) -> Callable[[bytes], list[Any]]:
-    """Return a decoder of lines of typed messages, whose objects are of this kind, and of reactions."""
-    message = msgspec.defstruct(
-        "_Message", [("data", kind)], tag_field="type", tag="message", forbid_unknown_fields=True, gc=False
+
+def _line_type(name: str, payload_key: str, kind: Any) -> Any:
+    """Return the type of a line that holds an object of this kind as ``data``, under the envelope's key."""
+    return msgspec.defstruct(
+        "_Line",
+        [("data", kind, msgspec.field(name=payload_key))],
+        tag_field="type",
+        tag=name,
+        forbid_unknown_fields=True,
+        gc=False,
     )
-    return msgspec.json.Decoder(message | _Reaction).decode_lines
 
 
 def _require_id(message_id: str | None) -> str:
@@ -164,14 +178,6 @@ def _require_id(message_id: str | None) -> str:
     if message_id is None:
         raise FallBackError
     return message_id
-
-
-def _has_duplicate_data(block: Block) -> bool:
-    """Return whether some line of a block of well-formed lines has its object twice."""
-    if block.text.count(_DATA_KEY) <= block.n_lines:
-        return False
-    suspects = (line.raw for line in block.lines() if line.raw.count(_DATA_KEY) > 1)
-    return any(has_duplicate_key(*members(raw)) for raw in suspects)
 
 
 class Block(msgspec.Struct, frozen=True, gc=False):

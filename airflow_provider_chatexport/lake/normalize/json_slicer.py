@@ -94,7 +94,7 @@ class JsonSlicer:
             self._at += 1
             firsts = self._each(b"]")
         else:
-            firsts = iter(lambda: self._peek(at_end=True), b"")
+            firsts = self._each_to_the_end()
         for first in firsts:
             self._element += 1
             start = self._offset
@@ -145,6 +145,13 @@ class JsonSlicer:
             elif byte != end:
                 raise self._broken("has no comma between two values")
         self._at += 1
+
+    def _each_to_the_end(self) -> Iterator[bytes]:
+        """Yield the first byte of each object. An array that lost its brackets has commas between them."""
+        while byte := self._peek(at_end=True):
+            yield byte
+            if self._peek(at_end=True) == b",":
+                self._at += 1
 
     def _key(self) -> str:
         """Consume a key and its colon."""

@@ -20,7 +20,7 @@ from typing import IO, Final, Self
 
 import msgspec
 
-from airflow_provider_chatexport.core.entities import ALIASES, OTHER_NAMES, Entity
+from airflow_provider_chatexport.core.entities import ALIASES, OTHER_NAMES, Entity, Shape
 from airflow_provider_chatexport.lake.normalize.custom_keys import CustomKeys
 from airflow_provider_chatexport.lake.normalize.entities import (
     STARTS,
@@ -88,7 +88,7 @@ class EntityFile:
     :param nulls: the file that says which objects have custom keys with null.
     :param keys: the custom keys of the objects. None: the objects have to be read as JSON.
     :param longest_bytes: the length of the longest object.
-    :param in_place: the objects are the messages in the typed lines of the export file itself.
+    :param in_place: the key of the objects in their lines, if they are the messages in the export file itself.
     :param has_places: the line of each object is known, so that one that DuckDB refuses can be repaired or rejected.
     """
 
@@ -98,7 +98,7 @@ class EntityFile:
     n_objects: int
     keys: CustomKeys | None = None
     longest_bytes: int = 0
-    in_place: bool = False
+    in_place: str | None = None
     has_places: bool = True
 
 
@@ -113,6 +113,7 @@ class NormalizedFile:
     :ivar channels: (n, cid): objects with a number above n belong to this channel by their place, up to the next
         entry; cid None: to no channel.
     :ivar has_user_export: some line holds a whole user with messages or reactions.
+    :ivar shapes: those that entities have in the file.
     """
 
     files: list[EntityFile]
@@ -125,6 +126,7 @@ class NormalizedFile:
     rejected_lines: int
     channels: list[tuple[int, str | None]]
     has_user_export: bool
+    shapes: set[Shape]
 
     @property
     def cids(self) -> set[str]:
@@ -283,6 +285,7 @@ class Output:
             rejected_lines=self._rejected_lines,
             channels=self._channels,
             has_user_export=context.met_user_export,
+            shapes=context.shapes,
         )
 
 

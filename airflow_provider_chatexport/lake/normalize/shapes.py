@@ -16,6 +16,7 @@ from airflow_provider_chatexport.core.entities import (
     ENVELOPE_PAYLOAD_KEYS,
     OTHER_NAMES,
     Entity,
+    Shape,
     infer_bare,
 )
 from airflow_provider_chatexport.lake.raw_json import (
@@ -43,18 +44,18 @@ REPLY_DURATION: Final = "duration"
 _CHANNEL_KEYS: Final = frozenset({"cid", "channel_cid", "channel_type", "channel_id"})
 
 
-def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the object of each entity in a line.
+def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[Shape, str, bytes]]:
+    """Yield each entity in a line: the shape that it has there, its name and its object.
 
     :param fields: the members of the line.
     :param raw: the line.
     :raises NotAnObjectError: no entity can be recognised in the line.
     """
-    name, payload, others = _envelope(fields)
+    shape, name, payload, others = _envelope(fields)
     if name is not None and payload is not None and (name in ALIASES or name in OTHER_NAMES):
         if others:
             payload = _with_others(payload, others) if name in ALIASES else raw
-        yield name, payload
+        yield shape, name, payload
         return
     if "channel" in fields and fields.keys() & CHANNEL_LISTS.keys() and not _is_bare_message(fields):
         yield from _unwrap_lists(fields, Entity.CHANNEL)
@@ -65,13 +66,13 @@ def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[str, bytes]]:
     if len(fields) == 1:
         (key, value), *_ = fields.items()
         if key in ALIASES or key in OTHER_NAMES or is_object(value):
-            yield key, value
+            yield Shape.KEYED, key, value
             return
     entity = infer_bare(fields)
     if entity is not None:
-        yield entity.value, raw
+        yield Shape.BARE, entity.value, raw
     elif name is not None and payload is not None:
-        yield name, raw if others else payload
+        yield shape, name, raw if others else payload
     else:
         raise NotAnObjectError("no entity that this version knows can be recognised in it")
 
@@ -87,22 +88,22 @@ def holds_a_user_export(fields: Fields) -> bool:
     return is_object(fields.get("user", b"")) and not keys.isdisjoint(_USER_LISTS) and keys.isdisjoint(_OF_MESSAGES)
 
 
-def _unwrap_lists(fields: Fields, of: Entity) -> Iterator[tuple[str, bytes]]:
+def _unwrap_lists(fields: Fields, of: Entity) -> Iterator[tuple[Shape, str, bytes]]:
     """Yield the channel or user of an element, then the items of its lists."""
-    yield of.value, fields[of.value]
+    yield Shape.CHANNEL, of.value, fields[of.value]
     for key, value in fields.items():
         if key == of.value or (of is Entity.USER and key == REPLY_DURATION):
             continue
         entity = CHANNEL_LISTS.get(key)
         if entity is not None and value[:1] == b"[":
             for item in items_of(value):
-                yield entity.value, item
+                yield Shape.CHANNEL, entity.value, item
         elif value not in NOTHING:
-            yield key, value
+            yield Shape.CHANNEL, key, value
 
 
-def _envelope(fields: Fields) -> tuple[str | None, bytes | None, Fields]:
-    """Return the name, the payload and the other members of an envelope.
+def _envelope(fields: Fields) -> tuple[Shape, str | None, bytes | None, Fields]:
+    """Return the shape, the name, the payload and the other members of an envelope.
 
     A bare object has a ``type`` too, but an object without a payload object is not an envelope.
     """
@@ -113,8 +114,9 @@ def _envelope(fields: Fields) -> tuple[str | None, bytes | None, Fields]:
         for payload_key in (*ENVELOPE_PAYLOAD_KEYS, name):
             value = fields.get(payload_key)
             if value is not None and is_object(value):
-                return name, value, {each: fields[each] for each in fields.keys() - {key, payload_key}}
-    return None, None, {}
+                others = {each: fields[each] for each in fields.keys() - {key, payload_key}}
+                return Shape.ITEM if payload_key == "item" else Shape.TYPED, name, value, others
+    return Shape.TYPED, None, None, {}
 
 
 def _with_others(payload: bytes, others: Fields) -> bytes:

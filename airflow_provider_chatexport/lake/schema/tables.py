@@ -21,19 +21,23 @@ from airflow_provider_chatexport.lake.schema.types import (
     Placement,
     Table,
     boolean,
+    channel_of,
     computed,
     id_of,
     ids_of,
     integer,
     is_something,
     json_text,
+    link_end,
     non_empty_text,
     text,
     text_list,
     time,
 )
 
-SCHEMA_VERSION: Final = 1
+# The version of the files' columns. A new column names the version that adds it (``Column.added_in``). In the views it
+# is null for files of older versions.
+SCHEMA_VERSION: Final = 2
 
 CUSTOM: Final = computed(
     "custom",
@@ -50,13 +54,30 @@ EXPORTED_AT: Final = computed(
 LOAD_ID: Final = computed("_load_id", Kind.TEXT, "The load that wrote the row; see the view `loads`.")
 _TRAILER: Final = (CUSTOM, EXPORTED_AT, LOAD_ID)
 
-_CID = text("cid", "Channel, as `type:id`.")
+_CID = channel_of("Channel, as `type:id`.")
+
+
+def _added(column: Column) -> Column:
+    """Return a column that version 2 of the schema added."""
+    return replace(column, added_in=2)
+
 
 _REACTIONS_MISSING: Final = computed(
     "reactions_missing",
     Kind.INT,
     "How many of the reactions in `reaction_counts` the export does not contain; 0 if `reactions` has all of them.",
     default="0",
+)
+
+_REPLIES_MISSING: Final = _added(
+    Column(
+        name="replies_missing",
+        kind=Kind.INT,
+        doc="How many of the replies in `reply_count` the load does not contain; null if the export has no "
+        "`reply_count`. Replies in other windows count as missing here; the macro `missing_replies` counts over the "
+        "whole lake.",
+        sql="_reply_count * 0",
+    )
 )
 
 _QUOTED: Final = f"coalesce({non_empty_text('quoted_message_id')}, json_extract_string(d.quoted_message, '$.id'))"
@@ -85,13 +106,13 @@ MESSAGES: Final = Table(
             name="channel_type",
             kind=Kind.TEXT,
             doc="Channel type: `cid` before its first colon.",
-            sql="split_part(d.cid, ':', 1)",
+            sql="split_part(_cid, ':', 1)",
         ),
         Column(
             name="channel_id",
             kind=Kind.TEXT,
             doc="Channel id: `cid` after its first colon.",
-            sql="substr(d.cid, strpos(d.cid, ':') + 1)",
+            sql="substr(_cid, strpos(_cid, ':') + 1)",
         ),
         id_of("user_id", "user", "Author.", or_field="user_id"),
         text("type", "regular, reply, system, ephemeral, error or deleted."),
@@ -107,11 +128,12 @@ MESSAGES: Final = Table(
             doc="Message that this one quotes.",
             sql=_QUOTED,
             reads=("quoted_message", "quoted_message_id"),
-            fails_on=f"{is_something('quoted_message')} AND ({_QUOTED}) IS NULL",
+            fails_on=(("quoted_message", f"{is_something('quoted_message')} AND ({_QUOTED}) IS NULL"),),
         ),
         boolean("show_in_channel", "A thread reply that is shown in the channel as well."),
         integer("reply_count", "How many replies its thread has."),
         integer("deleted_reply_count", "How many deleted replies its thread has."),
+        _REPLIES_MISSING,
         ids_of("thread_participant_ids", "thread_participants", "Users who replied in its thread."),
         json_text("reaction_counts", "Reactions by type: count."),
         json_text("reaction_scores", "Reactions by type: sum of scores."),
@@ -124,7 +146,7 @@ MESSAGES: Final = Table(
             sql="coalesce(json_array_length(d.attachments), 0)",
             reads=("attachments",),
         ),
-        ids_of("mentioned_user_ids", "mentioned_users", "Users mentioned in the text."),
+        ids_of("mentioned_user_ids", "mentioned_users", "Users mentioned in the text.", or_field="mentioned_users_ids"),
         text_list("mentioned_group_ids", "User groups mentioned in the text."),
         json_text("mentioned_groups", "User groups mentioned in the text, as complete objects."),
         text_list("mentioned_roles", "Roles mentioned in the text."),
@@ -133,11 +155,12 @@ MESSAGES: Final = Table(
         boolean("mentioned_here", "All who are online are mentioned."),
         boolean("pinned", "Pinned in the channel."),
         time("pinned_at", "When it was pinned."),
-        id_of("pinned_by_id", "pinned_by", "Who pinned it."),
+        id_of("pinned_by_id", "pinned_by", "Who pinned it.", or_field="pinned_by_id"),
         time("pin_expires", "When the pin ends."),
         boolean("silent", "Sent without raising unread counts."),
         boolean("shadowed", "By a shadow-banned user: shown to its author only."),
         boolean("deleted_for_me", "Deleted for one user only."),
+        _added(text("status", "State of delivery, such as `received`, if the export says.")),
         text_list("restricted_visibility", "The only users who may see it; empty if all may."),
         text("command", "Slash command that created it."),
         text("mml", "Markup of a command's answer."),
@@ -177,7 +200,7 @@ REACTIONS: Final = Table(
     user_paths=("user",),
     columns=(
         text("message_id", "Message reacted to."),
-        text("cid", "Channel of the message, as `type:id`; null if the export does not say."),
+        channel_of("Channel of the message, as `type:id`; null if the export does not say."),
         id_of("user_id", "user", "Who reacted.", or_field="user_id"),
         text("type", "Kind of reaction, such as `love`."),
         integer("score", "Score, 1 unless the app counts differently."),
@@ -208,6 +231,16 @@ ATTACHMENTS: Final = Table(
         text("image_url", "Image."),
         text("thumb_url", "Thumbnail."),
         text("asset_url", "File, video or audio."),
+        _added(
+            Column(
+                name="url_expires_at",
+                kind=Kind.TIME,
+                doc="When the first of its links to `image_url`, `thumb_url` and `asset_url` ends, by the signature in "
+                "the link; null if none says. Links to uploaded files end after 14 days, and the files themselves are "
+                "not in an export: only an export made later has new links.",
+                sql=link_end(("image_url", "thumb_url", "asset_url")),
+            )
+        ),
         text("og_scrape_url", "Page that the preview was made from."),
         text("author_name", "Author or site name."),
         text("author_link", "Link of the author's name."),
@@ -238,7 +271,7 @@ CHANNELS: Final = Table(
     nested_lists=("members",),
     user_paths=("created_by", "truncated_by"),
     columns=(
-        _CID,
+        channel_of("Channel, as `type:id`.", own_type_and_id=True),
         text("type", "Channel type."),
         text("id", "Channel id, unique within its type."),
         Column(
@@ -250,7 +283,8 @@ CHANNELS: Final = Table(
             nested=True,
         ),
         text("team", "Team, in multi-tenant apps."),
-        id_of("created_by_id", "created_by", "Who created it."),
+        id_of("created_by_id", "created_by", "Who created it.", or_field="created_by_id"),
+        _added(text_list("member_ids", "Members of a channel that has no id of its own but consists of its members.")),
         integer("member_count", "How many members it has."),
         integer("message_count", "How many messages it has, if the app counts them."),
         boolean("frozen", "Takes no new messages."),
@@ -270,7 +304,7 @@ CHANNELS: Final = Table(
         time("hide_messages_before", "Messages from before this time are hidden for the requesting user."),
         time("mute_expires_at", "When the mute ends."),
         time("truncated_at", "Messages from before this time are hidden: the channel was truncated."),
-        id_of("truncated_by_id", "truncated_by", "Who truncated it."),
+        id_of("truncated_by_id", "truncated_by", "Who truncated it.", or_field="truncated_by_id"),
         time("deleted_at", "When it was soft-deleted."),
         *_TRAILER,
     ),
@@ -283,6 +317,8 @@ MEMBERS: Final = Table(
     entity=Entity.MEMBER,
     key=("cid", "user_id"),
     sort=("cid", "user_id"),
+    # A row of ``reads``, if the export has no other for this member.
+    staged=(time("last_read", "When they last read the channel."),),
     user_paths=("user",),
     columns=(
         _CID,
@@ -300,6 +336,8 @@ MEMBERS: Final = Table(
         time("invite_accepted_at", "When the invitation was accepted."),
         time("invite_rejected_at", "When the invitation was rejected."),
         boolean("notifications_muted", "The member muted the channel."),
+        _added(boolean("hide_channel", "The member hid the channel.")),
+        _added(time("hide_messages_before", "Messages from before this time are hidden for the member.")),
         text_list("deleted_messages", "Messages deleted for this member only."),
         time("archived_at", "When the member archived the channel."),
         time("pinned_at", "When the member pinned the channel."),
@@ -312,7 +350,8 @@ MEMBERS: Final = Table(
 
 READS: Final = Table(
     name="reads",
-    doc="One row per user and channel: how far they have read.",
+    doc="One row per user and channel: how far they have read. Exports that name everything by id say it in their "
+    "members, and then only `last_read` is known.",
     placement=Placement.SNAPSHOT,
     entity=Entity.READ,
     key=("cid", "user_id"),
@@ -354,6 +393,8 @@ USERS: Final = Table(
         integer("avg_response_time", "Average time to answer, seconds."),
         text_list("blocked_user_ids", "Users whom they block."),
         json_text("devices", "Push devices."),
+        _added(json_text("channel_mutes", "Channels that they muted.")),
+        _added(json_text("user_mutes", "Users whom they muted.")),
         json_text("privacy_settings", "Privacy settings."),
         json_text("push_notifications", "Push settings."),
         time("created_at", "When the user was created."),
@@ -367,6 +408,9 @@ USERS: Final = Table(
     ),
 )
 
+# What a load counts over the messages of channels.
+_COUNTED: Final = (_REACTIONS_MISSING, _REPLIES_MISSING)
+
 _EXPORT_USER_ID: Final = computed(
     "export_user_id", Kind.TEXT, "The user who was exported. Only the newest export of each user is shown."
 )
@@ -374,7 +418,7 @@ _EXPORT_USER_ID: Final = computed(
 
 def _in_user_export(table: Table, name: str, doc: str, key: tuple[str, ...], extra: tuple[Column, ...] = ()) -> Table:
     """Return a table's like for exports of users: the same columns, and the user who was exported."""
-    own = [column for column in table if column not in (*_TRAILER, _REACTIONS_MISSING, _MESSAGE_CREATED_AT)]
+    own = [column for column in table if column not in (*_TRAILER, *_COUNTED, _MESSAGE_CREATED_AT)]
     by_owner = {
         column.name: replace(
             column,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from airflow_provider_chatexport.core.entities import Entity
+from airflow_provider_chatexport.core.times import LATEST
+
+LATEST_S: Final = int(LATEST.timestamp())
 
 
 class Kind(enum.Enum):
@@ -43,10 +46,13 @@ class Column:
     :param field: the JSON key that the column is read from; None for a computed column.
     :param sql: an expression over ``d``, if reading the field and casting is not enough.
     :param reads: the JSON keys that ``sql`` reads, as JSON text.
-    :param fails_on: a condition on ``d``: ``sql`` cannot read what the first key of ``reads`` holds, and would lose it.
+    :param reads_text: the JSON keys that ``sql`` reads, as text.
+    :param fails_on: keys, each with a condition on ``d``: ``sql`` does not read what the key holds, and would lose it.
+    :param once: ``sql`` is computed once for a row, as ``_NAME``, since other expressions need the value.
     :param nested: the field may be in ``custom`` instead.
     :param default: SQL for the rows of a computed column that staging does not compute.
     :param promoted: read from the key of this name in ``custom``, where it stays as well.
+    :param added_in: the version of the schema that added the column; files of older versions do not have it.
     """
 
     name: str
@@ -55,10 +61,13 @@ class Column:
     field: str | None = None
     sql: str | None = None
     reads: tuple[str, ...] = ()
-    fails_on: str | None = None
+    reads_text: tuple[str, ...] = ()
+    fails_on: tuple[tuple[str, str], ...] = ()
+    once: bool = False
     nested: bool = False
     promoted: bool = False
     default: str | None = None
+    added_in: int = 1
 
     @property
     def is_read(self) -> bool:
@@ -75,6 +84,7 @@ class Table:
     :param bloom: columns with a bloom filter.
     :param plain_encoded: columns without a dictionary.
     :param entity: the entity whose objects become rows.
+    :param staged: columns that only the stage has, as ``_NAME``: rows of other tables are made from them.
     :param ignored_keys: keys that are known and go into no column.
     :param nested_lists: keys whose lists become rows of other tables.
     :param user_paths: keys that hold a user, or paths (``key.path``) to a user inside an object.
@@ -93,6 +103,7 @@ class Table:
     bloom: tuple[str, ...] = ()
     plain_encoded: tuple[str, ...] = ("custom",)
     entity: Entity | None = None
+    staged: tuple[Column, ...] = ()
     ignored_keys: tuple[str, ...] = ()
     nested_lists: tuple[str, ...] = ()
     user_paths: tuple[str, ...] = ()
@@ -112,10 +123,11 @@ class Table:
     def fields(self) -> dict[str, str]:
         """The JSON keys that staging reads, with the type to read each as. Nested values are read as JSON text."""
         read: dict[str, str] = {}
-        for column in self.columns:
+        for column in (*self.columns, *self.staged):
             if column.field is not None:
                 read[column.field] = "VARCHAR" if column.kind is not Kind.JSON else "JSON"
             read.update(dict.fromkeys(column.reads, "JSON"))
+            read.update(dict.fromkeys(column.reads_text, "VARCHAR"))
         return read
 
     @property
@@ -151,27 +163,47 @@ def json_text(name: str, doc: str) -> Column:
 
 def text_list(name: str, doc: str) -> Column:
     """Return a column of lists of text."""
-    return _list(name, name, "$[*]", doc)
+    return _list(name, doc, {name: f"json_extract_string(d.{name}, '$[*]')"})
 
 
-def ids_of(name: str, field: str, doc: str) -> Column:
-    """Return a column of the ids in a list of objects."""
-    return _list(name, field, "$[*].id", doc)
+# An item is an object with an id, or the id itself.
+_IDS_IN: Final = """list_transform(json_extract(d.{0}, '$[*]'), lambda item: CASE json_type(item)
+    WHEN 'OBJECT' THEN json_extract_string(item, '$.id') WHEN 'VARCHAR' THEN json_extract_string(item, '$') END)"""
 
 
-def _list(name: str, field: str, path: str, doc: str) -> Column:
-    items = f"json_extract_string(d.{field}, '{path}')"
-    texts = f"list_filter({items}, lambda item: item <> '')"
+def ids_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Column:
+    """Return a column of the ids in a list.
+
+    :param field: holds the list, of objects or of their ids.
+    :param or_field: holds the list of ids if that in ``field`` is absent or empty.
+    """
+    fields = (field,) if or_field is None else (field, or_field)
+    return _list(name, doc, {each: _IDS_IN.format(each) for each in fields})
+
+
+def _list(name: str, doc: str, items: dict[str, str]) -> Column:
+    """Return a column of the texts in the first of some lists that has any.
+
+    :param items: the items, by the field that holds the list. An item that is not text is null.
+    """
+    texts = {field: f"list_filter({of}, lambda item: item <> '')" for field, of in items.items()}
     # Most lists are empty, and an empty one is recognised by its length.
-    has_some = f"strlen(d.{field}::VARCHAR) > 2"
-    loses_some = f"{has_some} AND len({texts}) < json_array_length(d.{field})"
+    has_some = {field: f"(strlen(d.{field}::VARCHAR) > 2 AND d.{field}::VARCHAR <> 'null')" for field in items}
+    values = [f"CASE WHEN {has_some[field]} THEN {texts[field]} END" for field in items]
+    empty = [f"CASE WHEN NOT {has_some[field]} THEN []::VARCHAR[] END" for field in items]
+    value = f"coalesce({', '.join([*values, *empty])})"
+    loses_some = {field: f"{has_some[field]} AND len({texts[field]}) < json_array_length(d.{field})" for field in items}
+    first, *others = items
+    for field in others:
+        has_others = f"NOT list_has_all({texts[first]}, {texts[field]})"
+        loses_some[field] += f" OR ({has_some[first]} AND {has_some[field]} AND {has_others})"
     return Column(
         name=name,
         kind=Kind.TEXTS,
         doc=doc,
-        sql=f"CASE WHEN {has_some} THEN {texts} ELSE {items} END",
-        reads=(field,),
-        fails_on=f"({not_a_list(field)}) OR ({loses_some})",
+        sql=value,
+        reads=tuple(items),
+        fails_on=tuple((field, f"({not_a_list(field)}) OR ({loses})") for field, loses in loses_some.items()),
     )
 
 
@@ -191,28 +223,76 @@ def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Co
     :param field: holds the object, or its id in the object's place.
     :param or_field: holds the id if ``field`` does not.
     """
-    has_empty_id = f"""d.{field}::VARCHAR LIKE '{{"id":""%'"""
-    ids = [
-        f"CASE WHEN NOT ({has_empty_id}) THEN json_extract_string(d.{field}, '$.id') END",
-        f"CASE WHEN json_type(d.{field}) = 'VARCHAR' THEN {non_empty_text(field)} END",
-    ]
-    if or_field:
-        ids.append(non_empty_text(or_field))
-    # The usual object starts with its id, and is recognised without parsing it.
-    is_unusual = f"""d.{field}::VARCHAR NOT LIKE '{{"id":"%' OR {has_empty_id}"""
+    value = f"d.{field}::VARCHAR"
+    own_id = f"""CASE
+        WHEN {value} LIKE '{{%' THEN
+            CASE WHEN {value} NOT LIKE '{{"id":""%' THEN json_extract_string(d.{field}, '$.id') END
+        WHEN {value} LIKE '"_%"' THEN {non_empty_text(field)}
+    END"""
+    # The usual value is an id, or an object that starts with it, and is recognised without parsing it.
+    is_unusual = f"""{value} NOT LIKE '"_%"' AND ({value} NOT LIKE '{{"id":"%' OR {value} LIKE '{{"id":""%')"""
     return Column(
         name=name,
         kind=Kind.TEXT,
         doc=doc,
-        sql=f"coalesce({', '.join(ids)})",
-        reads=(field, or_field) if or_field else (field,),
-        fails_on=f"({is_unusual}) AND {is_something(field)} AND coalesce({', '.join(ids[:2])}) IS NULL",
+        sql=own_id if or_field is None else f"coalesce({own_id}, {non_empty_text(or_field)})",
+        reads=(field,) if or_field is None else (field, or_field),
+        fails_on=((field, f"({is_unusual}) AND {is_something(field)} AND ({own_id}) IS NULL"),),
+    )
+
+
+def channel_of(doc: str, *, own_type_and_id: bool = False) -> Column:
+    """Return the column ``cid``: the channel that an object names, in any of the ways in which exports do.
+
+    A channel in ``channel_cid``, ``channel_type`` or ``channel_id`` that is not that of ``cid`` goes to ``custom``.
+
+    :param own_type_and_id: the object is a channel, and may have nothing but ``type`` and ``id``.
+    """
+    pairs = [("channel_type", "channel_id"), *([("type", "id")] if own_type_and_id else [])]
+    joined = [f"nullif(d.{first}, '') || ':' || nullif(d.{second}, '')" for first, second in pairs]
+    # The usual object names its channel once, so that there is nothing to compare.
+    names_it_once = "d.cid IS NULL AND d.channel_cid IS NULL AND d.channel_type <> '' AND d.channel_id <> ''"
+    parts = {
+        "channel_cid": "_cid",
+        "channel_type": "split_part(_cid, ':', 1)",
+        "channel_id": "substr(_cid, strpos(_cid, ':') + 1)",
+    }
+    return Column(
+        name="cid",
+        kind=Kind.TEXT,
+        doc=doc,
+        field="cid",
+        sql=f"coalesce(nullif(d.cid, ''), nullif(d.channel_cid, ''), {', '.join(joined)})",
+        reads_text=tuple(parts),
+        fails_on=tuple(
+            (key, f"CASE WHEN d.{key} <> '' AND NOT coalesce({names_it_once}, false) THEN d.{key} <> {part} END")
+            for key, part in parts.items()
+        ),
+        once=True,
     )
 
 
 def non_empty_text(field: str) -> str:
     """Return an expression: the field's value as text; null if it is empty."""
     return f"nullif(json_extract_string(d.{field}, '$'), '')"
+
+
+def link_end(fields: Iterable[str]) -> str:
+    """Return an expression: when the first of some links ends, by the signature in its query; null if none says.
+
+    ``Expires`` counts unix seconds. ``X-Amz-Date`` is the start, and ``X-Amz-Expires`` counts seconds from there.
+    """
+    ends = []
+    for field in fields:
+        link = f"d.{field}"
+        seconds = rf"TRY_CAST(regexp_extract({link}, '[?&]Expires=(\d{{1,11}})(?:[&#]|$)', 1) AS BIGINT)"
+        start = rf"regexp_extract({link}, '[?&]X-Amz-Date=(\d{{8}}T\d{{6}})Z', 1)"
+        valid_s = rf"TRY_CAST(regexp_extract({link}, '[?&]X-Amz-Expires=(\d{{1,9}})(?:[&#]|$)', 1) AS BIGINT)"
+        start_s = f"epoch(try_strptime({start}, '%Y%m%dT%H%M%S'))::BIGINT"
+        # Most attachments are links without a signature.
+        ends.append(f"CASE WHEN contains({link}, 'Expires=') THEN coalesce({seconds}, {start_s} + {valid_s}) END")
+    end_s = f"least({', '.join(ends)})"
+    return f"CASE WHEN {end_s} < {LATEST_S} THEN make_timestamptz({end_s} * 1000000) END"
 
 
 def computed(name: str, kind: Kind, doc: str, *, default: str | None = None) -> Column:

@@ -41,7 +41,12 @@ from airflow_provider_chatexport.lake.schema.types import Kind, Placement, Table
 from airflow_provider_chatexport.lake.staging.counts import Counts
 from airflow_provider_chatexport.lake.staging.nested import extract_nested_rows
 from airflow_provider_chatexport.lake.staging.queries import RELATIONS
-from airflow_provider_chatexport.lake.staging.reactions import count_missing_reactions, place_reactions
+from airflow_provider_chatexport.lake.staging.reactions import (
+    count_missing_reactions,
+    count_missing_replies,
+    place_reactions,
+    place_reactions_of_users,
+)
 from airflow_provider_chatexport.lake.staging.stage import Stage, StagedFile
 
 MEMORY_LIMIT: Final = "400MB"
@@ -138,6 +143,7 @@ class Conversion:
         """Place, cut and deduplicate rows. Afterwards ``days``, ``rows`` and ``counts`` hold."""
         counts, stage = self.counts, self._stage
         place_reactions(stage)
+        place_reactions_of_users(stage)
         for table in (MESSAGES, REACTIONS):
             counts.out_of_window += stage.delete(table, "NOT _in_window")
         # Before duplicates go: a file covers the moment of a message too if another file has a newer version of it.
@@ -150,6 +156,7 @@ class Conversion:
                 counts.duplicates += n_dropped
         extract_nested_rows(stage)
         count_missing_reactions(stage)
+        count_missing_replies(stage)
         counts.rows = self._n_rows()
         counts.drawn = {
             name: n_rows - n_of_their_own[name]

@@ -31,14 +31,16 @@ def normalize_channels(
 ) -> tuple[NormalizedFile, bool]:
     """Normalize an export of channels, its messages left in place if they can be.
 
-    While Python looks at the lines, DuckDB gathers the users from what are most likely messages in place.
+    While Python looks at the lines, DuckDB gathers the users from what are most likely messages in place. Where users
+    are named by id there are none.
 
     :return: the file, and whether ``GATHERED`` has the users.
     :raises InputError: the file breaks off, or its array is not well formed.
     """
+    is_likely = reader.payload_key is not None and not reader.is_wrapped and reader.likely_embeds_users
     with ThreadPoolExecutor(1) as executor:
         normalizing = executor.submit(_normalize, reader, folder, max_line_bytes)
-        is_gathered = reader.starts_typed and not reader.is_wrapped and _gather_users(reader.path, database)
+        is_gathered = is_likely and _gather_users(reader, database)
         return normalizing.result(), is_gathered
 
 
@@ -47,9 +49,10 @@ def _normalize(reader: ExportReader, folder: Path, max_line_bytes: int) -> Norma
     return in_place or normalize(reader, folder, ChannelContext(max_line_bytes))
 
 
-def _gather_users(path: Path, database: Database) -> bool:
+def _gather_users(reader: ExportReader, database: Database) -> bool:
     """Gather the users in the messages of a file that is not normalized yet; return whether that succeeded."""
-    unchecked = EntityFile(entity=Entity.MESSAGE, path=path, nulls=path, n_objects=0, in_place=True)
+    path = reader.path
+    unchecked = EntityFile(entity=Entity.MESSAGE, path=path, nulls=path, n_objects=0, in_place=reader.payload_key)
     # Nothing is known of the file: DuckDB may meet a line that is too long for it.
     with contextlib.suppress(duckdb.Error), database.on_one_core():
         database.execute(f"CREATE OR REPLACE TEMP TABLE {GATHERED} AS {queries.users_in(MESSAGES, unchecked)}")

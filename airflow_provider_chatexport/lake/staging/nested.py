@@ -1,4 +1,4 @@
-"""Rows extracted from inside objects: attachments and latest reactions of messages, members of channels, all users.
+"""Rows extracted from inside objects: attachments, latest reactions, members of channels, what they read, all users.
 
 An object of its own goes before a copy that another object carries.
 """
@@ -15,6 +15,7 @@ from airflow_provider_chatexport.lake.schema.tables import (
     MEMBERS,
     MESSAGES,
     REACTIONS,
+    READS,
     USER_EXPORT_MESSAGES,
     USER_EXPORT_REACTIONS,
     USER_EXPORT_USERS,
@@ -37,6 +38,7 @@ def extract_nested_rows(stage: Stage) -> None:
     of_message = {"message_id": "id", "cid": "cid", "message_created_at": "created_at"}
     _extract_copies(stage, MESSAGES, "latest_reactions", REACTIONS, of_message)
     _extract_copies(stage, CHANNELS, "members", MEMBERS, {"cid": "cid"})
+    _extract_reads(stage)
     _extract_users(stage)
     _add_exported_users(stage)
 
@@ -80,6 +82,21 @@ WHERE {sql.is_object("j")}
     _keep_odd_lists(stage, parent, key, table, next(iter(from_parent)))
     stage.join_clashing_custom(table)
     stage.keep_newest(table)
+
+
+def _extract_reads(stage: Stage) -> None:
+    """Add what a member says to have read as a row of ``reads``, unless the export, or a newer one, has such a row."""
+    n_added, *_ = stage.database.one(f"""
+INSERT INTO stage_{READS.name} BY NAME
+SELECT cid, user_id, _last_read AS last_read, '{{}}' AS custom, _exported_at, _load_id, -1 AS _input, 0 AS _n
+FROM stage_{MEMBERS.name} member
+WHERE _last_read IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM stage_{READS.name} own
+    WHERE own.cid = member.cid AND own.user_id = member.user_id AND own._exported_at >= member._exported_at
+)
+""")
+    if n_added:
+        stage.keep_newest(READS)
 
 
 def _items(stage: Stage, parent: Table, key: str, kept: str) -> Iterator[str]:

@@ -39,14 +39,17 @@ def create_stage(table: Table) -> str:
     """Return the statement that creates a stage table: the registry's columns, and what a load has to know of a row.
 
     ``_input``: the number of the file. ``_n``: of the object in it. ``_read``: of the scan. ``_complete``: the object
-    can be a row. ``_cast_failures``: the keys of values that no column can hold. Then the lists that become rows of
-    other tables.
+    can be a row. ``_cast_failures``: the keys of values that no column can hold. ``_embeds_users``: the object may hold
+    whole users. Then the lists that become rows of other tables.
     """
     columns = [
         f"{name(column.name)} {column.kind.value}{f' DEFAULT {column.default}' if column.default else ''}"
         for column in table
-    ]
-    known = "_input INTEGER, _n BIGINT, _read INTEGER, _in_window BOOLEAN DEFAULT true, _complete BOOLEAN"
+    ] + [f"{_once(column)} {column.kind.value}" for column in table.staged]
+    known = (
+        "_input INTEGER, _n BIGINT, _read INTEGER, _in_window BOOLEAN DEFAULT true, _complete BOOLEAN, "
+        "_embeds_users BOOLEAN"
+    )
     lists = [f"_{key} JSON" for key in table.nested_lists]
     return f"CREATE TABLE stage_{table.name} ({', '.join([*columns, known, '_cast_failures VARCHAR[]', *lists])})"
 
@@ -74,12 +77,14 @@ QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {", ".join(order if first
 class _Layout:
     """How the lines of an entity file look.
 
-    :param columns: all but ``data``.
+    :param payload: the key of the object.
+    :param columns: all but the object.
     :param condition: which lines hold an object of the entity.
     :param identity: what names an object ``d`` in the file of its keys with null, and the type of that.
     :param place: what else is read of each line.
     """
 
+    payload: str
     columns: Mapping[str, str]
     condition: str
     identity: str
@@ -88,19 +93,26 @@ class _Layout:
 
 
 _NORMALIZED: Final = _Layout(
+    payload="data",
     columns={"n": "BIGINT", "owner": "VARCHAR"},
     condition="n IS NOT NULL",
     identity="n",
     identity_kind="BIGINT",
     place="n, owner",
 )
-_IN_PLACE: Final = _Layout(
-    columns={"type": "VARCHAR"},
-    condition="type = 'message'",
-    identity="d.id",
-    identity_kind="VARCHAR",
-    place="NULL AS n, NULL AS owner",
-)
+
+
+def _layout(file: EntityFile) -> _Layout:
+    if file.in_place is None:
+        return _NORMALIZED
+    return _Layout(
+        payload=file.in_place,
+        columns={"type": "VARCHAR"},
+        condition="type = 'message'",
+        identity="d.id",
+        identity_kind="VARCHAR",
+        place="NULL AS n, NULL AS owner",
+    )
 
 
 def read_lines(path: Path, columns: Mapping[str, str], longest_bytes: int = 0) -> str:
@@ -120,9 +132,9 @@ def read_lines(path: Path, columns: Mapping[str, str], longest_bytes: int = 0) -
 
 def _read_objects_as(kind: str, file: EntityFile) -> str:
     """Return a query for the objects of an entity file in this type as ``data``, with ``n`` and ``owner``."""
-    layout = _IN_PLACE if file.in_place else _NORMALIZED
-    lines = read_lines(file.path, {**layout.columns, "data": kind}, file.longest_bytes)
-    return f"SELECT data, {layout.place} FROM {lines} WHERE {layout.condition}"
+    layout = _layout(file)
+    lines = read_lines(file.path, {**layout.columns, layout.payload: kind}, file.longest_bytes)
+    return f"SELECT {layout.payload} AS data, {layout.place} FROM {lines} WHERE {layout.condition}"
 
 
 def read_as_json(table: Table, file: EntityFile) -> str:
@@ -144,7 +156,7 @@ def read_as_struct(table: Table, file: EntityFile, keys: CustomKeys) -> str:
 
     ``_cast_failures`` says only whether there are values that no column can hold: the values themselves are lost.
     """
-    layout = _IN_PLACE if file.in_place else _NORMALIZED
+    layout = _layout(file)
     members = fields(table, _unread_lists(table)) | dict.fromkeys(keys.names, "JSON")
     objects = f"SELECT n, data AS d FROM ({_read_objects_as(struct(members), file)})"
     if keys.with_null:
@@ -230,13 +242,15 @@ def columns(table: Table, *, leave_out: Collection[str] = ()) -> str:
         for column in table
         if column.is_read and column.name not in leave_out
     ]
-    return ", ".join([*values, f"{_custom(table)} AS custom"])
+    return ", ".join([*values, *map(_once, table.staged), f"{_custom(table)} AS custom"])
 
 
 def with_values(table: Table, query: str) -> str:
     """Return the query with the values, next to ``d`` and ``flat``, that several columns or conditions need."""
     values = [
-        f"{sql.cast(_field(column), column.kind)} AS {_cast_once(column)}" for column in table if _may_fail(column)
+        f"{column.sql if column.once else sql.cast(_field(column), column.kind)} AS {_once(column)}"
+        for column in (*table, *table.staged)
+        if column.once or _may_fail(column)
     ]
     return f"SELECT {', '.join(['*', *values])} FROM ({query})"
 
@@ -250,14 +264,14 @@ def _may_fail(column: Column) -> bool:
     return column.field is not None and column.kind in (Kind.TIME, Kind.BOOL, Kind.INT)
 
 
-def _cast_once(column: Column) -> str:
+def _once(column: Column) -> str:
     return f"_{column.name}"
 
 
 def _value(column: Column) -> str:
-    if column.sql is not None:
-        return column.sql
-    return _cast_once(column) if _may_fail(column) else _field(column)
+    if column.once or _may_fail(column):
+        return _once(column)
+    return column.sql if column.sql is not None else _field(column)
 
 
 def complete(table: Table) -> str:
@@ -268,7 +282,7 @@ def complete(table: Table) -> str:
     if table.day_column is not None:
         needed.append(f"{CREATED_AT} < {instant(LATEST)}")
     if table.day_column == "created_at":
-        needed.append("d.cid <> ''")
+        needed.append("_cid <> ''")
     return " AND ".join(needed)
 
 
@@ -288,11 +302,10 @@ def cast_failures(table: Table, *, is_placed: bool = True) -> dict[str, str]:
     :param is_placed: the object's own time decides its day. Without such a time it is not a row, and nothing to count.
     """
     conditions = {key: not_a_list(key) for key in table.nested_lists}
-    for column in table:
-        if column.fails_on is not None:
-            conditions[column.reads[0]] = column.fails_on
-        elif column.field is not None and _may_fail(column):
-            conditions[column.field] = f"{_field(column)} IS NOT NULL AND {_cast_once(column)} IS NULL"
+    for column in (*table, *table.staged):
+        conditions |= column.fails_on
+        if column.field is not None and _may_fail(column):
+            conditions[column.field] = f"{_field(column)} IS NOT NULL AND {_once(column)} IS NULL"
     if table.day_column is not None and is_placed:
         conditions.pop("created_at", None)
     return conditions
@@ -398,6 +411,28 @@ SELECT j FROM (SELECT unnest({users}) AS j FROM (SELECT data AS d FROM ({objects
 WHERE {sql.is_object("j")}
 GROUP BY j
 """
+
+
+def embeds_users(table: Table) -> str:
+    """Return a condition on ``d``: the object may hold whole users, so that ``users_in`` has to look for them.
+
+    It is false where users are named by id, and null where none is named. A value with a backslash may have any key,
+    since escapes can spell one.
+    """
+    conditions = []
+    for path in (*table.user_paths, *table.user_list_paths):
+        key, _, inside = path.partition(".")
+        value = f"d.{key}::VARCHAR"
+        if not inside:
+            found = f"starts_with({value}, '{{')" if path in table.user_paths else f"contains({value}, '{{')"
+        else:
+            last = inside.rpartition(".")[2]
+            found = f"contains({value}, '\"{last}\"') OR contains({value}, '\\')"
+        conditions.append(f"WHEN {found} THEN true")
+    if not conditions:
+        return "NULL"
+    first = table.user_paths[0]
+    return f"CASE {' '.join(conditions)} WHEN d.{first}::VARCHAR <> 'null' THEN false END"
 
 
 def _at_path(path: str) -> str:

@@ -1,6 +1,8 @@
-"""Reactions in the stage: which channel and moment they belong to, and how many an export does not carry."""
+"""What belongs to messages in the stage: where their reactions belong, how many reactions and replies are missing."""
 
 from __future__ import annotations
+
+from typing import Final
 
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
@@ -24,14 +26,6 @@ FROM {messages} m WHERE m.id = r.message_id
 """)
     stage.database.execute("""
 UPDATE stage_reactions
-SET cid = coalesce(
-    json_extract_string(custom, '/channel_cid'),
-    json_extract_string(custom, '/channel_type') || ':' || json_extract_string(custom, '/channel_id')
-)
-WHERE cid IS NULL
-""")
-    stage.database.execute("""
-UPDATE stage_reactions
 SET cid = place
 FROM (
     SELECT r.rowid AS row, c.cid AS place
@@ -45,6 +39,31 @@ UPDATE stage_reactions SET message_created_at = created_at WHERE message_created
 """)
 
 
+def place_reactions_of_users(stage: Stage) -> None:
+    """Give a reaction in an export of users the channel of its message, if that is in the export and it names none."""
+    stage.database.execute("""
+UPDATE stage_user_export_reactions r
+SET cid = m.cid
+FROM stage_user_export_messages m
+WHERE r.cid IS NULL AND m.id = r.message_id AND m._input = r._input AND m.cid IS NOT NULL
+""")
+
+
+# Counts by type: those that the message has, or, without them, those in its groups.
+_KNOWN: Final = f"""
+SELECT id, unnest(json_keys(reaction_counts)) AS type,
+    TRY_CAST(unnest(json_extract_string(reaction_counts, '$.*')) AS BIGINT) AS n
+FROM stage_messages WHERE {sql.is_object("reaction_counts")}
+UNION ALL
+SELECT id, type, TRY_CAST(json_extract_string(reaction_group, '$.count') AS BIGINT) AS n
+FROM (
+    SELECT id, unnest(json_keys(reaction_groups)) AS type,
+        unnest(json_extract(reaction_groups, '$.*')) AS reaction_group
+    FROM stage_messages WHERE reaction_counts IS NULL AND {sql.is_object("reaction_groups")}
+)
+"""
+
+
 def count_missing_reactions(stage: Stage) -> None:
     """Set ``reactions_missing`` of the messages that know of more reactions than the load has.
 
@@ -55,14 +74,31 @@ UPDATE stage_messages
 SET reactions_missing = missing.n
 FROM (
     SELECT id, sum(known.n - coalesce(carried.n, 0)) AS n
-    FROM (
-        SELECT id, unnest(json_keys(reaction_counts)) AS type,
-            TRY_CAST(unnest(json_extract_string(reaction_counts, '$.*')) AS BIGINT) AS n
-        FROM stage_messages WHERE {sql.is_object("reaction_counts")}
-    ) known
+    FROM ({_KNOWN}) known
     LEFT JOIN (SELECT message_id AS id, type, count(*) AS n FROM stage_reactions GROUP BY ALL) carried USING (id, type)
     WHERE known.n > coalesce(carried.n, 0)
     GROUP BY id
+) missing
+WHERE missing.id = stage_messages.id
+""")
+
+
+def count_missing_replies(stage: Stage) -> None:
+    """Set ``replies_missing`` of the messages that know of more replies than the load has.
+
+    ``reply_count`` leaves out deleted replies, which ``deleted_reply_count`` counts.
+    """
+    stage.database.execute("""
+UPDATE stage_messages
+SET replies_missing = missing.n
+FROM (
+    SELECT known.id, known.reply_count - coalesce(carried.n, 0) AS n
+    FROM stage_messages known
+    LEFT JOIN (
+        SELECT parent_id, count(*) AS n FROM stage_messages
+        WHERE parent_id IS NOT NULL AND deleted_at IS NULL GROUP BY parent_id
+    ) carried ON carried.parent_id = known.id
+    WHERE known.reply_count > coalesce(carried.n, 0)
 ) missing
 WHERE missing.id = stage_messages.id
 """)

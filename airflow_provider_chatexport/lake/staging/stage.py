@@ -8,7 +8,8 @@ What is read twice, and why
   rows of that read are deleted and the whole entity file is read again as JSON, which keeps the value in ``custom``.
   Where the custom keys do not fit into a STRUCT at all, JSON is the only read.
 - Users are gathered by a scan of their own over the same file: as columns of the rows they would be a third of them.
-  For messages in place, the scan runs while Python is normalizing (``in_place``).
+  For messages in place, the scan runs while Python is normalizing (``in_place``). Where no row holds whole users, as in
+  exports that name users by id, there is no scan.
 - An object that DuckDB refuses, or that lacks what a row needs, is repaired into a small file of its own, and only that
   is read again, as JSON (``repair``).
 - If an object of a file in place is refused, or a message comes twice, the export file is normalized once more with
@@ -30,11 +31,11 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
-from airflow_provider_chatexport.core.entities import ExportKind
+from airflow_provider_chatexport.core.entities import Entity, ExportKind, References, Shape
 from airflow_provider_chatexport.core.progress import CONVERT, READ, Progress
 from airflow_provider_chatexport.lake.duckdb_session import Database
 from airflow_provider_chatexport.lake.normalize.custom_keys import CustomKeys
@@ -44,7 +45,12 @@ from airflow_provider_chatexport.lake.normalize.input_file import InputFile
 from airflow_provider_chatexport.lake.normalize.normalizer import normalize
 from airflow_provider_chatexport.lake.normalize.output import EntityFile, NormalizedFile
 from airflow_provider_chatexport.lake.normalize.rejects import REJECT_COLUMNS
-from airflow_provider_chatexport.lake.normalize.user_exports import UserExportContext, is_users_export
+from airflow_provider_chatexport.lake.normalize.user_exports import (
+    UserExportContext,
+    UsersEvidence,
+    may_be_of_other_channels,
+    users_evidence,
+)
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.arrow import arrow_rows
 from airflow_provider_chatexport.lake.schema.tables import (
@@ -74,12 +80,34 @@ class StagedFile:
     :param number: in the order of adding.
     :param cids: the channels that it names.
     :param holds_export: some line is part of an export, or is too long to be looked at; or there is no line at all.
+    :param evidence: why it counts as an export of users, if only its content says so.
+    :param is_array: it is one JSON array, as v1 is.
+    :param shapes: the shapes that its entities have.
+    :param references: how its messages name users; none if it has no messages with a user.
     """
 
     number: int
     kind: ExportKind
+    evidence: UsersEvidence | None
+    is_array: bool
+    shapes: frozenset[Shape]
+    references: frozenset[References]
     cids: set[str]
     holds_export: bool
+
+    def facts(self, name: str) -> dict[str, Any]:
+        """Return what a report says of the file, as JSON types.
+
+        :param name: the file's.
+        """
+        return {
+            "name": name,
+            "kind": self.kind.value,
+            "evidence": self.evidence and self.evidence.value,
+            "array": self.is_array,
+            "shapes": [shape.value for shape in Shape if shape in self.shapes],
+            "references": [each.value for each in References if each in self.references],
+        }
 
 
 class Stage:
@@ -122,17 +150,33 @@ class Stage:
         :raises InputError: it is not an export file, breaks off, or is of both kinds.
         """
         folder = self._folder / f"input-{self._number}"
-        normalized, kind, has_users = self._normalize(file, folder)
+        reader = self._reader(file)
+        normalized, evidence, has_users = self._normalize(reader, file, folder)
+        kind = file.kind or (ExportKind.CHANNELS if evidence is None else ExportKind.USERS)
         self._progress(CONVERT, 0, None)
-        if not self._stage_objects(normalized, file, kind, has_users=has_users):
-            normalized = normalize(self._reader(file), folder, ChannelContext(self._max_line_bytes))
-            self._stage_objects(normalized, file, kind, has_users=False)
+        reads = self._read_all(normalized, file, kind)
+        if reads is None:
+            normalized, has_users = normalize(reader, folder, ChannelContext(self._max_line_bytes)), False
+            reads = self._read_all(normalized, file, kind) or []
+        if file.kind is None and kind is ExportKind.CHANNELS and self._is_of_other_channels(normalized):
+            kind, evidence = ExportKind.USERS, UsersEvidence.OTHER_CHANNELS
+            self._forget(reads)
+            normalized = self._normalize_users(reader, file, folder)
+            reads = self._read_all(normalized, file, kind) or []
+        self._repair(reads, normalized, file, has_users=has_users)
         self._stage_channels(normalized)
         self._stage_others(normalized, file)
         self._stage_rejects(normalized, file)
         self._count(normalized)
         staged = StagedFile(
-            number=self._number, kind=kind, cids=normalized.cids, holds_export=self._holds_export(normalized)
+            number=self._number,
+            kind=kind,
+            evidence=evidence,
+            is_array=reader.is_array,
+            shapes=frozenset(normalized.shapes),
+            references=self._references(reads),
+            cids=normalized.cids,
+            holds_export=self._holds_export(normalized),
         )
         self._number += 1
         shutil.rmtree(folder, ignore_errors=True)
@@ -146,49 +190,85 @@ class Stage:
             on_read=lambda n_bytes: self._progress(READ, n_bytes, size_bytes),
         )
 
-    def _normalize(self, file: InputFile, folder: Path) -> tuple[NormalizedFile, ExportKind, bool]:
+    def _normalize(
+        self, reader: ExportReader, file: InputFile, folder: Path
+    ) -> tuple[NormalizedFile, UsersEvidence | None, bool]:
         """Normalize a file, as an export of channels unless it is one of users.
 
-        :return: the file, its kind, and whether the users in its messages have been gathered.
+        :return: the file, why it is an export of users if only its content says so, and whether the users in its
+            messages have been gathered.
         """
-        if file.kind is not ExportKind.USERS:
-            normalized, has_users = in_place.normalize_channels(
-                self._reader(file), folder, self._max_line_bytes, self.database
-            )
-            if file.kind is not None or not is_users_export(normalized, file.name):
-                return normalized, ExportKind.CHANNELS, has_users
+        if file.kind is ExportKind.USERS:
+            return self._normalize_users(reader, file, folder), None, False
+        normalized, has_users = in_place.normalize_channels(reader, folder, self._max_line_bytes, self.database)
+        evidence = users_evidence(normalized, file.name) if file.kind is None else None
+        if evidence is None:
+            return normalized, None, has_users
+        return self._normalize_users(reader, file, folder), evidence, False
+
+    def _normalize_users(self, reader: ExportReader, file: InputFile, folder: Path) -> NormalizedFile:
         self.database.execute(queries.user_ids_of_export(file.user_ids, self._number))
-        context = UserExportContext(self._max_line_bytes)
-        return normalize(self._reader(file), folder, context), ExportKind.USERS, False
+        return normalize(reader, folder, UserExportContext(self._max_line_bytes))
 
-    def _stage_objects(self, normalized: NormalizedFile, file: InputFile, kind: ExportKind, *, has_users: bool) -> bool:
-        """Make rows of the objects of a file, and gather the users in them.
+    def _read_all(
+        self, normalized: NormalizedFile, file: InputFile, kind: ExportKind
+    ) -> list[tuple[Table, EntityFile, int]] | None:
+        """Make rows of the objects of a file.
 
-        :return: False, and nothing staged, if an object is refused whose place in the file is not known.
+        :return: each table with the entity file and how many rows it gave. None, and nothing staged, if an object is
+            refused whose place in the file is not known.
         """
         tables = TABLE_BY_ENTITY if kind is ExportKind.CHANNELS else USER_EXPORT_TABLE_BY_ENTITY
-        staged: list[tuple[Table, EntityFile, int]] = []
+        reads: list[tuple[Table, EntityFile, int]] = []
         for entity_file in normalized.files:
             table = tables[entity_file.entity]
             n_rows = self._read(table, entity_file, file)
-            staged.append((table, entity_file, n_rows))
+            reads.append((table, entity_file, n_rows))
             # There are more rows than objects if DuckDB reads a message in a line that was rejected. A message
             # in place has no number, so that of two equal versions it is not known which is the later.
             if (n_rows != entity_file.n_objects and not entity_file.has_places) or (
                 entity_file.in_place and self.n_extra(table, self._of_this_file)
             ):
-                for each, _, _ in staged:
-                    self.delete(each, self._of_this_file)
-                return False
-        for table, entity_file, _ in staged:
-            self._gather_users(table, entity_file, file, has_users=has_users)
-        for table, entity_file, n_rows in staged:
+                self._forget(reads)
+                return None
+        return reads
+
+    def _forget(self, reads: list[tuple[Table, EntityFile, int]]) -> None:
+        for table, _, _ in reads:
+            self.delete(table, self._of_this_file)
+
+    def _is_of_other_channels(self, normalized: NormalizedFile) -> bool:
+        if not may_be_of_other_channels(normalized):
+            return False
+        cids = ", ".join(map(sql.quoted, sorted(normalized.cids)))
+        return self._n_rows(MESSAGES, f"cid NOT IN ({cids})") > 0
+
+    def _repair(
+        self,
+        reads: list[tuple[Table, EntityFile, int]],
+        normalized: NormalizedFile,
+        file: InputFile,
+        *,
+        has_users: bool,
+    ) -> None:
+        """Repair what DuckDB refused, and gather the users in objects."""
+        for table, entity_file, n_rows in reads:
             if n_rows < entity_file.n_objects:
                 missing = (self.database, table, self._number)
                 if repaired := repair_missing(*missing, entity_file, normalized):
                     self._read(table, repaired, file)
                     reject_missing(*missing, repaired, normalized)
-        return True
+            self._gather_users(table, entity_file, file, has_users=has_users)
+
+    def _references(self, reads: list[tuple[Table, EntityFile, int]]) -> frozenset[References]:
+        found = set()
+        for table, _, _ in reads:
+            if table.entity is Entity.MESSAGE:
+                if self._n_rows(table, "_embeds_users"):
+                    found.add(References.OBJECT)
+                if self._n_rows(table, "NOT _embeds_users"):
+                    found.add(References.ID)
+        return frozenset(found)
 
     @property
     def _of_this_file(self) -> str:
@@ -227,7 +307,8 @@ class Stage:
             self.database.execute(f"""
 INSERT INTO stage_{table.name} BY NAME
 SELECT {queries.columns(table)}, {self._origin(file)}, n AS _n, {self._n_reads} AS _read, {in_window} AS _in_window,
-    {"".join(f"{column}, " for column in extra)}_cast_failures, {queries.complete(table)} AS _complete
+    {"".join(f"{column}, " for column in extra)}_cast_failures, {queries.complete(table)} AS _complete,
+    {queries.embeds_users(TABLE_BY_ENTITY[entity_file.entity])} AS _embeds_users
 FROM ({objects})
 """)
 
@@ -238,8 +319,8 @@ FROM ({objects})
         )
 
     def _gather_users(self, table: Table, entity_file: EntityFile, file: InputFile, *, has_users: bool) -> None:
-        if table.user_paths:
-            gathered = entity_file.in_place and has_users
+        gathered = entity_file.in_place is not None and has_users
+        if table.user_paths and (gathered or self._n_rows(table, "_embeds_users")):
             users = f"FROM {in_place.GATHERED}" if gathered else queries.users_in(table, entity_file)
             self.database.execute(
                 f"INSERT INTO embedded_users SELECT j, {sql.instant(file.exported_at)} FROM ({users})"

@@ -10,6 +10,7 @@ select
     "image_url",
     "thumb_url",
     "asset_url",
+    "url_expires_at",
     "og_scrape_url",
     "author_name",
     "author_link",

@@ -6,6 +6,7 @@ select
     "name",
     "team",
     "created_by_id",
+    "member_ids",
     "member_count",
     "message_count",
     "frozen",

@@ -15,6 +15,8 @@ select
     "invite_accepted_at",
     "invite_rejected_at",
     "notifications_muted",
+    "hide_channel",
+    "hide_messages_before",
     "deleted_messages",
     "archived_at",
     "pinned_at",

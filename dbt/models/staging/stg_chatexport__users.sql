@@ -16,6 +16,8 @@ select
     "avg_response_time",
     "blocked_user_ids",
     "devices",
+    "channel_mutes",
+    "user_mutes",
     "privacy_settings",
     "push_notifications",
     "created_at",

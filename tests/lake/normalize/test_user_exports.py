@@ -150,7 +150,7 @@ def test_what_comes_before_its_user_is_theirs(as_array: bool, limit: int, expect
     "lost", [line("user", user("u2"))[:-3], b'{"user":[]}', line("user", user("u2", name="x" * 2000))]
 )
 def test_what_follows_a_user_who_is_lost_is_not_of_the_one_before(lost: bytes, tmp_path: Path) -> None:
-    """It would be told to be what another wrote."""
+    """It would pass for what another user wrote."""
     lines = [line("user", user("u1")), lost, line("message", message(user=None))]
     converted = convert_lines(tmp_path, *lines, max_line_bytes=2000, kind=ExportKind.USERS)
     assert [] == whose(converted, "user_export_messages")
@@ -159,7 +159,7 @@ def test_what_follows_a_user_who_is_lost_is_not_of_the_one_before(lost: bytes, t
 
 @pytest.mark.parametrize("author", [{}, {"user": None}])
 def test_a_user_s_id_may_be_a_number(author: Fields, tmp_path: Path) -> None:
-    """As in channels' exports. All that such a user wrote was rejected."""
+    """Regression: as in channels' exports, but all that such a user wrote was rejected."""
     person, wrote = user() | {"id": 7}, message("m1", **{"user": {"id": 7}, **author})
     converted = convert_lines(tmp_path, encoded({"user": person, "messages": [wrote]}))
     assert ([("7", "7")], [("7", "m1")]) == (
@@ -235,7 +235,7 @@ def test_other_entities_of_a_user_are_kept_whole(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_is_known_by_what_it_holds(n_users: int, lines: list[bytes], tmp_path: Path) -> None:
-    """Nobody says of a file given by hand which of the two exports it is."""
+    """A person who gives a file does not say which of the two exports it is."""
     assert n_users == convert_lines(tmp_path, *lines).counts.rows["user_export_users"]
 
 
@@ -269,10 +269,11 @@ def test_a_channel_export_and_a_users_export_may_be_one_load(tmp_path: Path) -> 
 
 
 def test_the_tables_have_every_column_of_those_of_channels() -> None:
-    """Whoever knows one knows the other; a column added to one is in both."""
+    """A reader who knows one knows the other; a column added to one is in both."""
     for entity, table in USER_EXPORT_TABLE_BY_ENTITY.items():
         names = {column.name for column in TABLE_BY_ENTITY[entity]}
-        assert names - {"message_created_at", "reactions_missing"} <= {column.name for column in table}
+        of_channels = {"message_created_at", "reactions_missing", "replies_missing"}
+        assert names - of_channels <= {column.name for column in table}
 
 
 def test_a_time_that_is_none_does_not_cost_the_row(tmp_path: Path) -> None:

@@ -148,7 +148,8 @@ def test_a_key_of_any_spelling_can_be_promoted(key: str, lake: LakeProbe, tmp_pa
 def test_keys_may_have_the_names_of_internal_columns(lake: LakeProbe, tmp_path: Path) -> None:
     """Staging, redaction and compaction have columns of their own, and an app cannot know their names."""
     names = ["_n", "_read", "_input", "_cast_failures", "_complete", "_in_window", "_attachments", "_latest_reactions"]
-    names += ["_created_at", "_reply_count", "j", "d", "flat", "data", "rows", "told", "original", "redacted"]
+    names += ["_created_at", "_reply_count", "_cid", "_embeds_users", "j", "d", "flat", "data", "rows", "told"]
+    names += ["original", "redacted"]
     lines = [line("message", message(f"m{n}", user={"id": f"u{n}"}, **dict.fromkeys(names, n))) for n in (1, 2)]
     options = LoadOptions(promote={"messages": dict.fromkeys(names, "BIGINT")})
     load_files([write_lines(tmp_path / "export", lines)], lake_uri=lake.uri, options=options)
