@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from export_objects import channel, encoded, line, member, message, reaction, read, user, write_lines
+from forgetting import NOW, WINDOW, everything, load
 from lakes import LakeProbe
 
 from airflow_provider_chatexport.core.entities import ExportKind
@@ -18,7 +18,6 @@ from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake.load.job import load_files
-from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.verify import verify
@@ -32,8 +31,6 @@ from airflow_provider_chatexport.lake.storage.address import open_store
 ANN = {"id": "ann-17", "name": "Ann Überall", "image": "https://img/ann.png"}
 BOB = {"id": "bob", "name": "Bob"}
 AT = "2026-01-01T10:00:00Z"
-NOW = datetime(2026, 2, 1, tzinfo=UTC)
-WINDOW = Window.parse("2026-01-01", "2026-01-02")
 # What the service may say about people inside the values of a message, by field. One vote has Ann as an object only.
 INSIDE_MESSAGES = {
     "reaction_groups": {"love": {"count": 1, "latest_reactions_by": [{"user_id": "ann-17", "user": ANN}]}},
@@ -93,31 +90,6 @@ def export(path: Path, text: str = "I am Ann", poll: str = "p1") -> Path:
         b'{"type":"message","data":{"user":{"id":"ann-17"},"text":"\xff\xfe"}}',
     ]
     return write_lines(path, lines)
-
-
-def load(lake: LakeProbe, path: Path, hour: int = 1, **options: object) -> LoadReport:
-    return load_files(
-        [path],
-        lake_uri=lake.uri,
-        window=WINDOW,
-        exported_at=datetime(2026, 1, 3, hour, tzinfo=UTC),
-        options=LoadOptions(**options),  # type: ignore[arg-type]
-    )
-
-
-def everything(lake: LakeProbe) -> str:
-    """Return all values of all Parquet files, live or not, and the content of the lake's other files."""
-    found = []
-    for path in sorted(Path(lake.uri).rglob("*")):
-        if path.suffix in (".parquet", ".pq"):
-            rows = duckdb.sql(f"SELECT to_json(rows)::VARCHAR FROM read_parquet('{path}') rows").fetchall()
-            found += [text for (text,) in rows]
-            if "/rejects/" in str(path):
-                bytes_of = f"SELECT from_base64(raw) FROM read_parquet('{path}') WHERE raw_encoding = 'base64'"
-                found += [raw.decode("latin1") for (raw,) in duckdb.sql(bytes_of).fetchall()]
-        elif path.is_file() and path.name != "catalog.duckdb":
-            found.append(path.read_bytes().decode("latin1"))
-    return "\n".join(found)
 
 
 @pytest.fixture

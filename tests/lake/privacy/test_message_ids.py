@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from export_objects import channel, line, message, reaction, read, write_lines
+from forgetting import NOW, everything, load
 from lakes import LakeProbe
-from test_forget import NOW, everything, load
 
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.verify import verify

@@ -416,7 +416,11 @@ def test_a_packed_file_becomes_a_plain_sample(tmp_path: Path) -> None:
     assert (len(text), len(sample), 0) == (report.bytes_in, report.bytes_out, report.n_custom_keys)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html></html>", b"what is this", gzip.compress(b"{}\n" * 999)[:-9]])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<html></html>", b"what is this", gzip.compress(b"{}\n" * 999)[:-9]],
+    ids=["empty", "a page", "words", "cut off"],
+)
 def test_what_is_no_export_is_refused(content: bytes, tmp_path: Path) -> None:
     """A page of the file host, or a file that is cut off, is no sample of anything."""
     path = tmp_path / "export"
