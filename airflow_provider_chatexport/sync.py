@@ -202,7 +202,8 @@ def missing_windows(
     batches: dict[tuple[Window | None, bool], list[Cid]] = defaultdict(list)
     for cid, spans in missing.items():
         for span in spans:
-            for window in _windows(span, max_window) if since or span.since > BEGINNING else [None]:
+            is_whole = since is None and span.since == BEGINNING
+            for window in [None] if is_whole else _windows(span, max_window):
                 is_again = window is not None and not any(
                     each.since <= window.since < each.until for each in uncovered[cid]
                 )
@@ -221,7 +222,7 @@ def _ends(window: Window) -> tuple[datetime, datetime]:
 
 
 def _windows(span: TimeSpan, max_window: timedelta | None) -> Iterator[Window]:
-    """Yield windows that tile a span.
+    """Yield windows that tile a span. A span from the beginning of time is one window, not thousands of empty ones.
 
     Cuts lie at whole multiples of ``max_window`` since 1970. So channels whose gaps begin at different moments share
     most windows.
@@ -230,7 +231,7 @@ def _windows(span: TimeSpan, max_window: timedelta | None) -> Iterator[Window]:
     if since >= span.until:
         return
     window = Window(since=since, until=span.until)
-    if max_window is None or window.span <= max_window:
+    if max_window is None or window.span <= max_window or since == BEGINNING:
         yield window
         return
     cut = since + max_window - (since - EPOCH) % max_window
@@ -244,7 +245,6 @@ class _Started:
 
     missing: MissingWindow
     receipts: list[Receipt]
-    unknown_channels: tuple[Cid, ...]
     started_epoch_s: float
 
 
@@ -270,6 +270,7 @@ def run(
     """
     ahead, in_flight = deque(sync_plan.windows), deque[_Started]()
     held_back: set[Cid] = set()
+    unknown: set[Cid] = set()
     next_start_s = time.monotonic()
     with ChatExportClient(settings) as client, ChatExportClient(settings.without_retries()) as polling_client:
         while ahead or in_flight:
@@ -282,7 +283,7 @@ def run(
                 if started is None:
                     time.sleep(max(0.0, next_start_s - time.monotonic()))
                     next_start_s = time.monotonic() + _START_EVERY_S
-                    in_flight.append(_start(client, missing, flags))
+                    in_flight.append(_start(client, missing, flags, unknown))
                     continue
                 deadline_epoch_s = started.started_epoch_s + wait_timeout.total_seconds()
                 _wait(polling_client, started, deadline_epoch_s, progress)
@@ -293,20 +294,21 @@ def run(
                     held_back.update(missing.channels)
                 yield Outcome(missing=missing, problem=error.message)
             else:
-                yield Outcome(missing=missing, report=report, unknown_channels=started.unknown_channels)
+                yield Outcome(
+                    missing=missing,
+                    report=report,
+                    unknown_channels=tuple(cid for cid in missing.channels if cid in unknown),
+                )
 
 
-def _start(client: ChatExportClient, missing: MissingWindow, flags: ExportFlags) -> _Started:
-    unknown: list[Cid] = []
-    request = ChannelsRequest(channels=missing.channels, window=missing.window, flags=flags)
+def _start(client: ChatExportClient, missing: MissingWindow, flags: ExportFlags, unknown: set[Cid]) -> _Started:
     started_epoch_s = time.time()
-    receipts = _submit(client, request, unknown)
-    return _Started(
-        missing=missing, receipts=receipts, unknown_channels=tuple(unknown), started_epoch_s=started_epoch_s
-    )
+    request = ChannelsRequest(channels=missing.channels, window=missing.window, flags=flags).without(unknown)
+    receipts = _submit(client, request, unknown) if request else []
+    return _Started(missing=missing, receipts=receipts, started_epoch_s=started_epoch_s)
 
 
-def _submit(client: ChatExportClient, request: ChannelsRequest, unknown: list[Cid]) -> list[Receipt]:
+def _submit(client: ChatExportClient, request: ChannelsRequest, unknown: set[Cid]) -> list[Receipt]:
     """Start an export. If the service refuses it because of one channel, halve it until that channel is alone.
 
     :param unknown: gets the channels that the service does not know.
@@ -320,7 +322,7 @@ def _submit(client: ChatExportClient, request: ChannelsRequest, unknown: list[Ci
             return [receipt for half in request.split_channels() for receipt in _submit(client, half, unknown)]
         if not error.is_missing:
             raise
-        unknown += request.channels
+        unknown.update(request.channels)
         return []
     log.info("export started task_id=%s channels=%d window=%s", receipt.task_id, len(request.channels), request.window)
     return [receipt]

@@ -102,6 +102,17 @@ def test_channels_that_miss_the_same_are_exported_together() -> None:
     ] == [(list(each.channels), each.window) for each in planned(lake, max_channels=2)]
 
 
+def test_a_message_without_a_time_does_not_lead_to_an_export_for_ever() -> None:
+    """Go writes an unset time as the first day of the year 1, which no window reaches."""
+    zero = CoverageEntry(
+        cid=CHANNELS[0], since=BEGINNING - 24 * HOUR, until=BEGINNING - 23 * HOUR, exported_at=at(100), load_id="load"
+    )
+    known = [zero, *(entry(cid, 0, 12) for cid in CHANNELS)]
+    assert [Window(since=BEGINNING, until=at(0))] == [each.window for each in planned(known, max_window=HOUR)]
+    filled = CoverageEntry(cid=CHANNELS[0], since=BEGINNING, until=at(0), exported_at=at(100), load_id="filled")
+    assert () == planned([*known, filled], max_window=HOUR)
+
+
 def test_channels_with_different_gaps_share_most_windows() -> None:
     """Otherwise each channel of a large app would be exported alone, once its gap began at a moment of its own."""
     lake = [entry(cid, 0, 1 + number / 10) for number, cid in enumerate(CHANNELS)]
@@ -140,6 +151,17 @@ def test_a_window_that_repeats_a_lookback_holds_the_newer_ones_back(sandbox: San
     }
     assert all(each.report for each in synced(sandbox, lake, RUST, **wanted))
     assert [("edited",)] == lake.sql("SELECT text FROM messages WHERE id = 'm1'").fetchall()
+
+
+def test_a_channel_that_is_gone_is_looked_for_once(sandbox: Sandbox, lake: Lake) -> None:
+    """Every window would cost refused requests, of which the service takes 60 a minute like any others."""
+    now, gone = sandbox.control.now(), Cid("messaging:gone")
+    wanted = {"since": now - 4 * HOUR, "until": now - HOUR, "max_window": HOUR}
+    outcomes = synced(sandbox, lake, RUST, gone, **wanted)
+    assert {(gone,)} == {each.unknown_channels for each in outcomes}
+    assert all(each.report for each in outcomes)
+    statuses = [request.status for request in sandbox.control.requests(EXPORTS)]
+    assert (2, len(outcomes)) == (statuses.count(404), statuses.count(201))
 
 
 def test_a_gap_that_fails_holds_nothing_back(sandbox: Sandbox, lake: Lake) -> None:
