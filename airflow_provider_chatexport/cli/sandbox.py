@@ -26,7 +26,7 @@ from airflow_provider_chatexport.sandbox.settings import SandboxSettings
 @click.option(
     "--shape",
     type=click.Choice([shape.value for shape in Shape]),
-    default="typed",
+    default="item",
     show_default=True,
     help="Shape of a line in an export.",
 )

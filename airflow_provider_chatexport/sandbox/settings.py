@@ -42,7 +42,7 @@ class SandboxSettings:
     port: int = 0
     data: Path | None = None
     messages: int | None = None
-    shape: Shape = Shape.TYPED
+    shape: Shape = Shape.ITEM
     references: References | None = None
     bounds: Bounds = Bounds.HALF_OPEN
     attachment_links: bool = True

@@ -38,7 +38,7 @@ MARTS = ("channel_activity_daily", "conversations", "people", "reactions_given",
 
 def load(sandbox: Sandbox, lake: str, since: str = SINCE, until: str = UNTIL) -> None:
     with client_of(sandbox) as client:
-        receipts = exports_of(client, since, until, channels=CHANNELS)
+        receipts = exports_of(client, since, until, channels=CHANNELS, export_users=True)
         pipeline.load_exports(client, receipts, lake_uri=lake, options=LoadOptions(accept_shrink=True))
 
 

@@ -91,9 +91,9 @@ class Calls:
         return reply.content
 
     def entities(self, created: httpx.Response, name: str) -> Iterator[dict[str, Any]]:
-        """Yield the objects of one entity in a file of the typed shape."""
+        """Yield the objects of one entity in a file of the shape ``item`` or ``typed``."""
         lines = (json.loads(line) for line in self.file(created).splitlines() if line.strip())
-        return (line["data"] for line in lines if line["type"] == name)
+        return (line["item"] if "item" in line else line["data"] for line in lines if line["type"] == name)
 
     def call_control(self, method: str, path: str, value: Any = None) -> httpx.Response:
         """Make a control call without ``SandboxControl``, for tests of the HTTP interface itself."""

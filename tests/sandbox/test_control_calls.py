@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.core.times import parse_rfc3339
 
 SMALL = "messaging:rust"
@@ -116,7 +117,7 @@ def test_a_message_is_added_with_all_its_fields(calls):
     added = calls.call_control("POST", "/messages", {"add": message})
     assert added.status_code == 200
     (found,) = [m for m in calls.entities(calls.export(SMALL), "message") if m["id"] == added.json()["message"]["id"]]
-    assert (found["text"], found["score"], found["user"]["id"]) == ("late", 2**70, "newcomer")
+    assert (found["text"], found["score"], found["user"]) == ("late", 2**70, "newcomer")
     assert calls.export_users("newcomer").status_code == 201
 
 
@@ -225,7 +226,7 @@ def test_a_wrong_value_inside_a_message_is_refused_with_a_sentence(calls_to, san
     assert sandbox.world.user("z") is None
 
 
-def test_objects_inside_a_message_have_times_in_the_familys_spelling(calls_to, sandbox):
+def test_objects_inside_a_message_have_times_in_the_familys_spelling(calls_to, start_sandbox):
     """Nanoseconds and other zones become what each family and the file write; custom data does not change."""
     poll = {"id": "p", "created_at": 1_735_689_600_000_000_000, "custom": {"created_at": "tuesday"}}
     person = {"id": "z", "created_at": "2025-01-01T01:00:00+01:00", "image": None, "pets": [{"created_at": "tuesday"}]}
@@ -233,6 +234,7 @@ def test_objects_inside_a_message_have_times_in_the_familys_spelling(calls_to, s
     reaction = {"user_id": "z", "type": "like", "custom": None}
     i18n = {"language": "en", "custom": "word"}
     message = {"poll": poll, "user": person, "attachments": [link], "latest_reactions": [reaction], "i18n": i18n}
+    sandbox = start_sandbox(shape=Shape.TYPED)
     calls, legacy = calls_to(sandbox), calls_to(sandbox, legacy=True)
     assert calls.call_control("POST", "/messages", {"add": {"cid": SMALL, "id": "late", **message}}).status_code == 200
     in_file = next(m for m in calls.entities(calls.export(SMALL), "message") if m["id"] == "late")

@@ -41,10 +41,10 @@ def cids(world: World) -> tuple[str, ...]:
     return tuple(cid for cid in world.cids if not world.channel_is_deleted(cid))
 
 
-def job(cids: tuple[str, ...], **options: Any) -> ExportJob:
+def job(cids: tuple[str, ...], *, shape: Shape = Shape.TYPED, **options: Any) -> ExportJob:
     """Return an export of 2025-01-08, the day on which all six channels speak."""
     windows = tuple((DAY, DAY + timedelta(days=1)) for _ in cids)
-    return ExportJob(cids=cids, windows=windows, **options)
+    return ExportJob(cids=cids, windows=windows, shape=shape, **options)
 
 
 def rendered(world: World, job: ExportJob) -> bytes:
@@ -130,7 +130,7 @@ def test_v1_custom_fields_are_flat(world: World, cids: tuple[str, ...]) -> None:
 def test_integers_of_any_size_survive(world: World) -> None:
     """Custom fields may hold integers beyond 64 bits."""
     assert to_json({"n": [2**64, -(2**63) - 1]}) == b'{"n":[18446744073709551616,-9223372036854775809]}'
-    content = rendered(world, ExportJob(cids=(SUPPORT,)))
+    content = rendered(world, ExportJob(cids=(SUPPORT,), shape=Shape.TYPED))
     values = [fields.get("sequence") for entity, fields in entities(content, Shape.TYPED) if entity == "message"]
     assert any(value is not None and value > 2**64 for value in values)
 
@@ -189,9 +189,14 @@ def test_custom_fields_are_flat_nested_or_both_and_never_lost(world: World, cids
 
 def test_flags_reach_the_file(world: World) -> None:
     """Truncated messages and the text of deleted ones."""
-    plain = ExportJob(cids=(SUPPORT,))
-    whole = ExportJob(cids=(SUPPORT,), flags=ExportFlags(include_truncated_messages=True))
-    cleared = ExportJob(cids=(SUPPORT,), flags=ExportFlags(clear_deleted_message_text=True))
+    plain, whole, cleared = (
+        ExportJob(cids=(SUPPORT,), shape=Shape.TYPED, flags=flags)
+        for flags in (
+            ExportFlags(),
+            ExportFlags(include_truncated_messages=True),
+            ExportFlags(clear_deleted_message_text=True),
+        )
+    )
     assert len(rendered(world, plain)) < len(rendered(world, whole))
     texts = [
         {
@@ -207,6 +212,7 @@ def test_flags_reach_the_file(world: World) -> None:
 def test_each_channel_has_its_own_window(world: World) -> None:
     """The service takes a window per channel."""
     two_channels = ExportJob(
+        shape=Shape.TYPED,
         cids=(SUPPORT, "messaging:rust"),
         windows=((DAY, DAY + timedelta(days=1)), (None, DAY)),
     )
@@ -227,7 +233,7 @@ def test_a_gzip_file_has_the_same_content_and_always_the_same_bytes(world: World
 
 def test_a_file_comes_in_chunks(world: World) -> None:
     """A file larger than memory must be possible."""
-    chunks = [len(chunk) for chunk in render_channels_export(world, ExportJob(cids=(SUPPORT,)))]
+    chunks = [len(chunk) for chunk in render_channels_export(world, ExportJob(cids=(SUPPORT,), shape=Shape.TYPED))]
     assert len(chunks) > 20
     assert max(chunks) < 1_000_000
 

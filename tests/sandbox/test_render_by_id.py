@@ -138,8 +138,11 @@ def test_a_message_says_what_its_author_is_in_the_channel(world: World) -> None:
 
 def test_users_have_lines_only_on_request(world: World) -> None:
     """Without ``export_users`` a file names people by id alone."""
-    everyone = of(rendered(world, SMALL), "user")
-    assert {m["user"] for m in of(rendered(world, SMALL), "message")} <= {user["id"] for user in everyone}
+    whole = rendered(world, SMALL)
+    everyone, messages = of(whole, "user"), of(whole, "message")
+    named = {message["user"] for message in messages} | {r["user_id"] for r in of(whole, "reaction")}
+    named |= {user_id for m in messages for user_id in (*m["mentioned_users_ids"], m["pinned_by_id"]) if user_id}
+    assert named <= {user["id"] for user in everyone}
     content = rendered(world, SMALL, flags=ExportFlags())
     assert of(content, "user") == []
     assert all(user["name"].encode() not in content for user in everyone)

@@ -84,7 +84,7 @@ def test_all_options_of_the_sdk_are_accepted(stream, sandbox_world):
     done = stream.wait_for_task(created.data.task_id, poll_interval=0.02, timeout=PATIENCE_S).data
     text = httpx.get(done.result["url"]).text
     assert '{"type":"user",' in text
-    assert '"messaging:retired"' in text
+    assert '{"type":"channel","item":{"id":"retired",' in text
 
 
 def test_a_users_export_runs_from_request_to_file(stream, sandbox_world):

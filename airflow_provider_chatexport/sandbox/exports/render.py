@@ -35,7 +35,7 @@ class ExportJob:
     windows: tuple[ChannelWindow, ...] = ()
     flags: ExportFlags = field(default_factory=ExportFlags)
     bounds: Bounds = Bounds.HALF_OPEN
-    shape: Shape = Shape.TYPED
+    shape: Shape = Shape.ITEM
     references: References | None = None
     gzip: bool = False
     renew_links: RenewLinks | None = None
@@ -83,7 +83,7 @@ def render_users_export(
     world: World,
     user_ids: Iterable[str],
     *,
-    shape: Shape = Shape.TYPED,
+    shape: Shape = Shape.ITEM,
     references: References | None = None,
     gzip: bool = False,
     renew_links: RenewLinks | None = None,
@@ -152,7 +152,8 @@ def _entity_lines(world: World, job: ExportJob) -> Iterator[bytes]:
     layout = _layout(world, job.shape, job.references)
     wrap = {entity: _wrapper(job.shape, entity.value) for entity in Entity}
     if job.flags.export_users:
-        for user_id in _everyone_in(world, job):
+        everyone = _everyone_named_in(world, job) if isinstance(layout, LayoutById) else _everyone_in(world, job)
+        for user_id in everyone:
             yield wrap[Entity.USER](to_json(layout.user(_user(world, user_id))))
     for cid, selection in job.each_channel():
         members, reads = _members_and_reads(world, layout, cid)
@@ -236,6 +237,17 @@ def _everyone_in(world: World, job: ExportJob) -> list[str]:
     for cid, selection in job.each_channel():
         user_ids |= {member["user_id"] for member in world.members(cid)}
         user_ids |= world.author_ids(cid, **selection)
+    return sorted(user_ids)
+
+
+def _everyone_named_in(world: World, job: ExportJob) -> list[str]:
+    """Return all users whose ids a file by id contains, sorted: without their lines, those ids would name nobody."""
+    user_ids = set(_everyone_in(world, job))
+    for cid, selection in job.each_channel():
+        for message in world.messages(cid, **selection):
+            named = [*message["mentioned_users"], *([message["pinned_by"]] if message["pinned_by"] else [])]
+            user_ids |= {user["id"] for user in named}
+            user_ids |= {reaction["user_id"] for reaction in world.reactions_of(message)}
     return sorted(user_ids)
 
 
