@@ -1,6 +1,6 @@
 """`make bench`: `chatexport load` and its peers on the same file, and reading a lake of three years.
 
-    make bench                       300 MB, the peers, an hourly window, reading, the cost of a lake's age
+    make bench                       300 MB, the same by id, the peers, an hourly window, reading, a lake's age
     make bench SIZES=300,1000,3000   the memory curve as well
 
 All commands run as whole processes, in turn. Reading is compared with the same rows as plain DuckDB writes them. The
@@ -31,7 +31,7 @@ import reading
 from rich.console import Console
 from rich.table import Table
 
-from airflow_provider_chatexport.core.entities import Shape
+from airflow_provider_chatexport.core.entities import References, Shape
 from airflow_provider_chatexport.core.plan import ExportFlags
 from airflow_provider_chatexport.sandbox.chat.world import Bounds, World
 from airflow_provider_chatexport.sandbox.exports.render import ExportJob, render_channels_export
@@ -42,6 +42,9 @@ CHATEXPORT = Path(sys.executable).with_name("chatexport")
 PEER_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 BYTES_PER_MESSAGE = 2080
 HOURLY_MB = 2
+LOAD = "chatexport load"
+# The same messages with ids in place of users and channels, in a file of a third of the size.
+LOAD_BY_ID = "chatexport load, item by id"
 HISTORY_MB, HISTORY_DAYS, HISTORY_MESSAGES = 30, 1100, 3_000_000
 LAKE_SIZES = (10, 1000, 5000)  # loads
 # These are so slow that they get a tenth of the file. Their time grows with the size.
@@ -71,20 +74,29 @@ class Measured:
         return self.file_mb / self.seconds
 
 
-def export_file(size_mb: int) -> Path:
-    """Return a typed v2 export of about this size. The sandbox makes it once, and always the same bytes."""
-    path = CACHE / f"export-{size_mb}mb.ndjson"
+def n_messages(size_mb: int) -> int:
+    """Return how many messages the typed export of this size has."""
+    return max(100, size_mb * 1_000_000 // BYTES_PER_MESSAGE)
+
+
+def export_file(size_mb: int, *, by_id: bool = False) -> Path:
+    """Return a typed v2 export of about this size. The sandbox makes it once, and always the same bytes.
+
+    :param by_id: return the same messages as ``item`` lines, with references by id.
+    """
+    path = CACHE / f"export-{size_mb}mb{'-by-id' * by_id}.ndjson"
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    world = World.load(messages=max(100, size_mb * 1_000_000 // BYTES_PER_MESSAGE))
+    world = World.load(messages=n_messages(size_mb))
     cids = tuple(cid for cid in world.cids if not world.channel_is_deleted(cid))
     job = ExportJob(
         cids=cids,
         windows=((None, None),) * len(cids),
         flags=ExportFlags(include_truncated_messages=True),
         bounds=Bounds.HALF_OPEN,
-        shape=Shape.TYPED,
+        shape=Shape.ITEM if by_id else Shape.TYPED,
+        references=References.ID if by_id else References.OBJECT,
         gzip=False,
     )
     part = path.with_suffix(".part")
@@ -151,7 +163,7 @@ def measure(jobs: dict[str, Path], n_runs: int) -> list[Measured]:
 
 
 def _command(name: str, file: Path, folder: Path) -> list[str | Path]:
-    if name == "chatexport load":
+    if name in (LOAD, LOAD_BY_ID):
         return [CHATEXPORT, "load", file, "--lake", folder / "lake", "--json"]
     return [PEER_PYTHON, ROOT / "benchmarks" / "peers.py", name, file, folder]
 
@@ -229,13 +241,16 @@ def main() -> None:
     print(f"making export files of {arguments.sizes} MB (kept in {CACHE.relative_to(ROOT)})", flush=True)
     whole, tenth, hourly = export_file(first), export_file(max(1, first // 10)), export_file(HOURLY_MB)
     quick = ("bare line scan", "DuckDB COPY", "pyarrow.json")
-    against = measure({"chatexport load": whole, **dict.fromkeys(quick, whole)}, arguments.runs)
+    ours = {LOAD: whole, LOAD_BY_ID: export_file(first, by_id=True)}
+    against = measure(ours | dict.fromkeys(quick, whole), arguments.runs)
     against += measure(dict.fromkeys(SLOW_PEERS, tenth), 1)
     show("loading: peers write the messages table only", against, against[0])
-    curve = [against[0], *(measure({"chatexport load": export_file(size)}, 1)[0] for size in larger)]
+    for row in against[: len(ours)]:
+        print(f"{row.name}: {row.cpu_s * 100_000 / n_messages(first):.1f} CPU s for 100,000 messages")
+    curve = [against[0], *(measure({LOAD: export_file(size)}, 1)[0] for size in larger)]
     if larger:
         show("memory curve", curve, None)
-    hour = measure({"chatexport load": hourly}, arguments.runs)
+    hour = measure({LOAD: hourly}, arguments.runs)
     show("an hourly window", hour, None)
 
     sizes_mb, answers = read(3 * arguments.runs)

@@ -14,8 +14,8 @@ a unit, and touches nothing. ``Output`` counts, numbers, writes and rejects:
 Whatever the shape, objects come out in one form, ``{"n":..,"line":..,"pos":..,"data":{..}}``, and ``data`` is the bytes
 as they came: no number, key or escape changes. A line takes the first of these routes that it fits:
 
-1. In place (``fast_path``). Blocks of typed messages and reactions are decoded at once, and DuckDB will read the
-   messages from the export file itself. All other lines of the file take the routes below.
+1. In place (``fast_path``). Blocks of messages and reactions in one envelope (``item`` or ``data``) are decoded at
+   once, and DuckDB will read the messages from the export file itself. All other lines take the routes below.
 2. Usual (``Context.usual``). The first bytes say that the line is one message or reaction. The object is cut off
    behind them and decoded once, which checks that it is JSON. What it lacks to be a row is left for DuckDB to find.
 3. Split (``entities``). The line is split into members and its shape recognised. Each object in it gets its channel and

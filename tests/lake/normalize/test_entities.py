@@ -309,7 +309,7 @@ def test_which_lines_end_the_fast_path(lines: dict[str, bytes], stays: bool, tmp
         assert stays == (normalized is not None), what
         if normalized is not None:
             in_place, *others = normalized.files
-            assert (path, True, False) == (in_place.path, in_place.in_place, in_place.has_places)
+            assert (path, "data", False) == (in_place.path, in_place.in_place, in_place.has_places)
             assert 2 + (b'"message"' in raw) == in_place.n_objects, what
             assert [(Entity.REACTION, 2, False)] == [(each.entity, each.n_objects, each.has_places) for each in others]
 

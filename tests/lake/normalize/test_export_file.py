@@ -313,7 +313,7 @@ def test_an_array_that_is_not_whole_is_refused_with_the_place(content: bytes, tm
         (b'[{"channel":{} "messages":[]}]', "has no comma between two values"),
         (b'[{"channel":{},}]', "has a comma before an end"),
         (b'[{"channel":{},,"messages":[]}]', "has a key that is not a string"),
-        (b'{\n"a":1\n},\n{"a":1}', "has no value where one should be"),
+        (b'{\n"a":1\n},,\n{"a":1}', "has no value where one should be"),
     ],
 )
 def test_marks_between_values_stand_where_json_has_them(content: bytes, fault: str, tmp_path: Path) -> None:
