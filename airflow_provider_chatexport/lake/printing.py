@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from typing import Any, Final
 MAX_ROWS: Final = 50
 
 
-class Report:
+class Report(ABC):
     """The base of what the methods of ``Lake`` return.
 
     A subclass has ``to_json``. ``str()`` writes what that returns as aligned text, and a notebook shows it as HTML:
@@ -19,9 +20,9 @@ class Report:
 
     __slots__ = ()
 
+    @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON types."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
         facts, lists = _facts_and_lists(self.to_json())

@@ -1,8 +1,8 @@
 """An export file rewritten token by token: structure, names and line ends stay, and every value is replaced.
 
-The output is safe by construction, and not because the input is what it should be. A byte of it is a mark of JSON
-(``{}[],:`` and space), part of a name of ``names``, or made by ``Replacements``. So a line that is broken, or a file of an
-unknown shape, gives nothing away either. No object is built: that a string is a key follows from the colon behind it.
+The output is safe by construction, whatever the input is. Each byte of it is a mark of JSON (``{}[],:`` and space),
+part of a name of ``names``, or made by ``Replacements``. So a broken line, or a file of an unknown shape, gives nothing
+away. No object is built: a string is a key if a colon follows it.
 
 Memory is bounded, because a string that is longer than a limit becomes as many ``x``.
 """
