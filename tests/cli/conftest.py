@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -41,6 +42,11 @@ def service(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     return sandbox
 
 
+def _let_ctrl_c_through() -> None:
+    """A suite that a shell runs in the background ignores SIGINT, and so would every process that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts processes, by default of the console script, that end with the test."""
@@ -48,7 +54,14 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def start(*arguments: str, program: Sequence[str] = (CHATEXPORT,), **options: Any) -> subprocess.Popen[str]:
         command = [*program, *arguments]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=_let_ctrl_c_through,  # noqa: PLW1509 - it takes no lock
+            **options,
+        )
         started.append(process)
         return process
 
