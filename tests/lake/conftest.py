@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,8 +28,13 @@ def lake(tmp_path: Path) -> LakeProbe:
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch, closing: contextlib.ExitStack) -> LakeProbe:
-    """A lake in a bucket of an S3 server of its own."""
+def bucket(monkeypatch: pytest.MonkeyPatch, closing: contextlib.ExitStack, tmp_path: Path) -> LakeProbe:
+    """A lake in a bucket of an S3 server of its own, and a temporary folder of its own.
+
+    A test whose clock is days ahead deletes old work folders in the temporary folder, and those of other tests are old.
+    """
+    (own := tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(own))
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     closing.callback(server.stop)
