@@ -51,7 +51,7 @@ ProgressCallback = Callable[[int, int | None], None]
 
 
 class StatusSource(Protocol):
-    """What a download needs of ``ChatExportClient``."""
+    """The part of ``ChatExportClient`` that a download uses."""
 
     settings: ServiceSettings
 

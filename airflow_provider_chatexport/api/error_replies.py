@@ -1,4 +1,4 @@
-"""What the service's error replies mean, and which parts of them may be quoted.
+"""The service's error replies as errors, quoting only what may be quoted.
 
 Statuses and codes are those of "API Error Codes" in the service's documentation.
 """

@@ -1,4 +1,4 @@
-"""How to reach the service: key, secret, address, timeouts and retries, checked when they are created."""
+"""The settings that reach the service: key, secret, address, timeouts and retries, checked when they are created."""
 
 from __future__ import annotations
 

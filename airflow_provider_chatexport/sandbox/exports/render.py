@@ -241,7 +241,7 @@ def _everyone_in(world: World, job: ExportJob) -> list[str]:
 
 
 def _everyone_named_in(world: World, job: ExportJob) -> list[str]:
-    """Return all users whose ids a file by id contains, sorted: without their lines, those ids would name nobody."""
+    """Return all users whose ids a file by id contains, sorted. Without their lines, those people have no names."""
     user_ids = set(_everyone_in(world, job))
     for cid, selection in job.each_channel():
         for message in world.messages(cid, **selection):
