@@ -6,8 +6,9 @@ No v2 file of a real account has been seen, so each key here is a guess. In orde
   ``import-chat-data.ts``). It expects ``{"type":T,"item":{..}}``, ids in ``user`` and ``created_by``, and
   ``channel_type`` with ``channel_id`` in messages and members. It removes keys before it sends an object on. Six of
   those are in no import documentation, so they are most likely in real files: ``last_message_at`` of a channel;
-  ``deleted_reply_count``, ``reaction_groups``, ``member`` and ``status`` of a message. It also removes times that an
-  import cannot set. What ``status`` holds is not known; ``received`` is what the JavaScript SDK calls a message that arrived.
+  ``deleted_reply_count``, ``reaction_groups``, ``member`` and ``status`` of a message. It also removes times
+  that an import cannot set. What ``status`` holds is not known; ``received`` is what the JavaScript SDK calls a message
+  that arrived.
 * **About 70 %.** The other keys and their names are those of the importer's structs (GetStream/stream-cli,
   ``validator/items.go``, removed in February 2026). Custom keys are flat there, and ``name`` and ``image`` of a user
   are custom. A member has ``last_read``, and reads have no lines.
