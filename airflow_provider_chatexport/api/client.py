@@ -29,9 +29,15 @@ from airflow_provider_chatexport.api.transport import transport_options
 from airflow_provider_chatexport.api.user_export import UserExport, save_reply
 from airflow_provider_chatexport.core.discovery import ChannelPage, ChannelQuery, ChannelSearch, FoundChannel
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UserId, UsersRequest
-from airflow_provider_chatexport.core.retention import RetentionPolicy
+from airflow_provider_chatexport.core.retention import SERVICE, Retention, RetentionPolicy
 from airflow_provider_chatexport.core.task import TaskId, TaskState
-from airflow_provider_chatexport.errors import ServiceUnavailableError, UnexpectedReplyError
+from airflow_provider_chatexport.errors import (
+    NotFoundError,
+    RequestRefusedError,
+    ServiceUnavailableError,
+    UnauthorizedError,
+    UnexpectedReplyError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +109,24 @@ class ChatExportClient:
     def retention_policy(self) -> tuple[RetentionPolicy, ...]:
         """Return the app's retention policies: what the service deletes for good."""
         return self._run(protocol.retention_policy())
+
+    def retention(self) -> Retention:
+        """Return how long the service keeps messages, by the app's retention policies.
+
+        :raises RequestRefusedError: the service does not say. The message says what to do instead of asking it.
+        :raises UnauthorizedError: the service refuses the key or the secret.
+        """
+        try:
+            return Retention.by(self.retention_policy())
+        except (UnauthorizedError, NotFoundError, RequestRefusedError, UnexpectedReplyError) as error:
+            if error.http_status == 401:
+                raise
+            raise RequestRefusedError(
+                f'{error.message}. The service does not say how long it keeps messages, which retention="{SERVICE}" '
+                'asks for; write the shortest age of the app\'s retention policies instead, such as retention="30d"',
+                http_status=error.http_status,
+                code=error.code,
+            ) from None
 
     def close(self) -> None:
         """Close the connections."""

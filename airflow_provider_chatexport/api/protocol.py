@@ -230,6 +230,7 @@ def _decode_task(value: Any, settings: ServiceSettings) -> TaskState:
         created_at=created_at,
         url=None if url is None else _text(url, "result.url"),
         error=_decode_task_error(task.get("error"), settings),
+        updated_at=parse_instant(task.get("updated_at")),
     )
 
 

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from airflow_provider_chatexport.core.arguments import GIVE_LAKE, parse_names, require_text
+from airflow_provider_chatexport.core.arguments import (
+    DURATION_EXAMPLES,
+    GIVE_LAKE,
+    parse_duration_text,
+    parse_names,
+    require_text,
+)
 from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions, parse_promote
 from airflow_provider_chatexport.core.plan import Cid, ExportFlags, parse_cid
+from airflow_provider_chatexport.core.retention import RetentionOption, parse_retention
 from airflow_provider_chatexport.core.times import EARLIEST, LATEST
 from airflow_provider_chatexport.core.window import parse_moment
 from airflow_provider_chatexport.errors import CallError, ChatExportError
@@ -33,19 +40,12 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # a generic since cli
     """A duration: ``90s``, ``15m``, ``36h``, ``7d``."""
 
     name = "duration"
-    _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         """Return the duration."""
-        if isinstance(value, timedelta):
-            return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value).strip())
-        if match is None:
-            self.fail(f"{value!r} is not a duration; write 90s, 15m, 36h or 7d", param, ctx)
-        try:
-            duration = timedelta(**{self._UNITS[match.group(2)]: float(match.group(1))})
-        except OverflowError:
-            duration = timedelta.max
+        duration = value if isinstance(value, timedelta) else parse_duration_text(str(value))
+        if duration is None:
+            self.fail(f"{value!r} is not a duration; write {DURATION_EXAMPLES}", param, ctx)
         if duration > LONGEST:
             self.fail(f"{value!r} is longer than a century; write a shorter one", param, ctx)
         return duration
@@ -62,6 +62,19 @@ class Limit(click.ParamType):  # type: ignore[type-arg] # a generic since click 
         if match is None:
             self.fail(f"{value!r} is neither a count nor a share; write 10 or 0.5%", param, ctx)
         return int(match.group(1)) if match.group(1) else float(match.group(2)) / 100
+
+
+class RetentionType(click.ParamType):  # type: ignore[type-arg] # a generic since click 8.4
+    """How long the service keeps messages: a duration, or ``service`` to ask it."""
+
+    name = "duration or service"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> RetentionOption:
+        """Return the retention."""
+        try:
+            return parse_retention(value)
+        except CallError as error:
+            self.fail(error.message, param, ctx)
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg] # a generic since click 8.4
@@ -236,6 +249,18 @@ def load_options(function: _Function) -> _Function:
         click.option(
             "--keep-superseded", is_flag=True, help="Keep the load for messages_history once it is superseded."
         ),
+        click.option(
+            "--retention",
+            type=RetentionType(),
+            help="How long the service keeps messages, by the app's retention policies: 30d, 720h, or service to ask "
+            "it. The load claims nothing about older messages, and the lake keeps those that it has.",
+        ),
+        click.option(
+            "--max-vanished",
+            type=Limit(),
+            help="Fail if more messages of the lake would vanish, because the load covers them and does not contain "
+            "them: a count, or 0.5% of those that the lake shows there.",
+        ),
         click.option("--accept-shrink", is_flag=True, help="Load even if a channel that has messages would have none."),
         click.option(
             "--promote",
@@ -261,6 +286,8 @@ def options_from(arguments: dict[str, Any]) -> LoadOptions:
     """
     return LoadOptions(
         max_rejected=0 if arguments["strict"] else arguments["max_rejected"],
+        max_vanished=arguments["max_vanished"],
+        retention=arguments["retention"],
         accept_shrink=arguments["accept_shrink"],
         keep_superseded=arguments["keep_superseded"],
         promote=parse_promote(arguments["promote"]),

@@ -8,12 +8,16 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from airflow_provider_chatexport.errors import CallError, WindowError
 
+DURATION_EXAMPLES: Final = "90s, 15m, 36h or 7d"
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])", re.ASCII)
+_DURATION_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 GIVE_LAKE: Final = "give a folder, or an address such as s3://bucket/lake"
 
 
@@ -63,6 +67,17 @@ def parse_duration(value: Any, name: str) -> timedelta | None:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return timedelta(seconds=value)
     raise CallError(f"{name} is {value!r}; give a timedelta, such as timedelta(hours=1), or a number of seconds")
+
+
+def parse_duration_text(text: str) -> timedelta | None:
+    """Return the duration that a text gives, such as ``90s``, ``15m``, ``36h`` or ``7d``; None if it gives none."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        return None
+    try:
+        return timedelta(**{_DURATION_UNITS[match.group(2)]: float(match.group(1))})
+    except OverflowError:
+        return timedelta.max
 
 
 def parse_rendered(text: str) -> Any:

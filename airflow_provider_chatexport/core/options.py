@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Final
 
+from airflow_provider_chatexport.core.retention import Retention, RetentionArgument, parse_retention
 from airflow_provider_chatexport.errors import CallError
 
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
@@ -28,6 +29,12 @@ class LoadOptions:
 
     :param max_rejected: how many rejects a committed load may have: a count (int), or a share of its lines (float, 0 to
         1); None for any number. ``strict`` is 0.
+    :param max_vanished: how many messages may vanish from the lake because a committed load covers them and does not
+        contain them: a count (int), or a share of the messages that the lake shows where the load covers (float, 0 to
+        1); None for any number.
+    :param retention: how long the service keeps messages, by the app's retention policies: a duration such as ``30d``
+        or a timedelta, or ``service`` for what the service said when the export was submitted. The load then claims
+        nothing about older messages, and the lake keeps those that it has. None if the app has no policy.
     :param accept_shrink: commit a load even if it has no message of a channel that has messages in the lake.
     :param keep_superseded: keep the messages of this load for ``messages_history`` after newer exports supersede them.
     :param promote: table -> key of ``custom`` -> type of an additional column with the key's value, such as
@@ -41,6 +48,8 @@ class LoadOptions:
     """
 
     max_rejected: int | float | None = None
+    max_vanished: int | float | None = None
+    retention: RetentionArgument = None
     accept_shrink: bool = False
     keep_superseded: bool = False
     promote: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -51,16 +60,22 @@ class LoadOptions:
     drop_text: bool = False
 
     def __post_init__(self) -> None:
-        limit = self.max_rejected
-        is_share = isinstance(limit, float) and 0 <= limit <= 1
-        if limit is not None and not is_share and not _is_whole(limit, least=0):
+        if not _is_limit(self.max_rejected):
             raise CallError(
-                f"max_rejected is {_shown(limit)}; give a count (0, 10, ...), or a share of the lines (0.0 to 1.0)",
+                f"max_rejected is {_shown(self.max_rejected)}; give a count (0, 10, ...), or a share of the lines "
+                "(0.0 to 1.0)",
                 argument="max_rejected",
             )
         for name, size in (("max_line_bytes", self.max_line_bytes), ("max_unpacked_bytes", self.max_unpacked_bytes)):
             if not (_is_whole(size, least=1) or (size is None and name == "max_unpacked_bytes")):
                 raise CallError(f"{name} is {_shown(size)}; give a number of bytes above 0", argument=name)
+        if not _is_limit(self.max_vanished):
+            raise CallError(
+                f"max_vanished is {_shown(self.max_vanished)}; give a count (0, 10, ...), or a share of the messages "
+                "(0.0 to 1.0)",
+                argument="max_vanished",
+            )
+        object.__setattr__(self, "retention", parse_retention(self.retention))
         object.__setattr__(self, "promote", _canonical(self.promote))
         if self.hash_users and not self.pseudonym_key:
             raise CallError(
@@ -77,25 +92,27 @@ class LoadOptions:
     def row_options(self) -> dict[str, Any]:
         """Return the options that decide how rows are written and that differ from the defaults, as JSON types."""
         default = LoadOptions()
-        names = ("keep_superseded", "promote", "max_line_bytes", "hash_users", "drop_text")
-        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(default, name)}
+        names = ("keep_superseded", "promote", "max_line_bytes", "hash_users", "drop_text", "retention")
+        values = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(default, name)}
+        return {name: value.to_json() if isinstance(value, Retention) else value for name, value in values.items()}
 
     @property
     def allowed_rejects(self) -> str:
         """``max_rejected`` for a sentence: ``10``, ``5 %``, ``any number``."""
-        limit = self.max_rejected
-        if limit is None:
-            return "any number"
-        return f"{limit * 100:.6g} %" if isinstance(limit, float) else str(limit)
+        return _in_words(self.max_rejected)
+
+    @property
+    def allowed_vanished(self) -> str:
+        """``max_vanished`` for a sentence."""
+        return _in_words(self.max_vanished)
 
     def allows(self, *, rejected: int, lines: int) -> bool:
         """Return whether a load with this number of rejects may be committed."""
-        if self.max_rejected is None:
-            return True
-        if isinstance(self.max_rejected, float):
-            # Exactly as written: 0.29 as a float, times 100, is less than 29.
-            return rejected <= Fraction(str(self.max_rejected)) * lines
-        return rejected <= self.max_rejected
+        return _is_within(self.max_rejected, rejected, lines)
+
+    def allows_vanished(self, *, vanished: int, shown: int) -> bool:
+        """Return whether a load may be committed that takes away so many of the messages that the lake shows."""
+        return _is_within(self.max_vanished, vanished, shown)
 
 
 def parse_promote(texts: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -114,6 +131,24 @@ def parse_promote(texts: Iterable[str]) -> dict[str, dict[str, str]]:
                 f"{table}.{key} is promoted twice, to {promote[table][key]} and to {kind[:40]}; name one type"
             )
     return promote
+
+
+def _is_limit(value: object) -> bool:
+    is_share = isinstance(value, float) and 0 <= value <= 1
+    return value is None or is_share or _is_whole(value, least=0)
+
+
+def _is_within(limit: int | float | None, number: int, whole: int) -> bool:
+    if isinstance(limit, float):
+        # Exactly as written: 0.29 as a float, times 100, is less than 29.
+        return number <= Fraction(str(limit)) * whole
+    return limit is None or number <= limit
+
+
+def _in_words(limit: int | float | None) -> str:
+    if limit is None:
+        return "any number"
+    return f"{limit * 100:.6g} %" if isinstance(limit, float) else str(limit)
 
 
 def _is_whole(value: object, *, least: int) -> bool:

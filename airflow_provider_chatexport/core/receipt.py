@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.plan import ChannelsRequest, UsersRequest
+from airflow_provider_chatexport.core.retention import Retention
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
 from airflow_provider_chatexport.errors import CallError
@@ -24,11 +25,13 @@ class Receipt:
     """An export that the service accepted: the id of its task, and the request.
 
     ``created_at`` is when the service created the task, by its clock. It becomes the ``_exported_at`` of the rows.
+    ``retention`` is what the service said of its policies when the export was submitted; None if it was not asked.
     """
 
     task_id: TaskId
     request: ChannelsRequest | UsersRequest
     created_at: datetime | None = None
+    retention: Retention | None = None
 
     @property
     def kind(self) -> ExportKind:
@@ -43,6 +46,7 @@ class Receipt:
             "kind": self.kind.value,
             "request": self.request.to_json(),
             "created_at": format_rfc3339(self.created_at) if self.created_at else None,
+            "retention": self.retention.to_json() if self.retention else None,
         }
 
     @classmethod
@@ -62,12 +66,14 @@ class Receipt:
                 "users": UsersRequest,
             }
             created_at, task_id = value["created_at"], value["task_id"]
+            retention = value.get("retention")  # a task may be retried after an upgrade, with an older receipt
             if not (isinstance(task_id, str) and task_id):
                 raise TypeError("task_id is not text")
             return cls(
                 task_id=TaskId(task_id),
                 request=request_types[value["kind"]].from_json(value["request"]),
                 created_at=parse_rfc3339(created_at) if created_at else None,
+                retention=Retention.from_json(retention) if retention else None,
             )
         except (KeyError, TypeError, ValueError):
             raise CallError(

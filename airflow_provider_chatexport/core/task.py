@@ -47,8 +47,8 @@ class Status(enum.Enum):
 class TaskState:
     """One status reply.
 
-    ``created_at`` is by the service's clock. ``url`` is a fresh signed link while the file exists: do not log it or
-    store it. ``error`` is the reason of a failed task.
+    ``created_at`` and ``updated_at`` are by the service's clock. ``url`` is a fresh signed link while the file exists:
+    do not log it or store it. ``error`` is the reason of a failed task.
     """
 
     task_id: TaskId
@@ -56,6 +56,12 @@ class TaskState:
     created_at: datetime
     url: str | None = None
     error: str | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def finished_at(self) -> datetime:
+        """When a completed export was finished. If the service does not say it, when the export was created."""
+        return max(self.created_at, self.updated_at or self.created_at)
 
     def __repr__(self) -> str:
         link = "present" if self.url else "none"
