@@ -21,7 +21,7 @@ ChatExportError
 │   └── FileGoneError            the service deletes export files after 60 days; export again
 ├── InputError                   a file is not an export, or is cut off
 │   └── TooManyRejectsError      more lines were rejected than the caller allows
-├── ShrinkError                  a load would hide all messages of a channel and put none in their place
+├── ShrinkError                  a load would take away all messages of a channel, or more messages than allowed
 └── LakeError                    the lake cannot be read or written
 """
 
@@ -185,7 +185,10 @@ class TooManyRejectsError(InputError):
 
 
 class ShrinkError(ChatExportError):
-    """A load has no message of channels that have messages in the lake. ``cids`` names the channels."""
+    """A load would take away messages that the lake shows.
+
+    It has none of channels that have messages in the lake, which ``cids`` names; or more than ``max_vanished`` vanish.
+    """
 
     cids: tuple[str, ...] = ()
 

@@ -14,10 +14,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import UsersRequest
 from airflow_provider_chatexport.core.progress import DOWNLOAD, Progress, silent
 from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.retention import SERVICE, Retention, stated_retention
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS, LoadJob
@@ -43,6 +45,7 @@ def load_exports(
     """Fetch finished exports and commit them to the lake as one load. The same exports again change nothing.
 
     :param work_dir: where files are fetched to and converted; by default next to a local lake, else a temporary folder.
+    :raises CallError: there is no receipt, or ``retention`` is ``service`` and an export did not ask the service.
     :raises ServiceError: the service refused, or did not answer.
     :raises DownloadError: a file could not be fetched whole.
     :raises InputError: a file is not an export, or has more rejects than allowed.
@@ -53,13 +56,33 @@ def load_exports(
     # Two branches of a DAG may hand on the same export: it is fetched once, and is the same load.
     receipts = list({receipt.task_id: receipt for receipt in receipts}.values())
     load_id = commit_log.load_id_of(f"task {receipt.task_id}" for receipt in receipts)
+    retentions = [_retention(receipt, options) for receipt in receipts]
 
     def fetch(folder: Path) -> list[InputFile]:
         return [
-            _fetch(client, receipt, folder / f"export-{number}", progress) for number, receipt in enumerate(receipts)
+            replace(_fetch(client, receipt, folder / f"export-{number}", progress), retention=retention)
+            for number, (receipt, retention) in enumerate(zip(receipts, retentions, strict=True))
         ]
 
     return LoadJob(lake_uri, load_id=load_id, options=options, progress=progress).run(fetch, work_dir=work_dir)
+
+
+def _retention(receipt: Receipt, options: LoadOptions) -> Retention | None:
+    """Return how long the service keeps messages, for what an export claims. An export of users claims no window.
+
+    :raises CallError: the service should say it, and the export did not ask.
+    """
+    if receipt.kind is ExportKind.USERS:
+        return None
+    if options.retention != SERVICE:
+        return stated_retention(options.retention)
+    if receipt.retention is None:
+        raise CallError(
+            f'retention is "{SERVICE}", and export {receipt.task_id} did not ask the service for its retention '
+            f'policies; set retention="{SERVICE}" on the task that exports, too, and clear it, or write a duration, '
+            'such as retention="30d"'
+        )
+    return receipt.retention
 
 
 def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: Progress) -> InputFile:
@@ -67,6 +90,7 @@ def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: P
     file = InputFile(
         path=fetched.path,
         exported_at=fetched.task.created_at,
+        finished_at=fetched.task.finished_at,
         sha256=fetched.sha256,
         size_bytes=fetched.size_bytes,
         kind=receipt.kind,

@@ -13,6 +13,7 @@ import click
 from airflow_provider_chatexport.cli.options import Moment, json_option, lake_option, load_options, options_from
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
 from airflow_provider_chatexport.core.entities import ExportKind
+from airflow_provider_chatexport.core.retention import Retention, stated_retention
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.storage.fingerprint import Fingerprint
@@ -51,6 +52,7 @@ def load(**arguments: Any) -> None:
     Files may be exports of channels (v1 or v2) or of users, plain or gzip.
     """
     options = options_from(arguments)
+    stated_retention(options.retention)  # before gigabytes are hashed, as the window below
     if (arguments["since"] is None) != (arguments["until"] is None):
         raise CallError("only one end of the window is given; give both --since and --until, or neither")
     if arguments["since"]:
@@ -94,8 +96,26 @@ def print_report(report: LoadReport, lake: str, *, as_json: bool) -> None:
     if cast_failures := value.get("cast_failures"):
         by_column = ", ".join(f"{key} ({count})" for key, count in cast_failures.items())
         click.echo(f"values of another type than their column's, kept in custom: {by_column}")
+    if vanished := report.vanished:
+        click.echo(
+            f"{vanished.n_messages} messages vanished ({vanished.age}): the load covers them and does not contain them"
+        )
+    if report.retention is not None:
+        click.echo(_kept(report.retention))
     query = f'chatexport sql "FROM messages LIMIT 10" --lake {shlex.quote(lake)}'
     click.echo(f"query it: {query}, or duckdb {shlex.quote(report.catalog)}")
+
+
+def _kept(retention: dict[str, Any]) -> str:
+    """Return what a load with retention does not claim, in words."""
+    kept = Retention.from_json(retention)
+    if retention["horizon"] is None:
+        return f"retention: the service keeps messages {kept}, so nothing was clipped"
+    n_clipped = retention["clipped"]
+    return (
+        f"retention of {kept}: {n_clipped} coverage entr{'y' if n_clipped == 1 else 'ies'} clipped at "
+        f"{retention['horizon']}; older messages stay as they are"
+    )
 
 
 def _inputs(inputs: list[dict[str, Any]]) -> dict[str, list[str]]:

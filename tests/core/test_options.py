@@ -29,8 +29,9 @@ from airflow_provider_chatexport.errors import CallError
 def test_rejects_are_allowed_up_to_a_count_or_a_share(
     allowed: bool, max_rejected: int | float | None, rejected: int
 ) -> None:
-    """1 is one line and 1.0 is all lines; a limit that is met exactly is allowed."""
+    """1 is one line and 1.0 is all lines; a limit that is met exactly is allowed. So it is for messages that vanish."""
     assert allowed is LoadOptions(max_rejected=max_rejected).allows(rejected=rejected, lines=1000)
+    assert allowed is LoadOptions(max_vanished=max_rejected).allows_vanished(vanished=rejected, shown=1000)
 
 
 @pytest.mark.parametrize("lines", [29, 50, 100, 1000, 3_000_000])
@@ -56,6 +57,9 @@ def test_the_limit_of_rejects_is_written_as_it_was_meant(text: str, max_rejected
     [
         ("max_rejected is -1; give a count", {"max_rejected": -1}),
         ("max_rejected is 1.5; give a count", {"max_rejected": 1.5}),
+        ("max_vanished is -1; give a count", {"max_vanished": -1}),
+        (r"max_vanished is 1.5; give a count .* or a share of the messages", {"max_vanished": 1.5}),
+        ("retention is '30'; write how long the service keeps messages", {"retention": 30}),
         ("max_line_bytes is 0; give a number of bytes above 0", {"max_line_bytes": 0}),
         ("max_unpacked_bytes is -5; give a number", {"max_unpacked_bytes": -5}),
         ("max_rejected is '5'; give a count", {"max_rejected": "5"}),

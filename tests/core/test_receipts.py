@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, ExportFlags, UserId, UsersRequest
 from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.retention import Retention
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError
@@ -20,19 +21,29 @@ REQUESTS = [
     UsersRequest(user_ids=(UserId("u1"), UserId("u2"))),
 ]
 CREATED = [None, datetime(2026, 1, 3, 1, 2, 3, 4, tzinfo=UTC)]
+RETENTIONS = [None, Retention(), Retention(max_age_hours=720)]
 
 
-def receipt(request: Any = REQUESTS[0], created_at: datetime | None = None) -> Receipt:
+def receipt(
+    request: Any = REQUESTS[0], created_at: datetime | None = None, retention: Retention | None = None
+) -> Receipt:
     """Return a receipt of a request."""
-    return Receipt(task_id=TaskId("t1"), request=request, created_at=created_at)
+    return Receipt(task_id=TaskId("t1"), request=request, created_at=created_at, retention=retention)
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
 @pytest.mark.parametrize("created_at", CREATED)
-def test_a_receipt_survives_json(request_: Any, created_at: datetime | None) -> None:
-    """XCom and trigger events carry it as JSON."""
-    before = receipt(request_, created_at)
+@pytest.mark.parametrize("retention", RETENTIONS)
+def test_a_receipt_survives_json(request_: Any, created_at: datetime | None, retention: Retention | None) -> None:
+    """XCom and trigger events carry it as JSON. A service that has no policy was asked all the same."""
+    before = receipt(request_, created_at, retention)
     assert before == Receipt.from_json(json.loads(json.dumps(before.to_json())))
+
+
+def test_a_receipt_from_before_retention_is_still_read() -> None:
+    """A load that is retried after an upgrade has the receipt of the older version."""
+    older = {name: value for name, value in receipt().to_json().items() if name != "retention"}
+    assert receipt() == Receipt.from_json(older)
 
 
 def test_an_unknown_version_is_refused_with_a_way_out() -> None:
@@ -53,6 +64,11 @@ def test_an_unknown_version_is_refused_with_a_way_out() -> None:
         receipt().to_json() | {"task_id": None},
         receipt().to_json() | {"task_id": 5},
         receipt().to_json() | {"task_id": ""},
+        receipt().to_json() | {"retention": {"max_age_hours": 0}},
+        receipt().to_json() | {"retention": {"max_age_hours": "720"}},
+        receipt().to_json() | {"retention": {"max_age_hours": True}},
+        receipt().to_json() | {"retention": {"hours": 720}},
+        receipt().to_json() | {"retention": 720},
         "t1",
         None,
         ["t1"],

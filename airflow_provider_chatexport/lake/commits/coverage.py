@@ -45,6 +45,12 @@ class CoverageEntry:
         until = self.until - grace_period
         return replace(self, until=until) if self.since < until else None
 
+    def clipped(self, horizon: datetime | None) -> CoverageEntry | None:
+        """Return the part of the entry from a moment on; None if there is no such part."""
+        if horizon is None or horizon <= self.since:
+            return self
+        return replace(self, since=horizon) if horizon < self.until else None
+
     def overlaps(self, since: datetime, until: datetime) -> bool:
         """Return whether the entry contains a moment of ``[since, until)``."""
         return self.since < until and since < self.until

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, coverage_entry
+from airflow_provider_chatexport.lake.load.horizon import Horizons
 from airflow_provider_chatexport.lake.normalize.input_file import InputFile
 from airflow_provider_chatexport.lake.staging.stage import StagedFile
 
@@ -14,20 +16,40 @@ Bounds = tuple[datetime | None, datetime | None]
 MessageSpans = Mapping[str, tuple[datetime, datetime]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """What a load covers. ``n_clipped``: of how many entries the start, or all, lies before the horizon."""
+
+    entries: tuple[CoverageEntry, ...] = ()
+    n_clipped: int = 0
+
+
 def coverage_of_load(
-    staged: Iterable[tuple[InputFile, StagedFile]], message_spans: Mapping[int, MessageSpans], load_id: str
-) -> tuple[CoverageEntry, ...]:
+    staged: Iterable[tuple[InputFile, StagedFile]],
+    message_spans: Mapping[int, MessageSpans],
+    load_id: str,
+    horizons: Horizons,
+) -> Claims:
     """Return the coverage of a load: each export of channels covers the channels that it names or has messages of.
 
     :param message_spans: by number of the file and channel, the times of the first and last message.
+    :param horizons: from when on an export knows all, if the service has retention policies.
     """
-    entries = (
-        coverage_entry(cid=cid, since=since, until=until, exported_at=file.exported_at, load_id=load_id)
-        for file, result in staged
-        if result.kind is ExportKind.CHANNELS
-        for cid, (since, until) in _covered(file, result, message_spans.get(result.number, {}))
+    claimed, entries = [], []
+    for file, result in staged:
+        if result.kind is ExportKind.CHANNELS:
+            moment = file.finished_at or file.exported_at
+            for cid, (since, until) in _covered(file, result, message_spans.get(result.number, {})):
+                horizon = horizons.of(cid, file.retention, exported_at=file.exported_at, moment=moment)
+                if entry := coverage_entry(
+                    cid=cid, since=since, until=until, exported_at=file.exported_at, load_id=load_id
+                ):
+                    claimed.append(entry)
+                    entries.append(entry.clipped(horizon))
+    return Claims(
+        entries=tuple(entry for entry in entries if entry is not None),
+        n_clipped=sum(before != after for before, after in zip(claimed, entries, strict=True)),
     )
-    return tuple(entry for entry in entries if entry is not None)
 
 
 def _covered(file: InputFile, result: StagedFile, spans: MessageSpans) -> Iterator[tuple[str, Bounds]]:

@@ -18,6 +18,7 @@ from typing import Final
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.progress import Progress, silent
+from airflow_provider_chatexport.core.retention import stated_retention
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, TooManyRejectsError
@@ -28,9 +29,11 @@ from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
 from airflow_provider_chatexport.lake.load import shrink_guard
 from airflow_provider_chatexport.lake.load.convert import convert_files
-from airflow_provider_chatexport.lake.load.coverage import coverage_of_load
+from airflow_provider_chatexport.lake.load.coverage import Claims, coverage_of_load
+from airflow_provider_chatexport.lake.load.horizon import Horizons, retention_facts
 from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.load.shrink_guard import Impact
+from airflow_provider_chatexport.lake.load.vanished import Vanished
 from airflow_provider_chatexport.lake.load.write import write_files
 from airflow_provider_chatexport.lake.maintenance.forget import forget_listed, forget_people
 from airflow_provider_chatexport.lake.normalize.input_file import InputFile
@@ -74,6 +77,7 @@ def load_files(
         raise CallError("there is no file to load")
     if kind is ExportKind.USERS and window is not None:
         raise CallError("an export of users has no window; leave since and until out")
+    retention = stated_retention(options.retention)
     files = [
         InputFile(
             path=path,
@@ -82,6 +86,7 @@ def load_files(
             size_bytes=fingerprint.size_bytes,
             window=window,
             kind=kind,
+            retention=retention,
             fingerprint=fingerprint,
         )
         for path, fingerprint in zip(paths, fingerprints or map(Fingerprint.of, paths), strict=True)
@@ -141,10 +146,11 @@ class LoadJob:
             progress=self._progress,
         ) as conversion:
             staged = convert_files(conversion, files, options, self._progress)
-            coverage = coverage_of_load(staged, conversion.message_spans, self._load_id)
+            claims = coverage_of_load(staged, conversion.message_spans, self._load_id, self._horizons(files))
+            coverage = claims.entries
             impact = self._guard(conversion, coverage)
             listed, written = self._write(conversion, files, coverage, folder)
-            record = self._record(staged, coverage, tuple(written), conversion, listed, impact)
+            record = self._record(staged, claims, tuple(written), conversion, listed, impact)
             is_new = commit_log.commit(self._store, record, {file.path: path for file, path in written.items()})
             # A person may have been removed from the lake since the list was read.
             latest = suppression_list.read(self._store)
@@ -152,17 +158,23 @@ class LoadJob:
                 forget_people(self._store, people, now=datetime.now(UTC))
         return record, is_new
 
+    def _horizons(self, files: Sequence[InputFile]) -> Horizons:
+        """Return the horizons that earlier loads knew; none if this load claims all of its windows."""
+        if all(file.retention is None for file in files):
+            return Horizons()
+        return Horizons(commit_log.all_records(self._store))
+
     def _guard(self, conversion: Conversion, coverage: Sequence[CoverageEntry]) -> Impact:
         """Compare the load with the lake.
 
-        :raises ShrinkError: it would hide all messages of a channel.
+        :raises ShrinkError: it would hide all messages of a channel, or more messages would vanish than allowed.
         """
 
         def compare() -> Impact:
             return shrink_guard.impact(self._store, commit_log.read_snapshot(self._store), conversion, coverage)
 
         impact = commit_log.on_latest(self._store, compare)
-        shrink_guard.check(impact, accept_shrink=self._options.accept_shrink)
+        shrink_guard.check(impact, self._options)
         return impact
 
     def _write(
@@ -204,7 +216,7 @@ class LoadJob:
     def _record(
         self,
         staged: Sequence[tuple[InputFile, StagedFile]],
-        coverage: tuple[CoverageEntry, ...],
+        claims: Claims,
         files: tuple[DataFile, ...],
         conversion: Conversion,
         listed: SuppressionList,
@@ -225,7 +237,7 @@ class LoadJob:
             until=max(window.until for window in stated) if has_window else None,
             flags=dict(next((file.flags for file, _ in staged if file.flags), {})),
             sources=tuple(sources),
-            coverage=coverage,
+            coverage=claims.entries,
             files=files,
             counts=asdict(conversion.counts),
             seconds=time.monotonic() - self._began,
@@ -235,6 +247,9 @@ class LoadJob:
                 "options": self._options.row_options(),
                 "suppression_list": listed.digest,
                 "inputs": [result.facts(file.name) for file, result in staged],
+                **retention_facts(
+                    (file for file, result in staged if result.kind is ExportKind.CHANNELS), claims.n_clipped
+                ),
             },
         )
 
@@ -253,6 +268,24 @@ class LoadJob:
                 "%d lines or entities of load %s could not become rows; the table rejects says where they are and why",
                 n_rejected,
                 record.load_id,
+            )
+
+        if retention := record.facts.get("retention"):
+            log.info(
+                "nothing is claimed before the horizon of the retention load_id=%s max_age_hours=%s horizon=%s "
+                "clipped_entries=%d",
+                record.load_id,
+                retention["max_age_hours"],
+                retention["horizon"],
+                retention["clipped"],
+            )
+        if vanished := Vanished.among(record.late_changes):
+            log.warning(
+                "%d messages vanished (%s), because load %s covers them and does not contain them%s",
+                vanished.n_messages,
+                vanished.age,
+                record.load_id,
+                "" if retention else "; if a retention policy of the service deleted them, load with retention",
             )
 
     def _report(self, record: LoadRecord, *, already_loaded: bool) -> LoadReport:

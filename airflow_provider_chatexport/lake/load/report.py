@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
+from airflow_provider_chatexport.lake.load.vanished import Vanished
 from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 
@@ -28,6 +29,17 @@ class LoadReport(Report):
     seconds: float
     already_loaded: bool = False
 
+    @property
+    def vanished(self) -> Vanished:
+        """The messages that the lake showed, and that the load covers and does not contain."""
+        return Vanished.among(self.record.late_changes)
+
+    @property
+    def retention(self) -> dict[str, Any] | None:
+        """How much the load claims: ``max_age_hours``, ``horizon``, ``clipped``; None if it was loaded without."""
+        retention: dict[str, Any] | None = self.record.facts.get("retention")
+        return retention
+
     def to_json(self) -> dict[str, Any]:
         """Return JSON types; the shape is part of the outer contract."""
         record = self.record
@@ -40,6 +52,8 @@ class LoadReport(Report):
             },
             "exported_at": format_rfc3339(record.exported_at),
             **record.counts,
+            "vanished": self.vanished.to_json(),
+            "retention": self.retention,
             "inputs": record.facts.get("inputs", []),
             "files": [file.path for file in record.files],
             "bytes_in": record.bytes_in,

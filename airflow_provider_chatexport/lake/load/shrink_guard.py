@@ -12,12 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.errors import ShrinkError
 from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
 from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
 from airflow_provider_chatexport.lake.duckdb_session import lake_errors
+from airflow_provider_chatexport.lake.load.vanished import Vanished
 from airflow_provider_chatexport.lake.privacy import message_ids
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
 from airflow_provider_chatexport.lake.staging.conversion import Conversion
@@ -37,9 +39,14 @@ class Shrunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Impact:
-    """What a load would change. ``late_changes``: by age of the message in days, how many messages changed and how."""
+    """What a load would change.
+
+    :param n_shown: how many messages the lake shows where the load covers.
+    :param late_changes: by age of the message in days, how many messages changed and how.
+    """
 
     shrunk: tuple[Shrunk, ...] = ()
+    n_shown: int = 0
     late_changes: tuple[dict[str, int], ...] = ()
 
 
@@ -70,24 +77,33 @@ def impact(store: LakeStore, snapshot: Snapshot, conversion: Conversion, coverag
     names = ("age_days", "edited", "deleted", "vanished", "appeared")
     return Impact(
         shrunk=tuple(Shrunk(cid=cid, before=before, after=after) for cid, before, after in counted if after < before),
+        n_shown=sum(before for _, before, _ in counted),
         late_changes=tuple(dict(zip(names, row, strict=True)) for row in late),
     )
 
 
-def check(impact: Impact, *, accept_shrink: bool) -> None:
+def check(impact: Impact, options: LoadOptions) -> None:
     """Refuse a load that would hide all that is visible of a channel in its window; warn of one that hides most.
 
-    :raises ShrinkError: the load would, and the caller did not accept that.
+    :raises ShrinkError: the load would, and the caller did not accept that; or more messages would vanish than allowed.
     """
     emptied = [each for each in impact.shrunk if each.after == 0]
-    if emptied and not accept_shrink:
+    if emptied and not options.accept_shrink:
         first = emptied[0]
         others = f" (and all of {len(emptied) - 1} other channels)" if len(emptied) > 1 else ""
         raise ShrinkError(
             f"this load has no message of {first.cid} where the lake shows {first.before}{others}, and would hide "
             "them; nothing was loaded. Look into the service, then export again; if they are really gone, load with "
-            "accept_shrink (--accept-shrink)",
+            "accept_shrink (--accept-shrink), and if a retention policy deleted them, with retention (--retention)",
             cids=tuple(each.cid for each in emptied),
+        )
+    vanished = Vanished.among(impact.late_changes)
+    if not options.allows_vanished(vanished=vanished.n_messages, shown=impact.n_shown):
+        raise ShrinkError(
+            f"{vanished.n_messages} of the {impact.n_shown} messages that the lake shows where this load covers would "
+            f"vanish ({vanished.age}), and max_vanished allows {options.allowed_vanished}; nothing was loaded. If a "
+            "retention policy of the service deleted them, load with retention (--retention): it keeps them. If they "
+            "are gone for good, raise max_vanished (--max-vanished)",
         )
     for each in impact.shrunk:
         if each.after * 2 < each.before:

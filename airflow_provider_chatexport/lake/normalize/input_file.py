@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_chatexport.core.entities import ExportKind
+from airflow_provider_chatexport.core.retention import Retention
 from airflow_provider_chatexport.core.window import Window
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class InputFile:
         only from the first to the last message, unless ``window`` is stated.
     :param flags: the flags of the request.
     :param task_id: the service's task. None: the file was given by hand.
+    :param finished_at: when the service finished the export, if it says so; aware, UTC.
+    :param retention: how long the service keeps messages. None: the file claims all of its window.
     :param fingerprint: of a file given by hand, which may change while it is read.
     """
 
@@ -40,6 +43,8 @@ class InputFile:
     cids: tuple[str, ...] | None = None
     flags: Mapping[str, Any] = field(default_factory=dict)
     task_id: str | None = None
+    finished_at: datetime | None = None
+    retention: Retention | None = None
     fingerprint: Fingerprint | None = None
 
     @property
