@@ -67,6 +67,14 @@ def load_exports(
     return LoadJob(lake_uri, load_id=load_id, options=options, progress=progress).run(fetch, work_dir=work_dir)
 
 
+def ask_retention(client: ChatExportClient, options: LoadOptions) -> LoadOptions:
+    """Return the options with what the service says of its retention policies in place of ``service``.
+
+    :raises ServiceError: the service was asked, and does not say.
+    """
+    return replace(options, retention=client.retention()) if options.retention == SERVICE else options
+
+
 def _retention(receipt: Receipt, options: LoadOptions) -> Retention | None:
     """Return how long the service keeps messages, for what an export claims. An export of users claims no window.
 

@@ -20,8 +20,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import MAX_CHANNELS_PER_EXPORT, ChannelsRequest, Cid, ExportFlags, parse_cid
 from airflow_provider_chatexport.core.progress import Progress, silent
 from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.retention import Retention
 from airflow_provider_chatexport.core.times import EPOCH, format_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import (
@@ -47,6 +48,7 @@ from airflow_provider_chatexport.errors import (
 )
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry, TimeSpan, gaps
+from airflow_provider_chatexport.lake.load.horizon import Horizons
 from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS
 from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.storage.address import open_store
@@ -141,6 +143,8 @@ def plan(
     lookback: timedelta = timedelta(0),
     max_window: timedelta | None = None,
     grace_period: timedelta = DEFAULT_GRACE_PERIOD,
+    retention: Retention | None = None,
+    now: datetime | None = None,
     max_channels: int = MAX_CHANNELS_PER_EXPORT,
 ) -> SyncPlan:
     """Return what the lake does not cover. Channels that miss the same window are exported together.
@@ -154,6 +158,9 @@ def plan(
         moment again, for late edits and deletes.
     :param max_window: split longer windows. A whole history is never split, because it has no start.
     :param grace_period: how long messages may be on their way, as for ``Lake.gaps``.
+    :param retention: how long the service keeps messages. What lies before is left out, because no export can cover it
+        any more. A whole history stays whole: the service may still have older messages.
+    :param now: the time by the service's clock, from which the age of messages counts; by default the end, ``until``.
     :param max_channels: the most channels of a window.
     :raises CallError: a channel is not ``TYPE:ID``, the lake covers none, or ``since`` is not before ``until``.
     :raises LakeError: the lake cannot be read.
@@ -166,7 +173,8 @@ def plan(
         )
     if max_window is not None and max_window <= timedelta(0):
         raise CallError(f"max_window is {max_window}; give a duration longer than zero", argument="max_window")
-    entries = commit_log.read_snapshot(open_store(lake_uri)).coverage
+    snapshot = commit_log.read_snapshot(open_store(lake_uri))
+    entries, horizons, moment = snapshot.coverage, Horizons(snapshot.records), now or until
     names = sorted({entry.cid for entry in entries}) if channels is None else channels
     cids = tuple(dict.fromkeys(parse_cid(name) for name in [*names, *extra_channels]))
     if not cids and channels is None:
@@ -180,6 +188,7 @@ def plan(
         max_window=max_window,
         grace_period=grace_period,
         max_channels=max_channels,
+        horizon_of=lambda cid: horizons.of(cid, retention, exported_at=moment, moment=moment),
     )
     return SyncPlan(channels=cids, until=until, windows=windows)
 
@@ -194,8 +203,12 @@ def missing_windows(
     max_window: timedelta | None,
     grace_period: timedelta,
     max_channels: int,
+    horizon_of: Callable[[str], datetime | None] = lambda _: None,
 ) -> tuple[MissingWindow, ...]:
-    """Return the windows of a plan, from the coverage of a lake. Pure; the arguments are those of ``plan``."""
+    """Return the windows of a plan, from the coverage of a lake. Pure; the arguments are those of ``plan``.
+
+    :param horizon_of: returns from when on an export of a channel knows all; None for all of time.
+    """
     bounds: dict[str, Any] = {"since": since, "until": until, "grace_period": grace_period}
     missing = gaps(entries, channels, lookback=lookback, **bounds)
     uncovered = gaps(entries, channels, **bounds)
@@ -203,6 +216,8 @@ def missing_windows(
     for cid, spans in missing.items():
         for span in spans:
             is_whole = since is None and span.since == BEGINNING
+            if not is_whole and (horizon := horizon_of(cid)) is not None:
+                span = replace(span, since=max(span.since, horizon))  # noqa: PLW2901
             for window in [None] if is_whole else _windows(span, max_window):
                 is_again = window is not None and not any(
                     each.since <= window.since < each.until for each in uncovered[cid]
@@ -273,6 +288,7 @@ def run(
     unknown: set[Cid] = set()
     next_start_s = time.monotonic()
     with ChatExportClient(settings) as client, ChatExportClient(settings.without_retries()) as polling_client:
+        options = pipeline.ask_retention(client, options)
         while ahead or in_flight:
             started = None if ahead and len(in_flight) < MAX_IN_FLIGHT else in_flight.popleft()
             missing = ahead.popleft() if started is None else started.missing

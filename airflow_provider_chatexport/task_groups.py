@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from airflow.providers.common.compat.sdk import TaskGroup, task_group
 
+from airflow_provider_chatexport.core.retention import RetentionArgument
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.operators.channels import Channels, ListChannelsOperator
@@ -32,6 +33,7 @@ def chat_export_to_lake(
     window: Literal["all"] | None = None,
     lookback: timedelta | float | None = None,
     grace_period: timedelta | float | None = None,
+    retention: RetentionArgument = None,
     deferrable: bool = True,
     outlets: Sequence[Any] = (),
     export: Mapping[str, Any] | None = None,
@@ -55,6 +57,8 @@ def chat_export_to_lake(
     :param window: ``all`` for the whole history of the channels instead of a window. (templated)
     :param lookback: start the window this much earlier, so that late edits, deletes and reactions are exported again.
     :param grace_period: how old the end of the window must be before the export starts.
+    :param retention: how long the service keeps messages, by the app's retention policies, so that the lake keeps what
+        they have deleted: a duration such as ``30d``, or ``service`` to ask the service whenever exports are submitted.
     :param deferrable: wait in the triggerer instead of on a worker.
     :param outlets: assets that each load updates.
     :param export: more arguments for ``ExportChannelsOperator``, such as ``{"pool": "chatexport"}``.
@@ -70,8 +74,8 @@ def chat_export_to_lake(
         "grace_period": grace_period,
         "deferrable": deferrable,
     }
-    export_arguments = _merged(windowed, export, "export")
-    load_arguments = _merged({**shared, "lake": lake, "outlets": list(outlets)}, load, "load")
+    export_arguments = _merged({**windowed, "retention": retention}, export, "export")
+    load_arguments = _merged({**shared, "lake": lake, "outlets": list(outlets), "retention": retention}, load, "load")
 
     def export_and_load(**channels: Any) -> None:
         exporting = ExportChannelsOperator(task_id="export", **channels, **export_arguments)

@@ -44,7 +44,7 @@ from airflow_provider_chatexport.errors import CallError, RequestRefusedError, T
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.load.report import LoadReport
 
-_OF_CHANNELS: Final = ("channels", "query", "since", "until", "whole_history", "lookback")
+_OF_CHANNELS: Final = ("channels", "query", "since", "until", "whole_history", "lookback", "retention")
 
 
 @click.command(
@@ -97,6 +97,7 @@ def export(**arguments: Any) -> None:
                 receipts = _export_users(user_ids, wait, progress)
             else:
                 with wait.client() as client:
+                    options = pipeline.ask_retention(client, options)
                     requests = plan_channels(chosen_channels(arguments, client), window, flags)
                     receipts = [Receipt(task_id=client.submit_channels(each), request=each) for each in requests]
                 wait.until_completed(receipts, progress)
@@ -122,7 +123,9 @@ def _checked_window(arguments: dict[str, Any], user_ids: Sequence[UserId]) -> Wi
     :raises CallError: it is not clear what to export.
     """
     if user_ids and any(arguments[name] for name in _OF_CHANNELS):
-        raise CallError("--user exports all that the service has of a user; leave out channels, window and lookback")
+        raise CallError(
+            "--user exports all that the service has of a user; leave out channels, window, lookback and retention"
+        )
     if not user_ids and not named_channels(arguments) and arguments["query"] is None:
         raise CallError("there is nothing to export; give --channel, --query or --user")
     since, until, lookback = arguments["since"], arguments["until"], arguments["lookback"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from airflow_provider_chatexport import sync
+from airflow_provider_chatexport import pipeline, sync
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.cli.options import (
@@ -29,6 +29,7 @@ from airflow_provider_chatexport.cli.options import (
 )
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
 from airflow_provider_chatexport.core.discovery import ChannelPage
+from airflow_provider_chatexport.core.retention import stated_retention
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.errors import ChatExportError
 from airflow_provider_chatexport.lake import Lake
@@ -88,15 +89,18 @@ def sync_lake(**arguments: Any) -> None:
         # One request shows that address and key are right, and what time it is at the service.
         client.query_channels(ChannelPage(limit=1))
         channels = chosen_channels(arguments, client)
-        until = client.now() - arguments["grace_period"]
+        options = pipeline.ask_retention(client, options)
+        now = client.now()
     sync_plan = sync.plan(
         arguments["lake"],
         channels or None,
-        until=until,
+        until=now - arguments["grace_period"],
         since=arguments["since"],
         lookback=arguments["lookback"],
         max_window=arguments["max_window"],
         grace_period=arguments["grace_period"],
+        retention=stated_retention(options.retention),
+        now=now,
     )
     if arguments["dry_run"]:
         _print_plan(sync_plan, as_json=arguments["as_json"])
@@ -153,8 +157,11 @@ def _line(outcome: sync.Outcome) -> str:
         return f"{outcome.missing}: {outcome.problem or 'the service knows none of the channels'}"
     counts = outcome.report.record.counts
     rejected = f", {counts['rejected']} rejected" if counts["rejected"] else ""
+    vanished = f", {outcome.report.vanished.n_messages} vanished" if outcome.report.vanished else ""
     n_messages = counts["rows"]["messages"]
-    return f"{outcome.missing}: {_count(n_messages, 'message')}{rejected}, load {outcome.report.record.load_id}"
+    return (
+        f"{outcome.missing}: {_count(n_messages, 'message')}{rejected}{vanished}, load {outcome.report.record.load_id}"
+    )
 
 
 def _report(
@@ -179,7 +186,10 @@ def _report(
 
 def _counts(report: LoadReport) -> dict[str, Any]:
     value = report.to_json()
-    return {name: value[name] for name in ("load_id", "exported_at", "lines", "rows", "rejected", "bytes_in")}
+    return {
+        name: value[name]
+        for name in ("load_id", "exported_at", "lines", "rows", "rejected", "vanished", "retention", "bytes_in")
+    }
 
 
 def _print_end(sync_plan: sync.SyncPlan, value: dict[str, Any]) -> None:

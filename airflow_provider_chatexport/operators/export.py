@@ -18,6 +18,7 @@ from airflow_provider_chatexport.core.arguments import parse_duration, parse_nam
 from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.core.plan import ChannelsRequest, ExportFlags, UsersRequest, plan_channels, plan_users
 from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.retention import SERVICE, Retention, RetentionArgument, parse_retention
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.errors import CallError, TaskFailedError, TaskOverdueError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
@@ -108,6 +109,10 @@ class BaseExportOperator(BaseOperator):
         :raises CallError: an argument or an input of the run is missing or wrong.
         """
 
+    def ask_retention(self, client: ChatExportClient) -> Retention | None:  # noqa: ARG002
+        """Return what the service says of its retention policies; None if it is not asked. Users have no window."""
+        return None
+
     def wait_out_grace_period(self, context: Context) -> None:
         """Wait until what the run exports is old enough. Exports without a window do not wait."""
 
@@ -125,7 +130,7 @@ class BaseExportOperator(BaseOperator):
             # The start of the first try: a retry has what is left of the time, not all of it again.
             started_epoch_s = submitted.begin(fresh=self.fresh)
             with ChatExportHook(self.chatexport_conn_id).client() as client:
-                submitter = Submitter(client, submitted)
+                submitter = Submitter(client, submitted, retention=self.ask_retention(client))
                 submitter.submit(requests, on_missing_channel=self.on_missing_channel)
             return self._wait(submitted, submitter.started, started_epoch_s)
 
@@ -223,7 +228,7 @@ class BaseExportOperator(BaseOperator):
                 return [replace(each, n_splits=self.max_splits) for each in exports]
             if not halved or (len(halved) < len(unfinished) and not overdue):
                 return None
-            submitter = Submitter(client, submitted)
+            submitter = Submitter(client, submitted, retention=halved[0].receipt.retention)
             submitter.split(halved, on_missing_channel=self.on_missing_channel)
         return [*(each for each in exports if each not in halved), *submitter.started]
 
@@ -266,6 +271,8 @@ class ExportChannelsOperator(ChannelsArgument, WindowedOperator, BaseExportOpera
     length, and the operator refuses it.
 
     :param max_window: split a longer window into several exports. The whole history is not split.
+    :param retention: ``service`` to ask the service for the app's retention policies, which the receipts then carry to
+        ``LoadExportOperator(retention="service")``. Another value concerns the load only, and changes nothing here.
     :param on_no_channels: what to do if a query finds no channel: ``fail``, or ``skip`` the task.
     :param version: format of the export file, ``v2`` or ``v1``.
     :param include_truncated_messages: export messages that a truncation hides, too.
@@ -294,6 +301,7 @@ class ExportChannelsOperator(ChannelsArgument, WindowedOperator, BaseExportOpera
         partition_span: timedelta | float | None = None,
         grace_period: timedelta | float | None = None,
         allow_open_window: bool = False,
+        retention: RetentionArgument = None,
         on_no_channels: Literal["fail", "skip"] = "fail",
         version: Literal["v1", "v2"] = "v2",
         include_truncated_messages: bool = False,
@@ -318,6 +326,7 @@ class ExportChannelsOperator(ChannelsArgument, WindowedOperator, BaseExportOpera
             if on_no_channels not in ("fail", "skip"):
                 raise CallError(f'on_no_channels is {on_no_channels!r}; write "fail" or "skip"')
             self.max_window = parse_duration(max_window, "max_window")
+            self.retention = parse_retention(retention)
             if window == "all" and self.max_window:
                 raise CallError('window="all" exports the whole history, which is not split; leave max_window out')
         self.on_no_channels = on_no_channels
@@ -326,6 +335,13 @@ class ExportChannelsOperator(ChannelsArgument, WindowedOperator, BaseExportOpera
         self.include_soft_deleted_channels = include_soft_deleted_channels
         self.clear_deleted_message_text = clear_deleted_message_text
         self.export_users = export_users
+
+    def ask_retention(self, client: ChatExportClient) -> Retention | None:
+        """Return what the service says of its retention policies, if ``retention`` is ``service``.
+
+        :raises RequestRefusedError: the service does not say.
+        """
+        return client.retention() if self.retention == SERVICE else None
 
     def plan(self, context: Context) -> list[ChannelsRequest]:
         """Return a request for each part of the window and each 25 channels.

@@ -17,6 +17,7 @@ from airflow_provider_chatexport.core.arguments import (
     parse_names,
     require_text,
 )
+from airflow_provider_chatexport.core.retention import RetentionArgument, parse_retention
 from airflow_provider_chatexport.core.window import parse_moment
 from airflow_provider_chatexport.errors import CallError, WindowError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
@@ -24,6 +25,7 @@ from airflow_provider_chatexport.hooks.config import configured_s
 from airflow_provider_chatexport.hooks.exceptions import ArgumentError, as_airflow_errors, checked_arguments
 from airflow_provider_chatexport.operators.channels import DEFAULT_CHANNELS_PER_TASK, Channels, ChannelsArgument
 from airflow_provider_chatexport.operators.params import run_inputs
+from airflow_provider_chatexport.operators.windowed import known_retention
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -67,8 +69,12 @@ class ListGapsOperator(ChannelsArgument):
     :param grace_period: how long messages may be on their way. An export of an open window, or of the whole history,
         does not count for the last ``grace_period`` before it was made. Default: ``grace_period_s`` in section
         ``[chatexport]`` of Airflow's configuration, 60 seconds.
+    :param retention: how long the service keeps messages, by the app's retention policies: a duration such as ``30d``,
+        or ``service`` to ask it. What lies before is not listed, because no export can cover it any more. Load with the
+        same ``retention``.
     :param channels_per_task: the most channels of a window.
-    :param chatexport_conn_id: a connection of type ``chatexport``, for channel queries. (templated)
+    :param chatexport_conn_id: a connection of type ``chatexport``, for channel queries and to ask for retention
+        policies. (templated)
     """
 
     template_fields: Sequence[str] = (*ChannelsArgument.template_fields, "lake", "since", "until", "chatexport_conn_id")
@@ -85,6 +91,7 @@ class ListGapsOperator(ChannelsArgument):
         lookback: timedelta | float | None = None,
         max_window: timedelta | float | None = None,
         grace_period: timedelta | float | None = None,
+        retention: RetentionArgument = None,
         channels_per_task: int = DEFAULT_CHANNELS_PER_TASK,
         chatexport_conn_id: str = ChatExportHook.default_conn_name,
         **kwargs: Any,
@@ -94,6 +101,7 @@ class ListGapsOperator(ChannelsArgument):
             self.lookback = parse_duration(lookback, "lookback") or timedelta(0)
             self.max_window = parse_duration(max_window, "max_window")
             self.grace_period = parse_duration(grace_period, "grace_period")
+            self.retention = parse_retention(retention)
         if channels_per_task < 1:
             raise ArgumentError(f"channels_per_task is {channels_per_task}; give a number above 0")
         # Text, not a path: Airflow 3.1 calls ``resolve`` of whatever has such a method, and does not render it.
@@ -113,7 +121,9 @@ class ListGapsOperator(ChannelsArgument):
             grace_period = (
                 timedelta(seconds=configured_s("grace_period_s")) if self.grace_period is None else self.grace_period
             )
-            now = datetime.now(UTC)
+            retention, now = None, datetime.now(UTC)
+            if self.retention is not None:
+                retention, now = known_retention(self.retention, self.chatexport_conn_id)
             since, until = self._end(context, "since"), self._end(context, "until")
             if until is None and (interval_end := context.get("data_interval_end")) is not None:
                 until = _plain(interval_end)
@@ -126,6 +136,8 @@ class ListGapsOperator(ChannelsArgument):
                 lookback=self.lookback,
                 max_window=self.max_window,
                 grace_period=grace_period,
+                retention=retention,
+                now=now,
                 max_channels=self.channels_per_task,
             )
             n_windows, n_most = len(sync_plan.windows), conf.getint("core", "max_map_length")

@@ -18,6 +18,7 @@ from airflow_provider_chatexport.core.arguments import GIVE_LAKE, parse_rendered
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
 from airflow_provider_chatexport.core.progress import LoggedProgress
 from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.retention import RetentionArgument
 from airflow_provider_chatexport.errors import CallError, FileGoneError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.config import configured_s
@@ -54,6 +55,12 @@ class LoadExportOperator(BaseOperator):
     :param strict: refuse the load if any line was rejected; the same as ``max_rejected=0``.
     :param accept_shrink: load even if the exports have no message of a channel of which the lake shows some. Those
         messages then disappear. By default such a load is refused, because an incomplete export is the likelier cause.
+    :param retention: how long the service keeps messages, by the app's retention policies: a duration such as ``30d``
+        or a timedelta, or ``service`` for what the service said when the exports were submitted
+        (``ExportChannelsOperator(retention="service")`` asks it). The load then claims nothing about older messages,
+        and the lake keeps those that it has.
+    :param max_vanished: refuse the load if more messages would vanish because it covers them and does not contain them:
+        a count (int), or a share of the messages that the lake shows there (float).
     :param hash_users: replace user ids by pseudonyms, and leave out what describes a person. The pseudonyms are made
         with ``pseudonym_key`` of the connection's extra.
     :param drop_text: leave out what people wrote.
@@ -81,6 +88,8 @@ class LoadExportOperator(BaseOperator):
         strict: bool = False,
         max_rejected: int | float | None = None,
         accept_shrink: bool = False,
+        retention: RetentionArgument = None,
+        max_vanished: int | float | None = None,
         keep_superseded: bool = False,
         promote: Mapping[str, Mapping[str, str]] | None = None,
         max_line_bytes: int = MAX_LINE_BYTES,
@@ -100,6 +109,8 @@ class LoadExportOperator(BaseOperator):
             self.options = LoadOptions(
                 max_rejected=0 if strict else max_rejected,
                 accept_shrink=accept_shrink,
+                retention=retention,
+                max_vanished=max_vanished,
                 keep_superseded=keep_superseded,
                 promote={} if promote is None else promote,
                 max_line_bytes=max_line_bytes,

@@ -11,13 +11,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.polling import ExportPoller, wait_for_exports
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UsersRequest
 from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.retention import Retention
 from airflow_provider_chatexport.core.task import Status, TaskId
 from airflow_provider_chatexport.errors import NotFoundError, RequestRefusedError
 
@@ -89,7 +90,7 @@ class SubmittedExports:
         entry = self._entry(_key(request))
         if entry is None:
             return None
-        task_id = TaskId(entry["task_id"])
+        task_id, retention = TaskId(entry["task_id"]), entry.get("retention")
         try:
             status = client.task(task_id).status
         except NotFoundError:
@@ -100,12 +101,16 @@ class SubmittedExports:
             self._forget(request)
             return None
         log.info("export of an earlier try found task_id=%s status=%s", task_id, status.value)
-        return Receipt(task_id=task_id, request=request)
+        return Receipt(
+            task_id=task_id, request=request, retention=Retention.from_json(retention) if retention else None
+        )
 
     def remember(self, receipt: Receipt) -> None:
-        """Store the id of an export that was started."""
+        """Store the id of an export that was started, and the retention policies of that moment."""
         if self._store is not None:
-            self._store.set(_key(receipt.request), {"v": _ENTRY_VERSION, "task_id": receipt.task_id})
+            retention = receipt.retention.to_json() if receipt.retention else None
+            entry = {"v": _ENTRY_VERSION, "task_id": receipt.task_id, "retention": retention}
+            self._store.set(_key(receipt.request), entry)
 
     def was_split(self, request: Request) -> bool:
         """Return whether an earlier try replaced this export by its halves, because the service did not finish it."""
@@ -156,12 +161,14 @@ class SubmittedExport:
 class Submitter:
     """Starts exports, unless an earlier try has started them.
 
+    :param retention: what the service says of its retention policies, for the receipts; None if it was not asked.
     :param started: the exports to wait for, those of earlier tries included.
     :param missing: the channels that the service does not know, each with its reply.
     """
 
     client: ChatExportClient
     submitted: SubmittedExports
+    retention: Retention | None = None
     started: list[SubmittedExport] = field(default_factory=list)
     missing: dict[Cid, RequestRefusedError] = field(default_factory=dict)
 
@@ -213,10 +220,12 @@ class Submitter:
                 self._submit(half, n_splits + 1)
             return
         if receipt := self.submitted.find(self.client, request):
+            # What the service said when that export was submitted counts. An older entry of the store does not say it.
+            receipt = replace(receipt, retention=receipt.retention or self.retention)
             self.started.append(SubmittedExport(receipt=receipt, n_splits=n_splits))
             return
         try:
-            receipt = _start(self.client, request)
+            receipt = replace(_start(self.client, request), retention=self.retention)
         except RequestRefusedError as error:
             if not isinstance(request, ChannelsRequest) or not error.part_may_succeed:
                 raise
@@ -275,7 +284,9 @@ def export_again(
     :raises ServiceError: a request failed.
     """
     began_epoch_s = submitted.begin()
-    submitter = Submitter(client, submitted)
+    receipts = list(receipts)
+    asks = any(receipt.retention is not None for receipt in receipts)
+    submitter = Submitter(client, submitted, retention=client.retention() if asks else None)
     submitter.submit([receipt.request for receipt in receipts])
     new_receipts = [each.receipt for each in submitter.started]
     poller = ExportPoller(

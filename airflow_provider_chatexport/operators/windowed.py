@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -14,8 +14,10 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 
 from airflow_provider_chatexport.core.arguments import check_window_end, parse_duration
+from airflow_provider_chatexport.core.retention import SERVICE, Retention, RetentionArgument, parse_retention
 from airflow_provider_chatexport.core.window import Window, WindowSources, resolve
 from airflow_provider_chatexport.errors import CallError, WindowError
+from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.config import configured_s
 from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors, checked_arguments
 from airflow_provider_chatexport.operators.params import run_inputs
@@ -147,9 +149,12 @@ class SplitWindowOperator(WindowedOperator):
     Takes the arguments of ``WindowedOperator``, but for ``grace_period``: it is the export tasks that wait. And:
 
     :param max_window: length of each window, as a timedelta or in seconds. The last one may be shorter.
+    :param retention: how long the service keeps messages, by the app's retention policies: a duration such as ``30d``,
+        or ``service`` to ask it. Windows that lie wholly before are left out: no export can cover them any more.
+    :param chatexport_conn_id: a connection of type ``chatexport``, to ask the service. (templated)
     """
 
-    template_fields: Sequence[str] = ("since", "until")
+    template_fields: Sequence[str] = ("since", "until", "chatexport_conn_id")
 
     def __init__(
         self,
@@ -160,6 +165,8 @@ class SplitWindowOperator(WindowedOperator):
         lookback: timedelta | float | None = None,
         partition_span: timedelta | float | None = None,
         allow_open_window: bool = False,
+        retention: RetentionArgument = None,
+        chatexport_conn_id: str = ChatExportHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -174,7 +181,9 @@ class SplitWindowOperator(WindowedOperator):
             span = parse_duration(max_window, "max_window")
             if span is None or span <= timedelta(0):
                 raise CallError(f"max_window is {max_window!r}; give a duration above 0, such as timedelta(days=7)")
+            self.retention = parse_retention(retention)
         self.max_window = span
+        self.chatexport_conn_id = chatexport_conn_id
 
     def execute(self, context: Context) -> list[dict[str, str]]:
         """Return the windows."""
@@ -182,8 +191,8 @@ class SplitWindowOperator(WindowedOperator):
             window = self.run_window(context)
             if window is None:
                 raise WindowError("the whole history has no start, and cannot be split; give since and until")
-            n_most = conf.getint("core", "max_map_length")
-            windows = list(islice(window.split(self.max_window), n_most + 1))
+            n_most, horizon = conf.getint("core", "max_map_length"), self._horizon()
+            windows = list(islice(_after(horizon, window.split(self.max_window)), n_most + 1))
             if len(windows) > n_most:
                 fitting = timedelta(seconds=-(-window.span // timedelta(seconds=n_most)))
                 raise CallError(
@@ -192,6 +201,32 @@ class SplitWindowOperator(WindowedOperator):
                 )
         log.info("window split window=%s windows=%d", window, len(windows))
         return [each.to_json() for each in windows]
+
+    def _horizon(self) -> datetime | None:
+        """Return from when on an export knows all; None for all of time.
+
+        :raises ServiceError: the service was asked, and does not say.
+        """
+        if self.retention is None:
+            return None
+        retention, now = known_retention(self.retention, self.chatexport_conn_id)
+        return retention.horizon(now)
+
+
+def _after(horizon: datetime | None, windows: Iterable[Window]) -> Iterator[Window]:
+    """Yield the windows that do not lie wholly before a moment."""
+    return (window for window in windows if horizon is None or window.until > horizon)
+
+
+def known_retention(retention: Retention | Literal["service"], chatexport_conn_id: str) -> tuple[Retention, datetime]:
+    """Return how long the service keeps messages, and the time now, by its own clock if it is asked.
+
+    :raises ServiceError: the service was asked, and does not say.
+    """
+    if retention != SERVICE:
+        return retention, datetime.now(UTC)
+    with ChatExportHook(chatexport_conn_id).client() as client:
+        return client.retention(), client.now()
 
 
 def _is_whole_history(window: Any, since: Any, until: Any, where: str) -> bool:
