@@ -138,11 +138,11 @@ def read_retry_after(headers: Mapping[str, str], *, status: int, now_epoch_s: fl
     wanted = headers.get("retry-after", "")
     if (at := _http_date(wanted)) is not None:
         return max(0.0, at - now_epoch_s)
-    if (seconds := _first_number(wanted)) is not None:
+    if (seconds := first_number(wanted)) is not None:
         return seconds
     # Every reply contains the reset of the rate limit. It matters only to a caller that has used up the limit.
     is_rate_limited = status == 429 and not _is_budget_refusal(status, headers)
-    if is_rate_limited and (reset := _first_number(headers.get("x-ratelimit-reset", ""))) is not None:
+    if is_rate_limited and (reset := first_number(headers.get("x-ratelimit-reset", ""))) is not None:
         return max(0.0, reset - now_epoch_s)
     return None
 
@@ -160,12 +160,12 @@ def _is_budget_refusal(status: int, headers: Mapping[str, str]) -> bool:
     """
     if status != 429 or _BUDGET_HEADERS["used_ms"] not in headers:
         return False
-    n_requests_left = _first_number(headers.get("x-ratelimit-remaining", ""))
-    return n_requests_left != 0 or not _first_number(headers.get(_BUDGET_HEADERS["remaining_ms"], ""))
+    n_requests_left = first_number(headers.get("x-ratelimit-remaining", ""))
+    return n_requests_left != 0 or not first_number(headers.get(_BUDGET_HEADERS["remaining_ms"], ""))
 
 
 def _budget_error(reply: Reply, quoted: str, *, doing: str, host: str, facts: dict[str, Any]) -> ApiBudgetError:
-    times_ms = {name: _first_number(reply.headers.get(header, "")) for name, header in _BUDGET_HEADERS.items()}
+    times_ms = {name: first_number(reply.headers.get(header, "")) for name, header in _BUDGET_HEADERS.items()}
     used_ms, limit_ms = times_ms["used_ms"], times_ms["limit_ms"]
     spent = f" ({used_ms:g} of {limit_ms:g} ms)" if used_ms is not None and limit_ms is not None else ""
     wait_s = facts["retry_after_s"]
@@ -259,7 +259,8 @@ def _remedy_for_refused_request(status: int, quoted: str) -> str:
     return "change the request; repeating it unchanged cannot help"
 
 
-def _first_number(value: str) -> float | None:
+def first_number(value: str) -> float | None:
+    """Return the first non-empty part of a comma-separated list as a number, or None if it is not one."""
     part = next((part.strip() for part in value.split(",") if part.strip()), "")
     # At most ten digits: an absurd number must not become an endless pause.
     return float(part) if re.fullmatch(r"\d{1,10}(\.\d{1,6})?", part, re.ASCII) else None
