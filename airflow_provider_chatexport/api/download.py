@@ -125,11 +125,10 @@ def checked_link(task: TaskState, settings: ServiceSettings) -> httpx.URL:
     :raises DownloadError: the export is still running, or the settings do not allow the link.
     """
     if not task.status.ended:
-        raise _refused_error(task.task_id, f"the export is {task.status.value}, not completed; wait for it first")
+        raise _refused_error(task.task_id, f"the export is {task.said}, not completed; wait for it first")
     if task.status is not Status.COMPLETED:
         raise TaskFailedError(
-            f"export {task.task_id} ended as {task.status.value} at the service: {task.error or 'no reason given'}; "
-            "export again",
+            f"export {task.task_id} {task.failure}; export again",
             task_id=task.task_id,
         )
     if task.url is None:

@@ -67,6 +67,7 @@ class ExportPoller:
         self._n_unanswered = 0
         self._n_failures = 0
         self._asked_pause_s = 0.0
+        self._unknown_words: set[tuple[TaskId, str]] = set()
 
     @property
     def open(self) -> tuple[TaskId, ...]:
@@ -90,16 +91,30 @@ class ExportPoller:
         self._asked_pause_s = 0.0
         before = self.states[task_id]
         self.states[task_id] = state
-        if before is None or before.status is not state.status:
-            log.info("export status task_id=%s status=%s", task_id, state.status.value)
+        if before is None or before.said != state.said:
+            self._log(state)
         if state.status.ended and state.status is not Status.COMPLETED:
-            reason = state.error or "no reason given"
             remedy = "check the channels, the users and the window, then export again"
+            is_too_large = is_too_large_a_user(state.error or "")
             raise TaskFailedError(
-                f"export {task_id} ended as {state.status.value} at the service: {reason}; "
-                f"{REMEDY_FOR_TOO_LARGE_A_USER if is_too_large_a_user(reason) else remedy}",
+                f"export {task_id} {state.failure}; {REMEDY_FOR_TOO_LARGE_A_USER if is_too_large else remedy}",
                 task_id=task_id,
             )
+
+    def _log(self, state: TaskState) -> None:
+        """Log a status that is new for its export. Warn once of each word that is unknown."""
+        if state.status is not Status.UNKNOWN:
+            log.info("export status task_id=%s status=%s", state.task_id, state.said)
+        elif (state.task_id, state.said) not in self._unknown_words:
+            self._unknown_words.add((state.task_id, state.said))
+            log.warning(
+                'export %s has a status that this version does not know: "%s"; the wait for it goes on until its '
+                "deadline",
+                state.task_id,
+                state.said,
+            )
+        if state.status is Status.COMPLETED and state.error is not None:
+            log.warning("export %s is completed, and the service reports an error too: %s", state.task_id, state.error)
 
     def record_failure(self, error: ServiceError) -> None:
         """Record a status request that failed.
@@ -146,7 +161,7 @@ class ExportPoller:
         return step
 
     def _overdue_error(self, now_epoch_s: float) -> TaskOverdueError:
-        statuses = {task_id: state.status.value if state else "unknown" for task_id, state in self.states.items()}
+        statuses = {task_id: state.said if state else "unknown" for task_id, state in self.states.items()}
         listed = ", ".join(f"{task_id} ({statuses[task_id]})" for task_id in self.open[:10])
         more = f" and {len(self.open) - 10} more" if len(self.open) > 10 else ""
         waited_s = now_epoch_s - self._started_epoch_s

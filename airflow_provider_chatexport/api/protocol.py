@@ -28,6 +28,8 @@ from airflow_provider_chatexport.errors import ServiceError, UnexpectedReplyErro
 
 # Each request has a token of its own. Ten minutes tolerate a worker's clock that is ten minutes behind.
 TOKEN_LIFETIME_S: Final = 600
+# How much of a status is quoted.
+_MAX_WORD_CHARS: Final = 40
 
 _T = TypeVar("_T")
 
@@ -223,24 +225,31 @@ def _decode_task(value: Any, settings: ServiceSettings) -> TaskState:
     if created_at is None:
         raise ValueError("neither created_at nor updated_at is a time")
     result = _mapping(task.get("result") or {}, "result")
-    url = result.get("url") or None
+    url, word = result.get("url") or None, _text(task["status"], "status")
+    error = _decode_task_error(task.get("error"), settings)
     return TaskState(
         task_id=TaskId(_text(task["task_id"], "task_id")),
-        status=Status.from_wire(_text(task["status"], "status")),
+        status=Status.from_wire(word, error=error, has_link=url is not None),
         created_at=created_at,
         url=None if url is None else _text(url, "result.url"),
-        error=_decode_task_error(task.get("error"), settings),
+        error=error,
         updated_at=parse_instant(task.get("updated_at")),
+        word=scrub(word, settings)[:_MAX_WORD_CHARS],
     )
 
 
 def _decode_task_error(value: Any, settings: ServiceSettings) -> str | None:
-    """Decode why a task failed: an object with type and description (API description) or a string (older code)."""
+    """Decode why a task failed: an object with type and description (API description) or a string (older code).
+
+    :return: None without an error. An object of empty values is none: Go writes an unset one so.
+    """
     if not value:
         return None
     if isinstance(value, str):
-        return scrub(value, settings)
+        return scrub(value, settings) or None
     error = _mapping(value, "error")
+    if not any(error.values()):
+        return None
     parts = [part for part in (error.get("type"), error.get("description")) if isinstance(part, str) and part]
     return scrub(": ".join(parts), settings) or "no description"
 

@@ -96,7 +96,9 @@ class SandboxControl:
         ``budget``              429 with ``X-Budget-Used-Ms`` and ``Retry-After: 1``: database time is used up
         ``expire``              the file host answers as for an expired link; the path is ``/download``
         ``fail-task``           the export that is created ends as failed
+        ``fail-task:error``     the same, with another word as its status: ``error``, ``pending``, ...
         ``stall-task``          the export that is created never ends
+        ``stall-task:queued``   the same, with another word as its status
         ======================  =================================================================================
 
         :param path: what the path of the requests begins with, such as ``/api/v2/tasks``; ``/download`` is the file

@@ -51,6 +51,33 @@ async def test_a_failed_export_is_one_event(connection, fault) -> None:
     assert "ended as failed" in event["error"]
 
 
+@pytest.mark.parametrize("word", ["error", "pending"])
+async def test_an_error_ends_the_wait_at_once_whatever_the_status_next_to_it(connection, fault, word) -> None:
+    """A wait of hours would end at the deadline, without the reason."""
+    fault(f"fail-task:{word}", EXPORTS, method="POST")
+    event = await event_of(waiting_for(submit(), deadline_epoch_s=time.time() + 36_000))
+    assert event["status"] == "failed"
+    assert (
+        f'ended as failed at the service, with the status "{word}": InternalError: the export failed' in event["error"]
+    )
+
+
+async def test_an_unknown_status_is_logged_once_and_waited_for(connection, fault, caplog) -> None:
+    """A new word of the service must be seen by a person, and must not fail the export or fill the log."""
+    fault("stall-task:queued_somewhere", EXPORTS, method="POST")
+    task_ids = submit()
+    waiting = asyncio.create_task(event_of(waiting_for(task_ids, deadline_epoch_s=time.time() + 3600)))
+    async with asyncio.timeout(60):
+        while len(connection.control.requests(STATUS)) < 10:  # noqa: ASYNC110 - the requests are in another process
+            await asyncio.sleep(0.01)
+    assert not waiting.done()
+    waiting.cancel()
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert 1 == len([each for each in warnings if '"queued_somewhere"' in each and task_ids[0] in each])
+    event = await event_of(waiting_for(task_ids, deadline_epoch_s=time.time() - 1))
+    assert "(queued_somewhere)" in event["error"]
+
+
 async def test_a_refused_key_is_read_again_from_the_connection(connection, set_connection, fault) -> None:
     """A wait takes hours. If an administrator replaces the secret in the meantime, the wait must go on."""
 

@@ -51,6 +51,17 @@ def test_an_export_that_failed_ends_the_wait_with_its_reason(status) -> None:
         poller().record_status(A, state(A, status, "no such channel"))
 
 
+def test_an_unknown_status_is_logged_once_for_each_export(caplog) -> None:
+    """A wait asks thousands of times."""
+    waiting = poller()
+    for task_id, word in [(A, "queued"), (A, "queued"), (A, "thinking"), (A, "queued"), (B, "queued")]:
+        waiting.record_status(task_id, TaskState(task_id=task_id, status=Status.UNKNOWN, created_at=EPOCH, word=word))
+    warned = [tuple(record.args or ()) for record in caplog.records if record.levelname == "WARNING"]
+    assert [(A, "queued"), (A, "thinking"), (B, "queued")] == warned
+    with pytest.raises(TaskOverdueError, match=r"a \(queued\), b \(queued\)"):
+        waiting.next_pause_s(now_epoch_s=1600.0)
+
+
 def test_a_user_with_too_many_messages_ends_the_wait_with_what_to_do() -> None:
     """Exporting again cannot help: the service refuses users with more than 10,000 messages."""
     with pytest.raises(TaskFailedError, match=r"more than 10000 messages.*Export the channels of this user"):

@@ -170,9 +170,19 @@ def test_a_tasks_time_comes_in_either_spelling(spelled, expected) -> None:
     assert read_task(created_at=None, updated_at=spelled).created_at == expected
 
 
-@pytest.mark.parametrize("absent", [{}, {"result": None, "error": None}, {"result": {}, "error": {}}, {"error": ""}])
+@pytest.mark.parametrize(
+    "absent",
+    [
+        {},
+        {"result": None, "error": None},
+        {"result": {}, "error": {}},
+        {"error": ""},
+        {"error": " "},
+        {"error": {"type": "", "description": ""}},
+    ],
+)
 def test_a_running_task_may_lack_result_and_error(absent) -> None:
-    """The tests of the SDKs disagree on whether these keys exist before the end."""
+    """The tests of the SDKs disagree on whether these keys exist before the end. Go writes an unset object empty."""
     state = read_task(**absent)
     assert (state.status, state.url, state.error) == (Status.RUNNING, None, None)
 
@@ -191,6 +201,22 @@ def test_a_running_task_may_lack_result_and_error(absent) -> None:
 def test_a_failed_task_has_a_reason(error, reason) -> None:
     """An error is an object or, in older code, a string; a stack trace does not help the reader."""
     assert read_task(status="failed", error=error).error == reason
+
+
+@pytest.mark.parametrize("word", ["failed", "error", "pending", "running", "a_new_word", "completed"])
+@pytest.mark.parametrize("error", [{"type": "InternalError", "description": "no room"}, "InternalError: no room"])
+def test_a_task_with_an_error_has_failed_with_the_reason_of_the_service(word, error) -> None:
+    """Waiting for it would take hours, and end without the reason."""
+    state = read_task(status=word, error=error)
+    assert (Status.FAILED, "InternalError: no room", word) == (state.status, state.error, state.word)
+
+
+def test_neither_reason_nor_status_shows_a_secret_or_a_link() -> None:
+    """Both become parts of errors and logs."""
+    link = "https://files.example/x?X-Amz-Signature=abc"
+    state = read_task(status=f"{SETTINGS.api_secret}\n{link}", error={"description": f"{link} {SETTINGS.api_key}"})
+    assert ("<hidden> <link>", "<link> <hidden>") == (state.said, state.error)
+    assert 40 == len(read_task(status="x" * 1000).said)
 
 
 def read_policies(*policies: Any) -> Any:

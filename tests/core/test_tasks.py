@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_chatexport.core.task import Fetch, GiveUp, Status, TaskId, TaskState, Wait, next_step
 
-IN_PROGRESS = [Status.WAITING, Status.PENDING, Status.RUNNING]
+IN_PROGRESS = [Status.WAITING, Status.PENDING, Status.RUNNING, Status.UNKNOWN]
 seconds = st.floats(0, 1e6)
 
 
@@ -53,19 +53,51 @@ def test_an_overdue_task_is_given_up_with_its_status_and_age() -> None:
     assert GiveUp("still running after 90 s") == next_step(Status.RUNNING, waited_s=90, budget_s=60)
 
 
+# Every word that the SDKs, the API descriptions and the docs know, alone and next to an error.
+WORDS = {
+    "waiting": (Status.WAITING, Status.FAILED),
+    "pending": (Status.PENDING, Status.FAILED),
+    "running": (Status.RUNNING, Status.FAILED),
+    "completed": (Status.COMPLETED, Status.FAILED),
+    "failed": (Status.FAILED, Status.FAILED),
+    "error": (Status.FAILED, Status.FAILED),
+    "canceled": (Status.CANCELED, Status.CANCELED),
+    "cancelled": (Status.CANCELED, Status.CANCELED),
+    "Completed": (Status.COMPLETED, Status.FAILED),
+    "ERROR": (Status.FAILED, Status.FAILED),
+    "queued_somewhere_new": (Status.UNKNOWN, Status.FAILED),
+    "unknown": (Status.UNKNOWN, Status.FAILED),
+    "": (Status.UNKNOWN, Status.FAILED),
+}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_an_error_ends_a_task_whatever_its_status_says(word: str) -> None:
+    """A failure must not be waited for. An unknown word must not fail an export: the deadline ends the wait."""
+    alone, next_to_an_error = WORDS[word]
+    assert alone is Status.from_wire(word)
+    assert next_to_an_error is Status.from_wire(word, error="InternalError")
+
+
+def test_a_completed_task_with_a_file_is_completed_in_any_case() -> None:
+    """The file is there, and fetching it shows what it is."""
+    assert Status.COMPLETED is Status.from_wire("completed", error="InternalError", has_link=True)
+    assert Status.FAILED is Status.from_wire("running", error="InternalError", has_link=True)
+
+
 @pytest.mark.parametrize(
-    ("expected", "text"),
+    ("sentence", "word", "status"),
     [
-        (Status.COMPLETED, "Completed"),
-        (Status.CANCELED, "cancelled"),
-        (Status.CANCELED, "canceled"),
-        (Status.PENDING, "queued_somewhere_new"),
-        (Status.PENDING, ""),
+        ("ended as failed at the service: no room", "failed", Status.FAILED),
+        ("ended as canceled at the service: no room", "cancelled", Status.CANCELED),
+        ('ended as failed at the service, with the status "pending": no room', "pending", Status.FAILED),
     ],
 )
-def test_an_unknown_status_counts_as_in_progress(expected: Status, text: str) -> None:
-    """The service may add statuses: a new word must not fail an export, and the deadline ends the wait."""
-    assert expected is Status.from_wire(text)
+def test_a_failure_has_the_words_of_the_service(sentence: str, word: str, status: Status) -> None:
+    """A person compares them with what the service shows."""
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    state = TaskState(task_id=TaskId("t"), status=status, created_at=moment, error="no room", word=word)
+    assert sentence == state.failure
 
 
 def test_only_three_states_are_final() -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sandbox_calls import PATIENCE_S, Calls
 
-from airflow_provider_chatexport.sandbox.exports.tasks import Fate
+from airflow_provider_chatexport.sandbox.exports.tasks import End, Fate
 from airflow_provider_chatexport.sandbox.web.faults import Fault, Faults
 
 SMALL = "messaging:rust"
@@ -147,6 +147,26 @@ def test_fail_task_ends_the_next_export_as_failed(calls):
     assert calls.ended(calls.export(SMALL))["status"] == "completed"
 
 
+@pytest.mark.parametrize("word", ["error", "pending", "completed"])
+def test_fail_task_may_have_another_word_as_its_status(word, calls):
+    """An error counts whatever the status next to it says, and a client has to be held against that."""
+    calls.control.fault(f"fail-task:{word}", "/api/v2/chat/export_channels")
+    task_id = calls.export(SMALL).json()["task_id"]
+    calls.control.advance_clock(timedelta(hours=1))
+    failed = calls.http.get(f"/api/v2/tasks/{task_id}").json()
+    assert (failed["status"], failed["result"]) == (word, None)
+    assert failed["error"].keys() >= {"type", "description"}
+
+
+def test_stall_task_may_have_another_word_as_its_status(calls):
+    """The service may add words, and a client waits on."""
+    calls.control.fault("stall-task:queued_somewhere", "/api/v2/chat/export_channels")
+    task_id = calls.export(SMALL).json()["task_id"]
+    calls.control.advance_clock(timedelta(hours=1))
+    stalled = calls.http.get(f"/api/v2/tasks/{task_id}").json()
+    assert ("queued_somewhere", None) == (stalled["status"], stalled["error"])
+
+
 def test_a_refused_request_does_not_use_the_fault_up(calls):
     """The fault is for the next export, and a refused request does not create one."""
     calls.control.fault("fail-task", "/api/v2")
@@ -216,6 +236,9 @@ def test_a_list_of_faults_is_set_at_once(calls):
         ({"path": "/download", "do": "budget"}, "the file host has no budget"),
         ({"path": "/tasks", "do": "fail-task"}, "export that is created"),
         ({"path": "/export", "do": "stall-task", "method": "GET"}, "export that is created"),
+        ({"path": "/export", "do": "fail-task:"}, "fail-task takes a word"),
+        ({"path": "/export", "do": "stall-task:a b"}, "stall-task takes a word"),
+        ({"path": "/export", "do": "stall-task:error"}, "a task with the status error has ended"),
     ],
 )
 def test_a_wrong_fault_is_refused_with_a_sentence(calls, fault, words):
@@ -231,5 +254,5 @@ def test_faults_of_answers_and_of_tasks_do_not_use_each_other_up():
     faults = Faults(Fault(path="/export", do=do) for do in ("fail-task", "drop"))
     dropped = faults.take_for_answer("POST", "/export_channels")
     assert (dropped and dropped.do) == "drop"
-    assert faults.take_fate("POST", "/export_channels") is Fate.FAILS
-    assert faults.take_fate("POST", "/export_channels") is Fate.NORMAL
+    assert faults.take_fate("POST", "/export_channels") == Fate(end=End.FAILS)
+    assert faults.take_fate("POST", "/export_channels") == Fate()

@@ -38,12 +38,23 @@ class ExportKind(enum.Enum):
     USERS = "users"
 
 
-class Fate(enum.Enum):
-    """How a task will end. A fault asks for anything but NORMAL."""
+class End(enum.Enum):
+    """How a task ends: with a file, with an error, or never."""
 
     NORMAL = enum.auto()
     FAILS = enum.auto()
     STALLS = enum.auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """What becomes of a task. A fault asks for another one than the default.
+
+    :param status: the word that the service gives as the status of a task that fails or stalls; None for the usual one.
+    """
+
+    end: End = End.NORMAL
+    status: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +93,7 @@ class Task:
     file_name: str
     created_at: datetime
     outcome: asyncio.Future[ExportFile | Failure] | None
+    fate: Fate
 
     @property
     def link_path(self) -> str:
@@ -91,9 +103,9 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """The state of a task at one moment."""
+    """The state of a task at one moment. ``status`` is the service's word for it."""
 
-    status: Status
+    status: str
     updated_at: datetime
     outcome: ExportFile | Failure | None = None
 
@@ -125,6 +137,7 @@ class Tasks:
             file_name=file_name,
             created_at=created_at,
             outcome=self._start(task_id, render, fate),
+            fate=fate,
         )
         self._tasks[task_id] = task
         return task
@@ -139,12 +152,16 @@ class Tasks:
         age_s = (self._clock.now() - task.created_at).total_seconds()
         waiting_s = self._task_s * WAITING_SHARE
         if age_s < waiting_s:
-            return Progress(status=Status.WAITING, updated_at=task.created_at)
+            return Progress(status=Status.WAITING.value, updated_at=task.created_at)
         if age_s < self._task_s or task.outcome is None or not task.outcome.done():
-            return Progress(status=Status.RUNNING, updated_at=task.created_at + timedelta(seconds=waiting_s))
+            stalled = task.fate.status if task.fate.end is End.STALLS else None
+            return Progress(
+                status=stalled or Status.RUNNING.value, updated_at=task.created_at + timedelta(seconds=waiting_s)
+            )
         outcome = task.outcome.result()
+        failed = task.fate.status or Status.FAILED.value
         return Progress(
-            status=Status.COMPLETED if isinstance(outcome, ExportFile) else Status.FAILED,
+            status=Status.COMPLETED.value if isinstance(outcome, ExportFile) else failed,
             updated_at=max(task.created_at + timedelta(seconds=self._task_s), outcome.finished_at),
             outcome=outcome,
         )
@@ -174,14 +191,14 @@ class Tasks:
     def _start(
         self, task_id: str, render: Callable[[], Iterator[bytes]], fate: Fate
     ) -> asyncio.Future[ExportFile | Failure] | None:
-        match fate:
-            case Fate.STALLS:
+        match fate.end:
+            case End.STALLS:
                 return None
-            case Fate.FAILS:
+            case End.FAILS:
                 failed: asyncio.Future[ExportFile | Failure] = asyncio.get_running_loop().create_future()
                 failed.set_result(self._failure("InternalError", "the export failed, because a fault was set"))
                 return failed
-            case Fate.NORMAL:
+            case End.NORMAL:
                 return self._readers.render(lambda: self._write(self._folder / task_id, render))
 
     def _write(self, path: Path, render: Callable[[], Iterator[bytes]]) -> ExportFile | Failure:

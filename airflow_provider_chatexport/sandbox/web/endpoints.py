@@ -156,7 +156,7 @@ def _task_reply(call: Call, *, kinds: frozenset[ExportKind]) -> dict[str, Any]:
     progress = call.service.tasks.progress(task)
     reply: dict[str, Any] = {
         "task_id": task.id,
-        "status": progress.status.value,
+        "status": progress.status,
         "created_at": call.family.time(task.created_at),
         "updated_at": call.family.time(progress.updated_at),
     }

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
-from airflow_provider_chatexport.sandbox.exports.tasks import Fate
+from airflow_provider_chatexport.core.task import Status
+from airflow_provider_chatexport.sandbox.exports.tasks import End, Fate
 
 FILE_HOST_PATH: Final = "/download"
 # Exports are created by POST to these paths and in no other way.
@@ -36,8 +38,9 @@ class Do(enum.Enum):
     STALL_TASK = "stall-task"
 
 
-_FATES: Final[Mapping[Do, Fate]] = {Do.FAIL_TASK: Fate.FAILS, Do.STALL_TASK: Fate.STALLS}
-_ON_ANSWERS: Final = frozenset(Do) - frozenset(_FATES)
+_ENDS: Final[Mapping[Do, End]] = {Do.FAIL_TASK: End.FAILS, Do.STALL_TASK: End.STALLS}
+_ON_ANSWERS: Final = frozenset(Do) - frozenset(_ENDS)
+_WORD: Final = re.compile(r"[A-Za-z][\w-]{0,59}", re.ASCII)
 _AMOUNTS: Final[Mapping[Do, str]] = {
     Do.STATUS: "an HTTP status from 400 to 599, such as status:503",
     Do.TRUNCATE: "a number of bytes, such as truncate:1000",
@@ -49,7 +52,8 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A fault, as ``POST /_sandbox/faults`` takes it; ``times`` and ``after`` count down.
 
     :param path: what the path of a request begins with; ``/download`` is the file host.
-    :param do: a name of ``Do``; for ``status``, ``truncate`` and ``slow`` with an amount, such as ``status:503``.
+    :param do: a name of ``Do``; for ``status``, ``truncate`` and ``slow`` with an amount, such as ``status:503``; for
+        ``fail-task`` and ``stall-task`` perhaps with the status that the task then has, such as ``fail-task:error``.
     :param method: GET, POST, ...; None is any.
     :raises ValueError: there is no such fault, or it can never happen. A fault that silently never happens makes a test
         pass for the wrong reason.
@@ -79,8 +83,13 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def amount(self) -> float:
-        """The status, the bytes or the seconds; 0 for other kinds."""
-        return float(self.do.partition(":")[2] or 0)
+        """The HTTP status, the bytes or the seconds; 0 for other kinds."""
+        return float(self.do.partition(":")[2] or 0) if self.kind in _AMOUNTS else 0.0
+
+    @property
+    def fate(self) -> Fate:
+        """What becomes of the task that a spoiled request creates."""
+        return Fate(end=_ENDS[self.kind], status=self.do.partition(":")[2] or None)
 
     def matches(self, method: str, path: str) -> bool:
         """Return whether this fault counts the request."""
@@ -96,8 +105,8 @@ class Faults(list[Fault]):
 
     def take_fate(self, method: str, path: str) -> Fate:
         """Return how the export that this request creates will end, and count a fault down."""
-        fault = self._take(method, path, frozenset(_FATES))
-        return _FATES[fault.kind] if fault else Fate.NORMAL
+        fault = self._take(method, path, frozenset(_ENDS))
+        return fault.fate if fault else Fate()
 
     def _take(self, method: str, path: str, kinds: frozenset[Do]) -> Fault | None:
         matching = [fault for fault in self if fault.kind in kinds and fault.matches(method, path)]
@@ -119,6 +128,9 @@ def _check_do(text: str) -> None:
     except ValueError:
         known = ", ".join(sorted(kind.value for kind in Do))
         raise ValueError(f"do must be one of {known}") from None
+    if kind in _ENDS and colon:
+        _check_word(kind, amount_text)
+        return
     if kind not in _AMOUNTS:
         if colon:
             raise ValueError(f"{name} takes no amount after a colon")
@@ -133,13 +145,20 @@ def _check_do(text: str) -> None:
         raise ValueError(f"{name} takes {_AMOUNTS[kind]}")
 
 
+def _check_word(kind: Do, word: str) -> None:
+    if not _WORD.fullmatch(word):
+        raise ValueError(f"{kind.value} takes a word as the status of the task, such as {kind.value}:pending")
+    if kind is Do.STALL_TASK and Status.from_wire(word).ended:
+        raise ValueError(f"a task with the status {word} has ended; stall-task takes one that is not over")
+
+
 def _check_can_happen(kind: Do, method: str | None, path: str) -> None:
     if kind is Do.EXPIRE and not path.startswith(FILE_HOST_PATH):
         raise ValueError("only links of the file host expire; use the path /download")
     if kind is Do.BUDGET and path.startswith(FILE_HOST_PATH):
         raise ValueError("the file host has no budget; use a path of the API, such as /api/v2/chat/channels")
     creates_exports = method in (None, "POST") and any(known.startswith(path) for known in EXPORT_PATHS)
-    if kind in _FATES and not creates_exports:
+    if kind in _ENDS and not creates_exports:
         raise ValueError(
             f"{kind.value} applies to the next export that is created; use the method POST and a path such as "
             "/api/v2/chat/export_channels"
