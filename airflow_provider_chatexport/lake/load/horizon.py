@@ -1,15 +1,16 @@
-"""From when on an export has every message that nobody deleted: what retention policies leave of its claim. Pure.
+"""From when on an export has every message that no person deleted: what retention policies leave of its claim. Pure.
 
 A policy deletes what is older than its age, for good. An export that was made afterwards does not contain it, and must
 not claim that it was never there. So its coverage entries begin at its horizon::
 
     window       |==============================|        asked for
-    service      |..x..x....x...|===============|        x: deleted by the policy, or not yet
+    service      |..x..x....x...|===============|        x: deleted by the policy; the others are still to come
                                 horizon
-    claim                       |===============|        the rows before the horizon are kept, and claim nothing
+    claim                       |===============|        rows before the horizon are kept, and claim nothing
 
-What is deleted stays deleted, also after a policy ends or gets a longer age. So the horizon of a channel never moves
-back: an earlier load of the lake that knew a later one is still right about what the service had lost by then.
+What is deleted stays deleted, also after a policy ends or gets a longer age. So the ages that earlier loads of the lake
+knew count too, each until the next load knew another one. A policy that no load knew stays unknown. As a policy deletes
+nothing in its first 24 hours, a load a day that asks the service knows all of them in time.
 """
 
 from __future__ import annotations
@@ -17,26 +18,27 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import pairwise
 
 from airflow_provider_chatexport.core.retention import Retention
-from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
+from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.normalize.input_file import InputFile
 
 
 class Horizons:
-    """The horizons that loads of a lake knew, by channel.
+    """The horizons of exports of a lake's channels, by what all of its loads knew of retention policies.
 
     :param records: all records of the lake.
     """
 
     def __init__(self, records: Iterable[LoadRecord] = ()) -> None:
-        self._known: dict[str, list[tuple[datetime, datetime]]] = defaultdict(list)
+        self._known: dict[str, list[tuple[datetime, Retention]]] = defaultdict(list)
         for record in records:
-            horizon = record.facts.get("retention", {}).get("horizon")
-            if horizon is not None:
+            if facts := record.facts.get("retention"):
+                retention = Retention.from_json(facts)
                 for cid in {entry.cid for entry in record.coverage}:
-                    self._known[cid].append((record.exported_at, parse_rfc3339(horizon)))
+                    self._known[cid].append((record.exported_at, retention))
 
     def of(self, cid: str, retention: Retention | None, *, exported_at: datetime, moment: datetime) -> datetime | None:
         """Return from when on an export of a channel knows all; None for all of time.
@@ -47,9 +49,13 @@ class Horizons:
         """
         if retention is None:
             return None
-        own = retention.horizon(moment)
-        earlier = (horizon for made_at, horizon in self._known.get(cid, ()) if made_at <= exported_at)
-        return max(earlier if own is None else [own, *earlier], default=None)
+        earlier = sorted(
+            (each for each in self._known.get(cid, ()) if each[0] <= exported_at), key=lambda each: each[0]
+        )
+        # An age may have counted until the next load asked.
+        steps = pairwise([*earlier, (exported_at, retention)])
+        horizons = [before.horizon(asked_at) for (_, before), (asked_at, _) in steps]
+        return max((each for each in [*horizons, retention.horizon(moment)] if each is not None), default=None)
 
 
 def retention_facts(files: Iterable[InputFile], n_clipped: int) -> dict[str, object]:
