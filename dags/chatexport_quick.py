@@ -17,6 +17,8 @@ from airflow_provider_chatexport.task_groups import chat_export_to_lake
 
 LAKE = os.environ.get("CHATEXPORT_LAKE", str(Path.home() / "chatexport-lake"))
 CHANNELS = os.environ.get("CHATEXPORT_CHANNELS", "livestream:ubuntu,messaging:ubuntu-support")
+# "service", or an age such as "30d", if the app has a retention policy: the lake then keeps what the service deletes.
+RETENTION = os.environ.get("CHATEXPORT_RETENTION")
 
 with DAG(
     dag_id="chatexport_quick",
@@ -30,6 +32,7 @@ with DAG(
         channels=CHANNELS,
         lake=LAKE,
         lookback=timedelta(days=1),
+        retention=RETENTION,
         default_args={"retries": 3},
         load={"max_rejected": 0.01},
     )
