@@ -23,6 +23,7 @@ ChatExportError
 │   └── TooManyRejectsError      more lines were rejected than the caller allows
 ├── ShrinkError                  a load would take away all messages of a channel, or more messages than allowed
 └── LakeError                    the lake cannot be read or written
+    └── UnknownUserError         the lake does not know the user who is to be forgotten
 """
 
 from __future__ import annotations
@@ -197,3 +198,10 @@ class LakeError(ChatExportError):
     """The lake cannot be read or written. A full disk or an unreachable store may be temporary."""
 
     retryable = True
+
+
+class UnknownUserError(LakeError):
+    """The lake does not know the id of the user who is to be forgotten."""
+
+    retryable = False
+    argument = "even_if_unknown"

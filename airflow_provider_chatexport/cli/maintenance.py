@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from datetime import timedelta
 
 import click
@@ -11,6 +12,7 @@ import click
 from airflow_provider_chatexport.cli.options import PSEUDONYM_KEY, Duration, json_option, lake_option
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
 from airflow_provider_chatexport.lake import Lake
+from airflow_provider_chatexport.lake.maintenance.forget import ForgetReport
 
 
 @click.command(name="catalog", short_help="Rebuild catalog.duckdb.", epilog="Example: chatexport catalog --lake ./lake")
@@ -81,33 +83,80 @@ def vacuum_lake(*, lake: str, keep: timedelta, history: bool, as_json: bool) -> 
 @click.command(
     name="forget-user",
     short_help="Remove a person from every file.",
-    epilog="Example: chatexport forget-user ann-17 --lake ./lake",
+    epilog="Example: chatexport forget-user ann-17 --lake ./lake --dry-run",
 )
 @click.argument("user_id", metavar="ID")
 @lake_option
+@click.option("--dry-run", is_flag=True, help="Change nothing, and show what would change: counts, files and columns.")
+@click.option("--yes", is_flag=True, help="Do not ask, also on a terminal.")
+@click.option(
+    "--names",
+    is_flag=True,
+    help="In texts of others, replace names of one word, too, and the ID even if it is an ordinary word.",
+)
 @click.option(
     "--keep-messages", is_flag=True, help="Keep the rows of the messages that they sent, without author and text."
 )
+@click.option(
+    "--even-if-unknown",
+    is_flag=True,
+    help="If the lake does not know the ID, keep the person out of later loads, and change nothing else.",
+)
 @json_option
-def forget(*, user_id: str, lake: str, keep_messages: bool, as_json: bool) -> None:
-    """Remove a person from every file of the lake, keep them out of every later load, and print a receipt."""
-    with TerminalProgress() as progress:
-        report = Lake(lake).forget_user(
-            user_id,
-            keep_messages=keep_messages,
-            pseudonym_key=os.environ.get(PSEUDONYM_KEY),
-            progress=progress.stage,
-        )
+def forget(*, user_id: str, lake: str, dry_run: bool, yes: bool, as_json: bool, **options: bool) -> None:
+    """Remove a person from every file of the lake, keep them out of every later load, and print a receipt.
+
+    An ID that the lake does not know is refused. On a terminal, the command first shows what it would change, and asks.
+    Where it is not started from a terminal, as in a script, it does not ask.
+    """
+    opened = Lake(lake)
+
+    def run(*, is_dry: bool) -> ForgetReport:
+        with TerminalProgress() as progress:
+            return opened.forget_user(
+                user_id,
+                dry_run=is_dry,
+                pseudonym_key=os.environ.get(PSEUDONYM_KEY),
+                progress=progress.stage,
+                **options,
+            )
+
+    if not (dry_run or yes) and sys.stdin.isatty() and sys.stderr.isatty():
+        _show_removal(run(is_dry=True), err=True)
+        click.confirm("Remove the person? This cannot be undone", abort=True, err=True)
+    report = run(is_dry=dry_run)
     if as_json:
         click.echo(json.dumps(report.to_json()))
-        return
-    tables = sorted(report.removed.keys() | report.blanked.keys())
-    if tables:
-        print_table(
-            ["table", "rows removed", "rows blanked"],
-            [[name, report.removed[name], report.blanked[name]] for name in tables],
-        )
-        click.echo(f"rewrote {len(report.files)} files; {report.seconds:.1f} s")
     else:
-        click.echo("the lake has nothing of this person")
-    click.echo("the id is on the lake's suppression list: later loads leave the person out")
+        _show_removal(report)
+
+
+def _show_removal(report: ForgetReport, *, err: bool = False) -> None:
+    """Print what a removal did, or would do."""
+    would = "would be " if report.dry_run else ""
+    tables = sorted(report.removed.keys() | report.blanked.keys())
+    rows = [[name, report.removed[name], report.blanked[name]] for name in tables]
+    if not report.is_known:
+        click.echo("the lake does not know this id, and nothing in it changes", err=err)
+    elif rows:
+        print_table(["table", f"rows {would}removed", f"rows {would}blanked"], rows, err=err)
+        if report.places:
+            places = [[each["table"], each["day"], each["column"] or "the row", each["rows"]] for each in report.places]
+            print_table(["table", "day", "column", "rows"], places, err=err)
+        click.echo(f"{len(report.files)} files {would or 'were '}rewritten; {report.seconds:.1f} s", err=err)
+    else:
+        click.echo("the lake has nothing of this person", err=err)
+    if report.texts:
+        click.echo(f"in texts of others, {_texts(report)}", err=err)
+    on_list = "would be on" if report.dry_run else "is on"
+    click.echo(f"the id {on_list} the lake's suppression list: later loads leave the person out", err=err)
+
+
+def _texts(report: ForgetReport) -> str:
+    """Return what texts of others lose, as a part of a sentence."""
+    texts = report.texts
+    n_names, n_staying = texts["full_names"] + texts["names_of_one_word"], texts["names_of_one_word_that_stay"]
+    parts = [f"the id is replaced {texts['id']}, and so are {n_names} names"]
+    if n_staying:
+        parts.append(f"{n_staying} names of one word stay (--names replaces them as well)")
+    return "; ".join(parts)

@@ -91,12 +91,12 @@ class _AmountColumn(ProgressColumn):
         return Text(format_amount(task.description, int(task.completed), task.total, task.speed))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table to stdout, as wide as the terminal allows.
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, err: bool = False) -> None:
+    """Print a table to stdout, or to stderr, as wide as the terminal allows.
 
     Long text is broken into lines first, ids and times last. If stdout is not a terminal, nothing is broken.
     """
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, highlight=False, stderr=err)
     cells = [[_short(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     if not console.is_terminal and "COLUMNS" not in os.environ:

@@ -24,6 +24,7 @@ from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, covered_spans, overlapping_pairs
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
+from airflow_provider_chatexport.lake.maintenance.forget import unchecked_loads
 from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.schema.tables import ENTITY_TABLES
 from airflow_provider_chatexport.lake.storage.local_store import LocalStore
@@ -41,7 +42,7 @@ _CURE: Final = (
 class Finding:
     """One thing found.
 
-    :param kind: a fault: gap, missing, altered, unaccounted; or a note: catalog, unknown, flags, replies.
+    :param kind: a fault: gap, missing, altered, unaccounted, forgotten; or a note: catalog, unknown, flags, replies.
     :param what: a sentence: what is wrong, where, and what to do.
     """
 
@@ -94,6 +95,7 @@ def verify(store: LakeStore, *, now: datetime) -> VerifyReport:
         *_gaps(snapshot.coverage),
         *_flags(loads, snapshot.coverage),
         *_unaccounted(snapshot.records),
+        *_unsearched(store, snapshot),
         *_files(store, snapshot),
         *_unknown_files(store, snapshot, now),
         # Last, so that a load that was committed before the records were read has had time to write it.
@@ -179,6 +181,16 @@ def _entities(record: LoadRecord) -> Iterator[Finding]:
             kind="unaccounted",
             what=f"load {record.load_id} took in {counts['lines']} lines with {n_in} entities and accounts for "
             f"{n_out}; load its exports again, and report it",
+        )
+
+
+def _unsearched(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
+    """Check that no load may contain people who were removed while it was under way."""
+    for load_id in sorted(unchecked_loads(store, snapshot)):
+        yield Finding(
+            kind="forgotten",
+            what=f"load {load_id} may contain people who were removed from the lake; run chatexport vacuum, which "
+            "finishes their removal",
         )
 
 

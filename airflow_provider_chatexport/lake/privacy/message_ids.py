@@ -9,6 +9,7 @@ All functions take and return SQL expressions.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +17,8 @@ from typing import Final
 _UUID: Final = ("-[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", 37)
 _NANOID: Final = (r"-[\w-]{21}", 22)
 RANDOM_PART: Final = f"(?:{_UUID[0]}|{_NANOID[0]})"
+# The same after an id that is an ordinary word, for Python: words with hyphens between them may be as long.
+SURE_RANDOM_PART: Final = rf"(?:{_UUID[0]}|-(?=[\w-]*\d)[\w-]{{21}})"
 
 
 def author(message_id: str) -> str:
@@ -43,3 +46,12 @@ def random_part(message_id: str, author: str) -> str:
 def without_author(message_id: str) -> str:
     """Return a message's id without its author, so that ids can be compared whatever became of the author in them."""
     return f"coalesce({random_part(message_id, author(message_id))}, {message_id})"
+
+
+_AUTHOR: Final = re.compile(rf"(.+?){RANDOM_PART}", re.DOTALL)
+
+
+def author_in(message_id: str) -> str | None:
+    """Return the author's id in a message's id, as ``author`` does in SQL; None where there is none."""
+    found = _AUTHOR.fullmatch(message_id)
+    return found.group(1) if found else None

@@ -5,58 +5,58 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import duckdb
 
-from airflow_provider_chatexport.lake.privacy import message_ids
-from airflow_provider_chatexport.lake.privacy.columns import PersonalData, columns
-from airflow_provider_chatexport.lake.privacy.suppression_list import SuppressionList
+from airflow_provider_chatexport.lake.privacy import matching, message_ids
+from airflow_provider_chatexport.lake.privacy.columns import columns
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import TABLES, USER_EXPORT_USERS, USERS
+from airflow_provider_chatexport.lake.schema.types import PersonalData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
     """A person who is to be forgotten.
 
-    :param names: the display names that the lake knows for the id.
+    :param user_id: None if only texts name the person, and the id is not known as the service writes it.
+    :param names: the display names that are known for the id.
     :param keep_messages: their messages stay as rows without author and text.
+    :param any_word: texts lose their names of one word, and their id even if it is an ordinary word.
+    :param spellings: the id as texts write it.
     """
 
-    user_id: str
+    user_id: str | None
     names: tuple[str, ...] = ()
     keep_messages: bool = False
+    any_word: bool = False
+    spellings: tuple[str, ...] = ()
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """The words that must not be found any more, as plain text and as JSON writes them."""
-        plain = [self.user_id, *(name for name in self.names if name.strip())]
-        return tuple(dict.fromkeys([*plain, *(json.dumps(word)[1:-1] for word in plain)]))
+    def ids(self) -> tuple[str, ...]:
+        """The id, in every spelling that is known."""
+        return (*([] if self.user_id is None else [self.user_id]), *self.spellings)
 
 
-def known_people(
-    con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], keep_messages: Mapping[str, bool]
+def with_known_names(
+    con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], people: Sequence[Person]
 ) -> list[Person]:
     """Return people with the names that the tables of users have for them.
 
-    :param keep_messages: by user id.
     :raises duckdb.Error: a relation cannot be read.
     """
-    # An id that is also a name is in the words already.
-    condition = f"{is_among('id', [*map(sql.quoted, keep_messages)])} AND name <> id"
-    names: dict[str, set[str]] = {user_id: set() for user_id in keep_messages}
+    names: dict[str, set[str]] = {person.user_id: set() for person in people if person.user_id is not None}
+    condition = f"{is_among('id', [*map(sql.quoted, names)])} AND name <> ''"
     for table in (USERS, USER_EXPORT_USERS):
-        if table.name in relations:
+        if table.name in relations and names:
             query = f"SELECT DISTINCT id, name FROM {relations[table.name]} WHERE {condition}"
             for user_id, name in con.execute(query).fetchall():
                 names[user_id].add(name)
     return [
-        Person(user_id=user_id, names=tuple(sorted(names[user_id])), keep_messages=keep)
-        for user_id, keep in keep_messages.items()
+        replace(person, names=tuple(sorted({*person.names, *names.get(person.user_id or "", ())}))) for person in people
     ]
 
 
@@ -70,7 +70,16 @@ _USER_IDS_IN: Final[dict[PersonalData, Callable[[str], str]]] = {
     PersonalData.USER_ID: str,
     PersonalData.USER_IDS: "unnest({})".format,
     PersonalData.MESSAGE_ID: message_ids.author,
+    PersonalData.MESSAGE_IDS: lambda column: f"unnest(list_transform({column}, lambda x: {message_ids.author('x')}))",
 }
+
+
+def _queries(relations: Mapping[str, str]) -> Iterator[str]:
+    """Yield a query for the user ids in each column of ids, and at the start of message ids; tables of users first."""
+    for table in (USERS, USER_EXPORT_USERS, *(each for each in TABLES if each not in (USERS, USER_EXPORT_USERS))):
+        for kind, read in _USER_IDS_IN.items():
+            for column in columns(table, kind) if table.name in relations else ():
+                yield f"SELECT {read(sql.name(column.name))} AS id FROM {relations[table.name]}"
 
 
 def user_ids(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str]) -> set[str]:
@@ -78,42 +87,29 @@ def user_ids(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str]) -> se
 
     :raises duckdb.Error: a relation cannot be read.
     """
-    parts = [
-        f"SELECT {read(sql.name(column.name))} AS id FROM {relations[table.name]}"
-        for table in TABLES
-        if table.name in relations
-        for kind, read in _USER_IDS_IN.items()
-        for column in columns(table, kind)
-    ]
-    if not parts:
+    if not (parts := [*_queries(relations)]):
         return set()
     query = f"SELECT id FROM ({' UNION '.join(parts)}) WHERE id IS NOT NULL"
     return {user_id for (user_id,) in con.execute(query).fetchall()}
 
 
-def listed_in_json(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], listed: SuppressionList) -> set[str]:
-    """Return the user ids inside JSON values, keys included, that are on the suppression list.
-
-    Ids have no character that JSON would escape.
+def has_id(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], ids: Collection[str]) -> bool:
+    """Return whether one of the ids is in a column of ids, or at the start of a message id.
 
     :raises duckdb.Error: a relation cannot be read.
     """
-    return set(_listed_in_json(con, relations, listed)) if listed.keep_messages else set()
+    condition = is_among("id", [*map(sql.quoted, ids)])
+    return any(
+        con.execute(f"SELECT 1 FROM ({query}) WHERE {condition} LIMIT 1").fetchall() for query in _queries(relations)
+    )
 
 
-def _listed_in_json(
-    con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], listed: SuppressionList
-) -> Iterator[str]:
-    for table in TABLES:
-        for column in columns(table, PersonalData.FREE_FORM) if table.name in relations else ():
-            texts = con.execute(
-                f"""
-                SELECT DISTINCT text
-                FROM (
-                    SELECT unnest(regexp_extract_all({sql.name(column.name)}::VARCHAR, '"([^"\\\\]+)"', 1)) AS text
-                    FROM {relations[table.name]}
-                )
-                WHERE {listed.is_listed("text")}
-                """
-            ).fetchall()
-            yield from (text for (text,) in texts)
+def has_like_id(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], user_id: str) -> bool:
+    """Return whether an id differs from this one in nothing but case, composition (NFC, NFD) or width.
+
+    :raises duckdb.Error: a relation cannot be read.
+    """
+    condition = f"regexp_full_match(id, {sql.quoted(matching.pattern(user_id))}, 'i')"
+    return any(
+        con.execute(f"SELECT 1 FROM ({query}) WHERE {condition} LIMIT 1").fetchall() for query in _queries(relations)
+    )

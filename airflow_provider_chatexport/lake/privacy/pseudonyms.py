@@ -17,14 +17,20 @@ import pyarrow as pa
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.lake.duckdb_session import Database
 from airflow_provider_chatexport.lake.privacy import message_ids
-from airflow_provider_chatexport.lake.privacy.columns import PersonalData, columns
+from airflow_provider_chatexport.lake.privacy.columns import columns
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.arrow import arrow_rows
-from airflow_provider_chatexport.lake.schema.tables import TABLES
-from airflow_provider_chatexport.lake.schema.types import Column, Table
+from airflow_provider_chatexport.lake.schema.tables import CUSTOM, TABLES
+from airflow_provider_chatexport.lake.schema.types import Column, PersonalData, Table
 
 PREFIX: Final = "u_"
 _PSEUDONYMS: Final = pa.schema([("id", pa.string()), ("pseudonym", pa.string())])
+_EITHER: Final = (
+    PersonalData.JSON,
+    PersonalData.JSON_BY_USER_ID,
+    PersonalData.WHOLE_OBJECT,
+    PersonalData.RAW_LINE,
+)
 _DIGITS: Final = 32  # 128 bits: no two users share a pseudonym
 
 
@@ -81,8 +87,8 @@ def _replacements(table: Table, options: LoadOptions) -> Iterator[tuple[str, str
     if options.drop_text:
         for column in columns(table, PersonalData.CONTENT):
             yield column.name, f"NULL::{column.kind.value}"
-    # A free-form column goes with either option: it may hold a whole user as well as what a person wrote.
-    for column in columns(table, PersonalData.FREE_FORM):
+    # Such a column goes with either option: it may hold a whole user as well as what a person wrote.
+    for column in columns(table, *_EITHER):
         yield column.name, _empty(column)
 
 
@@ -106,13 +112,25 @@ def _hashed_ids(table: Table) -> Iterator[tuple[str, str]]:
         message_id, author = f"rows.{sql.name(column.name)}", f"rows.{_author_of(column)}"
         hashed = f"(SELECT pseudonym FROM pseudonyms p WHERE p.id = {author})"
         yield column.name, f"coalesce({hashed} || {message_ids.random_part(message_id, author)}, {message_id})"
+    for column in columns(table, PersonalData.MESSAGE_IDS):
+        ids = f"rows.{sql.name(column.name)}"
+        yield (
+            column.name,
+            f"""
+            CASE WHEN len({ids}) > 0 THEN (
+                SELECT list(
+                    coalesce(pseudonym || {message_ids.random_part("of_list.id", "p.id")}, of_list.id) ORDER BY place
+                )
+                FROM unnest({ids}) WITH ORDINALITY AS of_list(id, place)
+                LEFT JOIN pseudonyms p ON p.id = {message_ids.author("of_list.id")}
+            ) ELSE {ids} END
+            """,
+        )
 
 
 def _empty(column: Column) -> str:
-    match column.name:
-        case "custom" | "data":
-            return "'{}'::JSON"
-        case "raw":
-            return "''"
-        case _:
-            return f"NULL::{column.kind.value}"
+    if column.personal is PersonalData.RAW_LINE:
+        return "''"
+    if column.personal is PersonalData.WHOLE_OBJECT or column.name == CUSTOM.name:
+        return "'{}'::JSON"
+    return f"NULL::{column.kind.value}"

@@ -1,17 +1,14 @@
 """A table without some people, as a query: their own rows go, and they are taken out of the rows that stay.
 
 It works on the files of a lake and on the stage tables of a load. These rows of a person go: memberships, reads,
-reactions, their profile, and their messages. With ``keep_messages``, their messages stay without author and text. From
-the rows of others, their id goes out of lists, and their id and names go out of texts and JSON, where a whole user may
-stand in the middle of a poll.
+reactions, their profile, and their messages, also those in the export of another user. With ``keep_messages``, their
+messages stay without author and text. From the rows of others, their id goes out of lists, and their id and names go
+out of texts and JSON, where a whole user may stand in the middle of a poll.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,22 +16,23 @@ import duckdb
 import pyarrow as pa
 
 from airflow_provider_chatexport.lake.privacy import message_ids
-from airflow_provider_chatexport.lake.privacy.columns import PersonalData, columns
+from airflow_provider_chatexport.lake.privacy.columns import columns
 from airflow_provider_chatexport.lake.privacy.people import Person, is_among
-from airflow_provider_chatexport.lake.raw_json import (
-    Fields,
-    NotAnObjectError,
-    id_of,
-    is_object,
-    items_of,
-    joined,
-    read_object,
-)
+from airflow_provider_chatexport.lake.privacy.text_redactor import BLANK, TextRedactor
 from airflow_provider_chatexport.lake.schema import sql
-from airflow_provider_chatexport.lake.schema.tables import ATTACHMENTS, MEMBERS, MESSAGES, REACTIONS, READS, USERS
-from airflow_provider_chatexport.lake.schema.types import Column, Table
+from airflow_provider_chatexport.lake.schema.tables import (
+    ATTACHMENTS,
+    CUSTOM,
+    MEMBERS,
+    MESSAGES,
+    REACTIONS,
+    READS,
+    USER_EXPORT_MESSAGES,
+    USER_EXPORT_REACTIONS,
+    USERS,
+)
+from airflow_provider_chatexport.lake.schema.types import Column, Kind, PersonalData, Table
 
-BLANK: Final = "[forgotten]"
 # Planning the queries takes as long for many people as for one, but every text is searched for all of their words.
 _AT_ONCE: Final = 50
 # The column that says whose row it is, in tables whose rows belong to one person.
@@ -43,14 +41,23 @@ _OWNER: Final = {
     MEMBERS.name: "user_id",
     READS.name: "user_id",
     USERS.name: "id",
+    USER_EXPORT_REACTIONS.name: "user_id",
 }
+_OF_MESSAGES: Final = (MESSAGES, USER_EXPORT_MESSAGES)
+# What people wrote, and JSON in which anyone may be.
+_TEXTS: Final = (
+    PersonalData.CONTENT,
+    PersonalData.JSON,
+    PersonalData.JSON_BY_USER_ID,
+    PersonalData.WHOLE_OBJECT,
+    PersonalData.RAW_LINE,
+)
 _REDACTED_TEXTS: Final = pa.schema([("original", pa.string()), ("redacted", pa.string())])
 
 
-def in_parts(people: Mapping[str, bool]) -> Iterator[dict[str, bool]]:
+def in_parts(people: Sequence[Person]) -> Iterator[Sequence[Person]]:
     """Yield as many people at a time as are best searched for together."""
-    entries = [*people.items()]
-    return (dict(entries[start : start + _AT_ONCE]) for start in range(0, len(entries), _AT_ONCE))
+    return (people[start : start + _AT_ONCE] for start in range(0, len(people), _AT_ONCE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,28 +80,30 @@ class Redactor:
 
     def __init__(self, con: duckdb.DuckDBPyConnection, people: Sequence[Person], relations: Mapping[str, str]) -> None:
         self._con = con
+        self.people = people
         # SQL literals: the ids of all, and of those whose messages go.
-        self._ids = [sql.quoted(person.user_id) for person in people]
-        self._ids_gone = [sql.quoted(person.user_id) for person in people if not person.keep_messages]
-        self._list = f"[{', '.join(self._ids)}]"
+        known = [(sql.quoted(each.user_id), each.keep_messages) for each in people if each.user_id is not None]
+        self._ids = [user_id for user_id, _ in known]
+        self._ids_gone = [user_id for user_id, keep in known if not keep]
+        self._list = f"[{', '.join(self._ids)}]::VARCHAR[]"
         self._text_redactor = TextRedactor(people)
-        self._words = sql.quoted("|".join(re.escape(word) for person in people for word in person.words))
         self._redacted_columns: set[str] = set()
         con.execute("CREATE OR REPLACE TEMP TABLE their_messages (id VARCHAR, stays BOOLEAN)")
-        if MESSAGES.name in relations:
-            con.execute(
-                f"""
-                INSERT INTO their_messages
-                SELECT DISTINCT id, NOT {is_among("user_id", self._ids_gone)}
-                FROM {relations[MESSAGES.name]}
-                WHERE {is_among("user_id", self._ids)}
-                """
-            )
+        for table in _OF_MESSAGES:
+            if table.name in relations and self._ids:
+                con.execute(
+                    f"""
+                    INSERT INTO their_messages
+                    SELECT DISTINCT id, NOT coalesce({is_among("user_id", self._ids_gone)}, false)
+                    FROM {relations[table.name]}
+                    WHERE {is_among("user_id", self._ids)}
+                    """
+                )
 
     def search(self, table: Table, relation: str) -> RedactionCounts:
         """Count what a relation with rows of a table holds of the people, and prepare ``query`` for it."""
         self._redact_texts(table, relation)
-        goes, names = self._goes(table), " OR ".join(self._names(table)) or "false"
+        goes, names = self._goes(table), " OR ".join(each for _, each in self._names(table)) or "false"
         removed, blanked = self._con.execute(
             f"""
             SELECT count(*) FILTER ({goes}), count(*) FILTER (NOT coalesce({goes}, false) AND ({names}))
@@ -102,6 +111,23 @@ class Redactor:
             """
         ).fetchall()[0]
         return RedactionCounts(removed=int(removed), blanked=int(blanked))
+
+    def names_user(self, table: Table, relation: str) -> bool:
+        """Return whether JSON in a relation names one of the people."""
+        for column in columns(table, *_TEXTS):
+            if column.kind is Kind.JSON:
+                redact = self._text_redactor.for_column(column)
+                if any(redact(text) != text for text in self._texts(table, relation, column)):
+                    return True
+        return False
+
+    def places(self, table: Table, relation: str) -> dict[str | None, int]:
+        """Return in how many rows each column names the people, right after a ``search``; by None, how many rows go."""
+        goes, names = f"coalesce({self._goes(table)}, false)", [*self._names(table)]
+        counts = [f"count(*) FILTER ({goes})", *(f"count(*) FILTER (NOT {goes} AND {each})" for _, each in names)]
+        found = self._con.execute(f"SELECT {', '.join(counts)} FROM {relation} rows").fetchall()[0]
+        columns_ = [None, *(column for column, _ in names)]
+        return {column: int(n_rows) for column, n_rows in zip(columns_, found, strict=True) if n_rows}
 
     def query(self, table: Table, relation: str) -> str:
         """Return the query that gives a relation without the people, right after a ``search`` in it."""
@@ -114,29 +140,33 @@ class Redactor:
 
     def _goes(self, table: Table) -> str:
         """Return a condition: the row goes."""
+        conditions = []
         if table.owned_by is not None:
-            return is_among(f"rows.{sql.name(table.owned_by)}", self._ids)
+            conditions.append(is_among(f"rows.{sql.name(table.owned_by)}", self._ids))
         if table.name in _OWNER:
-            own = is_among(f"rows.{_OWNER[table.name]}", self._ids)
-            if table is REACTIONS and self._ids_gone:
-                own = f"({own} OR rows.message_id IN (SELECT id FROM their_messages WHERE NOT stays))"
-            return own
-        if table is MESSAGES:
-            return is_among("rows.user_id", self._ids_gone)
+            conditions.append(is_among(f"rows.{_OWNER[table.name]}", self._ids))
+        if table in _OF_MESSAGES:
+            conditions.append(is_among("rows.user_id", self._ids_gone))
+        if table is REACTIONS and self._ids_gone:
+            conditions.append("rows.message_id IN (SELECT id FROM their_messages WHERE NOT stays)")
         if table is ATTACHMENTS:
-            return "rows.message_id IN (SELECT id FROM their_messages)"
-        return "false"
+            conditions.append("rows.message_id IN (SELECT id FROM their_messages)")
+        return f"({' OR '.join(conditions)})" if conditions else "false"
 
-    def _names(self, table: Table) -> Iterator[str]:
-        """Yield the conditions under which a row that stays names one of the people."""
+    def _names(self, table: Table) -> Iterator[tuple[str, str]]:
+        """Yield columns, each with the condition that it names one of the people in a row that stays."""
         for column in columns(table, PersonalData.USER_ID):
-            yield f"coalesce({is_among(_value(column), self._ids)}, false)"
+            yield column.name, f"coalesce({is_among(_value(column), self._ids)}, false)"
         for column in columns(table, PersonalData.USER_IDS):
-            yield f"coalesce(list_has_any({_value(column)}, {self._list}), false)"
-        for column in columns(table, PersonalData.MESSAGE_ID):
-            yield message_ids.is_by(_value(column), self._ids)
+            yield column.name, f"coalesce(list_has_any({_value(column)}, {self._list}), false)"
+        if self._ids:
+            for column in columns(table, PersonalData.MESSAGE_ID):
+                yield column.name, message_ids.is_by(_value(column), self._ids)
+            for column in columns(table, PersonalData.MESSAGE_IDS):
+                is_theirs = f"lambda each: {message_ids.is_by('each', self._ids)}"
+                yield column.name, f"coalesce(len(list_filter({_value(column)}, {is_theirs})) > 0, false)"
         for name in sorted(self._redacted_columns):
-            yield f"rows.{sql.name(name)}::VARCHAR IN (SELECT original FROM redacted_texts)"
+            yield name, f"coalesce(rows.{sql.name(name)}::VARCHAR IN (SELECT original FROM redacted_texts), false)"
 
     def _redact_texts(self, table: Table, relation: str) -> None:
         """Redact every text of the relation that mentions the people, into the table ``redacted_texts``.
@@ -145,20 +175,9 @@ class Redactor:
         """
         redacted_texts: dict[str, str] = {}
         self._redacted_columns.clear()
-        for column in columns(table, PersonalData.CONTENT, PersonalData.FREE_FORM):
-            text = f"{_value(column)}::VARCHAR"
-            mentions = f"regexp_matches({text}, {self._words}, 'i')"
-            if column.name == "raw":
-                mentions += " OR rows.raw_encoding = 'base64'"
-            originals = self._con.execute(
-                f"""
-                SELECT DISTINCT {text}
-                FROM {relation} rows
-                WHERE {text} IS NOT NULL AND ({mentions}) AND NOT coalesce({self._goes(table)}, false)
-                """
-            ).fetchall()
+        for column in columns(table, *_TEXTS):
             redact = self._text_redactor.for_column(column)
-            for (original,) in originals:
+            for original in self._texts(table, relation, column):
                 if (redacted := redact(original)) != original:
                     redacted_texts[original] = redacted
                     self._redacted_columns.add(column.name)
@@ -169,6 +188,22 @@ class Redactor:
         self._con.execute("CREATE OR REPLACE TEMP TABLE redacted_texts AS FROM redacted_text_rows")
         self._con.unregister("redacted_text_rows")
 
+    def _texts(self, table: Table, relation: str, column: Column) -> list[str]:
+        """Return the values of a column, in rows that stay, that may name the people."""
+        text, words = f"{_value(column)}::VARCHAR", self._text_redactor.words
+        is_raw = column.personal is PersonalData.RAW_LINE
+        mentions = words.may_be_in_json(text) if is_raw or column.kind is Kind.JSON else words.may_be_in(text)
+        if is_raw:
+            mentions += " OR rows.raw_encoding = 'base64'"
+        found = self._con.execute(
+            f"""
+            SELECT DISTINCT {text}
+            FROM {relation} rows
+            WHERE {text} IS NOT NULL AND ({mentions}) AND NOT coalesce({self._goes(table)}, false)
+            """
+        ).fetchall()
+        return [text for (text,) in found]
+
     def _replacements(self, table: Table) -> Iterator[tuple[str, str]]:
         """Yield the columns in which a row that stays may name the people, each with its new value."""
         for column in columns(table, PersonalData.USER_ID):
@@ -177,18 +212,23 @@ class Redactor:
         for column in columns(table, PersonalData.USER_IDS):
             is_other = f"lambda each: NOT list_contains({self._list}, each)"
             yield column.name, f"list_filter({_value(column)}, {is_other})"
-        for column in columns(table, PersonalData.MESSAGE_ID):
+        for column in columns(table, PersonalData.MESSAGE_ID) if self._ids else ():
             value = _value(column)
             blanked = f"{sql.quoted(BLANK)} || {message_ids.without_author(value)}"
             yield column.name, f"CASE WHEN {message_ids.is_by(value, self._ids)} THEN {blanked} ELSE {value} END"
-        for column in columns(table, PersonalData.CONTENT, PersonalData.FREE_FORM):
+        for column in columns(table, PersonalData.MESSAGE_IDS) if self._ids else ():
+            blanked = f"{sql.quoted(BLANK)} || {message_ids.without_author('each')}"
+            is_theirs = message_ids.is_by("each", self._ids)
+            change = f"lambda each: CASE WHEN {is_theirs} THEN {blanked} ELSE each END"
+            yield column.name, f"list_transform({_value(column)}, {change})"
+        for column in columns(table, *_TEXTS):
             value = kept = _value(column)
             # Planning a subquery takes longer than reading the rows: only columns with redacted texts get one.
             if column.name in self._redacted_columns:
                 redacted = f"(SELECT t.redacted FROM redacted_texts t WHERE t.original = {value}::VARCHAR)"
                 kept = f"coalesce({redacted}, {value}::VARCHAR)::{column.kind.value}"
-            if table is MESSAGES:
-                blank = "'{}'::JSON" if column.name == "custom" else f"NULL::{column.kind.value}"
+            if table in _OF_MESSAGES and self._ids:
+                blank = "'{}'::JSON" if column.name == CUSTOM.name else f"NULL::{column.kind.value}"
                 kept = f"CASE WHEN {is_among('rows.user_id', self._ids)} THEN {blank} ELSE {kept} END"
             if kept != value:
                 yield column.name, kept
@@ -196,83 +236,3 @@ class Redactor:
 
 def _value(column: Column) -> str:
     return f"rows.{sql.name(column.name)}"
-
-
-# Scripts that put no space between words: Thai to Lao, Myanmar, Khmer, kana and Han.
-_UNSPACED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
-
-
-def _words_pattern(words: Iterable[str]) -> str:
-    """Return a pattern that finds these words, the longest first.
-
-    In a script with spaces, it does not find a word inside a longer one. A message id may follow its author's id.
-    """
-    longest_first = sorted(words, key=len, reverse=True)
-    spaced = "|".join(re.escape(word) for word in longest_first if not _UNSPACED.search(word))
-    unspaced = [re.escape(word) for word in longest_first if _UNSPACED.search(word)]
-    # The look-behind comes first: where no word can start, none is tried.
-    alone = [rf"(?<![\w-])(?:{spaced})(?=(?:{message_ids.RANDOM_PART})?(?![\w-]))"] if spaced else []
-    return "|".join(alone + unspaced)
-
-
-class TextRedactor:
-    """Takes people out of texts: words that name them, and whole JSON objects that are about them."""
-
-    def __init__(self, people: Sequence[Person]) -> None:
-        self._ids = frozenset(person.user_id for person in people)
-        words = {word for person in people for word in person.words}
-        self._words = re.compile(_words_pattern(words), re.IGNORECASE)
-
-    def for_column(self, column: Column) -> Callable[[str], str]:
-        """Return the method that redacts the values of a column."""
-        match column.name:
-            case "raw":
-                return self.raw_line
-            case "data":
-                return self.whole_object
-            case _:
-                return self.text
-
-    def text(self, text: str) -> str:
-        """Return what people wrote, or JSON, without the people."""
-        if text[:1] in ("{", "["):
-            try:
-                return self._value(text.encode()).decode()
-            except (NotAnObjectError, ValueError):
-                pass
-        return self._words.sub(BLANK, text)
-
-    def whole_object(self, text: str) -> str:
-        """Return an object of an unknown entity as it is, or nothing of it: all of it may be about them."""
-        return '{"forgotten":true}' if self._words.search(text) else text
-
-    def raw_line(self, text: str) -> str:
-        """Return a rejected line as it is, or nothing of it. In base64, no word can be seen."""
-        try:
-            decoded = base64.b64decode(text, validate=True).decode("utf-8", "replace")
-        except ValueError:
-            decoded = ""
-        return "" if self._words.search(text) or self._words.search(decoded) else text
-
-    def _value(self, raw: bytes) -> bytes:
-        """Return a JSON value without the people. Numbers and everything else of others keep their bytes."""
-        raw = raw.strip()
-        if is_object(raw):
-            _, fields = read_object(raw)
-            if self._is_theirs(fields):
-                return b'{"id":%b}' % json.dumps(BLANK).encode()
-            others = {key: value for key, value in fields.items() if key not in self._ids}
-            return joined({self._words.sub(BLANK, key): self._value(value) for key, value in others.items()})
-        if raw[:1] == b"[":
-            return b"[" + b",".join(self._value(item) for item in items_of(raw)) + b"]"
-        if raw[:1] == b'"':
-            text = json.loads(raw)
-            redacted = self._words.sub(BLANK, text)
-            return raw if redacted == text else json.dumps(redacted, ensure_ascii=False).encode()
-        return raw
-
-    def _is_theirs(self, fields: Fields) -> bool:
-        """Return whether an object is one of the people, or says that it is of one: a vote, or a quoted message."""
-        user = fields.get("user", b"null")
-        of_user = id_of(read_object(user)[1], "id") if is_object(user) else id_of(fields, "user")
-        return not self._ids.isdisjoint((id_of(fields, "id"), id_of(fields, "user_id"), of_user))

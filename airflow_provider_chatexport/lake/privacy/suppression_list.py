@@ -1,7 +1,12 @@
 """The suppression list: who is to stay out of the lake. One small file per person; the list only grows.
 
-A file says nothing about the person but a hash of their id, salted with a value that the lake holds. A reader of the
-lake who guesses an id can check the guess, but cannot read ids from the list.
+A file says nothing about the person but hashes of their id, of the id as texts write it, and of their names. They are
+salted with a value that the lake holds. A reader of the lake who guesses an id or a name can check the guess, but
+cannot read them from the list.
+
+``checked`` says which loads contain no person on the list, although they were written before the list was as it is
+now: the removal of a person searched them. A load that is not there, and whose record names another state of the list,
+may have died before it could take a person out (``unchecked``).
 """
 
 from __future__ import annotations
@@ -9,86 +14,235 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.lake.privacy.matching import folded, word
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 FOLDER: Final = "_forgotten"
 _SALT: Final = f"{FOLDER}/salt"
+_CHECKED: Final = f"{FOLDER}/checked"
 _VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedName:
+    """A name on the list, as hashes. It is found by its first word.
+
+    :param n_words: how many words it has.
+    """
+
+    first_word: str
+    name: str
+    n_words: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A person on the list, as hashes.
+
+    :param user_id: of the id as it is.
+    :param in_texts: of the id as texts may write it; None in entries of older versions.
+    :param keep_messages: the person's messages stay as rows without author and text.
+    :param any_word: texts lose names of one word, and the id even if it is an ordinary word.
+    """
+
+    user_id: str
+    in_texts: str | None
+    keep_messages: bool
+    any_word: bool
+    names: tuple[ListedName, ...]
+    since: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry as JSON types. Older versions read ``hash`` and ``keep_messages``, and nothing else."""
+        return {
+            "v": _VERSION,
+            "hash": self.user_id,
+            "keep_messages": self.keep_messages,
+            "since": self.since,
+            "in_texts": self.in_texts,
+            "any_word": self.any_word,
+            "names": [[name.first_word, name.name, name.n_words] for name in self.names],
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Entry:
+        """Read an entry; older ones have a hash of the id, and nothing for texts."""
+        names = [
+            ListedName(first_word=first, name=name, n_words=n_words) for first, name, n_words in value.get("names", ())
+        ]
+        return cls(
+            user_id=value["hash"],
+            in_texts=value.get("in_texts"),
+            keep_messages=bool(value["keep_messages"]),
+            any_word=bool(value.get("any_word", False)),
+            names=tuple(names),
+            since=value.get("since", ""),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SuppressionList:
     """The list as it was when it was read.
 
-    :param keep_messages: by hash, whether the person's messages stay as rows without author and text.
+    :param entries: by the hash of the id.
     """
 
     salt: bytes
-    keep_messages: dict[str, bool]
+    entries: dict[str, Entry]
 
     @property
     def digest(self) -> str:
         """Identifies this state of the list, and says nothing else; empty for an empty list."""
-        if not self.keep_messages:
+        if not self.entries:
             return ""
-        entries = "".join(f"{digest}{keep:d}" for digest, keep in sorted(self.keep_messages.items()))
-        return hashlib.sha256(entries.encode()).hexdigest()[:16]
+        parts = []
+        for digest, entry in sorted(self.entries.items()):
+            parts.append(f"{digest}{entry.keep_messages:d}")
+            if entry.in_texts:
+                parts.append(f"{entry.in_texts}{entry.any_word:d}{','.join(sorted(each.name for each in entry.names))}")
+        return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
-    def among(self, user_ids: Iterable[str]) -> dict[str, bool]:
-        """Return those of the ids that are on the list, and whether their messages stay."""
-        if not self.keep_messages:
+    def among(self, user_ids: Iterable[str]) -> dict[str, Entry]:
+        """Return those of the ids that are on the list, each with its entry."""
+        if not self.entries:
             return {}
         hashed = {user_id: _hash(self.salt, user_id) for user_id in user_ids}
-        return {
-            user_id: self.keep_messages[digest] for user_id, digest in hashed.items() if digest in self.keep_messages
-        }
+        return {user_id: self.entries[digest] for user_id, digest in hashed.items() if digest in self.entries}
 
     def is_listed(self, text: str) -> str:
         """Return a condition in SQL: an expression is a user id on the list."""
-        hashes = ", ".join(sql.quoted(digest) for digest in sorted(self.keep_messages))
+        hashes = ", ".join(sql.quoted(digest) for digest in sorted(self.entries))
         return f"sha256(unhex('{self.salt.hex()}') || encode({text})) IN ({hashes})"
+
+    def hash_of_word(self, text: str) -> str:
+        """Return the hash of an id, a name or a word, as texts write it."""
+        return _hash(self.salt, f"text:{folded(text)}")
 
 
 def read(store: LakeStore) -> SuppressionList:
     """Read the list.
 
-    :raises LakeError: the list cannot be read.
+    :raises LakeError: the list cannot be read, or its salt is gone.
     """
     paths = store.list_folder(FOLDER, ".json")
-    keep_messages = {}
+    entries = {}
     for path in paths:
         try:
-            value = orjson.loads(store.read(path))
-            keep_messages[value["hash"]] = bool(value["keep_messages"])
+            entry = Entry.from_json(orjson.loads(store.read(path)))
         except (ValueError, KeyError, TypeError):
             raise LakeError(f"{store.url(path)} is not an entry of the list of forgotten people; restore it") from None
-    return SuppressionList(salt=store.read(_SALT) if paths else b"", keep_messages=keep_messages)
+        entries[entry.user_id] = entry
+    return SuppressionList(salt=_salt(store) if paths else b"", entries=entries)
 
 
-def add(store: LakeStore, user_id: str, *, keep_messages: bool, now: datetime) -> None:
-    """Put a person on the list. A second call for a person changes nothing, except that it can end ``keep_messages``.
+def add(
+    store: LakeStore,
+    user_id: str,
+    *,
+    keep_messages: bool,
+    now: datetime,
+    any_word: bool = False,
+    names: Iterable[str] = (),
+) -> None:
+    """Put a person on the list.
 
+    A later call for the person can add names, set ``any_word`` and end ``keep_messages``. It takes nothing back.
+
+    :param names: those that texts of later loads are to lose.
     :param now: aware.
+    :raises LakeError: the lake cannot be written, or the list's salt is gone.
+    """
+    if not store.list_folder(FOLDER, ".json"):
+        store.put_new(_SALT, secrets.token_bytes(32))
+    listed = SuppressionList(salt=_salt(store), entries={})
+    digest = _hash(listed.salt, user_id)
+    added = Entry(
+        user_id=digest,
+        in_texts=listed.hash_of_word(user_id),
+        keep_messages=keep_messages,
+        any_word=any_word,
+        names=tuple(_listed_names(listed, names)),
+        since=format_rfc3339(now),
+    )
+    path = f"{FOLDER}/{digest}.json"
+    if store.put_new(path, orjson.dumps(added.to_json())):
+        return
+    before = Entry.from_json(orjson.loads(store.read(path)))
+    merged = replace(
+        added,
+        keep_messages=before.keep_messages and keep_messages,
+        any_word=before.any_word or any_word,
+        names=tuple(dict.fromkeys((*before.names, *added.names))),
+        since=before.since,
+    )
+    if merged != before:
+        store.replace(path, orjson.dumps(merged.to_json()))
+
+
+def _listed_names(listed: SuppressionList, names: Iterable[str]) -> Iterable[ListedName]:
+    for name in names:
+        if words := word().findall(folded(name)):
+            yield ListedName(
+                first_word=listed.hash_of_word(words[0]),
+                name=listed.hash_of_word(" ".join(words)),
+                n_words=len(words),
+            )
+
+
+def unchecked(store: LakeStore, listed: SuppressionList, loads: Iterable[tuple[str, str]]) -> set[str]:
+    """Return the loads that may contain people on the list: no removal has searched them since these were listed.
+
+    :param loads: ids, each with the state of the list that the load was written under.
+    :raises LakeError: the lake cannot be read.
+    """
+    if not listed.entries:
+        return set()
+    return {load_id for load_id, digest in loads if digest != listed.digest} - checked(store, listed.digest)
+
+
+def mark_checked(store: LakeStore, listed: SuppressionList, loads: Iterable[str]) -> None:
+    """Record which loads contain no person on the list, although they were written under another state of it.
+
+    :param listed: the list that they were searched for.
     :raises LakeError: the lake cannot be written.
     """
-    if store.list_folder(FOLDER, ".json") and not store.exists(_SALT):
+    value = {"v": _VERSION, "list": listed.digest, "loads": sorted(loads)}
+    store.replace(_CHECKED, orjson.dumps(value))
+
+
+def is_of_older_version(store: LakeStore, listed: SuppressionList) -> bool:
+    """Return whether a version of this package that did not record searches wrote the list.
+
+    :raises LakeError: the lake cannot be read.
+    """
+    return not store.exists(_CHECKED) and any(entry.in_texts is None for entry in listed.entries.values())
+
+
+def checked(store: LakeStore, digest: str) -> set[str]:
+    """Return the loads that were checked for a state of the list."""
+    if not store.exists(_CHECKED):
+        return set()
+    try:
+        value = orjson.loads(store.read(_CHECKED))
+        return set(value["loads"]) if value["list"] == digest else set()
+    except (ValueError, KeyError, TypeError):
+        return set()  # it is written again after the next check
+
+
+def _salt(store: LakeStore) -> bytes:
+    if not store.exists(_SALT):
         raise LakeError(f"{store.url(_SALT)} is gone, and without it the list of forgotten people is void; restore it")
-    store.put_new(_SALT, secrets.token_bytes(32))
-    digest = _hash(store.read(_SALT), user_id)
-    entry = {"v": _VERSION, "hash": digest, "keep_messages": keep_messages, "since": format_rfc3339(now)}
-    path = f"{FOLDER}/{digest}.json"
-    if not store.put_new(path, orjson.dumps(entry)) and not keep_messages:
-        store.replace(path, orjson.dumps(entry))
+    return store.read(_SALT)
 
 
-def _hash(salt: bytes, user_id: str) -> str:
-    return hashlib.sha256(salt + user_id.encode()).hexdigest()
+def _hash(salt: bytes, text: str) -> str:
+    return hashlib.sha256(salt + text.encode()).hexdigest()

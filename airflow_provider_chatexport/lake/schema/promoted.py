@@ -12,7 +12,7 @@ from typing import Final
 
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.schema.tables import CUSTOM, TABLE_BY_NAME, TABLES
-from airflow_provider_chatexport.lake.schema.types import Column, Kind, Table
+from airflow_provider_chatexport.lake.schema.types import Column, Kind, PersonalData, Table
 
 # Names that the query of ``messages_history`` uses next to the table's columns.
 HISTORY_NAMES: Final = frozenset(
@@ -74,6 +74,7 @@ def _with(table: Table, columns: Mapping[str, str]) -> Table:
             kind=Kind(kind),
             doc=f"The custom field `{name}`; null if it is not of this type.",
             promoted=True,
+            personal=PersonalData.JSON,
         )
         for name, kind in columns.items()
     )

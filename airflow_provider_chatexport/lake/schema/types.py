@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from airflow_provider_chatexport.core.entities import Entity
-from airflow_provider_chatexport.core.times import LATEST
+from airflow_provider_chatexport.core.times import EARLIEST, LATEST
 
+EARLIEST_S: Final = int(EARLIEST.timestamp())
 LATEST_S: Final = int(LATEST.timestamp())
 
 
@@ -34,6 +35,23 @@ class Placement(enum.Enum):
     LOG = "log"  # the UTC day of the export; every row is visible
 
 
+class PersonalData(enum.Enum):
+    """What a column may contain about a person. It decides what pseudonyms and the removal of a person change."""
+
+    NOTHING = "nothing"  # times, counts, flags, ids of things
+    USER_ID = "user id"
+    USER_IDS = "user ids"
+    MESSAGE_ID = "message id"  # may start with the author's id
+    MESSAGE_IDS = "message ids"
+    PROFILE = "profile"  # a person's own description: picture, language, devices
+    CONTENT = "content"  # written by people, for people
+    JSON = "JSON"  # may contain whole users, and anything that people wrote
+    JSON_BY_USER_ID = "JSON by user id"  # a JSON object whose keys are user ids
+    WHOLE_OBJECT = "whole object"  # the JSON object of an entity without a table
+    RAW_LINE = "raw line"  # a line that could not be read
+
+
+_TEXTUAL: Final = (Kind.TEXT, Kind.TEXTS, Kind.JSON)
 PARTITION_DOC: Final = "The UTC day of the row's folder."
 
 
@@ -53,6 +71,8 @@ class Column:
     :param default: SQL for the rows of a computed column that staging does not compute.
     :param promoted: read from the key of this name in ``custom``, where it stays as well.
     :param added_in: the version of the schema that added the column; files of older versions do not have it.
+    :param personal: what it may contain about a person. A column of text has to say it.
+    :raises ValueError: a column of text does not say what it may contain about a person.
     """
 
     name: str
@@ -68,6 +88,12 @@ class Column:
     promoted: bool = False
     default: str | None = None
     added_in: int = 1
+    personal: PersonalData | None = None
+
+    def __post_init__(self) -> None:
+        # Without this, a new column would stay in the lake after the removal of a person, unnoticed.
+        if self.personal is None and self.kind in _TEXTUAL:
+            raise ValueError(f"the column {self.name} does not say what it may contain about a person (personal)")
 
     @property
     def is_read(self) -> bool:
@@ -136,9 +162,9 @@ class Table:
         return (*self.fields, *(key for key in self.ignored_keys if key not in self.fields), "custom")
 
 
-def text(name: str, doc: str, field: str | None = None) -> Column:
+def text(name: str, doc: str, personal: PersonalData) -> Column:
     """Return a column of text."""
-    return Column(name=name, kind=Kind.TEXT, doc=doc, field=field or name)
+    return Column(name=name, kind=Kind.TEXT, doc=doc, field=name, personal=personal)
 
 
 def time(name: str, doc: str) -> Column:
@@ -151,19 +177,19 @@ def boolean(name: str, doc: str) -> Column:
     return Column(name=name, kind=Kind.BOOL, doc=doc, field=name)
 
 
-def integer(name: str, doc: str) -> Column:
+def integer(name: str, doc: str, *, personal: PersonalData | None = None) -> Column:
     """Return a column of whole numbers."""
-    return Column(name=name, kind=Kind.INT, doc=doc, field=name)
+    return Column(name=name, kind=Kind.INT, doc=doc, field=name, personal=personal)
 
 
-def json_text(name: str, doc: str) -> Column:
+def json_text(name: str, doc: str, personal: PersonalData) -> Column:
     """Return a column of JSON values, each kept as it is."""
-    return Column(name=name, kind=Kind.JSON, doc=doc, field=name)
+    return Column(name=name, kind=Kind.JSON, doc=doc, field=name, personal=personal)
 
 
-def text_list(name: str, doc: str) -> Column:
+def text_list(name: str, doc: str, personal: PersonalData) -> Column:
     """Return a column of lists of text."""
-    return _list(name, doc, {name: f"json_extract_string(d.{name}, '$[*]')"})
+    return _list(name, doc, {name: f"json_extract_string(d.{name}, '$[*]')"}, personal)
 
 
 # An item is an object with an id, or the id itself. A list that starts with an object has nothing else, as a rule: the
@@ -177,16 +203,16 @@ END"""
 
 
 def ids_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Column:
-    """Return a column of the ids in a list.
+    """Return a column of the ids of the users in a list.
 
     :param field: holds the list, of objects or of their ids.
     :param or_field: holds the list of ids if that in ``field`` is absent or empty.
     """
     fields = (field,) if or_field is None else (field, or_field)
-    return _list(name, doc, {each: _IDS_IN.format(each) for each in fields})
+    return _list(name, doc, {each: _IDS_IN.format(each) for each in fields}, PersonalData.USER_IDS)
 
 
-def _list(name: str, doc: str, items: dict[str, str]) -> Column:
+def _list(name: str, doc: str, items: dict[str, str], personal: PersonalData) -> Column:
     """Return a column of the texts in the first of some lists that has any.
 
     :param items: the items, by the field that holds the list. An item that is not text is null.
@@ -210,6 +236,7 @@ def _list(name: str, doc: str, items: dict[str, str]) -> Column:
         sql=value,
         reads=tuple(items),
         fails_on=tuple((field, f"({not_a_list(field)}) OR ({loses})") for field, loses in loses_some.items()),
+        personal=personal,
     )
 
 
@@ -224,7 +251,7 @@ def is_something(field: str) -> str:
 
 
 def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Column:
-    """Return a column of the id of an embedded object.
+    """Return a column of the id of an embedded user.
 
     :param field: holds the object, or its id in the object's place.
     :param or_field: holds the id if ``field`` does not.
@@ -247,6 +274,7 @@ def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Co
         sql=own_id if or_field is None else f"coalesce({own_id}, {non_empty_text(or_field)})",
         reads=(field,) if or_field is None else (field, or_field),
         fails_on=((field, loses),),
+        personal=PersonalData.USER_ID,
     )
 
 
@@ -281,6 +309,7 @@ def channel_of(doc: str, *, own_type_and_id: bool = False) -> Column:
             (key, f"CASE WHEN d.{key} IS NOT NULL THEN {differs(key, part)} END") for key, part in parts.items()
         ),
         once=True,
+        personal=PersonalData.NOTHING,
     )
 
 
@@ -304,9 +333,11 @@ def link_end(fields: Iterable[str]) -> str:
         # Most attachments are links without a signature.
         ends.append(f"CASE WHEN contains({link}, 'Expires=') THEN coalesce({seconds}, {start_s} + {valid_s}) END")
     end_s = f"least({', '.join(ends)})"
-    return f"CASE WHEN {end_s} < {LATEST_S} THEN make_timestamptz({end_s} * 1000000) END"
+    return f"CASE WHEN {end_s} >= {EARLIEST_S} AND {end_s} < {LATEST_S} THEN make_timestamptz({end_s} * 1000000) END"
 
 
-def computed(name: str, kind: Kind, doc: str, *, default: str | None = None) -> Column:
+def computed(
+    name: str, kind: Kind, doc: str, *, default: str | None = None, personal: PersonalData | None = None
+) -> Column:
     """Return a column that is not read from the object."""
-    return Column(name=name, kind=kind, doc=doc, default=default)
+    return Column(name=name, kind=kind, doc=doc, default=default, personal=personal)

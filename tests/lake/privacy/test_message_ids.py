@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from export_objects import channel, line, message, reaction, read, write_lines
+from export_objects import channel, line, member, message, reaction, read, user, write_lines
 from forgetting import NOW, everything, load
 from lakes import LakeProbe
 
@@ -44,6 +44,7 @@ def references(message_id: str) -> list[bytes]:
         line("message", message("quoting", cid="a:1", user=bob, quoted_message_id=message_id)),
         line("reaction", reaction(message_id, "bob", cid="a:1")),
         line("read", read("bob", cid="a:1", last_read_message_id=message_id)),
+        line("member", member("bob", cid="a:1", deleted_messages=["other", message_id])),
     ]
 
 
@@ -64,6 +65,7 @@ def test_pseudonyms_hide_the_author_in_every_reference(random_part: str, lake: L
     assert [[f"{ann}-{random_part}", OTHERS_ID, "quoting", bob, bob]] == lake.rows(JOINED)
     load_hashed("asked, and edited", 2)
     assert [[f"{ann}-{random_part}", OTHERS_ID, "quoting", bob, bob]] == lake.rows(JOINED)
+    assert [[["other", f"{ann}-{random_part}"]]] == lake.rows("SELECT deleted_messages FROM members")
     # The load is compared with the lake by ids without their author: only the lake's ids are hashed at that time.
     assert [] == lake.rows("FROM late_changes")
 
@@ -84,6 +86,7 @@ def test_no_reference_names_a_forgotten_person(
     assert [['see "[forgotten]-' + random_part + '"']] == lake.rows(
         f"SELECT text FROM messages WHERE id = '{OTHERS_ID}'"
     )
+    assert [[["other", f"[forgotten]-{random_part}"]]] == lake.rows("SELECT deleted_messages FROM members")
     load(lake, thread(tmp_path / "again", random_part), 2)
     assert (False, joined if keep_messages else []) == forgotten()
     assert verify(open_store(lake.uri), now=NOW).ok
@@ -94,7 +97,7 @@ def test_a_forgotten_person_stays_out_if_only_a_reference_names_them(
     random_part: str, lake: LakeProbe, tmp_path: Path
 ) -> None:
     load(lake, write_lines(tmp_path / "export", [line("message", message("m", cid="a:1"))]))
-    forget_user(open_store(lake.uri), "ann-17", now=NOW)
+    forget_user(open_store(lake.uri), "ann-17", now=NOW, even_if_unknown=True)
     lines = [line("channel", channel("a:1")), *references(f"ann-17-{random_part}")]
     load(lake, write_lines(tmp_path / "later", lines), 2)
     assert "ann-17" not in everything(lake)
@@ -106,7 +109,9 @@ def test_a_forgotten_person_stays_out_if_only_a_reference_names_them(
 )
 def test_other_ids_stay(message_id: str, lake: LakeProbe, tmp_path: Path) -> None:
     """An id that does not start with the person's id and a random part is not theirs."""
-    load(lake, write_lines(tmp_path / "export", [line("message", message(message_id, cid="a:1"))]))
+    ann = line("user", user("ann-17"))
+    lines = [line("channel", channel("a:1")), ann, line("message", message(message_id, cid="a:1"))]
+    load(lake, write_lines(tmp_path / "export", lines))
     forget_user(open_store(lake.uri), "ann-17", now=NOW)
     assert [[message_id]] == lake.rows("SELECT id FROM messages")
 
