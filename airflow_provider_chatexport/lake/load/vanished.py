@@ -35,6 +35,9 @@ class Vanished:
         newest = "" if self.newest_days == self.oldest_days else f"{self.newest_days} to "
         return f"{newest}{self.oldest_days} day{'s' * (self.oldest_days != 1)} old"
 
+    def __str__(self) -> str:
+        return f"{self.n_messages} message{'s' * (self.n_messages != 1)} vanished ({self.age})"
+
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as JSON types."""
         return {
