@@ -13,6 +13,7 @@ import click
 import pyarrow as pa
 
 from airflow_provider_chatexport.cli import cli
+from airflow_provider_chatexport.core.times import EARLIEST, LATEST
 from airflow_provider_chatexport.lake.catalog import history_view, macros, metadata_views
 from airflow_provider_chatexport.lake.catalog.metadata_views import MetadataView
 from airflow_provider_chatexport.lake.schema.tables import TABLES
@@ -41,14 +42,36 @@ def tables_page() -> str:
     parts = [
         "# Tables",
         "Query them through the views of `catalog.duckdb`: with `chatexport sql`, in Python with `Lake.sql` and "
-        "`Lake.table`, or in DuckDB. The files of a table are in the folder with its name. Times are in UTC, in "
-        "microseconds. `python scripts/make_docs.py` writes this page from the registry, `lake/schema/tables.py`.",
+        "`Lake.table`, or in DuckDB. The files of a table are in the folder with its name. `python "
+        "scripts/make_docs.py` writes this page from the registry, `lake/schema/tables.py`.",
+        _times(),
         *(_table(table) for table in TABLES),
         *(_view(view) for view in metadata_views.VIEWS),
         _history(),
         _macros(),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _times() -> str:
+    years = f"{EARLIEST.year} to {LATEST.year - 1}"
+    return f"""\
+## Times
+
+Times are in UTC, in microseconds, and of the years {years}: pandas with nanoseconds, Spark, Arrow and DuckDB can hold
+them in every time zone. Digits after the microsecond are cut. One rule holds for every time column, and for columns
+that are promoted to a time:
+
+| what the export has | the column |
+|---|---|
+| RFC3339 text with an offset, or unix nanoseconds as a number or in quotes | the time |
+| null, empty text, 0, or Go's zero time (`0001-01-01T00:00:00Z`, with any offset and any digits, or as a number) | \
+null: there is no time |
+| anything else: other text, a number of seconds, milliseconds or microseconds, a time of another year | \
+null; the value stays in `custom`, and counts in `cast_failures` |
+
+The `created_at` of a message or reaction decides its day and its window. If it is not a time, the object is a reject,
+and the reason says what it is instead."""
 
 
 def _table(table: Table) -> str:

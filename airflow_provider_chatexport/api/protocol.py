@@ -23,7 +23,7 @@ from airflow_provider_chatexport.core.discovery import ChannelPage, FoundChannel
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UserId, UsersRequest
 from airflow_provider_chatexport.core.retention import RetentionPolicy, RetentionTarget
 from airflow_provider_chatexport.core.task import Status, TaskId, TaskState
-from airflow_provider_chatexport.core.times import EPOCH, format_rfc3339, parse_instant
+from airflow_provider_chatexport.core.times import EPOCH, format_rfc3339, read_time
 from airflow_provider_chatexport.errors import ServiceError, UnexpectedReplyError
 
 # Each request has a token of its own. Ten minutes tolerate a worker's clock that is ten minutes behind.
@@ -221,7 +221,7 @@ def _decode_task(value: Any, settings: ServiceSettings) -> TaskState:
     Times are RFC3339 text or unix nanoseconds. ``result`` and ``error`` are absent, null or empty until the task ends.
     """
     task = _mapping(value, "the reply")
-    created_at = parse_instant(task.get("created_at")) or parse_instant(task.get("updated_at"))
+    created_at = read_time(task.get("created_at")) or read_time(task.get("updated_at"))
     if created_at is None:
         raise ValueError("neither created_at nor updated_at is a time")
     result = _mapping(task.get("result") or {}, "result")
@@ -233,7 +233,7 @@ def _decode_task(value: Any, settings: ServiceSettings) -> TaskState:
         created_at=created_at,
         url=None if url is None else _text(url, "result.url"),
         error=error,
-        updated_at=parse_instant(task.get("updated_at")),
+        updated_at=read_time(task.get("updated_at")),
         word=scrub(word, settings)[:_MAX_WORD_CHARS],
     )
 
@@ -261,8 +261,8 @@ def _decode_channels(value: Any) -> tuple[FoundChannel, ...]:
         channels.append(
             FoundChannel(
                 cid=Cid(_text(channel["cid"], "cid")),
-                created_at=parse_instant(channel.get("created_at")),
-                last_message_at=parse_instant(channel.get("last_message_at")),
+                created_at=read_time(channel.get("created_at")),
+                last_message_at=read_time(channel.get("last_message_at")),
             )
         )
     return tuple(channels)
@@ -291,7 +291,7 @@ def _decode_retention_policy(value: Any) -> RetentionPolicy:
     hours = settings["max_age_hours"]
     if isinstance(hours, bool) or not isinstance(hours, int | float) or hours != int(hours):
         raise TypeError("max_age_hours is not a whole number")
-    enabled_at = parse_instant(policy.get("enabled_at"))
+    enabled_at = read_time(policy.get("enabled_at"))
     if enabled_at is not None and enabled_at <= EPOCH:
         enabled_at = None
     return RetentionPolicy(

@@ -90,8 +90,9 @@ class Moment(click.ParamType):  # type: ignore[type-arg] # a generic since click
             self.fail(error.message, param, ctx)
         if moment.tzinfo is None:
             self.fail(f"{value!r} has no time zone; write {value}Z or another offset", param, ctx)
-        if not EARLIEST.year < moment.year < LATEST.year:
-            self.fail(f"{value!r} is at the calendar's end; write a year between 2 and 9998", param, ctx)
+        if not EARLIEST <= moment < LATEST:
+            years = f"{EARLIEST.year} to {LATEST.year - 1}"
+            self.fail(f"{value!r} is outside of a lake's calendar; write a time of the years {years}", param, ctx)
         return moment
 
 

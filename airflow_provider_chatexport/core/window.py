@@ -19,7 +19,7 @@ from airflow_provider_chatexport.errors import WindowError
 REQUEST_PADDING: Final = timedelta(seconds=1)
 # In half of a shorter window the padding would be most of the request.
 SHORTEST_HALVED: Final = timedelta(minutes=1)
-_CALENDAR: Final = "give a time between the years 2 and 9998"
+_CALENDAR: Final = f"give a time of the years {EARLIEST.year} to {LATEST.year - 1}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,9 @@ class Window:
             except OverflowError:
                 utc = moment.replace(tzinfo=UTC)
             if not EARLIEST <= utc < LATEST:
-                raise WindowError(f"the window's {name} ({moment.isoformat()}) is at the calendar's end; {_CALENDAR}")
+                raise WindowError(
+                    f"the window's {name} ({moment.isoformat()}) is outside of a lake's calendar; {_CALENDAR}"
+                )
             # Make a plain datetime. Airflow passes pendulum's, which in datetime.UTC loses its zone in
             # ``since - timedelta`` (measured with pendulum 3.3).
             object.__setattr__(self, name, datetime.combine(utc.date(), utc.time(), UTC))

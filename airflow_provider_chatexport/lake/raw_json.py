@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from airflow_provider_chatexport.core.times import LATEST, parse_instant
+from airflow_provider_chatexport.core.times import read_time
 
 # DuckDB's JSON reader takes deeper values, but a table of chat has no use for them, and other readers recurse.
 MAX_DEPTH: Final = 500
@@ -183,28 +183,25 @@ def id_of(fields: Fields, key: str) -> str | None:
     return value.decode() if _WHOLE_NUMBER.fullmatch(value) else text_of(fields, key)
 
 
-_NUMBER: Final = re.compile(r"-?\d+(\.\d+)?([eE]\+?\d+)?", re.ASCII)
 # The usual time, with a day that every month has.
 _USUAL_TIME: Final = re.compile(
-    rb'"[12]\d{3}-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?Z"'
+    rb'"(19\d\d|2[01]\d\d|22[0-5]\d|226[01])-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])'
+    rb'T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?Z"'
 )
 
 
-def is_time(value: bytes | None) -> bool:
-    """Return whether a value is a time in either of the service's spellings, and before the last day that there is.
-
-    Nanoseconds may stand in quotes: some writers of JSON quote all integers of 64 bits.
-    """
-    if value is not None and _USUAL_TIME.fullmatch(value):
-        return True
+def time_fault(value: bytes) -> str | None:
+    """Return why a value is not a time, in words that quote nothing; None if it is one."""
+    if _USUAL_TIME.fullmatch(value):
+        return None
     try:
-        written = json.loads(value) if value is not None else None
-        if isinstance(written, str) and _NUMBER.fullmatch(written):
-            written = int(written) if written.lstrip("-").isdigit() else float(written)
-        moment = parse_instant(written)
-    except (ValueError, OverflowError):
-        return False
-    return moment is not None and moment < LATEST
+        decoded = json.loads(value)
+    except ValueError:
+        return "it is a number that is too long"  # the bytes are JSON, so this is the one fault that is left
+    try:
+        return "it is an unset time" if read_time(decoded) is None else None
+    except ValueError as fault:
+        return str(fault)
 
 
 def is_object(value: bytes) -> bool:

@@ -269,7 +269,7 @@ def test_a_policy_may_be_disabled(others, is_enabled) -> None:
         ({"policy": "old-messages", "max_age_hours": 0}, "0 hours"),
         ({"policy": "old-messages", "max_age_hours": 1.5}, "not a whole number"),
         ({"policy": "old-messages", "max_age_hours": True}, "not a whole number"),
-        ({"policy": "old-messages", "max_age_hours": 24, "enabled_at": "soon"}, "not an RFC3339 time"),
+        ({"policy": "old-messages", "max_age_hours": 24, "enabled_at": "soon"}, "it is not RFC3339 text"),
         ("old-messages", "a policy is not an object"),
     ],
 )

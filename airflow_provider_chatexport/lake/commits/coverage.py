@@ -82,8 +82,7 @@ class CoverageEntry:
 class TimeSpan:
     """A span of time, ``[since, until)``; aware, UTC.
 
-    Not a ``core.window.Window``: Go writes an unset time as 0001-01-01. So the lake has a folder for that day, and the
-    day lies before the calendar of a ``Window``, which begins with 0001-01-02.
+    Not a ``core.window.Window``: the first lakes took any year, and may have folders for days before its calendar.
     """
 
     since: datetime

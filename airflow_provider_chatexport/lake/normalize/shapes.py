@@ -26,11 +26,11 @@ from airflow_provider_chatexport.lake.raw_json import (
     NotAnObjectError,
     id_of,
     is_object,
-    is_time,
     items_of,
     joined,
     members,
     text_of,
+    time_fault,
 )
 
 # The keys of lists in a channel's element.
@@ -169,8 +169,12 @@ def missing_from(entity: Entity, fields: Fields, cid: str | None) -> str | None:
     for alternatives in _NEEDED[entity]:
         if all(fields.get(key, b"null") in BLANK for key in alternatives):
             return alternatives[0]
-    if entity in (Entity.MESSAGE, Entity.REACTION) and not is_time(fields.get("created_at")):
-        return "a created_at that is a time"
+    if entity in (Entity.MESSAGE, Entity.REACTION):
+        created_at = fields.get("created_at", b"null")
+        if created_at in BLANK:
+            return "a created_at that is a time"
+        if fault := time_fault(created_at):
+            return f"a created_at that is a time: {fault}"
     if entity not in (Entity.USER, Entity.REACTION) and cid is None and fields.get("cid", b"null") in BLANK:
         return "channel"
     return None

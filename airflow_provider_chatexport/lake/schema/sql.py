@@ -5,7 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from airflow_provider_chatexport.core.times import format_rfc3339
+from airflow_provider_chatexport.core.times import (
+    EARLIEST,
+    FEWEST_NS,
+    LATEST,
+    UNSET_NUMBERS,
+    format_rfc3339,
+    to_unix_ns,
+)
 from airflow_provider_chatexport.lake.schema.types import Column, Kind, Placement, Table
 
 
@@ -28,28 +35,53 @@ def instant(moment: datetime) -> str:
 
 
 def time(text: str) -> str:
-    """Return RFC3339 text or unix nanoseconds as TIMESTAMPTZ; null for anything else.
+    """Return the text of a time field as TIMESTAMPTZ; null if it is not a time, as ``core.times.read_time`` decides.
 
     The usual spelling is recognised by the places of its marks, which is cheaper than a regular expression. The cast
-    checks the rest, except for what it takes as well: hour 24, years before 1, spaces, and more than nine digits of a
-    second.
+    checks the rest, except for what it takes as well: hour 24, spaces, and more than nine digits of a second. In UTC,
+    the year alone says whether the time is in the lake's calendar.
     """
     usual = (
-        f"{text} LIKE '____-__-__T__:__:__._%Z' AND strlen({text}) <= 30 AND {text} >= '0001' "
-        f"AND {text} NOT LIKE '%T24:%' AND NOT contains({text}, ' ')"
+        f"{text} LIKE '____-__-__T__:__:__._%Z' AND strlen({text}) <= 30 AND {text} >= '{EARLIEST.year}' "
+        f"AND {text} < '{LATEST.year}' AND {text} NOT LIKE '%T24:%' AND NOT contains({text}, ' ')"
     )
-    number = f"make_timestamptz(TRY_CAST({text} AS BIGINT) // 1000)"
+    moment = f"TRY_CAST(upper({text}) AS TIMESTAMPTZ)"
+    nanoseconds = f"TRY_CAST({text} AS BIGINT)"
     return f"""CASE
         WHEN {usual} THEN TRY_CAST({text} AS TIMESTAMPTZ)
-        WHEN regexp_full_match({text}, {quoted(_INSTANT)})
-        THEN coalesce(TRY_CAST(upper({text}) AS TIMESTAMPTZ), {number})
+        WHEN regexp_full_match({text}, {quoted(_RFC3339)})
+        THEN CASE WHEN {moment} >= {instant(EARLIEST)} AND {moment} < {instant(LATEST)} THEN {moment} END
+        WHEN regexp_full_match({text}, {quoted(_NUMBER)})
+        THEN CASE WHEN {nanoseconds} BETWEEN {FEWEST_NS} AND {to_unix_ns(LATEST) - 1}
+            THEN make_timestamptz({nanoseconds} // 1000) END
     END"""
 
 
-# DuckDB's casts take more: "0x10" and "1_000", fractions, which they round, and "infinity", "epoch" and years that
+# The forms that ``core.times.read_time`` takes. DuckDB's cast also takes "infinity", "epoch", a date and naive times.
+_RFC3339: Final = r"\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)"
+_NUMBER: Final = r"\d+(\.\d+)?([eE]\+?\d+)?"
+_ZERO: Final = "TIMESTAMPTZ '0001-01-01T00:00:00Z'"
+
+
+def is_unset(text: str) -> str:
+    """Return a condition: the text of a time field says that there is no time, as ``core.times.read_time`` decides."""
+    usual = ", ".join(map(quoted, ("", "0001-01-01T00:00:00Z", *map(str, UNSET_NUMBERS))))
+    moment = f"TRY_CAST(upper({text}) AS TIMESTAMPTZ)"
+    return f"""CASE
+        WHEN {text} IN ({usual}) THEN true
+        WHEN {text} < '0001-01-02' AND regexp_full_match({text}, {quoted(_RFC3339)})
+        THEN {moment} > {_ZERO} - INTERVAL 1 MINUTE AND {moment} < {_ZERO} + INTERVAL 1 MINUTE
+        ELSE false
+    END"""
+
+
+# DuckDB's casts take more: "0x10" and "1_000", fractions, which they round, "nan", "infinity", "yes", and years that
 # neither Python nor Arrow's readers can hold.
 _INTEGER: Final = r"-?\d+"
+_DECIMAL: Final = r"-?\d+(\.\d+)?([eE][+-]?\d+)?"
 _DATE: Final = r"\d{4}-\d\d-\d\d"
+# Spark 3 refuses Parquet files with earlier days (SPARK-31404).
+_FIRST_DATE: Final = "1582-10-15"
 
 
 def cast(text: str, kind: Kind) -> str:
@@ -63,13 +95,27 @@ def cast(text: str, kind: Kind) -> str:
                 WHEN {text} = '0' THEN 0
                 WHEN regexp_full_match({text}, {quoted(_INTEGER)}) THEN TRY_CAST({text} AS BIGINT)
             END"""
+        case Kind.BOOL:
+            return f"CASE {text} WHEN 'false' THEN false WHEN 'true' THEN true END"
+        case Kind.FLOAT:
+            number = f"TRY_CAST({text} AS DOUBLE)"
+            is_number = f"regexp_full_match({text}, {quoted(_DECIMAL)}) AND isfinite({number})"
+            return f"CASE WHEN {is_number} THEN {number} END"
         case Kind.DATE:
-            is_date = f"regexp_full_match({text}, {quoted(_DATE)}) AND NOT starts_with({text}, '0000')"
+            is_date = f"regexp_full_match({text}, {quoted(_DATE)}) AND {text} >= '{_FIRST_DATE}'"
             return f"CASE WHEN {is_date} THEN TRY_CAST({text} AS DATE) END"
-        case Kind.BOOL | Kind.FLOAT:
-            return f"TRY_CAST({text} AS {kind.value})"
         case _:
             return text
+
+
+def cast_fails(text: str, value: str, kind: Kind) -> str:
+    """Return a condition: there is a value, and its column cannot hold it. A time that is unset is not a value.
+
+    :param value: the text, cast to the column's kind.
+    """
+    fails = f"{text} IS NOT NULL AND ({value}) IS NULL"
+    # AND computes both of its sides for every row, and CASE only what it needs.
+    return f"CASE WHEN {fails} THEN NOT {is_unset(text)} END" if kind is Kind.TIME else fails
 
 
 def promoted_text(column: Column, custom: str = "custom") -> str:
@@ -80,20 +126,12 @@ def promoted_text(column: Column, custom: str = "custom") -> str:
 
 def promoted(column: Column, custom: str = "custom") -> str:
     """Return a promoted column's value. It is a function of ``custom`` alone, so every file has it."""
-    text = promoted_text(column, custom)
-    if column.kind is Kind.TIME:  # an app's own number may count seconds or milliseconds
-        return f"CASE WHEN regexp_full_match({text}, {quoted(_RFC3339 + _NANOSECONDS)}) THEN {time(text)} END"
-    return cast(text, column.kind)
+    return cast(promoted_text(column, custom), column.kind)
 
 
-# What core.times.parse_instant takes. DuckDB's cast also takes "infinity", "epoch", a date alone and naive times.
-_RFC3339: Final = (
-    r"(000[1-9]|00[1-9]\d|0[1-9]\d\d|[1-8]\d{3}|9[0-8]\d\d|99[0-8]\d|999[0-8])-\d\d-\d\d"
-    r"[Tt ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)"
-)
-# Times from 1973 on: numbers with fewer digits count something longer than nanoseconds.
-_NANOSECONDS: Final = r"|-?\d{18,19}"
-_INSTANT: Final = _RFC3339 + r"|-?\d+(\.\d+)?([eE]\+?\d+)?"
+def promoted_fails(column: Column) -> str:
+    """Return a condition on a row: a promoted column cannot hold the value of its key."""
+    return cast_fails(promoted_text(column), promoted(column), column.kind)
 
 
 def is_object(element: str) -> str:

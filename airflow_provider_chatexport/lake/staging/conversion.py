@@ -242,8 +242,7 @@ SELECT key, count(*) FROM (SELECT unnest(_cast_failures) AS key FROM stage_{tabl
             for column in table:
                 if column.promoted:
                     (n_values,) = self.database.one(f"""
-SELECT count(*) FROM stage_{table.name}
-WHERE {sql.promoted_text(column)} IS NOT NULL AND ({sql.promoted(column)}) IS NULL
+SELECT count(*) FROM stage_{table.name} WHERE {sql.promoted_fails(column)}
 """)
                     if n_values:
                         failures[f"{table.name}.{column.name}"] = n_values

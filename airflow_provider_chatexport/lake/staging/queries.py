@@ -15,11 +15,10 @@ from typing import Any, Final, cast
 import msgspec
 
 from airflow_provider_chatexport.core.entities import Entity
-from airflow_provider_chatexport.core.times import LATEST
 from airflow_provider_chatexport.lake.normalize.custom_keys import CustomKeys
 from airflow_provider_chatexport.lake.normalize.output import EntityFile
 from airflow_provider_chatexport.lake.schema import sql
-from airflow_provider_chatexport.lake.schema.sql import instant, name, quoted
+from airflow_provider_chatexport.lake.schema.sql import name, quoted
 from airflow_provider_chatexport.lake.schema.tables import READS, TABLE_BY_ENTITY, TABLES, USER_EXPORT_USERS
 from airflow_provider_chatexport.lake.schema.types import Column, Kind, Table, not_a_list
 
@@ -275,12 +274,12 @@ def _value(column: Column) -> str:
 
 
 def complete(table: Table) -> str:
-    """Return a condition on ``d``: it has what a row of the table needs, and a time that readers can hold."""
+    """Return a condition on ``d``: it has what a row of the table needs."""
     needed = [keyed(table)]
     if table.owned_by is not None:
         needed.append(f"{table.owned_by} <> ''")
     if table.day_column is not None:
-        needed.append(f"{CREATED_AT} < {instant(LATEST)}")
+        needed.append(f"{CREATED_AT} IS NOT NULL")
     if table.day_column == "created_at":
         needed.append("_cid <> ''")
     return " AND ".join(needed)
@@ -305,7 +304,7 @@ def cast_failures(table: Table, *, is_placed: bool = True) -> dict[str, str]:
     for column in (*table, *table.staged):
         conditions |= column.fails_on
         if column.field is not None and _may_fail(column):
-            conditions[column.field] = f"{_field(column)} IS NOT NULL AND {_once(column)} IS NULL"
+            conditions[column.field] = sql.cast_fails(_field(column), _once(column), column.kind)
     if table.day_column is not None and is_placed:
         conditions.pop("created_at", None)
     return conditions

@@ -37,6 +37,8 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.core.entities import Entity, ExportKind, References, Shape
 from airflow_provider_chatexport.core.progress import CONVERT, READ, Progress
+from airflow_provider_chatexport.core.times import EARLIEST, LATEST, format_rfc3339
+from airflow_provider_chatexport.errors import InputError
 from airflow_provider_chatexport.lake.duckdb_session import Database
 from airflow_provider_chatexport.lake.normalize.custom_keys import CustomKeys
 from airflow_provider_chatexport.lake.normalize.entities import ChannelContext
@@ -147,8 +149,14 @@ class Stage:
     def add(self, file: InputFile) -> StagedFile:
         """Normalize and stage one file.
 
-        :raises InputError: it is not an export file, breaks off, or is of both kinds.
+        :raises InputError: it is not an export file, breaks off, is of both kinds, or was made at a time that no reader
+            of a lake can hold.
         """
+        if not EARLIEST <= file.exported_at < LATEST:
+            raise InputError(
+                f"{file.name} has {format_rfc3339(file.exported_at)} as the time of its export, and a lake holds times "
+                f"of the years {EARLIEST.year} to {LATEST.year - 1}; give the right time (exported_at)"
+            )
         folder = self._folder / f"input-{self._number}"
         reader = self._reader(file)
         normalized, evidence, has_users = self._normalize(reader, file, folder)

@@ -404,7 +404,11 @@ def test_an_object_by_id_that_lacks_an_id_is_a_reject_with_the_reason(tmp_path: 
         ("message", without(MESSAGE, "id"), "message without id"),
         ("message", without(MESSAGE, "channel_id"), "message without channel"),
         ("message", without(MESSAGE, "channel_type", channel_id=""), "message without channel"),
-        ("message", without(MESSAGE, created_at="never"), "message without a created_at that is a time"),
+        (
+            "message",
+            without(MESSAGE, created_at="never"),
+            "message without a created_at that is a time: it is not RFC3339 text",
+        ),
         ("reaction", without(REACTION, "user_id"), "reaction without user_id"),
         ("reaction", without(REACTION, message_id=None), "reaction without message_id"),
         ("member", without(MEMBER, "user_id"), "member without user_id"),
