@@ -216,7 +216,7 @@ def finish_removals(store: LakeStore, *, now: datetime, work_dir: Path | None = 
             return people_of(con, _relations(store, latest, days), listed)
 
     if people := commit_log.on_latest(store, find):
-        log.warning("%d loads may contain people who were removed from the lake; removing them", len(stale))
+        log.warning("loads contain people who were removed from the lake; removing them loads=%d", len(stale))
         forget_people(store, people, now=now, work_dir=work_dir)
     if suppression_list.read(store).digest == listed.digest:
         suppression_list.mark_checked(store, listed, loads)
@@ -436,17 +436,21 @@ def _attempt(
                 return _loads_of(snapshot)
             written: dict[DataFile, Path] = {}
             history: list[DataFile] = []
+            rewritten: dict[str, list[str]] = {}
             for number, each in enumerate(files):
                 progress(REWRITE, number, len(files))
                 if each.is_live:
                     visible, counts = remover.write_visible_rows(each)
                     written.update(visible)
+                    if each.status is FileStatus.WHOLE:
+                        rewritten[each.file.path] = [file.path for file in visible]
                     report.removed[each.file.table] += counts.removed
                     report.blanked[each.file.table] += counts.blanked
                 if each.status is FileStatus.HISTORY or _holds_history(each):
                     versions = remover.write_all_rows(each)
                     written.update(versions)
                     history += versions
+                    rewritten[each.file.path] = [file.path for file in versions]
         record = commit_rewrite(
             store,
             snapshot,
@@ -455,7 +459,12 @@ def _attempt(
                 written=written,
                 history=history,
                 purged=dead | {each.file.path for each in files},
-                facts={"kind": "removal of a person", "files": len(files)},
+                facts={
+                    "kind": "removal of a person",
+                    "files": len(files),
+                    # Where all rows of others are, so that ``messages_history`` goes on as before.
+                    "rewritten": {old: new for old, new in rewritten.items() if old.startswith(f"{MESSAGES.name}/")},
+                },
             ),
             seconds=time.monotonic() - started,
         )
