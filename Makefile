@@ -34,10 +34,17 @@ demo: $(READY)  ## Real Airflow exports three days of real chat from the sandbox
 	  || .venv-dbt/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r dbt/requirements.txt
 	@touch $@
 
-test: $(READY) .venv-dbt/.ready  ## The whole test suite, as CI runs it
+# An S3 server for the tests, and a DuckDB with an S3 client of its own: too large, or too old, for the main environment.
+.venv-s3/.ready .venv-readers/.ready: .venv-%/.ready: $(READY) tests/environments/%.txt
+	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	@$(BIN)/python -m uv pip install --quiet --python .venv-$*/bin/python --require-hashes -r tests/environments/$*.txt \
+	  || .venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/environments/$*.txt
+	@touch $@
+
+test: $(READY) .venv-dbt/.ready .venv-s3/.ready .venv-readers/.ready  ## The whole test suite, as CI runs it
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4
 
-test-fast: $(READY)  ## The inner loop: no kills, no DAG runs, no dbt; under two minutes
+test-fast: $(READY) .venv-s3/.ready  ## The inner loop: no kills, no DAG runs, no dbt; under two minutes
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'not slow' tests/core tests/api tests/cli tests/lake
 
 .venv-min/.ready: $(READY) constraints-min.txt
@@ -47,7 +54,7 @@ test-fast: $(READY)  ## The inner loop: no kills, no DAG runs, no dbt; under two
 	@.venv-min/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-test-min: .venv-min/.ready .venv-dbt/.ready  ## Unit and DAG suites on the oldest Airflow that is supported
+test-min: .venv-min/.ready .venv-dbt/.ready .venv-s3/.ready  ## Unit and DAG suites on the oldest Airflow that is supported
 	@.venv-min/bin/python -m pytest -n auto --maxprocesses 4 tests/airflow tests/api tests/core tests/cli
 
 check: $(READY)  ## Lint, format, types, import contracts
@@ -81,6 +88,8 @@ constraints: $(READY)  ## Pin everything again, from pyproject.toml
 	  --no-header --group dev --all-extras pyproject.toml -o constraints.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	  --no-header dbt/requirements.in -o dbt/requirements.txt
+	@for name in s3 readers; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header tests/environments/$$name.in -o tests/environments/$$name.txt; done
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	  --no-header --group dev --all-extras -c constraints-min.in pyproject.toml -o constraints-min.txt
 

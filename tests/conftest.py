@@ -6,8 +6,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+import fsspec
 import hypothesis
 import pytest
+import s3_server as s3_servers
+from s3_server import S3Server
 
 from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl, SandboxSettings
 from airflow_provider_chatexport.sandbox.chat.world import World
@@ -57,3 +60,21 @@ def sandbox(start_sandbox: StartSandbox) -> Sandbox:
 def control(sandbox: Sandbox) -> SandboxControl:
     """Return the control calls of ``sandbox``."""
     return sandbox.control
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """Return a real S3 server; the first test that wants one waits some seconds for it."""
+    with s3_servers.running() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """Return the server, with the environment that leads there and no file system that leads elsewhere."""
+    for name, value in s3_server.variables.items():
+        monkeypatch.setenv(name, value)
+    file_systems = fsspec.get_filesystem_class("s3")
+    file_systems.clear_instance_cache()
+    yield s3_server
+    file_systems.clear_instance_cache()

@@ -23,10 +23,11 @@ from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.storage.address import open_store
+from airflow_provider_chatexport.lake.storage.object_store import PROOF
 from airflow_provider_chatexport.sandbox import Sandbox
 
 UBUNTU = "livestream:ubuntu"
-_BESIDE_THE_DATA = ("catalog.duckdb", ".catalog.duckdb", "_files/", "_forgotten/", "_loads/_checkpoint")
+_BESIDE_THE_DATA = ("catalog.duckdb", ".catalog.duckdb", "_files/", "_forgotten/", "_loads/_checkpoint", PROOF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,9 @@ class LakeProbe:
 
     def files(self) -> set[str]:
         """Return every file in the lake's folder that a glob over the tables or records finds, empty files left out."""
-        root = Path(self.uri)
         return {
             path
-            for path in (str(each.relative_to(root)) for each in root.rglob("*") if each.is_file())
+            for path, _ in open_store(self.uri).walk("", "")
             if not path.startswith(_BESIDE_THE_DATA) and "/empty-v" not in path
         }
 
@@ -68,7 +68,8 @@ class LakeProbe:
 
     def records(self) -> list[dict[str, Any]]:
         """Return the records as JSON."""
-        return [json.loads(path.read_bytes()) for path in sorted((Path(self.uri) / "_loads").glob("*.json"))]
+        store = open_store(self.uri)
+        return [json.loads(store.read(path)) for path in commit_log.record_paths(store)]
 
     def assert_tidy(self) -> None:
         """Check that a glob finds exactly the live files, that no data file is missing or unknown, and no leftovers."""

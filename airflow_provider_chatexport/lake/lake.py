@@ -108,6 +108,7 @@ class Lake:
         :raises LakeError: it cannot be written.
         """
         self._store.prepare()
+        self._store.require_safe_commits()
 
     # Queries
 

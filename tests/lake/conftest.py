@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 from lakes import LakeProbe, client_of, exports_of
-from moto.server import ThreadedMotoServer
+from s3_server import S3Server, new_lake
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
@@ -28,29 +26,14 @@ def lake(tmp_path: Path) -> LakeProbe:
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch, closing: contextlib.ExitStack, tmp_path: Path) -> LakeProbe:
-    """A lake in a bucket of an S3 server of its own, and a temporary folder of its own.
+def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LakeProbe:
+    """A lake in a bucket of a real S3 server, and a temporary folder of its own.
 
     A test whose clock is days ahead deletes old work folders in the temporary folder, and those of other tests are old.
     """
     (own := tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(own))
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    closing.callback(server.stop)
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    fs = fsspec.filesystem("s3")
-    closing.callback(fs.clear_instance_cache)
-    name = f"chat-{uuid.uuid4().hex}"  # within a process, a server's buckets outlive it
-    fs.mkdir(name)
-    return LakeProbe(f"s3://{name}/lake")
+    return LakeProbe(new_lake())
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ their coverage, and all their files that are still good, taken over or rewritten
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import zlib
@@ -47,21 +48,29 @@ def load_id_of(parts: Iterable[str]) -> str:
 def commit(store: LakeStore, record: LoadRecord, local: Mapping[str, Path]) -> bool:
     """Move new files into the lake, then write the record that makes them visible.
 
-    Return False if another process has committed the same record. Then, and after an error, the files of this attempt
-    are removed again.
+    Return False if another process has committed the same record. Then the files of this attempt are removed again.
+    They are also removed if the attempt fails before it writes the record. Once that write has begun, it may succeed
+    although its caller was interrupted or got no answer, and at any later moment. A record without its files would
+    stop every later load. So the files stay, unless the record is proven to be another's, and ``vacuum`` removes
+    them if no record ever names them.
 
     :param local: where the record's new files lie, by their path in the lake.
     :raises LakeError: the lake cannot be written.
     """
+    store.require_safe_commits()
     content = record.to_bytes()
     try:
         for path, local_path in local.items():
             store.put_data(local_path, path)
+    except BaseException:
+        store.drop_data(local)
+        raise
+    try:
         committed = store.put_new(record.path, content)
     except BaseException:
-        # The record may be there although its answer was lost: the files of a record have to stay.
-        if not store.exists(record.path):
-            store.drop_data(local)
+        with contextlib.suppress(LakeError):  # the first error says more
+            if _will_never_name(store, record.path, content):
+                store.drop_data(local)
         raise
     # After a lost answer, a client asks again, and finds the record that this very attempt wrote.
     if not committed and store.read(record.path) == content:
@@ -69,6 +78,16 @@ def commit(store: LakeStore, record: LoadRecord, local: Mapping[str, Path]) -> b
     if not committed:
         store.drop_data(local)
     return committed
+
+
+def _will_never_name(store: LakeStore, path: str, content: bytes) -> bool:
+    """Return whether it is certain that a record which may still be on its way does not become part of the lake.
+
+    :param content: of that record.
+    """
+    if store.exists(path):
+        return store.read(path) != content
+    return not store.writes_may_land_late
 
 
 def find(store: LakeStore, load_id: str) -> LoadRecord | None:

@@ -36,6 +36,7 @@ class LocalStore(LakeStore):
     def __init__(self, root: str) -> None:
         super().__init__(root)
         self.root = Path(root or "/")
+        self._created: list[Path] = []
 
     def local_path(self, path: str) -> Path:
         """Return the path of an object in the file system."""
@@ -47,9 +48,20 @@ class LocalStore(LakeStore):
     def prepare(self) -> None:
         """Create the lake's folder."""
         with self.io_errors("write"):
+            self._created += [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
             self.root.mkdir(parents=True, exist_ok=True)
             if not os.access(self.root, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def require_safe_commits(self) -> None:
+        """Do nothing: a system that cannot make a name once and for all refuses to make it."""
+
+    def drop_if_empty(self) -> None:
+        """Remove the folders that ``prepare`` created, unless there is something in them now."""
+        for folder in self._created:
+            with contextlib.suppress(OSError):  # another load is at work in it
+                folder.rmdir()
+        self._created.clear()
 
     def exists(self, path: str) -> bool:
         """Return whether there is a file at the path."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
+import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 
 from airflow_provider_chatexport.core.times import parse_rfc3339
+from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.storage.store import FILES_FOLDER, LakeStore
+from airflow_provider_chatexport.lake.storage.store_errors import http_status
 
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
 # The names that loads and rewrites give, so that no other Parquet file in the lake's place is ever taken for ours.
@@ -20,20 +25,34 @@ _DATA_FILE: Final = re.compile(
     r"[a-z_]+/[a-z_]+=\d{4}-\d\d-\d\d/([0-9a-f]{24}|rewrite-\d+)-[0-9a-f]{8}(-\d+)+\.parquet"
 )
 # Stores of buckets and objects: they have no folders, and would create a bucket instead.
-_WITHOUT_FOLDERS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"})
+WITHOUT_FOLDERS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"})
+# Shows that the store has been tried out. It lies where every load lists anyway, and is not taken for a record.
+PROOF: Final = "_loads/_conditional_put"
+_PROOF_TEXT: Final = b"This store does not overwrite an object if it is asked not to. Loads rely on that.\n"
+# S3 may refuse a conditional write because another one is under way, and asks to repeat it.
+_CONFLICT_PAUSES_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 class ObjectStore(LakeStore):
     """A lake that fsspec reads and writes.
 
-    :param fs: the file system, without a cache of listings.
+    :param fs: the file system. From now on it caches no listings: other processes write to the lake, too.
     :param root: the lake's folder, as the file system names it.
     """
+
+    # A request that has been sent goes on after the process has stopped to wait for its answer.
+    writes_may_land_late = True
 
     def __init__(self, uri: str, fs: Any, root: str) -> None:
         super().__init__(uri)
         self._fs = fs
         self._root = root
+        fs.invalidate_cache()
+        fs.dircache.use_listings_cache = False
+        self._is_proven = False
+        # Several requests for parts of one object may get parts of two versions of it.
+        reader = inspect.signature(getattr(fs, "_cat_file", fs.cat_file))
+        self._in_one_request = {"max_concurrency": 1} if "max_concurrency" in reader.parameters else {}
 
     def let_read(self, con: duckdb.DuckDBPyConnection) -> None:
         """Register the file system: DuckDB's own way to object stores is an extension that has to be downloaded."""
@@ -41,10 +60,36 @@ class ObjectStore(LakeStore):
 
     def prepare(self) -> None:
         """Create the lake's folder, except in stores that have none."""
-        names = self._fs.protocol
-        with self.io_errors("write"):
-            if _WITHOUT_FOLDERS.isdisjoint([names] if isinstance(names, str) else names):
+        if not is_without_folders(self._fs):
+            with self.io_errors("write"):
                 self._fs.makedirs(self._root, exist_ok=True)
+
+    def require_safe_commits(self) -> None:
+        """Try the store out, unless a listing has shown that this has been done.
+
+        A store that ignores the condition of a write would let a load overwrite the record of another one. This costs
+        one request in a lake that has been tried out, and three in a new one.
+        """
+        if self._is_proven:
+            return
+        if self.put_new(PROOF, _PROOF_TEXT):
+            if self.put_new(PROOF, _PROOF_TEXT):
+                self.delete([PROOF])
+                raise LakeError(
+                    f"the store of the lake at {self.uri} ignores the condition If-None-Match, so two loads at the "
+                    "same time could overwrite each other; use a store (or a newer version of it, and of the fsspec "
+                    "package for it) that knows conditional writes",
+                    retryable=False,
+                )
+            folder, _, name = PROOF.rpartition("/")
+            if PROOF not in self.list_folder(folder, name):
+                self.delete([PROOF])
+                raise LakeError(
+                    f"the store of the lake at {self.uri} does not list what has just been written there; check the "
+                    "address, and use a store with consistent listings",
+                    retryable=False,
+                )
+        self._is_proven = True
 
     def exists(self, path: str) -> bool:
         """Return whether there is an object at the path."""
@@ -54,7 +99,7 @@ class ObjectStore(LakeStore):
     def read(self, path: str) -> bytes:
         """Return the content of an object."""
         with self.io_errors("read"):
-            return bytes(self._fs.cat_file(self._full(path)))
+            return bytes(self._fs.cat_file(self._full(path), **self._in_one_request))
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """Yield the content of an object in chunks."""
@@ -65,7 +110,6 @@ class ObjectStore(LakeStore):
     def walk(self, folder: str, suffix: str) -> Iterator[tuple[str, datetime]]:
         """Yield every object at any depth below a folder, with the time of its last change (aware, UTC)."""
         with self.io_errors("read"):
-            self._fs.invalidate_cache()
             found = self._fs.find(self._full(folder), detail=True)
         for name, facts in sorted(found.items()):
             if name.endswith(suffix):
@@ -78,7 +122,9 @@ class ObjectStore(LakeStore):
                 names = self._fs.ls(self._full(folder), detail=False)
             except FileNotFoundError:
                 return []
-        return sorted(f"{folder}/{name.rsplit('/', 1)[1]}" for name in names if name.endswith(suffix))
+        paths = sorted(f"{folder}/{name.rsplit('/', 1)[1]}" for name in names)
+        self._is_proven |= PROOF in paths
+        return [path for path in paths if path.endswith(suffix)]
 
     def publish(self, local: Path, path: str) -> None:
         """Copy a finished local file into the lake."""
@@ -93,11 +139,26 @@ class ObjectStore(LakeStore):
     def put_new(self, path: str, content: bytes) -> bool:
         """Write an object unless there is one, and return whether it was written."""
         with self.io_errors("write"):
-            try:
-                self._fs.pipe_file(self._full(path), content, mode="create")
-            except FileExistsError:
-                return False
-            return True
+            for pause_s in _CONFLICT_PAUSES_S:
+                try:
+                    return self._put_new(path, content)
+                except OSError as error:
+                    if http_status(error) != HTTPStatus.CONFLICT:
+                        raise
+                time.sleep(pause_s)
+            return self._put_new(path, content)
+
+    def _put_new(self, path: str, content: bytes) -> bool:
+        try:
+            self._fs.pipe_file(self._full(path), content, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            # Stores that are not Amazon's do not name the condition that failed, and s3fs then does not translate it.
+            if http_status(error) != HTTPStatus.PRECONDITION_FAILED:
+                raise
+            return False
+        return True
 
     def replace(self, path: str, content: bytes) -> None:
         """Write an object over the one that may be there."""
@@ -147,6 +208,12 @@ class ObjectStore(LakeStore):
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}"
+
+
+def is_without_folders(fs: Any) -> bool:
+    """Return whether a file system is of buckets and objects, and has no folders."""
+    names = fs.protocol
+    return not WITHOUT_FOLDERS.isdisjoint([names] if isinstance(names, str) else names)
 
 
 def _modified_at(facts: dict[str, Any]) -> datetime:

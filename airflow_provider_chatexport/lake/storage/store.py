@@ -22,6 +22,7 @@ from typing import Final
 import duckdb
 
 from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.lake.storage.store_errors import explain
 
 FILES_FOLDER: Final = "_files"
 
@@ -33,6 +34,9 @@ class LakeStore(ABC):
 
     :param uri: the lake's address, absolute, without a slash at the end.
     """
+
+    # Whether a write may take effect after the call for it has failed or was interrupted.
+    writes_may_land_late = False
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -48,6 +52,16 @@ class LakeStore(ABC):
     @abstractmethod
     def prepare(self) -> None:
         """Create the lake's folder where the store has folders."""
+
+    def drop_if_empty(self) -> None:  # noqa: B027 - where folders come and go with their objects, nothing is left
+        """Remove what ``prepare`` created, unless there is something in it now."""
+
+    @abstractmethod
+    def require_safe_commits(self) -> None:
+        """Raise unless ``put_new`` can be trusted here, and unless what was written is listed.
+
+        :raises LakeError: the store overwrites what it should not, does not list what it has, or cannot be written.
+        """
 
     @abstractmethod
     def exists(self, path: str) -> bool:
@@ -151,9 +165,9 @@ class LakeStore(ABC):
         """
         try:
             yield
+        except LakeError:
+            raise
         except Exception as error:  # noqa: BLE001 - the libraries of object stores have error trees of their own
-            what = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
-            raise LakeError(
-                f"cannot {verb} the lake at {self.uri}: {what}; check that the place exists, has room, and may be "
-                "written by this user"
-            ) from None
+            problem = explain(error, verb)
+            message = f"cannot {verb} the lake at {self.uri}: {problem.what}; {problem.cure}"
+            raise LakeError(message, retryable=not problem.is_final) from None

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import s3_server
 from export_objects import channel, line, message, reaction, write_lines
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -107,10 +108,13 @@ class Service(RuleBasedStateMachine):
 
     waiting = Bundle("waiting")
 
+    def new_lake(self) -> str:
+        return str(self.folder / "lake")
+
     @initialize()
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="truth-"))
-        self.lake = LakeProbe(str(self.folder / "lake"))
+        self.lake = LakeProbe(self.new_lake())
         self.store = open_store(self.lake.uri)
         self.sent: dict[str, Sent] = {}
         self.exports: list[Export] = []
@@ -226,4 +230,17 @@ class Service(RuleBasedStateMachine):
 TestService = pytest.mark.timeout(600)(Service.TestCase)
 TestService.settings = settings(
     max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+class ServiceOverS3(Service):
+    """The same, with the lake in a bucket."""
+
+    def new_lake(self) -> str:
+        return s3_server.new_lake()
+
+
+TestServiceOverS3 = pytest.mark.timeout(600)(pytest.mark.usefixtures("s3")(ServiceOverS3.TestCase))
+TestServiceOverS3.settings = settings(
+    max_examples=4, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )

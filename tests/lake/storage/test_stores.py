@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from s3_server import new_lake
 
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.storage.address import open_store
@@ -18,9 +19,12 @@ DATA = f"messages/event_date=2026-01-01/{'0' * 24}-{'1' * 8}-0.parquet"
 RECORD = "_loads/a.json"
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> LakeStore:
-    store = open_store(tmp_path / "lake" if request.param == "local" else f"memory://{uuid.uuid4().hex}/lake")
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+    addresses = {"local": tmp_path / "lake", "memory": f"memory://{uuid.uuid4().hex}/lake", "s3": new_lake()}
+    store = open_store(addresses[request.param])
     store.prepare()
     return store
 
