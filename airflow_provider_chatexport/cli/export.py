@@ -36,7 +36,7 @@ from airflow_provider_chatexport.cli.terminal import TerminalProgress
 from airflow_provider_chatexport.core.arguments import parse_names
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
-from airflow_provider_chatexport.core.plan import UserId, plan_channels, plan_users
+from airflow_provider_chatexport.core.plan import A_USER, UserId, plan_channels, plan_users
 from airflow_provider_chatexport.core.progress import DOWNLOAD
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.window import Window
@@ -81,13 +81,13 @@ def export(**arguments: Any) -> None:
     users in one task, each of them is exported alone.
     """
     options, flags = options_from(arguments), flags_from(arguments)
-    user_ids = [UserId(user_id) for value in arguments["users"] for user_id in parse_names(value)]
+    user_ids = [UserId(user_id) for value in arguments["users"] for user_id in parse_names(value, "--user", A_USER)]
     window = _checked_window(arguments, user_ids)
     settings = ServiceSettings.from_env(
         api_key=arguments["api_key"], api_secret=arguments["api_secret"], base_url=arguments["base_url"]
     )
     # Exports are limited to 60 a minute and may take hours. So find out first whether the lake can be written.
-    Lake(arguments["lake"]).create()
+    Lake(arguments["lake"]).check_writable()
     began = time.monotonic()
     refused: list[RequestRefusedError] = []
     with TerminalProgress() as progress:

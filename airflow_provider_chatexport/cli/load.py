@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from airflow_provider_chatexport.cli.options import Moment, json_option, lake_option, load_options, options_from
+from airflow_provider_chatexport.cli.options import (
+    Moment,
+    json_option,
+    lake_option,
+    load_options,
+    named_channels,
+    options_from,
+)
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.retention import Retention, stated_retention
@@ -44,6 +51,14 @@ _NAMED = {"id": "named by id", "object": "as whole objects"}
     type=click.Choice([kind.value for kind in ExportKind]),
     help="What the files are exports of; by default the content of each file says so.",
 )
+@click.option(
+    "--channel",
+    "channels",
+    multiple=True,
+    metavar="TYPE:ID",
+    help="A channel that the files are an export of, or several separated by commas. Its window then counts as covered "
+    "even if nothing was written in it: the export of a quiet window may be an empty file. Needs --since and --until.",
+)
 @load_options
 @json_option
 def load(**arguments: Any) -> None:
@@ -57,6 +72,8 @@ def load(**arguments: Any) -> None:
         raise CallError("only one end of the window is given; give both --since and --until, or neither")
     if arguments["since"]:
         Window(since=arguments["since"], until=arguments["until"])  # refuses a wrong window before gigabytes are hashed
+    if (channels := named_channels(arguments)) and not arguments["since"]:
+        raise CallError("--channel needs the window that the files cover; give --since and --until too")
     with ThreadPoolExecutor(1) as hashing:
         # The import takes half a second. Hashing releases Python's lock, so both run at the same time.
         fingerprints = hashing.map(Fingerprint.of, arguments["files"])
@@ -69,6 +86,7 @@ def load(**arguments: Any) -> None:
             until=arguments["until"],
             exported_at=arguments["exported_at"],
             kind=arguments["kind"],
+            channels=channels,
             options=options,
             progress=progress.stage,
         )

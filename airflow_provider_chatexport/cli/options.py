@@ -20,7 +20,7 @@ from airflow_provider_chatexport.core.arguments import (
 )
 from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions, parse_promote
-from airflow_provider_chatexport.core.plan import Cid, ExportFlags, parse_cid
+from airflow_provider_chatexport.core.plan import A_CHANNEL, Cid, ExportFlags, parse_cid
 from airflow_provider_chatexport.core.retention import RetentionOption, parse_retention
 from airflow_provider_chatexport.core.times import EARLIEST, LATEST
 from airflow_provider_chatexport.core.window import parse_moment
@@ -217,7 +217,7 @@ def named_channels(arguments: dict[str, Any]) -> list[Cid]:
 
     :raises CallError: one is not ``TYPE:ID``.
     """
-    return [parse_cid(name) for value in arguments["channels"] for name in parse_names(value)]
+    return [parse_cid(name) for value in arguments["channels"] for name in parse_names(value, "--channel", A_CHANNEL)]
 
 
 def chosen_channels(arguments: dict[str, Any], client: ChatExportClient) -> list[Cid]:
@@ -273,7 +273,13 @@ def load_options(function: _Function) -> _Function:
         click.option(
             "--max-line-bytes", type=int, default=MAX_LINE_BYTES, show_default=True, help="Reject longer lines."
         ),
-        click.option("--max-rejected", type=Limit(), help="Fail if more lines are rejected: a count, or 0.1%."),
+        click.option(
+            "--max-rejected",
+            type=Limit(),
+            default="50%",
+            show_default=True,
+            help="Fail, and load nothing, if more lines are rejected: a count, or a share such as 0.1%.",
+        ),
         click.option("--strict", is_flag=True, help="Fail if any line is rejected; the same as --max-rejected 0."),
     ):
         function = option(function)

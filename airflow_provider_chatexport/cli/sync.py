@@ -109,7 +109,7 @@ def sync_lake(**arguments: Any) -> None:
     stopped: ChatExportError | None = None
     if sync_plan.windows:
         # Exports are limited to 60 a minute. So find out first whether the lake can be written.
-        Lake(arguments["lake"]).create()
+        Lake(arguments["lake"]).check_writable()
     with TerminalProgress() as progress:
         runs = sync.run(
             settings,

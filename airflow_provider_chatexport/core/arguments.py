@@ -18,6 +18,13 @@ from airflow_provider_chatexport.errors import CallError, WindowError
 DURATION_EXAMPLES: Final = "90s, 15m, 36h or 7d"
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)([smhd])", re.ASCII)
 _DURATION_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+# What to do about a template that made text of a value. Of ``repr`` only lists and the like can be read again.
+RENDER_NATIVELY: Final = (
+    "if a template made text of a list, set render_template_as_native_obj=True on the DAG, or give the output of the "
+    "other task itself, such as task.output"
+)
+# How the text of a Python object begins that a template rendered: no name of a channel or a user does.
+_STARTS_OF_RENDERED: Final = ("[", "(", "{", "<", "Lazy")
 GIVE_LAKE: Final = "give a folder, or an address such as s3://bucket/lake"
 
 
@@ -35,24 +42,31 @@ def require_text(value: object, name: str, hint: str) -> str:
     return text
 
 
-def parse_names(value: Any) -> list[str]:
+def parse_names(value: Any, name: str, example: str) -> list[str]:
     """Return names from a list, or from text: comma-separated, or a list that a template rendered.
 
+    :param name: of the argument, for the error.
+    :param example: of a name, for the error.
     :raises CallError: it is neither.
     """
     if value is None:
         return []
     if isinstance(value, str):
         text = value.strip()
-        if not text.startswith("["):
-            return [name.strip() for name in text.split(",") if name.strip() and name.strip() != "None"]
+        if not text.startswith(_STARTS_OF_RENDERED):
+            return [each.strip() for each in text.split(",") if each.strip() and each.strip() != "None"]
         try:
             value = parse_rendered(text)
         except ValueError:
-            raise CallError("a list of names cannot be read; write the names separated by commas") from None
+            raise CallError(f"{name} is text that cannot be read as a list of names; {RENDER_NATIVELY}") from None
     names = list(value) if isinstance(value, Iterable) and not isinstance(value, Mapping) else [value]
-    if not all(isinstance(name, str) for name in names):
-        raise CallError("a list of names contains something that is not text; write names, such as messaging:general")
+    if wrong := next((each for each in names if not isinstance(each, str)), None):
+        why = ""
+        if isinstance(wrong, (int, float)):
+            why = " (with render_template_as_native_obj, a template makes a number of text that has digits only)"
+        raise CallError(
+            f"{name} contains a value of type {type(wrong).__name__}{why}; write names as text, such as {example}"
+        )
     return names
 
 
@@ -66,7 +80,8 @@ def parse_duration(value: Any, name: str) -> timedelta | None:
     with contextlib.suppress(OverflowError, ValueError):
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return timedelta(seconds=value)
-    raise CallError(f"{name} is {value!r}; give a timedelta, such as timedelta(hours=1), or a number of seconds")
+    why = ", and templates are not rendered there" if isinstance(value, str) and "{{" in value else ""
+    raise CallError(f"{name} is {value!r}{why}; give a timedelta, such as timedelta(hours=1), or a number of seconds")
 
 
 def parse_duration_text(text: str) -> timedelta | None:
@@ -98,7 +113,9 @@ def check_window_end(value: Any, name: str) -> str | datetime | None:
     """
     if value is None or isinstance(value, (str, datetime)):
         return value
+    why = " (with render_template_as_native_obj, a template such as {{ ds_nodash }} makes a number)"
+    why = why if isinstance(value, (int, float)) else ""
     raise WindowError(
         f"the window's {name} is of type {type(value).__name__}; give a datetime, or ISO 8601 text such as "
-        "2026-01-01T00:00:00Z"
+        f"2026-01-01T00:00:00Z{why}"
     )

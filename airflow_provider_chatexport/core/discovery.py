@@ -189,6 +189,41 @@ class ChannelSearch:
         self._at_edge = set()
 
 
+# What may be wrong with conditions that templates are in, if the service refuses them.
+RENDERED_CONDITIONS: Final = (
+    "templates in its conditions make text also of numbers and lists, unless the DAG has "
+    "render_template_as_native_obj=True"
+)
+# The service takes a list with these operators, and with no other.
+_TAKE_LISTS: Final = frozenset({"$in", "$nin", "$and", "$or", "$nor"})
+
+
+def check_rendered_conditions(before: Any, rendered: Any, place: str = "filter_conditions") -> None:
+    """Raise if a template in a query made text of a list, or of None.
+
+    The service would refuse such conditions, or find no channel.
+
+    :param before: the conditions with their templates.
+    :raises CallError: it did.
+    """
+    if isinstance(before, Mapping) and isinstance(rendered, Mapping):
+        for key in before.keys() & rendered.keys():
+            if key in _TAKE_LISTS and isinstance(rendered[key], str) and before[key] != rendered[key]:
+                raise CallError(
+                    f"{place}.{key} of the channel query is text, which a template made of a list; set "
+                    "render_template_as_native_obj=True on the DAG, so that it stays a list"
+                )
+            check_rendered_conditions(before[key], rendered[key], f"{place}.{key}")
+    elif isinstance(before, list | tuple) and isinstance(rendered, list | tuple):
+        for number, both in enumerate(zip(before, rendered, strict=False)):
+            check_rendered_conditions(*both, f"{place}[{number}]")
+    elif rendered == "None" and before != rendered:
+        raise CallError(
+            f"a template in {place} of the channel query rendered None as text, because its value is missing; give it "
+            "one, or set render_template_as_native_obj=True on the DAG if the condition is about null"
+        )
+
+
 def _as_json(value: Any, field_name: str) -> Any:
     """Return conditions as the service reads them, with datetimes as RFC3339 text."""
     match value:

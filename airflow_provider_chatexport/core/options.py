@@ -11,6 +11,8 @@ from airflow_provider_chatexport.core.retention import Retention, RetentionArgum
 from airflow_provider_chatexport.errors import CallError
 
 MAX_LINE_BYTES: Final = 16 * 1024 * 1024
+# A file of which more is rejected is most likely not an export, or one of a shape that this version does not know.
+MAX_REJECTED: Final = 0.5
 # The types of promoted columns: names that users may write, and DuckDB's name for each.
 PROMOTED_TYPES: Final[Mapping[str, str]] = {
     "VARCHAR": "VARCHAR",
@@ -27,8 +29,8 @@ PROMOTED_TYPES: Final[Mapping[str, str]] = {
 class LoadOptions:
     """What one load allows, and how it writes rows.
 
-    :param max_rejected: how many rejects a committed load may have: a count (int), or a share of its lines (float, 0 to
-        1); None for any number. ``strict`` is 0.
+    :param max_rejected: how many rejects a committed load may have: a count (int), or a share of its lines and of the
+        objects in them (float, 0 to 1); None for any number. ``strict`` is 0.
     :param max_vanished: how many messages may vanish from the lake because a committed load covers them and does not
         contain them: a count (int), or a share of the messages that the lake shows where the load covers (float, 0 to
         1); None for any number.
@@ -47,7 +49,7 @@ class LoadOptions:
     :raises CallError: a value is out of range, a type is not one of ``PROMOTED_TYPES``, or ``hash_users`` has no key.
     """
 
-    max_rejected: int | float | None = None
+    max_rejected: int | float | None = MAX_REJECTED
     max_vanished: int | float | None = None
     retention: RetentionArgument = None
     accept_shrink: bool = False
@@ -106,9 +108,12 @@ class LoadOptions:
         """``max_vanished`` for a sentence."""
         return _in_words(self.max_vanished)
 
-    def allows(self, *, rejected: int, lines: int) -> bool:
-        """Return whether a load with this number of rejects may be committed."""
-        return _is_within(self.max_rejected, rejected, lines)
+    def allows(self, *, rejected: int, decoded: int) -> bool:
+        """Return whether a load with this number of rejects may be committed.
+
+        :param decoded: how many objects its lines have, and lines without an object.
+        """
+        return _is_within(self.max_rejected, rejected, decoded)
 
     def allows_vanished(self, *, vanished: int, shown: int) -> bool:
         """Return whether a load may be committed that takes away so many of the messages that the lake shows."""

@@ -11,6 +11,10 @@ from typing import Any, Final, Literal, NewType, Self, TypeVar
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError
 
+# Examples for errors.
+A_CHANNEL: Final = "messaging:general"
+A_USER: Final = "ann-17"
+
 Cid = NewType("Cid", str)
 UserId = NewType("UserId", str)
 
@@ -28,7 +32,7 @@ def parse_cid(text: str) -> Cid:
     """
     channel_type, colon, channel_id = text.strip().partition(":")
     if not (channel_type and colon and channel_id):
-        raise CallError(f"{text[:80]!r} is not a channel; write TYPE:ID, such as messaging:general")
+        raise CallError(f"{text[:80]!r} is not a channel; write TYPE:ID, such as {A_CHANNEL}")
     return Cid(f"{channel_type}:{channel_id}")
 
 
@@ -144,7 +148,7 @@ def plan_channels(channels: Iterable[str], window: Window | None, flags: ExportF
     """
     cids = list(dict.fromkeys(parse_cid(text) for text in channels))
     if not cids:
-        raise CallError("there is no channel to export; name at least one as TYPE:ID, such as messaging:general")
+        raise CallError(f"there is no channel to export; name at least one as TYPE:ID, such as {A_CHANNEL}")
     return [
         ChannelsRequest(channels=batch, window=window, flags=flags) for batch in _batches(cids, MAX_CHANNELS_PER_EXPORT)
     ]
@@ -157,7 +161,7 @@ def plan_users(user_ids: Iterable[str]) -> list[UsersRequest]:
     """
     ids = list(dict.fromkeys(UserId(user_id.strip()) for user_id in user_ids))
     if not ids or not all(ids):
-        raise CallError("there is no user to export, or a user id is empty; name at least one id")
+        raise CallError("there is no user to export, or a user id is empty; name at least one id, such as " + A_USER)
     return [UsersRequest(user_ids=batch) for batch in _batches(ids, MAX_USERS_PER_EXPORT)]
 
 

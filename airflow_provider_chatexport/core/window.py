@@ -140,6 +140,11 @@ def parse_moment(value: str | datetime, name: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
+        if "{{" in text:
+            raise WindowError(
+                f"the window's {name} is a template that was not rendered: {text[:60]!r}; Airflow renders templates in "
+                "the arguments of operators, and not in the conf or params of a run"
+            ) from None
         raise WindowError(
             f"the window's {name} is not a time: {text[:60]!r}; write ISO 8601 with an offset, such as "
             "2026-01-01T00:00:00Z"
@@ -154,6 +159,7 @@ class WindowSources:
     """Where a run's window may come from, each as (since, until). Either end may be missing.
 
     ``partition``: the date of a partitioned run, and the length of a partition: whole days of ``zone``, or hours.
+    ``timetable``: the class of the DAG's timetable, for the hint of an error; empty if it is not known.
     """
 
     arguments: tuple[Any, Any] = (None, None)
@@ -161,6 +167,7 @@ class WindowSources:
     data_interval: tuple[Any, Any] = (None, None)
     partition: tuple[Any, timedelta | None] = (None, None)
     zone: tzinfo = UTC
+    timetable: str = ""
 
 
 def resolve(sources: WindowSources) -> Window:
@@ -193,16 +200,47 @@ def resolve(sources: WindowSources) -> Window:
             )
         raise WindowError(
             "this run has no window: it has no data interval (a manual run without a logical date, an asset-triggered "
-            'or a partitioned run); trigger it with conf {"since": "2026-01-01T00:00:00Z", "until": '
-            '"2026-01-02T00:00:00Z"}, or give the operator since and until, or window="all" for the whole history'
+            f'or a partitioned run); {_TRIGGER_WITH}, or window="all" for the whole history'
         )
     if since == until:
         raise WindowError(
-            f"this run's data interval has zero length (both ends are {format_rfc3339(since)}), as it does for "
-            '"@daily" in Airflow 3; schedule the DAG with CronDataIntervalTimetable("@daily", timezone="UTC") or '
-            "CronTriggerTimetable(..., interval=timedelta(days=1)), or give the operator since and until"
+            f"this run's data interval has zero length (both ends are {format_rfc3339(since)}){_cause(since, sources)}"
         )
     return Window.parse(since, until)
+
+
+_TRIGGER_WITH: Final = (
+    'trigger it with conf {"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}, or give the operator '
+    "since and until"
+)
+
+
+def _cause(moment: datetime, sources: WindowSources) -> str:
+    """Return why a data interval has zero length, and what to do: the rest of a sentence.
+
+    Which timetable is in use decides: to name that one as the cure would be no help.
+    """
+    timetable, zone = sources.timetable, sources.zone
+    if "DataInterval" in timetable:
+        day = timedelta(days=1)
+        before, after = ((moment + shift).astimezone(zone).utcoffset() for shift in (-day, day))
+        if before != after:
+            # Measured with Airflow 3.3: "0 2 * * *" in Europe/Berlin, for a manual run after 2026-03-29T03:00+02:00.
+            return (
+                f": clocks change in {zone} on that day, and {timetable} then gives a manual run no length if the time "
+                f"of the schedule falls into the hour that does not exist; {_TRIGGER_WITH}"
+            )
+        return f", although {timetable} gives scheduled runs a length; {_TRIGGER_WITH}"
+    if timetable in _WITHOUT_INTERVALS:
+        return f", as every run of a DAG without a schedule; {_TRIGGER_WITH}"
+    return (
+        ', as it does for "@daily" in Airflow 3; schedule the DAG with CronDataIntervalTimetable("@daily", '
+        'timezone="UTC") or CronTriggerTimetable(..., interval=timedelta(days=1)), or give the operator since and until'
+    )
+
+
+# The timetables of DAGs that run once, by hand, or when an asset is updated.
+_WITHOUT_INTERVALS: Final = frozenset({"NullTimetable", "OnceTimetable", "ContinuousTimetable"})
 
 
 def _partition_end(start: datetime, span: timedelta, zone: tzinfo) -> datetime:

@@ -13,6 +13,7 @@ import duckdb
 from airflow_provider_chatexport.core.arguments import GIVE_LAKE, require_text
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
+from airflow_provider_chatexport.core.plan import parse_cid
 from airflow_provider_chatexport.core.progress import Progress, silent
 from airflow_provider_chatexport.core.window import Window, parse_moment
 from airflow_provider_chatexport.errors import CallError, WindowError
@@ -109,6 +110,16 @@ class Lake:
         """
         self._store.prepare()
         self._store.require_safe_commits()
+
+    def check_writable(self) -> None:
+        """Raise unless a load could write the lake. A lake that does not exist is not created.
+
+        :raises LakeError: it cannot be written.
+        """
+        try:
+            self.create()
+        finally:
+            self._store.drop_if_empty()
 
     # Queries
 
@@ -263,6 +274,7 @@ class Lake:
         until: Moment | None = None,
         exported_at: Moment | None = None,
         kind: ExportKind | str | None = None,
+        channels: str | Iterable[str] = (),
         options: LoadOptions = DEFAULT_OPTIONS,
         fingerprints: Sequence[Fingerprint] | None = None,
         progress: Progress = silent,
@@ -285,10 +297,13 @@ class Lake:
         :param until: end of that window (exclusive). Give both ends, or neither.
         :param exported_at: when the service made the files; by default the modification time of each.
         :param kind: ``channels`` or ``users``; by default each file's content says what it is.
+        :param channels: one channel or several, as ``TYPE:ID``, that each of the files is an export of. The window
+            counts as covered for them even if the files do not name them, because nothing was written there: the export
+            of a quiet window may be an empty file. It needs a window.
         :param options: what the load allows and does, such as ``LoadOptions(max_rejected=0)``.
         :param fingerprints: of the files, if the caller has computed them already.
         :param progress: is called with a stage, how much of it is done, and of how much.
-        :raises CallError: there is no file, or only one end of the window.
+        :raises CallError: there is no file, only one end of the window, or channels without a window.
         :raises WindowError: a time is naive or is not a time, or since is not before until.
         :raises InputError: a file is not an export, or has more rejects than allowed.
         :raises ShrinkError: the load would leave a channel without messages that it has now.
@@ -302,6 +317,7 @@ class Lake:
                 window=_window(since, until),
                 exported_at=None if exported_at is None else _aware(exported_at, "exported_at"),
                 kind=None if kind is None else _kind(kind),
+                channels=[parse_cid(cid) for cid in ([channels] if isinstance(channels, str) else channels)],
                 fingerprints=fingerprints,
                 work_dir=self._work_dir,
                 options=options,

@@ -11,11 +11,11 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 from jinja2 import TemplateError
 
 from airflow_provider_chatexport.core.arguments import parse_names
-from airflow_provider_chatexport.core.discovery import ChannelQuery
-from airflow_provider_chatexport.core.plan import Cid, parse_cid
+from airflow_provider_chatexport.core.discovery import RENDERED_CONDITIONS, ChannelQuery, check_rendered_conditions
+from airflow_provider_chatexport.core.plan import A_CHANNEL, Cid, parse_cid
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.errors import CallError, WindowError
+from airflow_provider_chatexport.errors import CallError, RequestRefusedError, WindowError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.exceptions import ArgumentError, as_airflow_errors
 from airflow_provider_chatexport.operators.params import run_inputs
@@ -58,20 +58,31 @@ class ChannelsArgument(BaseOperator):
         :raises CallError: a channel is not TYPE:ID, or a template cannot be rendered.
         :raises ServiceError: the query failed.
         """
-        extra = [parse_cid(text) for text in parse_names(self.extra_channels)]
+        extra = [parse_cid(text) for text in parse_names(self.extra_channels, "extra_channels", A_CHANNEL)]
         if isinstance(self.channels, ChannelQuery):
             return list(dict.fromkeys([*self._find_channels(self.channels, context, window), *extra]))
-        names = parse_names(self.channels)
+        return list(dict.fromkeys([*(parse_cid(text) for text in self.names_of_channels(context)), *extra]))
+
+    def names_of_channels(self, context: Context) -> list[str]:
+        """Return the channels that are named in the argument, or else in the run's conf or params.
+
+        :raises CallError: they are not names.
+        """
+        names = parse_names(self.channels, "channels", A_CHANNEL)
         # An empty list is a choice: an earlier task selected no channel. Empty text may be a template over a missing
         # value.
         if not names and (self.channels is None or isinstance(self.channels, str)):
-            names = parse_names(run_inputs(context).get("channels"))
-        return list(dict.fromkeys([*(parse_cid(text) for text in names), *extra]))
+            names = parse_names(run_inputs(context).get("channels"), "channels in the run's conf or params", A_CHANNEL)
+        return names
 
     def _find_channels(self, query: ChannelQuery, context: Context, window: Window | None) -> list[Cid]:
         conditions = self._render_conditions(query.filter_conditions, context, window)
-        with ChatExportHook(self.chatexport_conn_id).client() as client:
-            cids = list(client.find_channels(ChannelQuery(filter_conditions=conditions, sort=query.sort)))
+        made_text = f" ({RENDERED_CONDITIONS})" if conditions != dict(query.filter_conditions) else ""
+        try:
+            with ChatExportHook(self.chatexport_conn_id).client() as client:
+                cids = list(client.find_channels(ChannelQuery(filter_conditions=conditions, sort=query.sort)))
+        except RequestRefusedError as error:
+            raise RequestRefusedError(f"{error.message}{made_text}", **error.facts) from None
         log.info("channels found channels=%d", len(cids))
         return cids
 
@@ -81,6 +92,8 @@ class ChannelsArgument(BaseOperator):
         """Return the conditions with their templates rendered.
 
         Airflow renders the fields of an object in place; a query is immutable.
+
+        :raises CallError: a template cannot be rendered, or made text where the service takes a list or an object.
         """
         ends = {} if window is None else {"since": format_rfc3339(window.since), "until": format_rfc3339(window.until)}
         variables: Any = {**context, **ends}
@@ -91,6 +104,7 @@ class ChannelsArgument(BaseOperator):
                 f"a template in filter_conditions of the channel query cannot be rendered: {error}; the ends of the "
                 "run's window are {{ since }} and {{ until }}, whatever the window comes from"
             ) from None
+        check_rendered_conditions(conditions, rendered)
         return rendered
 
 

@@ -16,7 +16,14 @@ from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.polling import ExportPoller, wait_for_exports
 from airflow_provider_chatexport.core.arguments import parse_duration, parse_names
 from airflow_provider_chatexport.core.discovery import ChannelQuery
-from airflow_provider_chatexport.core.plan import ChannelsRequest, ExportFlags, UsersRequest, plan_channels, plan_users
+from airflow_provider_chatexport.core.plan import (
+    A_USER,
+    ChannelsRequest,
+    ExportFlags,
+    UsersRequest,
+    plan_channels,
+    plan_users,
+)
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.retention import SERVICE, Retention, RetentionArgument, parse_retention
 from airflow_provider_chatexport.core.task import TaskId
@@ -385,7 +392,15 @@ class ExportUsersOperator(BaseExportOperator):
 
     def plan(self, context: Context) -> list[UsersRequest]:
         """Return a request for each 25 users."""
-        return plan_users(parse_names(self.user_ids) or parse_names(run_inputs(context).get("user_ids")))
+        user_ids = parse_names(self.user_ids, "user_ids", A_USER) or parse_names(
+            run_inputs(context).get("user_ids"), "user_ids in the run's conf or params", A_USER
+        )
+        if not user_ids:
+            raise CallError(
+                f"there is no user to export; give user_ids, such as {A_USER}, or trigger the run with them in conf "
+                f'{{"user_ids": ["{A_USER}"]}}'
+            )
+        return plan_users(user_ids)
 
 
 def _positive_s(duration: timedelta | float) -> float:

@@ -17,6 +17,7 @@ from airflow_provider_chatexport.core.arguments import (
     parse_names,
     require_text,
 )
+from airflow_provider_chatexport.core.plan import A_CHANNEL
 from airflow_provider_chatexport.core.retention import RetentionArgument, parse_retention
 from airflow_provider_chatexport.core.window import parse_moment
 from airflow_provider_chatexport.errors import CallError, WindowError
@@ -130,7 +131,7 @@ class ListGapsOperator(ChannelsArgument):
             sync_plan = sync.plan(
                 lake,
                 self._channels_if_any(context),
-                extra_channels=parse_names(self.extra_channels),
+                extra_channels=parse_names(self.extra_channels, "extra_channels", A_CHANNEL),
                 since=since,
                 until=now - grace_period if until is None else min(until, now),
                 lookback=self.lookback,
@@ -152,7 +153,7 @@ class ListGapsOperator(ChannelsArgument):
     def _channels_if_any(self, context: Context) -> list[Cid] | None:
         """Return the channels that were asked for; None if the lake's own are meant."""
         is_open = self.channels is None or isinstance(self.channels, str)
-        if is_open and not parse_names(self.channels) and not parse_names(run_inputs(context).get("channels")):
+        if is_open and not self.names_of_channels(context):
             return None
         return self.resolve_channels(context, None)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, AssetAlias, BaseOperator
 
-from airflow_provider_chatexport.core.arguments import GIVE_LAKE, parse_rendered, require_text
-from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
+from airflow_provider_chatexport.core.arguments import GIVE_LAKE, RENDER_NATIVELY, parse_rendered, require_text
+from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, MAX_REJECTED, LoadOptions
 from airflow_provider_chatexport.core.progress import LoggedProgress
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.retention import RetentionArgument
@@ -65,7 +64,8 @@ class LoadExportOperator(BaseOperator):
         with ``pseudonym_key`` of the connection's extra.
     :param drop_text: leave out what people wrote.
     :param keep_superseded: keep the messages of this load for ``messages_history`` when newer exports supersede it.
-    :param max_rejected: refuse the load if it has more rejects: a count (int), or a share of the lines (float).
+    :param max_rejected: refuse the load if it has more rejects: a count (int), or a share of the lines (float, 0 to 1).
+        None allows any number. Default: half of the lines.
     :param promote: custom fields that get a typed column in addition to ``custom``:
         ``{"messages": {"priority": "BIGINT"}}``.
     :param max_line_bytes: reject longer lines.
@@ -86,7 +86,7 @@ class LoadExportOperator(BaseOperator):
         on_missing_file: Literal["fail", "export"] = "fail",
         on_empty: Literal["load", "skip"] = "load",
         strict: bool = False,
-        max_rejected: int | float | None = None,
+        max_rejected: int | float | None = MAX_REJECTED,
         accept_shrink: bool = False,
         retention: RetentionArgument = None,
         max_vanished: int | float | None = None,
@@ -227,6 +227,11 @@ def receipts_from(exports: Any) -> list[Receipt]:
     :raises CallError: there is no receipt, or something else than receipts.
     """
     receipts = [Receipt.from_json(dict(each)) for each in _flattened(exports)]
+    if exports in ("", "None"):
+        raise CallError(
+            "there is no export to load: a template in exports rendered a value that is not there, as when the task "
+            "that it names returned nothing, or was skipped; give the output of an export task, such as export.output"
+        )
     if not receipts:
         raise CallError("there is no export to load; give the output of ExportChannelsOperator or ExportUsersOperator")
     return receipts
@@ -234,8 +239,10 @@ def receipts_from(exports: Any) -> list[Receipt]:
 
 def _flattened(exports: Any) -> Iterable[Mapping[str, Any]]:
     if isinstance(exports, str):
-        with contextlib.suppress(ValueError):
-            exports = parse_rendered(exports.strip())
+        try:
+            exports = parse_rendered(exports.strip() or "None")
+        except ValueError:
+            raise CallError(f"exports is text that cannot be read as a list of receipts; {RENDER_NATIVELY}") from None
     if isinstance(exports, Mapping):
         yield exports
     elif isinstance(exports, Iterable) and not isinstance(exports, (str, bytes)):

@@ -104,6 +104,7 @@ class WindowedOperator(BaseOperator):
                 data_interval=(context.get("data_interval_start"), context.get("data_interval_end")),
                 partition=(context.get("partition_date"), self.partition_span),
                 zone=_zone_of(context),
+                timetable=type(getattr(context.get("dag"), "timetable", None)).__name__,
             )
         )
         if window.until > datetime.now(UTC) + MAX_AHEAD and not self.allow_open_window:

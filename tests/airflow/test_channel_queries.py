@@ -126,6 +126,17 @@ def test_an_export_may_skip_if_its_query_finds_nothing(connection) -> None:
         operator.execute({})
 
 
+def test_a_filter_with_text_that_a_template_made_of_a_list_names_the_cause(connection) -> None:
+    """The service would find no channel, or refuse the filter in its own words."""
+    query = ChannelQuery(filter_conditions={"type": {"$in": "{{ params.kinds }}"}})
+    with pytest.raises(AirflowFailException, match=r"type.\$in .* set render_template_as_native_obj=True on the DAG"):
+        listing(channels=query).execute({"params": {"kinds": ["commerce"]}})
+    assert [] == connection.control.requests("/api")
+    number = ChannelQuery(filter_conditions={"created_at": {"$gt": "{{ params.day }}"}})
+    with pytest.raises(AirflowFailException, match=r"was refused: .* \(templates in its conditions make text"):
+        listing(channels=number).execute({"params": {"day": 17}})
+
+
 def test_a_filter_that_the_service_refuses_is_one_sentence(connection) -> None:
     """A retry would send the same filter."""
     with pytest.raises(AirflowFailException, match="listing channels was refused"):

@@ -62,6 +62,24 @@ def test_exports_of_users_work_alike(connection) -> None:
     assert returned["request"]["user_ids"] == [user_id]
 
 
+@pytest.mark.parametrize(
+    ("user_ids", "sentence"),
+    [
+        (None, r'^there is no user to export; .* such as ann-17, .* conf {"user_ids": \["ann-17"\]}$'),
+        ("None", "^there is no user to export"),
+        ([" "], r"^there is no user to export, or a user id is empty; .* such as ann-17$"),
+        ([17], r"^user_ids contains a value of type int .* such as ann-17$"),
+        ("[ann", r"^user_ids is text that cannot be read as a list of names; .* render_template_as_native_obj=True"),
+    ],
+)
+def test_errors_about_users_are_about_users(user_ids, sentence) -> None:
+    """A channel as the example would send a person to the wrong argument."""
+    with pytest.raises(AirflowFailException, match=sentence) as caught:
+        ExportUsersOperator(task_id="users", user_ids=user_ids).execute({})
+    assert "messaging:" not in str(caught.value)
+    assert "channel" not in str(caught.value)
+
+
 def test_each_task_id_is_logged_when_it_is_known(connection, fault, caplog) -> None:
     """The service cannot list its tasks: if a later request fails, the id is in the log only."""
     fault("stall-task", EXPORTS, method="POST")

@@ -146,7 +146,8 @@ def test_a_load_with_rejects_logs_a_warning(connection, tmp_path, caplog) -> Non
 
 def test_a_load_of_rejects_is_not_empty(connection, tmp_path) -> None:
     """A rejected line may be a message, so the tasks that follow must run."""
-    summary = loading(exported(), tmp_path / "lake", max_line_bytes=100, on_empty="skip").execute({})
+    allowed = {"max_line_bytes": 100, "max_rejected": None}
+    summary = loading(exported(), tmp_path / "lake", on_empty="skip", **allowed).execute({})
     assert (summary["rejected"], summary["rows"].get("messages", 0)) == (summary["lines"], 0)
 
 
@@ -255,12 +256,31 @@ def test_exports_without_a_receipt_are_refused(exports) -> None:
         receipts_from(exports)
 
 
+@pytest.mark.parametrize(
+    ("sentence", "exports"),
+    [
+        ("there is no export to load: a template in exports rendered a value that is not there", "None"),
+        (
+            "is text that cannot be read .* set render_template_as_native_obj=True on the DAG",
+            "LazyXComSequence(2 items)",
+        ),
+        ("is text that cannot be read .* such as task.output", "[{'v': 1, 'at': datetime(2026, 1, 1)}]"),
+    ],
+)
+def test_what_a_template_made_of_the_exports_is_named_as_the_cause(sentence, exports) -> None:
+    """The template looks right in the DAG file: only what it rendered is wrong."""
+    with pytest.raises(CallError, match=sentence):
+        receipts_from(exports)
+
+
 def test_limits_and_promoted_fields_are_options_of_the_task(connection, tmp_path) -> None:
     """The operator can do what the command line can: a typed column, a limit of rejects, a limit of line lengths."""
     promote = {"users": {"karma": "BIGINT", "birthland": "DOUBLE"}}
     summary = loading(exported(), tmp_path / "lake", promote=promote).execute({})
     assert summary["cast_failures"].keys() == {"users.birthland"}
     exports = exported()
+    with pytest.raises(AirflowFailException, match=r"could not become rows, and 50 % are allowed; nothing was loaded"):
+        loading(exports, tmp_path / "other", max_line_bytes=100).execute({})
     with pytest.raises(AirflowFailException, match=r"could not become rows, and 90 % are allowed; nothing was loaded"):
         loading(exports, tmp_path / "lake", max_line_bytes=100, max_rejected=0.9).execute({})
     with pytest.raises(CallError, match="types are VARCHAR"):

@@ -74,6 +74,23 @@ def test_the_refusal_of_plain_daily_names_the_timetable_to_use() -> None:
         operator.execute(first_run(CronTriggerTimetable("@daily", timezone="UTC")))
 
 
+@pytest.mark.parametrize("in_a_dag_file", [True, False], ids=["in a DAG file", "in the scheduler"])
+def test_the_refusal_on_the_day_of_a_clock_change_does_not_name_the_timetable_as_the_cure(in_a_dag_file) -> None:
+    """A manual run has zero length if the time of the schedule falls into the hour that does not exist."""
+    timetable = CronDataIntervalTimetable("0 2 * * *", timezone="Europe/Berlin")
+    interval = timetable.infer_manual_data_interval(run_after=instance(datetime(2026, 3, 29, 12, tzinfo=UTC)))
+    assert interval.start == interval.end
+    if in_a_dag_file:
+        timetable = getattr(airflow.sdk, "CronDataIntervalTimetable", CronDataIntervalTimetable)(
+            "0 2 * * *", timezone="Europe/Berlin"
+        )
+    context = {**context_of(interval), "dag": DAG("spring", schedule=timetable)}
+    operator = ExportChannelsOperator(task_id="export", channels="a:b")
+    with pytest.raises(AirflowFailException, match="clocks change in Europe/Berlin on that day") as caught:
+        operator.execute(context)
+    assert "schedule the DAG" not in str(caught.value)
+
+
 def test_the_window_of_a_manual_run_is_the_last_whole_day() -> None:
     """The form of a manual run sets the logical date to now."""
     assert Window.parse("2025-01-07", "2025-01-08") == window(

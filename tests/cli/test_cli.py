@@ -104,7 +104,18 @@ def test_load_warns_of_rejects_on_stderr(tmp_path: Path) -> None:
     """A script reads the report from stdout. Logging is set up once in a process, so this needs one of its own."""
     bad = write_lines(tmp_path / "bad", [line("message", message()), b"{", b"}"])
     code = "import sys; from airflow_provider_chatexport.cli import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", code, "load", str(bad), "--lake", str(tmp_path / "lake"), "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "load",
+        str(bad),
+        "--lake",
+        str(tmp_path / "lake"),
+        "--json",
+        "--max-rejected",
+        "2",
+    ]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     assert 2 == json.loads(ran.stdout)["rejected"]
     assert re.fullmatch(r"WARNING 2 lines or entities of load \w+ could not become rows; the table .*\n", ran.stderr)
@@ -400,10 +411,18 @@ def test_work_that_fails_exits_with_1(run: Run, export_file: Path, tmp_path: Pat
     """Each error is one sentence: what failed, where, and what to do."""
     lake = tmp_path / "lake"
     page = write_lines(tmp_path / "page.html", [b"<html>"])
-    assert_one_sentence(run("load", page, "--lake", lake), 1, "page.html is not an export file")
+    assert_one_sentence(run("load", page, "--lake", lake), 1, "page.html is an HTML page, and not an export file")
     assert_one_sentence(run("load", tmp_path / "none", "--lake", lake), 1, "none cannot be read: No such file")
     assert_one_sentence(run("load", export_file, "--lake", f"{export_file}/lake"), 1, "cannot write the lake at")
     assert_one_sentence(run("coverage", "--lake", lake / "other"), 1, "there is no lake at")
+    nothing = write_lines(tmp_path / "nothing", [b'{"a":1}'])
+    assert_one_sentence(
+        run("load", nothing, "--lake", lake),
+        1,
+        "1 of 1 lines could not become rows, and 50 % are allowed; nothing was loaded. The first is line 1 of nothing",
+        "allow more (--max-rejected)",
+    )
+    assert not lake.exists()
     bad = write_lines(tmp_path / "bad", [line("message", message()), b"{"])
     assert_one_sentence(
         run("load", bad, "--lake", lake, "--strict"), 1, "could not become rows, and 0 are allowed; nothing was loaded"

@@ -182,8 +182,8 @@ WRONG_CALLS = {
     "no window": (["--channel", RUST], "give --since and --until, or --all"),
     "all and a window": (["--channel", RUST, "--all", *WINDOW], "--all exports the whole history; leave out --since"),
     "all and a lookback": (["--channel", RUST, "--all", "--lookback", "1d"], "leave out --since, --until and"),
-    "a user and a window": (["--user", "ann", *WINDOW], "leave out channels, window and lookback"),
-    "a user and a channel": (["--user", "ann", "--channel", RUST], "leave out channels, window and lookback"),
+    "a user and a window": (["--user", "ann", *WINDOW], "leave out channels, window, lookback and"),
+    "a user and a channel": (["--user", "ann", "--channel", RUST], "leave out channels, window, lookback and"),
     "a list as a query": (["--query", "[]", "--all"], "are not a JSON object; write"),
     "a query that finds nothing": (["--query", '{"type": "none"}', "--all"], "the query finds no channel"),
 }

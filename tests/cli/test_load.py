@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from command_line import Run
+from command_line import Run, assert_one_sentence
 from export_objects import channel, encoded, line, message, user, write_lines
 
 from airflow_provider_chatexport.core.entities import Shape
@@ -54,3 +54,14 @@ def test_files_alike_share_a_line(run: Run, tmp_path: Path) -> None:
     ]
     first, *_ = run("load", *files, "--lake", tmp_path / "lake").out.splitlines()
     assert "2 files: an export of channels, lines of the shape typed, users as whole objects" == first
+
+
+def test_load_states_the_channels_of_an_empty_export(run: Run, tmp_path: Path) -> None:
+    """The file of a quiet window has no line that could name them."""
+    (quiet := tmp_path / "quiet").write_bytes(b"")
+    window = ["--since", "2026-01-01", "--until", "2026-01-02"]
+    exported_at = ["--exported-at", "2026-01-03T00:00:00Z"]
+    run("load", quiet, *window, *exported_at, "--channel", "a:b,c:d", "--lake", tmp_path / "lake")
+    covered = run("coverage", "--lake", tmp_path / "lake", "--json").json
+    assert ["a:b", "c:d"] == sorted(each["cid"] for each in covered["coverage"])
+    assert_one_sentence(run("load", quiet, "--channel", "a:b", "--lake", tmp_path / "lake"), 2, "give --since and --un")

@@ -24,20 +24,48 @@ from airflow_provider_chatexport.errors import CallError, WindowError
         ("['a:b', 'c:d']", ["a:b", "c:d"]),
         ('["a:b"]', ["a:b"]),
         (("a:b",), ["a:b"]),
+        ("('a:b', 'c:d')", ["a:b", "c:d"]),
         (None, []),
         ("None", []),
     ],
 )
 def test_names_may_be_a_list_or_text(value: object, names: list[str]) -> None:
     """A Python list, a comma-separated conf, and a list that a template rendered are the same list."""
-    assert names == parse_names(value)
+    assert names == parse_names(value, "channels", "messaging:general")
 
 
-@pytest.mark.parametrize("value", ["[a:b", [7], {"a:b": 1}, 7])
-def test_other_values_are_not_names(value: object) -> None:
-    """The error comes before a request with a nonsense channel."""
-    with pytest.raises(CallError, match=r"^a list of names (cannot be read|contains something that is not text); "):
-        parse_names(value)
+NATIVE = "set render_template_as_native_obj=True on the DAG"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "value"),
+    [
+        (rf"^user_ids is text that cannot be read as a list of names; if .*{NATIVE}", "[ann"),
+        (rf"^user_ids is text .*{NATIVE}", "<airflow.models.xcom.LazyXComSelectSequence object at 0x7f>"),
+        (rf"^user_ids is text .*{NATIVE}", "LazyXComSequence(3 items)"),
+        (r"^user_ids contains a value of type int \(with render_template_as_native_obj, .*, such as ann-17$", [7]),
+        (r"^user_ids contains a value of type int \(with", 7),
+        (r"^user_ids contains a value of type list; write names as text, such as ann-17$", [["ann"]]),
+        (r"^user_ids contains a value of type dict; write names", {"ann": 1}),
+        (r"^user_ids contains a value of type dict; write names", "{'ann': 1}"),
+    ],
+)
+def test_other_values_are_not_names(sentence: str, value: object) -> None:
+    """The error names the argument and the cause, before a request with nonsense in it."""
+    with pytest.raises(CallError, match=sentence):
+        parse_names(value, "user_ids", "ann-17")
+
+
+def test_a_duration_is_never_a_template() -> None:
+    """Durations are not template fields, and the text of a template does not say so."""
+    with pytest.raises(CallError, match=r"^lookback is .*, and templates are not rendered there; give a timedelta"):
+        parse_duration("{{ params.days }}", "lookback")
+
+
+def test_a_window_s_end_that_became_a_number_names_the_cause() -> None:
+    """Native rendering makes a number of the text of {{ ds_nodash }}."""
+    with pytest.raises(WindowError, match=r"since is of type int; .* \(with render_template_as_native_obj, "):
+        check_window_end(20260101, "since")
 
 
 def test_a_duration_is_a_timedelta_or_seconds() -> None:

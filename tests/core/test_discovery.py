@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_chatexport.core.discovery import ChannelPage, ChannelQuery, ChannelSearch, FoundChannel
+from airflow_provider_chatexport.core.discovery import (
+    ChannelPage,
+    ChannelQuery,
+    ChannelSearch,
+    FoundChannel,
+    check_rendered_conditions,
+)
 from airflow_provider_chatexport.core.plan import Cid
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.errors import CallError, UnexpectedReplyError
@@ -166,3 +172,39 @@ def test_a_service_that_ignores_the_offset_is_an_error() -> None:
     channels = [channel(number, 0) for number in range(30)]
     with pytest.raises(UnexpectedReplyError, match="returns the same channels for every page"):
         find(ChannelQuery(), channels, ask=lambda channels, _page: channels)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "before", "rendered"),
+    [
+        (
+            r"filter_conditions.cid.\$in of the channel query is text, .*render_template_as_native_obj=True",
+            {"cid": {"$in": "{{ params.cids }}"}},
+            {"cid": {"$in": "['a:b']"}},
+        ),
+        (
+            r"in filter_conditions.\$and\[1\].team of the channel query rendered None as text, because",
+            {"$and": [{"type": "team"}, {"team": "{{ params.team }}"}]},
+            {"$and": [{"type": "team"}, {"team": "None"}]},
+        ),
+    ],
+)
+def test_what_a_template_made_of_conditions_is_named_as_the_cause(sentence: str, before: Any, rendered: Any) -> None:
+    """The service would refuse the conditions, or find no channel: neither names the template."""
+    with pytest.raises(CallError, match=sentence):
+        check_rendered_conditions(before, rendered)
+
+
+@pytest.mark.parametrize(
+    ("before", "rendered"),
+    [
+        ({"cid": {"$in": "{{ params.cids }}"}}, {"cid": {"$in": ["a:b"]}}),
+        ({"cid": {"$in": ["{{ params.cid }}"]}}, {"cid": {"$in": ["a:b"]}}),
+        ({"name": "None"}, {"name": "None"}),
+        ({"name": "{{ params.name }}"}, {"name": "[draft]"}),
+        ({"team": "{{ params.team }}"}, {"team": None}),
+    ],
+)
+def test_conditions_that_were_meant_so_pass(before: Any, rendered: Any) -> None:
+    """A channel may have such a name, and native rendering keeps lists and null."""
+    check_rendered_conditions(before, rendered)

@@ -30,7 +30,7 @@ def test_rejects_are_allowed_up_to_a_count_or_a_share(
     allowed: bool, max_rejected: int | float | None, rejected: int
 ) -> None:
     """1 is one line and 1.0 is all lines; a limit that is met exactly is allowed. So it is for messages that vanish."""
-    assert allowed is LoadOptions(max_rejected=max_rejected).allows(rejected=rejected, lines=1000)
+    assert allowed is LoadOptions(max_rejected=max_rejected).allows(rejected=rejected, decoded=1000)
     assert allowed is LoadOptions(max_vanished=max_rejected).allows_vanished(vanished=rejected, shown=1000)
 
 
@@ -40,7 +40,7 @@ def test_a_share_that_is_met_exactly_is_allowed(percent: int, lines: int) -> Non
     """A float is not exactly the share that people write: 0.29 of 100 lines is 29 lines."""
     options = LoadOptions(max_rejected=float(f"{percent / 100:.2f}"))
     allowed = percent * lines // 100
-    assert (True, False) == tuple(options.allows(rejected=allowed + more, lines=lines) for more in (0, 1))
+    assert (True, False) == tuple(options.allows(rejected=allowed + more, decoded=lines) for more in (0, 1))
 
 
 @pytest.mark.parametrize(

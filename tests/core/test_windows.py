@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from itertools import pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -139,6 +140,38 @@ def test_a_run_without_a_whole_window_is_refused(sentence: str, sources: dict[st
     """A window with its ends from two sources would be a window that no person and no schedule meant."""
     with pytest.raises(WindowError, match=sentence):
         resolve(WindowSources(**sources))
+
+
+# Clocks in Berlin went forward at this moment, from 2 to 3 o'clock.
+SPRING = datetime(2026, 3, 29, 1, tzinfo=UTC)
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "timetable", "zone"),
+    [
+        ("clocks change in Europe/Berlin on that day, and CronDataIntervalT", "CronDataIntervalTimetable", BERLIN),
+        ("although CronDataIntervalTimetable gives scheduled runs a length; trigger", "CronDataIntervalTimetable", UTC),
+        ("although DeltaDataIntervalTimetable gives", "DeltaDataIntervalTimetable", UTC),
+        ("as every run of a DAG without a schedule; trigger it with conf", "NullTimetable", UTC),
+        ('CronDataIntervalTimetable("@daily", timezone="UTC") or CronTrigger', "CronTriggerTimetable", BERLIN),
+        ('CronDataIntervalTimetable("@daily", timezone="UTC") or CronTrigger', "", UTC),
+    ],
+)
+def test_the_cure_for_a_window_of_zero_length_depends_on_the_timetable(
+    sentence: str, timetable: str, zone: tzinfo
+) -> None:
+    """The timetable that is in use is no cure, and on the day of a clock change nothing is wrong with it."""
+    sources = WindowSources(data_interval=(SPRING, SPRING), zone=zone, timetable=timetable)
+    with pytest.raises(WindowError, match=re.escape(sentence)) as caught:
+        resolve(sources)
+    assert "since and until" in caught.value.message
+
+
+def test_a_template_in_the_conf_of_a_run_is_not_rendered() -> None:
+    """Airflow renders arguments only, and the text looks right to the person who wrote it."""
+    with pytest.raises(WindowError, match=r"since is a template that was not rendered.* not in the conf or params"):
+        resolve(WindowSources(conf=("{{ ds }}", "2026-01-02")))
 
 
 def test_a_missing_window_names_the_conf_to_trigger_with() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
@@ -10,6 +12,7 @@ from airflow_provider_chatexport.core.progress import CONVERT, Progress
 from airflow_provider_chatexport.errors import InputError, TooManyRejectsError
 from airflow_provider_chatexport.lake.normalize.input_file import InputFile
 from airflow_provider_chatexport.lake.staging.conversion import Conversion
+from airflow_provider_chatexport.lake.staging.counts import n_decoded
 from airflow_provider_chatexport.lake.staging.stage import StagedFile
 
 
@@ -25,14 +28,28 @@ def convert_files(
     progress(CONVERT, 0, None)
     conversion.finish()
     counts = conversion.counts
-    if not options.allows(rejected=counts.rejected, lines=counts.lines):
-        number, line = conversion.first_reject()
+    decoded = n_decoded(asdict(counts))
+    if not options.allows(rejected=counts.rejected, decoded=decoded):
+        number, line, offset, reason = conversion.first_reject()
+        remedy = "if the others are worth loading, allow more (max_rejected)"
+        if counts.rejected == decoded:
+            remedy = "check that this is an export file; to look at the rejects in a lake, allow more (max_rejected)"
         raise TooManyRejectsError(
-            f"{counts.rejected} of {counts.lines} lines could not become rows, and {options.allowed_rejects} are "
-            f"allowed; nothing was loaded. The first is line {line} of {files[number].name}. Allow more (without "
-            "strict any number), and the table rejects will say why"
+            f"{rejected_of(asdict(counts))}, and {options.allowed_rejects} are allowed; nothing was loaded. The first "
+            f"is line {line} of {files[number].name}, at byte {offset} ({reason}): {remedy}",
+            argument="max_rejected",
         )
     return staged
+
+
+def rejected_of(counts: Mapping[str, Any]) -> str:
+    """Return how much of a load was rejected, for a sentence.
+
+    :param counts: as a record has them.
+    """
+    decoded = n_decoded(counts)
+    what = "lines" if decoded == counts["lines"] else "lines and objects in them"
+    return f"{counts['rejected']} of {decoded} {what} could not become rows"
 
 
 def _add(conversion: Conversion, file: InputFile) -> StagedFile:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -52,9 +52,28 @@ def coverage_of_load(
     )
 
 
+def without_channels(
+    staged: Iterable[tuple[InputFile, StagedFile]], message_spans: Mapping[int, MessageSpans]
+) -> list[InputFile]:
+    """Return the files that state a window and no channel, neither in a line nor next to it: they cover nothing."""
+    return [
+        file
+        for file, result in staged
+        if file.window is not None and not _cids(file, result, message_spans.get(result.number, {}))
+    ]
+
+
+def _cids(file: InputFile, result: StagedFile, spans: MessageSpans) -> Sequence[str]:
+    found = result.cids | spans.keys()
+    if file.task_id is not None:
+        return file.cids or sorted(found)
+    # A person who states the channels of a file may leave some out; a request names all of them.
+    return sorted({*(file.cids or ()), *found})
+
+
 def _covered(file: InputFile, result: StagedFile, spans: MessageSpans) -> Iterator[tuple[str, Bounds]]:
     """Yield each channel that a file covers, with the bounds; None is an open bound."""
-    cids = file.cids or sorted(result.cids | spans.keys())
+    cids = _cids(file, result, spans)
     if file.window is not None:
         yield from ((cid, (file.window.since, file.window.until)) for cid in cids)
     elif file.cids is not None:

@@ -17,6 +17,7 @@ from typing import Final
 
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
+from airflow_provider_chatexport.core.plan import Cid
 from airflow_provider_chatexport.core.progress import Progress, silent
 from airflow_provider_chatexport.core.retention import stated_retention
 from airflow_provider_chatexport.core.times import format_rfc3339
@@ -28,8 +29,8 @@ from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
 from airflow_provider_chatexport.lake.load import shrink_guard
-from airflow_provider_chatexport.lake.load.convert import convert_files
-from airflow_provider_chatexport.lake.load.coverage import Claims, coverage_of_load
+from airflow_provider_chatexport.lake.load.convert import convert_files, rejected_of
+from airflow_provider_chatexport.lake.load.coverage import Claims, coverage_of_load, without_channels
 from airflow_provider_chatexport.lake.load.horizon import Horizons, retention_facts
 from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.load.shrink_guard import Impact
@@ -41,6 +42,7 @@ from airflow_provider_chatexport.lake.privacy import suppression_list
 from airflow_provider_chatexport.lake.privacy.suppression_list import SuppressionList
 from airflow_provider_chatexport.lake.schema import promoted
 from airflow_provider_chatexport.lake.staging.conversion import Conversion
+from airflow_provider_chatexport.lake.staging.counts import n_decoded
 from airflow_provider_chatexport.lake.staging.stage import StagedFile
 from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.fingerprint import Fingerprint
@@ -58,6 +60,7 @@ def load_files(
     window: Window | None = None,
     exported_at: datetime | None = None,
     kind: ExportKind | None = None,
+    channels: Sequence[Cid] = (),
     fingerprints: Sequence[Fingerprint] | None = None,
     work_dir: Path | None = None,
     options: LoadOptions = DEFAULT_OPTIONS,
@@ -68,6 +71,8 @@ def load_files(
     :param window: what the files cover, if it is known: rows outside are left out. Exports of users have none.
     :param exported_at: when the service made the files, aware; by default each file's modification time.
     :param kind: which exports they are; by default the content of each file decides.
+    :param channels: channels that each of the files is an export of, in addition to those that it names: the window
+        counts as covered for them too, though nothing was written there.
     :param fingerprints: of the files, if the caller has read them already.
     :param work_dir: where files are converted; by default next to a local lake, else a temporary folder.
     :raises InputError: a file is not an export, or has more rejects than allowed.
@@ -77,6 +82,8 @@ def load_files(
         raise CallError("there is no file to load")
     if kind is ExportKind.USERS and window is not None:
         raise CallError("an export of users has no window; leave since and until out")
+    if channels and window is None:
+        raise CallError("channels are stated without a window; state it too (since and until), or leave channels out")
     retention = stated_retention(options.retention)
     files = [
         InputFile(
@@ -86,6 +93,7 @@ def load_files(
             size_bytes=fingerprint.size_bytes,
             window=window,
             kind=kind,
+            cids=tuple(sorted(set(channels))) or None,
             retention=retention,
             fingerprint=fingerprint,
         )
@@ -93,6 +101,7 @@ def load_files(
     ]
     identity = [f"file {file.sha256} at {format_rfc3339(file.exported_at)}" for file in files]
     stated = [f"window {window}", *([f"kind {kind.value}"] if kind is not None else [])]
+    stated += [f"channel {cid}" for cid in sorted(set(channels))]
     job = LoadJob(lake_uri, load_id=commit_log.load_id_of([*identity, *stated]), options=options, progress=progress)
     return job.run(lambda _: files, work_dir=work_dir)
 
@@ -107,7 +116,6 @@ class LoadJob:
     def __init__(self, lake_uri: str, *, load_id: str, options: LoadOptions, progress: Progress) -> None:
         self._tables = promoted.tables_with(options.promote)
         self._store = open_store(lake_uri)
-        self._store.prepare()
         if options.promote:
             promoted.check(options.promote, commit_log.read_snapshot(self._store).promoted_types)
         self._load_id = load_id
@@ -123,10 +131,15 @@ class LoadJob:
         :raises ShrinkError: the load would hide all messages of a channel.
         :raises LakeError: the lake cannot be read or written.
         """
+        self._store.prepare()
         if record := commit_log.find(self._store, self._load_id):
             return self._report_again(record)
-        with work_folder(self._store, work_dir) as folder:
-            record, is_new = self._load(get_files(folder), folder)
+        try:
+            with work_folder(self._store, work_dir) as folder:
+                record, is_new = self._load(get_files(folder), folder)
+        except BaseException:
+            self._store.drop_if_empty()  # a first load that fails leaves no lake behind
+            raise
         self._log(record)
         refresh(self._store)
         if not is_new:  # another attempt was faster
@@ -147,6 +160,13 @@ class LoadJob:
         ) as conversion:
             staged = convert_files(conversion, files, options, self._progress)
             claims = coverage_of_load(staged, conversion.message_spans, self._load_id, self._horizons(files))
+            for file in without_channels(staged, conversion.message_spans):
+                log.warning(
+                    "%s covers its window for no channel, because it names none; to cover the window, load it again "
+                    "and state its channels (--channel) load_id=%s",
+                    file.name,
+                    self._load_id,
+                )
             coverage = claims.entries
             impact = self._guard(conversion, coverage)
             listed, written = self._write(conversion, files, coverage, folder)
@@ -303,13 +323,6 @@ class LoadJob:
         :raises TooManyRejectsError: the load has more rejects than are allowed now.
         """
         log.info("load is already in the lake load_id=%s", self._load_id)
-        n_rejected, n_lines = record.counts["rejected"], record.counts["lines"]
-        if not self._options.allows(rejected=n_rejected, lines=n_lines):
-            raise TooManyRejectsError(
-                f"{n_rejected} of {n_lines} lines could not become rows, and {self._options.allowed_rejects} are "
-                f"allowed; load {self._load_id} is in the lake all the same, since more were allowed before. Allow "
-                "them again (without strict any number); the table rejects says why they are there"
-            )
         before, now = record.facts.get("options", {}), self._options.row_options()
         if other := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
             log.warning(
@@ -320,4 +333,11 @@ class LoadJob:
             )
         refresh(self._store, full=True)
         forget_listed(self._store, record, now=datetime.now(UTC))
+        if not self._options.allows(rejected=record.counts["rejected"], decoded=n_decoded(record.counts)):
+            raise TooManyRejectsError(
+                f"{rejected_of(record.counts)}, and {self._options.allowed_rejects} are allowed; load {self._load_id} "
+                "is in the lake all the same, since more were allowed before. The table rejects says why they are "
+                "there; to accept them, allow more (max_rejected)",
+                argument="max_rejected",
+            )
         return self._report(record, already_loaded=True)

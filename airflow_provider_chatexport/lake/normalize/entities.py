@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from airflow_provider_chatexport.core.entities import ALIASES, Entity, Shape
+from airflow_provider_chatexport.core.entities import ALIASES, OTHER_NAMES, Entity, Shape
 from airflow_provider_chatexport.lake.normalize.custom_keys import CustomKeys, KeyWatch
 from airflow_provider_chatexport.lake.normalize.elements import (
     BrokenLine,
@@ -305,7 +305,8 @@ def _decide(
         placed = context.place(entity, line, *read_object(payload, fields))
     except NotAnObjectError as error:
         name = name if entity is None else entity.value
-        reason = f"{name}: {error}"
+        # A name that is not known may be anything that stands in the line, and reasons go where lines may not.
+        reason = f"{name if entity is not None or name in OTHER_NAMES else 'other entity'}: {error}"
     else:
         if isinstance(placed, NormalizedObject):
             return placed

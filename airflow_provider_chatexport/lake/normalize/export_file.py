@@ -17,6 +17,7 @@ import msgspec
 
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES
 from airflow_provider_chatexport.errors import InputError
+from airflow_provider_chatexport.lake.normalize.foreign import ForeignFormat, foreign_format, foreign_text
 from airflow_provider_chatexport.lake.normalize.json_slicer import JsonFragment, JsonSlicer
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
@@ -33,6 +34,7 @@ _SPREAD_START: Final = re.compile(rb'\{[ \t\r]*\n\s*(?:["}]|\Z)|\{\s*"channel"\s
 _OBJECT_LINE: Final = re.compile(rb'^\s*\{\s*"', re.MULTILINE)
 # One of the lines in so many first bytes has to start as an object.
 LOOKED_AT_BYTES: Final = 64 * 1024
+_HEAD_BYTES: Final = 1024
 MAX_RATIO: Final = 200
 USUAL_UNPACKED_BYTES: Final = 1024 * 1024 * 1024
 
@@ -101,9 +103,10 @@ class LongLine:
 class ExportReader:
     """One export file on disk.
 
+    :ivar is_empty: there is nothing but blanks in it.
     :ivar payload_key: ``item`` or ``data``: where the first line has its object, if it has an envelope of that form.
     :param on_read: called with the number of bytes that have been read, as they lie on disk.
-    :raises InputError: the file cannot be opened, is empty, or its gzip stream is damaged.
+    :raises InputError: the file cannot be opened, is not an export, or its gzip stream is damaged.
     """
 
     def __init__(
@@ -113,22 +116,26 @@ class ExportReader:
         self._on_read = on_read
         self._max_unpacked_bytes = max_unpacked_bytes
         self.bom_bytes = 0
-        head = self._first_bytes(1024)
-        if not head:
-            raise InputError(f"{path} holds nothing; an export file has JSON lines or one JSON array")
+        if found := foreign_format(next(self.chunks(_HEAD_BYTES), b"")):
+            raise self._not_an_export(found)
+        head = self._first_bytes(_HEAD_BYTES)
+        self.is_empty = not head
         self.is_array = head.startswith(b"[")
         # As tools print JSON for people: the first line ends with an opening bracket, and a key comes next.
         self.is_spread = _SPREAD_START.match(head) is not None
         start = _ENVELOPE_START.match(head)
         self.payload_key = start.group(1).decode() if start is not None else None
-        # One damaged line is one reject, even if it is the first. A web page may quote JSON.
-        if not head.startswith((b"{", b"[")) and (
-            head.startswith(b"<") or not _OBJECT_LINE.search(self._first_bytes(LOOKED_AT_BYTES))
-        ):
-            raise InputError(
-                f"{path} is not an export file: it begins with neither an object nor an array of JSON; "
-                "give the file that an export's link leads to"
-            )
+        # One damaged line is one reject, even if it is the first.
+        if head and not head.startswith((b"{", b"[")) and not _OBJECT_LINE.search(self._first_bytes(LOOKED_AT_BYTES)):
+            raise self._not_an_export(foreign_text(head))
+
+    def _not_an_export(self, found: ForeignFormat | None) -> InputError:
+        if found is not None:
+            return InputError(f"{self.path} is {found.what}, and not an export file; {found.remedy}")
+        return InputError(
+            f"{self.path} is not an export file: it begins with neither an object nor an array of JSON; give the file "
+            "that an export's link leads to"
+        )
 
     def chunks(self, size: int = CHUNK_BYTES) -> Iterator[bytes]:
         """Yield the unpacked bytes, without a BOM."""
@@ -188,9 +195,9 @@ class ExportReader:
     def _first_bytes(self, size: int) -> bytes:
         """Return the first bytes of the file behind leading blanks."""
         first = b""
-        for count, chunk in enumerate(self.chunks(size)):
+        for chunk in self.chunks(size):
             first = (first + chunk).lstrip()
-            if count >= 3 or len(first) >= size:
+            if len(first) >= size:
                 break
         return first
 

@@ -24,8 +24,9 @@ class InputFile:
     :param window: what the export was asked for. None keeps every row.
     :param kind: which export it is. None: the content decides.
     :param user_ids: the users of an export of users, if they are known.
-    :param cids: the channels that were asked for. None: the file was given by hand, and covers each of its channels
-        only from the first to the last message, unless ``window`` is stated.
+    :param cids: the channels that were asked for, or that a person states for a file given by hand. None: the file was
+        given by hand, and covers each of its channels only from the first to the last message, unless ``window`` is
+        stated.
     :param flags: the flags of the request.
     :param task_id: the service's task. None: the file was given by hand.
     :param finished_at: when the service finished the export, if it says so; aware, UTC.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from airflow_provider_chatexport.errors import InputError
 from airflow_provider_chatexport.lake.normalize.export_file import BOM, ExportReader
 from airflow_provider_chatexport.lake.sample.names import Role, role_of, role_of_keys
 from airflow_provider_chatexport.lake.sample.values import Replacements, decoded
@@ -57,6 +58,8 @@ def write_sample(source: Path, target: BinaryIO, *, progress: Callable[[int], No
     """
     # What is unpacked is written on at once, so there is nothing that a bomb could fill.
     reader = ExportReader(source, max_unpacked_bytes=_UNLIMITED, on_read=progress)
+    if reader.is_empty:
+        raise InputError(f"{source} holds nothing, so there is nothing to sample; give an export file with lines in it")
     rewriter = Rewriter(of_lines=not (reader.is_array or reader.is_spread))
     bytes_in = bytes_out = 0
     for chunk in reader.chunks(_CHUNK_BYTES):

@@ -296,10 +296,12 @@ GROUP BY day ORDER BY day
         return self._extents[table.name]
 
     @conversion_errors()
-    def first_reject(self) -> tuple[int, int]:
-        """Return the number of the file and the line of the first reject. There has to be one."""
-        number, line = self.database.one("SELECT _input, line_number FROM stage_rejects ORDER BY ALL LIMIT 1")
-        return number, line
+    def first_reject(self) -> tuple[int, int, int, str]:
+        """Return the number of the file, the line, the byte and the reason of the first reject. There has to be one."""
+        number, line, offset, reason = self.database.one(
+            "SELECT _input, line_number, byte_offset, reason FROM stage_rejects ORDER BY ALL LIMIT 1"
+        )
+        return number, line, offset, reason
 
     def _message_spans(self) -> dict[int, dict[str, tuple[datetime, datetime]]]:
         spans: dict[int, dict[str, tuple[datetime, datetime]]] = defaultdict(dict)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,3 +31,15 @@ class Counts:
     drawn: dict[str, int] = field(default_factory=dict)
     forgotten: dict[str, int] = field(default_factory=dict)
     cast_failures: dict[str, int] = field(default_factory=dict)
+
+
+def n_decoded(counts: Mapping[str, Any]) -> int:
+    """Return what rejects are a share of: the objects of all lines, and the lines in which none was recognised.
+
+    An object that is a line of its own counts once. A channel with a thousand messages on one line counts a thousand
+    times and once.
+
+    :param counts: as a record has them.
+    """
+    n_objects: int = sum(counts["entities"].values())
+    return n_objects + int(counts["rejected_lines"])

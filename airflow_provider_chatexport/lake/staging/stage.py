@@ -159,6 +159,12 @@ class Stage:
             )
         folder = self._folder / f"input-{self._number}"
         reader = self._reader(file)
+        if reader.is_empty and file.window is None and file.task_id is None:
+            # The v2 export of a quiet window is empty. So is a download that failed, and it looks the same.
+            raise InputError(
+                f"{file.path} holds nothing; if nothing was written in its window, state the window and the channels "
+                "(since, until, channels), or else fetch it again"
+            )
         normalized, evidence, has_users = self._normalize(reader, file, folder)
         kind = file.kind or (ExportKind.CHANNELS if evidence is None else ExportKind.USERS)
         self._progress(CONVERT, 0, None)

@@ -37,7 +37,9 @@ class Fingerprint:
         """
         try:
             stat = path.stat()
-            if not S_ISREG(stat.st_mode) and not S_ISDIR(stat.st_mode):
+            if S_ISDIR(stat.st_mode):
+                raise InputError(f"{path} is a folder; give the export files in it")
+            if not S_ISREG(stat.st_mode):
                 raise InputError(
                     f"{path} is not a regular file (a pipe?). It has to be read more than once: copy it to a file first"
                 )

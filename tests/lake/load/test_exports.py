@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import logging
 import random
@@ -29,7 +30,13 @@ from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.errors import CallError, FileGoneError, InputError, LakeError
+from airflow_provider_chatexport.errors import (
+    CallError,
+    FileGoneError,
+    InputError,
+    LakeError,
+    TooManyRejectsError,
+)
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
 from airflow_provider_chatexport.lake.maintenance.compact import compact
@@ -252,9 +259,7 @@ def test_a_fetched_file_of_nothing_but_rejects_is_no_export(
     """A proxy's error in its place: committed, the window would be covered, and no run would fetch it again."""
     receipt = Receipt(task_id=TaskId("t"), request=request_)
     with pytest.raises(InputError, match="the file of export t holds no line that is part of an export") as caught:
-        pipeline.load_exports(
-            serve(content), [receipt], lake_uri=lake.uri, options=LoadOptions(max_rejected=len(NO_EXPORT))
-        )
+        pipeline.load_exports(serve(content), [receipt], lake_uri=lake.uri, options=LoadOptions(max_rejected=None))
     assert caught.value.retryable
     assert set() == lake.files()
 
@@ -265,7 +270,10 @@ def test_a_fetched_file_with_one_line_of_an_export_is_one(
     """Its other lines are rejects as ever, and so is the line itself, whose entity is known."""
     content = b'{}\n{"type":"message","data":{}}\n{"error":"access denied"}\n'
     report = pipeline.load_exports(
-        serve(content), [Receipt(task_id=TaskId("t"), request=OF_CHANNELS)], lake_uri=lake.uri
+        serve(content),
+        [Receipt(task_id=TaskId("t"), request=OF_CHANNELS)],
+        lake_uri=lake.uri,
+        options=LoadOptions(max_rejected=None),
     )
     assert (3, 3) == (report.record.counts["lines"], report.record.counts["rejected"])
 
@@ -278,17 +286,34 @@ def test_lines_that_are_too_long_to_be_looked_at_may_be_of_an_export(
         serve(b'{"type":"message","data":{"text":"long"}}\n'),
         [Receipt(task_id=TaskId("t"), request=OF_CHANNELS)],
         lake_uri=lake.uri,
-        options=LoadOptions(max_line_bytes=20),
+        options=LoadOptions(max_line_bytes=20, max_rejected=1),
     )
     assert (1, 1) == (report.record.counts["lines"], report.record.counts["rejected"])
 
 
 @pytest.mark.parametrize("content", NO_EXPORT)
-def test_a_file_given_by_hand_may_be_all_rejects(content: bytes, lake: LakeProbe, tmp_path: Path) -> None:
+def test_a_file_given_by_hand_may_be_all_rejects_if_that_is_allowed(
+    content: bytes, lake: LakeProbe, tmp_path: Path
+) -> None:
     """The person who gives it sees them, and it covers nothing."""
     (path := tmp_path / "export").write_bytes(content)
-    report = load_file(lake, path, None, None, NINE)
+    with pytest.raises(TooManyRejectsError):
+        load_file(lake, path, None, None, NINE)
+    report = load_file(lake, path, None, None, NINE, max_rejected=1.0)
     assert report.record.counts["lines"] == report.record.counts["rejected"] > 0
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", gzip.compress(b""), b"[]"], ids=["v2", "blank", "packed", "v1"])
+def test_a_fetched_export_of_a_quiet_window_covers_it(
+    content: bytes, serve: Callable[[bytes], ChatExportClient], lake: LakeProbe
+) -> None:
+    """Without that, a quiet channel would fail each night, or be exported again and again."""
+    request = ChannelsRequest(channels=(Cid(UBUNTU),), window=Window.parse("2025-01-01T08:00:00Z", NINE))
+    report = pipeline.load_exports(serve(content), [Receipt(task_id=TaskId("t"), request=request)], lake_uri=lake.uri)
+    assert (0, 0) == (report.record.counts["lines"], report.record.counts["rejected"])
+    (entry,) = report.record.coverage
+    assert (UBUNTU, request.window) == (entry.cid, Window(since=entry.since, until=entry.until))
+    assert verify(open_store(lake.uri), now=datetime.now(UTC)).ok
 
 
 def test_no_link_key_or_text_is_in_logs_or_records(

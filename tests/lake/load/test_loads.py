@@ -107,7 +107,6 @@ def test_a_load_leaves_its_catalog_behind_even_after_a_crash(lake: LakeProbe, tm
 
 FAILURES: dict[str, tuple[type[Exception], Callable[[Path], Path]]] = {
     "no export": (InputError, lambda folder: write_lines(folder / "bad", [b"<html>"])),
-    "nothing": (InputError, lambda folder: write_lines(folder / "bad", [])),
     "not there": (InputError, lambda folder: folder / "bad"),
     "a folder": (InputError, lambda folder: folder),
     "half an array": (InputError, lambda folder: write_lines(folder / "bad", [b'[{"channel":{"cid":"a:1"},'])),
@@ -132,9 +131,112 @@ def test_strict_refuses_before_the_commit(lake: LakeProbe, tmp_path: Path) -> No
     path = write_lines(tmp_path / "export", [line("message", message()), b"{broken"])
     with pytest.raises(TooManyRejectsError, match=r"0 are allowed; nothing was loaded\. The first is line 2 of export"):
         load_files([path], lake_uri=lake.uri, options=LoadOptions(max_rejected=0))
-    assert set() == lake.files()
+    assert not Path(lake.uri).exists()
     assert 1 == load_files([path], lake_uri=lake.uri).record.counts["rejected"]
     assert [[2, "{broken"]] == lake.rows("SELECT line_number, raw FROM rejects")
+
+
+def test_a_load_with_more_rejects_than_half_is_refused_by_default(lake: LakeProbe, tmp_path: Path) -> None:
+    """Such a file is not an export, and a lake of nothing but rejects reads as a success."""
+    good, bad = line("message", message()), b'{"a":1}'
+    half = write_lines(tmp_path / "half", [good, bad])
+    more = write_lines(tmp_path / "more", [good, bad, bad])
+    first = rf"line 2 of more, at byte {len(good) + 1} \(no entity that this version knows"
+    with pytest.raises(TooManyRejectsError, match=rf"^2 of 3 lines could not .* and 50 % are allowed; .* {first}"):
+        load_files([more], lake_uri=lake.uri)
+    assert not Path(lake.uri).exists()
+    assert 1 == load_files([half], lake_uri=lake.uri).record.counts["rejected"]
+    files = lake.files()
+    with pytest.raises(TooManyRejectsError):
+        load_files([more], lake_uri=lake.uri)
+    assert files == lake.files()
+
+
+@pytest.mark.parametrize("limit", [None, 1.0, 3])
+def test_any_number_of_rejects_may_be_allowed(limit: float | None, lake: LakeProbe, tmp_path: Path) -> None:
+    """The table of rejects is a way to look at a file. The same load with the default says what it is."""
+    path = write_lines(tmp_path / "export", [b'{"a":1}'] * 3)
+    options = LoadOptions(max_rejected=limit)
+    assert 3 == load_files([path], lake_uri=lake.uri, options=options).record.counts["rejected"]
+    assert load_files([path], lake_uri=lake.uri, options=options).already_loaded
+    with pytest.raises(
+        TooManyRejectsError, match=r"3 of 3 lines .* is in the lake all the same, since more were allow"
+    ):
+        load_files([path], lake_uri=lake.uri)
+
+
+def test_a_share_of_rejects_is_one_of_objects_and_not_of_lines(lake: LakeProbe, tmp_path: Path) -> None:
+    """A v1 export of one channel is one line. A message that is no message must not refuse its thousand others."""
+    bad = {**message("bad"), "created_at": "yesterday"}
+    element = {"channel": channel(), "messages": [message(), message("m2"), bad]}
+    path = tmp_path / "export"
+    path.write_text(json.dumps([element]))
+    report = load_files([path], lake_uri=lake.uri)
+    assert (1, 1) == (report.record.counts["lines"], report.record.counts["rejected"])
+    with pytest.raises(TooManyRejectsError, match=r"^1 of 4 lines and objects in them could not become rows, and 20 %"):
+        load_files([path], lake_uri=f"{lake.uri}-2", options=LoadOptions(max_rejected=0.2))
+
+
+QUIET = {
+    "no byte": b"",
+    "blanks": b" \n\n",
+    "packed": gzip.compress(b""),
+    "v1": b"[]",
+}
+
+
+@pytest.mark.parametrize("content", QUIET.values(), ids=QUIET)
+def test_an_empty_export_covers_its_window_for_the_channels_that_are_stated(
+    content: bytes, lake: LakeProbe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing was written there. A file without a line cannot name its channels, so a person has to."""
+    path = tmp_path / "export"
+    path.write_bytes(content)
+    empty = load_file(lake, path, 10, 11, FIRST)
+    assert (0, ()) == (empty.record.counts["lines"], empty.record.coverage)
+    assert "covers its window for no channel" in caplog.text
+    quiet = Lake(lake.uri).load(path, since=at(10), until=at(11), exported_at=FIRST, channels=["messaging:b", "a:c"])
+    assert 1 == caplog.text.count("covers its window for no channel")
+    window = Window.parse(at(10), at(11))
+    assert [(cid, window.since, window.until) for cid in ("a:c", "messaging:b")] == [
+        (entry.cid, entry.since, entry.until) for entry in quiet.record.coverage
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", gzip.compress(b"")])
+def test_an_empty_file_without_a_window_is_refused(content: bytes, lake: LakeProbe, tmp_path: Path) -> None:
+    """It may be a download that failed, and it says nothing."""
+    path = tmp_path / "export"
+    path.write_bytes(content)
+    with pytest.raises(
+        InputError, match="export holds nothing; if nothing was written in its window, state the window"
+    ):
+        load_files([path], lake_uri=lake.uri)
+    assert not Path(lake.uri).exists()
+
+
+def test_channels_that_are_stated_are_covered_next_to_those_that_a_file_names(lake: LakeProbe, tmp_path: Path) -> None:
+    """A channel in which nothing was written is in no line of its export."""
+    path = write_export(tmp_path / "export", {"m1": (10, "one")})
+    report = Lake(lake.uri).load(path, since=at(10), until=at(11), exported_at=FIRST, channels="team:quiet")
+    assert {"a:1", "team:quiet"} == {entry.cid for entry in report.record.coverage}
+    with pytest.raises(CallError, match="channels are stated without a window"):
+        Lake(lake.uri).load(path, channels="team:quiet")
+
+
+def test_a_catalog_is_not_taken_for_a_lake_or_an_export(lake: LakeProbe, tmp_path: Path) -> None:
+    """Both names stand next to each other in a shell's history."""
+    path = write_export(tmp_path / "export", {"m1": (10, "one")})
+    load_file(lake, path, 10, 11, FIRST)
+    catalog = Path(lake.uri) / catalog_file.NAME
+    with pytest.raises(LakeError, match=f"is the catalog of a lake; give the folder of the lake, such as {lake.uri}"):
+        Lake(catalog)
+    with pytest.raises(LakeError, match="is a file; give the folder of the lake"):
+        Lake(path)
+    with pytest.raises(InputError, match="is a DuckDB database, such as the catalog of a lake"):
+        load_files([catalog], lake_uri=lake.uri)
+    with pytest.raises(InputError, match="is a folder; give the export files in it"):
+        load_files([Path(lake.uri)], lake_uri=lake.uri)
 
 
 def test_a_lake_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
@@ -637,21 +739,27 @@ def test_no_text_of_a_person_is_in_logs_or_errors(
         line("message", message(text=MARK))[:-1],
         line("message", message(text=MARK)).replace(b"messaging", b"\xff\xfe"),
         b'{"%b":"%b"}' % (MARK.encode(), MARK.encode()),
+        b'{"type":"%b","data":{"a":"\xff"}}' % MARK.encode(),
         line(
             "message", message(text=MARK, reply_count=MARK, updated_at=MARK, attachments=MARK, user=MARK, custom=MARK)
         ),
     ]
     path = write_lines(tmp_path / "export", bad)
-    with pytest.raises(TooManyRejectsError) as strict:
-        load_files([path], lake_uri=lake.uri, options=LoadOptions(max_rejected=0))
-    assert 5 == load_files([path], lake_uri=lake.uri).record.counts["rejected"]
+    refused = []
+    for number, bad_line in enumerate(bad[:-1]):
+        one = write_lines(tmp_path / f"bad-{number}", [bad_line])
+        with pytest.raises(TooManyRejectsError) as strict:
+            load_files([one], lake_uri=lake.uri, options=LoadOptions(max_rejected=0))
+        refused.append(repr(strict.value))
+    report = load_files([path], lake_uri=lake.uri, options=LoadOptions(max_rejected=None))
+    assert 6 == report.record.counts["rejected"]
     assert all(MARK not in reason for (reason,) in lake.rows("SELECT reason FROM rejects"))
     broken = tmp_path / "broken.json"
     broken.write_bytes(b'[{"channel":{"cid":"a:b"},"messages":[{"text":"' + MARK.encode())
     with pytest.raises(InputError) as half:
         load_files([broken], lake_uri=lake.uri)
     assert "load committed" in caplog.text
-    for text in (caplog.text, repr(strict.value), repr(half.value), *map(json.dumps, lake.records())):
+    for text in (caplog.text, *refused, repr(half.value), *map(json.dumps, lake.records())):
         assert MARK not in text
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
+import io
 import json
+import lzma
+import re
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from export_objects import CID, channel, encoded, message
 from hypothesis import HealthCheck, given, settings
@@ -142,30 +151,108 @@ def test_long_lines_do_not_depend_on_chunks(elements: list[int], size: int, last
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b" \n\t\n", BOM, gzip.compress(b"")], ids=["no byte", "blanks", "a byte order mark", "packed"]
+    "content",
+    [b"", b" \n\t\n", b"\n" * 10_000, BOM, gzip.compress(b""), gzip.compress(b"\n")],
+    ids=["no byte", "blanks", "many blanks", "a byte order mark", "packed", "packed blanks"],
 )
-def test_a_file_with_nothing_in_it_is_refused(content: bytes, tmp_path: Path) -> None:
-    """An empty file is a failed download, and not an export without messages."""
-    with pytest.raises(InputError, match="holds nothing; an export file has JSON lines or one JSON array"):
+def test_a_file_with_nothing_in_it_is_known_as_empty(content: bytes, tmp_path: Path) -> None:
+    """The export of a quiet window is an empty file, and so is a failed download: the caller has to know which."""
+    reader = ExportReader(file(tmp_path, content))
+    assert reader.is_empty
+    assert not list(reader.lines(LIMIT))
+
+
+def test_a_file_that_begins_with_many_blanks_is_not_empty(tmp_path: Path) -> None:
+    """Blanks before the first line are legal, however many they are."""
+    assert not ExportReader(file(tmp_path, b"\n" * 10_000 + b'{"a":1}')).is_empty
+
+
+def tarred(content: bytes) -> bytes:
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        entry = tarfile.TarInfo("export.ndjson")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return target.getvalue()
+
+
+def zipped(content: bytes) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("export.ndjson", content)
+    return target.getvalue()
+
+
+def a_catalog(folder: Path) -> bytes:
+    duckdb.connect(str(path := folder / "catalog")).close()
+    return path.read_bytes()
+
+
+def a_parquet_file(folder: Path) -> bytes:
+    pq.write_table(pa.table({"id": ["m1"]}), path := folder / "parquet")
+    return path.read_bytes()
+
+
+LINE = b'{"message":{"id":"m1","text":"hi"}}\n'
+FOREIGN = {
+    "a zip archive, and not an export file; unpack it first": zipped(LINE),
+    "a tar archive, and not an export file; unpack it first": tarred(LINE),
+    "packed with bzip2, and not an export file; unpack it first": bz2.compress(LINE),
+    "packed with xz, and not an export file; unpack it first": lzma.compress(LINE),
+    # Python has no zstd before 3.14: the first bytes of a frame.
+    "packed with zstd, and not an export file; unpack it first": b"\x28\xb5\x2f\xfd\x24\x24\x21\x01\x00" + LINE,
+    "packed with gzip twice": gzip.compress(gzip.compress(LINE)),
+    "a DuckDB database, such as the catalog of a lake, and not an export file; query it": a_catalog,
+    "a Parquet file, and not an export file; give the file that an export's link leads to": a_parquet_file,
+    "an HTML page": b'<!DOCTYPE html>\n<html><body>{"error":"expired"}</body></html>',
+    "an XML document": b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>',
+    "CSV or a like table": b"id,text,created_at\n1,hi,2025-01-01\n",
+}
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_file_of_another_format_is_refused_by_its_name(what: str, packed: bool, tmp_path: Path) -> None:
+    """Only with the real cause does a person know what to do. A tar archive was read as an export with rejects."""
+    content = FOREIGN[what]
+    content = content(tmp_path) if callable(content) else content
+    with pytest.raises(InputError, match=f"export is {re.escape(what)}"):
+        ExportReader(file(tmp_path, gzip.compress(content) if packed else content))
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["with a mark", "without"])
+@pytest.mark.parametrize("end", ["le", "be"])
+@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("text", ['{"a":1}\n{"b":2}\n', ' \n["x"]', "[]"])
+def test_text_in_another_encoding_is_refused_by_its_name(
+    text: str, bits: int, end: str, marked: bool, tmp_path: Path
+) -> None:
+    """Editors and shells of Windows write it, and it looks right there."""
+    content = ("\ufeff" * marked + text).encode(f"utf-{bits}-{end}")
+    with pytest.raises(InputError, match=f"is text in UTF-{bits}, and not an export file; save it as UTF-8 first"):
         ExportReader(file(tmp_path, content))
+
+
+@pytest.mark.parametrize("text", [b'{"id": "DUCK"}', b'{"text":"%b ustar"}' % (b"x" * 248)])
+def test_a_line_with_the_mark_of_another_format_is_a_line(text: bytes, tmp_path: Path) -> None:
+    """People write such letters, and an id may begin with them."""
+    assert [(1, 0, text)] == lines(tmp_path, text)
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        b"<html>expired</html>",
-        b'<script>\n{"@type":"page"}\n</script>',
-        b"id,text\n1,hi\n",
-        b"PK\x03\x04",
+        b"PK",
         b'"text"',
         b"null\n",
+        b"Hello, world\n",
         b"a { color: red }\n{}",
         b"text\n".ljust(LOOKED_AT_BYTES + 1) + b'\n{"message":{}}',
-        '{"a":1}\n{"a":1}'.encode("utf-16"),
+        b"\x00\x00\x00\x20ftypisom",
     ],
 )
 def test_a_file_that_is_no_export_is_refused(content: bytes, tmp_path: Path) -> None:
-    """An error page saved under an export's name must not become a million rejects."""
+    """A file saved under an export's name must not become a million rejects."""
     with pytest.raises(InputError, match="is not an export file: it begins with neither an object nor an array"):
         ExportReader(file(tmp_path, content))
 
