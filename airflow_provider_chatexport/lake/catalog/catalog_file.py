@@ -1,6 +1,6 @@
 """``catalog.duckdb``: the views that people query, made from the registry of tables and the records of loads.
 
-Where no exports overlap, a view is a list of files. If a newer export hides some rows of a file, the view reads that
+Where no exports overlap, a view is a list of files. If a newer export may hide some rows of a file, the view reads that
 file, and only that one, through the truth rule as a filter. A new catalog replaces the last one in one step: readers
 who have the last one open go on reading the lake as it was when they opened it.
 
@@ -29,12 +29,12 @@ from airflow_provider_chatexport.lake.catalog.folders import EMPTY_FILE_PREFIX
 from airflow_provider_chatexport.lake.catalog.metadata_views import INTERNAL_SCHEMA, internal_name
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
 from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
 from airflow_provider_chatexport.lake.parquet import write_empty
 from airflow_provider_chatexport.lake.schema import promoted, sql
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, SCHEMA_VERSION, TABLES, USER_EXPORT_USERS
-from airflow_provider_chatexport.lake.schema.types import PARTITION_DOC, Table
+from airflow_provider_chatexport.lake.schema.types import PARTITION_DOC, Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 NAME: Final = "catalog.duckdb"
@@ -257,15 +257,34 @@ def _digest(statements: Sequence[str], snapshot: Snapshot) -> str:
 
 def _visible_rows(store: LakeStore, table: Table, snapshot: Snapshot) -> str:
     """Return the query over a table's live files that leaves out what newer exports hide."""
-    unless_hidden = f" WHERE NOT {visibility.hidden(table, _MASKING)}"
-    parts = [
-        part + unless_hidden * (status is FileStatus.PARTLY_HIDDEN)
-        for status, part in _read(store, table, list(snapshot.live_files_of(table)))
-    ]
+    live = list(snapshot.live_files_of(table))
+    if table.placement is Placement.EVENT:
+        return _visible_events(store, table, live)
+    parts = _read(store, table, live)
     newest = visibility.newest(table, _owners(store, snapshot) if table.owned_by else None)
     if newest and len(parts) > 1:
         return f"SELECT * FROM ({' UNION ALL '.join(parts)}) rows{newest}"
     return " UNION ALL ".join(parts) + newest
+
+
+def _visible_events(store: LakeStore, table: Table, live: Sequence[FileState]) -> str:
+    contested = [each for each in live if each.is_contested]
+    parts = _read_unmasked(store, table, [each for each in live if not each.is_contested])
+    if newest := visibility.newest_of_loose_keys(store, table, contested, _MASKING):
+        rows = " UNION ALL ".join(_read_unmasked(store, table, contested))
+        parts.append(visibility.unless_outdated(table, rows, f"({newest})"))
+    return " UNION ALL ".join(parts or _read(store, table, []))
+
+
+def _read_unmasked(store: LakeStore, table: Table, files: Sequence[FileState]) -> list[str]:
+    """Return queries for the rows of an event table's files that coverage does not hide."""
+    unless_masked = f" WHERE NOT {visibility.masked(table, _MASKING)}"
+    return [
+        part + unless_masked * is_masked
+        for is_masked in (False, True)
+        if (of_kind := [each for each in files if each.is_masked is is_masked])
+        for part in _read(store, table, of_kind)
+    ]
 
 
 def _owners(store: LakeStore, snapshot: Snapshot) -> str:
@@ -276,21 +295,21 @@ def _owners(store: LakeStore, snapshot: Snapshot) -> str:
 def _versions(store: LakeStore, table: Table, snapshot: Snapshot) -> str:
     """Return the query over all rows of messages that can be read, whether newer exports hide them or not."""
     readable = [each for each in snapshot.files_of(table) if each.is_readable]
-    rows = " UNION ALL ".join(part for _, part in _read(store, table, readable))
+    rows = " UNION ALL ".join(_read(store, table, readable))
     if all(each.is_live for each in readable):
         return rows
     # A rewrite may have put one row both into a live file and into a file of history.
     return f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY id, _exported_at, _load_id) = 1"
 
 
-def _read(store: LakeStore, table: Table, files: Sequence[FileState]) -> list[tuple[FileStatus, str]]:
-    """Return one query for each group of files that have one status and hold the same promoted columns."""
-    groups: dict[tuple[FileStatus, frozenset[str]], list[FileState]] = defaultdict(list)
+def _read(store: LakeStore, table: Table, files: Sequence[FileState]) -> list[str]:
+    """Return a query for each group of files that hold the same promoted columns; for no files, one without rows."""
+    groups: dict[frozenset[str], list[FileState]] = defaultdict(list)
     for each in files:
-        groups[each.status, promoted.held_by(table, each.file.promoted)].append(each)
+        groups[promoted.held_by(table, each.file.promoted)].append(each)
     return [
-        (status, f"SELECT {visibility.columns(table, held)} FROM {_scan(store, table, of_group)} rows")
-        for (status, held), of_group in (groups or {(FileStatus.WHOLE, frozenset[str]()): []}).items()
+        f"SELECT {visibility.columns(table, held)} FROM {_scan(store, table, of_group)} rows"
+        for held, of_group in (groups or {frozenset[str](): []}).items()
     ]
 
 

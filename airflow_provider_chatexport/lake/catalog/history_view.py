@@ -11,7 +11,8 @@ it does not contain the message. The query goes from observations to versions:
 3. ``numbered``: a new version begins where the content differs from the observation before, or where the message was
    gone in between.
 4. ``versions``: the first observation of each version, with ``valid_from``: the message's own time of change if it
-   fits between the two exports, else the time of the export.
+   fits between the two exports, else the time of the export. It is never later: an export contains only what was true
+   when it was made, even if a message is dated ahead.
 
 A version ends when an export found the message gone, or when the next version begins.
 """
@@ -79,7 +80,7 @@ def query(table: Table) -> str:
             FROM compared
         ), versions AS (
             SELECT rows.*, max(_gone) OVER (PARTITION BY id, _version) AS _found_gone, CASE
-                WHEN _exported_before IS NULL THEN coalesce({changed_at}, rows.created_at)
+                WHEN _exported_before IS NULL THEN least(coalesce({changed_at}, rows.created_at), _exported_at)
                 WHEN {changed_at} > coalesce(_gone_before, _exported_before) AND {changed_at} <= _exported_at
                     THEN {changed_at}
                 ELSE _exported_at

@@ -1,7 +1,8 @@
 """The truth rule: of all exports that cover a moment of a channel, the newest is right about it.
 
-Pure. A coverage entry says which span of a channel one export covers. A row of an event table is visible if and only if
-no entry of its channel contains its moment and has a later ``(exported_at, load_id)`` than the row.
+Pure. A coverage entry says which span of a channel one export covers. It hides a row of an event table if it is of the
+row's channel, contains the row's moment and has a later ``(exported_at, load_id)`` than the row. Among the rows of one
+key that no entry hides, the newest is visible (``visibility``).
 """
 
 from __future__ import annotations
@@ -184,16 +185,18 @@ def without_superseded(entries: Iterable[CoverageEntry]) -> list[CoverageEntry]:
 
 def covered_spans(entries: Iterable[CoverageEntry]) -> dict[str, list[TimeSpan]]:
     """Return the spans that are covered at all, by channel: ascending, with a gap between any two."""
-    spans: dict[str, list[TimeSpan]] = {}
-    for cid, of_channel in _by_channel(entries).items():
-        merged: list[TimeSpan] = []
-        for entry in sorted(of_channel, key=lambda each: each.since):
-            if merged and entry.since <= merged[-1].until:
-                merged[-1] = TimeSpan(since=merged[-1].since, until=max(merged[-1].until, entry.until))
-            else:
-                merged.append(TimeSpan(since=entry.since, until=entry.until))
-        spans[cid] = merged
-    return spans
+    return {cid: merged_spans(of_channel) for cid, of_channel in _by_channel(entries).items()}
+
+
+def merged_spans(entries: Iterable[CoverageEntry]) -> list[TimeSpan]:
+    """Return what entries of whatever channels contain together: ascending spans, with a gap between any two."""
+    merged: list[TimeSpan] = []
+    for entry in sorted(entries, key=lambda each: each.since):
+        if merged and entry.since <= merged[-1].until:
+            merged[-1] = TimeSpan(since=merged[-1].since, until=max(merged[-1].until, entry.until))
+        else:
+            merged.append(TimeSpan(since=entry.since, until=entry.until))
+    return merged
 
 
 def gaps(

@@ -38,6 +38,7 @@ class DataFile:
     :param path: relative to the lake.
     :param day: the UTC day of its folder, such as ``2026-01-31``.
     :param n_uncovered: how many of its rows no coverage entry of their own export contains; any newer entry hides them.
+    :param n_unplaced: how many of its reactions lie at their own moment, because their load does not have the message.
     :param promoted: its promoted columns, each with its type.
     :param schema_version: it has the columns that the registry had then. Records of version 1 do not say it.
     """
@@ -49,12 +50,18 @@ class DataFile:
     size_bytes: int
     sha256: str
     n_uncovered: int = 0
+    n_unplaced: int = 0
     promoted: tuple[tuple[str, str], ...] = ()
     schema_version: int = 1
 
     def __post_init__(self) -> None:
         # JSON gives lists, and files are kept in sets.
         object.__setattr__(self, "promoted", tuple((name, kind) for name, kind in self.promoted))
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether it has loose rows: coverage alone does not say whether another file has newer rows of their keys."""
+        return bool(self.n_uncovered or self.n_unplaced)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +71,7 @@ class LoadRecord:
     :param keep_superseded: keep files for ``messages_history`` when newer loads hide all of their rows.
     :param late_changes: what this load changed in what the lake knew, by age of the message (``shrink_guard``).
     :param replaces: the records that this one stands for, if it is the record of a rewrite.
+    :param has_unique_keys: no two rows of its event tables have one key. Older records of rewrites do not say it.
     :param history: files that only ``messages_history`` reads.
     :param purged: paths of files of any record that nothing may read any more.
     """
@@ -82,6 +90,7 @@ class LoadRecord:
     keep_superseded: bool = False
     late_changes: tuple[dict[str, int], ...] = ()
     replaces: tuple[str, ...] = ()
+    has_unique_keys: bool = True
     history: tuple[DataFile, ...] = ()
     purged: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
@@ -122,6 +131,7 @@ class LoadRecord:
             "keep_superseded": self.keep_superseded,
             "late_changes": list(self.late_changes),
             "replaces": list(self.replaces),
+            "has_unique_keys": self.has_unique_keys,
             "history": [asdict(file) for file in self.history],
             "purged": list(self.purged),
             "facts": self.facts,
@@ -172,6 +182,7 @@ class LoadRecord:
                 keep_superseded=value["keep_superseded"],
                 late_changes=tuple(value["late_changes"]),
                 replaces=tuple(value["replaces"]),
+                has_unique_keys=value.get("has_unique_keys", bool(value["sources"])),
                 history=tuple(DataFile(**file) for file in value["history"]),
                 purged=tuple(value["purged"]),
                 facts=value["facts"],

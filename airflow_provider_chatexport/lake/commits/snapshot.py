@@ -11,11 +11,16 @@ records arrive in, all readers of the records come to the same states.
    of the file's channels hide none of its rows (whole), some (partly hidden) or all (dead). In a snapshot table files
    stay whole, because a newer export that does not name a person does not say that the person is gone. Rejects and
    other entities live as long as any row of their load can be visible.
-3. A rewrite applies the truth rule while it writes: the rows of several loads go into one file, without those that are
+3. Coverage does not decide about loose rows: those that no entry of their own export contains, and reactions that lie
+   at their own moment, because their load does not have their message. Of the rows of one key, the newest is right. So
+   a live file is contested, and may have hidden rows, if a file of another record may have the same keys and one of the
+   two has loose rows. Two files of one record never have the same key: a load keeps one row per key, and so does a
+   rewrite.
+4. A rewrite applies the truth rule while it writes: the rows of several loads go into one file, without those that are
    hidden. So two entries of one rewrite do not hide each other's rows any more.
-4. A dead file of messages is history instead if its load keeps what newer loads supersede (``keep_superseded``).
+5. A dead file of messages is history instead if its load keeps what newer loads supersede (``keep_superseded``).
    Nothing may read a file that a record purged.
-5. A file that a rewrite took over is listed by several records. It is alive if one of them says so.
+6. A file that a rewrite took over is listed by several records. It is alive if one of them says so.
 
 An example. A and B are loads of one channel, R is a compaction of both, and C is Monday, loaded again::
 
@@ -45,22 +50,27 @@ import enum
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from typing import Final
 
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, NewerCoverage, TimeSpan
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, NewerCoverage, TimeSpan, merged_spans
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
 from airflow_provider_chatexport.lake.schema import promoted
-from airflow_provider_chatexport.lake.schema.tables import MESSAGES, TABLE_BY_NAME
+from airflow_provider_chatexport.lake.schema.tables import MESSAGES, REACTIONS, TABLE_BY_NAME
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
+
+# Event tables that may have rows of one key on several days. A reaction lies on the day of its message, or on its own
+# day if its load does not have the message. The moment of a message never changes.
+ACROSS_DAYS: Final = frozenset({REACTIONS.name})
 
 
 class FileStatus(enum.Enum):
     """What became of a file."""
 
     WHOLE = "whole"  # all of its rows are visible, by the truth rule
-    PARTLY_HIDDEN = "partly hidden"  # newer exports may hide some of its rows
+    PARTLY_HIDDEN = "partly hidden"  # newer exports may hide some of its rows, by coverage or by key
     DEAD = "dead"  # newer exports hide all of its rows, or another record's files replace it
     HISTORY = "history"  # dead, and kept for ``messages_history``
     PURGED = "purged"  # nothing may read it
@@ -71,12 +81,16 @@ class FileState:
     """A file of a record, and what became of it.
 
     :param dead_since: when the record that ended the file was committed (aware, UTC); None while it is live.
+    :param is_masked: newer coverage entries may hide some of its rows.
+    :param is_contested: a file of another record may have newer rows of some of its keys.
     """
 
     file: DataFile
     record: LoadRecord
     status: FileStatus
     dead_since: datetime | None = None
+    is_masked: bool = False
+    is_contested: bool = False
 
     @property
     def is_live(self) -> bool:
@@ -126,7 +140,7 @@ class Snapshot:
 
     @cached_property
     def masking_coverage(self) -> set[CoverageEntry]:
-        """Those entries that hide rows of live files."""
+        """Those entries that may hide rows of live files."""
         masking = {
             newer
             for record in self.current
@@ -135,23 +149,31 @@ class Snapshot:
             for newer in self._newer.than(entry)
             if not self._is_applied(entry, newer)
         }
-        return masking | self._over_uncovered(self.coverage)
+        return masking | self._over_uncovered
 
     @cached_property
     def recheck_coverage(self) -> set[CoverageEntry]:
         """Entries of loads that cover a moment which an older load covers too. They may have found a message gone."""
         newer, owner = self._of_loads
-        return {each for entry in owner for each in newer.than(entry)} | self._over_uncovered(owner)
+        readable = (each.file for each in self.files_of(MESSAGES) if each.is_readable)
+        days = sorted({file.day for file in readable if file.n_uncovered})
+        return {each for entry in owner for each in newer.than(entry)} | set(_overlapping(owner, days))
 
     @cached_property
     def readable_coverage(self) -> set[CoverageEntry]:
         """Entries of loads whose messages can still be read, every row of them: a message not among them was gone."""
         statuses = {each.file.path: each.status for each in self.files_of(MESSAGES)}
         lost = {path for path, status in statuses.items() if status in (FileStatus.DEAD, FileStatus.PURGED)}
+        # The removal of a person purges files, and writes all rows of other people into others.
+        rewritten = {old: new for each in self.records for old, new in each.facts.get("rewritten", {}).items()}
+
+        def is_lost(path: str) -> bool:
+            return path in lost and (path not in rewritten or any(map(is_lost, rewritten[path])))
+
         return {
             entry
             for record in self.records
-            if record.is_load and lost.isdisjoint(file.path for file in record.files)
+            if record.is_load and not any(is_lost(file.path) for file in record.files)
             for entry in record.coverage
         }
 
@@ -220,6 +242,8 @@ class Snapshot:
                     status=FileStatus.PURGED if purged else FileStatus.HISTORY,
                     dead_since=record.committed_at,
                 )
+        for each in _contested(each for each in states.values() if each.is_live):
+            states[each.file.path] = replace(each, status=FileStatus.PARTLY_HIDDEN, is_contested=True)
         return list(states.values())
 
     def files_of(self, table: Table) -> Sequence[FileState]:
@@ -245,28 +269,48 @@ class Snapshot:
         owner = {entry: record for record in self.records if record.is_load for entry in record.coverage}
         return NewerCoverage(owner), owner
 
-    def _over_uncovered(self, entries: Iterable[CoverageEntry]) -> set[CoverageEntry]:
-        """Return the entries that overlap a day with uncovered rows: any newer entry may hide such rows."""
-        uncovered = {file.day for record in self.current for file in record.files if file.n_uncovered}
-        days = [TimeSpan.of_day(day) for day in sorted(uncovered)]
-        ends = [day.until for day in days]
-        overlapping = set()
-        for entry in entries:
-            first = bisect_right(ends, entry.since)  # the first day that ends inside the entry or after it
-            if first < len(days) and entry.overlaps(days[first].since, days[first].until):
-                overlapping.add(entry)
-        return overlapping
+    @cached_property
+    def _over_uncovered(self) -> set[CoverageEntry]:
+        """The entries over days with uncovered rows: any newer entry of its channel hides such a row.
+
+        Without the entries of a rewrite over its own files: it has applied those.
+        """
+        owners: dict[str, set[str]] = defaultdict(set)
+        for record in self.current:
+            for file in record.files:
+                if file.n_uncovered:
+                    owners[file.day].add(record.load_id)
+        if not owners:
+            return set()
+        days = sorted(owners)
+        entries: dict[str, list[CoverageEntry]] = defaultdict(list)
+        for entry in self.coverage:
+            entries[self._owner[entry].load_id].append(entry)
+        rewrites = {record.load_id for record in self.current if not record.is_load}
+        return {
+            entry
+            for load_id, of_record in entries.items()
+            for entry in _overlapping(
+                of_record, [day for day in days if owners[day] - {load_id}] if load_id in rewrites else days
+            )
+        }
+
+    @cached_property
+    def _spans_over_uncovered(self) -> list[TimeSpan]:
+        """What those entries contain together."""
+        return merged_spans(self._over_uncovered)
 
     def _judge(self, record: LoadRecord, file: DataFile) -> FileState:
         status, since = self._status(record, file)
+        is_masked = status is FileStatus.PARTLY_HIDDEN
         if status is FileStatus.DEAD and record.keep_superseded and file.table == MESSAGES.name:
             status = FileStatus.HISTORY
         if file.path in self._purged_by:
             status, since = FileStatus.PURGED, self._purged_by[file.path].committed_at
-        return FileState(file=file, record=record, status=status, dead_since=since)
+        return FileState(file=file, record=record, status=status, dead_since=since, is_masked=is_masked)
 
     def _status(self, record: LoadRecord, file: DataFile) -> tuple[FileStatus, datetime | None]:
-        """Return whether a file is whole, partly hidden or dead, and since when it is dead."""
+        """Return whether coverage leaves a file whole, partly hidden or dead, and since when it is dead."""
         replacing = self._replaced_by.get(record.load_id)
         if replacing is not None:
             return FileStatus.DEAD, replacing.committed_at
@@ -282,9 +326,8 @@ class Snapshot:
 
     def _status_of_event_file(self, record: LoadRecord, file: DataFile) -> tuple[FileStatus, datetime | None]:
         day = TimeSpan.of_day(file.day)
-        if file.n_uncovered:
-            return FileStatus.PARTLY_HIDDEN, None
-        is_touched, all_hidden = False, True
+        is_touched = bool(file.n_uncovered) and _overlaps_any(day, self._spans_over_uncovered)
+        all_hidden = not file.n_uncovered
         for entry in record.coverage:
             if entry.overlaps(day.since, day.until):
                 is_touched |= any(not self._is_applied(entry, newer) for newer in self._newer.than(entry, day))
@@ -313,3 +356,30 @@ def _latest(one: FileState | None, other: FileState) -> FileState:
     if one is None or other.dead_since is None:
         return other
     return one if one.dead_since is None or one.dead_since >= other.dead_since else other
+
+
+def _contested(live: Iterable[FileState]) -> Iterator[FileState]:
+    """Yield the event files of which another record's file may have newer rows of the same keys."""
+    together: dict[tuple[str, str | None], list[FileState]] = defaultdict(list)
+    for each in live:
+        if TABLE_BY_NAME[each.file.table].placement is Placement.EVENT:
+            together[each.file.table, None if each.file.table in ACROSS_DAYS else each.file.day].append(each)
+    for files in together.values():
+        owners = {each.record.load_id for each in files}
+        of_loose = {each.record.load_id for each in files if each.file.is_loose}
+        for each in files:
+            own = {each.record.load_id} if each.record.has_unique_keys else set()
+            if (owners if each.file.is_loose else of_loose) - own:
+                yield each
+
+
+def _overlapping(entries: Iterable[CoverageEntry], days: Iterable[str]) -> Iterator[CoverageEntry]:
+    """Yield the entries that overlap one of the days, which are ascending."""
+    spans = [TimeSpan.of_day(day) for day in days]
+    return (entry for entry in entries if _overlaps_any(entry, spans))
+
+
+def _overlaps_any(one: TimeSpan | CoverageEntry, spans: Sequence[TimeSpan]) -> bool:
+    """Return whether one span overlaps any of several, which are ascending and apart."""
+    first = bisect_right(spans, one.since, key=lambda each: each.until)  # the first that ends after its start
+    return first < len(spans) and spans[first].since < one.until

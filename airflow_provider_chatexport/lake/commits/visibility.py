@@ -1,6 +1,14 @@
 """The truth rule as SQL: what a query over a table's files leaves out.
 
-The catalog's views and compaction use the same conditions, so a compacted lake shows what its views showed before.
+A row of an event table is hidden in two steps:
+
+1. By coverage: a newer coverage entry of its channel contains its moment (``masked``).
+2. By key: of the rows of one key that coverage leaves, the newest is right (``outdated``). Where one channel and moment
+   have several rows of a key, coverage leaves one, unless rows are loose. So only contested files are compared
+   (``snapshot``), and of those only the keys that loose files have (``newest_of_loose_keys``).
+
+Views, compaction, the removal of people and the guard against lost data use the same queries. So a compacted lake shows
+what its views showed before.
 """
 
 from __future__ import annotations
@@ -12,7 +20,7 @@ from typing import Final
 import pyarrow as pa
 
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus
+from airflow_provider_chatexport.lake.commits.snapshot import ACROSS_DAYS, FileState, FileStatus
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.arrow import UTC_TIME, arrow_rows
 from airflow_provider_chatexport.lake.schema.types import Column, Placement, Table
@@ -27,6 +35,8 @@ COVERAGE_SCHEMA: Final = pa.schema(
         ("load_id", pa.string()),
     ]
 )
+# What decides between two rows, as it decides between two coverage entries.
+_RANK: Final = "struct_pack(exported_at := rows._exported_at, load_id := rows._load_id)"
 
 
 def coverage_rows(entries: Iterable[CoverageEntry]) -> pa.Table:
@@ -81,7 +91,22 @@ def _column(column: Column, held: Collection[str]) -> str:
     return f"rows.{sql.name(column.name)}"
 
 
-def hidden(table: Table, coverage: str) -> str:
+def unmasked(store: LakeStore, table: Table, files: Sequence[FileState], coverage: str, select: str = "rows.*") -> str:
+    """Return the query for the rows of an event table's files that no newer coverage entry hides.
+
+    :param files: at least one.
+    :param coverage: a relation with the columns of ``coverage_rows``.
+    :param select: the select list, from ``rows``.
+    """
+    parts = []
+    for is_masked in (False, True):
+        if of_kind := [each for each in files if each.is_masked is is_masked]:
+            condition = f" WHERE NOT {masked(table, coverage)}" * is_masked
+            parts.append(f"SELECT {select} FROM {scan_files(store, table, of_kind)} rows{condition}")
+    return " UNION ALL ".join(parts)
+
+
+def masked(table: Table, coverage: str) -> str:
     """Return a condition on ``rows`` of an event table: a newer coverage entry contains the row's moment.
 
     :param coverage: a relation with the columns of ``coverage_rows``.
@@ -100,6 +125,77 @@ def hidden(table: Table, coverage: str) -> str:
     """
 
 
+def unless_outdated(table: Table, rows: str, newest: str) -> str:
+    """Return the query for rows of an event table without those of which there is a newer one of the same key.
+
+    :param rows: a query.
+    :param newest: a relation with the columns of ``newest_of_keys``.
+    """
+    # A join, because DuckDB applies a query's condition on the day to both of its sides. For a NOT EXISTS, it would
+    # read the files of all days.
+    return f"""
+        SELECT rows.* FROM ({rows}) rows
+        LEFT JOIN {newest} newest ON {_same_identity(table, "newest")}
+        WHERE newest._rank IS NULL OR newest._rank <= {_RANK}
+    """
+
+
+def outdated(table: Table, newest: str) -> str:
+    """Return a condition on ``rows`` of an event table: there is a newer row of the same key.
+
+    :param newest: a relation with the columns of ``newest_of_keys``.
+    """
+    return f"""
+        EXISTS (SELECT 1 FROM {newest} newest WHERE {_same_identity(table, "newest")} AND newest._rank > {_RANK})
+    """
+
+
+def newest_of_keys(table: Table, rows: str, *, among: str | None = None, at_least: int = 1) -> str:
+    """Return the query for the rank of the newest row of each key.
+
+    :param rows: a query for rows of an event table that coverage does not hide.
+    :param among: a relation with the keys to look at; by default all.
+    :param at_least: only keys with as many rows.
+    """
+    names = ", ".join(f"rows.{name}" for name in _identity(table))
+    only = f"SEMI JOIN {among} wanted ON {_same_identity(table, 'wanted')}" if among else ""
+    return f"""
+        SELECT {names}, max({_RANK}) AS _rank FROM ({rows}) rows {only} GROUP BY {names} HAVING count(*) >= {at_least}
+    """
+
+
+def newest_of_loose_keys(store: LakeStore, table: Table, files: Iterable[FileState], coverage: str) -> str | None:
+    """Return the query for the rank of the newest row of each key in loose files; None if no file is contested.
+
+    :param files: the live files of an event table.
+    :param coverage: a relation with the columns of ``coverage_rows``.
+    """
+    contested = [each for each in files if each.is_contested]
+    loose = [each for each in contested if each.file.is_loose]
+    if not contested:
+        return None
+    keys = f"(SELECT {', '.join(_identity(table))} FROM {scan_files(store, table, loose)})"
+    return newest_of_keys(table, unmasked(store, table, contested, coverage, keys_and_ranks(table)), among=keys)
+
+
+def keys_and_ranks(table: Table) -> str:
+    """Return the select list of what ``rows`` of an event table are compared by."""
+    return ", ".join(f"rows.{name}" for name in (*_identity(table), "_exported_at", "_load_id"))
+
+
+def _identity(table: Table) -> tuple[str, ...]:
+    """Return the columns by which rows of an event table are compared; with the day if all rows of a key have the same.
+
+    With it, a query of one day compares the rows of that day only.
+    """
+    day = () if table.name in ACROSS_DAYS else (table.partition,)
+    return (*(sql.name(column) for column in table.key), *day)
+
+
+def _same_identity(table: Table, other: str) -> str:
+    return " AND ".join(f"{other}.{name} = rows.{name}" for name in _identity(table))
+
+
 def uncovered(table: Table, coverage: str) -> str:
     """Return a condition on ``rows`` of an event table: no entry of the row's own export contains its moment.
 
@@ -115,6 +211,11 @@ def uncovered(table: Table, coverage: str) -> str:
               AND own.load_id = rows._load_id
         )
     """
+
+
+def unplaced(table: Table) -> str:
+    """Return a condition on ``rows`` of an event table: the row may lie at its own moment, and not at its message's."""
+    return "rows.message_created_at = rows.created_at" if table.name in ACROSS_DAYS else "false"
 
 
 def newest(table: Table, owners: str | None = None) -> str:

@@ -36,7 +36,7 @@ from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.load.shrink_guard import Impact
 from airflow_provider_chatexport.lake.load.vanished import Vanished
 from airflow_provider_chatexport.lake.load.write import write_files
-from airflow_provider_chatexport.lake.maintenance.forget import forget_listed, forget_people
+from airflow_provider_chatexport.lake.maintenance.forget import finish_removals, forget_people
 from airflow_provider_chatexport.lake.normalize.input_file import InputFile
 from airflow_provider_chatexport.lake.privacy import suppression_list
 from airflow_provider_chatexport.lake.privacy.suppression_list import SuppressionList
@@ -142,6 +142,8 @@ class LoadJob:
             raise
         self._log(record)
         refresh(self._store)
+        # An earlier load may have died before it took people out.
+        finish_removals(self._store, now=datetime.now(UTC), is_load=True)
         if not is_new:  # another attempt was faster
             record = commit_log.find(self._store, self._load_id) or record
         return self._report(record, already_loaded=not is_new)
@@ -301,9 +303,8 @@ class LoadJob:
             )
         if vanished := Vanished.among(record.late_changes):
             log.warning(
-                "%d messages vanished (%s), because load %s covers them and does not contain them%s",
-                vanished.n_messages,
-                vanished.age,
+                "%s, because load %s covers what it does not contain%s",
+                vanished,
                 record.load_id,
                 "" if retention else "; if a retention policy of the service deleted them, load with retention",
             )
@@ -332,7 +333,7 @@ class LoadJob:
                 ", ".join(other),
             )
         refresh(self._store, full=True)
-        forget_listed(self._store, record, now=datetime.now(UTC))
+        finish_removals(self._store, now=datetime.now(UTC), is_load=True)
         if not self._options.allows(rejected=record.counts["rejected"], decoded=n_decoded(record.counts)):
             raise TooManyRejectsError(
                 f"{rejected_of(record.counts)}, and {self._options.allowed_rejects} are allowed; load {self._load_id} "

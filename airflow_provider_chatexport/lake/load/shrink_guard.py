@@ -51,16 +51,17 @@ class Impact:
 
 
 def impact(store: LakeStore, snapshot: Snapshot, conversion: Conversion, coverage: Sequence[CoverageEntry]) -> Impact:
-    """Compare a finished conversion with what is visible now, where its coverage overlaps older coverage.
+    """Compare a finished conversion with what is visible now, where it hides messages or has newer ones of their ids.
 
-    It reads the files of messages on days and channels that overlap, and none if nothing does.
+    It reads the files of messages on days that overlap, and none if nothing does.
 
     :raises LakeError: a file cannot be read.
     """
-    overlapped = list(_overlapped(snapshot, coverage))
-    if not overlapped:
+    days = {day for table, day in conversion.uncovered(coverage) if table == MESSAGES.name}
+    compared = [each for each in snapshot.live_files_of(MESSAGES) if each.file.day in days]
+    compared += (each for each in _overlapped(snapshot, coverage) if each.file.day not in days)
+    if not compared:
         return Impact()
-    files = visibility.scan_files(store, MESSAGES, overlapped)
     cids = {entry.cid for entry in coverage}
     known = [entry for entry in snapshot.coverage if entry.cid in cids]
     database = conversion.database
@@ -68,9 +69,11 @@ def impact(store: LakeStore, snapshot: Snapshot, conversion: Conversion, coverag
         lake_errors(f"the lake at {store.uri} cannot be compared with the load", hint="run chatexport verify"),
         database.registered("new_coverage", coverage_rows(coverage)),
         database.registered("known_coverage", coverage_rows(known)),
+        database.registered("masking_coverage", coverage_rows(snapshot.masking_coverage)),
     ):
         store.let_read(database.connection)
-        database.execute(_shown_before(files))
+        database.execute(_NEW_UNCOVERED)
+        database.execute(_shown_before(_visible(store, snapshot, compared)))
         database.execute(_SHOWN_AFTER)
         counted = database.all(_COUNTED)
         late = database.all(_LATE_CHANGES)
@@ -120,35 +123,74 @@ def check(impact: Impact, options: LoadOptions) -> None:
 _ID: Final = f"{message_ids.without_author('rows.id')} AS id"
 
 
-def _shown_before(files: str) -> str:
-    """Return the statement that gathers the messages that are visible now and that the load would hide.
+# Messages of the load that none of its entries contains: each replaces an older row of its id.
+_NEW_UNCOVERED: Final = f"""
+CREATE OR REPLACE TEMP TABLE new_uncovered AS
+SELECT {_ID}, _exported_at, _load_id
+FROM stage_messages rows
+WHERE {visibility.uncovered(MESSAGES, "new_coverage")} AND NOT {visibility.masked(MESSAGES, "known_coverage")}
+"""
 
-    :param files: a relation of the lake's messages.
+
+def _visible(store: LakeStore, snapshot: Snapshot, files: Sequence[FileState]) -> str:
+    """Return the query for the messages that are visible now in some files."""
+    names = ("id", "cid", "created_at", "updated_at", "deleted_at", "_exported_at", "_load_id", MESSAGES.partition)
+    select = ", ".join(f"rows.{name}" for name in names)
+    rows = visibility.unmasked(store, MESSAGES, files, "masking_coverage", select)
+    days = {each.file.day for each in files}
+    rivals = [each for each in snapshot.live_files_of(MESSAGES) if each.is_contested and each.file.day in days]
+    newest = visibility.newest_of_loose_keys(store, MESSAGES, rivals, "masking_coverage")
+    return visibility.unless_outdated(MESSAGES, rows, f"({newest})") if newest else rows
+
+
+def _shown_before(visible: str) -> str:
+    """Return the statement that gathers the messages that are visible now and that the load would hide or replace.
+
+    :param visible: a query for the messages that are visible now.
     """
     return f"""
 CREATE OR REPLACE TEMP TABLE shown_before AS
-SELECT {_ID}, rows.cid, rows.created_at, rows.updated_at, rows.deleted_at, rows._exported_at, rows._load_id
-FROM {files} rows
-WHERE NOT {visibility.hidden(MESSAGES, "known_coverage")} AND {visibility.hidden(MESSAGES, "new_coverage")}
+SELECT {_ID}, cid, created_at, updated_at, deleted_at, is_hidden,
+    {visibility.uncovered(MESSAGES, "known_coverage")} AS is_uncovered
+FROM (SELECT *, {visibility.masked(MESSAGES, "new_coverage")} AS is_hidden FROM ({visible}) rows) rows
+WHERE is_hidden OR EXISTS (
+    SELECT 1 FROM new_uncovered newer
+    WHERE newer.id = {message_ids.without_author("rows.id")}
+        AND (newer._exported_at, newer._load_id) > (rows._exported_at, rows._load_id)
+)
 """
 
 
-# Where older and new coverage meet, both exports looked: a message there that only one of them has, changed.
+# Where older and new coverage meet, both exports looked: a message there that only one of them has, changed. Whoever
+# has messages that its own coverage does not contain did not look around them. There, any message of the new entry
+# shows that the channel is not suddenly empty, and only one of the same id is compared.
 _SHOWN_AFTER: Final = f"""
 CREATE OR REPLACE TEMP TABLE shown_after AS
-SELECT {_ID}, cid, created_at, updated_at, deleted_at, _exported_at
-FROM stage_messages rows
-WHERE EXISTS (
-    SELECT 1 FROM known_coverage old, new_coverage new
-    WHERE old.cid = rows.cid AND rows.created_at >= old.since AND rows.created_at < old.until
-        AND new.cid = rows.cid AND rows.created_at >= new.since AND rows.created_at < new.until
-        AND (old.exported_at, old.load_id) < (new.exported_at, new.load_id)
-) AND NOT {visibility.hidden(MESSAGES, "known_coverage")}
+SELECT *, is_looked_at_again OR id IN (SELECT id FROM shown_before) AS is_compared
+FROM (
+    SELECT {_ID}, cid, created_at, updated_at, deleted_at, EXISTS (
+        SELECT 1 FROM known_coverage old, new_coverage new
+        WHERE old.cid = rows.cid AND rows.created_at >= old.since AND rows.created_at < old.until
+            AND new.cid = rows.cid AND rows.created_at >= new.since AND rows.created_at < new.until
+            AND (old.exported_at, old.load_id) < (new.exported_at, new.load_id)
+    ) AS is_looked_at_again
+    FROM stage_messages rows
+    WHERE NOT {visibility.masked(MESSAGES, "known_coverage")}
+)
 """
 _COUNTED: Final = """
 SELECT cid, n_before, coalesce(n_after, 0)
-FROM (SELECT cid, count(*) AS n_before FROM shown_before GROUP BY cid)
-LEFT JOIN (SELECT cid, count(*) AS n_after FROM shown_after GROUP BY cid) USING (cid)
+FROM (SELECT cid, count(*) AS n_before FROM shown_before WHERE is_hidden GROUP BY cid)
+LEFT JOIN (
+    SELECT cid, count(*) AS n_after FROM shown_after
+    WHERE is_compared OR EXISTS (
+        SELECT 1 FROM shown_before old, new_coverage new
+        WHERE old.is_hidden AND old.is_uncovered AND old.cid = shown_after.cid AND new.cid = shown_after.cid
+            AND old.created_at >= new.since AND old.created_at < new.until
+            AND shown_after.created_at >= new.since AND shown_after.created_at < new.until
+    )
+    GROUP BY cid
+) USING (cid)
 ORDER BY cid
 """
 _LATE_CHANGES: Final = """
@@ -163,7 +205,8 @@ _LATE_CHANGES: Final = """
             CASE WHEN before.id IS NULL OR after.id IS NULL THEN (SELECT max(exported_at) FROM new_coverage)
                 WHEN before.deleted_at IS NULL THEN coalesce(after.deleted_at, after.updated_at)
                 ELSE after.updated_at END AS changed_at
-        FROM shown_before before FULL JOIN shown_after after ON before.id = after.id
+        FROM shown_before before
+        FULL JOIN (FROM shown_after WHERE is_compared) after ON before.id = after.id
     )
     SELECT greatest(date_diff('second', written_at, changed_at) // 86400, 0) AS age_days,
         count(*) FILTER (what = 'edited'), count(*) FILTER (what = 'deleted'),
@@ -173,13 +216,16 @@ _LATE_CHANGES: Final = """
 
 
 def _overlapped(snapshot: Snapshot, coverage: Sequence[CoverageEntry]) -> Iterator[FileState]:
-    """Yield the live files of messages on days that an older entry of the same channel shares with a new one."""
+    """Yield the live files of messages of which new entries may hide rows.
+
+    An older entry of the same channel shares their day with a new one, or they have uncovered rows on a day of one.
+    """
     by_cid: dict[str, list[CoverageEntry]] = {}
     for entry in coverage:
         by_cid.setdefault(entry.cid, []).append(entry)
     for each in snapshot.live_files_of(MESSAGES):
         day = each.day
-        if any(
+        if (each.file.n_uncovered and any(entry.overlaps(day.since, day.until) for entry in coverage)) or any(
             newer.rank > entry.rank and newer.overlaps(entry.since, entry.until) and newer.overlaps(*day.within(entry))
             for entry in each.record.coverage
             if entry.overlaps(day.since, day.until)

@@ -36,7 +36,7 @@ def write_files(
     :param folder: the work folder of this attempt.
     :raises LakeError: the work folder is full.
     """
-    n_uncovered = conversion.uncovered(coverage)
+    n_uncovered, n_unplaced = conversion.uncovered(coverage), conversion.unplaced()
     # Two attempts at the same load may run at once: each has names of its own, and the record says whose files count.
     attempt = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
     metadata = {
@@ -56,7 +56,9 @@ def write_files(
     with ThreadPoolExecutor(WRITERS) as writers:
         for of_table in writers.map(write, tables):
             for file, path in of_table:
-                written[replace(file, n_uncovered=n_uncovered.get((file.table, file.day), 0))] = path
+                where = file.table, file.day
+                counted = replace(file, n_uncovered=n_uncovered.get(where, 0), n_unplaced=n_unplaced.get(where, 0))
+                written[counted] = path
                 n_written += file.rows
             progress(WRITE, n_written, n_rows)
     return written

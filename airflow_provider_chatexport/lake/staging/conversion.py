@@ -16,6 +16,7 @@ import functools
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Self
@@ -32,7 +33,8 @@ from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
 from airflow_provider_chatexport.lake.duckdb_session import Database, lake_errors
 from airflow_provider_chatexport.lake.normalize.input_file import InputFile
 from airflow_provider_chatexport.lake.privacy import pseudonyms
-from airflow_provider_chatexport.lake.privacy.people import known_people, listed_in_json, user_ids
+from airflow_provider_chatexport.lake.privacy.listed import people_of, person_of
+from airflow_provider_chatexport.lake.privacy.people import Person, user_ids, with_known_names
 from airflow_provider_chatexport.lake.privacy.redaction import Redactor, in_parts
 from airflow_provider_chatexport.lake.privacy.suppression_list import SuppressionList
 from airflow_provider_chatexport.lake.schema import sql
@@ -174,23 +176,23 @@ class Conversion:
             self._pseudonymized = options.hash_users
 
     @conversion_errors()
-    def people(self, listed: SuppressionList) -> dict[str, bool]:
-        """Return who in the tables is on a lake's list, by their ids in the tables, and whether their messages stay.
+    def people(self, listed: SuppressionList) -> list[Person]:
+        """Return who in the tables is on a lake's list, by their ids in the tables.
 
         If users get pseudonyms, the list may know a person by either id.
         """
-        if not listed.keep_messages:
-            return {}
-        inside = listed.among(listed_in_json(self.database.connection, RELATIONS, listed))
+        if not listed.entries:
+            return []
+        people = people_of(self.database.connection, RELATIONS, listed)
         if self._pseudonym_key is None:
-            return inside | listed.among(self._user_ids())
+            return people
         found = listed.among({*self._pseudonyms, *self._pseudonyms.values()})
-        people = inside
         for user_id, pseudonym in self._pseudonyms.items():
-            keep = [found[each] for each in (user_id, pseudonym) if each in found]
-            if keep:
-                people[pseudonym if self._pseudonymized else user_id] = all(keep)
-        return people
+            if entries := [found[each] for each in (user_id, pseudonym) if each in found]:
+                person = person_of(pseudonym if self._pseudonymized else user_id, entries[0])
+                keep = all(entry.keep_messages for entry in entries)
+                people = [replace(person, keep_messages=keep), *(each for each in people if each.user_id != user_id)]
+        return people if self._pseudonymized else with_known_names(self.database.connection, RELATIONS, people)
 
     @functools.cached_property
     def _pseudonyms(self) -> dict[str, str]:
@@ -217,14 +219,9 @@ class Conversion:
                     self.counts.forgotten[name] = self.counts.forgotten.get(name, 0) + n_gone
         return len(people)
 
-    def _forget(self, keep_messages: Mapping[str, bool]) -> None:
-        """Take people out.
-
-        :param keep_messages: by user id, whether their messages stay.
-        """
-        connection = self.database.connection
-        people = known_people(connection, RELATIONS, keep_messages)
-        redactor = Redactor(connection, people, RELATIONS)
+    def _forget(self, people: Sequence[Person]) -> None:
+        """Take people out."""
+        redactor = Redactor(self.database.connection, people, RELATIONS)
         for table in TABLES:
             relation = RELATIONS[table.name]
             if redactor.search(table, relation):
@@ -318,14 +315,22 @@ SELECT _input, cid, epoch_us(min(created_at)), epoch_us(max(created_at)) FROM st
         with self.database.registered("load_coverage", coverage_rows(coverage)):
             for table in TABLES:
                 if table.placement is Placement.EVENT:
-                    for day, n_rows in self.database.all(f"""
-SELECT {sql.day(table)} AS day, count(*)
-FROM stage_{table.name} rows
-WHERE {visibility.uncovered(table, "load_coverage")}
-GROUP BY day
-"""):
-                        found[table.name, day] = n_rows
+                    condition = visibility.uncovered(table, "load_coverage")
+                    found |= {(table.name, day): n_rows for day, n_rows in self._n_rows_by_day(table, condition)}
         return found
+
+    @conversion_errors()
+    def unplaced(self) -> dict[tuple[str, str], int]:
+        """Return, by table and day, how many reactions lie at their own moment: the load lacks their message."""
+        condition = f"{visibility.unplaced(REACTIONS)} AND NOT EXISTS (FROM stage_messages WHERE id = rows.message_id)"
+        return {(REACTIONS.name, day): n_rows for day, n_rows in self._n_rows_by_day(REACTIONS, condition)}
+
+    def _n_rows_by_day(self, table: Table, condition: str) -> list[tuple[str, int]]:
+        if not self.counts.rows[table.name]:
+            return []
+        return self.database.all(f"""
+SELECT {sql.day(table)} AS day, count(*) FROM stage_{table.name} rows WHERE {condition} GROUP BY day
+""")
 
 
 def _in_groups(rows_of_day: Mapping[str, int], max_rows: int) -> Iterator[list[str]]:
