@@ -33,7 +33,7 @@ from airflow_provider_chatexport.cli.options import (
     service_options,
 )
 from airflow_provider_chatexport.cli.terminal import TerminalProgress
-from airflow_provider_chatexport.core.arguments import parse_names
+from airflow_provider_chatexport.core.arguments import SEPARATE_BY_COMMAS, parse_names
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import A_USER, UserId, plan_channels, plan_users
@@ -81,7 +81,11 @@ def export(**arguments: Any) -> None:
     users in one task, each of them is exported alone.
     """
     options, flags = options_from(arguments), flags_from(arguments)
-    user_ids = [UserId(user_id) for value in arguments["users"] for user_id in parse_names(value, "--user", A_USER)]
+    user_ids = [
+        UserId(user_id)
+        for value in arguments["users"]
+        for user_id in parse_names(value, "--user", A_USER, remedy=SEPARATE_BY_COMMAS)
+    ]
     window = _checked_window(arguments, user_ids)
     settings = ServiceSettings.from_env(
         api_key=arguments["api_key"], api_secret=arguments["api_secret"], base_url=arguments["base_url"]

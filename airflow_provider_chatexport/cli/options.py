@@ -14,6 +14,7 @@ import click
 from airflow_provider_chatexport.core.arguments import (
     DURATION_EXAMPLES,
     GIVE_LAKE,
+    SEPARATE_BY_COMMAS,
     parse_duration_text,
     parse_names,
     require_text,
@@ -217,7 +218,11 @@ def named_channels(arguments: dict[str, Any]) -> list[Cid]:
 
     :raises CallError: one is not ``TYPE:ID``.
     """
-    return [parse_cid(name) for value in arguments["channels"] for name in parse_names(value, "--channel", A_CHANNEL)]
+    return [
+        parse_cid(name)
+        for value in arguments["channels"]
+        for name in parse_names(value, "--channel", A_CHANNEL, remedy=SEPARATE_BY_COMMAS)
+    ]
 
 
 def chosen_channels(arguments: dict[str, Any], client: ChatExportClient) -> list[Cid]:

@@ -23,6 +23,7 @@ RENDER_NATIVELY: Final = (
     "if a template made text of a list, set render_template_as_native_obj=True on the DAG, or give the output of the "
     "other task itself, such as task.output"
 )
+SEPARATE_BY_COMMAS: Final = "write the names separated by commas"
 # How the text of a Python object begins that a template rendered: no name of a channel or a user does.
 _STARTS_OF_RENDERED: Final = ("[", "(", "{", "<", "Lazy")
 GIVE_LAKE: Final = "give a folder, or an address such as s3://bucket/lake"
@@ -42,11 +43,12 @@ def require_text(value: object, name: str, hint: str) -> str:
     return text
 
 
-def parse_names(value: Any, name: str, example: str) -> list[str]:
+def parse_names(value: Any, name: str, example: str, *, remedy: str = RENDER_NATIVELY) -> list[str]:
     """Return names from a list, or from text: comma-separated, or a list that a template rendered.
 
     :param name: of the argument, for the error.
     :param example: of a name, for the error.
+    :param remedy: what to do about text that cannot be read. By default the value comes from a template of Airflow.
     :raises CallError: it is neither.
     """
     if value is None:
@@ -58,11 +60,11 @@ def parse_names(value: Any, name: str, example: str) -> list[str]:
         try:
             value = parse_rendered(text)
         except ValueError:
-            raise CallError(f"{name} is text that cannot be read as a list of names; {RENDER_NATIVELY}") from None
+            raise CallError(f"{name} is text that cannot be read as a list of names; {remedy}") from None
     names = list(value) if isinstance(value, Iterable) and not isinstance(value, Mapping) else [value]
     if wrong := next((each for each in names if not isinstance(each, str)), None):
         why = ""
-        if isinstance(wrong, (int, float)):
+        if isinstance(wrong, (int, float)) and remedy is RENDER_NATIVELY:
             why = " (with render_template_as_native_obj, a template makes a number of text that has digits only)"
         raise CallError(
             f"{name} contains a value of type {type(wrong).__name__}{why}; write names as text, such as {example}"

@@ -184,6 +184,8 @@ WRONG_CALLS = {
     "all and a lookback": (["--channel", RUST, "--all", "--lookback", "1d"], "leave out --since, --until and"),
     "a user and a window": (["--user", "ann", *WINDOW], "leave out channels, window, lookback and"),
     "a user and a channel": (["--user", "ann", "--channel", RUST], "leave out channels, window, lookback and"),
+    "half a list of users": (["--user", "[ann"], "--user is text that cannot be read as a list of names; write the na"),
+    "a number as a user": (["--user", "[17]"], "a value of type int; write names as text, such as ann-17"),
     "a list as a query": (["--query", "[]", "--all"], "are not a JSON object; write"),
     "a query that finds nothing": (["--query", '{"type": "none"}', "--all"], "the query finds no channel"),
 }
