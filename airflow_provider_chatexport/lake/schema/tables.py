@@ -498,7 +498,7 @@ USER_EXPORT_REACTIONS: Final = _in_user_export(
 
 OTHER_ENTITIES: Final = Table(
     name="other_entities",
-    doc="Well-formed lines of an entity that has no table of its own, as complete objects.",
+    doc="Well-formed lines of an entity that has no table of its own, whole: calls of a users export, say.",
     placement=Placement.LOG,
     sort=("entity", "line_number"),
     columns=(
