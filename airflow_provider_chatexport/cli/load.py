@@ -114,10 +114,8 @@ def print_report(report: LoadReport, lake: str, *, as_json: bool) -> None:
     if cast_failures := value.get("cast_failures"):
         by_column = ", ".join(f"{key} ({count})" for key, count in cast_failures.items())
         click.echo(f"values of another type than their column's, kept in custom: {by_column}")
-    if vanished := report.vanished:
-        click.echo(
-            f"{vanished.n_messages} messages vanished ({vanished.age}): the load covers them and does not contain them"
-        )
+    if report.vanished:
+        click.echo(f"{report.vanished}: the load covers them and does not contain them")
     if report.retention is not None:
         click.echo(_kept(report.retention))
     query = f'chatexport sql "FROM messages LIMIT 10" --lake {shlex.quote(lake)}'

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UserId, UsersRequest
-from airflow_provider_chatexport.core.retention import RetentionTarget
+from airflow_provider_chatexport.core.retention import Retention, RetentionTarget
 from airflow_provider_chatexport.core.task import Status, TaskId
 from airflow_provider_chatexport.errors import (
     ApiBudgetError,
@@ -162,6 +162,16 @@ def test_the_retention_policies_are_those_of_the_app(client, control) -> None:
         RetentionTarget.INACTIVE_CHANNELS: timedelta(days=365),
     } == {target: policy.max_age for target, policy in policies.items()}
     assert all(policy.is_enabled and policy.enabled_at for policy in policies.values())
+
+
+def test_how_long_messages_are_kept_is_the_smallest_age(client, control) -> None:
+    """A load has to know one age; a service that does not say it is no service that keeps everything."""
+    assert Retention() == client.retention()
+    control.set_retention(old_messages=timedelta(days=30), inactive_channels=timedelta(days=2))
+    assert Retention(max_age_hours=48) == client.retention()
+    control.fault("status:404", "/api/v2/chat/retention_policy")
+    with pytest.raises(RequestRefusedError, match=r"found nothing: .* does not say how long .*retention=\"30d\""):
+        client.retention()
 
 
 def test_the_client_knows_the_clock_of_the_service(client, control) -> None:
