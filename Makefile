@@ -42,10 +42,10 @@ demo: $(READY)  ## Real Airflow exports three days of real chat from the sandbox
 	@touch $@
 
 test: $(READY) .venv-dbt/.ready .venv-s3/.ready .venv-readers/.ready  ## The whole test suite, as CI runs it
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4
+	@$(BIN)/python -m pytest -n 4
 
 test-fast: $(READY) .venv-s3/.ready  ## The inner loop: no kills, no DAG runs, no dbt; under two minutes
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'not slow' tests/core tests/api tests/cli tests/lake
+	@$(BIN)/python -m pytest -n 4 -m 'not slow' tests/core tests/api tests/cli tests/lake
 
 .venv-min/.ready: $(READY) constraints-min.txt
 	@test -x .venv-min/bin/python || $(PYTHON) -m venv .venv-min
@@ -55,7 +55,7 @@ test-fast: $(READY) .venv-s3/.ready  ## The inner loop: no kills, no DAG runs, n
 	@touch $@
 
 test-min: .venv-min/.ready .venv-dbt/.ready .venv-s3/.ready  ## Unit and DAG suites on the oldest Airflow that is supported
-	@.venv-min/bin/python -m pytest -n auto --maxprocesses 4 tests/airflow tests/api tests/core tests/cli
+	@.venv-min/bin/python -m pytest -n 4 tests/airflow tests/api tests/core tests/cli
 
 check: $(READY)  ## Lint, format, types, import contracts
 	@$(BIN)/ruff check .
