@@ -25,6 +25,7 @@ from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS, LoadJob
 from airflow_provider_chatexport.lake.load.report import LoadReport, WrittenTable
 from airflow_provider_chatexport.lake.normalize.input_file import InputFile
+from airflow_provider_chatexport.lake.storage.address import Storage
 
 if TYPE_CHECKING:
     from airflow_provider_chatexport.api.client import ChatExportClient
@@ -38,12 +39,14 @@ def load_exports(
     receipts: Sequence[Receipt],
     *,
     lake_uri: str,
+    storage: Storage = None,
     work_dir: Path | None = None,
     options: LoadOptions = DEFAULT_OPTIONS,
     progress: Progress = silent,
 ) -> LoadReport:
     """Fetch finished exports and commit them to the lake as one load. The same exports again change nothing.
 
+    :param storage: how to reach the lake, if the environment does not say.
     :param work_dir: where files are fetched to and converted; by default next to a local lake, else a temporary folder.
     :raises CallError: there is no receipt, or ``retention`` is ``service`` and an export did not ask the service.
     :raises ServiceError: the service refused, or did not answer.
@@ -64,7 +67,7 @@ def load_exports(
             for number, (receipt, retention) in enumerate(zip(receipts, retentions, strict=True))
         ]
 
-    return LoadJob(lake_uri, load_id=load_id, options=options, progress=progress).run(fetch, work_dir=work_dir)
+    return LoadJob(lake_uri, storage, load_id=load_id, options=options, progress=progress).run(fetch, work_dir=work_dir)
 
 
 def ask_retention(client: ChatExportClient, options: LoadOptions) -> LoadOptions:

@@ -51,7 +51,7 @@ from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, Coverag
 from airflow_provider_chatexport.lake.load.horizon import Horizons
 from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS
 from airflow_provider_chatexport.lake.load.report import LoadReport
-from airflow_provider_chatexport.lake.storage.address import open_store
+from airflow_provider_chatexport.lake.storage.address import Storage, open_store
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +137,7 @@ def plan(
     lake_uri: str,
     channels: Iterable[str] | None,
     *,
+    storage: Storage = None,
     until: datetime,
     extra_channels: Iterable[str] = (),
     since: datetime | None = None,
@@ -150,6 +151,7 @@ def plan(
     """Return what the lake does not cover. Channels that miss the same window are exported together.
 
     :param channels: as ``TYPE:ID``; None for all that the lake covers somewhere.
+    :param storage: how to reach the lake, if the environment does not say.
     :param until: end of what should be covered, aware.
     :param extra_channels: channels to add.
     :param since: start of what should be covered, aware. None for the first covered moment of each channel, and for the
@@ -173,7 +175,7 @@ def plan(
         )
     if max_window is not None and max_window <= timedelta(0):
         raise CallError(f"max_window is {max_window}; give a duration longer than zero", argument="max_window")
-    snapshot = commit_log.read_snapshot(open_store(lake_uri))
+    snapshot = commit_log.read_snapshot(open_store(lake_uri, storage))
     entries, horizons, moment = snapshot.coverage, Horizons(snapshot.records), now or until
     names = sorted({entry.cid for entry in entries}) if channels is None else channels
     cids = tuple(dict.fromkeys(parse_cid(name) for name in [*names, *extra_channels]))

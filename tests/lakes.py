@@ -21,6 +21,7 @@ from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.load.report import LoadReport
+from airflow_provider_chatexport.lake.schema.sql import quoted
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.object_store import PROOF
@@ -87,7 +88,8 @@ class LakeProbe:
     def assert_glob_equals_view(self) -> None:
         """Check that a glob over the files has the rows that the views show."""
         for table in TABLES:
-            glob = f"read_parquet('{self.uri}/{table.name}/*/*.parquet', hive_partitioning = true)"
+            pattern = quoted(f"{self.uri}/{table.name}/*/*.parquet")
+            glob = f"read_parquet({pattern}, hive_partitioning = true)"
             names = ", ".join(f'"{column.name}"' for column in table)
             difference = self.rows(
                 f"(SELECT {names} FROM {table.name} EXCEPT ALL SELECT {names} FROM {glob}) UNION ALL "

@@ -114,6 +114,7 @@ def _command(folder: Path, master: int, volume: int, filer: int, s3: int) -> lis
         f"-filer.localSocket={folder}/filer.sock",
         "-s3",
         f"-s3.port={s3}",
+        "-s3.autoCreateBucket=false",
         f"-s3.localSocket={folder}/s3.sock",
         f"-s3.config={folder}/s3.json",
         "-s3.port.iceberg=0",

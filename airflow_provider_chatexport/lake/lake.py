@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import duckdb
+from fsspec import AbstractFileSystem
 
 from airflow_provider_chatexport.core.arguments import GIVE_LAKE, require_text
 from airflow_provider_chatexport.core.entities import ExportKind
@@ -31,7 +32,7 @@ from airflow_provider_chatexport.lake.maintenance.compact import CompactionRepor
 from airflow_provider_chatexport.lake.maintenance.forget import ForgetReport, forget_user
 from airflow_provider_chatexport.lake.maintenance.vacuum import VacuumReport, vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import VerifyReport, verify
-from airflow_provider_chatexport.lake.storage.address import open_store
+from airflow_provider_chatexport.lake.storage.address import Storage, open_store
 from airflow_provider_chatexport.lake.storage.fingerprint import Fingerprint
 from airflow_provider_chatexport.lake.storage.local_store import LocalStore
 
@@ -53,14 +54,28 @@ class Lake:
     processes have committed since, call ``close`` and go on. An object is for one thread at a time.
 
     :param uri: a folder, or an address such as ``s3://bucket/lake``.
+    :param storage_options: fsspec's options for the address, such as ``{"key": ..., "secret": ..., "endpoint_url":
+        ...}``; by default the environment says how to reach the store (docs/object-storage.md).
+    :param filesystem: a file system of fsspec for the address, instead of ``storage_options``. Its cache of listings is
+        switched off.
     :param work_dir: where loads and maintenance work until they commit; by default on the lake's own disk, or in the
         system's temporary folder if the lake has none.
-    :raises CallError: the address is empty.
+    :raises CallError: the address is empty, or the options or the file system do not fit it.
     :raises LakeError: no file system serves the address.
     """
 
-    def __init__(self, uri: str | Path, *, work_dir: str | Path | None = None) -> None:
-        self._store = open_store(require_text(str(uri), "the lake's address", GIVE_LAKE))
+    def __init__(
+        self,
+        uri: str | Path,
+        *,
+        work_dir: str | Path | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        filesystem: AbstractFileSystem | None = None,
+    ) -> None:
+        if filesystem is not None and storage_options is not None:
+            raise CallError("both storage_options and filesystem are given; give one of them")
+        self._storage: Storage = storage_options if filesystem is None else filesystem
+        self._store = open_store(require_text(str(uri), "the lake's address", GIVE_LAKE), self._storage)
         self._work_dir = Path(work_dir) if work_dir is not None else None
         self._con: duckdb.DuckDBPyConnection | None = None
 
@@ -314,6 +329,7 @@ class Lake:
             return load_files(
                 paths,
                 lake_uri=self.uri,
+                storage=self._storage,
                 window=_window(since, until),
                 exported_at=None if exported_at is None else _aware(exported_at, "exported_at"),
                 kind=None if kind is None else _kind(kind),

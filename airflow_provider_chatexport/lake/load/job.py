@@ -44,7 +44,7 @@ from airflow_provider_chatexport.lake.schema import promoted
 from airflow_provider_chatexport.lake.staging.conversion import Conversion
 from airflow_provider_chatexport.lake.staging.counts import n_decoded
 from airflow_provider_chatexport.lake.staging.stage import StagedFile
-from airflow_provider_chatexport.lake.storage.address import open_store
+from airflow_provider_chatexport.lake.storage.address import Storage, open_store
 from airflow_provider_chatexport.lake.storage.fingerprint import Fingerprint
 from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
@@ -57,6 +57,7 @@ def load_files(
     paths: Sequence[Path],
     *,
     lake_uri: str,
+    storage: Storage = None,
     window: Window | None = None,
     exported_at: datetime | None = None,
     kind: ExportKind | None = None,
@@ -68,6 +69,7 @@ def load_files(
 ) -> LoadReport:
     """Commit export files that are already here to the lake as one load. The same files again change nothing.
 
+    :param storage: how to reach the lake, if the environment does not say.
     :param window: what the files cover, if it is known: rows outside are left out. Exports of users have none.
     :param exported_at: when the service made the files, aware; by default each file's modification time.
     :param kind: which exports they are; by default the content of each file decides.
@@ -102,7 +104,8 @@ def load_files(
     identity = [f"file {file.sha256} at {format_rfc3339(file.exported_at)}" for file in files]
     stated = [f"window {window}", *([f"kind {kind.value}"] if kind is not None else [])]
     stated += [f"channel {cid}" for cid in sorted(set(channels))]
-    job = LoadJob(lake_uri, load_id=commit_log.load_id_of([*identity, *stated]), options=options, progress=progress)
+    load_id = commit_log.load_id_of([*identity, *stated])
+    job = LoadJob(lake_uri, storage, load_id=load_id, options=options, progress=progress)
     return job.run(lambda _: files, work_dir=work_dir)
 
 
@@ -113,9 +116,11 @@ class LoadJob:
     :raises CallError: something is to be promoted that cannot be.
     """
 
-    def __init__(self, lake_uri: str, *, load_id: str, options: LoadOptions, progress: Progress) -> None:
+    def __init__(
+        self, lake_uri: str, storage: Storage = None, *, load_id: str, options: LoadOptions, progress: Progress
+    ) -> None:
         self._tables = promoted.tables_with(options.promote)
-        self._store = open_store(lake_uri)
+        self._store = open_store(lake_uri, storage)
         if options.promote:
             promoted.check(options.promote, commit_log.read_snapshot(self._store).promoted_types)
         self._load_id = load_id

@@ -79,14 +79,14 @@ def normalized(address: str) -> str:
         )
     if _CONTROL.search(address):
         raise _refused(repr(address)[1:-1], "has a line break or another control character")
+    if "::" in address and "://" in address:
+        raise _refused(address, "is a chain of addresses (::)", cure="give the last one of them")
     match = _WITH_SCHEME.fullmatch(address)
     if match is None:
         return address
     scheme, rest = match.group(1).lower(), match.group(2)
     if scheme in _LOCAL_SCHEMES:
         return f"{scheme}://{rest}"
-    if "::" in rest:
-        raise _refused(address, "is a chain of addresses (::)", cure="give the last one of them")
     is_bucket = scheme in WITHOUT_FOLDERS
     if is_bucket and _SECRET_IN_ADDRESS.match(rest):
         raise _refused(

@@ -112,7 +112,8 @@ class ObjectStore(LakeStore):
         with self.io_errors("read"):
             found = self._fs.find(self._full(folder), detail=True)
         for name, facts in sorted(found.items()):
-            if name.endswith(suffix):
+            # Some stores have folders, too, and keep them when they are empty.
+            if name.endswith(suffix) and facts["type"] != "directory":
                 yield name.removeprefix(f"{self._root}/"), _modified_at(facts)
 
     def list_folder(self, folder: str, suffix: str) -> list[str]:
