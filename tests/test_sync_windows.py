@@ -113,6 +113,20 @@ def test_a_message_without_a_time_does_not_lead_to_an_export_for_ever() -> None:
     assert () == planned([*known, filled], max_window=HOUR)
 
 
+def test_what_lies_before_the_horizon_of_a_policy_is_in_no_plan() -> None:
+    """No export can cover it any more, so every run would ask for it again. A new channel has its whole history."""
+    lake = [entry(CHANNELS[0], 0, 2), entry(CHANNELS[0], 4, 8), entry(CHANNELS[1], 0, 3), entry(CHANNELS[2], 7, 12)]
+    horizon = {CHANNELS[0]: at(6), CHANNELS[1]: at(6), CHANNELS[2]: at(12)}
+    windows = planned(lake, lookback=4 * HOUR, horizon_of=lambda cid: horizon.get(cid, at(6)))
+    assert [
+        ([CHANNELS[0]], Window(since=at(6), until=at(12)), True),
+        ([CHANNELS[1]], Window(since=at(6), until=at(12)), False),
+        (CHANNELS[3:], None, False),
+    ] == [(list(each.channels), each.window, each.is_again) for each in windows]
+    stated = planned(lake, since=at(0), until=at(5), horizon_of=lambda _: at(6))
+    assert () == stated
+
+
 def test_channels_with_different_gaps_share_most_windows() -> None:
     """Otherwise each channel of a large app would be exported alone, once its gap began at a moment of its own."""
     lake = [entry(cid, 0, 1 + number / 10) for number, cid in enumerate(CHANNELS)]
