@@ -217,5 +217,5 @@ class Archive(RuleBasedStateMachine):
 
 TestArchive = pytest.mark.timeout(600)(Archive.TestCase)
 TestArchive.settings = settings(
-    max_examples=12, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=8, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
