@@ -83,7 +83,7 @@ def test_a_dag_with_all_of_them_is_serialized() -> None:
     serialized = json.loads(json.dumps(serializer.to_dict(dag)))
     tasks = {task["__var"]["task_id"]: task["__var"] for task in serialized["dag"]["tasks"]}
     assert {"windows", "export", "channels"} == tasks.keys()
-    assert {"since", "until"} == {*tasks["windows"]["template_fields"]}
+    assert {"since", "until", "chatexport_conn_id"} == {*tasks["windows"]["template_fields"]}
     shared = {"channels", "extra_channels", "window", "since", "until", "chatexport_conn_id"}
     assert [shared] * 2 == [{*tasks[name]["template_fields"]} for name in ("export", "channels")]
     assert "{{ ds }}" == tasks["windows"]["since"]
