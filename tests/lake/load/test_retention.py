@@ -136,9 +136,7 @@ def test_what_is_kept_beyond_the_horizon_does_not_count_as_vanished(lake: LakePr
 def test_a_channel_that_a_policy_emptied_is_no_shrink(lake: LakeProbe, tmp_path: Path) -> None:
     """The guard compares what the load claims, and it claims nothing there."""
     empty = write_lines(tmp_path / "empty", [line("channel", channel("a:1"))])
-    with pytest.raises(
-        ShrinkError, match=r"no message of a:1 where the lake shows 4.* with retention \(--retention\)"
-    ):
+    with pytest.raises(ShrinkError, match=r"no message of a:1 where the lake shows 4.* with retention \(--retention\)"):
         load_file(lake, empty, 0, 12, "2026-01-05T00:00:00Z")
     load_file(lake, empty, 0, 12, "2026-01-05T00:00:00Z", retention="2d")
     assert dict.fromkeys(ALL, "first") == shown(lake)
