@@ -99,7 +99,7 @@ def test_a_service_that_has_deleted_nothing_is_right_about_everything(
 def test_a_load_says_what_vanishes_and_how_old_it_is(
     lake: LakeProbe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without retention a policy empties an archive from its old end, and somebody has to notice."""
+    """Without retention a policy empties an archive from its old end, and its owner has to notice."""
     load_file(lake, write_export(tmp_path / "newer", {"m10": (10, "first")}), 0, 12, "2026-01-04T08:00:00Z")
     assert "3 messages vanished (3 days old), because load " in caplog.text
     assert "if a retention policy of the service deleted them, load with retention" in caplog.text
