@@ -25,13 +25,13 @@ from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS, LoadJob
 from airflow_provider_chatexport.lake.load.report import LoadReport, WrittenTable
 from airflow_provider_chatexport.lake.normalize.input_file import InputFile
-from airflow_provider_chatexport.lake.storage.address import Storage
+from airflow_provider_chatexport.lake.storage.address import Storage, open_store
 
 if TYPE_CHECKING:
     from airflow_provider_chatexport.api.client import ChatExportClient
 
 # For operators, which know nothing of a lake.
-__all__ = ["LoadReport", "WrittenTable", "load_exports"]
+__all__ = ["LoadReport", "WrittenTable", "check_lake", "load_exports"]
 
 
 def load_exports(
@@ -94,6 +94,20 @@ def _retention(receipt: Receipt, options: LoadOptions) -> Retention | None:
             'such as retention="30d"'
         )
     return receipt.retention
+
+
+def check_lake(lake_uri: str, storage: Storage = None) -> None:
+    """Raise unless a load could write the lake: before an export is spent on it.
+
+    :param storage: how to reach the lake, if the environment does not say.
+    :raises LakeError: it cannot be written, or the store does not keep what a lake needs.
+    """
+    store = open_store(lake_uri, storage)
+    try:
+        store.prepare()
+        store.require_safe_commits()
+    finally:
+        store.drop_if_empty()
 
 
 def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: Progress) -> InputFile:

@@ -25,6 +25,7 @@ _GROUP_ARGUMENTS: Final = ("task_id", "channels", "extra_channels", "exports")
 def chat_export_to_lake(
     *,
     lake: str | Path,
+    lake_conn_id: str | None = None,
     channels: Channels = None,
     extra_channels: Iterable[str] | str | None = None,
     channels_per_task: int | None = None,
@@ -47,6 +48,8 @@ def chat_export_to_lake(
     and ``batch.load``. Each batch is a load of its own.
 
     :param lake: address of the lake: a local path, or an fsspec address. (templated)
+    :param lake_conn_id: a connection through which the lake is reached, such as ``aws_default``. Default: the
+        environment of the worker. The export task checks first that the lake can be written. (templated)
     :param channels: channels as ``TYPE:ID``, or a ``ChannelQuery``. Default: ``channels`` of the run's conf or params.
         (templated)
     :param extra_channels: channels to add, such as soft-deleted ones, which no query finds. (templated)
@@ -67,6 +70,7 @@ def chat_export_to_lake(
     :raises CallError: ``export`` or ``load`` contains an argument that the group sets itself.
     """
     shared: dict[str, Any] = {"chatexport_conn_id": chatexport_conn_id}
+    of_lake = {"lake": lake, "lake_conn_id": lake_conn_id}
     windowed = {
         **shared,
         "window": window,
@@ -74,8 +78,8 @@ def chat_export_to_lake(
         "grace_period": grace_period,
         "deferrable": deferrable,
     }
-    export_arguments = _merged({**windowed, "retention": retention}, export, "export")
-    load_arguments = _merged({**shared, "lake": lake, "outlets": list(outlets), "retention": retention}, load, "load")
+    export_arguments = _merged({**windowed, **of_lake, "retention": retention}, export, "export")
+    load_arguments = _merged({**shared, **of_lake, "outlets": list(outlets), "retention": retention}, load, "load")
 
     def export_and_load(**channels: Any) -> None:
         exporting = ExportChannelsOperator(task_id="export", **channels, **export_arguments)

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
@@ -36,6 +37,7 @@ from airflow_provider_chatexport.hooks.exceptions import (
     explain_timeout,
     seconds_to_timeout,
 )
+from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem
 from airflow_provider_chatexport.operators.channels import Channels, ChannelsArgument
 from airflow_provider_chatexport.operators.links import ExportTaskLink
 from airflow_provider_chatexport.operators.params import run_inputs
@@ -65,6 +67,10 @@ class BaseExportOperator(BaseOperator):
     """Start the exports of this run, wait for all of them, return their receipts.
 
     :param chatexport_conn_id: a connection of type ``chatexport``. (templated)
+    :param lake: address of the lake that the exports are for: the task fails before it starts an export if that lake
+        cannot be written. Default: no check. (templated)
+    :param lake_conn_id: a connection through which that lake is reached. Default: the environment of the worker.
+        (templated)
     :param wait_timeout: how long to wait in all, as a timedelta or in seconds. Default: ``wait_timeout_s`` in section
         ``[chatexport]`` of Airflow's configuration, 6 hours.
     :param poll_interval: a fixed pause between two status requests, as a timedelta or in seconds. Default:
@@ -78,7 +84,7 @@ class BaseExportOperator(BaseOperator):
         instead. ``wait_timeout`` is divided equally among the ``max_splits`` + 1 rounds.
     """
 
-    template_fields: Sequence[str] = ("chatexport_conn_id",)
+    template_fields: Sequence[str] = ("chatexport_conn_id", "lake", "lake_conn_id")
     ui_color = "#e3f2ff"
     operator_extra_links = (ExportTaskLink(),)
     export_url = ""
@@ -87,6 +93,8 @@ class BaseExportOperator(BaseOperator):
         self,
         *,
         chatexport_conn_id: str = ChatExportHook.default_conn_name,
+        lake: str | Path | None = None,
+        lake_conn_id: str | None = None,
         wait_timeout: timedelta | float | None = None,
         poll_interval: timedelta | float | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
@@ -104,6 +112,9 @@ class BaseExportOperator(BaseOperator):
             self.wait_timeout = parse_duration(wait_timeout, "wait_timeout")
             self.poll_interval = parse_duration(poll_interval, "poll_interval")
         self.chatexport_conn_id = chatexport_conn_id
+        # Text, not a path: Airflow 3.1 calls ``resolve`` of whatever has such a method, and does not render it.
+        self.lake = str(lake) if isinstance(lake, Path) else lake
+        self.lake_conn_id = lake_conn_id
         self.fresh = fresh
         self.on_missing_channel = on_missing_channel
         self.max_splits = max_splits
@@ -131,6 +142,7 @@ class BaseExportOperator(BaseOperator):
         with as_airflow_errors(), explain_timeout(self._timeout_sentence):
             # Validate the arguments before calling the service.
             self._wait_budget_s()
+            self._check_lake()
             self.wait_out_grace_period(context)
             requests = self.plan(context)
             submitted = SubmittedExports.of(context)
@@ -140,6 +152,14 @@ class BaseExportOperator(BaseOperator):
                 submitter = Submitter(client, submitted, retention=self.ask_retention(client))
                 submitter.submit(requests, on_missing_channel=self.on_missing_channel)
             return self._wait(submitted, submitter.started, started_epoch_s)
+
+    def _check_lake(self) -> None:
+        if not self.lake or self.lake == "None":
+            return
+        # This imports duckdb and pyarrow. A DAG file that only names the operator must not load them.
+        from airflow_provider_chatexport import pipeline  # noqa: PLC0415
+
+        pipeline.check_lake(self.lake, lake_filesystem(self.lake, self.lake_conn_id))
 
     def execute_complete(self, context: Context, event: Any = None) -> list[dict[str, Any]]:
         """Resume the task after the wait, in a new process. The event contains all that it needs."""

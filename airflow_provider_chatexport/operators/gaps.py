@@ -24,6 +24,7 @@ from airflow_provider_chatexport.errors import CallError, WindowError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.config import configured_s
 from airflow_provider_chatexport.hooks.exceptions import ArgumentError, as_airflow_errors, checked_arguments
+from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem
 from airflow_provider_chatexport.operators.channels import DEFAULT_CHANNELS_PER_TASK, Channels, ChannelsArgument
 from airflow_provider_chatexport.operators.params import run_inputs
 from airflow_provider_chatexport.operators.windowed import known_retention
@@ -57,6 +58,8 @@ class ListGapsOperator(ChannelsArgument):
     records, which a retry reads again.
 
     :param lake: address of the lake. (templated)
+    :param lake_conn_id: a connection through which the lake is reached, such as ``aws_default``, as for Airflow's
+        ``ObjectStoragePath``. Default: the environment of the worker. (templated)
     :param channels: as for ``ExportChannelsOperator``. Without any, the channels that the lake covers somewhere.
     :param extra_channels: channels to add. (templated)
     :param since: start of what the lake should cover, as a datetime or as ISO 8601 text with an offset. Default:
@@ -78,13 +81,21 @@ class ListGapsOperator(ChannelsArgument):
         policies. (templated)
     """
 
-    template_fields: Sequence[str] = (*ChannelsArgument.template_fields, "lake", "since", "until", "chatexport_conn_id")
+    template_fields: Sequence[str] = (
+        *ChannelsArgument.template_fields,
+        "lake",
+        "lake_conn_id",
+        "since",
+        "until",
+        "chatexport_conn_id",
+    )
     ui_color = "#eeeeff"
 
     def __init__(
         self,
         *,
         lake: str | Path,
+        lake_conn_id: str | None = None,
         channels: Channels = None,
         extra_channels: Iterable[str] | str | None = None,
         since: datetime | str | None = None,
@@ -107,6 +118,7 @@ class ListGapsOperator(ChannelsArgument):
             raise ArgumentError(f"channels_per_task is {channels_per_task}; give a number above 0")
         # Text, not a path: Airflow 3.1 calls ``resolve`` of whatever has such a method, and does not render it.
         self.lake = str(lake) if isinstance(lake, Path) else lake
+        self.lake_conn_id = lake_conn_id
         self.since = since
         self.until = until
         self.channels_per_task = channels_per_task
@@ -131,6 +143,7 @@ class ListGapsOperator(ChannelsArgument):
             sync_plan = sync.plan(
                 lake,
                 self._channels_if_any(context),
+                storage=lake_filesystem(lake, self.lake_conn_id),
                 extra_channels=parse_names(self.extra_channels, "extra_channels", A_CHANNEL),
                 since=since,
                 until=now - grace_period if until is None else min(until, now),

@@ -22,6 +22,7 @@ from airflow_provider_chatexport.errors import CallError, FileGoneError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.config import configured_s
 from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors, checked_arguments, explain_timeout
+from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem
 from airflow_provider_chatexport.operators.submission import SubmittedExports, export_again
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class LoadExportOperator(BaseOperator):
     :param exports: what an export task returned, or a list of what mapped ones returned. Exports of channels and of
         users may be mixed. (templated)
     :param lake: address of the lake: a local path, or an fsspec address such as ``s3://chat/lake``. (templated)
+    :param lake_conn_id: a connection through which the lake is reached, such as ``aws_default``, as for Airflow's
+        ``ObjectStoragePath``. Default: the environment of the worker. (templated)
     :param on_missing_file: what to do if the service no longer has a file, which it keeps for 60 days: ``fail``, or
         ``export`` all of them again and wait for the new exports on the worker.
     :param on_empty: what to do if the exports contain no message, no reaction, no user and no reject: ``load`` them as
@@ -75,7 +78,7 @@ class LoadExportOperator(BaseOperator):
     :param chatexport_conn_id: a connection of type ``chatexport``. (templated)
     """
 
-    template_fields: Sequence[str] = ("exports", "lake", "work_dir", "chatexport_conn_id")
+    template_fields: Sequence[str] = ("exports", "lake", "lake_conn_id", "work_dir", "chatexport_conn_id")
     ui_color = "#e3ffe8"
 
     def __init__(
@@ -83,6 +86,7 @@ class LoadExportOperator(BaseOperator):
         *,
         exports: Any,
         lake: str | Path,
+        lake_conn_id: str | None = None,
         on_missing_file: Literal["fail", "export"] = "fail",
         on_empty: Literal["load", "skip"] = "load",
         strict: bool = False,
@@ -122,6 +126,7 @@ class LoadExportOperator(BaseOperator):
         self.on_empty = on_empty
         # Text, not a path: Airflow 3.1 calls ``resolve`` of whatever has such a method, and does not render it.
         self.lake = str(lake) if isinstance(lake, Path) else lake
+        self.lake_conn_id = lake_conn_id
         self.hash_users = hash_users
         self.work_dir = str(work_dir) if isinstance(work_dir, Path) else work_dir
         self._loaded: tuple[list[Receipt], LoadReport] | None = None
@@ -148,6 +153,7 @@ class LoadExportOperator(BaseOperator):
                     pipeline.load_exports,
                     client,
                     lake_uri=lake,
+                    storage=lake_filesystem(lake, self.lake_conn_id),
                     work_dir=_folder_of(self.work_dir),
                     options=options,
                     progress=progress.stage,

@@ -145,7 +145,8 @@ def test_the_arguments_are_in_the_signature_and_survive_serialization() -> None:
     tasks = json.loads(json.dumps(serializer.to_dict(dag)))["dag"]["tasks"]
     (task,) = (each["__var"] for each in tasks if each["__var"]["task_id"] == "gaps")
     assert ("/lake", "{{ ds }}") == (task["lake"], task["since"])
-    assert {"lake", "channels", "extra_channels", "since", "until", "chatexport_conn_id"} == {*task["template_fields"]}
+    fields = {"lake", "lake_conn_id", "channels", "extra_channels", "since", "until", "chatexport_conn_id"}
+    assert fields == {*task["template_fields"]}
 
 
 def test_a_failed_window_is_in_the_next_list(lake: Path, connection: Any, fault: Any) -> None:
