@@ -34,7 +34,6 @@ from airflow_provider_chatexport.errors import (
     CallError,
     FileGoneError,
     InputError,
-    LakeError,
     TooManyRejectsError,
 )
 from airflow_provider_chatexport.lake.commits import log as commit_log
