@@ -16,7 +16,7 @@ from airflow_provider_chatexport.lake import Lake
 pytestmark = pytest.mark.slow
 
 READER: Final = Path(__file__).parents[3] / ".venv-readers" / "bin" / "python"
-# Attaches the catalog with the settings of docs/object-storage.md, queries every view, and every table macro without parameters.
+# Attaches the catalog as docs/object-storage.md says, queries every view, and every table macro without parameters.
 SCRIPT: Final = """
 import json, sys, duckdb, duckdb_extension_httpfs
 from pathlib import Path
