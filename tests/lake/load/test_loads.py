@@ -203,7 +203,7 @@ def test_an_empty_export_covers_its_window_for_the_channels_that_are_stated(
     ]
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", b"\n", gzip.compress(b"")], ids=["v2", "blank", "packed"])
 def test_an_empty_file_without_a_window_is_refused(content: bytes, lake: LakeProbe, tmp_path: Path) -> None:
     """It may be a download that failed, and it says nothing."""
     path = tmp_path / "export"
