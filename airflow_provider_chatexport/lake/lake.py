@@ -28,9 +28,10 @@ from airflow_provider_chatexport.lake.commits.coverage import CoverageRun, TimeS
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
 from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS, load_files
 from airflow_provider_chatexport.lake.load.report import LoadReport
+from airflow_provider_chatexport.lake.maintenance.cleanup import VacuumReport
 from airflow_provider_chatexport.lake.maintenance.compact import CompactionReport, compact
 from airflow_provider_chatexport.lake.maintenance.forget import ForgetReport, forget_user
-from airflow_provider_chatexport.lake.maintenance.vacuum import VacuumReport, vacuum
+from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import VerifyReport, verify
 from airflow_provider_chatexport.lake.storage.address import Storage, open_store
 from airflow_provider_chatexport.lake.storage.fingerprint import Fingerprint
@@ -395,6 +396,9 @@ class Lake:
         user_id: str,
         *,
         keep_messages: bool = False,
+        names: bool = False,
+        even_if_unknown: bool = False,
+        dry_run: bool = False,
         pseudonym_key: str | None = None,
         progress: Progress = silent,
     ) -> ForgetReport:
@@ -402,14 +406,22 @@ class Lake:
 
         ::
 
+            print(lake.forget_user("ann-17", dry_run=True))
             print(lake.forget_user("ann-17"))
+
+        It does not ask, and there is no way back.
 
         :param user_id: the id by which the service knows the person.
         :param keep_messages: keep the rows of the messages that they sent, without author and text, so that threads
             and counts stay whole.
+        :param names: take names of one word out of what others wrote, too, and the id even if it is an ordinary word.
+        :param even_if_unknown: if the lake does not know the id, put it on the suppression list and change nothing
+            else.
+        :param dry_run: change nothing, and report what would change.
         :param pseudonym_key: the key of loads with ``hash_users``: the person's pseudonym is removed, too.
         :param progress: is called with a stage, how much of it is done, and of how much.
         :raises CallError: the user id is empty.
+        :raises UnknownUserError: the lake does not know the id.
         :raises LakeError: there is no lake, or it cannot be read or written.
         """
         try:
@@ -418,6 +430,9 @@ class Lake:
                 user_id,
                 now=datetime.now(UTC),
                 keep_messages=keep_messages,
+                names=names,
+                even_if_unknown=even_if_unknown,
+                dry_run=dry_run,
                 pseudonym_key=pseudonym_key,
                 work_dir=self._work_dir,
                 progress=progress,
