@@ -57,7 +57,7 @@ MACROS: Final = (
             FROM messages m LEFT JOIN (
                 SELECT message_id, count(*) AS n FROM reactions WHERE cid = channel GROUP BY message_id
             ) r ON r.message_id = m.id
-            WHERE m.cid = channel AND m.deleted_at IS NULL
+            WHERE m.cid = channel AND m.deleted_at IS NULL AND m.type IS DISTINCT FROM 'deleted'
                 AND m.created_at >= since::TIMESTAMPTZ AND m.created_at < until::TIMESTAMPTZ
                 AND m.event_date >= since::DATE - 1 AND m.event_date <= until::DATE + 1
             GROUP BY day ORDER BY day""",
@@ -74,7 +74,8 @@ MACROS: Final = (
                 sum(m.reply_count - coalesce(r.n, 0))::BIGINT AS missing
             FROM messages m LEFT JOIN (
                 SELECT parent_id, count(*) AS n FROM messages
-                WHERE parent_id IS NOT NULL AND deleted_at IS NULL GROUP BY parent_id
+                WHERE parent_id IS NOT NULL AND deleted_at IS NULL AND type IS DISTINCT FROM 'deleted'
+                GROUP BY parent_id
             ) r ON r.parent_id = m.id
             WHERE m.reply_count > coalesce(r.n, 0)
             GROUP BY m.cid ORDER BY missing DESC, m.cid""",

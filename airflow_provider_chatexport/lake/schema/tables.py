@@ -69,7 +69,8 @@ def _added(column: Column) -> Column:
 _REACTIONS_MISSING: Final = computed(
     "reactions_missing",
     Kind.INT,
-    "How many of the reactions in `reaction_counts` the export does not contain; 0 if `reactions` has all of them.",
+    "How many reactions of `reaction_counts` or `reaction_groups` the export does not contain; 0 if `reactions` "
+    "has all of them.",
     default="0",
 )
 
@@ -83,6 +84,34 @@ _REPLIES_MISSING: Final = _added(
         sql="_reply_count * 0",
     )
 )
+
+
+def _by_reaction_type(name: str, doc: str, of_group: str) -> Column:
+    """Return a column of numbers by type of reaction, from its own field or else from ``reaction_groups``.
+
+    :param of_group: the key of the number in a group.
+    """
+    number = f"json_extract_string(each[2], '$.{of_group}')"
+    members = f"""list_transform(
+        list_filter(
+            list_zip(json_keys(d.reaction_groups), json_extract(d.reaction_groups, '$.*')),
+            lambda each: regexp_full_match({number}, '-?\\d+')
+        ),
+        lambda each: to_json(each[1])::VARCHAR || ':' || {number}
+    )"""
+    # Nearly always the field itself has them, or the message has no reaction.
+    in_groups = f"""CASE WHEN {is_something("reaction_groups")} AND d.reaction_groups::VARCHAR LIKE '{{%'
+        THEN ('{{' || nullif(array_to_string({members}, ','), '') || '}}')::JSON END"""
+    return Column(
+        name=name,
+        kind=Kind.JSON,
+        doc=f"{doc} From `reaction_groups` if the export has it only there.",
+        field=name,
+        sql=f"CASE WHEN {is_something(name)} THEN d.{name} ELSE coalesce({in_groups}, d.{name}) END",
+        reads=("reaction_groups",),
+        personal=PersonalData.NOTHING,
+    )
+
 
 _QUOTED: Final = f"coalesce({non_empty_text('quoted_message_id')}, json_extract_string(d.quoted_message, '$.id'))"
 
@@ -143,8 +172,8 @@ MESSAGES: Final = Table(
         integer("deleted_reply_count", "How many deleted replies its thread has."),
         _REPLIES_MISSING,
         ids_of("thread_participant_ids", "thread_participants", "Users who replied in its thread."),
-        json_text("reaction_counts", "Reactions by type: count.", PersonalData.NOTHING),
-        json_text("reaction_scores", "Reactions by type: sum of scores.", PersonalData.NOTHING),
+        _by_reaction_type("reaction_counts", "Reactions by type: count.", "count"),
+        _by_reaction_type("reaction_scores", "Reactions by type: sum of scores.", "sum_scores"),
         json_text(
             "reaction_groups", "Reactions by type: count, sum of scores, first and last time.", PersonalData.JSON
         ),
@@ -157,7 +186,12 @@ MESSAGES: Final = Table(
             reads=("attachments",),
         ),
         ids_of("mentioned_user_ids", "mentioned_users", "Users mentioned in the text.", or_field="mentioned_users_ids"),
-        text_list("mentioned_group_ids", "User groups mentioned in the text.", PersonalData.NOTHING),
+        text_list(
+            "mentioned_group_ids",
+            "User groups mentioned in the text.",
+            PersonalData.NOTHING,
+            or_ids_in="mentioned_groups",
+        ),
         json_text("mentioned_groups", "User groups mentioned in the text, as complete objects.", PersonalData.JSON),
         text_list("mentioned_roles", "Roles mentioned in the text.", PersonalData.NOTHING),
         json_text(
@@ -167,7 +201,10 @@ MESSAGES: Final = Table(
         ),
         boolean("mentioned_channel", "The whole channel is mentioned."),
         boolean("mentioned_here", "All who are online are mentioned."),
-        boolean("pinned", "Pinned in the channel."),
+        replace(
+            boolean("pinned", "Pinned in the channel. True if the export has only the time when it was pinned."),
+            otherwise="CASE WHEN _pinned_at IS NOT NULL THEN true END",
+        ),
         time("pinned_at", "When it was pinned."),
         id_of("pinned_by_id", "pinned_by", "Who pinned it.", or_field="pinned_by_id"),
         time("pin_expires", "When the pin ends."),
@@ -178,7 +215,11 @@ MESSAGES: Final = Table(
         text_list("restricted_visibility", "The only users who may see it; empty if all may.", PersonalData.USER_IDS),
         text("command", "Slash command that created it.", PersonalData.CONTENT),
         text("mml", "Markup of a command's answer.", PersonalData.CONTENT),
-        text("poll_id", "Poll in the message.", PersonalData.NOTHING),
+        replace(
+            text("poll_id", "Poll in the message.", PersonalData.NOTHING),
+            sql="coalesce(nullif(d.poll_id, ''), json_extract_string(d.poll, '$.id'))",
+            reads=("poll",),
+        ),
         json_text("poll", "The poll, as a complete object.", PersonalData.JSON),
         json_text("i18n", "Translations: `language`, `<lang>_text`.", PersonalData.CONTENT),
         json_text("image_labels", "Labels that moderation gave to images.", PersonalData.CONTENT),
@@ -286,8 +327,14 @@ CHANNELS: Final = Table(
     user_paths=("created_by", "truncated_by"),
     columns=(
         channel_of("Channel, as `type:id`.", own_type_and_id=True),
-        text("type", "Channel type.", PersonalData.NOTHING),
-        text("id", "Channel id, unique within its type.", PersonalData.NOTHING),
+        replace(
+            text("type", "Channel type.", PersonalData.NOTHING),
+            sql="coalesce(nullif(d.type, ''), split_part(_cid, ':', 1))",
+        ),
+        replace(
+            text("id", "Channel id, unique within its type.", PersonalData.NOTHING),
+            sql="coalesce(nullif(d.id, ''), substr(_cid, strpos(_cid, ':') + 1))",
+        ),
         Column(
             name="name",
             kind=Kind.TEXT,

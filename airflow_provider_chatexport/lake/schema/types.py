@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from airflow_provider_chatexport.core.entities import Entity
@@ -65,6 +65,7 @@ class Column:
     :param sql: an expression over ``d``, if reading the field and casting is not enough.
     :param reads: the JSON keys that ``sql`` reads, as JSON text.
     :param reads_text: the JSON keys that ``sql`` reads, as text.
+    :param otherwise: SQL over the values of the row, for a field that is cast and has no value.
     :param fails_on: keys, each with a condition on ``d``: ``sql`` does not read what the key holds, and would lose it.
     :param once: ``sql`` is computed once for a row, as ``_NAME``, since other expressions need the value.
     :param nested: the field may be in ``custom`` instead.
@@ -82,6 +83,7 @@ class Column:
     sql: str | None = None
     reads: tuple[str, ...] = ()
     reads_text: tuple[str, ...] = ()
+    otherwise: str | None = None
     fails_on: tuple[tuple[str, str], ...] = ()
     once: bool = False
     nested: bool = False
@@ -187,9 +189,17 @@ def json_text(name: str, doc: str, personal: PersonalData) -> Column:
     return Column(name=name, kind=Kind.JSON, doc=doc, field=name, personal=personal)
 
 
-def text_list(name: str, doc: str, personal: PersonalData) -> Column:
-    """Return a column of lists of text."""
-    return _list(name, doc, {name: f"json_extract_string(d.{name}, '$[*]')"}, personal)
+def text_list(name: str, doc: str, personal: PersonalData, *, or_ids_in: str | None = None) -> Column:
+    """Return a column of lists of text.
+
+    :param or_ids_in: a field with a list of objects, which has a column of its own. The text is their ids if the list
+        of text is absent or empty.
+    """
+    items = {name: f"json_extract_string(d.{name}, '$[*]')"}
+    if or_ids_in is None:
+        return _list(name, doc, items, personal)
+    column = _list(name, doc, items | {or_ids_in: _IDS_IN.format(or_ids_in)}, personal)
+    return replace(column, fails_on=column.fails_on[:1])
 
 
 # An item is an object with an id, or the id itself. A list that starts with an object has nothing else, as a rule: the
@@ -254,7 +264,7 @@ def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Co
     """Return a column of the id of an embedded user.
 
     :param field: holds the object, or its id in the object's place.
-    :param or_field: holds the id if ``field`` does not.
+    :param or_field: holds the id if ``field`` does not. Another id than that of ``field`` goes to ``custom``.
     """
     value = f"d.{field}::VARCHAR"
     own_id = f"""CASE
@@ -267,13 +277,14 @@ def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Co
         WHEN starts_with({value}, '{{"id":"') THEN starts_with({value}, '{{"id":""') AND ({own_id}) IS NULL
         WHEN {value} NOT LIKE '"_%"' THEN {is_something(field)} AND ({own_id}) IS NULL
     END"""
+    differs = f"CASE WHEN d.{or_field} IS NOT NULL THEN ({own_id}) <> {non_empty_text(or_field or field)} END"
     return Column(
         name=name,
         kind=Kind.TEXT,
         doc=doc,
         sql=own_id if or_field is None else f"coalesce({own_id}, {non_empty_text(or_field)})",
         reads=(field,) if or_field is None else (field, or_field),
-        fails_on=((field, loses),),
+        fails_on=((field, loses),) if or_field is None else ((field, loses), (or_field, differs)),
         personal=PersonalData.USER_ID,
     )
 

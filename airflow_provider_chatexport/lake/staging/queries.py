@@ -269,7 +269,7 @@ def _once(column: Column) -> str:
 
 def _value(column: Column) -> str:
     if column.once or _may_fail(column):
-        return _once(column)
+        return _once(column) if column.otherwise is None else f"coalesce({_once(column)}, {column.otherwise})"
     return column.sql if column.sql is not None else _field(column)
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
+from airflow_provider_chatexport.lake.schema.types import Kind
 from airflow_provider_chatexport.lake.staging import queries
 from airflow_provider_chatexport.lake.staging.stage import Stage
 
@@ -49,18 +50,21 @@ WHERE r.cid IS NULL AND m.id = r.message_id AND m._input = r._input AND m.cid IS
 """)
 
 
-# Counts by type: those that the message has, or, without them, those in its groups.
+# Counts by type, in the message and in its groups: of two that differ, the larger one.
 _KNOWN: Final = f"""
-SELECT id, unnest(json_keys(reaction_counts)) AS type,
-    TRY_CAST(unnest(json_extract_string(reaction_counts, '$.*')) AS BIGINT) AS n
-FROM stage_messages WHERE {sql.is_object("reaction_counts")}
-UNION ALL
-SELECT id, type, TRY_CAST(json_extract_string(reaction_group, '$.count') AS BIGINT) AS n
+SELECT id, type, max({sql.cast("n", Kind.INT)}) AS n
 FROM (
-    SELECT id, unnest(json_keys(reaction_groups)) AS type,
-        unnest(json_extract(reaction_groups, '$.*')) AS reaction_group
-    FROM stage_messages WHERE reaction_counts IS NULL AND {sql.is_object("reaction_groups")}
+    SELECT id, unnest(json_keys(reaction_counts)) AS type, unnest(json_extract_string(reaction_counts, '$.*')) AS n
+    FROM stage_messages WHERE {sql.is_object("reaction_counts")}
+    UNION ALL
+    SELECT id, type, json_extract_string(reaction_group, '$.count') AS n
+    FROM (
+        SELECT id, unnest(json_keys(reaction_groups)) AS type,
+            unnest(json_extract(reaction_groups, '$.*')) AS reaction_group
+        FROM stage_messages WHERE {sql.is_object("reaction_groups")}
+    )
 )
+GROUP BY ALL
 """
 
 
@@ -96,7 +100,7 @@ FROM (
     FROM stage_messages known
     LEFT JOIN (
         SELECT parent_id, count(*) AS n FROM stage_messages
-        WHERE parent_id IS NOT NULL AND deleted_at IS NULL GROUP BY parent_id
+        WHERE parent_id IS NOT NULL AND deleted_at IS NULL AND type IS DISTINCT FROM 'deleted' GROUP BY parent_id
     ) carried ON carried.parent_id = known.id
     WHERE known.reply_count > coalesce(carried.n, 0)
 ) missing

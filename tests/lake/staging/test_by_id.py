@@ -91,7 +91,8 @@ GOLDEN: dict[str, Fields] = {
         "user_id": "u1", "type": "reply", "show_in_channel": True, "created_at": MOMENT,
         "updated_at": MOMENT + timedelta(hours=1), "mentioned_user_ids": ["u2", "u3"], "quoted_message_id": "m2",
         "pinned_at": MOMENT + timedelta(hours=1), "pinned_by_id": "u2", "deleted_reply_count": 1,
-        "reaction_groups": '{"love":{"count":3}}', "reactions_missing": 2, "status": "received",
+        "reaction_groups": '{"love":{"count":3}}', "reaction_counts": '{"love":3}', "pinned": True,
+        "reactions_missing": 2, "status": "received",
         "member": '{"channel_role":"channel_member"}', "custom": '{"client":"ios"}',
     },
     "attachments": {

@@ -616,25 +616,81 @@ def test_members_that_can_be_no_rows_stay_with_their_channel(tmp_path: Path) -> 
 
 def test_a_message_says_how_many_of_its_reactions_are_missing(tmp_path: Path) -> None:
     """Only the last ten travel inside a message: a sum over reactions must be known to be short."""
-    cases: list[tuple[int, Any, int, int]] = [  # missing, counts, reactions on lines, reactions inside
-        (0, {}, 0, 0),
-        (0, None, 0, 0),
-        (0, {"love": 2}, 1, 1),
-        (0, {"love": 1}, 2, 0),
-        (3, {"love": 4, "wow": 1}, 0, 2),
-        (2, {"love": 2}, 0, 0),
-        (1, {"wow": 1}, 1, 0),
-        (0, {"love": "many"}, 0, 0),
+    groups = {"love": {"count": 50, "sum_scores": 60}, "wow": {"count": 1, "sum_scores": 1}}
+    cases: list[tuple[int, Any, Any, int, int]] = [  # missing, counts, groups, reactions on lines, reactions inside
+        (0, {}, None, 0, 0),
+        (0, None, {}, 0, 0),
+        (0, {"love": 2}, None, 1, 1),
+        (0, {"love": 1}, None, 2, 0),
+        (3, {"love": 4, "wow": 1}, None, 0, 2),
+        (2, {"love": 2}, {}, 0, 0),
+        (1, {"wow": 1}, None, 1, 0),
+        (0, {"love": "many"}, None, 0, 0),
+        (41, None, groups, 0, 10),
+        (41, {}, groups, 5, 5),
+        (41, {"love": 50, "wow": 1}, groups, 0, 10),
+        (41, {"love": 10}, groups, 0, 10),
+        (1, None, {"love": 7, "wow": {"count": "1"}, "sad": {"count": "x"}}, 0, 0),
     ]
     lines = [line("message", message("none"))]
-    for at, (_, counts, n_lines, n_inside) in enumerate(cases):
+    for at, (_, counts, by_group, n_lines, n_inside) in enumerate(cases):
         inside = [reaction(f"m{at}", f"in{number}") for number in range(n_inside)]
-        lines.append(line("message", message(f"m{at}", reaction_counts=counts, latest_reactions=inside)))
+        fields = {"reaction_counts": counts, "reaction_groups": by_group, "latest_reactions": inside}
+        lines.append(line("message", message(f"m{at}", **fields)))
         lines += [line("reaction", reaction(f"m{at}", f"line{number}")) for number in range(n_lines)]
     converted = convert_lines(tmp_path, *lines)
     assert {"none": 0, **{f"m{at}": missing for at, (missing, *_) in enumerate(cases)}} == converted.by_id(
         "messages", "reactions_missing"
     )
+
+
+# One fact in two fields
+
+
+@pytest.mark.parametrize("shape", [Shape.ITEM, Shape.KEYED])
+def test_a_fact_is_read_from_whichever_of_its_fields_has_it(shape: Shape, tmp_path: Path) -> None:
+    """An object of an export has what another shape of the same object has elsewhere."""
+    groups = {"love": {"count": 50, "sum_scores": 60}, 'a"b': {"count": 1, "sum_scores": 2}, "odd": 3}
+    cases: dict[str, tuple[Fields, Fields]] = {
+        "groups": (
+            {"reaction_groups": groups},
+            {"reaction_counts": '{"love":50,"a\\"b":1}', "reaction_scores": '{"love":60,"a\\"b":2}'},
+        ),
+        "empty counts": (
+            {"reaction_groups": groups, "reaction_counts": {}, "reaction_scores": None},
+            {"reaction_counts": '{"love":50,"a\\"b":1}', "reaction_scores": '{"love":60,"a\\"b":2}'},
+        ),
+        "counts": ({"reaction_counts": {"wow": 2}, "reaction_groups": None}, {"reaction_counts": '{"wow":2}'}),
+        "no reactions": ({"reaction_counts": {}, "reaction_groups": {}}, {"reaction_counts": "{}"}),
+        "pinned": ({"pinned_at": AT}, {"pinned": True}),
+        "not pinned": ({"pinned_at": None}, {"pinned": None}),
+        "unpinned": ({"pinned": False, "pinned_at": AT}, {"pinned": False}),
+        "zero pinned": ({"pinned_at": "0001-01-01T00:00:00Z"}, {"pinned": None, "pinned_at": None}),
+        "poll": ({"poll": {"id": "p1"}}, {"poll_id": "p1"}),
+        "poll id": ({"poll_id": "p2", "poll": None}, {"poll_id": "p2"}),
+        "groups of users": ({"mentioned_groups": [{"id": "g1"}, {"id": "g2"}]}, {"mentioned_group_ids": ["g1", "g2"]}),
+        "group ids": (
+            {"mentioned_group_ids": ["g3"], "mentioned_groups": [{"id": "g1"}]},
+            {"mentioned_group_ids": ["g3"]},
+        ),
+        "author": ({"user": {"id": "u1"}, "user_id": "u1"}, {"user_id": "u1", "custom": "{}"}),
+        "two authors": ({"user": {"id": "u1"}, "user_id": "u2"}, {"user_id": "u1", "custom": '{"user_id":"u2"}'}),
+    }
+    lines = [line("message", message(name, **fields), shape) for name, (fields, _) in cases.items()]
+    lines.append(line("channel", {"cid": "team:x", "config": {}}, shape))
+    converted = convert_lines(tmp_path, *lines)
+    rows = {row["id"]: row for row in converted.rows["messages"]}
+    for name, (_, expected) in cases.items():
+        assert expected == {column: rows[name][column] for column in expected}, name
+    assert ("team", "x") == (converted.one("channels")["type"], converted.one("channels")["id"])
+    assert {"messages.user_id": 1} == converted.counts.cast_failures
+
+
+def test_a_reply_of_the_type_deleted_is_deleted(tmp_path: Path) -> None:
+    """The count of replies leaves it out, whether the export says when it was deleted or not."""
+    lines = [line("message", message("a", reply_count=2)), line("message", message("b", parent_id="a"))]
+    lines.append(line("message", message("c", parent_id="a", type="deleted", deleted_at="0001-01-01T00:00:00Z")))
+    assert 1 == convert_lines(tmp_path, *lines).by_id("messages", "replies_missing")["a"]
 
 
 def test_users_come_from_everywhere_and_the_newest_version_stays(tmp_path: Path) -> None:
