@@ -23,9 +23,15 @@ from airflow_provider_chatexport.api.download import Downloaded, ProgressCallbac
 from airflow_provider_chatexport.api.error_replies import Reply, error_from, read_date
 from airflow_provider_chatexport.api.part_file import part_file
 from airflow_provider_chatexport.api.protocol import Call
+from airflow_provider_chatexport.api.rate_limit import Quota, read_quota
 from airflow_provider_chatexport.api.retry import RetryPolicy
 from airflow_provider_chatexport.api.settings import ServiceSettings
-from airflow_provider_chatexport.api.transport import transport_options
+from airflow_provider_chatexport.api.transport import (
+    KEPT_CONNECTIONS,
+    NEW_CONNECTIONS,
+    ConnectionTrace,
+    transport_options,
+)
 from airflow_provider_chatexport.api.user_export import UserExport, save_reply
 from airflow_provider_chatexport.core.discovery import ChannelPage, ChannelQuery, ChannelSearch, FoundChannel
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UserId, UsersRequest
@@ -59,7 +65,9 @@ class ChatExportClient:
         self.settings = settings
         self._deadline_epoch_s = deadline_epoch_s
         self._service_ahead_s = 0.0
-        self._transport = httpx.HTTPTransport(**transport_options(settings, settings.base_url))
+        options = transport_options(settings, settings.base_url)
+        self._transport = httpx.HTTPTransport(**options, limits=KEPT_CONNECTIONS)
+        self._new_connections = httpx.HTTPTransport(**options, limits=NEW_CONNECTIONS)
 
     def now(self) -> datetime:
         """Return the time by the service's clock, as its replies say it; by this machine's before the first reply."""
@@ -131,6 +139,7 @@ class ChatExportClient:
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
+        self._new_connections.close()
 
     def __enter__(self) -> Self:
         return self
@@ -151,7 +160,7 @@ class ChatExportClient:
     def _once(self, call: Call[_T]) -> _T:
         request = protocol.sign(call, self.settings, now_epoch_s=time.time())
         try:
-            response = self._transport.handle_request(request)
+            response = self._send(request, call)
             try:
                 body = self._read_body(response, call)
             finally:
@@ -167,7 +176,7 @@ class ChatExportClient:
     ) -> UserExport:
         request = protocol.sign(call, self.settings, now_epoch_s=time.time())
         try:
-            response = self._transport.handle_request(request)
+            response = self._send(request, call)
             try:
                 if response.is_success:
                     return save_reply(response, call, self.settings, file, target, progress)
@@ -178,6 +187,18 @@ class ChatExportClient:
             raise _no_answer_error(error, call, self.settings) from None
         raise error_from(_reply(response, body), doing=call.doing, settings=self.settings, now_epoch_s=time.time())
 
+    def _send(self, request: httpx.Request, call: Call[Any]) -> httpx.Response:
+        """Send a request, and send it again if it met a kept connection that the server had closed."""
+        trace = ConnectionTrace()
+        request.extensions["trace"] = trace.note
+        try:
+            return self._transport.handle_request(request)
+        except (httpx.TransportError, OSError) as error:
+            # The service may have accepted an export all the same: the retry policy repeats that, and says so.
+            if call.starts_export or not trace.is_stale(error):
+                raise
+        return self._new_connections.handle_request(request)
+
     def _read_body(self, response: httpx.Response, call: Call[Any]) -> bytearray:
         body = bytearray()
         for chunk in response.iter_bytes():
@@ -187,11 +208,17 @@ class ChatExportClient:
 
 
 class AsyncChatExportClient:
-    """An asyncio client that asks for status, for triggerers. Use it as a context manager, or ``await aclose()``."""
+    """An asyncio client that asks for status, for triggerers. Use it as a context manager, or ``await aclose()``.
+
+    ``quota`` is what the last reply said about the rate limit of status requests.
+    """
 
     def __init__(self, settings: ServiceSettings) -> None:
         self.settings = settings
-        self._transport = httpx.AsyncHTTPTransport(**transport_options(settings, settings.base_url))
+        self.quota: Quota | None = None
+        options = transport_options(settings, settings.base_url)
+        self._transport = httpx.AsyncHTTPTransport(**options, limits=KEPT_CONNECTIONS)
+        self._new_connections = httpx.AsyncHTTPTransport(**options, limits=NEW_CONNECTIONS)
 
     async def task(self, task_id: TaskId) -> TaskState:
         """Return an export's status, with a fresh link if the export is completed."""
@@ -200,6 +227,7 @@ class AsyncChatExportClient:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._transport.aclose()
+        await self._new_connections.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -216,7 +244,7 @@ class AsyncChatExportClient:
     async def _once(self, call: Call[_T]) -> _T:
         request = protocol.sign(call, self.settings, now_epoch_s=time.time())
         try:
-            response = await self._transport.handle_async_request(request)
+            response = await self._send(request, call)
             try:
                 body = bytearray()
                 async for chunk in response.aiter_bytes():
@@ -226,7 +254,20 @@ class AsyncChatExportClient:
                 await response.aclose()
         except (httpx.HTTPError, OSError) as error:
             raise _no_answer_error(error, call, self.settings) from None
-        return protocol.read_reply(call, _reply(response, body), self.settings, now_epoch_s=time.time())
+        reply, now_epoch_s = _reply(response, body), time.time()
+        self.quota = read_quota(reply.headers, now_epoch_s=now_epoch_s) or self.quota
+        return protocol.read_reply(call, reply, self.settings, now_epoch_s=now_epoch_s)
+
+    async def _send(self, request: httpx.Request, call: Call[Any]) -> httpx.Response:
+        """Send a request as ``ChatExportClient`` does."""
+        trace = ConnectionTrace()
+        request.extensions["trace"] = trace.note_async
+        try:
+            return await self._transport.handle_async_request(request)
+        except (httpx.TransportError, OSError) as error:
+            if call.starts_export or not trace.is_stale(error):
+                raise
+        return await self._new_connections.handle_async_request(request)
 
 
 def _no_answer_error(error: Exception, call: Call[Any], settings: ServiceSettings) -> ServiceUnavailableError:

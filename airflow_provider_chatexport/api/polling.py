@@ -6,16 +6,16 @@ triggerer differ only in the two loops below it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from airflow_provider_chatexport.api.client import AsyncChatExportClient, ChatExportClient
+from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.error_replies import REMEDY_FOR_TOO_LARGE_A_USER, is_too_large_a_user
-from airflow_provider_chatexport.api.rate_limit import rate_limiter_for
+from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.api.shared_client import StatusRequests
 from airflow_provider_chatexport.core.task import GiveUp, Status, TaskId, TaskState, Wait, next_step
 from airflow_provider_chatexport.errors import (
     RateLimitedError,
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 MAX_CONSECUTIVE_FAILURES: Final = 12
 _SHORTEST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 60.0
+# A pause is up to so much shorter or longer. The wider the range, the later the end of an export is noticed on average.
+_JITTER: Final = 0.25
 
 
 class ExportPoller:
@@ -60,7 +62,7 @@ class ExportPoller:
     ) -> None:
         self.states: dict[TaskId, TaskState | None] = dict.fromkeys(task_ids)
         self._started_epoch_s = started_epoch_s
-        self._deadline_epoch_s = deadline_epoch_s
+        self.deadline_epoch_s = deadline_epoch_s
         self._poll_s = poll_s
         self._max_failures = max_failures
         self._answered = answered
@@ -144,9 +146,15 @@ class ExportPoller:
         backoff_s = min(_LONGEST_PAUSE_S, 2.0 ** min(self._n_unanswered - 1, 6)) if self._n_unanswered else 0.0
         if self._poll_s is not None:
             backoff_s = min(backoff_s, self._poll_s * 2.0 ** min(self._n_unanswered, 6))
-        # Full jitter around the intended pause: thousands of waiters that started together drift apart.
-        pause_s = self._asked_pause_s + random.uniform(0.0, 2.0 * max(step.seconds, backoff_s))  # noqa: S311
-        return max(_SHORTEST_PAUSE_S, min(pause_s, self._deadline_epoch_s - now_epoch_s))
+        # Waits that started together drift apart. After a failure they have to do so at once.
+        jitter = 1.0 if self._n_unanswered else _JITTER
+        pause_s = self._asked_pause_s + max(step.seconds, backoff_s) * random.uniform(1 - jitter, 1 + jitter)  # noqa: S311
+        return max(_SHORTEST_PAUSE_S, min(pause_s, self.deadline_epoch_s - now_epoch_s))
+
+    def interval_s(self, *, now_epoch_s: float) -> float:
+        """Return the seconds between requests at the present age of the exports, without jitter."""
+        step = self._next_step(now_epoch_s) if self.open else None
+        return step.seconds if isinstance(step, Wait) else _SHORTEST_PAUSE_S
 
     def _next_step(self, now_epoch_s: float) -> Wait | GiveUp:
         """Return the decision for all open exports. They were submitted together, so the first one stands for all."""
@@ -154,7 +162,7 @@ class ExportPoller:
         step = next_step(
             state.status if state else Status.WAITING,
             waited_s=max(0.0, now_epoch_s - self._started_epoch_s),
-            budget_s=self._deadline_epoch_s - self._started_epoch_s,
+            budget_s=self.deadline_epoch_s - self._started_epoch_s,
             poll_s=self._poll_s,
         )
         assert isinstance(step, (Wait, GiveUp)), step  # noqa: S101 - open exports are not completed
@@ -192,18 +200,24 @@ def wait_for_exports(client: ChatExportClient, poller: ExportPoller) -> Mapping[
         time.sleep(pause_s)
 
 
-async def wait_for_exports_async(client: AsyncChatExportClient, poller: ExportPoller) -> Mapping[TaskId, TaskState]:
-    """Wait on an event loop, at the pace that all waiters of the app share. Otherwise as ``wait_for_exports``."""
-    rate_limiter = rate_limiter_for(client.settings)
-    while True:
-        for task_id in poller.open:
-            await rate_limiter.wait()
-            try:
-                poller.record_status(task_id, await client.task(task_id))
-            except ServiceError as error:
-                poller.record_failure(error)
-                break
-        pause_s = poller.next_pause_s(now_epoch_s=time.time())
-        if pause_s is None:
-            return poller.completed
-        await asyncio.sleep(pause_s)
+async def wait_for_exports_async(settings: ServiceSettings, poller: ExportPoller) -> Mapping[TaskId, TaskState]:
+    """Wait on an event loop, with the client and at the pace that all waits of the app share there.
+
+    Otherwise as ``wait_for_exports``.
+    """
+    async with StatusRequests(settings, deadline_epoch_s=poller.deadline_epoch_s) as requests:
+        pause_s = poller.interval_s(now_epoch_s=time.time())
+        while True:
+            for task_id in poller.open:
+                try:
+                    poller.record_status(task_id, await requests.ask(task_id, pause_s=pause_s))
+                except ServiceError as error:
+                    poller.record_failure(error)
+                    break
+                except TimeoutError:
+                    break  # the deadline has passed, as next_pause_s() says
+                pause_s = _SHORTEST_PAUSE_S
+            next_pause_s = poller.next_pause_s(now_epoch_s=time.time())
+            if next_pause_s is None:
+                return poller.completed
+            pause_s = next_pause_s

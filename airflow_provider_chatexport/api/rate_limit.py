@@ -1,51 +1,49 @@
-"""The pace of status requests, shared by all waiters of one app in one process.
+"""The pace of status requests: what the replies say about the rate limit, and how much of it a triggerer takes.
 
-The service counts requests per app. A thousand triggers that each pause modestly make a burst together, and a trigger
-does not know of the others. So each of them asks the app's rate limiter for a slot before each request.
+The limit of status requests is not documented. Every reply contains it: how many requests are left to the app, and when
+the count starts anew.
 """
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
-from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.api.error_replies import first_number, read_date
 
-# The limit of status requests is not documented. The service allows 10,000 similar requests a minute, and a thirtieth
-# of that in any one second. This pace leaves most of it to the app itself and to other triggerers.
-STATUS_REQUESTS_PER_SECOND: Final = 40.0
-
-
-class RateLimiter:
-    """Evenly spaced slots. Each slot is handed out once.
-
-    Times are seconds of any clock that never goes back.
-    """
-
-    def __init__(self, per_second: float) -> None:
-        self._spacing_s = 1.0 / per_second
-        self._next_slot_s = 0.0
-
-    def reserve(self, now_s: float) -> float:
-        """Reserve the next free slot and return the seconds until it."""
-        slot_s = max(now_s, self._next_slot_s)
-        self._next_slot_s = slot_s + self._spacing_s
-        return slot_s - now_s
-
-    async def wait(self) -> None:
-        """Wait for the next free slot. The slot of a cancelled waiter stays unused."""
-        pause_s = self.reserve(time.monotonic())
-        if pause_s > 0.0:
-            await asyncio.sleep(pause_s)
+# The pace until a reply says what the limit is. The service allows 10,000 similar requests a minute.
+USUAL_PER_SECOND: Final = 40.0
+# The bounds of the pace. A request costs a triggerer about a millisecond of CPU time. If no requests are left, one a
+# second finds out when there are some again.
+FASTEST_PER_SECOND: Final = 80.0
+SLOWEST_PER_SECOND: Final = 1.0
+# A triggerer leaves half of what is left to workers and to other triggerers. All of them see what is left, so several
+# triggerers slow down together before the limit is reached.
+SHARE_OF_WHAT_IS_LEFT: Final = 0.5
 
 
-def rate_limiter_for(settings: ServiceSettings) -> RateLimiter:
-    """Return this process's rate limiter for an app: the same one for the same address and key."""
-    return _rate_limiter(settings.base_url, settings.api_key)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """What a reply says about the rate limit of its kind of request: what is left, and seconds until it resets."""
+
+    n_left: float
+    resets_in_s: float
 
 
-@functools.lru_cache(maxsize=256)
-def _rate_limiter(base_url: str, api_key: str) -> RateLimiter:  # noqa: ARG001 - the cache's key
-    return RateLimiter(STATUS_REQUESTS_PER_SECOND)
+def read_quota(headers: Mapping[str, str], *, now_epoch_s: float) -> Quota | None:
+    """Return what a reply says about the rate limit, or None if it does not."""
+    n_left = first_number(headers.get("x-ratelimit-remaining", ""))
+    reset_epoch_s = first_number(headers.get("x-ratelimit-reset", ""))
+    if n_left is None or reset_epoch_s is None:
+        return None
+    # Both times are whole seconds of the service's clock.
+    return Quota(n_left=n_left, resets_in_s=max(1.0, reset_epoch_s - (read_date(headers) or now_epoch_s)))
+
+
+def pace_per_second(quota: Quota | None) -> float:
+    """Return how many status requests a second one process sends for one app."""
+    if quota is None:
+        return USUAL_PER_SECOND
+    wanted = SHARE_OF_WHAT_IS_LEFT * quota.n_left / quota.resets_in_s
+    return min(FASTEST_PER_SECOND, max(SLOWEST_PER_SECOND, wanted))

@@ -1,4 +1,4 @@
-"""The trigger that waits for all exports of a run, with one client."""
+"""The trigger that waits for all exports of a run. All triggers of an app share one client."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_chatexport.api.client import AsyncChatExportClient
 from airflow_provider_chatexport.api.polling import MAX_CONSECUTIVE_FAILURES, ExportPoller, wait_for_exports_async
 from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
@@ -110,17 +109,15 @@ class ExportTaskTrigger(BaseTrigger):
             max_failures=self.max_poll_failures,
         )
         while True:
-            # The poller counts failures and makes the pauses, so the client must not retry by itself.
-            async with AsyncChatExportClient(settings.without_retries()) as client:
-                try:
-                    states = await wait_for_exports_async(client, poller)
-                except UnauthorizedError:
-                    # A wait takes hours, and the secret of the connection may have been changed since it began.
-                    refused, settings = settings, await hook.async_settings()
-                    if settings == refused:
-                        raise
-                else:
-                    return {task_id: format_rfc3339(state.created_at) for task_id, state in states.items()}
+            try:
+                states = await wait_for_exports_async(settings, poller)
+            except UnauthorizedError:
+                # A wait takes hours, and the secret of the connection may have been changed since it began.
+                refused, settings = settings, await hook.async_settings()
+                if settings == refused:
+                    raise
+            else:
+                return {task_id: format_rfc3339(state.created_at) for task_id, state in states.items()}
 
     def _payload(self, status: str, **facts: Any) -> dict[str, Any]:
         return {"v": PAYLOAD_VERSION, "status": status, "receipts": self.receipts, **facts}

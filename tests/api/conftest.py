@@ -83,22 +83,41 @@ Answer = tuple[int, dict[str, str], bytes]  # status, headers, body
 class ScriptedServer:
     """A server for behaviour that the sandbox does not have.
 
-    ``answer`` takes the path and the headers of a request. ``requests`` collects both of all requests.
+    ``answer`` takes the path and the headers of a request. ``requests`` collects both of all requests, and
+    ``n_connections`` is how many connections are open.
+
+    :param answers_per_connection: keep connections, and close each at the request after so many answers, without an
+        answer: so a client sees a connection that the server closes while the request is on its way. None closes
+        connections after an answer.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, answers_per_connection: int | None = None) -> None:
         self.answer: Callable[[str, dict[str, str]], Answer] = lambda _path, _headers: (404, {}, b"")
         self.requests: list[tuple[str, dict[str, str]]] = []
-        script = self
+        self.n_connections = 0
+        script, counting = self, threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            n_answers = 0
+
+            def handle(self) -> None:
+                """Answer the requests of a connection."""
+                with counting:
+                    script.n_connections += 1
+                super().handle()
+                with counting:
+                    script.n_connections -= 1
 
             def do_GET(self) -> None:
                 """Answer as the script says."""
                 self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 script.requests.append((self.path, headers))
+                self.close_connection = self.n_answers == answers_per_connection
+                if self.close_connection:
+                    return
+                self.n_answers += 1
                 status, answer_headers, body = script.answer(self.path, headers)
                 self.send_response_only(status)
                 usual = {"date": self.date_time_string(), "content-length": str(len(body))}
@@ -106,7 +125,7 @@ class ScriptedServer:
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
-                self.close_connection = True
+                self.close_connection = answers_per_connection is None
 
             do_POST = do_GET  # noqa: N815 - a name of the base class
 

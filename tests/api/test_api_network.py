@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import ssl
@@ -18,10 +19,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tenacity import RetryCallState, Retrying
 
-from airflow_provider_chatexport.api.client import ChatExportClient
+from airflow_provider_chatexport.api.client import AsyncChatExportClient, ChatExportClient
 from airflow_provider_chatexport.api.download import Downloaded, download
 from airflow_provider_chatexport.api.retry import RetryPolicy
 from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.core.plan import UserId, UsersRequest
 from airflow_provider_chatexport.core.task import Status, TaskId
 from airflow_provider_chatexport.errors import (
     ConnectionSettingsError,
@@ -33,7 +35,11 @@ from airflow_provider_chatexport.errors import (
 )
 
 T = TaskId("t")
-RUNNING = (200, {"content-type": "application/json"}, b'{"task_id":"t","status":"running","created_at":1}')
+RUNNING = (
+    200,
+    {"content-type": "application/json"},
+    b'{"task_id":"t","status":"running","created_at":1768640897000000000}',
+)
 
 
 def settings_for(url: str, **others: Any) -> ServiceSettings:
@@ -109,6 +115,51 @@ def test_a_proxy_that_is_not_an_http_proxy_is_refused(ask_status, monkeypatch) -
         ask_status(settings_for("http://chat.example"), T)
 
 
+@pytest.fixture(params=["sync", "async"])
+def ask_often(request) -> Callable[[ServiceSettings, int], None]:
+    """Ask for a status several times, through one client."""
+
+    def with_sync(settings: ServiceSettings, n_times: int) -> None:
+        with ChatExportClient(settings) as client:
+            assert all(client.task(T).status is Status.RUNNING for _ in range(n_times))
+
+    def with_async(settings: ServiceSettings, n_times: int) -> None:
+        async def run() -> None:
+            async with AsyncChatExportClient(settings) as client:
+                assert all([(await client.task(T)).status is Status.RUNNING for _ in range(n_times)])
+
+        asyncio.run(run())
+
+    return with_sync if request.param == "sync" else with_async
+
+
+def test_a_kept_connection_that_the_server_closes_is_not_a_failure(ask_often, scripted_server) -> None:
+    """Regression: servers close connections that are idle. A wait took that for a failure of the service."""
+    server = scripted_server(answers_per_connection=2)
+    server.answer = lambda _path, _headers: RUNNING
+    ask_often(settings_for(server.url, max_attempts=1), 6)
+    assert len(server.requests) == 6 + 2
+
+
+def test_a_connection_that_breaks_at_its_first_request_is_a_failure(ask_often, scripted_server) -> None:
+    """A service that closes new connections is out of order: a client that asked again at once would never stop."""
+    server = scripted_server(answers_per_connection=0)
+    with pytest.raises(ServiceUnavailableError, match="was lost"):
+        ask_often(settings_for(server.url, max_attempts=1), 1)
+    assert len(server.requests) == 1
+
+
+def test_a_submit_on_a_connection_that_the_server_closes_is_not_repeated_silently(scripted_server) -> None:
+    """The service may have started the export. The retry policy repeats the call, and its log names the unused one."""
+    server = scripted_server(answers_per_connection=1)
+    server.answer = lambda _path, _headers: RUNNING
+    with ChatExportClient(settings_for(server.url, max_attempts=1)) as client:
+        client.task(T)
+        with pytest.raises(ServiceUnavailableError) as caught:
+            client.submit_users(UsersRequest(user_ids=(UserId("u"),)))
+    assert (caught.value.reply_lost, len(server.requests)) == (True, 2)
+
+
 def test_a_redirect_is_not_followed(ask_status, scripted_server) -> None:
     """The API does not redirect. Another server that does would get our token."""
     server = scripted_server()
@@ -158,7 +209,7 @@ def fetch(scripted_server, tmp_path: Path) -> Callable[[FileHost], Downloaded]:
         def answer(path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
             if path.startswith("/api/"):
                 result = {"url": f"{server.url}/file?signature=secret"}
-                task = {"task_id": "t", "status": "completed", "created_at": 1, "result": result}
+                task = {"task_id": "t", "status": "completed", "created_at": 1768640897000000000, "result": result}
                 return 200, {}, json.dumps(task).encode()
             run.headers.append(headers)  # type: ignore[attr-defined]
             return file_host(headers)
