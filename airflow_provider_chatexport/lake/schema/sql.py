@@ -35,44 +35,62 @@ def instant(moment: datetime) -> str:
 
 
 def time(text: str) -> str:
-    """Return the text of a time field as TIMESTAMPTZ; null if it is not a time, as ``core.times.read_time`` decides.
+    """Return the text of a time field as TIMESTAMPTZ; null if it is not a time, as ``core.times.read_time`` decides."""
+    any_time = f"({any_time_of(text)})"
+    return f"CASE WHEN {any_time} >= {_at(EARLIEST_US)} AND {any_time} < {_at(LATEST_US)} THEN {any_time} END"
+
+
+def any_time_of(text: str) -> str:
+    """Return the text of a time field as TIMESTAMPTZ in any calendar, ``in_calendar`` or not; null if it is not a time.
 
     The usual spelling is recognised by the places of its marks, which is cheaper than a regular expression. The cast
-    checks the rest, except for what it takes as well: hour 24, spaces, and more than nine digits of a second. In UTC,
-    the year alone says whether the time is in the lake's calendar.
+    checks the rest, except for what it takes as well: hour 24, spaces, and more than nine digits of a second.
     """
     usual = (
-        f"{text} LIKE '____-__-__T__:__:__._%Z' AND strlen({text}) <= 30 AND {text} >= '{EARLIEST.year}' "
-        f"AND {text} < '{LATEST.year}' AND {text} NOT LIKE '%T24:%' AND NOT contains({text}, ' ')"
+        f"{text} LIKE '____-__-__T__:__:__._%Z' AND strlen({text}) <= 30 AND {text} NOT LIKE '%T24:%' "
+        f"AND NOT contains({text}, ' ')"
     )
-    moment = f"TRY_CAST(upper({text}) AS TIMESTAMPTZ)"
-    nanoseconds = f"TRY_CAST({text} AS BIGINT)"
     return f"""CASE
         WHEN {usual} THEN TRY_CAST({text} AS TIMESTAMPTZ)
-        WHEN regexp_full_match({text}, {quoted(_RFC3339)})
-        THEN CASE WHEN {moment} >= {instant(EARLIEST)} AND {moment} < {instant(LATEST)} THEN {moment} END
-        WHEN regexp_full_match({text}, {quoted(_NUMBER)})
-        THEN CASE WHEN {nanoseconds} BETWEEN {FEWEST_NS} AND {to_unix_ns(LATEST) - 1}
-            THEN make_timestamptz({nanoseconds} // 1000) END
+        WHEN regexp_full_match({text}, {quoted(_RFC3339)}) THEN TRY_CAST(upper({text}) AS TIMESTAMPTZ)
+        WHEN regexp_full_match({text}, {quoted(_UNSET)}) THEN {UNSET_TIME}
+        WHEN regexp_full_match({text}, {quoted(_NUMBER)}) AND TRY_CAST({text} AS BIGINT) >= {FEWEST_NS}
+        THEN make_timestamptz(TRY_CAST({text} AS BIGINT) // 1000)
     END"""
 
 
+def in_calendar(value: str) -> str:
+    """Return a value of ``any_time_of`` if a lake can hold it, ``UNSET_TIME`` if it says so, or null.
+
+    Both are separate, so that a query computes the first one once: planning long expressions takes longer than their
+    rows in most loads.
+    """
+    return f"""CASE
+        WHEN {value} >= {_at(EARLIEST_US)} AND {value} < {_at(LATEST_US)} THEN {value}
+        WHEN {value} BETWEEN {_at(_UNSET_US - _MINUTE_US)} AND {_at(_UNSET_US + _MINUTE_US)} THEN {UNSET_TIME}
+    END"""
+
+
+def _at(us: int) -> str:
+    """Return a time as an expression. A literal is parsed by the zone's calendar, which makes plans slow."""
+    return f"make_timestamptz({us})"
+
+
+EARLIEST_US: Final = to_unix_ns(EARLIEST) // 1000
+LATEST_US: Final = to_unix_ns(LATEST) // 1000
+_UNSET_US: Final = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
+_MINUTE_US: Final = 59_999_999  # the zones of that year have seconds, which RFC3339 leaves out
+# What a time field that says that there is no time is in the queries of staging.
+UNSET_TIME: Final = _at(_UNSET_US)
 # The forms that ``core.times.read_time`` takes. DuckDB's cast also takes "infinity", "epoch", a date and naive times.
 _RFC3339: Final = r"\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)"
+_UNSET: Final = "|".join(("", *map(str, UNSET_NUMBERS)))
 _NUMBER: Final = r"\d+(\.\d+)?([eE]\+?\d+)?"
-_ZERO: Final = "TIMESTAMPTZ '0001-01-01T00:00:00Z'"
 
 
 def is_unset(text: str) -> str:
     """Return a condition: the text of a time field says that there is no time, as ``core.times.read_time`` decides."""
-    usual = ", ".join(map(quoted, ("", "0001-01-01T00:00:00Z", *map(str, UNSET_NUMBERS))))
-    moment = f"TRY_CAST(upper({text}) AS TIMESTAMPTZ)"
-    return f"""CASE
-        WHEN {text} IN ({usual}) THEN true
-        WHEN {text} < '0001-01-02' AND regexp_full_match({text}, {quoted(_RFC3339)})
-        THEN {moment} > {_ZERO} - INTERVAL 1 MINUTE AND {moment} < {_ZERO} + INTERVAL 1 MINUTE
-        ELSE false
-    END"""
+    return f"coalesce({in_calendar(f'({any_time_of(text)})')} = {UNSET_TIME}, false)"
 
 
 # DuckDB's casts take more: "0x10" and "1_000", fractions, which they round, "nan", "infinity", "yes", and years that
@@ -108,16 +126,6 @@ def cast(text: str, kind: Kind) -> str:
             return text
 
 
-def cast_fails(text: str, value: str, kind: Kind) -> str:
-    """Return a condition: there is a value, and its column cannot hold it. A time that is unset is not a value.
-
-    :param value: the text, cast to the column's kind.
-    """
-    fails = f"{text} IS NOT NULL AND ({value}) IS NULL"
-    # AND computes both of its sides for every row, and CASE only what it needs.
-    return f"CASE WHEN {fails} THEN NOT {is_unset(text)} END" if kind is Kind.TIME else fails
-
-
 def promoted_text(column: Column, custom: str = "custom") -> str:
     """Return the value of a promoted column's key in ``custom``, as text; null if there is none."""
     pointer = "/" + column.name.replace("~", "~0").replace("/", "~1")
@@ -130,8 +138,11 @@ def promoted(column: Column, custom: str = "custom") -> str:
 
 
 def promoted_fails(column: Column) -> str:
-    """Return a condition on a row: a promoted column cannot hold the value of its key."""
-    return cast_fails(promoted_text(column), promoted(column), column.kind)
+    """Return a condition on a row: a promoted column cannot hold the value of its key. An unset time is not a value."""
+    text = promoted_text(column)
+    fails = f"{text} IS NOT NULL AND ({promoted(column)}) IS NULL"
+    # AND computes both of its sides for every row, and CASE only what it needs.
+    return f"CASE WHEN {fails} THEN NOT {is_unset(text)} END" if column.kind is Kind.TIME else fails
 
 
 def is_object(element: str) -> str:

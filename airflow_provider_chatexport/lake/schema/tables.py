@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Final
 
 from airflow_provider_chatexport.core.entities import Entity
+from airflow_provider_chatexport.lake.schema.sql import UNSET_TIME
 from airflow_provider_chatexport.lake.schema.types import (
     Column,
     Kind,
@@ -203,7 +204,7 @@ MESSAGES: Final = Table(
         boolean("mentioned_here", "All who are online are mentioned."),
         replace(
             boolean("pinned", "Pinned in the channel. True if the export has only the time when it was pinned."),
-            otherwise="CASE WHEN _pinned_at IS NOT NULL THEN true END",
+            otherwise=f"CASE WHEN _pinned_at > {UNSET_TIME} THEN true END",
         ),
         time("pinned_at", "When it was pinned."),
         id_of("pinned_by_id", "pinned_by", "Who pinned it.", or_field="pinned_by_id"),

@@ -241,17 +241,28 @@ def columns(table: Table, *, leave_out: Collection[str] = ()) -> str:
         for column in table
         if column.is_read and column.name not in leave_out
     ]
-    return ", ".join([*values, *map(_once, table.staged), f"{_custom(table)} AS custom"])
+    staged = [f"{_value(column)} AS {_once(column)}" for column in table.staged]
+    return ", ".join([*values, *staged, f"{_custom(table)} AS custom"])
 
 
 def with_values(table: Table, query: str) -> str:
-    """Return the query with the values, next to ``d`` and ``flat``, that several columns or conditions need."""
-    values = [
-        f"{column.sql if column.once else sql.cast(_field(column), column.kind)} AS {_once(column)}"
-        for column in (*table, *table.staged)
-        if column.once or _may_fail(column)
-    ]
-    return f"SELECT {', '.join(['*', *values])} FROM ({query})"
+    """Return the query with the values, next to ``d`` and ``flat``, that several columns or conditions need.
+
+    A time that is unset is ``sql.UNSET_TIME`` there: it is null in its column, and not a value that is lost.
+    """
+    needed = [column for column in (*table, *table.staged) if column.once or _may_fail(column)]
+    values = ", ".join(f"{_computed_once(column)} AS {_once(column)}" for column in needed)
+    times = ", ".join(
+        f"{sql.in_calendar(_once(column))} AS {_once(column)}" for column in needed if column.kind is Kind.TIME
+    )
+    read = f"SELECT *, {values} FROM ({query})" if values else f"SELECT * FROM ({query})"
+    return f"SELECT * REPLACE ({times}) FROM ({read})" if times else read
+
+
+def _computed_once(column: Column) -> str:
+    if column.once and column.sql is not None:
+        return column.sql
+    return sql.any_time_of(_field(column)) if column.kind is Kind.TIME else sql.cast(_field(column), column.kind)
 
 
 def _field(column: Column) -> str:
@@ -269,7 +280,8 @@ def _once(column: Column) -> str:
 
 def _value(column: Column) -> str:
     if column.once or _may_fail(column):
-        return _once(column) if column.otherwise is None else f"coalesce({_once(column)}, {column.otherwise})"
+        value = f"nullif({_once(column)}, {sql.UNSET_TIME})" if column.kind is Kind.TIME else _once(column)
+        return value if column.otherwise is None else f"coalesce({value}, {column.otherwise})"
     return column.sql if column.sql is not None else _field(column)
 
 
@@ -279,7 +291,7 @@ def complete(table: Table) -> str:
     if table.owned_by is not None:
         needed.append(f"{table.owned_by} <> ''")
     if table.day_column is not None:
-        needed.append(f"{CREATED_AT} IS NOT NULL")
+        needed.append(f"{CREATED_AT} > {sql.UNSET_TIME}")
     if table.day_column == "created_at":
         needed.append("_cid <> ''")
     return " AND ".join(needed)
@@ -304,7 +316,7 @@ def cast_failures(table: Table, *, is_placed: bool = True) -> dict[str, str]:
     for column in (*table, *table.staged):
         conditions |= column.fails_on
         if column.field is not None and _may_fail(column):
-            conditions[column.field] = sql.cast_fails(_field(column), _once(column), column.kind)
+            conditions[column.field] = f"{_field(column)} IS NOT NULL AND {_once(column)} IS NULL"
     if table.day_column is not None and is_placed:
         conditions.pop("created_at", None)
     return conditions
