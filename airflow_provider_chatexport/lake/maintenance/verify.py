@@ -26,11 +26,15 @@ from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
 from airflow_provider_chatexport.lake.maintenance.forget import unchecked_loads
 from airflow_provider_chatexport.lake.printing import Report
-from airflow_provider_chatexport.lake.schema.tables import ENTITY_TABLES
+from airflow_provider_chatexport.lake.schema import sql
+from airflow_provider_chatexport.lake.schema.tables import ENTITY_TABLES, TABLES
+from airflow_provider_chatexport.lake.schema.types import Placement, Table
 from airflow_provider_chatexport.lake.storage.local_store import LocalStore
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.lake.storage.workdir import UNKNOWN_AFTER
 
+# How many rows are compared by key at a time: some 100 MB.
+_ROWS_AT_A_TIME: Final = 1_000_000
 _NOTES: Final = ("catalog", "unknown", "flags", "replies")
 _CURE: Final = (
     "run chatexport catalog, which restores links that are missing in the table folders; if the file is still missing "
@@ -42,7 +46,8 @@ _CURE: Final = (
 class Finding:
     """One thing found.
 
-    :param kind: a fault: gap, missing, altered, unaccounted, forgotten; or a note: catalog, unknown, flags, replies.
+    :param kind: a fault: gap, missing, altered, unaccounted, forgotten, doubled; or a note: catalog, unknown, flags,
+        replies.
     :param what: a sentence: what is wrong, where, and what to do.
     """
 
@@ -100,6 +105,7 @@ def verify(store: LakeStore, *, now: datetime) -> VerifyReport:
         *_unknown_files(store, snapshot, now),
         # Last, so that a load that was committed before the records were read has had time to write it.
         *_catalog(store, snapshot),
+        *_doubled(store, snapshot),
         *_replies(store),
     ]
     n_files = sum(each.is_live for each in snapshot.file_states)
@@ -110,6 +116,53 @@ def _catalog(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
     """Check that the catalog knows every record: people query the catalog, and see no other load."""
     if what := catalog_file.fault(store, snapshot):
         yield Finding(kind="catalog", what=what)
+
+
+def _doubled(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
+    """Check that no view shows two rows of one key on a day, as of a message that moved to another channel.
+
+    The files of one record have one row per key. So only days with files of several records are read.
+    """
+    for table in TABLES:
+        if table.placement is not Placement.EVENT:
+            continue
+        key = ", ".join(map(sql.name, (table.partition, *table.key)))
+        n_keys = 0
+        with contextlib.suppress(LakeError, duckdb.Error), contextlib.closing(catalog_file.connect(store)) as con:
+            for days in _unsettled_days(snapshot, table):
+                listed = ", ".join(f"DATE {sql.quoted(day)}" for day in days)
+                n_keys += con.execute(
+                    f"""
+                    SELECT count(*) FROM (
+                        SELECT 1 FROM {table.name} WHERE {table.partition} IN ({listed})
+                        GROUP BY {key} HAVING count(*) > 1
+                    )
+                    """
+                ).fetchall()[0][0]
+        if n_keys:
+            yield Finding(
+                kind="doubled",
+                what=f"{table.name} shows more than one row for {n_keys} of its keys ({', '.join(table.key)}), as of "
+                "messages that are in two channels by two exports; run chatexport compact, which keeps the newest",
+            )
+
+
+def _unsettled_days(snapshot: Snapshot, table: Table) -> Iterator[list[str]]:
+    """Yield the days with live files of several records, as many at a time as are compared in memory."""
+    files: dict[str, list[FileState]] = defaultdict(list)
+    for each in snapshot.live_files_of(table):
+        files[each.file.day].append(each)
+    days: list[str] = []
+    n_rows = 0
+    for day, of_day in sorted(files.items()):
+        if len({each.record.load_id for each in of_day}) > 1:
+            days.append(day)
+            n_rows += sum(each.file.rows for each in of_day)
+            if n_rows >= _ROWS_AT_A_TIME:
+                yield days
+                days, n_rows = [], 0
+    if days:
+        yield days
 
 
 def _replies(store: LakeStore) -> Iterator[Finding]:
