@@ -34,7 +34,8 @@ DOC: Final = (
 COLUMNS: Final = (
     (
         "valid_from",
-        "When this version began: its own time of change, or the time of the first export that contains it.",
+        "When this version began: its own time of change, or the time of the first export that contains it; never "
+        "later than that export.",
     ),
     ("valid_to", "When the next version began, or when an export found the message gone; null for what is true now."),
 )
