@@ -362,11 +362,11 @@ def test_a_lake_in_the_home_folder(connection, tmp_path, monkeypatch) -> None:
 
 
 def test_a_lake_that_cannot_be_written_is_one_sentence(connection, tmp_path) -> None:
-    """There is a file at the lake's address: the error says what, where, and what to do."""
-    in_the_way = tmp_path / "lake"
+    """There is a file where the lake's folder has to be: the error says what, where, and what to do."""
+    in_the_way = tmp_path / "file"
     in_the_way.write_text("not a lake")
-    with pytest.raises(AirflowException, match=r"lake") as caught:
-        loading(exported(), in_the_way).execute({})
+    with pytest.raises(AirflowException, match=r"cannot write the lake at") as caught:
+        loading(exported(), in_the_way / "lake").execute({})
     assert not isinstance(caught.value, AirflowFailException), "a full disk raises it too, and a retry can help"
     assert in_the_way.read_text() == "not a lake"
 
