@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -19,7 +20,7 @@ from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.api.transport import MAX_CONNECTIONS
 from airflow_provider_chatexport.api.turns import Turn, TurnQueue
 from airflow_provider_chatexport.core.task import TaskId, TaskState
-from airflow_provider_chatexport.errors import ServiceError
+from airflow_provider_chatexport.errors import ChatExportError, ServiceError
 
 # If thousands of waits reach their deadline together, some get their last turn minutes later. Airflow's own time-out
 # comes ten minutes after the deadline.
@@ -64,10 +65,14 @@ class StatusRequests:
 
 
 class _App:
-    """What the waits of one app on one event loop share."""
+    """What the waits of one app on one event loop share.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    :param forget: called when the last wait has left.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, forget: Callable[[], object]) -> None:
         self._loop = loop
+        self._forget = forget
         self._queue = TurnQueue(per_second=pace_per_second(None), n_at_once=MAX_CONNECTIONS)
         self._waiting: dict[Turn, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -76,7 +81,11 @@ class _App:
 
     def open_client(self, settings: ServiceSettings) -> AsyncChatExportClient:
         """Return the client for these settings."""
-        client, n_waits = self._clients.get(settings) or (AsyncChatExportClient(settings), 0)
+        try:
+            client, n_waits = self._clients.get(settings) or (AsyncChatExportClient(settings), 0)
+        except ChatExportError:
+            self._forget_if_unused()
+            raise
         self._clients[settings] = client, n_waits + 1
         return client
 
@@ -86,10 +95,7 @@ class _App:
         if n_waits > 1:
             self._clients[settings] = client, n_waits - 1
             return
-        if not self._clients:
-            _forget(self)
-            if self._timer is not None:
-                self._timer.cancel()
+        self._forget_if_unused()
         await client.aclose()
 
     async def ask(
@@ -124,6 +130,12 @@ class _App:
             self._queue.end(self._loop.time(), turn)
             self._give_turns()
 
+    def _forget_if_unused(self) -> None:
+        if self._clients:
+            return
+        self._forget()
+        self._look_at(None)
+
     def _expedite(self, turn: Turn) -> None:
         self._queue.expedite(self._loop.time(), turn)
         self._give_turns()
@@ -157,12 +169,10 @@ _apps: dict[_AppKey, _App] = {}
 def _app_of(settings: ServiceSettings) -> _App:
     """Return what the waits of an app share on the running event loop."""
     loop = asyncio.get_running_loop()
-    for key in [key for key in _apps if key[0].is_closed()]:
-        _apps.pop(key, None)
+    for closed in [key for key in list(_apps) if key[0].is_closed()]:
+        _apps.pop(closed, None)
     # The service counts requests per app, and a key belongs to one app.
-    return _apps.setdefault((loop, settings.base_url, settings.api_key), _App(loop))
-
-
-def _forget(app: _App) -> None:
-    for key in [key for key, known in _apps.items() if known is app]:
-        del _apps[key]
+    key = (loop, settings.base_url, settings.api_key)
+    if key not in _apps:
+        _apps[key] = _App(loop, forget=lambda: _apps.pop(key, None))
+    return _apps[key]

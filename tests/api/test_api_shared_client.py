@@ -16,7 +16,7 @@ from airflow_provider_chatexport.api.polling import ExportPoller, wait_for_expor
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.api.shared_client import StatusRequests
 from airflow_provider_chatexport.core.task import TaskId
-from airflow_provider_chatexport.errors import ServiceError, TaskOverdueError
+from airflow_provider_chatexport.errors import ConnectionSettingsError, ServiceError, TaskOverdueError
 
 RUNNING = (200, {}, b'{"task_id":"t","status":"running","created_at":1768640897000000000}')
 COMPLETED = (
@@ -138,5 +138,18 @@ def test_an_event_loop_that_was_closed_under_its_waits_is_forgotten(service) -> 
     del loop
     service.answer = lambda _path, _headers: COMPLETED
     assert "completed" == asyncio.run(wait_for(service, "b"))
+    gc.collect()
+    assert forgotten() is None
+
+
+def test_a_wait_that_cannot_begin_leaves_nothing_behind(service, tmp_path) -> None:
+    """A certificate file of a connection may be broken: that ends the wait, and keeps neither client nor loop."""
+    (tmp_path / "ca.pem").write_text("not a certificate")
+    loop = asyncio.new_event_loop()
+    with pytest.raises(ConnectionSettingsError, match="ca_file"):
+        loop.run_until_complete(wait_for(service, "a", ca_file=str(tmp_path / "ca.pem")))
+    forgotten = weakref.ref(loop)
+    loop.close()
+    del loop
     gc.collect()
     assert forgotten() is None
