@@ -161,9 +161,9 @@ WHERE is_hidden OR EXISTS (
 """
 
 
-# Where older and new coverage meet, both exports looked: a message there that only one of them has, changed. Whoever
-# has messages that its own coverage does not contain did not look around them. There, any message of the new entry
-# shows that the channel is not suddenly empty, and only one of the same id is compared.
+# Where older and new coverage meet, both exports looked: a message there that only one of them has, changed. An export
+# with a message that it does not cover did not look at the moments around that message. There, any message of the new
+# entry shows that the channel is not suddenly empty, and only a message of the same id is compared.
 _SHOWN_AFTER: Final = f"""
 CREATE OR REPLACE TEMP TABLE shown_after AS
 SELECT *, is_looked_at_again OR id IN (SELECT id FROM shown_before) AS is_compared
