@@ -85,7 +85,8 @@ def test_a_dag_with_all_of_them_is_serialized() -> None:
     assert {"windows", "export", "channels"} == tasks.keys()
     assert {"since", "until", "chatexport_conn_id"} == {*tasks["windows"]["template_fields"]}
     shared = {"channels", "extra_channels", "window", "since", "until", "chatexport_conn_id"}
-    assert [shared] * 2 == [{*tasks[name]["template_fields"]} for name in ("export", "channels")]
+    checked = {"lake", "lake_conn_id"}
+    assert [shared | checked, shared] == [{*tasks[name]["template_fields"]} for name in ("export", "channels")]
     assert "{{ ds }}" == tasks["windows"]["since"]
 
 
