@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,8 +34,12 @@ def ago(hours: float) -> str:
 
 
 @pytest.fixture
-def sandbox(start_sandbox: Any) -> Sandbox:
-    """A sandbox whose clock stands still: how long a run takes must not decide what the next one has to do."""
+def sandbox(start_sandbox: Any, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """A sandbox whose clock stands still: how long a run takes must not decide what the next one has to do.
+
+    The hour may have changed since the tests were collected.
+    """
+    monkeypatch.setattr(sys.modules[__name__], "NOW", datetime.now(UTC).replace(minute=0, second=0, microsecond=0))
     running: Sandbox = start_sandbox(task_s=0.0, frozen_clock=True)
     return running
 
