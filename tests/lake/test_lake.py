@@ -505,7 +505,7 @@ def test_a_lost_catalog_is_rebuilt(loaded: Lake) -> None:
 
 def test_results_are_json(loaded: Lake) -> None:
     """Keys of JSON are the command line's, which scripts read."""
-    results = [loaded.coverage(), loaded.verify(), loaded.compact(), loaded.vacuum(), loaded.forget_user("nobody")]
+    results = [loaded.coverage(), loaded.verify(), loaded.compact(), loaded.vacuum(), loaded.forget_user("ann-17")]
     for result in results:
         assert json.loads(json.dumps(result.to_json())) == result.to_json()
     assert {"ok", "loads", "files", "findings"} == loaded.verify().to_json().keys()
