@@ -62,7 +62,8 @@ def test_the_readme_commands_are_make_targets_and_chatexport_commands() -> None:
 @pytest.fixture
 def home(tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder to type commands in: it has export files, and the environment points to a sandbox."""
-    content = b"\n".join([line("channel", channel()), line("message", message())])
+    messages = [message(), message("of-ann", user={"id": "ann-17"})]
+    content = b"\n".join([line("channel", channel()), *(line("message", each) for each in messages)])
     for name in ("an-export-that-is-already-here.ndjson.gz", "export.ndjson.gz"):
         (tmp_path / name).write_bytes(gzip.compress(content))
     monkeypatch.setenv("STREAM_API_KEY", sandbox.api_key)
