@@ -63,9 +63,10 @@ def foreign_format(start: bytes) -> ForeignFormat | None:
         if start.startswith(magic, offset) and (is_binary or not offset):
             return found
     for name, codec, mark in _ENCODINGS:
-        # The zero bytes next to the characters of ASCII say it too. Without one, such a mark is a damaged line.
+        # The zero bytes next to the characters of ASCII say it too. Without one, such a mark is a damaged line; and one
+        # zero byte without a mark is a damaged byte.
         is_marked = is_binary and start.startswith(mark)
-        if is_marked or (b"\x00" in start[:4] and _TEXT_START.match(start.decode(codec, "replace"))):
+        if is_marked or (start[:8].count(0) > 1 and _TEXT_START.match(start.decode(codec, "replace"))):
             return ForeignFormat(f"text in {name}", "save it as UTF-8 first")
     text = start.lstrip()
     if _HTML.match(text):
