@@ -110,7 +110,8 @@ def read_time(value: object) -> datetime | None:
 
 
 def _from_number(number: int | float) -> datetime | None:
-    if number in UNSET_NUMBERS:
+    # Another zero time as a float is not exact.
+    if number == 0 or (isinstance(number, int) and number in UNSET_NUMBERS):
         return None
     for limit, unit in _LONGER_UNITS:
         if abs(number) < limit:

@@ -84,7 +84,8 @@ _MINUTE_US: Final = 59_999_999  # the zones of that year have seconds, which RFC
 UNSET_TIME: Final = _at(_UNSET_US)
 # The forms that ``core.times.read_time`` takes. DuckDB's cast also takes "infinity", "epoch", a date and naive times.
 _RFC3339: Final = r"\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)"
-_UNSET: Final = "|".join(("", *map(str, UNSET_NUMBERS)))
+# Nothing, zero as JSON may write it, or another unset time; a quoted number may have zeros in front.
+_UNSET: Final = "|".join(("", r"-?0+(\.0+)?([eE]\+?\d+)?", *(f"-0*{-number}" for number in UNSET_NUMBERS if number)))
 _NUMBER: Final = r"\d+(\.\d+)?([eE]\+?\d+)?"
 
 
