@@ -22,6 +22,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
+from airflow_provider_chatexport.core.times import LATEST, UNSET_NUMBERS, to_unix_ns
 from airflow_provider_chatexport.lake.sample.names import (
     CHANNEL_TYPES,
     END_PARAMETERS,
@@ -128,8 +129,8 @@ class Replacements:
         """Return the replacement of a JSON number."""
         if role in (Role.ID, Role.TYPE):
             return self._number_of_id(text)
-        if role is Role.TIME and _is_nanoseconds(text):
-            return self._nanoseconds(text)
+        if role is Role.TIME and (moved := self._time_number(text)):
+            return moved
         return _other_digits(text, self._random.randrange)
 
     def _form_of_string(self, raw: bytes, role: Role, key: str) -> bytes:  # noqa: PLR0911 - a decision list
@@ -200,10 +201,12 @@ class Replacements:
             return None
         # The first and last days of a calendar, and the first second of Unix, mean "never", and no column takes a day
         # before or after them.
-        if 10 < moment.year < 9000 and moment != datetime(1970, 1, 1):  # noqa: DTZ001 - has no zone yet
+        is_moved = 10 < moment.year < 9000 and moment != datetime(1970, 1, 1)  # noqa: DTZ001 - has no zone yet
+        if is_moved:
             moment -= timedelta(seconds=self._moved_s)
         digits = "." + self._fraction(fraction[1:], match[0]) if fraction else ""
-        offset = zone if zone in "Zz" else "+01:00"
+        # With another offset, Go's zero time would be another moment.
+        offset = "+01:00" if is_moved and zone not in "Zz" else zone
         return f"{moment.isoformat()[:10]}{between}{moment.isoformat()[11:19]}{digits}{offset}"
 
     def _fraction(self, digits: str, text: str) -> str:
@@ -216,14 +219,17 @@ class Replacements:
         others = str(drawn // 9).zfill(9)[-len(significant) : -1] if len(significant) > 1 else ""
         return f"{others[: len(significant) - 1]}{last}{digits[len(significant) :]}"
 
-    def _nanoseconds(self, text: str) -> str:
-        seconds, fraction = divmod(int(text), _SECOND_NS)
-        return f"{seconds - self._moved_s}{self._fraction(f'{fraction:09}', text)}"
+    def _time_number(self, text: str) -> str | None:
+        """Return a time as a number: nanoseconds moved, and an unset time as it is; None if it is neither."""
+        if _is_nanoseconds(text):
+            seconds, fraction = divmod(int(text), _SECOND_NS)
+            return f"{seconds - self._moved_s}{self._fraction(f'{fraction:09}', text)}"
+        return text if _WHOLE_NUMBER.fullmatch(text) and int(text) in UNSET_NUMBERS else None
 
     def _number_text(self, text: str, role: Role) -> str:
         """Return the replacement of a number in quotes: there are writers that put all large integers in some."""
-        if role is Role.TIME and _is_nanoseconds(text):
-            return self._nanoseconds(text)
+        if role is Role.TIME:  # how many digits it has decides whether it can be a time
+            return self._time_number(text) or self._digits_for(text)
         return self._number_of_id(text) if len(text) <= 18 else self._digits_for(text)
 
     def _digits_for(self, text: str) -> str:
@@ -371,11 +377,17 @@ def _encoded(text: str, *, is_escaped: bool) -> bytes:
     return json.dumps(text)[1:-1].encode() if is_escaped else text.encode()
 
 
+def _limits_passed(number: int) -> int:
+    """Return how many limits of columns a number of 19 digits is above: that of times, and that of integers."""
+    return (number >= to_unix_ns(LATEST)) + (number > _MAX_INT64)
+
+
 def _other_digits(text: str, draw: Callable[[int], int]) -> str:
     """Return a number of the same form: sign, digits before and after the point, exponent.
 
     0 and 1 stay. So does what decides whether a column can hold the number: a fraction of zeros, an exponent, the first
-    two digits of very large ones, and on which side of the largest 64-bit integer it is.
+    two digits of very large ones, and on which side it is of the last nanosecond that a lake can hold, and of the
+    largest 64-bit integer.
 
     :param draw: returns a number from 0 to below its argument.
     """
@@ -390,8 +402,8 @@ def _other_digits(text: str, draw: Callable[[int], int]) -> str:
         )
     else:
         others = whole if whole in ("0", "1") else str(2 + draw(8))
-    if len(whole) == 19 and (int(whole) > _MAX_INT64) != (int(others) > _MAX_INT64):
-        others = others[:2] + ("9" if int(whole) > _MAX_INT64 else "0") * 17
+    if len(whole) == 19 and _limits_passed(int(whole)) != _limits_passed(int(others)):
+        others = others[:2] + ("0" * 17, "2" + "0" * 16, "9" * 17)[_limits_passed(int(whole))]
     significant = fraction.rstrip("0")
     if significant:
         drawn = "".join(str(draw(10)) for _ in significant[1:])

@@ -366,6 +366,20 @@ COLUMNS = {
 }
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(0, "0", -62135596800, "-62135596800", "5", "12345", 12345, "1736899200000", 10**17, 9214646399999999999),
+        *(9214646400000000000, "9214646400000000000", 2**63 - 1, 2**63, "0001-01-01T05:30:00+05:30"),
+    ],
+)
+def test_what_is_no_time_stays_none(value: Any, tmp_path: Path) -> None:
+    """Regression: a number that no time column can hold became one that it can, and an unset time became a value."""
+    members = [member(f"u{number}", archived_at=value) for number in range(20)]
+    lines = [line("channel", channel()), *(line("member", each) for each in members)]
+    assert_loads_alike(write_lines(tmp_path / "export.ndjson", lines), tmp_path)
+
+
 @st.composite
 def odd_lines(draw: st.DrawFn) -> bytes:
     """Draw a line of an entity with values of the wrong kinds, or what is no line of an export."""
