@@ -15,7 +15,7 @@ class Clock:
     """
 
     def __init__(self, *, frozen: bool = False) -> None:
-        self._start_s = time.time()
+        self._start = EPOCH + timedelta(seconds=time.time())
         self._started = time.monotonic()
         self._frozen = frozen
         self.advanced_s = 0.0
@@ -23,12 +23,13 @@ class Clock:
 
     def now_s(self) -> float:
         """Return seconds since 1970."""
-        run_s = 0.0 if self._frozen else time.monotonic() - self._started
-        return self._start_s + run_s + self.advanced_s
+        return (self.now() - EPOCH).total_seconds()
 
     def now(self) -> datetime:
         """Return the same as an aware UTC datetime."""
-        return EPOCH + timedelta(seconds=self.now_s())
+        run_s = 0.0 if self._frozen else time.monotonic() - self._started
+        # One by one: in a sum of floats, a move by a millisecond may come out a microsecond short.
+        return self._start + timedelta(seconds=run_s) + timedelta(seconds=self.advanced_s)
 
     def advance(self, seconds: float) -> None:
         """Move the clock forward."""
