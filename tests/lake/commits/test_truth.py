@@ -187,8 +187,8 @@ class Service(RuleBasedStateMachine):
     @precondition(lambda self: len(self.loaded) > 2)
     @rule(user=st.sampled_from(["person-1", "person-3"]))
     def forget(self, user: str) -> None:
-        """Remove a person. No later load may bring them back."""
-        forget_user(self.store, user, now=datetime.now(UTC))
+        """Remove a person, whether the lake knows them or not. No later load may bring them back."""
+        forget_user(self.store, user, now=datetime.now(UTC), even_if_unknown=True)
         self.forgotten.add(user)
 
     @precondition(lambda self: self.loaded)
