@@ -12,7 +12,7 @@ import click
 from airflow_provider_chatexport.cli.options import PSEUDONYM_KEY, Duration, json_option, lake_option
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
 from airflow_provider_chatexport.lake import Lake
-from airflow_provider_chatexport.lake.maintenance.forget import ForgetReport
+from airflow_provider_chatexport.lake.maintenance.removal import ForgetReport
 
 
 @click.command(name="catalog", short_help="Rebuild catalog.duckdb.", epilog="Example: chatexport catalog --lake ./lake")

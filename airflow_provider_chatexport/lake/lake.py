@@ -30,7 +30,8 @@ from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS, load_file
 from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.maintenance.cleanup import VacuumReport
 from airflow_provider_chatexport.lake.maintenance.compact import CompactionReport, compact
-from airflow_provider_chatexport.lake.maintenance.forget import ForgetReport, forget_user
+from airflow_provider_chatexport.lake.maintenance.forget import forget_user
+from airflow_provider_chatexport.lake.maintenance.removal import ForgetReport
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import VerifyReport, verify
 from airflow_provider_chatexport.lake.storage.address import Storage, open_store

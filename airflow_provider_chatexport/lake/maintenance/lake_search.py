@@ -1,0 +1,60 @@
+"""Searching all files of a lake for people, with one database."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, closing
+from pathlib import Path
+
+import duckdb
+
+from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
+from airflow_provider_chatexport.lake.duckdb_session import Database, lake_errors
+from airflow_provider_chatexport.lake.maintenance.rewrite import MEMORY_LIMIT
+from airflow_provider_chatexport.lake.schema.tables import TABLES
+from airflow_provider_chatexport.lake.schema.types import Table
+from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.workdir import work_folder
+
+
+@contextlib.contextmanager
+def search(store: LakeStore, work_dir: Path | None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database to search the lake's files in."""
+    with (
+        removal_errors(store),
+        work_folder(store, work_dir) as folder,
+        closing(Database(folder, memory_limit=MEMORY_LIMIT)) as database,
+    ):
+        store.let_read(database.connection)
+        yield database.connection
+
+
+def relations(store: LakeStore, snapshot: Snapshot, days: Collection[tuple[str, str]] | None = None) -> dict[str, str]:
+    """Return the readable files of each table as a relation.
+
+    :param days: tables and days to choose; by default all.
+    """
+    return {
+        table.name: visibility.scan_files(store, table, files)
+        for table in TABLES
+        if (
+            files := [
+                each for each in readable_files(snapshot, table) if days is None or (table.name, each.file.day) in days
+            ]
+        )
+    }
+
+
+def removal_errors(store: LakeStore) -> AbstractContextManager[None]:
+    """Raise errors of the database as a ``LakeError`` that says that the removal is incomplete."""
+    return lake_errors(
+        f"removal is incomplete: the lake at {store.uri} could not be read or written",
+        hint="run chatexport verify, then run forget-user again",
+    )
+
+
+def readable_files(snapshot: Snapshot, table: Table) -> list[FileState]:
+    """Return the files of a table that views or ``messages_history`` read."""
+    return [each for each in snapshot.files_of(table) if each.is_readable]
