@@ -102,12 +102,7 @@ def check_lake(lake_uri: str, storage: Storage = None) -> None:
     :param storage: how to reach the lake, if the environment does not say.
     :raises LakeError: it cannot be written, or the store does not keep what a lake needs.
     """
-    store = open_store(lake_uri, storage)
-    try:
-        store.prepare()
-        store.require_safe_commits()
-    finally:
-        store.drop_if_empty()
+    open_store(lake_uri, storage).check_writable()
 
 
 def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: Progress) -> InputFile:

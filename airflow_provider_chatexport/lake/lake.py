@@ -133,10 +133,7 @@ class Lake:
 
         :raises LakeError: it cannot be written.
         """
-        try:
-            self.create()
-        finally:
-            self._store.drop_if_empty()
+        self._store.check_writable()
 
     # Queries
 

@@ -63,6 +63,17 @@ class LakeStore(ABC):
         :raises LakeError: the store overwrites what it should not, does not list what it has, or cannot be written.
         """
 
+    def check_writable(self) -> None:
+        """Raise unless a load could write the lake. What did not exist before does not exist afterwards.
+
+        :raises LakeError: it cannot be written, or the store does not keep what a lake needs.
+        """
+        try:
+            self.prepare()
+            self.require_safe_commits()
+        finally:
+            self.drop_if_empty()
+
     @abstractmethod
     def exists(self, path: str) -> bool:
         """Return whether there is an object at the path."""
