@@ -278,11 +278,9 @@ def _visible_events(store: LakeStore, table: Table, live: Sequence[FileState]) -
 
 def _read_unmasked(store: LakeStore, table: Table, files: Sequence[FileState]) -> list[str]:
     """Return queries for the rows of an event table's files that coverage does not hide."""
-    unless_masked = f" WHERE NOT {visibility.masked(table, _MASKING)}"
     return [
-        part + unless_masked * is_masked
-        for is_masked in (False, True)
-        if (of_kind := [each for each in files if each.is_masked is is_masked])
+        part + condition
+        for of_kind, condition in visibility.by_mask(table, files, _MASKING)
         for part in _read(store, table, of_kind)
     ]
 

@@ -14,7 +14,7 @@ what its views showed before.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 import pyarrow as pa
@@ -98,12 +98,20 @@ def unmasked(store: LakeStore, table: Table, files: Sequence[FileState], coverag
     :param coverage: a relation with the columns of ``coverage_rows``.
     :param select: the select list, from ``rows``.
     """
-    parts = []
+    return " UNION ALL ".join(
+        f"SELECT {select} FROM {scan_files(store, table, of_kind)} rows{condition}"
+        for of_kind, condition in by_mask(table, files, coverage)
+    )
+
+
+def by_mask(table: Table, files: Sequence[FileState], coverage: str) -> Iterator[tuple[list[FileState], str]]:
+    """Yield the files of an event table that need no condition, and those that do, each with its clause on ``rows``.
+
+    :param coverage: a relation with the columns of ``coverage_rows``.
+    """
     for is_masked in (False, True):
         if of_kind := [each for each in files if each.is_masked is is_masked]:
-            condition = f" WHERE NOT {masked(table, coverage)}" * is_masked
-            parts.append(f"SELECT {select} FROM {scan_files(store, table, of_kind)} rows{condition}")
-    return " UNION ALL ".join(parts)
+            yield of_kind, f" WHERE NOT {masked(table, coverage)}" * is_masked
 
 
 def masked(table: Table, coverage: str) -> str:
