@@ -8,7 +8,7 @@ messages that were edited or deleted after an earlier export had them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,9 +57,10 @@ def impact(store: LakeStore, snapshot: Snapshot, conversion: Conversion, coverag
 
     :raises LakeError: a file cannot be read.
     """
-    days = {day for table, day in conversion.uncovered(coverage) if table == MESSAGES.name}
-    compared = [each for each in snapshot.live_files_of(MESSAGES) if each.file.day in days]
-    compared += (each for each in _overlapped(snapshot, coverage) if each.file.day not in days)
+    live = list(snapshot.live_files_of(MESSAGES))
+    days = {day for _, day in conversion.uncovered(coverage, [MESSAGES])} if live else set()
+    compared = [each for each in live if each.file.day in days]
+    compared += (each for each in _overlapped(live, coverage) if each.file.day not in days)
     if not compared:
         return Impact()
     cids = {entry.cid for entry in coverage}
@@ -215,7 +216,7 @@ _LATE_CHANGES: Final = """
 """
 
 
-def _overlapped(snapshot: Snapshot, coverage: Sequence[CoverageEntry]) -> Iterator[FileState]:
+def _overlapped(live: Iterable[FileState], coverage: Sequence[CoverageEntry]) -> Iterator[FileState]:
     """Yield the live files of messages of which new entries may hide rows.
 
     An older entry of the same channel shares their day with a new one, or they have uncovered rows on a day of one.
@@ -223,7 +224,7 @@ def _overlapped(snapshot: Snapshot, coverage: Sequence[CoverageEntry]) -> Iterat
     by_cid: dict[str, list[CoverageEntry]] = {}
     for entry in coverage:
         by_cid.setdefault(entry.cid, []).append(entry)
-    for each in snapshot.live_files_of(MESSAGES):
+    for each in live:
         day = each.day
         if (each.file.n_uncovered and any(entry.overlaps(day.since, day.until) for entry in coverage)) or any(
             newer.rank > entry.rank and newer.overlaps(entry.since, entry.until) and newer.overlaps(*day.within(entry))

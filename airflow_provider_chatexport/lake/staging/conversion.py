@@ -309,11 +309,16 @@ SELECT _input, cid, epoch_us(min(created_at)), epoch_us(max(created_at)) FROM st
         return spans
 
     @conversion_errors()
-    def uncovered(self, coverage: Iterable[CoverageEntry]) -> dict[tuple[str, str], int]:
-        """Return, by table and day, how many event rows lie outside of all coverage of the load, if there are any."""
+    def uncovered(
+        self, coverage: Iterable[CoverageEntry], tables: Sequence[Table] = TABLES
+    ) -> dict[tuple[str, str], int]:
+        """Return, by table and day, how many event rows lie outside of all coverage of the load, if there are any.
+
+        :param tables: the tables to look at.
+        """
         found: dict[tuple[str, str], int] = {}
         with self.database.registered("load_coverage", coverage_rows(coverage)):
-            for table in TABLES:
+            for table in tables:
                 if table.placement is Placement.EVENT:
                     condition = visibility.uncovered(table, "load_coverage")
                     found |= {(table.name, day): n_rows for day, n_rows in self._n_rows_by_day(table, condition)}
