@@ -62,21 +62,16 @@ class LoadOptions:
     drop_text: bool = False
 
     def __post_init__(self) -> None:
-        if not _is_limit(self.max_rejected):
-            raise CallError(
-                f"max_rejected is {_shown(self.max_rejected)}; give a count (0, 10, ...), or a share of the lines "
-                "(0.0 to 1.0)",
-                argument="max_rejected",
-            )
+        limits = (("max_rejected", self.max_rejected, "lines"), ("max_vanished", self.max_vanished, "messages"))
+        for name, limit, whole in limits:
+            if not _is_limit(limit):
+                raise CallError(
+                    f"{name} is {_shown(limit)}; give a count (0, 10, ...), or a share of the {whole} (0.0 to 1.0)",
+                    argument=name,
+                )
         for name, size in (("max_line_bytes", self.max_line_bytes), ("max_unpacked_bytes", self.max_unpacked_bytes)):
             if not (_is_whole(size, least=1) or (size is None and name == "max_unpacked_bytes")):
                 raise CallError(f"{name} is {_shown(size)}; give a number of bytes above 0", argument=name)
-        if not _is_limit(self.max_vanished):
-            raise CallError(
-                f"max_vanished is {_shown(self.max_vanished)}; give a count (0, 10, ...), or a share of the messages "
-                "(0.0 to 1.0)",
-                argument="max_vanished",
-            )
         object.__setattr__(self, "retention", parse_retention(self.retention))
         object.__setattr__(self, "promote", _canonical(self.promote))
         if self.hash_users and not self.pseudonym_key:

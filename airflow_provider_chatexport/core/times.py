@@ -22,10 +22,10 @@ _NUMBER: Final = re.compile(r"-?\d+(\.\d+)?([eE]\+?\d+)?", re.ASCII)
 
 # Go writes an unset time as the first moment of the year 1, in the zone that the time is in.
 _ZERO_DAYS: Final = ("0001-01-01", "0000-12-31")
-_ZERO_S: Final = -62_135_596_800
+ZERO_S: Final = -62_135_596_800
 # Go's zero time as a number of seconds, milliseconds, microseconds and nanoseconds, and what ``time.Time{}.UnixNano()``
 # returns: the last one in 64 bits.
-UNSET_NUMBERS: Final = (0, *(_ZERO_S * 10**digits for digits in (0, 3, 6, 9)), -6_795_364_578_871_345_152)
+UNSET_NUMBERS: Final = (0, *(ZERO_S * 10**digits for digits in (0, 3, 6, 9)), -6_795_364_578_871_345_152)
 # A smaller number counts something longer than nanoseconds: as nanoseconds, it would be before March 1973.
 FEWEST_NS: Final = 10**17
 # What a smaller number most likely counts. Ten digits are seconds, 13 milliseconds and 16 microseconds.

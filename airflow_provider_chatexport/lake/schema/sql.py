@@ -10,6 +10,7 @@ from airflow_provider_chatexport.core.times import (
     FEWEST_NS,
     LATEST,
     UNSET_NUMBERS,
+    ZERO_S,
     format_rfc3339,
     to_unix_ns,
 )
@@ -78,7 +79,7 @@ def _at(us: int) -> str:
 
 EARLIEST_US: Final = to_unix_ns(EARLIEST) // 1000
 LATEST_US: Final = to_unix_ns(LATEST) // 1000
-_UNSET_US: Final = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
+_UNSET_US: Final = ZERO_S * 1_000_000
 _MINUTE_US: Final = 59_999_999  # the zones of that year have seconds, which RFC3339 leaves out
 # What a time field that says that there is no time is in the queries of staging.
 UNSET_TIME: Final = _at(_UNSET_US)
