@@ -1,7 +1,7 @@
 """The pace of status requests: what the replies say about the rate limit, and how much of it a triggerer takes.
 
 The limit of status requests is not documented. Every reply contains it: how many requests are left to the app, and when
-the count starts anew.
+the count starts again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHARE_OF_WHAT_IS_LEFT: Final = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """What a reply says about the rate limit of its kind of request: what is left, and seconds until it resets."""
+    """The rate limit of a kind of request, by one reply: how many requests are left, and seconds until it resets."""
 
     n_left: float
     resets_in_s: float

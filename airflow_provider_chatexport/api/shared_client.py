@@ -65,7 +65,7 @@ class StatusRequests:
 
 
 class _App:
-    """What the waits of one app on one event loop share.
+    """The client and the queue of turns that the waits of one app on one event loop share.
 
     :param forget: called when the last wait has left.
     """

@@ -1,4 +1,4 @@
-"""How to reach a host: the certificate authorities to trust, the proxy to use, and which connections to keep."""
+"""The way to a host: the certificate authorities to trust, the proxy to use, and the connections to keep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a task reaches a lake in an object store: through an Airflow connection, as Airflow's own object storage does."""
+"""The way from a task to a lake in an object store: an Airflow connection, as for Airflow's own object storage."""
 
 from __future__ import annotations
 

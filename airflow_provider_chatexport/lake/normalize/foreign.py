@@ -77,7 +77,7 @@ def foreign_format(start: bytes) -> ForeignFormat | None:
 
 
 def foreign_text(start: bytes) -> ForeignFormat | None:
-    """Return what a text is none of whose first lines is a JSON object; None if that is not known."""
+    """Return what a text without a JSON object in its first lines is; None if that is not known."""
     if _TABLE_HEAD.match(start.lstrip()):
-        return ForeignFormat("CSV or a like table", "the loader reads exports as JSON: export with the format json")
+        return ForeignFormat("CSV or a similar table", "the loader reads exports as JSON: export with the format json")
     return None

@@ -1,4 +1,4 @@
-"""What a failed call to a store means, in words: which of the few causes it is, what to do, and whether to try again.
+"""Failed calls to a store in words: the cause, what to do, and whether to try again.
 
 The libraries of object stores have error trees of their own, and fsspec translates some of their errors. So this looks
 at the error and its causes, and at the names and codes in them. It never passes on a message of a library, which may

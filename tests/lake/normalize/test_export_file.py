@@ -206,7 +206,7 @@ FOREIGN = {
     "a Parquet file, and not an export file; give the file that an export's link leads to": a_parquet_file,
     "an HTML page": b'<!DOCTYPE html>\n<html><body>{"error":"expired"}</body></html>',
     "an XML document": b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>',
-    "CSV or a like table": b"id,text,created_at\n1,hi,2025-01-01\n",
+    "CSV or a similar table": b"id,text,created_at\n1,hi,2025-01-01\n",
 }
 
 

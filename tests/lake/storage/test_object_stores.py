@@ -129,7 +129,7 @@ def test_a_commit_whose_answer_is_lost_is_a_commit(
 def test_files_of_a_record_that_never_lands_stay_until_a_vacuum(
     proxy: S3Proxy, lake: LakeProbe, load: Callable[[LakeProbe], object]
 ) -> None:
-    """Nothing tells whether a refused record is on its way; after a day it is not."""
+    """A refused record may still be on its way; after a day it is not."""
     proxy.behaviour = lambda request, send: Reply(500) if is_record(request) else send(request)
     with pytest.raises(LakeError, match="cannot write the lake"):
         load(lake)
@@ -147,7 +147,7 @@ def test_files_of_a_record_that_never_lands_stay_until_a_vacuum(
 
 
 def test_a_store_that_ignores_conditions_is_refused(proxy: S3Proxy, lake: LakeProbe) -> None:
-    """Two loads at once would overwrite each other's records, and nobody would notice."""
+    """Two loads at once would overwrite each other's records, unnoticed."""
     proxy.behaviour = ignoring_conditions
     with pytest.raises(LakeError, match=r"ignores the condition If-None-Match, .*; use a store") as refused:
         Lake(lake.uri).create()
