@@ -79,7 +79,7 @@ up: $(READY)  ## Airflow's UI on localhost over the sandbox, to click around in
 	  || .venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/constraints.txt
 	@touch $@
 
-bench: .venv-bench/.ready  ## Loading, against what people use today; SIZES=300,1000,3000 for the memory curve
+bench: .venv-bench/.ready  ## Loading, against what people use today, and waiting; SIZES=300,1000,3000 for the memory curve
 	@$(BIN)/python benchmarks/run.py --sizes $(or $(SIZES),300)
 	@$(BIN)/python benchmarks/waiting.py
 
