@@ -6,8 +6,9 @@ import contextlib
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -23,6 +24,7 @@ BLANK: Final = (b"null", b'""')
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.Encoder().encode
 
 
 class NotAnObjectError(Exception):
@@ -33,9 +35,19 @@ class NotAnObjectError(Exception):
         self.is_repairable = is_repairable
 
 
+class DoubledKeyError(NotAnObjectError):
+    """A key stands twice in an object. ``key`` is the key, and ``fields`` has the last of its values."""
+
+    def __init__(self, key: str, fields: Fields) -> None:
+        super().__init__("a key stands twice")
+        self.key = key
+        self.fields = fields
+
+
 def _members(raw: bytes) -> Fields:
     """Return an object's members as raw bytes.
 
+    :raises DoubledKeyError: a key stands twice.
     :raises NotAnObjectError: the bytes are not UTF-8, not JSON, or not an object.
     """
     try:
@@ -43,17 +55,52 @@ def _members(raw: bytes) -> Fields:
     except UnicodeDecodeError as error:
         raise NotAnObjectError(f"not UTF-8 at byte {error.start} of the line") from None
     try:
-        return {key: bytes(value) for key, value in _decode_members(raw).items()}
+        decoded = _decode_members(raw)
     except msgspec.ValidationError:
         raise NotAnObjectError("not a JSON object") from None
     except (msgspec.DecodeError, RecursionError):
         _check_depth(raw)
         raise NotAnObjectError(_fault(raw), is_repairable=rb"\u" in raw) from None
+    fields = {key: bytes(value) for key, value in decoded.items()}
+    # Members that make up all of the object have no other members between them. Nearly all objects are written so.
+    if len(_encode(decoded)) != len(raw) and _spaced(fields) != raw and (key := _doubled_key(raw)) is not None:
+        raise DoubledKeyError(key, fields)
+    return fields
+
+
+def refuse_doubled_key(raw: bytes) -> None:
+    """Refuse an object in which a key stands twice, without splitting it where that can be seen.
+
+    :raises DoubledKeyError: a key stands twice.
+    :raises NotAnObjectError: the bytes are not UTF-8, not JSON, or not an object.
+    """
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        if len(_encode(_decode_members(raw))) == len(raw):
+            return
+    members(raw)
+
+
+def _spaced(fields: Fields) -> bytes:
+    """Return the object that these members make, with the spaces that Python's ``json`` writes."""
+    return b"{%b}" % b", ".join(b"%b: %b" % (_encode(key), value) for key, value in fields.items())
+
+
+def _doubled_key(raw: bytes) -> str | None:
+    """Return a key that stands twice in an object, or None."""
+    keys: list[str] = []
+
+    def note(pairs: list[tuple[str, object]]) -> None:
+        keys[:] = [key for key, _ in pairs]  # the outermost object comes last
+
+    with contextlib.suppress(RecursionError):  # an object that deep is refused for its depth
+        json.loads(raw, object_pairs_hook=note, parse_int=str, parse_float=str)
+    return next((key for key, n in Counter(keys).items() if n > 1), None)
 
 
 def members(raw: bytes) -> tuple[bytes, Fields]:
     """Return an object in a form that the JSON reader takes, and its members, however deep those are.
 
+    :raises DoubledKeyError: a key stands twice.
     :raises NotAnObjectError: the bytes are not UTF-8, not JSON, or not an object.
     """
     try:
@@ -123,28 +170,18 @@ _SURROGATES: Final = re.compile(
 )
 
 
+# U+FFFD, as no writer of JSON spells it: what stood here may not pass for an id.
+REPLACED: Final = rb"\uFfFd"
+
+
 def _without_lone_surrogates(raw: bytes) -> bytes:
-    """Replace escapes that Unicode cannot hold by U+FFFD; no other byte changes."""
-    return _SURROGATES.sub(lambda found: rb"\ufffd" if found.group(1) else found.group(), raw)
+    """Replace escapes that Unicode cannot hold by U+FFFD; no other byte changes, and none moves."""
+    return _SURROGATES.sub(lambda found: REPLACED if found.group(1) else found.group(), raw)
 
 
-def has_duplicate_key(raw: bytes, fields: Fields) -> bool:
-    """Return whether a key stands twice in an object.
-
-    :param fields: the members, which have only the last value of such a key.
-    """
-    # Nearly always the members make up all of the object, with one space or none after each colon and comma.
-    n_bytes = sum(map(len, fields)) + sum(map(len, fields.values())) + 4 * len(fields) + 1
-    if len(raw) - n_bytes <= 2 * len(fields):
-        return False
-    keys: list[str] = []
-
-    def note(pairs: list[tuple[str, object]]) -> None:
-        keys[:] = [key for key, _ in pairs]  # the outermost object comes last
-
-    with contextlib.suppress(RecursionError):  # an object that deep is refused for its depth
-        json.loads(raw, object_pairs_hook=note)
-    return len(keys) > len(set(keys))
+def with_surrogates(raw: bytes) -> Any:
+    """Return a JSON value as Python has it, with a lone surrogate wherever one was replaced."""
+    return json.loads(raw.replace(REPLACED, rb"\udfff"), parse_int=str, parse_float=str)
 
 
 def items_of(raw: bytes) -> list[bytes]:

@@ -17,7 +17,8 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from airflow_provider_chatexport.lake.raw_json import NotAnObjectError, text_of
+from airflow_provider_chatexport.lake.normalize.doubled_keys import InsideCheck
+from airflow_provider_chatexport.lake.raw_json import NotAnObjectError, members, text_of
 from airflow_provider_chatexport.lake.schema.types import Table
 
 MAX_KEYS: Final = 200
@@ -27,7 +28,7 @@ _NONE: Final[list[str]] = []
 # What decoding raises for bytes that are not JSON, or JSON of another kind.
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-_decode_any: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+encode: Final = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,10 @@ class KeyWatch:
         self._table = table
         self._read = table.known_keys
         self._own: dict[str, None] = {}
+        self.inside = InsideCheck(table)
+        # Two more, so that ``attrgetter`` always returns a tuple.
+        inside = (*self.inside.keys, "custom", "custom")
+        self._values_inside = attrgetter(*(_member(self._read.index(key)) for key in inside))
         self._expect()
 
     @property
@@ -71,15 +76,22 @@ class KeyWatch:
     def saw(self, raw: bytes) -> list[str]:
         """Return which custom keys of an object are null.
 
-        :raises NotAnObjectError: the bytes are not JSON, or not an object.
+        :raises NotAnObjectError: the bytes are not JSON, not an object, or a key stands twice.
         """
         try:
-            try:
-                return self.saw_decoded(self._decode(raw))
-            except msgspec.ValidationError:
-                return self.saw_members({key: bytes(value) for key, value in _decode_any(raw).items()})
+            known = self._decode(raw)
+        except msgspec.ValidationError:
+            pass
         except UNDECODABLE:
             raise NotAnObjectError("not JSON that the reader takes") from None
+        else:
+            if not self._given_up and len(encode(known)) == len(raw):
+                pairs = zip(self.inside.keys, self._values_inside(known), strict=False)
+                self.inside.check({key: bytes(value) for key, value in pairs if value is not _ABSENT})
+                return self.saw_decoded(known)
+        _, fields = members(raw)
+        self.inside.check(fields)
+        return self.saw_members(fields)
 
     def saw_decoded(self, known: Any) -> list[str]:
         """Return which custom keys are null of an object that was decoded as ``kind``."""
@@ -110,7 +122,7 @@ class KeyWatch:
                 (_member(number), msgspec.Raw, msgspec.field(default=_ABSENT, name=key))
                 for number, key in enumerate(expected)
             ]
-            self.kind = msgspec.defstruct("Expected", members, forbid_unknown_fields=True, gc=False)
+            self.kind = msgspec.defstruct("Expected", members, forbid_unknown_fields=True, omit_defaults=True, gc=False)
             if self._own:
                 own = [_member(number) for number in range(len(self._read), len(expected))]
                 # The last one twice, so that ``attrgetter`` always returns a tuple.

@@ -6,6 +6,7 @@ is in its ``Context``: there is one for exports of channels (here) and one for e
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
@@ -14,6 +15,7 @@ import msgspec
 
 from airflow_provider_chatexport.core.entities import ALIASES, OTHER_NAMES, Entity, Shape
 from airflow_provider_chatexport.lake.normalize.custom_keys import CustomKeys, KeyWatch
+from airflow_provider_chatexport.lake.normalize.doubled_keys import InsideCheck, check_channel, doubled
 from airflow_provider_chatexport.lake.normalize.elements import (
     BrokenLine,
     Element,
@@ -35,10 +37,11 @@ from airflow_provider_chatexport.lake.normalize.shapes import (
 from airflow_provider_chatexport.lake.raw_json import (
     MAX_DEPTH,
     NOTHING,
+    REPLACED,
+    DoubledKeyError,
     Fields,
     NotAnObjectError,
     checked_value,
-    has_duplicate_key,
     id_of,
     is_object,
     items_of,
@@ -58,6 +61,7 @@ STARTS: Final[dict[bytes, tuple[Entity, Shape]]] = {
     b'{"reaction":{': (Entity.REACTION, Shape.KEYED),
 }
 _ANY_START: Final = re.compile(b"|".join(re.escape(start) for start in STARTS))
+_INSIDE: Final = {entity: InsideCheck(table) for entity, table in TABLE_BY_ENTITY.items()}
 _NO_NULLS: Final[list[str]] = []
 
 
@@ -242,20 +246,43 @@ def _in_line(line: Line, context: Context) -> Iterator[Decision]:
     any_came = False
     try:
         # An array that lost its brackets has a comma behind each element.
-        raw, fields = members(line.raw[:-1] if line.raw.endswith(b"},") else line.raw)
+        try:
+            raw, fields = members(line.raw[:-1] if line.raw.endswith(b"},") else line.raw)
+        except DoubledKeyError as error:
+            yield _doubled(line, error, context)
+            return
         is_user_export = holds_a_user_export(fields)
         context.met_user_export = context.met_user_export or is_user_export
         is_part = is_user_export or ("channel" in fields and not fields.keys().isdisjoint(CHANNEL_LISTS))
+        at = 0
         for shape, name, payload in unwrap(fields, raw):
-            if not any_came and payload is not raw and has_duplicate_key(raw, fields):
-                raise NotAnObjectError("a key stands twice in the line")
             any_came = True
             context.shapes.add(shape)
-            yield _decide(line, name, payload, context, fields if payload is raw else None, is_part=is_part)
+            decision = _decide(line, name, payload, context, fields if payload is raw else None, is_part=is_part)
+            if is_part and isinstance(decision, Reject) and REPLACED in payload:
+                # The reject keeps the object as it stands in the line: replacing half characters moved no byte.
+                at = max(raw.find(payload, at), raw.find(payload) if at == 0 else at)
+                own = line.raw[at : at + len(payload)]
+                at += len(payload)
+                decision = Reject(Line(line.number, line.offset, own, len(own)), decision.reason, decision.entity)
+            yield decision
     except NotAnObjectError as error:
         if not any_came:
             _lose(line, context)
         yield Reject(line, str(error))
+
+
+def _doubled(line: Line, error: DoubledKeyError, context: Context) -> Reject:
+    """Reject a line in which a key stands twice. The keys say what it was, whatever their order and their values."""
+    with contextlib.suppress(NotAnObjectError):
+        found = list(unwrap(error.fields, line.raw))
+        if any(ALIASES.get(name) is context.head for _, name, _ in found):
+            context.leave()
+        (_, name, payload), *more = found
+        if not more and payload is line.raw:  # without an envelope, the line is the object
+            entity = ALIASES.get(name)
+            return Reject(line, f"{name}: {doubled(error.key)}", None if entity is None else entity.value)
+    return Reject(line, doubled(error.key))
 
 
 def _lose(line: Line, context: Context) -> None:
@@ -302,11 +329,16 @@ def _decide(
     try:
         if entity is None or entity not in context.kept:
             return _other(line, name, checked_value(payload), context)
-        placed = context.place(entity, line, *read_object(payload, fields))
+        read, fields = read_object(payload, fields)
+        check = _INSIDE[entity]
+        check.check(fields)
+        check.check_ids(read)
+        placed = context.place(entity, line, read, fields)
     except NotAnObjectError as error:
+        fault = doubled(error.key) if isinstance(error, DoubledKeyError) else error
         name = name if entity is None else entity.value
         # A name that is not known may be anything that stands in the line, and reasons go where lines may not.
-        reason = f"{name if entity is not None or name in OTHER_NAMES else 'other entity'}: {error}"
+        reason = f"{name if entity is not None or name in OTHER_NAMES else 'other entity'}: {fault}"
     else:
         if isinstance(placed, NormalizedObject):
             return placed
@@ -316,6 +348,7 @@ def _decide(
 
 def _other(line: Line, name: str, payload: bytes, context: Context) -> OtherEntity:
     own = own_channel(read_object(payload)[1]) if is_object(payload) else None
+    check_channel(payload)
     return OtherEntity(name=name, cid=own or context.cid, line=line.number, data=payload)
 
 

@@ -25,9 +25,9 @@ from airflow_provider_chatexport.lake.normalize.output import NormalizedFile, Ou
 from airflow_provider_chatexport.lake.raw_json import (
     MAX_DEPTH,
     NotAnObjectError,
-    has_duplicate_key,
     members,
     read_object,
+    refuse_doubled_key,
     text_of,
 )
 
@@ -90,6 +90,7 @@ class EnvelopeFastPath:
         self._watch = context.watches[Entity.MESSAGE]
         self._longest_bytes = min(MAX_BLOCK_BYTES, context.max_line_bytes)
         self._reaction = _line_type("reaction", payload_key, msgspec.Raw)
+        self._encode = msgspec.json.Encoder().encode_lines
         self._decoder: tuple[Any, Callable[[bytes], list[Any]]] | None = None
 
     def take(self, block: Block) -> None:
@@ -115,7 +116,10 @@ class EnvelopeFastPath:
             lines = self._decoder[1](block.text)
         except UNDECODABLE:
             return False
-        if len(lines) != block.n_lines or self._has_duplicate_payload(block):  # blank lines, or lines that hold more
+        if len(lines) != block.n_lines:  # blank lines, or lines that hold more
+            return False
+        # If what was decoded makes up all of the block, no key stands twice in a line, or in its object.
+        if len(self._encode(lines)) != block.size_without_ends and self._may_have_doubled_key(block):
             return False
         n_reactions = 0
         try:
@@ -133,6 +137,14 @@ class EnvelopeFastPath:
         self.n_in_place += len(lines) - n_reactions
         return True
 
+    def _may_have_doubled_key(self, block: Block) -> bool:
+        try:
+            for line in block.lines():
+                refuse_doubled_key(members(line.raw)[1][self._payload_key])
+        except NotAnObjectError:
+            return True
+        return False
+
     def _take_line(self, line: Line) -> None:
         self._output.lines += 1
         if not line.raw.startswith(self.message_start):
@@ -149,14 +161,6 @@ class EnvelopeFastPath:
             raise FallBackError
         self.n_in_place += 1
 
-    def _has_duplicate_payload(self, block: Block) -> bool:
-        """Return whether some line of a block of well-formed lines has its object twice."""
-        key = b'"%b":' % self._payload_key.encode()
-        if block.text.count(key) <= block.n_lines:
-            return False
-        suspects = (line.raw for line in block.lines() if line.raw.count(key) > 1)
-        return any(has_duplicate_key(*members(raw)) for raw in suspects)
-
 
 def _line_type(name: str, payload_key: str, kind: Any) -> Any:
     """Return the type of a line that holds an object of this kind as ``data``, under the envelope's key."""
@@ -166,6 +170,7 @@ def _line_type(name: str, payload_key: str, kind: Any) -> Any:
         tag_field="type",
         tag=name,
         forbid_unknown_fields=True,
+        omit_defaults=True,
         gc=False,
     )
 
@@ -195,6 +200,11 @@ class Block(msgspec.Struct, frozen=True, gc=False):
             if raw and not raw.isspace():
                 yield Line.of(number, offset, raw)
             offset += len(raw) + 1
+
+    @property
+    def size_without_ends(self) -> int:
+        """How long the lines are if each ends with one byte. A carriage return is never inside a string of JSON."""
+        return len(self.text) - self.text.count(b"\r") + (not self.text.endswith(b"\n"))
 
     def most_openings(self) -> int:
         """Return how many brackets a line opens at most, those in strings too. No value is nested deeper."""

@@ -161,13 +161,18 @@ _NEEDED: Final[dict[Entity, tuple[tuple[str, ...], ...]]] = {
 }
 
 
+def _is_named(value: bytes) -> bool:
+    """Return whether a value names something: by itself, or as an object by its id. An empty text is no id."""
+    return bool(id_of(members(value)[1], "id")) if is_object(value) else value not in BLANK and value[:1] != b"["
+
+
 def missing_from(entity: Entity, fields: Fields, cid: str | None) -> str | None:
     """Return what an object lacks to become a row, in words; None if it lacks nothing.
 
     :param cid: the channel that the object belongs to.
     """
     for alternatives in _NEEDED[entity]:
-        if all(fields.get(key, b"null") in BLANK for key in alternatives):
+        if not any(_is_named(fields.get(key, b"null")) for key in alternatives):
             return alternatives[0]
     if entity in (Entity.MESSAGE, Entity.REACTION):
         created_at = fields.get("created_at", b"null")

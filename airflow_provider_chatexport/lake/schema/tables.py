@@ -114,7 +114,9 @@ def _by_reaction_type(name: str, doc: str, of_group: str) -> Column:
     )
 
 
-_QUOTED: Final = f"coalesce({non_empty_text('quoted_message_id')}, json_extract_string(d.quoted_message, '$.id'))"
+_QUOTED: Final = (
+    f"coalesce({non_empty_text('quoted_message_id')}, nullif(json_extract_string(d.quoted_message, '$.id'), ''))"
+)
 
 MESSAGES: Final = Table(
     name="messages",

@@ -166,7 +166,10 @@ class Table:
 
 def text(name: str, doc: str, personal: PersonalData) -> Column:
     """Return a column of text."""
-    return Column(name=name, kind=Kind.TEXT, doc=doc, field=name, personal=personal)
+    # Go writes an id that is not set as an empty text, which would be equal to any other.
+    is_id = name == "id" or name.endswith("_id")
+    value = f"nullif(d.{name}, '')" if is_id else None
+    return Column(name=name, kind=Kind.TEXT, doc=doc, field=name, sql=value, personal=personal)
 
 
 def time(name: str, doc: str) -> Column:
@@ -202,10 +205,10 @@ def text_list(name: str, doc: str, personal: PersonalData, *, or_ids_in: str | N
     return replace(column, fails_on=column.fails_on[:1])
 
 
-# An item is an object with an id, or the id itself. A list that starts with an object has nothing else, as a rule: the
-# ids are then found in one step, which is several times faster, and a bare id in it counts as a value that is lost.
+# An item is an object with an id, or the id itself. A list of objects has nothing else, as a rule: its ids are then
+# found in one step, which is several times faster.
 _IDS_IN: Final = """CASE
-    WHEN starts_with(d.{0}::VARCHAR, '["') THEN
+    WHEN starts_with(d.{0}::VARCHAR, '["') OR len(json_extract(d.{0}, '$[*].id')) < json_array_length(d.{0}) THEN
         list_transform(json_extract(d.{0}, '$[*]'), lambda item: CASE json_type(item)
             WHEN 'OBJECT' THEN json_extract_string(item, '$.id') WHEN 'VARCHAR' THEN json_extract_string(item, '$') END)
     ELSE json_extract_string(d.{0}, '$[*].id')
@@ -269,7 +272,7 @@ def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Co
     value = f"d.{field}::VARCHAR"
     own_id = f"""CASE
         WHEN {value} LIKE '{{%' THEN
-            CASE WHEN {value} NOT LIKE '{{"id":""%' THEN json_extract_string(d.{field}, '$.id') END
+            nullif(json_extract_string(d.{field}, '$.id'), '')
         WHEN {value} LIKE '"_%"' THEN {non_empty_text(field)}
     END"""
     # Nearly all values are an id, or an object that starts with it: those are recognised without parsing them.

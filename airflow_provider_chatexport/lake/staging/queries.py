@@ -403,13 +403,17 @@ def join_objects(both: str) -> str:
 # Users inside objects
 
 
-def users_in(table: Table, file: EntityFile) -> str:
+def users_in(table: Table, file: EntityFile, *, staged: str | None = None) -> str:
     """Return a query for the users embedded in objects, each as JSON ``j``, in the version that stands there.
 
     It is a scan of its own: as columns of the objects' rows, users would be a third of what those take.
+
+    :param staged: a query for the numbers of the objects that are rows, if not all of them are.
     """
     keys = dict.fromkeys(path.partition(".")[0] for path in (*table.user_paths, *table.user_list_paths))
     objects = _read_objects_as(struct(dict.fromkeys(keys, "JSON")), file)
+    if staged is not None:
+        objects = f"SELECT * FROM ({objects}) WHERE n IN ({staged})"
     users = f"[{', '.join(map(_at_path, table.user_paths))}]"
     of_lists = [f"coalesce({_items_at(path)}, [])" for path in table.user_list_paths]
     # The usual object has one user, no list of them, and nothing that has users inside.

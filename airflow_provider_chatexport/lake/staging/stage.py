@@ -169,6 +169,11 @@ class Stage:
         kind = file.kind or (ExportKind.CHANNELS if evidence is None else ExportKind.USERS)
         self._progress(CONVERT, 0, None)
         reads = self._read_all(normalized, file, kind)
+        if reads is not None and any(entity_file.in_place for _, entity_file, _ in reads):
+            has_users = has_users or self._gather_users_in_place(reads)
+            if has_users and in_place.any_doubled(self.database):
+                self._forget(reads)
+                reads = None
         if reads is None:
             normalized, has_users = normalize(reader, folder, ChannelContext(self._max_line_bytes)), False
             reads = self._read_all(normalized, file, kind) or []
@@ -247,6 +252,14 @@ class Stage:
                 return None
         return reads
 
+    def _gather_users_in_place(self, reads: list[tuple[Table, EntityFile, int]]) -> bool:
+        """Gather the users in the messages that are in place, if there are any, and return whether there are."""
+        for table, entity_file, _ in reads:
+            if entity_file.in_place is not None and self._n_rows(table, "_embeds_users"):
+                in_place.gather_users(entity_file, self.database)
+                return True
+        return False
+
     def _forget(self, reads: list[tuple[Table, EntityFile, int]]) -> None:
         for table, _, _ in reads:
             self.delete(table, self._of_this_file)
@@ -315,13 +328,16 @@ class Stage:
         if file.window is not None and table in _IN_WINDOW:
             since, until = sql.instant(file.window.since), sql.instant(file.window.until)
             in_window = f"{queries.CREATED_AT} >= {since} AND {queries.CREATED_AT} < {until}"
+        complete = queries.complete(table)
+        if entity_file.in_place is not None:
+            complete = f"({complete}) AND NOT ({in_place.IS_DOUBTFUL})"
         lists = [f"CASE WHEN json_array_length(d.{key}) > 0 THEN d.{key} END AS _{key}" for key in table.nested_lists]
         extra = [*lists, table.owned_by] if table.owned_by is not None else lists
         with self.database.reader_streamed():
             self.database.execute(f"""
 INSERT INTO stage_{table.name} BY NAME
 SELECT {queries.columns(table)}, {self._origin(file)}, n AS _n, {self._n_reads} AS _read, {in_window} AS _in_window,
-    {"".join(f"{column}, " for column in extra)}_cast_failures, {queries.complete(table)} AS _complete,
+    {"".join(f"{column}, " for column in extra)}_cast_failures, {complete} AS _complete,
     {queries.embeds_users(TABLE_BY_ENTITY[entity_file.entity])} AS _embeds_users
 FROM ({objects})
 """)
@@ -335,7 +351,10 @@ FROM ({objects})
     def _gather_users(self, table: Table, entity_file: EntityFile, file: InputFile, *, has_users: bool) -> None:
         gathered = entity_file.in_place is not None and has_users
         if table.user_paths and (gathered or self._n_rows(table, "_embeds_users")):
-            users = f"FROM {in_place.GATHERED}" if gathered else queries.users_in(table, entity_file)
+            # A reject leaves nothing behind, not even the users in it.
+            some_lost = self._n_rows(table) < entity_file.n_objects
+            staged = f"SELECT _n FROM stage_{table.name} WHERE {self._of_this_file}" if some_lost else None
+            users = f"FROM {in_place.GATHERED}" if gathered else queries.users_in(table, entity_file, staged=staged)
             self.database.execute(
                 f"INSERT INTO embedded_users SELECT j, {sql.instant(file.exported_at)} FROM ({users})"
             )

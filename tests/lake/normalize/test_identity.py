@@ -1,0 +1,265 @@
+"""Identity: keys that stand twice, ids that are empty or broken, and the order of keys, on both routes.
+
+A file of typed messages and reactions alone takes the fast path. A line of another shape in it has all lines
+normalized, so every case comes with and without such a line.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from export_objects import (
+    CID,
+    Converted,
+    Fields,
+    channel,
+    convert,
+    convert_lines,
+    encoded,
+    line,
+    member,
+    message,
+    reaction,
+    user,
+)
+
+from airflow_provider_chatexport.core.entities import ExportKind, Shape
+
+ENVELOPES = [Shape.ITEM, Shape.TYPED, Shape.KEYED, Shape.BARE]
+ADA = {"id": "ada", "name": "Ada"}
+
+# Each as it stands in the object of a message, and the reason; None: the message is a row.
+DOUBLED: dict[str, tuple[bytes, str | None]] = {
+    "id": (b'"id":"other"', 'the key "id" stands twice'),
+    "own": (b'"mood":1,"mood":2', "a key of the app's own stands twice"),
+    "escaped": (b'"parent_id":"a","p\\u0061rent_id":"b"', 'the key "parent_id" stands twice'),
+    "user": (b'"pinned_by":{"id":"a","id":"b"}', 'the key "id" stands twice in "pinned_by"'),
+    "mention": (
+        b'"mentioned_users":[{"id":"a","name":"x","name":"y"}]',
+        'the key "name" stands twice in "mentioned_users"',
+    ),
+    "attachment": (b'"attachments":[{"type":"a","type":"b"}]', 'the key "type" stands twice in "attachments"'),
+    "quoted": (b'"quoted_message":{"id":"a","id":"b"}', 'the key "id" stands twice in "quoted_message"'),
+    "reacting": (
+        b'"latest_reactions":[{"type":"a","user":{"id":"a","id":"b"}}]',
+        'the key "id" stands twice in "latest_reactions"',
+    ),
+    "kept": (b'"mood":{"a":1,"a":2}', None),
+}  # fmt: skip
+
+
+def with_member(fields: Fields, raw: bytes) -> bytes:
+    return encoded(fields)[:-1] + b"," + raw + b"}"
+
+
+def wrapped(payload: bytes, shape: Shape) -> bytes:
+    return line("message", {"@": 0}, shape).replace(b'{"@":0}', payload)
+
+
+def assert_rejects(converted: Converted, cases: dict[int, tuple[str, bytes]]) -> None:
+    """Compare rejects with the names of cases, by line; what is a reject leaves no user behind."""
+    expected = [
+        (number, f"message: {DOUBLED[name][1]}", raw.decode())
+        for number, (name, raw) in cases.items()
+        if DOUBLED[name][1] is not None
+    ]
+    assert expected == [(row["line_number"], row["reason"], row["raw"]) for row in converted.rows["rejects"]]
+    assert ["u1"] == converted.column("users", "id")
+    if "kept" in (name for name, _ in cases.values()):
+        assert '{"mood":{"a":1,"a":2}}' in converted.column("messages", "custom")
+
+
+@pytest.mark.parametrize("name", DOUBLED)
+def test_a_key_twice_in_a_message_in_place_is_a_reject_that_names_it(name: str, tmp_path: Path) -> None:
+    """Each case alone: the first that is found has the whole file normalized."""
+    lines = [line("message", message(f"m{n}"), Shape.ITEM) for n in range(3)]
+    raw = wrapped(with_member(message(name), DOUBLED[name][0]), Shape.ITEM)
+    converted = convert_lines(tmp_path, *lines, raw)
+    assert_rejects(converted, {4: (name, raw)})
+    assert 4 == converted.counts.entities["message"]
+
+
+@pytest.mark.parametrize("shape", ENVELOPES)
+def test_a_key_twice_is_a_reject_that_names_it(shape: Shape, tmp_path: Path) -> None:
+    """Readers of JSON take the first value or the last; which of them is right, the file does not say."""
+    named = {name: wrapped(with_member(message(name), raw), shape) for name, (raw, _) in DOUBLED.items()}
+    converted = convert_lines(tmp_path, *named.values(), line("message", message("usual"), Shape.KEYED))
+    assert_rejects(converted, dict(enumerate(named.items(), 1)))
+    assert len(named) + 1 == converted.counts.entities["message"]
+
+
+def test_a_member_of_a_channel_with_a_key_twice_rejects_the_object_that_has_it(tmp_path: Path) -> None:
+    """In every place that an object may have in a channel's line or in an array."""
+    doubled = encoded(member("u3"))[:-1] + b',"user_id":"u4"}'
+    element = b'{"channel":%b,"members":[%b,%b]}' % (encoded(channel()), encoded(member("u2")), doubled)
+    for number, content in enumerate((element, b"[%b]" % element)):
+        path = tmp_path / str(number)
+        path.write_bytes(content)
+        converted = convert(path, folder=tmp_path)
+        assert ["u2"] == converted.column("members", "user_id")
+        assert ['member: the key "user_id" stands twice'] == converted.reasons
+        assert doubled.decode() == converted.one("rejects")["raw"]
+
+
+@pytest.mark.parametrize("shape", ENVELOPES)
+def test_ids_with_half_a_character_are_rejects_and_texts_lose_nothing_else(shape: Shape, tmp_path: Path) -> None:
+    """Replaced by the same character, two ids would be equal, and one of the two messages would be gone."""
+    broken: list[Fields] = [
+        message("@"),
+        message("a", user={"id": "@"}),
+        message("b", user="@"),
+        message("c", cid="team:@"),
+        message("d", parent_id="@"),
+        message("e", quoted_message_id="@"),
+        message("f", mentioned_users=[{"id": "@"}]),
+        message("g", mentioned_users_ids=["@"]),
+        message("h", quoted_message={"id": "x", "user": {"id": "@"}}),
+    ]
+    whole = [message("t", text="x @ y", custom_key="@"), message("u", user={"id": "u9", "name": "@"})]
+    ends = {n: b"\\ud8%02x" % n for n in range(len(broken) + len(whole))}
+    lines = [line("message", fields, shape).replace(b"@", ends[n]) for n, fields in enumerate([*broken, *whole])]
+    converted = convert_lines(tmp_path, *lines)
+    assert {"t": "x \ufffd y", "u": "text of u"} == converted.by_id("messages", "text")
+    assert {"custom_key": "\ufffd"} == json.loads(converted.by_id("messages", "custom")["t"])
+    assert {"u1", "u9"} == set(converted.column("users", "id"))
+    assert [raw.decode() for raw in lines[: len(broken)]] == converted.column("rejects", "raw")
+    assert all("half a character" in reason for reason in converted.reasons)
+
+
+EMPTY: dict[str, tuple[Fields, Fields]] = {
+    "user beside": ({"user_id": "", "user": ADA}, {"user_id": "ada"}),
+    "user_id beside": ({"user_id": "ada", "user": {"name": "", "id": ""}}, {"user_id": "ada"}),
+    "user_id beside an empty one": ({"user_id": "ada", "user": ""}, {"user_id": "ada"}),
+    "no user": ({"user_id": "", "user": {"name": "x", "id": ""}}, {"user_id": None}),
+    "parent": ({"parent_id": ""}, {"parent_id": None}),
+    "quoted": ({"quoted_message_id": "", "quoted_message": {"id": "q"}}, {"quoted_message_id": "q"}),
+    "quoted none": ({"quoted_message_id": "", "quoted_message": {"text": "", "id": ""}}, {"quoted_message_id": None}),
+    "pinned": ({"pinned_by_id": "", "pinned_by": ADA}, {"pinned_by_id": "ada"}),
+    "poll": ({"poll_id": ""}, {"poll_id": None}),
+    "mentioned": ({"mentioned_users": [{"name": "x", "id": ""}, ADA]}, {"mentioned_user_ids": ["ada"]}),
+    "mentioned mixed": ({"mentioned_users": [ADA, "bob"]}, {"mentioned_user_ids": ["ada", "bob"]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shapes", [(Shape.ITEM,), (Shape.KEYED, Shape.BARE, Shape.TYPED)])
+def test_an_empty_id_is_no_id_and_hides_no_other(shapes: tuple[Shape, ...], tmp_path: Path) -> None:
+    """Go writes a text that is not set as an empty one: joined by it, all such rows would belong together."""
+    lines = [
+        line("message", message(f"{name} {shape}", **fields), shape)
+        for shape in shapes
+        for name, (fields, _) in EMPTY.items()
+    ]
+    rows = {row["id"]: row for row in convert_lines(tmp_path, *lines).rows["messages"]}
+    for shape in shapes:
+        for name, (_, expected) in EMPTY.items():
+            assert expected == {key: rows[f"{name} {shape}"][key] for key in expected}, name
+
+
+def test_an_object_whose_only_id_is_empty_says_what_it_lacks(tmp_path: Path) -> None:
+    """In a user inside as well."""
+    nameless = {"user_id": "", "user": {"name": "x", "id": ""}}
+    lines = [line("reaction", reaction() | nameless), line("member", member(cid=CID) | nameless)]
+    converted = convert_lines(tmp_path, *lines, line("message", message()))
+    assert ["member without user_id", "reaction without user_id"] == sorted(converted.reasons)
+
+
+def test_a_reject_leaves_no_user_behind(tmp_path: Path) -> None:
+    """Whoever is only in what was rejected is not in the lake."""
+    for shape in ENVELOPES:
+        (folder := tmp_path / shape.value).mkdir()
+        lines = [
+            line("message", message("bad", created_at="never", user={"id": "lost", "role": "user"}), shape),
+            line("reaction", reaction("m1", created_at="never", user={"id": "lost", "role": "user"}), shape),
+            line("message", message("good", user={"id": "kept"}), shape),
+        ]
+        converted = convert_lines(folder, *lines)
+        assert (2, ["kept"]) == (converted.counts.rejected, converted.column("users", "id"))
+
+
+# The order of keys
+
+
+def shuffled(value: Any, rng: random.Random) -> Any:
+    """The same value, with the keys of every object in it in another order."""
+    if isinstance(value, list):
+        return [shuffled(each, rng) for each in value]
+    if isinstance(value, dict):
+        items = [(key, shuffled(each, rng)) for key, each in value.items()]
+        rng.shuffle(items)
+        return dict(items)
+    return value
+
+
+OBJECTS: list[tuple[str, Fields]] = [
+    ("user", user("u1", name="One")),
+    ("channel", channel(created_by=ADA, members=[member("u7", user={"id": "u7", "name": "Seven"})])),
+    ("member", member("u1", user={"id": "u1", "name": "One"})),
+    ("message", message("m1", mentioned_users=[ADA, {"name": "Bob", "id": "bob"}], attachments=[{"type": "image"}])),
+    ("message", message("m2", user="u1", cid=None, mood=None, own={"b": 1, "a": 2}, quoted_message={"id": "m1"})),
+    ("message", message("m3", user_id="", user=ADA, latest_reactions=[reaction("m3", "u5")])),
+    ("message", message("bad", created_at=None)),
+    ("message", message("")),
+    ("reaction", reaction("m1", cid=CID)),
+    ("poll", {"id": "p1"}),
+]  # fmt: skip
+
+
+def plain(value: Any) -> Any:
+    """A row's value with JSON text parsed: the order of keys is kept in it, and says nothing."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        return json.loads(value)
+    return value
+
+
+PLACES = ("raw", "byte_offset", "raw_size_bytes")  # they follow from how the line is written
+
+
+def facts(converted: Converted) -> Any:
+    rows = {
+        name: sorted(
+            ({key: plain(each) for key, each in row.items() if key not in PLACES} for row in of),
+            key=lambda row: json.dumps(row, default=str, sort_keys=True),
+        )
+        for name, of in converted.rows.items()
+    }  # fmt: skip
+    return rows, converted.counts
+
+
+def written(layout: str, objects: list[tuple[str, Fields]], rng: random.Random | None) -> bytes:
+    def mixed(value: Any) -> bytes:
+        return encoded(value if rng is None else shuffled(value, rng))
+
+    if layout in {shape.value for shape in ENVELOPES}:
+        lines = [json.loads(line(name, fields, Shape(layout))) for name, fields in objects
+                 if not (layout == "bare" and name == "poll")]  # fmt: skip
+        return b"\n".join(map(mixed, lines))
+    by_name: dict[str, list[Fields]] = {}
+    for name, fields in objects:
+        by_name.setdefault(name, []).append(fields)
+    element = {
+        "channel": by_name["channel"][0], "messages": by_name["message"], "members": by_name["member"],
+        "reactions": by_name["reaction"], "reads": [], "poll": by_name["poll"][0],
+    }  # fmt: skip
+    return mixed([element] * 2 if layout == "array" else element)
+
+
+@pytest.mark.parametrize(
+    ("layout", "kind"),
+    [
+        *((layout, ExportKind.CHANNELS) for layout in ("item", "typed", "keyed", "bare", "channel", "array")),
+        ("item", ExportKind.USERS),
+        ("bare", ExportKind.USERS),
+    ],
+)
+def test_the_order_of_keys_changes_no_row(layout: str, kind: ExportKind, tmp_path: Path) -> None:
+    """Keys of JSON objects have no order: rows, counts and rejects are the same for any."""
+    found = []
+    for seed in (None, 1):
+        path = tmp_path / f"{seed}"
+        path.write_bytes(written(layout, OBJECTS, None if seed is None else random.Random(seed)))
+        found.append(facts(convert(path, folder=tmp_path, kind=kind)))
+    assert found[0] == found[1]
