@@ -17,6 +17,7 @@ An element without a head or a list, such as an envelope in an array, is put tog
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import tempfile
 from collections.abc import Iterator
@@ -26,12 +27,17 @@ from typing import IO, ClassVar, Final, Self
 
 import msgspec
 
-from airflow_provider_chatexport.core.entities import Entity, infer_bare
+from airflow_provider_chatexport.core.entities import ALIASES, Entity, infer_bare
 from airflow_provider_chatexport.lake.normalize.export_file import ExportReader, Line, LongLine
 from airflow_provider_chatexport.lake.normalize.json_slicer import BrokenJsonError, JsonFragment
 from airflow_provider_chatexport.lake.normalize.rejects import MAX_REJECT_BYTES
-from airflow_provider_chatexport.lake.normalize.shapes import REPLY_DURATION, holds_a_user_export
-from airflow_provider_chatexport.lake.raw_json import joined
+from airflow_provider_chatexport.lake.normalize.shapes import (
+    REPLY_DURATION,
+    holds_a_user_export,
+    is_bare_message,
+    unwrap,
+)
+from airflow_provider_chatexport.lake.raw_json import NotAnObjectError, joined
 
 # The first keys say what an element is. One of nothing but keys must not fill the memory.
 MAX_KEYS: Final = 10_000
@@ -44,11 +50,12 @@ class ElementStart(msgspec.Struct, frozen=True, gc=False):
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
-    """A member of an element, or an item of that member's list."""
+    """A member of an element, or an item of that member's list. ``is_doubled``: its key came before."""
 
     key: str
     is_item: bool
     line: Line
+    is_doubled: bool = False
     is_line: ClassVar[bool] = False
 
 
@@ -67,10 +74,9 @@ class Element(msgspec.Struct, frozen=True, gc=False):
 
 
 class BrokenLine(msgspec.Struct, frozen=True, gc=False):
-    """A long line that is not well formed. ``is_open``: the parts before the fault have come."""
+    """A long line that is not well formed. The parts before the fault have come."""
 
     line: Line
-    is_open: bool
     is_line: ClassVar[bool] = True
 
 
@@ -98,13 +104,24 @@ def units(reader: ExportReader, folder: Path, head: Entity, max_line_bytes: int)
 
 
 def _units_of_long_line(line: LongLine, element: ElementBuffer) -> Iterator[Unit]:
-    """Yield a channel or user with its lists, fragment by fragment. What comes after a fault is lost."""
+    """Yield a channel or user with its lists, fragment by fragment. What comes after a fault is lost.
+
+    Only the keys of the line say whether it is one, and they may stand anywhere. Any other object is too long.
+    """
     try:
-        yield from _units_of_elements(line.fragments(element.max_bytes), element, in_array=False)
+        for unit in _units_of_elements(line.fragments(element.max_bytes), element, in_array=False):
+            if not isinstance(unit, Element):
+                yield unit
+            else:
+                if element.may_be_head:
+                    yield ElementStart()
+                yield line.as_too_long(element.max_bytes)
     except BrokenJsonError:
         line.skip()
-        start = Line(line.number, line.offset, line.start[:MAX_REJECT_BYTES], line.size)
-        yield BrokenLine(start, element.is_open)
+        if element.is_open:
+            yield BrokenLine(line.as_too_long(MAX_REJECT_BYTES))
+        else:
+            yield line.as_too_long(element.max_bytes)
 
 
 def _units_of_elements(fragments: Iterator[JsonFragment], element: ElementBuffer, *, in_array: bool) -> Iterator[Unit]:
@@ -120,13 +137,16 @@ def _units_of_elements(fragments: Iterator[JsonFragment], element: ElementBuffer
             if fragment.key is None:
                 yield from element.end(line, in_array=in_array)
                 element.clear()
-            elif element.head is Entity.USER and fragment.key == REPLY_DURATION:
                 continue
-            elif element.is_open:
-                yield Part(fragment.key, fragment.item, line)
+            if element.head is Entity.USER and fragment.key == REPLY_DURATION:
+                continue
+            part = Part(fragment.key, fragment.item, line, element.is_doubled(fragment))
+            if element.is_open:
+                yield part
             else:
-                element.hold(Part(fragment.key, fragment.item, line))
-                if element.has_items and element.head_line is not None:
+                element.hold(part)
+                # What is no longer than a line is decided when all of its keys are known, whatever their order.
+                if element.has_items and element.head_line is not None and element.n_bytes > element.max_bytes:
                     yield from element.open()
     except BrokenJsonError:
         if not element.is_open and (element.has_items or element.head_line is not None):
@@ -152,7 +172,7 @@ class SpillFile:
         line = part.line
         if self._stream is None:
             self._stream = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - ``clear`` closes it
-        head = (part.key, part.is_item, line.number, line.offset, len(line.raw), line.size)
+        head = (part.key, part.is_item, part.is_doubled, line.number, line.offset, len(line.raw), line.size)
         self._stream.write(msgspec.json.encode(head) + b"\n" + line.raw)
 
     def take(self) -> Iterator[Part]:
@@ -160,8 +180,8 @@ class SpillFile:
         if self._stream is not None:
             self._stream.seek(0)
             while head := self._stream.readline():
-                key, is_item, number, offset, n_bytes, size = msgspec.json.decode(head)
-                yield Part(key, is_item, Line(number, offset, self._stream.read(n_bytes), size))
+                key, is_item, is_doubled, number, offset, n_bytes, size = msgspec.json.decode(head)
+                yield Part(key, is_item, Line(number, offset, self._stream.read(n_bytes), size), is_doubled)
             self.clear()
 
     def clear(self) -> None:
@@ -181,6 +201,7 @@ class ElementBuffer:
     :param head: which member the lists belong to.
     :ivar head_line: that member, once it came.
     :ivar is_open: the parts were yielded, and later ones are not held any more.
+    :ivar has_doubled: some key came twice while the parts were held.
     """
 
     head: Entity
@@ -189,6 +210,8 @@ class ElementBuffer:
     head_line: Line | None = None
     is_open: bool = False
     has_items: bool = False
+    has_doubled: bool = False
+    in_doubled: bool = False
     n_bytes: int = 0
     keys: set[str] = field(default_factory=set)
     held: list[Part] = field(default_factory=list)
@@ -197,14 +220,21 @@ class ElementBuffer:
         """Start with the next element."""
         self.spill.clear()
         self.head_line, self.is_open, self.has_items, self.n_bytes = None, False, False, 0
-        self.keys, self.held = set(), []
+        self.keys, self.held, self.has_doubled = set(), [], False
+
+    def is_doubled(self, fragment: JsonFragment) -> bool:
+        """Return whether the key of a fragment came before, as that of another member."""
+        if fragment.is_first and fragment.key is not None:
+            self.in_doubled = fragment.key in self.keys
+            if len(self.keys) < MAX_KEYS:
+                self.keys.add(fragment.key)
+        return self.in_doubled
 
     def hold(self, part: Part) -> None:
         """Keep a part for ``open`` or ``end``."""
         self.n_bytes += part.line.size
         self.has_items = self.has_items or part.is_item
-        if len(self.keys) < MAX_KEYS:
-            self.keys.add(part.key)
+        self.has_doubled = self.has_doubled or part.is_doubled
         if part.key == self.head.value and not part.is_item and self.head_line is None:
             self.head_line = part.line
         if self.n_bytes > self.max_bytes:
@@ -228,7 +258,8 @@ class ElementBuffer:
 
         :param line: the element, if it is not an object.
         """
-        if not self.is_open and self._has_lists:
+        # A line in which a key stands twice is a reject. That is decided once it is put together again.
+        if not self.is_open and self._has_lists and not self.has_doubled:
             yield from self.open()
         if self.is_open:
             yield ElementEnd(in_array)
@@ -238,18 +269,35 @@ class ElementBuffer:
         yield Element(Line(line.number, line.offset, raw[: self.max_bytes], size))
 
     @property
+    def may_be_head(self) -> bool:
+        """Whether the keys say that the object is a channel or user that what follows belongs to."""
+        fields = {part.key: part.line.raw for part in itertools.chain(self.held, self.spill.take())}
+        with contextlib.suppress(NotAnObjectError):
+            return any(ALIASES.get(name) is self.head for _, name, _ in itertools.islice(unwrap(fields, b""), 1))
+        return False
+
+    @property
     def _has_lists(self) -> bool:
         """Whether this is a channel or user with lists, rather than an object to be put together again.
 
         It is one if items came, or if it has a head and other keys, and is not an object of the API that happens to
         have a key of that name.
         """
+        fields = dict.fromkeys(self.keys, b"")
+        if is_bare_message(fields):
+            return False
         if self.has_items or self.head_line is None or len(self.keys) < 2:
             return self.has_items
-        fields = dict.fromkeys(self.keys, b"") | {self.head.value: self.head_line.raw}
+        fields |= {self.head.value: self.head_line.raw}
         return infer_bare(fields) is None and (self.head is Entity.CHANNEL or holds_a_user_export(fields))
 
     def _whole(self) -> bytes:
         """Return the object that the members make, or the start of one that is longer than ``max_bytes``."""
-        parts = itertools.chain(self.held, itertools.islice(self.spill.take(), 1))
-        return joined((part.key, part.line.raw) for part in parts)
+        members: list[tuple[Part, list[bytes]]] = []
+        for part in itertools.chain(self.held, itertools.islice(self.spill.take(), 1)):
+            last = members[-1][0] if members else None
+            if last is not None and part.is_item and (last.key, last.is_doubled) == (part.key, part.is_doubled):
+                members[-1][1].append(part.line.raw)
+            else:
+                members.append((part, [part.line.raw]))
+        return joined((part.key, b"[%b]" % b",".join(raws) if part.is_item else raws[0]) for part, raws in members)

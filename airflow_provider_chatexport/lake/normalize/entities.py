@@ -232,7 +232,7 @@ def entities(unit: Unit, context: Context) -> Iterable[Decision]:
         case Element():
             return _in_line(unit.line, context)
         case BrokenLine():
-            return (_broken(unit, context),)
+            return (Reject(unit.line, "the line is not one whole object; what came before the fault was taken"),)
         case ElementStart() | ElementEnd(in_array=True):
             context.leave()
     return ()
@@ -291,17 +291,13 @@ def _lose(line: Line, context: Context) -> None:
         context.leave()
 
 
-def _broken(unit: BrokenLine, context: Context) -> Reject:
-    if not unit.is_open:
-        _lose(unit.line, context)
-    return Reject(unit.line, "the line is not one whole object; what came before the fault was taken")
-
-
 def _in_part(part: Part, context: Context) -> Iterable[Decision]:
     line, entity = part.line, CHANNEL_LISTS.get(part.key)
     context.shapes.add(Shape.CHANNEL)
     if line.raw in NOTHING and not part.is_item and part.key != Entity.CHANNEL.value:
         return ()
+    if part.is_doubled:
+        return (Reject(line, doubled(part.key), entity.value if entity is not None else part.key),)
     if entity is None or part.is_item or line.raw[:1] != b"[" or line.too_long:
         name = entity.value if entity is not None and part.is_item else part.key
         if line.too_long:

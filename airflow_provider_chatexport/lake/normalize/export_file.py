@@ -23,11 +23,8 @@ from airflow_provider_chatexport.lake.normalize.json_slicer import JsonFragment,
 GZIP_MAGIC: Final = b"\x1f\x8b"
 BOM: Final = b"\xef\xbb\xbf"
 CHUNK_BYTES: Final = 4 * 1024 * 1024
-# The start of a line that may hold a whole channel or user with its lists. A reply about a user that has its keys
-# sorted starts with how long the service took.
-_HOLDS_LISTS: Final = re.compile(
-    rb'\s*\{\s*(?:"duration"\s*:\s*"[^"]*"\s*,\s*)?"(?:channel|users?|messages|members|reads?|reactions)"\s*:\s*[\{\[n]'
-)
+# The start of a line that may hold a whole channel or user with its lists: its keys may have any order.
+_IS_OBJECT: Final = re.compile(rb"\s*\{")
 _ENVELOPE_START: Final = re.compile(rb'\{"type":"\w+","(data|item)":\{')
 _EMBEDDED_USER: Final = re.compile(rb'"(?:user|created_by)":\{')
 _SPREAD_START: Final = re.compile(rb'\{[ \t\r]*\n\s*(?:["}]|\Z)|\{\s*"channel"\s*:\s*\{[ \t\r]*\n\s*"')
@@ -65,7 +62,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
 
 class LongLine:
-    """An over-long line that holds a whole channel or user. It is streamed; only one fragment has to fit in memory.
+    """An over-long line that may hold a whole channel or user. It is streamed; only a fragment has to fit in memory.
 
     The reader of the file goes on behind it once all of its chunks are consumed, by ``fragments`` or ``skip``.
     """
@@ -76,6 +73,7 @@ class LongLine:
         self.start = start
         self.size = 0
         self.after = b""
+        self._ends_with_cr = False
         self._path = path
         self._chunks = self._up_to_its_end(more)
 
@@ -83,6 +81,7 @@ class LongLine:
         for chunk in itertools.chain([self.start], more):
             text, end, self.after = chunk.partition(b"\n")
             self.size += len(text)
+            self._ends_with_cr = text.endswith(b"\r") if text else self._ends_with_cr
             yield text
             if end:
                 break
@@ -93,6 +92,10 @@ class LongLine:
         :raises BrokenJsonError: it is not one well-formed object.
         """
         return JsonSlicer(self._path, self._chunks, self.offset, max_bytes, of_line=self.number).fragments()
+
+    def as_too_long(self, max_bytes: int) -> Line:
+        """Return the start of the line, once all of it was read."""
+        return Line(self.number, self.offset, self.start[:max_bytes], self.size - self._ends_with_cr)
 
     def skip(self) -> None:
         """Read on to the line's end."""
@@ -213,7 +216,7 @@ class ExportReader:
                 number += 1
                 size = len(raw) + over
                 without_end = size - raw.endswith(b"\r")
-                if not over and without_end > max_line_bytes and _HOLDS_LISTS.match(raw):
+                if not over and without_end > max_line_bytes and _IS_OBJECT.match(raw):
                     yield LongLine(self.path, number, offset, raw, iter(()))
                 elif over or without_end > max_line_bytes:
                     yield Line(number, offset, raw[:max_line_bytes] if not over else head, without_end)
@@ -222,7 +225,7 @@ class ExportReader:
                 offset += size + 1
                 over = 0
             if len(rest) > max_line_bytes + 1:  # not for a CR alone
-                if not over and _HOLDS_LISTS.match(rest):
+                if not over and _IS_OBJECT.match(rest):
                     long = LongLine(self.path, number + 1, offset, rest, chunks)
                     yield long
                     number += 1

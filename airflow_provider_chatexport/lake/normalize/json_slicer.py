@@ -20,6 +20,8 @@ class JsonFragment(msgspec.Struct, frozen=True, gc=False):
 
     An element that is not an object comes whole, with its end. ``raw`` is only the start of a value that is longer than
     the limit, and ``over`` is the number of bytes that are left out.
+
+    :ivar is_first: the member starts here, and not with an earlier item of its list.
     """
 
     element: int
@@ -28,6 +30,7 @@ class JsonFragment(msgspec.Struct, frozen=True, gc=False):
     raw: bytes
     item: bool = False
     over: int = 0
+    is_first: bool = True
 
     @property
     def size(self) -> int:
@@ -121,11 +124,16 @@ class JsonSlicer:
             first = self._peek()
             # An API object may have short lists of these names too. Only a channel's lists are too long to be held.
             if first == b"[" and key in STREAMED_LISTS and (of_channel or key == "messages" or self._is_too_long()):
+                start = self._offset
                 self._at += 1
+                is_first = True
                 for first_of_item in self._each(b"]"):
                     start = self._offset
                     raw, over = self._value(first_of_item)
-                    yield JsonFragment(self._element, start, key, raw, item=True, over=over)
+                    yield JsonFragment(self._element, start, key, raw, item=True, over=over, is_first=is_first)
+                    is_first = False
+                if is_first:
+                    yield JsonFragment(self._element, start, key, b"[]")
             else:
                 start = self._offset
                 raw, over = self._value(first)

@@ -57,7 +57,7 @@ def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[Shape, str, bytes]]:
             payload = _with_others(payload, others) if name in ALIASES else raw
         yield shape, name, payload
         return
-    if "channel" in fields and fields.keys() & CHANNEL_LISTS.keys() and not _is_bare_message(fields):
+    if "channel" in fields and fields.keys() & CHANNEL_LISTS.keys() and not is_bare_message(fields):
         yield from _unwrap_lists(fields, Entity.CHANNEL)
         return
     if holds_a_user_export(fields):
@@ -77,7 +77,7 @@ def unwrap(fields: Fields, raw: bytes) -> Iterator[tuple[Shape, str, bytes]]:
         raise NotAnObjectError("no entity that this version knows can be recognised in it")
 
 
-def _is_bare_message(fields: Fields) -> bool:
+def is_bare_message(fields: Fields) -> bool:
     """Return whether this is a bare message whose custom fields happen to be named ``channel``, ``users``, etc."""
     return not fields.keys().isdisjoint(_OF_MESSAGES) and infer_bare(fields) is Entity.MESSAGE
 

@@ -263,3 +263,59 @@ def test_the_order_of_keys_changes_no_row(layout: str, kind: ExportKind, tmp_pat
         path.write_bytes(written(layout, OBJECTS, None if seed is None else random.Random(seed)))
         found.append(facts(convert(path, folder=tmp_path, kind=kind)))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("layout", ["lines", "array"])
+def test_a_long_channel_is_recognised_wherever_its_keys_stand(layout: str, tmp_path: Path) -> None:
+    """Regression: a line longer than the limit was one reject unless its first key was that of a channel or a list."""
+    element = {
+        "channel": channel(), "messages": [message(f"m{n}", cid=None) for n in range(20)], "members": [member()],
+        "draft": {"text": "x"}, "hidden": True,
+    }  # fmt: skip
+    found = []
+    for seed in range(4):
+        path = tmp_path / f"{seed}"
+        raw = encoded(shuffled(element, random.Random(seed)))
+        path.write_bytes(b"[%b]" % raw if layout == "array" else raw + b"\n")
+        found.append(facts(convert(path, folder=tmp_path, max_line_bytes=1000)))
+    assert 20 == found[0][1].rows["messages"]
+    assert found[:1] * 4 == found
+
+
+def test_what_follows_a_channel_that_is_too_long_is_not_of_the_one_before(tmp_path: Path) -> None:
+    """Wherever in its line the type stands."""
+    long = encoded({"item": channel("team:y", text="x" * 5000), "type": "channel"})
+    other = encoded({"item": message("long", text="x" * 5000), "type": "message"})
+    lines = [line("channel", channel()), other, line("member", member("u1")), long, line("member", member("u2"))]
+    converted = convert_lines(tmp_path, *lines, max_line_bytes=2000)
+    assert {"u1": CID} == converted.by_id("members", "cid", "user_id")
+    too_long = "the line is longer than the limit of 2000 bytes"
+    assert {2: too_long, 4: too_long, 5: "member without channel"} == converted.reason_by_line
+    assert [other[:2000].decode(), long[:2000].decode()] == [row["raw"] for row in converted.rows["rejects"][:2]]
+
+
+def test_a_message_with_custom_keys_of_channels_stays_whole_in_an_array(tmp_path: Path) -> None:
+    """Whichever of its keys comes first, and whether or not its lists are empty."""
+    own: Fields = {"channel": {"a": 1}, "reactions": [{"b": 1}], "users": []}
+    for seed in range(4):
+        path = tmp_path / f"{seed}"
+        path.write_bytes(encoded([shuffled(message(**own), random.Random(seed))]))
+        converted = convert(path, folder=tmp_path)
+        assert own == json.loads(converted.one("messages")["custom"])
+        assert [] == converted.rows["rejects"]
+
+
+@pytest.mark.parametrize("layout", ["line", "array"])
+def test_a_channel_with_a_key_twice_is_one_reject(layout: str, tmp_path: Path) -> None:
+    """Both lists may be right, or one of them; a reject says so, and keeps both."""
+    lists = b'"messages":[%b],"messages":[%b,%b]' % tuple(encoded(message(f"m{n}")) for n in range(3))
+    raw = b'{"channel":%b,%b}' % (encoded(channel()), lists)
+    path = tmp_path / "export"
+    path.write_bytes(
+        b"[%b,%b]" % (raw, encoded(message("next")))
+        if layout == "array"
+        else raw + b"\n" + line("message", message("next"))
+    )
+    converted = convert(path, folder=tmp_path)
+    assert (['the key "messages" stands twice'], ["next"]) == (converted.reasons, converted.column("messages", "id"))
+    assert raw.decode() == converted.one("rejects")["raw"]
