@@ -10,9 +10,12 @@ reject as well, while a text only loses that half character.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from airflow_provider_chatexport.core.entities import (
     ALIASES,
@@ -38,6 +41,12 @@ from airflow_provider_chatexport.lake.schema.tables import (
     TABLES,
 )
 from airflow_provider_chatexport.lake.schema.types import Column, Table
+
+Buffer = bytes | msgspec.Raw
+
+_decode: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_list: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+_encode: Final = msgspec.json.Encoder().encode
 
 # The tables of the items of lists inside objects.
 _ITEMS: Final[dict[str, Table]] = {"attachments": ATTACHMENTS, "latest_reactions": REACTIONS, "members": MEMBERS}
@@ -146,25 +155,28 @@ class InsideCheck:
 
 def _check(value: bytes, inside: _Inside) -> None:
     """Split the objects that are read, which refuses keys that stand twice."""
-    if inside.is_read:
-        for each in _objects(value):
-            if not inside.paths:
-                refuse_doubled_key(each)
-                continue
-            _, fields = members(each)
-            for path in inside.paths:
-                _check_users(fields, path)
-    else:
-        for each in _objects(value):
-            for path in inside.paths:
-                _check_users(_lenient(each), path)
+    fields = _plain(value) if inside.is_read else None
+    if fields is None:
+        fields = [members(each)[1] if inside.is_read else _lenient(each) for each in _objects(value)]
+    for each in fields if inside.paths else ():
+        for path in inside.paths:
+            _check_users(each, path)
 
 
-def _check_users(fields: Fields, path: tuple[str, ...]) -> None:
+def _plain(value: bytes) -> Sequence[Mapping[str, Buffer]] | None:
+    """Return the members of an object, or of those in a list, if nothing but these stands in it; else None."""
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):
+        decoded = _decode_list(value) if value[:1] == b"[" else [_decode(value)]
+        if len(_encode(decoded)) - 2 * (value[:1] == b"{") == len(value):
+            return decoded
+    return None
+
+
+def _check_users(fields: Mapping[str, Buffer], path: tuple[str, ...]) -> None:
     key, *rest = path
-    values: Iterable[bytes] = fields.values() if key == "*" else [fields[key]] if key in fields else []
+    values: Iterable[Buffer] = fields.values() if key == "*" else [fields[key]] if key in fields else []
     for value in values:
-        for each in _objects(value):
+        for each in _objects(bytes(value)):
             if rest:
                 _check_users(_lenient(each), tuple(rest))
             else:

@@ -14,14 +14,16 @@ import duckdb
 
 from airflow_provider_chatexport.core.entities import Entity
 from airflow_provider_chatexport.lake.duckdb_session import Database
+from airflow_provider_chatexport.lake.normalize.doubled_keys import InsideCheck
 from airflow_provider_chatexport.lake.normalize.entities import ChannelContext
 from airflow_provider_chatexport.lake.normalize.export_file import ExportReader
 from airflow_provider_chatexport.lake.normalize.fast_path import normalize_in_place
 from airflow_provider_chatexport.lake.normalize.normalizer import normalize
 from airflow_provider_chatexport.lake.normalize.output import EntityFile, NormalizedFile
-from airflow_provider_chatexport.lake.raw_json import NotAnObjectError, refuse_doubled_key
+from airflow_provider_chatexport.lake.raw_json import NotAnObjectError
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
 from airflow_provider_chatexport.lake.staging import queries
+from airflow_provider_chatexport.lake.staging.slices import slices
 
 # The users in the messages of the file, where ``normalize_channels`` gathered them.
 GATHERED: Final = "users_in_place"
@@ -29,37 +31,32 @@ GATHERED: Final = "users_in_place"
 USERS: Final = 2_048
 
 
-def any_doubled(database: Database) -> bool:
-    """Return whether a key stands twice in any user in ``GATHERED``. Python needs half of DuckDB's time for it."""
+def any_doubled(database: Database, number: int, *, has_users: bool) -> bool:
+    """Return whether a key stands twice inside a message in place, in a user or in an item that becomes a row.
+
+    Python needs half of DuckDB's time for it.
+
+    :param number: of the file.
+    :param has_users: ``GATHERED`` has the users in its messages.
+    """
+    check = InsideCheck(MESSAGES)
     try:
-        for batch in database.query(f"SELECT j::VARCHAR FROM {GATHERED}").to_arrow_reader(USERS):
-            for user in batch.column(0).to_pylist():
-                refuse_doubled_key(user.encode())
+        if has_users:
+            for batch in database.query(f"SELECT j::VARCHAR FROM {GATHERED}").to_arrow_reader(USERS):
+                check.check({"mentioned_users": f"[{','.join(batch.column(0).to_pylist())}]".encode()})
+        for key in MESSAGES.nested_lists:
+            for condition in slices(database, "stage_messages", f"_{key}", f"_input = {number}"):
+                for (value,) in database.all(f"SELECT _{key}::VARCHAR FROM stage_messages WHERE {condition}"):
+                    check.check({key: value.encode()})
     except NotAnObjectError:
         return True
     return False
 
 
-def _has_doubled_key(element: str) -> str:
-    return f"len(json_keys({element})) > len(list_distinct(json_keys({element})))"
-
-
-def _doubled_in(field: str, *paths: str) -> str:
-    objects = " || ".join(f"json_extract(d.{field}, '{path}')" for path in paths)
-    some = f"len(list_filter({objects}, lambda o: json_type(o) = 'OBJECT' AND {_has_doubled_key('o')})) > 0"
-    return f"CASE WHEN strlen(d.{field}::VARCHAR) > 10 THEN {some} ELSE false END"
-
-
-# A condition on a message ``d``: normalizing line by line would look closer (``doubled_keys``). Users are looked at
-# once each, where they are gathered.
-IS_DOUBTFUL: Final = " OR ".join(
-    f"coalesce({condition}, false)"
-    for condition in (
-        _doubled_in("attachments", "$[*]"),
-        _doubled_in("latest_reactions", "$[*]", "$[*].user"),
-        f"CASE WHEN starts_with(d.quoted_message::VARCHAR, '{{') THEN {_has_doubled_key('d.quoted_message')} END",
-    )
-)
+# A condition on a message ``d``: what it quotes has a key twice. Normalizing line by line says which.
+IS_DOUBTFUL: Final = """coalesce(
+    CASE WHEN starts_with(d.quoted_message::VARCHAR, '{')
+        THEN len(json_keys(d.quoted_message)) > len(list_distinct(json_keys(d.quoted_message))) END, false)"""
 
 
 def normalize_channels(

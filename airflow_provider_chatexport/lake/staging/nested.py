@@ -6,7 +6,6 @@ An object of its own goes before a copy that another object carries.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import (
@@ -23,10 +22,8 @@ from airflow_provider_chatexport.lake.schema.tables import (
 )
 from airflow_provider_chatexport.lake.schema.types import Table
 from airflow_provider_chatexport.lake.staging import queries
+from airflow_provider_chatexport.lake.staging.slices import slices
 from airflow_provider_chatexport.lake.staging.stage import Stage
-
-# How much of the lists inside objects is split at a time.
-SLICE_BYTES: Final = 16_000_000
 
 
 def extract_nested_rows(stage: Stage) -> None:
@@ -104,15 +101,9 @@ def _items(stage: Stage, parent: Table, key: str, kept: str) -> Iterator[str]:
 
     :param kept: what is selected next to each item.
     """
-    n_bytes, first, last = stage.database.one(
-        f"SELECT sum(strlen(_{key}::VARCHAR)), min(rowid), max(rowid) FROM stage_{parent.name} WHERE _{key} IS NOT NULL"
-    )
-    if n_bytes is not None:
-        n_rows = (last - first) // (1 + n_bytes // SLICE_BYTES) + 1
-        for begin in range(first, last + 1, n_rows):
-            yield f"""
-SELECT {kept}, unnest(from_json(_{key}, '["JSON"]')) AS j FROM stage_{parent.name}
-WHERE _{key} IS NOT NULL AND rowid >= {begin} AND rowid < {begin + n_rows}
+    for condition in slices(stage.database, f"stage_{parent.name}", f"_{key}"):
+        yield f"""
+SELECT {kept}, unnest(from_json(_{key}, '["JSON"]')) AS j FROM stage_{parent.name} WHERE {condition}
 """
 
 

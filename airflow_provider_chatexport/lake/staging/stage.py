@@ -171,7 +171,7 @@ class Stage:
         reads = self._read_all(normalized, file, kind)
         if reads is not None and any(entity_file.in_place for _, entity_file, _ in reads):
             has_users = has_users or self._gather_users_in_place(reads)
-            if has_users and in_place.any_doubled(self.database):
+            if in_place.any_doubled(self.database, self._number, has_users=has_users):
                 self._forget(reads)
                 reads = None
         if reads is None:
