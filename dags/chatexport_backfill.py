@@ -36,9 +36,11 @@ def week(since: str, until: str) -> None:
 
 with DAG(
     dag_id="chatexport_backfill",
+    description="Months of history in one run, week by week",
+    doc_md=__doc__,
     schedule=None,
     start_date=datetime(2025, 1, 1, tz="UTC"),
-    params=window_params(channels=False),
+    params=window_params(channels=False, required=True),
     default_args={"retries": 3},
     tags=["chatexport"],
 ) as dag:

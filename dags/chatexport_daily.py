@@ -18,9 +18,12 @@ CHANNELS = os.environ.get("CHATEXPORT_CHANNELS", "livestream:ubuntu,messaging:ub
 
 with DAG(
     dag_id="chatexport_daily",
+    description="Yesterday's messages of some channels, every day",
+    doc_md=__doc__,
     schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
     start_date=datetime(2025, 1, 1, tz="UTC"),
     catchup=False,
+    default_args={"retries": 3},
     tags=["chatexport"],
 ) as dag:
     export = ExportChannelsOperator(task_id="export", channels=CHANNELS, deferrable=True)

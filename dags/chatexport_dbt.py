@@ -16,10 +16,13 @@ DBT = os.environ.get("CHATEXPORT_DBT", f"{PROJECT}/.venv/bin/dbt")
 
 with DAG(
     dag_id="chatexport_dbt",
+    description="dbt after every load of chatexport_daily",
+    doc_md=__doc__,
     schedule=[Asset("chatexport_lake")],
     start_date=datetime(2025, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,  # only one process at a time can write a DuckDB database
+    default_args={"retries": 3},
     tags=["chatexport"],
 ) as dag:
     BashOperator(task_id="build", bash_command=f"{DBT} build", cwd=PROJECT, append_env=True)

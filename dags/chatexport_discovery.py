@@ -25,9 +25,12 @@ ACTIVE = ChannelQuery(filter_conditions={"last_message_at": {"$gte": "{{ since }
 
 with DAG(
     dag_id="chatexport_discovery",
+    description="Every active channel of the app, in batches",
+    doc_md=__doc__,
     schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
     start_date=datetime(2025, 1, 1, tz="UTC"),
     catchup=False,
+    default_args={"retries": 3},
     tags=["chatexport"],
 ) as dag:
     chat_export_to_lake(
@@ -35,5 +38,4 @@ with DAG(
         channels_per_task=CHANNELS_PER_TASK,
         lake=LAKE,
         export={"pool": POOL, "on_missing_channel": "skip"},
-        default_args={"retries": 3},
     )

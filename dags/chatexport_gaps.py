@@ -1,4 +1,4 @@
-"""Export and load what the lake does not cover yet, every hour: a DAG that repairs itself.
+"""Export and load what the lake does not cover yet, every night: a DAG that repairs itself.
 
 After an outage, a pause or a failed load, the next run exports what is missing, and nothing else. A new channel in the
 list gets its whole history. Two days before the newest covered moment are exported again, for late changes.
@@ -42,7 +42,9 @@ def missing(channels: list[str], window: str, since: str, until: str) -> None:
 
 with DAG(
     dag_id="chatexport_gaps",
-    schedule=CronDataIntervalTimetable("@hourly", timezone="UTC"),
+    description="Every night, what the lake does not cover yet",
+    doc_md=__doc__,
+    schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
     start_date=datetime(2025, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,  # two runs at once would export the same

@@ -19,14 +19,15 @@ CHANNELS = os.environ.get("CHATEXPORT_CHANNELS", "livestream:ubuntu,messaging:ub
 
 with DAG(
     dag_id="chatexport_hourly",
+    description="The last hour, every hour, and the two days before it again",
+    doc_md=__doc__,
     schedule=CronDataIntervalTimetable("@hourly", timezone="UTC"),
     start_date=datetime(2025, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=4,
+    default_args={"retries": 3},
     tags=["chatexport"],
 ) as dag:
-    export = ExportChannelsOperator(
-        task_id="export", channels=CHANNELS, lookback=timedelta(days=2), deferrable=True, retries=3
-    )
-    load = LoadExportOperator(task_id="load", exports=export.output, lake=LAKE, retries=3)
+    export = ExportChannelsOperator(task_id="export", channels=CHANNELS, lookback=timedelta(days=2), deferrable=True)
+    load = LoadExportOperator(task_id="load", exports=export.output, lake=LAKE)
     export >> load

@@ -22,10 +22,13 @@ RETENTION = os.environ.get("CHATEXPORT_RETENTION")
 
 with DAG(
     dag_id="chatexport_quick",
+    description="A day of some channels, with one task group; a manual run asks for its window",
+    doc_md=__doc__,
     schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
     start_date=datetime(2025, 1, 1, tz="UTC"),
     catchup=False,
     params=window_params(channels=False),
+    default_args={"retries": 3},
     tags=["chatexport"],
 ) as dag:
     chat_export_to_lake(
@@ -33,6 +36,5 @@ with DAG(
         lake=LAKE,
         lookback=timedelta(days=1),
         retention=RETENTION,
-        default_args={"retries": 3},
         load={"max_rejected": 0.01},
     )

@@ -20,9 +20,12 @@ LAKE = os.environ.get("CHATEXPORT_LAKE", str(Path.home() / "chatexport-lake"))
 
 with DAG(
     dag_id="chatexport_user",
+    description="All that the service stores about some users",
+    doc_md=__doc__,
     schedule=None,
     start_date=datetime(2025, 1, 1, tz="UTC"),
     params={"user_ids": Param([], type="array", title="User ids", items={"type": "string"})},
+    default_args={"retries": 3},
     tags=["chatexport"],
 ) as dag:
     export = ExportUsersOperator(task_id="export", deferrable=True)

@@ -22,6 +22,8 @@ from typing import Any, Self
 import httpx
 import psutil
 
+from airflow_provider_chatexport.sandbox import Sandbox
+
 ROOT = Path(__file__).resolve().parents[1]
 COMPONENTS = ("api-server", "scheduler", "triggerer", "dag-processor")
 
@@ -36,11 +38,14 @@ class AirflowStack:
     :param home: Airflow's home. The log of each component is ``home/<component>.log``.
     :param environment: more environment variables for every component, such as connections.
     :param dags: folder of the DAG files.
+    :param port: of the API server; by default a free one.
     """
 
-    def __init__(self, home: Path, environment: Mapping[str, str], *, dags: Path = ROOT / "dags") -> None:
+    def __init__(
+        self, home: Path, environment: Mapping[str, str], *, dags: Path = ROOT / "dags", port: int | None = None
+    ) -> None:
         self.home = home
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._environment = {
@@ -130,7 +135,15 @@ class AirflowStack:
         )
 
     def unpause(self, dag_id: str) -> None:
-        """Unpause a DAG."""
+        """Unpause a DAG, as soon as Airflow has read its file.
+
+        :raises StackError: no file has such a DAG.
+        """
+        deadline = time.monotonic() + 60.0
+        while not self.api("GET", f"/dags?dag_id_pattern={dag_id}")["total_entries"]:
+            if time.monotonic() > deadline:
+                raise StackError(f"Airflow has found no DAG {dag_id}; see {self.home / 'dag-processor.log'}")
+            time.sleep(0.5)
         self.api("PATCH", f"/dags/{dag_id}", {"is_paused": False})
 
     def children(self, name: str) -> list[psutil.Process]:
@@ -182,18 +195,33 @@ class AirflowStack:
         return [name for name in names if (health.get(name) or {}).get("status") != "healthy"]
 
     def _stop_all(self) -> None:
-        # A scheduler with LocalExecutor may hang in its own shutdown, so SIGKILL follows soon.
+        # The process of a task has a group of its own, so it survives the group of the scheduler that started it.
+        descendants = self._descendants()
         for process in self._processes.values():
-            if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
+        # A scheduler with LocalExecutor may hang in its own shutdown, so SIGKILL follows soon.
         deadline = time.monotonic() + 8.0
         for process in self._processes.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=max(0.1, deadline - time.monotonic()))
+        descendants |= self._descendants()
+        for process in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        for descendant in descendants:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                descendant.kill()
+        psutil.wait_procs(descendants, timeout=10.0)
         self._processes.clear()
+
+    def _descendants(self) -> set[psutil.Process]:
+        found: set[psutil.Process] = set()
+        for name in self._processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.update(self.children(name))
+        return found
 
 
 def sandbox_connection(url: str, **extra: Any) -> str:
@@ -201,19 +229,27 @@ def sandbox_connection(url: str, **extra: Any) -> str:
 
     :param extra: fields of the connection's extra.
     """
-    return json.dumps(
-        {
-            "conn_type": "chatexport",
-            "login": "sandbox-key",
-            "password": "sandbox-secret-not-for-production-use",
-            "host": url,
-            "extra": extra,
-        }
-    )
+    return json.dumps({**connection_fields(url), "extra": extra})
 
 
-def free_port() -> int:
-    """Return a port of the loopback address that no process listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def connection_fields(url: str) -> dict[str, str]:
+    """Return the fields of a connection to a sandbox, as Airflow's REST API and its environment variables take them."""
+    return {
+        "conn_type": "chatexport",
+        "login": Sandbox.api_key,
+        "password": Sandbox.api_secret,
+        "host": url,
+        "description": "the sandbox, which stands in for the chat service",
+    }
+
+
+def free_port(preferred: int = 0) -> int:
+    """Return a port of the loopback address that no process listens on: the preferred one, if it is free."""
+    for port in (preferred, 0):
+        with socket.socket() as probe:
+            # Connections that ended a moment ago do not count: they would refuse the port for a minute.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return int(probe.getsockname()[1])
+    raise StackError("no port of 127.0.0.1 is free")

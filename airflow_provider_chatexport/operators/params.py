@@ -11,17 +11,20 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-def window_params(*, channels: bool = True) -> dict[str, Param]:
+def window_params(*, channels: bool = True, required: bool = False) -> dict[str, Param]:
     """Return params for a DAG that give the form of a manual run date-time pickers and a list of channels.
 
     All of them are optional. A run that leaves them empty takes its window from the schedule.
 
     :param channels: include the list of channels; without it the form offers the window only.
+    :param required: do not start a run without both ends of the window, for a DAG with ``schedule=None``.
     """
-    text = "Leave both ends empty to use the window of the schedule."
+    text = "With a time zone." if required else "Leave both ends empty to use the window of the schedule."
+    # A param without a default has to be filled in, and Airflow allows it only without a schedule.
+    default: dict[str, Any] = {"type": "string"} if required else {"default": None, "type": ["null", "string"]}
     params = {
-        "since": Param(None, type=["null", "string"], format="date-time", title="Since (inclusive)", description=text),
-        "until": Param(None, type=["null", "string"], format="date-time", title="Until (exclusive)", description=text),
+        name: Param(**default, format="date-time", title=title, description=text)
+        for name, title in (("since", "Since (inclusive)"), ("until", "Until (exclusive)"))
     }
     if channels:
         params["channels"] = Param(
