@@ -127,6 +127,7 @@ def cli_page() -> str:
         "A command exits with 0 when it is done, with 1 when the work failed, and with 2 when the call was wrong. An "
         "error is one sentence on stderr. With `--json`, a command prints one JSON object and nothing else to stdout. "
         "`chatexport -v COMMAND` logs every stage to stderr. `chatexport --version` prints the version.",
+        "`export CHATEXPORT_LAKE=./lake` saves typing `--lake` again and again.",
         "`python scripts/make_docs.py` writes this page from the commands.",
         *(_command(name, command) for name, command in commands(cli)),
     ]

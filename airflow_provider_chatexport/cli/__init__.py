@@ -18,6 +18,7 @@ from typing import Final
 import click
 
 from airflow_provider_chatexport import __version__
+from airflow_provider_chatexport.cli.command import Group
 from airflow_provider_chatexport.errors import CallError, ChatExportError
 
 EXIT_FAILED: Final = 1
@@ -43,7 +44,7 @@ _COMMANDS: Final = {
 }
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """The commands, in the order in which people use them. Each is imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -58,7 +59,7 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     epilog="Example: chatexport load export.ndjson.gz --lake ./lake",
 )
 @click.version_option(__version__, prog_name="chatexport")
@@ -128,6 +129,8 @@ def _wrong_call(error: click.ClickException) -> str:
     if message.startswith("Usage: "):  # the whole help page, of a command that needs a subcommand
         return message
     command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "chatexport"
+    if message.endswith("?"):  # a suggestion
+        return f"chatexport: {message} See {command} --help"
     return f"chatexport: {message.rstrip('.')}; see {command} --help"
 
 

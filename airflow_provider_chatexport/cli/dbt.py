@@ -9,15 +9,16 @@ from pathlib import Path
 import click
 
 import airflow_provider_chatexport
+from airflow_provider_chatexport.cli.command import Group
 from airflow_provider_chatexport.cli.options import json_option, lake_option
-from airflow_provider_chatexport.errors import CallError, LakeError
+from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake import Lake
 
 # What dbt writes into a project. It belongs neither in a copy of the project nor in a repository.
 _WRITTEN_BY_DBT = ("target", "logs", "dbt_packages", "*.duckdb", ".user.yml", "*.wal")
 
 
-@click.group(name="dbt", epilog="Example: chatexport dbt init ./chat-dbt --lake ./lake")
+@click.group(name="dbt", cls=Group, epilog="Example: chatexport dbt init ./chat-dbt --lake ./lake")
 def dbt() -> None:
     """Create a dbt project over the lake."""
 
@@ -29,8 +30,7 @@ def dbt() -> None:
 def init(*, folder: Path, lake: str, as_json: bool) -> None:
     """Create a dbt project with sources, staging models, marts and a profile for the lake."""
     opened = Lake(lake)
-    if not opened.exists():
-        raise LakeError(f"there is no lake at {opened.uri}; load something into it first")
+    opened.require()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CallError(f"{folder} exists and is not empty; name a new folder")
     try:

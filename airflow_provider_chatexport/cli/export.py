@@ -17,22 +17,20 @@ from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.polling import ExportPoller, wait_for_exports
 from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.cli.command import command
 from airflow_provider_chatexport.cli.load import print_report
 from airflow_provider_chatexport.cli.options import (
-    Duration,
-    Moment,
     channel_options,
     chosen_channels,
-    export_options,
+    export_and_load_options,
     flags_from,
-    json_option,
-    lake_option,
-    load_options,
+    lookback_option,
     named_channels,
     options_from,
-    service_options,
+    settings_from,
 )
 from airflow_provider_chatexport.cli.terminal import TerminalProgress
+from airflow_provider_chatexport.cli.values import Moment
 from airflow_provider_chatexport.core.arguments import SEPARATE_BY_COMMAS, parse_names
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
@@ -47,7 +45,7 @@ from airflow_provider_chatexport.lake.load.report import LoadReport
 _OF_CHANNELS: Final = ("channels", "query", "since", "until", "whole_history", "lookback", "retention")
 
 
-@click.command(
+@command(
     short_help="Export a window, the whole history or users from the service into the lake.",
     epilog="Example: chatexport export --channel livestream:ubuntu --since 2025-01-06 --until 2025-01-07 --lake ./lake",
 )
@@ -62,18 +60,8 @@ _OF_CHANNELS: Final = ("channels", "query", "since", "until", "whole_history", "
 @click.option("--since", type=Moment(), help="Start of the window (inclusive), ISO 8601.")
 @click.option("--until", type=Moment(), help="End of the window (exclusive).")
 @click.option("--all", "whole_history", is_flag=True, help="Export the whole history of the channels, and no window.")
-@click.option(
-    "--lookback",
-    type=Duration(),
-    default="0s",
-    show_default=True,
-    help="Start the window earlier by this much, to export late edits and reactions again: 36h, 7d.",
-)
-@lake_option
-@service_options
-@export_options
-@load_options
-@json_option
+@lookback_option("Start the window earlier by this much, to export late edits and reactions again: 36h, 7d.")
+@export_and_load_options
 def export(**arguments: Any) -> None:
     """Export a window, the whole history or users from the service into the lake, without Airflow.
 
@@ -87,9 +75,7 @@ def export(**arguments: Any) -> None:
         for user_id in parse_names(value, "--user", A_USER, remedy=SEPARATE_BY_COMMAS)
     ]
     window = _checked_window(arguments, user_ids)
-    settings = ServiceSettings.from_env(
-        api_key=arguments["api_key"], api_secret=arguments["api_secret"], base_url=arguments["base_url"]
-    )
+    settings = settings_from(arguments)
     # Exports are limited to 60 a minute and may take hours. So find out first whether the lake can be written.
     Lake(arguments["lake"]).check_writable()
     began = time.monotonic()

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import click
 
+from airflow_provider_chatexport.cli.command import command
 from airflow_provider_chatexport.cli.options import json_option, lake_option
 from airflow_provider_chatexport.cli.terminal import print_table
+from airflow_provider_chatexport.cli.words import count
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake import Lake
 
 
-@click.command(
+@command(
     name="coverage",
     short_help="Show which channels are covered, and when.",
     epilog="Example: chatexport coverage --lake ./lake --png coverage.png",
@@ -55,7 +57,7 @@ def _draw(lake: Lake, path: Path) -> None:
         raise CallError(f"cannot write {path}: {error.strerror}; name a file in a folder that can be written") from None
 
 
-@click.command(
+@command(
     name="verify",
     short_help="Check that nothing is missing, altered or unaccounted for.",
     epilog="Example: chatexport verify --lake ./lake",
@@ -74,14 +76,14 @@ def verify_lake(*, lake: str, as_json: bool) -> None:
         if report.findings:
             print_table(["", "kind", "what"], [["!" if f.is_fault else "", f.kind, f.what] for f in report.findings])
         click.echo(
-            f"{_count(report.n_loads, 'load')}, {_count(report.n_files, 'file')}: "
+            f"{count(report.n_loads, 'load')}, {count(report.n_files, 'file')}: "
             + ("OK: every file matches its record, and there are no gaps" if report.ok else "problems found")
         )
     if not report.ok:
         sys.exit(1)
 
 
-@click.command(
+@command(
     name="sql",
     short_help="Run a query over the lake's tables.",
     context_settings={"ignore_unknown_options": True},  # a query may start with a comment, "-- ..."
@@ -101,7 +103,3 @@ def run_sql(*, statement: str, lake: str, as_json: bool) -> None:
         click.echo(json.dumps({"columns": columns, "rows": rows}, default=str, allow_nan=False))
     else:
         print_table(columns, rows)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from airflow_provider_chatexport.cli.command import command
 from airflow_provider_chatexport.cli.options import (
-    Moment,
     json_option,
     lake_option,
     load_options,
@@ -19,6 +19,7 @@ from airflow_provider_chatexport.cli.options import (
     options_from,
 )
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
+from airflow_provider_chatexport.cli.values import Moment
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.retention import Retention, stated_retention
 from airflow_provider_chatexport.core.window import Window
@@ -28,10 +29,11 @@ from airflow_provider_chatexport.lake.storage.fingerprint import Fingerprint
 if TYPE_CHECKING:
     from airflow_provider_chatexport.lake.load.report import LoadReport
 
+_QUERY = 'chatexport sql "SELECT event_date, cid, user_id, text FROM messages LIMIT 10"'
 _NAMED = {"id": "named by id", "object": "as whole objects"}
 
 
-@click.command(
+@command(
     short_help="Load export files that are already here.",
     epilog="Example: chatexport load export.ndjson.gz --lake ./lake",
 )
@@ -118,8 +120,13 @@ def print_report(report: LoadReport, lake: str, *, as_json: bool) -> None:
         click.echo(f"{report.vanished}: the load covers them and does not contain them")
     if report.retention is not None:
         click.echo(_kept(report.retention))
-    query = f'chatexport sql "FROM messages LIMIT 10" --lake {shlex.quote(lake)}'
-    click.echo(f"query it: {query}, or duckdb {shlex.quote(report.catalog)}")
+    click.echo(f"query it: {_QUERY} --lake {shlex.quote(lake)}{_shell(report.catalog)}")
+
+
+def _shell(catalog: str) -> str:
+    """Return how to open the catalog in DuckDB's shell; nothing for an object store, which takes an extension."""
+    # A shell that opens the catalog to write it, as by default, keeps every other reader out.
+    return "" if "://" in catalog else f", or duckdb -readonly {shlex.quote(catalog)}"
 
 
 def _kept(retention: dict[str, Any]) -> str:

@@ -9,26 +9,26 @@ from datetime import timedelta
 
 import click
 
-from airflow_provider_chatexport.cli.options import PSEUDONYM_KEY, Duration, json_option, lake_option
+from airflow_provider_chatexport.cli.command import command
+from airflow_provider_chatexport.cli.options import PSEUDONYM_KEY, json_option, lake_option
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
+from airflow_provider_chatexport.cli.values import Duration
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.maintenance.removal import ForgetReport
 
 
-@click.command(name="catalog", short_help="Rebuild catalog.duckdb.", epilog="Example: chatexport catalog --lake ./lake")
+@command(name="catalog", short_help="Rebuild catalog.duckdb.", epilog="Example: chatexport catalog --lake ./lake")
 @lake_option
 @json_option
 def write_catalog(*, lake: str, as_json: bool) -> None:
-    """Rebuild catalog.duckdb from the load records, and repair the table folders.
-
-    Creates an empty lake if there is none.
-    """
+    """Rebuild catalog.duckdb from the load records, and repair the table folders."""
     opened = Lake(lake)
+    opened.require()
     opened.rebuild_catalog()
     click.echo(json.dumps({"catalog": opened.catalog}) if as_json else f"wrote {opened.catalog}")
 
 
-@click.command(
+@command(
     name="compact",
     short_help="Merge small files, without the rows that newer exports hide.",
     epilog="Example: chatexport compact --lake ./lake",
@@ -53,7 +53,7 @@ def compact_lake(*, lake: str, as_json: bool) -> None:
         )
 
 
-@click.command(
+@command(
     name="vacuum",
     short_help="Delete the files that no query needs.",
     epilog="Example: chatexport vacuum --lake ./lake --keep 7d",
@@ -80,7 +80,7 @@ def vacuum_lake(*, lake: str, keep: timedelta, history: bool, as_json: bool) -> 
         )
 
 
-@click.command(
+@command(
     name="forget-user",
     short_help="Remove a person from every file.",
     epilog="Example: chatexport forget-user ann-17 --lake ./lake --dry-run",

@@ -7,12 +7,13 @@ import json
 import click
 from rich.filesize import decimal
 
+from airflow_provider_chatexport.cli.command import command
 from airflow_provider_chatexport.cli.options import json_option
 from airflow_provider_chatexport.cli.terminal import print_table
 from airflow_provider_chatexport.core.estimate import EXPORTS_PER_MINUTE, estimate
 
 
-@click.command(
+@command(
     short_help="Estimate what a backfill takes.",
     epilog="Example: chatexport plan --channels 400 --messages 3000000 --windows 365",
 )

@@ -11,13 +11,14 @@ from typing import BinaryIO
 
 import click
 
+from airflow_provider_chatexport.cli.command import command
 from airflow_provider_chatexport.cli.options import json_option
 from airflow_provider_chatexport.cli.terminal import TerminalProgress
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.sample.rewriter import Sample, write_sample
 
 
-@click.command(
+@command(
     short_help="Replace every value of an export file, to send it to others.",
     epilog="Example: chatexport redact export.ndjson.gz --output sample.ndjson",
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from airflow_provider_chatexport.cli.command import command
 from airflow_provider_chatexport.cli.options import json_option
 from airflow_provider_chatexport.core.entities import References, Shape
 from airflow_provider_chatexport.sandbox.chat.world import Bounds
@@ -15,7 +16,7 @@ from airflow_provider_chatexport.sandbox.server import serve
 from airflow_provider_chatexport.sandbox.settings import SandboxSettings
 
 
-@click.command(
+@command(
     short_help="Run a copy of the service on localhost.",
     epilog="Example: chatexport sandbox --port 8900 --task-seconds 2",
 )

@@ -12,22 +12,20 @@ import click
 
 from airflow_provider_chatexport import pipeline, sync
 from airflow_provider_chatexport.api.client import ChatExportClient
-from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.cli.command import command
 from airflow_provider_chatexport.cli.options import (
-    Duration,
-    Moment,
     channel_options,
     chosen_channels,
-    export_options,
+    export_and_load_options,
     flags_from,
-    json_option,
-    lake_option,
-    load_options,
+    lookback_option,
     named_channels,
     options_from,
-    service_options,
+    settings_from,
 )
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
+from airflow_provider_chatexport.cli.values import Duration, Moment
+from airflow_provider_chatexport.cli.words import count, some
 from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.core.retention import stated_retention
 from airflow_provider_chatexport.core.times import format_rfc3339
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_chatexport.lake.load.report import LoadReport
 
 
-@click.command(
+@command(
     name="sync",
     short_help="Export and load what the lake does not cover yet.",
     epilog="Example: chatexport sync --channel messaging:rust --lookback 2d --max-window 30d --lake ./lake",
@@ -51,13 +49,7 @@ if TYPE_CHECKING:
     help="Start of what the lake should cover, ISO 8601. By default the first covered moment of each channel, and the "
     "whole history of a channel that the lake does not know.",
 )
-@click.option(
-    "--lookback",
-    type=Duration(),
-    default="0s",
-    show_default=True,
-    help="Export also this much before the newest covered moment again, for late edits and deletes: 36h, 7d.",
-)
+@lookback_option("Export also this much before the newest covered moment again, for late edits and deletes: 36h, 7d.")
 @click.option("--max-window", type=Duration(), help="Split longer windows; each is a load of its own.")
 @click.option(
     "--grace-period",
@@ -67,11 +59,7 @@ if TYPE_CHECKING:
     help="Leave out what is newer than this: its messages may still be on their way.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be exported, and export nothing.")
-@lake_option
-@service_options
-@export_options
-@load_options
-@json_option
+@export_and_load_options
 def sync_lake(**arguments: Any) -> None:
     """Export and load what the lake does not cover up to now, and nothing else.
 
@@ -81,9 +69,7 @@ def sync_lake(**arguments: Any) -> None:
     """
     options, flags = options_from(arguments), flags_from(arguments)
     named = named_channels(arguments)
-    settings = ServiceSettings.from_env(
-        api_key=arguments["api_key"], api_secret=arguments["api_secret"], base_url=arguments["base_url"]
-    )
+    settings = settings_from(arguments)
     began = time.monotonic()
     with ChatExportClient(settings) as client:
         # One request shows that address and key are right, and what time it is at the service.
@@ -144,7 +130,7 @@ def _print_plan(sync_plan: sync.SyncPlan, *, as_json: bool) -> None:
     if sync_plan.windows:
         columns = ["channels", "since", "until"]
         print_table(columns, [[missing.label, *_ends(missing)] for missing in sync_plan.windows])
-    click.echo(f"{_count(len(sync_plan.windows), 'window')} would be exported; {_whereof(sync_plan)}")
+    click.echo(f"{count(len(sync_plan.windows), 'window')} would be exported; {_whereof(sync_plan)}")
 
 
 def _ends(missing: sync.MissingWindow) -> list[str | None]:
@@ -160,7 +146,7 @@ def _line(outcome: sync.Outcome) -> str:
     vanished = f", {outcome.report.vanished.n_messages} vanished" if outcome.report.vanished else ""
     n_messages = counts["rows"]["messages"]
     return (
-        f"{outcome.missing}: {_count(n_messages, 'message')}{rejected}{vanished}, load {outcome.report.record.load_id}"
+        f"{outcome.missing}: {count(n_messages, 'message')}{rejected}{vanished}, load {outcome.report.record.load_id}"
     )
 
 
@@ -194,17 +180,17 @@ def _counts(report: LoadReport) -> dict[str, Any]:
 
 def _print_end(sync_plan: sync.SyncPlan, value: dict[str, Any]) -> None:
     if unknown := value["unknown_channels"]:
-        click.echo(f"left out {_count(len(unknown), 'channel')} that the service does not know: {_some(unknown)}")
+        click.echo(f"left out {count(len(unknown), 'channel')} that the service does not know: {some(unknown)}")
     if not sync_plan.windows:
         click.echo(f"nothing to do: no window is missing; {_whereof(sync_plan)}")
     elif not (value["failed"] or value["stopped"]):
-        click.echo(f"{_count(len(value['loads']), 'window')} loaded; {_whereof(sync_plan)}")
+        click.echo(f"{count(len(value['loads']), 'window')} loaded; {_whereof(sync_plan)}")
 
 
 def _failure(sync_plan: sync.SyncPlan, value: dict[str, Any], named: Sequence[Cid]) -> str | None:
     """Return the sentence of a run that did not load all; None if it did."""
     failed, unknown = value["failed"], sorted(set(value["unknown_channels"]) & set(named))
-    n_windows = _count(len(sync_plan.windows), "window")
+    n_windows = count(len(sync_plan.windows), "window")
     if value["stopped"]:
         return (
             f"{value['stopped']}; {len(value['loads'])} of {n_windows} are loaded, and the next sync goes on with the "
@@ -216,17 +202,9 @@ def _failure(sync_plan: sync.SyncPlan, value: dict[str, Any], named: Sequence[Ci
             f"{failed[0]['channels'][0]}: {failed[0]['problem']}"
         )
     if unknown:
-        return f"the service does not know {_some(unknown)}; remove what is wrong from --channel"
+        return f"the service does not know {some(unknown)}; remove what is wrong from --channel"
     return None
 
 
 def _whereof(sync_plan: sync.SyncPlan) -> str:
-    return f"{_count(len(sync_plan.channels), 'channel')}, up to {format_rfc3339(sync_plan.until)}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+    return f"{count(len(sync_plan.channels), 'channel')}, up to {format_rfc3339(sync_plan.until)}"

@@ -120,6 +120,13 @@ class Lake:
         """
         return catalog_file.is_lake(self._store)
 
+    def require(self) -> None:
+        """Raise unless there is a lake at the address.
+
+        :raises LakeError: there is no lake, or the place cannot be read.
+        """
+        catalog_file.require_lake(self._store)
+
     def create(self) -> None:
         """Create the lake's folder if it is missing, and check that it can be written. A load does so, too.
 

@@ -76,6 +76,40 @@ def test_a_command_without_its_subcommand_prints_its_help(group: list[str], run:
     assert (2, "", run(*group, "--help").out) == (ran.code, ran.out, ran.err)
 
 
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_no_help_text_is_cut(columns: int, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page says all at any width, and its example is on one line: people copy it into a shell."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for name, command in {"": cli, **commands()}.items():
+        page = run(*name.split(), "--help").out
+        assert f"\n  {(command.epilog or '').removeprefix('Example: ')}\n" in page
+        assert not [each for each in page.splitlines() if each.endswith("...") and not each.startswith("Usage")]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [(["lode"], "load"), (["forget"], "forget-user"), (["dbt", "ini"], "init"), (["verify", "--lakes", "y"], "--lake")],
+)
+def test_a_mistyped_name_is_answered_with_a_suggestion(typed: list[str], meant: str, run: Run) -> None:
+    """Nothing has to be looked up to try again; a name that resembles none gets no suggestion."""
+    assert_one_sentence(run(*typed), 2, f"{typed[-1] if len(typed) < 3 else '--lakes'}'. Did you mean '{meant}'? See ")
+    assert "Did you mean" not in run("xyzzy").err
+
+
+def test_the_lake_is_given_once_in_the_environment(
+    run: Run, small_lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People work with one lake. An option wins over the variable, and an empty variable is none."""
+    monkeypatch.setenv("CHATEXPORT_LAKE", str(small_lake))
+    for name, command in commands().items():
+        takes_lake = any(each.name == "lake" for each in command.params)
+        assert takes_lake == ("CHATEXPORT_LAKE" in run(*name.split(), "--help").out)
+    assert "messaging:general" in run("coverage").out
+    assert_one_sentence(run("coverage", "--lake", tmp_path / "other"), 1, "there is no lake")
+    monkeypatch.setenv("CHATEXPORT_LAKE", "")
+    assert_one_sentence(run("coverage"), 2, "Missing option '--lake'", "CHATEXPORT_LAKE")
+
+
 def test_the_version_is_printed(run: Run) -> None:
     """It is the first question about any bug report."""
     assert f"chatexport, version {__version__}\n" == run("--version").out
@@ -96,7 +130,10 @@ def test_load_prints_what_it_did(run: Run, export_file: Path, tmp_path: Path) ->
     first = run("load", export_file, "--lake", tmp_path / "lake")
     assert (0, "") == (first.code, first.err)
     assert "2 lines, 0 rejected, 0 out of window, 0 duplicates" in first.out
-    assert f"duckdb {tmp_path}/lake/catalog.duckdb" in first.out
+    assert f", or duckdb -readonly {tmp_path}/lake/catalog.duckdb" in first.out
+    (query,) = re.findall(r"query it: chatexport (.*), or", first.out)
+    columns = run(*shlex.split(query), "--json").json["columns"]
+    assert ["event_date", "cid", "user_id", "text"] == columns, "no more than 80 columns can show"
     assert "is already in the lake; nothing was written" in run("load", export_file, "--lake", tmp_path / "lake").out
 
 
@@ -343,11 +380,11 @@ def test_a_failing_query_quotes_no_message(run: Run, small_lake: Path, value: st
     assert "text of" not in ran.err
 
 
-@pytest.mark.parametrize("command", ["verify", "compact", "vacuum", "coverage", "sql"])
+@pytest.mark.parametrize("command", ["verify", "compact", "vacuum", "coverage", "sql", "catalog", "dbt init"])
 def test_a_lake_that_does_not_exist_is_an_error(run: Run, tmp_path: Path, command: str) -> None:
     """A nightly job with a typo in its address would be green for ever."""
-    arguments = ["FROM loads"] if command == "sql" else []
-    assert_one_sentence(run(command, *arguments, "--lake", tmp_path / "typo"), 1, "there is no lake")
+    arguments = {"sql": ["FROM loads"], "dbt init": [tmp_path / "project"]}.get(command, [])
+    assert_one_sentence(run(*command.split(), *arguments, "--lake", tmp_path / "typo"), 1, "there is no lake")
     assert not (tmp_path / "typo").exists()
 
 

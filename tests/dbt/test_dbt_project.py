@@ -25,6 +25,7 @@ from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.cli import main
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.times import parse_rfc3339
+from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.sandbox import Sandbox
@@ -180,7 +181,7 @@ def test_days_that_are_gone_leave_the_marts(sandbox: Sandbox, lake: LakeProbe, i
 
 def test_an_empty_lake_builds(tmp_path: Path, init: Callable[..., Any]) -> None:
     """The project is set up before the first load: nothing fails, and nothing is there."""
-    main(["catalog", "--lake", str(tmp_path / "lake")])
+    Lake(tmp_path / "lake").rebuild_catalog()
     project = init(str(tmp_path / "lake"))
     project.build()
     assert [(0,)] * len(MARTS) == [project.rows(f"SELECT count(*) FROM {mart}")[0] for mart in MARTS]

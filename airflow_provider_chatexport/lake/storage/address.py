@@ -34,6 +34,7 @@ _LOCAL_SCHEMES: Final = ("file", "local")
 # What readers take for a pattern or a query. DuckDB and fsspec have no way to write such a character as itself.
 _PATTERN: Final = re.compile(r"[*?\[\]]")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_IS_CATALOG: Final = "is the catalog of a lake"
 _SECRET_IN_ADDRESS: Final = re.compile(r"[^/]*:[^/]*@")
 
 
@@ -55,12 +56,16 @@ def open_store(uri: str | Path, storage: Storage = None) -> LakeStore:
     if found := _PATTERN.search(root):
         raise _refused(uri, f"has a {found.group()}, which readers take for a pattern of names")
     if not isinstance(fs, LocalFileSystem):
+        if address.endswith(f"/{CATALOG_NAME}"):
+            raise _refused(
+                uri, _IS_CATALOG, cure=f"give the lake's address, {address.removesuffix(f'/{CATALOG_NAME}')}"
+            )
         return ObjectStore(address, fs, root)
     if storage is not None and not isinstance(storage, AbstractFileSystem):
         raise CallError(f"the lake {uri} is a local folder and has no use for storage options; leave them out")
     path = _local_path(root)
     if Path(path).is_file():
-        what = "is the catalog of a lake" if path.endswith(f"/{CATALOG_NAME}") else "is a file"
+        what = _IS_CATALOG if path.endswith(f"/{CATALOG_NAME}") else "is a file"
         raise _refused(uri, what, cure=f"give the folder of the lake, such as {Path(path).parent}")
     return LocalStore(path)
 

@@ -231,6 +231,8 @@ def test_a_catalog_is_not_taken_for_a_lake_or_an_export(lake: LakeProbe, tmp_pat
     catalog = Path(lake.uri) / catalog_file.NAME
     with pytest.raises(LakeError, match=f"is the catalog of a lake; give the folder of the lake, such as {lake.uri}"):
         Lake(catalog)
+    with pytest.raises(LakeError, match="is the catalog of a lake; give the lake's address, memory://chat/lake"):
+        Lake("memory://chat/lake/catalog.duckdb")
     with pytest.raises(LakeError, match="is a file; give the folder of the lake"):
         Lake(path)
     with pytest.raises(InputError, match="is a DuckDB database, such as the catalog of a lake"):

@@ -1,0 +1,59 @@
+"""Commands and groups of commands, with help pages that are whole at any width, and suggestions for what was meant."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from airflow_provider_chatexport.cli.words import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    _Decorator = Callable[[Callable[..., Any]], click.Command]
+
+
+class _HelpPage(click.Command):
+    """A help page that keeps its example on one line: people copy it into a shell."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's names
+        label, _, example = (self.epilog or "").partition(": ")
+        if example:
+            formatter.write_paragraph()
+            formatter.write(f"{label}:\n  {example}\n")
+
+
+class Command(_HelpPage):
+    """A command."""
+
+
+class Group(_HelpPage, click.Group):
+    """A group of commands."""
+
+    command_class = Command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what each command does, on several lines where one is too short. Click would cut it."""
+        rows = [
+            (name, command.get_short_help_str(limit=1000))
+            for name in self.list_commands(ctx)
+            if (command := self.get_command(ctx, name)) is not None
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command. Click's own suggestions know only commands that are imported already."""
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None and not ctx.resilient_parsing:
+            raise click.UsageError(f"No such command '{name}'.{did_you_mean(name, self.list_commands(ctx))}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def command(**settings: Any) -> _Decorator:
+    """Return a decorator that makes a command of a function. The settings are those of ``click.command``."""
+    return functools.partial(click.command, cls=Command)(**settings)
