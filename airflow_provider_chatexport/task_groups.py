@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypedDict, Unpack
 
 from airflow.providers.common.compat.sdk import TaskGroup, task_group
 
@@ -15,11 +16,55 @@ from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.operators.channels import Channels, ListChannelsOperator
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator
+from airflow_provider_chatexport.operators.submission import OnMissingChannel
 
-# Arguments in ``export`` that the task ``channels`` needs as well: both work on the same window.
+# Arguments that the task ``channels`` needs as well: both work on the same window.
 _WINDOW_ARGUMENTS: Final = ("since", "until", "partition_span", "allow_open_window")
 # Arguments of the operators that the group sets itself.
-_GROUP_ARGUMENTS: Final = ("task_id", "channels", "extra_channels", "exports")
+_GROUP_ARGUMENTS: Final = ("task_id", "channels", "extra_channels", "exports", "wait")
+
+
+class ExportArguments(TypedDict, total=False):
+    """Arguments of ``ExportChannelsOperator`` that the group hands on to it, as they are."""
+
+    since: datetime | str | None
+    until: datetime | str | None
+    max_window: timedelta | float | None
+    partition_span: timedelta | float | None
+    allow_open_window: bool
+    on_no_channels: Literal["fail", "skip"]
+    on_missing_channel: OnMissingChannel
+    version: Literal["v1", "v2"]
+    include_truncated_messages: bool
+    include_soft_deleted_channels: bool
+    clear_deleted_message_text: bool
+    export_users: bool
+    wait_timeout: timedelta | float | None
+    poll_interval: timedelta | float | None
+    fresh: bool
+    max_splits: int
+
+
+class LoadArguments(TypedDict, total=False):
+    """Arguments of ``LoadExportOperator`` that the group hands on to it, as they are."""
+
+    on_missing_file: Literal["fail", "export"]
+    on_empty: Literal["load", "skip"]
+    strict: bool
+    max_rejected: int | float | None
+    accept_shrink: bool
+    max_vanished: int | float | None
+    keep_superseded: bool
+    promote: Mapping[str, Mapping[str, str]] | None
+    max_line_bytes: int
+    max_unpacked_bytes: int | None
+    hash_users: bool
+    drop_text: bool
+    work_dir: str | Path | None
+
+
+class OperatorArguments(ExportArguments, LoadArguments, total=False):
+    """Arguments of the two operators that the group hands on to them, as they are."""
 
 
 def chat_export_to_lake(
@@ -40,6 +85,7 @@ def chat_export_to_lake(
     export: Mapping[str, Any] | None = None,
     load: Mapping[str, Any] | None = None,
     default_args: Mapping[str, Any] | None = None,
+    **kwargs: Unpack[OperatorArguments],
 ) -> TaskGroup:
     """Create a task group of two tasks, ``export`` and ``load``; call it inside a DAG.
 
@@ -64,10 +110,12 @@ def chat_export_to_lake(
         they have deleted: a duration such as ``30d``, or ``service`` to ask the service whenever exports are submitted.
     :param deferrable: wait in the triggerer instead of on a worker.
     :param outlets: assets that each load updates.
-    :param export: more arguments for ``ExportChannelsOperator``, such as ``{"pool": "chatexport"}``.
-    :param load: more arguments for ``LoadExportOperator``, such as ``{"promote": {...}}``.
+    :param export: more arguments for the export task alone, such as ``{"pool": "chatexport"}``.
+    :param load: more arguments for the load task alone, such as ``{"execution_timeout": timedelta(hours=1)}``.
     :param default_args: default arguments of all tasks, such as ``{"retries": 3}``.
-    :raises CallError: ``export`` or ``load`` contains an argument that the group sets itself.
+    :param kwargs: every other argument of ``ExportChannelsOperator`` and ``LoadExportOperator``, such as ``since``,
+        ``until``, ``max_splits`` or ``promote``. It goes to the operator that has it.
+    :raises CallError: no operator has such an argument, or an argument is given in two places.
     """
     shared: dict[str, Any] = {"chatexport_conn_id": chatexport_conn_id}
     of_lake = {"lake": lake, "lake_conn_id": lake_conn_id}
@@ -78,8 +126,11 @@ def chat_export_to_lake(
         "grace_period": grace_period,
         "deferrable": deferrable,
     }
-    export_arguments = _merged({**windowed, **of_lake, "retention": retention}, export, "export")
-    load_arguments = _merged({**shared, **of_lake, "outlets": list(outlets), "retention": retention}, load, "load")
+    for_export, for_load = _divided(kwargs)
+    export_arguments = _merged({**windowed, **of_lake, "retention": retention, **for_export}, export, "export")
+    load_arguments = _merged(
+        {**shared, **of_lake, "outlets": list(outlets), "retention": retention, **for_load}, load, "load"
+    )
 
     def export_and_load(**channels: Any) -> None:
         exporting = ExportChannelsOperator(task_id="export", **channels, **export_arguments)
@@ -104,6 +155,24 @@ def chat_export_to_lake(
             )
             batch.expand(channels=listing.output)
     return group
+
+
+def _divided(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments for the export task, and those for the load task.
+
+    :raises CallError: neither has one of them.
+    """
+    export_names, load_names = ExportArguments.__annotations__, LoadArguments.__annotations__
+    for name in arguments:
+        if name not in export_names and name not in load_names:
+            near = difflib.get_close_matches(name, [*export_names, *load_names], n=1)
+            hint = f"did you mean {near[0]}?" if near else "give what every task has, such as pool or retries,"
+            rest = "" if near else " in export, load or default_args"
+            raise CallError(f"chat_export_to_lake has no argument {name}; {hint}{rest}")
+    return (
+        {name: value for name, value in arguments.items() if name in export_names},
+        {name: value for name, value in arguments.items() if name in load_names},
+    )
 
 
 def _merged(ours: Mapping[str, Any], more: Mapping[str, Any] | None, name: str) -> dict[str, Any]:

@@ -6,10 +6,12 @@ never contains a link, a key or a message.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Self
 
+from airflow_provider_chatexport.core.arguments import RENDER_NATIVELY, parse_rendered
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.plan import ChannelsRequest, UsersRequest
 from airflow_provider_chatexport.core.retention import Retention
@@ -79,3 +81,44 @@ class Receipt:
             raise CallError(
                 "this is not an export receipt; pass what ExportChannelsOperator or ExportUsersOperator returned"
             ) from None
+
+
+def receipts_from(exports: Any) -> list[Receipt]:
+    """Return the receipts in what export tasks returned.
+
+    :param exports: a receipt, a list of them, nested lists as mapped tasks return them, or any of these as the text
+        that a template rendered.
+    :raises CallError: there is no receipt, or something else than receipts.
+    """
+    receipts = [Receipt.from_json(dict(each)) for each in _flattened(exports)]
+    if exports in ("", "None"):
+        raise CallError(
+            "there is no export: a template in exports rendered a value that is not there, as when the task that it "
+            "names returned nothing, or was skipped; give the output of an export task, such as export.output"
+        )
+    if not receipts:
+        raise CallError("there is no export; give the output of ExportChannelsOperator or ExportUsersOperator")
+    return receipts
+
+
+def _flattened(exports: Any) -> Iterable[Mapping[str, Any]]:
+    if isinstance(exports, str):
+        try:
+            exports = parse_rendered(exports.strip() or "None")
+        except ValueError:
+            raise CallError(f"exports is text that cannot be read as a list of receipts; {RENDER_NATIVELY}") from None
+    if isinstance(exports, Mapping):
+        yield exports
+    elif isinstance(exports, Iterable) and not isinstance(exports, (str, bytes)):
+        for each in exports:
+            yield from _flattened(each)
+    elif exports is not None:
+        raise CallError("exports is not a list of receipts; give the output of an export task, such as export.output")
+
+
+def completed_receipts(receipts: Iterable[Receipt], created_at: Mapping[TaskId, datetime]) -> list[dict[str, Any]]:
+    """Return the receipts as JSON types.
+
+    :param created_at: when the service made each export, by its own clock.
+    """
+    return [replace(receipt, created_at=created_at.get(receipt.task_id)).to_json() for receipt in receipts]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,9 +25,8 @@ from airflow_provider_chatexport.core.plan import (
     plan_channels,
     plan_users,
 )
-from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.receipt import Receipt, completed_receipts
 from airflow_provider_chatexport.core.retention import SERVICE, Retention, RetentionArgument, parse_retention
-from airflow_provider_chatexport.core.task import TaskId
 from airflow_provider_chatexport.errors import CallError, TaskFailedError, TaskOverdueError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.config import configured_s
@@ -39,7 +38,7 @@ from airflow_provider_chatexport.hooks.exceptions import (
 )
 from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem
 from airflow_provider_chatexport.operators.channels import Channels, ChannelsArgument
-from airflow_provider_chatexport.operators.links import ExportTaskLink
+from airflow_provider_chatexport.operators.links import ExportTaskLink, show_exports
 from airflow_provider_chatexport.operators.params import run_inputs
 from airflow_provider_chatexport.operators.submission import (
     OnMissingChannel,
@@ -87,7 +86,6 @@ class BaseExportOperator(BaseOperator):
     template_fields: Sequence[str] = ("chatexport_conn_id", "lake", "lake_conn_id")
     ui_color = "#e3f2ff"
     operator_extra_links = (ExportTaskLink(),)
-    export_url = ""
 
     def __init__(
         self,
@@ -97,6 +95,7 @@ class BaseExportOperator(BaseOperator):
         lake_conn_id: str | None = None,
         wait_timeout: timedelta | float | None = None,
         poll_interval: timedelta | float | None = None,
+        wait: bool = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         fresh: bool = False,
         on_missing_channel: OnMissingChannel = "fail",
@@ -111,6 +110,14 @@ class BaseExportOperator(BaseOperator):
                 raise CallError(f"max_splits is {max_splits!r}; give a whole number, 0 or more")
             self.wait_timeout = parse_duration(wait_timeout, "wait_timeout")
             self.poll_interval = parse_duration(poll_interval, "poll_interval")
+            of_the_wait = {
+                "wait_timeout": wait_timeout,
+                "poll_interval": poll_interval,
+                "max_splits": max_splits or None,
+            }
+            if not wait and (given := [name for name, value in of_the_wait.items() if value is not None]):
+                raise CallError(f"the task does not wait (wait=False), so {given[0]} has no effect; leave it out")
+        self.wait = wait
         self.chatexport_conn_id = chatexport_conn_id
         # Text, not a path: Airflow 3.1 calls ``resolve`` of whatever has such a method, and does not render it.
         self.lake = str(lake) if isinstance(lake, Path) else lake
@@ -135,7 +142,7 @@ class BaseExportOperator(BaseOperator):
         """Wait until what the run exports is old enough. Exports without a window do not wait."""
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Start the exports and wait for them.
+        """Start the exports, and wait for them unless ``wait`` is False.
 
         :raises TaskDeferred: the triggerer waits; the task resumes in ``execute_complete``.
         """
@@ -151,7 +158,12 @@ class BaseExportOperator(BaseOperator):
             with ChatExportHook(self.chatexport_conn_id).client() as client:
                 submitter = Submitter(client, submitted, retention=self.ask_retention(client))
                 submitter.submit(requests, on_missing_channel=self.on_missing_channel)
-            return self._wait(submitted, submitter.started, started_epoch_s)
+            if self.wait:
+                return self._wait(context, submitted, submitter.started, started_epoch_s)
+            receipts = _receipts(submitter.started)
+            show_exports(context, receipts, "submitted")
+            submitted.done()
+            return [receipt.to_json() for receipt in receipts]
 
     def _check_lake(self) -> None:
         if not self.lake or self.lake == "None":
@@ -167,8 +179,8 @@ class BaseExportOperator(BaseOperator):
             submitted = SubmittedExports.of(context)
             passed_through = event.get("receipts") or [] if isinstance(event, dict) else []
             receipts = [Receipt.from_json(dict(each)) for each in passed_through]
-            self._set_export_url(receipts)
             status = event.get("status") if isinstance(event, dict) else None
+            show_exports(context, receipts, status or "submitted")
             if status in ("failed", "timeout") and self.max_splits and receipts:
                 exports = [
                     SubmittedExport(receipt=receipt, n_splits=each.get(_N_SPLITS, 0))
@@ -176,13 +188,13 @@ class BaseExportOperator(BaseOperator):
                 ]
                 halved = self._split(submitted, exports, overdue=status == "timeout")
                 if halved is not None:
-                    return self._wait(submitted, halved, passed_through[0].get(_STARTED_EPOCH_S, time.time()))
+                    return self._wait(context, submitted, halved, passed_through[0].get(_STARTED_EPOCH_S, time.time()))
             created_at = read_event(event)
             submitted.done()
-            return _completed(receipts, created_at)
+            return completed_receipts(receipts, created_at)
 
     def _wait(
-        self, submitted: SubmittedExports, exports: list[SubmittedExport], started_epoch_s: float
+        self, context: Context, submitted: SubmittedExports, exports: list[SubmittedExport], started_epoch_s: float
     ) -> list[dict[str, Any]]:
         """Wait until all exports are completed, in the triggerer or here.
 
@@ -191,13 +203,11 @@ class BaseExportOperator(BaseOperator):
         :raises TaskFailedError: the service ended an export as failed.
         :raises TaskOverdueError: the deadline passed.
         """
-        if not exports:
-            raise AirflowSkipException("the service knows none of the channels, so there is nothing to export")
+        receipts = _receipts(exports)
+        show_exports(context, receipts, "submitted")
         deadline_epoch_s = started_epoch_s + self._wait_budget_s() * self._share_of_budget(exports)
         poll_interval_s = self._poll_interval_s()
-        receipts = [each.receipt for each in exports]
         task_ids = [receipt.task_id for receipt in receipts]
-        self._set_export_url(receipts)
         if self.deferrable:
             self.defer(
                 trigger=ExportTaskTrigger(
@@ -225,12 +235,15 @@ class BaseExportOperator(BaseOperator):
             with ChatExportClient(settings.without_retries()) as client:
                 states = wait_for_exports(client, poller)
         except (TaskFailedError, TaskOverdueError) as error:
-            halved = self._split(submitted, exports, overdue=isinstance(error, TaskOverdueError))
+            overdue = isinstance(error, TaskOverdueError)
+            show_exports(context, receipts, "timeout" if overdue else "failed")
+            halved = self._split(submitted, exports, overdue=overdue)
             if halved is not None:
-                return self._wait(submitted, halved, started_epoch_s)
+                return self._wait(context, submitted, halved, started_epoch_s)
             raise
+        show_exports(context, receipts, "completed")
         submitted.done()
-        return _completed(receipts, {task_id: state.created_at for task_id, state in states.items()})
+        return completed_receipts(receipts, {task_id: state.created_at for task_id, state in states.items()})
 
     def _share_of_budget(self, exports: Iterable[SubmittedExport]) -> float:
         """Return the share of the time after which unfinished exports are split again; 1.0 if none can be halved."""
@@ -280,12 +293,6 @@ class BaseExportOperator(BaseOperator):
         """Return the fixed pause between two status requests; None if it grows with the age of the exports."""
         interval = configured_s("poll_interval_s") or None if self.poll_interval is None else self.poll_interval
         return None if interval is None else _positive_s(interval)
-
-    def _set_export_url(self, receipts: Sequence[Receipt]) -> None:
-        """Set the address that ``ExportTaskLink`` shows: that of the first export, without key or token."""
-        if receipts:
-            base_url = ChatExportHook(self.chatexport_conn_id).settings().base_url
-            self.export_url = f"{base_url}/api/v2/tasks/{receipts[0].task_id}"
 
 
 class ExportChannelsOperator(ChannelsArgument, WindowedOperator, BaseExportOperator):
@@ -434,6 +441,12 @@ def _positive_s(duration: timedelta | float) -> float:
     return value
 
 
-def _completed(receipts: Iterable[Receipt], created_at: Mapping[TaskId, datetime]) -> list[dict[str, Any]]:
-    """Return the receipts as JSON, with the time at which the service made each export."""
-    return [replace(receipt, created_at=created_at.get(receipt.task_id)).to_json() for receipt in receipts]
+def _receipts(exports: Iterable[SubmittedExport]) -> list[Receipt]:
+    """Return the receipts of exports that were started.
+
+    :raises AirflowSkipException: there are none, because missing channels are skipped and all are missing.
+    """
+    receipts = [each.receipt for each in exports]
+    if not receipts:
+        raise AirflowSkipException("the service knows none of the channels, so there is nothing to export")
+    return receipts

@@ -1,26 +1,63 @@
-"""The button of an export task in Airflow's UI."""
+"""The button of an export task in Airflow's UI, and the page that it leads to."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
-from airflow.providers.common.compat.sdk import BaseOperatorLink
+from airflow.providers.common.compat.sdk import BaseOperatorLink, conf
+
+from airflow_provider_chatexport.core.plan import ChannelsRequest
+from airflow_provider_chatexport.core.times import format_rfc3339
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
+    from airflow.sdk import Context
     from airflow.sdk.types import TaskInstanceKey
+
+    from airflow_provider_chatexport.core.receipt import Receipt
+
+# The XCom of an export task that describes its exports for people. The value that it returns is for the load.
+EXPORTS_KEY: Final = "exports"
+_MOST_SHOWN: Final = 50
 
 
 class ExportTaskLink(BaseOperatorLink):
-    """The address of the task's first export at the service, from its submission on, also while the task is deferred.
+    """The page of the task on which people find its exports, from their submission on: its XComs.
 
-    The service has no web page for an export. The address names the host and the export. It contains neither the key
-    nor the token that a request to it needs.
+    The service has no web page for an export, and an address of its API answers a browser with 401.
     """
 
-    name = "Export at the service"
+    name = "Exports at the service"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        """Return the address; empty if nothing was submitted yet."""
+        """Return the address of the page."""
         # Airflow calls this in the worker process when the task ends or defers, and stores the result.
-        return str(getattr(operator, "export_url", ""))
+        mapped = "" if ti_key.map_index in (None, -1) else f"/mapped/{ti_key.map_index}"
+        path = f"dags/{ti_key.dag_id}/runs/{quote(ti_key.run_id, safe=':+')}/tasks/{ti_key.task_id}{mapped}/xcom"
+        base_url: str = conf.get("api", "base_url", fallback="/")
+        return f"{base_url.rstrip('/')}/{path}"
+
+
+def show_exports(context: Context, receipts: Sequence[Receipt], status: str) -> None:
+    """Describe the exports of a task where its button leads to, without key, link or token.
+
+    :param status: of the task's wait: ``submitted``, ``completed``, ``failed`` or ``timeout``.
+    """
+    if (ti := context.get("ti")) is not None:
+        shown = [_described(receipt) for receipt in receipts[:_MOST_SHOWN]]
+        ti.xcom_push(key=EXPORTS_KEY, value={"status": status, "n_exports": len(receipts), "exports": shown})
+
+
+def _described(receipt: Receipt) -> dict[str, Any]:
+    request = receipt.request
+    if not isinstance(request, ChannelsRequest):
+        return {"task_id": receipt.task_id, "n_users": len(request.user_ids)}
+    window = request.window
+    return {
+        "task_id": receipt.task_id,
+        "channels": list(request.channels),
+        "since": format_rfc3339(window.since) if window else None,
+        "until": format_rfc3339(window.until) if window else None,
+    }

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 from airflow.providers.common.compat.sdk import AirflowSkipException, Asset, AssetAlias, BaseOperator
 
-from airflow_provider_chatexport.core.arguments import GIVE_LAKE, RENDER_NATIVELY, parse_rendered, require_text
+from airflow_provider_chatexport.core.arguments import GIVE_LAKE, require_text
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, MAX_REJECTED, LoadOptions
 from airflow_provider_chatexport.core.progress import LoggedProgress
-from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.receipt import Receipt, receipts_from
 from airflow_provider_chatexport.core.retention import RetentionArgument
 from airflow_provider_chatexport.errors import CallError, FileGoneError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
@@ -223,36 +223,3 @@ def _report_hook_lineage(hook: ChatExportHook, receipts: Iterable[Receipt], lake
 
 def _uri_of(lake: str) -> str:
     return lake if "://" in lake else Path(lake).as_uri()
-
-
-def receipts_from(exports: Any) -> list[Receipt]:
-    """Return the receipts in what export tasks returned.
-
-    :param exports: a receipt, a list of them, nested lists as mapped tasks return them, or any of these as the text
-        that a template rendered.
-    :raises CallError: there is no receipt, or something else than receipts.
-    """
-    receipts = [Receipt.from_json(dict(each)) for each in _flattened(exports)]
-    if exports in ("", "None"):
-        raise CallError(
-            "there is no export to load: a template in exports rendered a value that is not there, as when the task "
-            "that it names returned nothing, or was skipped; give the output of an export task, such as export.output"
-        )
-    if not receipts:
-        raise CallError("there is no export to load; give the output of ExportChannelsOperator or ExportUsersOperator")
-    return receipts
-
-
-def _flattened(exports: Any) -> Iterable[Mapping[str, Any]]:
-    if isinstance(exports, str):
-        try:
-            exports = parse_rendered(exports.strip() or "None")
-        except ValueError:
-            raise CallError(f"exports is text that cannot be read as a list of receipts; {RENDER_NATIVELY}") from None
-    if isinstance(exports, Mapping):
-        yield exports
-    elif isinstance(exports, Iterable) and not isinstance(exports, (str, bytes)):
-        for each in exports:
-            yield from _flattened(each)
-    elif exports is not None:
-        raise CallError("exports is not a list of receipts; give the output of an export task, such as export.output")

@@ -17,6 +17,7 @@ from airflow_provider_chatexport.operators.gaps import ListGapsOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator
 from airflow_provider_chatexport.operators.windowed import SplitWindowOperator
 from airflow_provider_chatexport.provider_info import CONFIG_OPTIONS
+from airflow_provider_chatexport.sensors.export import ExportTaskSensor
 from airflow_provider_chatexport.task_groups import chat_export_to_lake
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,7 @@ def arguments(callable_: Any) -> set[str]:
     "callable_",
     [
         ExportChannelsOperator,
+        ExportTaskSensor,
         ExportUsersOperator,
         ListChannelsOperator,
         ListGapsOperator,

@@ -6,6 +6,7 @@ import runpy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import duckdb
 import pytest
@@ -67,12 +68,21 @@ def test_a_manual_run_may_ask_for_the_whole_history(connection, lake, monkeypatc
     assert [(None, expected)] == rows_of(lake, "SELECT any_value(since), count(*) FROM loads, messages")
 
 
-def test_the_link_of_an_export_is_stored_where_the_ui_reads_it(connection, lake) -> None:
-    """Airflow drops a link that it cannot serialize or push: the log says so, and the page has no button."""
+def test_the_button_of_an_export_leads_to_a_page_for_people(connection, lake) -> None:
+    """Regression: it led to the service's API, which answers a browser with 401.
+
+    Airflow drops a link that it cannot serialize or push: the log says so, and the page has no button.
+    """
     assert run("chatexport_quick", logical_date=datetime(2025, 1, 4, tzinfo=UTC)) == "success"
     with create_session() as session:
-        links = session.scalars(select(XComModel.value).where(XComModel.key == ExportTaskLink().xcom_key)).all()
-    assert [link for link in links if connection.url in link]
+        by_key = {
+            xcom.key: xcom for xcom in session.scalars(select(XComModel).where(XComModel.task_id.endswith(".export")))
+        }
+    link, exports = by_key[ExportTaskLink().xcom_key], by_key["exports"].value
+    page = f"/dags/chatexport_quick/runs/{link.run_id}/tasks/{link.task_id}/xcom"
+    assert urlsplit(link.value).path == page
+    assert ("completed", 1) == (exports["status"], exports["n_exports"])
+    assert [[CHANNEL]] == [each["channels"] for each in exports["exports"]]
 
 
 def test_the_discovery_dag_maps_batches_of_what_it_finds(connection, lake, monkeypatch) -> None:

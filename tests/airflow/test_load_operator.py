@@ -20,10 +20,11 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow.sdk.execution_time.timeout import timeout
 from support import exported, loading
 
+from airflow_provider_chatexport.core.receipt import receipts_from
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.operators.export import ExportUsersOperator
-from airflow_provider_chatexport.operators.load import LoadExportOperator, receipts_from
+from airflow_provider_chatexport.operators.load import LoadExportOperator
 
 
 def test_a_load_returns_its_counts_and_nothing_large(connection, tmp_path) -> None:
@@ -252,7 +253,7 @@ def test_exports_may_be_a_template(connection, tmp_path, template) -> None:
 @pytest.mark.parametrize("exports", ["None", "", "[", "'text'", None, [], [[], []], "text", [{"v": 1}], 7])
 def test_exports_without_a_receipt_are_refused(exports) -> None:
     """The output of another task is an easy mistake."""
-    with pytest.raises(CallError, match=r"receipt|no export to load"):
+    with pytest.raises(CallError, match=r"receipt|no export"):
         receipts_from(exports)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +11,9 @@ from airflow.sdk import DAG, Asset
 
 from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.errors import CallError
-from airflow_provider_chatexport.task_groups import chat_export_to_lake
+from airflow_provider_chatexport.operators.export import ExportChannelsOperator
+from airflow_provider_chatexport.operators.load import LoadExportOperator
+from airflow_provider_chatexport.task_groups import ExportArguments, LoadArguments, chat_export_to_lake
 
 
 def dag_of(**arguments):
@@ -28,8 +32,9 @@ def test_arguments_reach_their_task() -> None:
         lookback=timedelta(days=1),
         grace_period=timedelta(0),
         outlets=[asset],
-        export={"max_window": timedelta(hours=1), "pool": "exports"},
-        load={"keep_superseded": True},
+        export={"pool": "exports"},
+        max_window=timedelta(hours=1),
+        keep_superseded=True,
         default_args={"retries": 7},
     )
     export, load = dag.task_dict["chat.export"], dag.task_dict["chat.load"]
@@ -69,9 +74,50 @@ def test_two_groups_fit_into_one_dag() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"export": {"channels": "a:b"}}, {"load": {"lake": "/b"}}, {"load": {"exports": []}}]
+    "arguments",
+    [{"export": {"channels": "a:b"}}, {"load": {"lake": "/b"}}, {"load": {"exports": []}}, {"export": {"wait": False}}],
 )
 def test_an_argument_in_two_places_is_refused(arguments) -> None:
     """The DAG would not show which of the two counts."""
     with pytest.raises(CallError, match="which chat_export_to_lake sets itself; remove it there"):
         dag_of(**arguments)
+
+
+def test_the_group_takes_every_argument_of_its_operators() -> None:
+    """A user should not have to look up what goes into a dictionary. Types are the same, so editors help alike."""
+    group = inspect.signature(chat_export_to_lake).parameters
+    not_of_the_group = {"self", "kwargs", "exports", "wait"}
+    for operator, handed_on in ((ExportChannelsOperator, ExportArguments), (LoadExportOperator, LoadArguments)):
+        ours = [each for each in operator.__mro__ if each.__module__.startswith("airflow_provider_chatexport")]
+        theirs: dict[str, str] = {}
+        for each in reversed(ours):
+            theirs |= {name: p.annotation for name, p in inspect.signature(each.__init__).parameters.items()}
+        mine = {name: group[name].annotation for name in group if name in theirs} | {
+            name: annotation.__forward_arg__ for name, annotation in handed_on.__annotations__.items()
+        }
+        assert {name: theirs[name] for name in theirs.keys() - not_of_the_group - {"lake", "deferrable"}} == {
+            name: mine[name] for name in mine.keys() - not_of_the_group - {"lake", "deferrable"}
+        }
+        assert "lake" in mine
+
+
+def test_an_argument_goes_to_the_task_that_has_it() -> None:
+    """A window of the group is also that of the search for channels."""
+    window = {"since": "2025-01-01T00:00:00Z", "until": "{{ ds }}"}
+    dag = dag_of(
+        channels=ChannelQuery(), channels_per_task=7, max_splits=2, promote={"messages": {"a": "BIGINT"}}, **window
+    )
+    names = ("channels", "batch.export", "batch.load")
+    listing, export, load = (dag.task_dict[f"chat_export_to_lake.{name}"] for name in names)
+    assert [("2025-01-01T00:00:00Z", "{{ ds }}")] * 2 == [(task.since, task.until) for task in (listing, export)]
+    assert (2, {"messages": {"a": "BIGINT"}}) == (export.max_splits, load.options.promote)
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [("sinse", "did you mean since?"), ("pool", "in export, load or default_args"), ("wait", "has no argument wait")],
+)
+def test_an_unknown_argument_is_refused_with_a_hint(argument, hint) -> None:
+    """A misspelled argument must not reach Airflow, whose error names neither the group nor a remedy."""
+    with pytest.raises(CallError, match=re.escape(hint)):
+        dag_of(**{argument: "x"})

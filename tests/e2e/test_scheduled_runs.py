@@ -84,7 +84,7 @@ def test_a_run_from_the_form_has_the_window_and_the_channels_of_the_form(stack, 
     assert holds_the_day(lake_of("by_hand", lake), "2025-01-08", "2025-01-09")
 
 
-def test_a_deferred_task_has_a_link_to_its_export(stack, sandbox) -> None:
+def test_a_deferred_task_has_a_link_to_its_exports(stack) -> None:
     """The page of the task shows it while no worker runs the task."""
     stack.unpause("e2e_by_hand")
     run = stack.api("POST", "/dags/e2e_by_hand/dagRuns", {"logical_date": None, "conf": DAY})
@@ -94,7 +94,9 @@ def test_a_deferred_task_has_a_link_to_its_export(stack, sandbox) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.2)
     links = stack.api("GET", f"{task}/links")["extra_links"]
-    assert links["Export at the service"].startswith(f"{sandbox.url}/api/v2/tasks/")
+    assert links["Exports at the service"].startswith(f"{stack.url}/dags/e2e_by_hand/runs/")
+    shown = stack.api("GET", f"{task}/xcomEntries/exports")["value"]
+    assert {"status": "submitted", "n_exports": 1} == {name: shown[name] for name in ("status", "n_exports")}
     assert "success" == stack.wait("e2e_by_hand", run["dag_run_id"], timeout_s=300)["state"]
 
 
