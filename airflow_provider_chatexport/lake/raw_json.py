@@ -214,6 +214,11 @@ def text_of(fields: Fields, key: str) -> str | None:
 _WHOLE_NUMBER: Final = re.compile(rb"-?\d+", re.ASCII)
 
 
+def is_id(value: bytes) -> bool:
+    """Return whether a value can be an id, or is absent in one of the ways in which JSON says so."""
+    return value[:1] <= b"9" or value == b"null"  # of the values of JSON, text and numbers come first in ASCII
+
+
 def id_of(fields: Fields, key: str) -> str | None:
     """Return a member that is text or a whole number, as ids are read into rows."""
     value = fields.get(key, b"null")

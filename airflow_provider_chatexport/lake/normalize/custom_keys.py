@@ -18,13 +18,14 @@ from typing import Any, Final, Self
 import msgspec
 
 from airflow_provider_chatexport.lake.normalize.doubled_keys import InsideCheck
-from airflow_provider_chatexport.lake.raw_json import NotAnObjectError, members, text_of
-from airflow_provider_chatexport.lake.schema.types import Table
+from airflow_provider_chatexport.lake.raw_json import NotAnObjectError, is_id, members
+from airflow_provider_chatexport.lake.schema.types import Column, Kind, Table
 
 MAX_KEYS: Final = 200
 
 _ABSENT: Final = msgspec.Raw(b"")
 _NONE: Final[list[str]] = []
+_ID: Final = str | int | float | None
 # What decoding raises for bytes that are not JSON, or JSON of another kind.
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -53,7 +54,7 @@ class KeyWatch:
     """A watch over the objects of one table that learns their custom keys as they pass.
 
     :ivar kind: the type to decode an object as: a struct of all keys that were met so far, its values left as bytes.
-        Nothing is faster, and decoding fails if the object is not JSON or has a new key.
+        Nothing is faster, and decoding fails if the object is not JSON, has a new key, or has an id that is not one.
     """
 
     kind: Any
@@ -62,6 +63,7 @@ class KeyWatch:
         self._table = table
         self._read = table.known_keys
         self._own: dict[str, None] = {}
+        self._ids = tuple(column.field for column in table if column.field and _is_text_of_key(table, column))
         self.inside = InsideCheck(table)
         # Two more, so that ``attrgetter`` always returns a tuple.
         inside = (*self.inside.keys, "custom", "custom")
@@ -76,7 +78,7 @@ class KeyWatch:
     def saw(self, raw: bytes) -> list[str]:
         """Return which custom keys of an object are null.
 
-        :raises NotAnObjectError: the bytes are not JSON, not an object, or a key stands twice.
+        :raises NotAnObjectError: the bytes are not JSON, not an object, a key stands twice, or its id is not one.
         """
         try:
             known = self._decode(raw)
@@ -91,6 +93,8 @@ class KeyWatch:
                 return self.saw_decoded(known)
         _, fields = members(raw)
         self.inside.check(fields)
+        if not all(is_id(fields[key]) for key in self._ids if key in fields):
+            raise NotAnObjectError("an id is neither text nor a number")
         return self.saw_members(fields)
 
     def saw_decoded(self, known: Any) -> list[str]:
@@ -119,7 +123,7 @@ class KeyWatch:
         self.kind = dict[str, msgspec.Raw]
         if not self._given_up:
             members = [
-                (_member(number), msgspec.Raw, msgspec.field(default=_ABSENT, name=key))
+                (_member(number), _ID if key in self._ids else msgspec.Raw, msgspec.field(default=_ABSENT, name=key))
                 for number, key in enumerate(expected)
             ]
             self.kind = msgspec.defstruct("Expected", members, forbid_unknown_fields=True, omit_defaults=True, gc=False)
@@ -130,10 +134,15 @@ class KeyWatch:
                 self._absent = (_ABSENT,) * (len(own) + 1)
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(self.kind).decode
 
-    def text_of(self, known: Any, key: str) -> str | None:
-        """Return a member of an object that was decoded as ``kind``, if it is text."""
-        raw = getattr(known, _member(self._read.index(key)))
-        return text_of({key: bytes(raw)}, key)
+    def id_of(self, known: Any) -> str | None:
+        """Return the ``id`` of an object that was decoded as ``kind``, if it is text."""
+        value = getattr(known, _member(self._read.index("id")))
+        return value if isinstance(value, str) else None
+
+
+def _is_text_of_key(table: Table, column: Column) -> bool:
+    """Return whether a column identifies rows, and is read from a field as text of whatever JSON that holds."""
+    return column.name in table.key and column.kind is Kind.TEXT and column.field not in (None, "cid")
 
 
 def _member(number: int) -> str:

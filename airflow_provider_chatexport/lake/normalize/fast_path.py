@@ -130,7 +130,7 @@ class EnvelopeFastPath:
                     # line by line.
                     self._output.write(self._context.verbatim(number, 0, self._reaction_start, bytes(line.data)))
                 elif nulls := watch.saw_decoded(line.data):
-                    self._messages.note(_require_id(watch.text_of(line.data, "id")), nulls)
+                    self._messages.note(_require_id(watch.id_of(line.data)), nulls)
         except NotAnObjectError:  # a reaction, and some of the block has been written
             raise FallBackError from None
         self._output.lines += len(lines)

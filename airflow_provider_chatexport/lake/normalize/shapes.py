@@ -25,6 +25,7 @@ from airflow_provider_chatexport.lake.raw_json import (
     Fields,
     NotAnObjectError,
     id_of,
+    is_id,
     is_object,
     items_of,
     joined,
@@ -161,9 +162,15 @@ _NEEDED: Final[dict[Entity, tuple[tuple[str, ...], ...]]] = {
 }
 
 
-def _is_named(value: bytes) -> bool:
-    """Return whether a value names something: by itself, or as an object by its id. An empty text is no id."""
-    return bool(id_of(members(value)[1], "id")) if is_object(value) else value not in BLANK and value[:1] != b"["
+# Where the object itself may stand in place of its id.
+_HOLDS_OBJECT: Final = ("user", "user_id")
+
+
+def _is_named(key: str, value: bytes) -> bool:
+    """Return whether a value names something: by itself, or as an object by its id."""
+    if is_object(value) and key in _HOLDS_OBJECT:
+        value = members(value)[1].get("id", b"null")
+    return value not in BLANK and is_id(value)
 
 
 def missing_from(entity: Entity, fields: Fields, cid: str | None) -> str | None:
@@ -172,7 +179,7 @@ def missing_from(entity: Entity, fields: Fields, cid: str | None) -> str | None:
     :param cid: the channel that the object belongs to.
     """
     for alternatives in _NEEDED[entity]:
-        if not any(_is_named(fields.get(key, b"null")) for key in alternatives):
+        if not any(_is_named(key, fields.get(key, b"null")) for key in alternatives):
             return alternatives[0]
     if entity in (Entity.MESSAGE, Entity.REACTION):
         created_at = fields.get("created_at", b"null")

@@ -25,13 +25,15 @@ from airflow_provider_chatexport.lake.schema.types import (
     boolean,
     channel_of,
     computed,
+    id_in,
     id_of,
     ids_of,
     integer,
     is_something,
     json_text,
     link_end,
-    non_empty_text,
+    loses_id,
+    reference,
     text,
     text_list,
     time,
@@ -114,9 +116,7 @@ def _by_reaction_type(name: str, doc: str, of_group: str) -> Column:
     )
 
 
-_QUOTED: Final = (
-    f"coalesce({non_empty_text('quoted_message_id')}, nullif(json_extract_string(d.quoted_message, '$.id'), ''))"
-)
+_QUOTED: Final = f"coalesce({id_in('quoted_message_id')}, {id_in('quoted_message')})"
 
 MESSAGES: Final = Table(
     name="messages",
@@ -160,7 +160,7 @@ MESSAGES: Final = Table(
             PersonalData.CONTENT,
         ),
         text("html", "The text as the service rendered it.", PersonalData.CONTENT),
-        text("parent_id", "Message that this one replies to in a thread.", PersonalData.MESSAGE_ID),
+        reference("parent_id", "Message that this one replies to in a thread.", PersonalData.MESSAGE_ID),
         Column(
             name="quoted_message_id",
             kind=Kind.TEXT,
@@ -168,7 +168,15 @@ MESSAGES: Final = Table(
             personal=PersonalData.MESSAGE_ID,
             sql=_QUOTED,
             reads=("quoted_message", "quoted_message_id"),
-            fails_on=(("quoted_message", f"{is_something('quoted_message')} AND ({_QUOTED}) IS NULL"),),
+            fails_on=(
+                ("quoted_message_id", loses_id("quoted_message_id")),
+                (
+                    "quoted_message",
+                    f"""CASE WHEN d.quoted_message IS NOT NULL THEN
+                        ({is_something("quoted_message")} AND ({_QUOTED}) IS NULL)
+                        OR ({id_in("quoted_message")}) <> ({id_in("quoted_message_id")}) END""",
+                ),
+            ),
         ),
         boolean("show_in_channel", "A thread reply that is shown in the channel as well."),
         integer("reply_count", "How many replies its thread has."),
@@ -219,9 +227,9 @@ MESSAGES: Final = Table(
         text("command", "Slash command that created it.", PersonalData.CONTENT),
         text("mml", "Markup of a command's answer.", PersonalData.CONTENT),
         replace(
-            text("poll_id", "Poll in the message.", PersonalData.NOTHING),
-            sql="coalesce(nullif(d.poll_id, ''), json_extract_string(d.poll, '$.id'))",
-            reads=("poll",),
+            reference("poll_id", "Poll in the message.", PersonalData.NOTHING),
+            sql=f"coalesce({id_in('poll_id')}, {id_in('poll')})",
+            reads=("poll_id", "poll"),
         ),
         json_text("poll", "The poll, as a complete object.", PersonalData.JSON),
         json_text("i18n", "Translations: `language`, `<lang>_text`.", PersonalData.CONTENT),
@@ -432,10 +440,10 @@ READS: Final = Table(
         _CID,
         id_of("user_id", "user", "The reader.", or_field="user_id"),
         time("last_read", "When they last read the channel."),
-        text("last_read_message_id", "The last message that they read.", PersonalData.MESSAGE_ID),
+        reference("last_read_message_id", "The last message that they read.", PersonalData.MESSAGE_ID),
         integer("unread_messages", "Messages that they have not read."),
         time("last_delivered_at", "When a message last reached one of their devices."),
-        text(
+        reference(
             "last_delivered_message_id", "The last message that reached one of their devices.", PersonalData.MESSAGE_ID
         ),
         *_TRAILER,

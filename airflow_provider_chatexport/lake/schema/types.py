@@ -167,9 +167,21 @@ class Table:
 def text(name: str, doc: str, personal: PersonalData) -> Column:
     """Return a column of text."""
     # Go writes an id that is not set as an empty text, which would be equal to any other.
-    is_id = name == "id" or name.endswith("_id")
-    value = f"nullif(d.{name}, '')" if is_id else None
+    value = f"nullif(d.{name}, '')" if name in ("id", "message_id") else None
     return Column(name=name, kind=Kind.TEXT, doc=doc, field=name, sql=value, personal=personal)
+
+
+def reference(name: str, doc: str, personal: PersonalData) -> Column:
+    """Return a column of the id of something else."""
+    return Column(
+        name=name,
+        kind=Kind.TEXT,
+        doc=doc,
+        sql=id_in(name),
+        reads=(name,),
+        fails_on=((name, loses_id(name)),),
+        personal=personal,
+    )
 
 
 def time(name: str, doc: str) -> Column:
@@ -209,8 +221,9 @@ def text_list(name: str, doc: str, personal: PersonalData, *, or_ids_in: str | N
 # found in one step, which is several times faster.
 _IDS_IN: Final = """CASE
     WHEN starts_with(d.{0}::VARCHAR, '["') OR len(json_extract(d.{0}, '$[*].id')) < json_array_length(d.{0}) THEN
-        list_transform(json_extract(d.{0}, '$[*]'), lambda item: CASE json_type(item)
-            WHEN 'OBJECT' THEN json_extract_string(item, '$.id') WHEN 'VARCHAR' THEN json_extract_string(item, '$') END)
+        list_transform(json_extract(d.{0}, '$[*]'), lambda item: CASE
+            WHEN json_type(item) = 'OBJECT' THEN json_extract_string(item, '$.id')
+            WHEN left(item::VARCHAR, 1) <= '9' THEN json_extract_string(item, '$') END)
     ELSE json_extract_string(d.{0}, '$[*].id')
 END"""
 
@@ -269,25 +282,18 @@ def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Co
     :param field: holds the object, or its id in the object's place.
     :param or_field: holds the id if ``field`` does not. Another id than that of ``field`` goes to ``custom``.
     """
-    value = f"d.{field}::VARCHAR"
-    own_id = f"""CASE
-        WHEN {value} LIKE '{{%' THEN
-            nullif(json_extract_string(d.{field}, '$.id'), '')
-        WHEN {value} LIKE '"_%"' THEN {non_empty_text(field)}
-    END"""
-    # Nearly all values are an id, or an object that starts with it: those are recognised without parsing them.
-    loses = f"""CASE
-        WHEN starts_with({value}, '{{"id":"') THEN starts_with({value}, '{{"id":""') AND ({own_id}) IS NULL
-        WHEN {value} NOT LIKE '"_%"' THEN {is_something(field)} AND ({own_id}) IS NULL
-    END"""
-    differs = f"CASE WHEN d.{or_field} IS NOT NULL THEN ({own_id}) <> {non_empty_text(or_field or field)} END"
+    own_id = id_in(field)
+    fails_on = [(field, loses_id(field))]
+    if or_field is not None:
+        differs = f"CASE WHEN d.{or_field} IS NOT NULL THEN ({own_id}) <> ({id_in(or_field)}) END"
+        fails_on.append((or_field, f"({differs}) OR ({loses_id(or_field)})"))
     return Column(
         name=name,
         kind=Kind.TEXT,
         doc=doc,
-        sql=own_id if or_field is None else f"coalesce({own_id}, {non_empty_text(or_field)})",
+        sql=own_id if or_field is None else f"coalesce({own_id}, {id_in(or_field)})",
         reads=(field,) if or_field is None else (field, or_field),
-        fails_on=((field, loses),) if or_field is None else ((field, loses), (or_field, differs)),
+        fails_on=tuple(fails_on),
         personal=PersonalData.USER_ID,
     )
 
@@ -327,9 +333,34 @@ def channel_of(doc: str, *, own_type_and_id: bool = False) -> Column:
     )
 
 
-def non_empty_text(field: str) -> str:
-    """Return an expression: the field's value as text; null if it is empty."""
-    return f"nullif(json_extract_string(d.{field}, '$'), '')"
+# What an id is: a text that is not empty, or a number. Go writes an id that is not set as an empty text, which would be
+# equal to any other. Nearly all values are texts, or objects that start with one: those are recognised without parsing.
+
+
+def id_in(field: str) -> str:
+    """Return an expression: the id in a field, which holds it or an object that has it; null if it has none."""
+    value = f"d.{field}::VARCHAR"
+    of_object = f"nullif(json_extract_string(d.{field}, '$.id'), '')"
+    can_be_id = _can_be_id(f"json_extract(d.{field}, '$.id')")
+    return f"""CASE
+        WHEN starts_with({value}, '{{"id":"') THEN {of_object}
+        WHEN starts_with({value}, '{{') THEN CASE WHEN {can_be_id} THEN {of_object} END
+        WHEN {_can_be_id(f"d.{field}")} THEN nullif(json_extract_string(d.{field}, '$'), '')
+    END"""
+
+
+def _can_be_id(value: str) -> str:
+    # Of the values of JSON, text and numbers come first in ASCII.
+    return f"left({value}::VARCHAR, 1) <= '9'"
+
+
+def loses_id(field: str) -> str:
+    """Return a condition on ``d``: a field holds something, and ``id_in`` does not read it."""
+    value = f"d.{field}::VARCHAR"
+    return f"""CASE
+        WHEN starts_with({value}, '{{"id":"') THEN starts_with({value}, '{{"id":""') AND ({id_in(field)}) IS NULL
+        WHEN NOT starts_with({value}, '"') THEN {is_something(field)} AND ({id_in(field)}) IS NULL
+    END"""
 
 
 def link_end(fields: Iterable[str]) -> str:

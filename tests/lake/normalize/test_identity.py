@@ -159,6 +159,64 @@ def test_an_empty_id_is_no_id_and_hides_no_other(shapes: tuple[Shape, ...], tmp_
             assert expected == {key: rows[f"{name} {shape}"][key] for key in expected}, name
 
 
+# What stands where an id belongs: the column, and what stays in ``custom``.
+NO_IDS: dict[str, tuple[Fields, Fields, Fields]] = {
+    "flag": ({"user_id": True}, {"user_id": None}, {"user_id": True}),
+    "list": ({"user_id": ["ada"]}, {"user_id": None}, {"user_id": ["ada"]}),
+    "object with an id": ({"user_id": ADA}, {"user_id": "ada"}, {}),
+    "object with an object": (
+        {"user": {"id": {"a": 1}}, "user_id": "bob"}, {"user_id": "bob"}, {"user": {"id": {"a": 1}}},
+    ),
+    "another user": ({"user": ADA, "user_id": "bob"}, {"user_id": "ada"}, {"user_id": "bob"}),
+    "number": ({"user": None, "user_id": 8}, {"user_id": "8"}, {}),
+    "parent": ({"parent_id": ["p"]}, {"parent_id": None}, {"parent_id": ["p"]}),
+    "parent as an object": ({"parent_id": {"id": "p"}}, {"parent_id": "p"}, {}),
+    "quoted": (
+        {"quoted_message_id": True, "quoted_message": {"id": "q"}},
+        {"quoted_message_id": "q"},
+        {"quoted_message_id": True},
+    ),
+    "quoted another": (
+        {"quoted_message_id": "p", "quoted_message": {"id": "q"}},
+        {"quoted_message_id": "p"},
+        {"quoted_message": {"id": "q"}},
+    ),
+    "poll": ({"poll_id": ["p"], "poll": {"id": 7}}, {"poll_id": "7"}, {"poll_id": ["p"]}),
+    "mentions": ({"mentioned_users": [7, "ada"]}, {"mentioned_user_ids": ["7", "ada"]}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shapes", [(Shape.ITEM,), (Shape.KEYED, Shape.BARE, Shape.TYPED)])
+def test_a_value_that_is_not_an_id_stays_in_custom(shapes: tuple[Shape, ...], tmp_path: Path) -> None:
+    """As text, two different objects could be equal, and ``true`` would be a person."""
+    absent: Fields = {"user": None, "user_id": None}
+    lines = [
+        line("message", {**message(f"{name} {shape}"), **absent, **fields}, shape)
+        for shape in shapes
+        for name, (fields, _, _) in NO_IDS.items()
+    ]
+    rows = {row["id"]: row for row in convert_lines(tmp_path, *lines).rows["messages"]}
+    for shape in shapes:
+        for name, (_, expected, kept) in NO_IDS.items():
+            row = rows[f"{name} {shape}"]
+            assert (expected, kept) == ({key: row[key] for key in expected}, json.loads(row["custom"])), name
+
+
+@pytest.mark.parametrize("shape", ENVELOPES)
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_object_whose_id_is_neither_text_nor_a_number_is_a_reject(shape: Shape, alone: bool, tmp_path: Path) -> None:
+    """Alone in a file of messages in place, and among reactions that are normalized."""
+    lines = [line("message", message() | {"id": value}, shape) for value in (True, {"a": 1}, ["m"])]
+    expected = 3 * ["message without id"]
+    if not alone:
+        lines += [line("reaction", reaction() | {"message_id": value}, shape) for value in (False, [])]
+        expected += 2 * ["reaction without message_id"]
+    whole = [line("message", message(name), shape) for name in ("true", "9")]
+    converted = convert_lines(tmp_path, *whole, *lines)
+    assert expected == converted.reasons
+    assert ["9", "true"] == sorted(converted.column("messages", "id"))
+
+
 def test_an_object_whose_only_id_is_empty_says_what_it_lacks(tmp_path: Path) -> None:
     """In a user inside as well."""
     nameless = {"user_id": "", "user": {"name": "x", "id": ""}}

@@ -301,7 +301,8 @@ def test_ids_are_read_from_lists_of_ids_and_of_objects(tmp_path: Path) -> None:
             ["u1"],
             {"mentioned_users_ids": ["u2"]},
         ),
-        "no ids": ({"mentioned_users_ids": ["u1", 5, None]}, ["u1"], {"mentioned_users_ids": ["u1", 5, None]}),
+        "a number": ({"mentioned_users_ids": ["u1", 5]}, ["u1", "5"], {}),
+        "no ids": ({"mentioned_users_ids": ["u1", True, None]}, ["u1"], {"mentioned_users_ids": ["u1", True, None]}),
         "no list": ({"mentioned_users_ids": {"u1": True}}, [], {"mentioned_users_ids": {"u1": True}}),
     }
     lines = [line("message", message(name, **fields)) for name, (fields, _, _) in cases.items()]
