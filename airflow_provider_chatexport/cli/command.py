@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,4 +55,4 @@ class Group(_HelpPage, click.Group):
 
 def command(**settings: Any) -> _Decorator:
     """Return a decorator that makes a command of a function. The settings are those of ``click.command``."""
-    return functools.partial(click.command, cls=Command)(**settings)
+    return click.command(**({"cls": Command} | settings))

@@ -35,7 +35,7 @@ def init(*, folder: Path, lake: str, as_json: bool) -> None:
         raise CallError(f"{folder} exists and is not empty; name a new folder")
     try:
         shutil.copytree(_package(), folder, ignore=shutil.ignore_patterns(*_WRITTEN_BY_DBT), dirs_exist_ok=True)
-        (folder / "profiles.yml").write_text(_profile(opened))
+        (folder / "profiles.yml").write_text(_profile(opened, folder.resolve()))
         (folder / ".gitignore").write_text("".join(f"{name}\n" for name in _WRITTEN_BY_DBT))
         if not opened.is_local:
             project = folder / "dbt_project.yml"
@@ -53,7 +53,7 @@ def init(*, folder: Path, lake: str, as_json: bool) -> None:
     click.echo(
         f"created a dbt project in {folder}. dbt needs an environment of its own:\n"
         f"  cd {folder}\n"
-        "  python -m venv .venv && .venv/bin/pip install -r requirements.txt\n"
+        "  python3 -m venv .venv && .venv/bin/pip install -r requirements.txt\n"
         "  .venv/bin/dbt build"
     )
 
@@ -70,8 +70,11 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _profile(lake: Lake) -> str:
-    """Return the profiles.yml of the project."""
+def _profile(lake: Lake, folder: Path) -> str:
+    """Return the profiles.yml of the project.
+
+    Its paths are absolute: Cosmos and other runners start dbt in folders of their own.
+    """
     if lake.is_local:
         reads = [
             "      attach:",
@@ -91,7 +94,7 @@ def _profile(lake: Lake) -> str:
             "  outputs:",
             "    dev:",
             "      type: duckdb",
-            "      path: chat.duckdb",
+            f"      path: {_quoted(str(folder / 'chat.duckdb'))}",
             "      threads: 4",
             "      settings: {TimeZone: UTC}",
             *reads,

@@ -1,4 +1,4 @@
-"""``chatexport coverage``, ``verify`` and ``sql``: what the lake holds. They change nothing."""
+"""``chatexport coverage`` and ``verify``: what the lake holds. They change nothing."""
 
 from __future__ import annotations
 
@@ -81,25 +81,3 @@ def verify_lake(*, lake: str, as_json: bool) -> None:
         )
     if not report.ok:
         sys.exit(1)
-
-
-@command(
-    name="sql",
-    short_help="Run a query over the lake's tables.",
-    context_settings={"ignore_unknown_options": True},  # a query may start with a comment, "-- ..."
-    epilog='Example: chatexport sql "SELECT cid, count(*) FROM messages GROUP BY 1" --lake ./lake',
-)
-@click.argument("statement", metavar="QUERY")
-@lake_option
-@json_option
-def run_sql(*, statement: str, lake: str, as_json: bool) -> None:
-    """Run a query over the views of the lake's catalog, with times in UTC.
-
-    A query cannot change anything.
-    """
-    with Lake(lake) as opened:
-        columns, rows = opened.fetch(statement)
-    if as_json:
-        click.echo(json.dumps({"columns": columns, "rows": rows}, default=str, allow_nan=False))
-    else:
-        print_table(columns, rows)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +11,7 @@ import click
 
 from airflow_provider_chatexport.cli.command import command
 from airflow_provider_chatexport.cli.options import json_option
+from airflow_provider_chatexport.cli.output_file import whole_file
 from airflow_provider_chatexport.cli.terminal import TerminalProgress
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.sample.rewriter import Sample, write_sample
@@ -36,7 +35,9 @@ def redact(*, file: Path, output: Path | None, as_json: bool) -> None:
             raise CallError("--json prints its object to stdout, where the sample goes; name a file with --output")
         _write(file, sys.stdout.buffer, with_progress=not sys.stdout.isatty())
         return
-    with _whole_file(output, file) as target:
+    if output.exists() and file.exists() and output.samefile(file):
+        raise CallError(f"--output names the export itself, {file}; name another file")
+    with whole_file(output) as part, part.open("wb") as target:
         sample = _write(file, target, with_progress=True)
     if as_json:
         report = {"file": str(output), "bytes_in": sample.bytes_in, "bytes_out": sample.bytes_out}
@@ -54,24 +55,3 @@ def _write(file: Path, target: BinaryIO, *, with_progress: bool) -> Sample:
     whole_bytes = file.stat().st_size if file.is_file() else None
     with TerminalProgress() as progress:
         return write_sample(file, target, progress=lambda n_bytes: progress.stage("redact", n_bytes, whole_bytes))
-
-
-@contextlib.contextmanager
-def _whole_file(output: Path, source: Path) -> Iterator[BinaryIO]:
-    """Open a file that appears under its name when it is whole, and not before.
-
-    :raises CallError: it cannot be written, or is the file that is read.
-    """
-    if output.exists() and source.exists() and output.samefile(source):
-        raise CallError(f"--output names the export itself, {source}; name another file")
-    part = output.with_name(output.name + ".part")
-    try:
-        with part.open("wb") as target:
-            yield target
-        part.replace(output)
-    except OSError as error:
-        raise CallError(
-            f"cannot write {output}: {error.strerror}; name a file in a folder that can be written"
-        ) from None
-    finally:
-        part.unlink(missing_ok=True)

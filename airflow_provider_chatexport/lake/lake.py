@@ -20,7 +20,8 @@ from airflow_provider_chatexport.core.window import Window, parse_moment
 from airflow_provider_chatexport.errors import CallError, WindowError
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog import query as catalog_query
-from airflow_provider_chatexport.lake.catalog.query import CoverageReport, Parameters, QueryResult
+from airflow_provider_chatexport.lake.catalog.output import QueryOutput, QueryResult
+from airflow_provider_chatexport.lake.catalog.query import CoverageReport, Parameters
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.catalog.table_query import Moment, channels_from, table_query, to_moment
 from airflow_provider_chatexport.lake.commits import log as commit_log
@@ -179,7 +180,22 @@ class Lake:
         :raises CallError: the query is wrong as it stands, is not one query, or would change something.
         :raises LakeError: there is no lake, a file that the query needs is missing, or the query fails on a value.
         """
-        return catalog_query.fetch(self._connection(), query)
+        return self.output(query).fetch()
+
+    def output(self, query: str) -> QueryOutput:
+        """Return a query whose result can be streamed, drawn for a terminal or written to a Parquet file.
+
+        Values are those of ``fetch``. While rows are streamed, the lake answers no other query.
+
+        ::
+
+            for rows in lake.output("FROM messages").batches():
+                ...
+
+        :raises CallError: the query is wrong as it stands, is not one query, or would change something.
+        :raises LakeError: there is no lake, or a file that the query needs is missing.
+        """
+        return QueryOutput(self._connection(), query)
 
     def table(
         self,

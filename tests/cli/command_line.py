@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+COMMAND = [sys.executable, "-c", "import sys; from airflow_provider_chatexport.cli import main; main(sys.argv[1:])"]
 CHATEXPORT = str(Path(sys.executable).with_name("chatexport"))
 UBUNTU = "livestream:ubuntu"
 WINDOW = ["--since", "2025-01-01T09:00:00Z", "--until", "2025-01-01T10:00:00Z"]
@@ -41,3 +45,30 @@ def assert_one_sentence(ran: Ran, code: int, *parts: str) -> None:
         assert part in ran.err
     assert "Traceback" not in ran.err
     assert "error inside" not in ran.err
+
+
+def on_a_terminal(*arguments: str, columns: int, stream: str = "stderr", **environment: str) -> str:
+    """Run the command line, and return everything that it writes to a terminal of this width on one stream."""
+    ours, theirs = pty.openpty()
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: theirs}
+    process = subprocess.Popen(
+        [*COMMAND, *arguments],
+        env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "LINES": "24", **environment},
+        **streams,
+    )
+    os.close(theirs)
+    seen = b"".join(_read(ours))
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    return seen.decode()
+
+
+def _read(terminal: int) -> Iterator[bytes]:
+    while True:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            return
+        if not piece:
+            return
+        yield piece

@@ -75,3 +75,12 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def export_file(tmp_path: Path) -> Path:
     """An export of one message."""
     return write_lines(tmp_path / "export.ndjson", [line("channel", channel()), line("message", message())])
+
+
+@pytest.fixture(scope="module")
+def small_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake of one message, for tests that only read it."""
+    folder = tmp_path_factory.mktemp("small")
+    lines = [line("channel", channel()), line("message", message())]
+    main(["load", str(write_lines(folder / "export.ndjson", lines)), "--lake", str(folder / "lake")])
+    return folder / "lake"

@@ -23,18 +23,8 @@ from command_line import CHATEXPORT, REPORT_KEYS, WINDOW, Ran, Run, assert_one_s
 from export_objects import channel, line, message, user, write_lines
 
 from airflow_provider_chatexport import __version__
-from airflow_provider_chatexport.cli import cli, main
+from airflow_provider_chatexport.cli import cli
 from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl
-
-
-@pytest.fixture(scope="module")
-def small_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake of one message, for tests that only read it."""
-    folder = tmp_path_factory.mktemp("small")
-    lines = [line("channel", channel()), line("message", message())]
-    main(["load", str(write_lines(folder / "export.ndjson", lines)), "--lake", str(folder / "lake")])
-    return folder / "lake"
-
 
 # Help
 
@@ -295,89 +285,6 @@ def test_maintenance_prints_what_it_did(run: Run, overlapping: Path) -> None:
     assert "later loads leave the person out" in receipt
     assert "the lake has nothing of this person" in run("forget-user", "u1", "--lake", overlapping).out
     assert 1 == run("forget-user", "u1", "--lake", overlapping / "elsewhere").code
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "",
-        "SELECT 1; SELECT 2",
-        "CREATE TABLE mine (id INTEGER)",
-        "COPY (SELECT 1) TO 'a-file-of-the-lake'",
-        "EXPLAIN ANALYZE COPY (SELECT 1) TO 'a-file-of-the-lake'",
-        "SET threads = 1",
-        "CREATE TABLE mine AS PIVOT messages ON type IN ('regular')",
-    ],
-)
-def test_sql_refuses_what_is_not_one_query(run: Run, small_lake: Path, statement: str) -> None:
-    assert_one_sentence(run("sql", statement, "--lake", small_lake), 2, "give one query")
-
-
-def test_sql_takes_every_kind_of_query(run: Run, small_lake: Path) -> None:
-    """DuckDB has more ways to read than SELECT."""
-    for query in (
-        "FROM loads",
-        "DESCRIBE messages",
-        "SHOW TABLES",
-        "WITH a AS (SELECT 1 AS b) FROM a",
-        "-- how many\nFROM loads",
-        "PIVOT messages ON type IN ('regular', 'reply') USING count(*)",
-    ):
-        assert run("sql", query, "--lake", small_lake, "--json").json["rows"]
-
-
-def test_a_pivot_has_to_name_its_values(run: Run, small_lake: Path) -> None:
-    """Without values, DuckDB creates a type of them first, and a query creates nothing."""
-    for query in ("PIVOT messages ON type USING count(*)", "COPY (PIVOT messages ON type) TO 'a-file-of-the-lake'"):
-        assert_one_sentence(run("sql", query, "--lake", small_lake), 2, "PIVOT has to name its values")
-
-
-def test_values_of_any_type_are_json(run: Run, small_lake: Path) -> None:
-    """Numbers are numbers, times are RFC3339 at any depth, and a value without a JSON type is null or text."""
-    values = {
-        "sum(1)": 1,
-        "1.5::DECIMAL(4, 2)": 1.5,
-        "'nan'::DOUBLE": None,
-        "'inf'::DOUBLE": None,
-        "'a'::BLOB": "YQ==",
-        "[TIMESTAMPTZ '2026-01-01 10:00:00Z']": ["2026-01-01T10:00:00.000000Z"],
-        "{'at': TIMESTAMPTZ '2026-01-01 10:00:00Z'}": {"at": "2026-01-01T10:00:00.000000Z"},
-        "DATE '2026-01-01'": "2026-01-01",
-        "1.00000000000000000001::DECIMAL(30, 20)": "1.00000000000000000001",
-        "0.1::DECIMAL(30, 20)": 0.1,
-        "TIMETZ '10:00:00+02'": "10:00:00+02",
-        "TIME '24:00:00'": "24:00:00",
-        "TIME '10:00:00.5'": "10:00:00.5",
-        "'101'::BIT": "101",
-        "340282366920938463463374607431768211455::UHUGEINT": "340282366920938463463374607431768211455",
-    }
-    rows = run("sql", f"SELECT {', '.join(values)}", "--lake", small_lake, "--json").json["rows"]
-    assert [[*values.values()]] == rows
-
-
-def test_columns_with_the_same_name_are_all_printed(run: Run, small_lake: Path) -> None:
-    result = run("sql", "SELECT 1 AS a, 2 AS a, TIME '10:00:00' AS t", "--lake", small_lake, "--json").json
-    assert ([[1, 2, "10:00:00"]], "t") == (result["rows"], result["columns"][2])
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "text::INTEGER",
-        "strptime(text, '%Y')",
-        "json_extract(text, '$.a')",
-        "json_extract(custom, '$[' || text)",
-        "regexp_matches('a', '(' || text)",
-        "now() AT TIME ZONE text",
-        "date_trunc(text, now())",
-        "error(text)",
-    ],
-)
-def test_a_failing_query_quotes_no_message(run: Run, small_lake: Path, value: str) -> None:
-    """DuckDB's own sentence quotes the value, and errors go to logs. The query is right, and fails on the data."""
-    ran = run("sql", f"SELECT {value} FROM messages", "--lake", small_lake)
-    assert_one_sentence(ran, 1, "TRY_CAST")
-    assert "text of" not in ran.err
 
 
 @pytest.mark.parametrize("command", ["verify", "compact", "vacuum", "coverage", "sql", "catalog", "dbt init"])

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
 import re
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import COMMAND, on_a_terminal
 from export_objects import channel, line, message, write_lines
 from rich.console import Console
 
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
-
-COMMAND = [sys.executable, "-c", "import sys; from airflow_provider_chatexport.cli import main; main(sys.argv[1:])"]
 
 
 @pytest.fixture
@@ -25,29 +20,6 @@ def large(tmp_path: Path) -> Path:
     """An export of some 30 MB: it takes long enough for every stage to be drawn."""
     lines = [line("message", message(f"m{number}", text="x" * 1000)) for number in range(20_000)]
     return write_lines(tmp_path / "export", [line("channel", channel()), *lines])
-
-
-def on_a_terminal(*arguments: str, columns: int = 100) -> str:
-    """Run the command line, and return everything that it writes to a terminal of this width on stderr."""
-    ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "LINES": "24"}
-    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=theirs, env=environment)
-    os.close(theirs)
-    seen = b"".join(_read(ours))
-    os.close(ours)
-    assert process.wait(timeout=60) == 0
-    return seen.decode()
-
-
-def _read(terminal: int) -> Iterator[bytes]:
-    while True:
-        try:
-            piece = os.read(terminal, 65536)
-        except OSError:  # the other end is closed
-            return
-        if not piece:
-            return
-        yield piece
 
 
 @pytest.mark.parametrize("columns", [80, 200])

@@ -1,41 +1,34 @@
-"""Queries over the catalog's views: as a DuckDB relation, as plain rows, and the question what is covered."""
+"""Queries over the catalog's views as DuckDB relations, their errors, and the question what is covered."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import math
+import itertools
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
 
 import duckdb
-import pyarrow as pa
 
-from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake.catalog.table_query import in_channels
+from airflow_provider_chatexport.lake.catalog.values import plain
 from airflow_provider_chatexport.lake.printing import Report
-from airflow_provider_chatexport.lake.schema import sql
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 # The errors that DuckDB raises before it reads a row. The text of any other may quote a value: what a person wrote.
 _WRONG_QUERY: Final = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
 
-# Types without a counterpart in Python or Arrow: a time of day with a zone, or at 24:00; bits; very large numbers.
-_AS_TEXT: Final = frozenset({"time", "time with time zone", "time_ns", "bit", "uhugeint", "bignum", "variant"})
+# What DuckDB adds to its sentence: the line of the query that is wrong, under which it draws an arrow.
+_AT_LINE: Final = re.compile(r"^LINE (\d+):", re.MULTILINE)
+_HINTS: Final = 4
 
-
-class QueryResult(NamedTuple):
-    """Column names, and rows of plain values: see ``plain``."""
-
-    columns: list[str]
-    rows: list[list[Any]]
+_Result = TypeVar("_Result")
 
 
 def relation(
@@ -49,28 +42,13 @@ def relation(
     :raises CallError: the query is wrong as it stands, is not one query, or would change something.
     :raises LakeError: a file that the query reads is missing, or the query fails on a value.
     """
-    with _query_errors():
+    with query_errors():
         try:
             _check(con, query, parameters)
+            query = _without_end(query)
             return con.sql(query) if parameters is None else con.sql(query, params=parameters)
         except _WRONG_QUERY as error:
-            raise CallError(f"the query is wrong: {_first_line(error)}") from None
-
-
-def fetch(con: duckdb.DuckDBPyConnection, query: str) -> QueryResult:
-    """Return all rows of one query over the catalog. Ctrl-C ends it at any moment.
-
-    :raises CallError: the query is wrong as it stands, is not one query, or would change something.
-    :raises LakeError: a file that the query reads is missing, or the query fails on a value.
-    """
-    with _query_errors():
-        table = _interruptible(con, lambda: _arrow_table(relation(con, query)))
-    try:
-        values = [column.to_pylist() for column in table.columns]
-    except (ValueError, OverflowError):
-        raise LakeError("the query's result has a time outside of the years 1 to 9999; cast it to text") from None
-    rows = [[plain(value) for value in row] for row in zip(*values, strict=True)]
-    return QueryResult(list(table.column_names), rows)
+            raise CallError(f"the query is wrong: {_what_is_wrong(error)}") from None
 
 
 def _check(con: duckdb.DuckDBPyConnection, query: str, parameters: Parameters | None) -> None:
@@ -94,6 +72,18 @@ def _check(con: duckdb.DuckDBPyConnection, query: str, parameters: Parameters | 
         raise CallError(f"the query has the parameters {has} and is given {given}; give the same")
 
 
+def _without_end(query: str) -> str:
+    """Return the query without its last semicolon and what follows, because DuckDB puts a relation into brackets."""
+    text = query.encode()
+    end = len(text)
+    for start, kind in reversed(duckdb.tokenize(query)):
+        if text[start : start + 1] == b";":
+            end = start
+        elif kind != duckdb.token_type.comment:
+            break
+    return text[:end].decode()
+
+
 def _names(parameters: Parameters) -> Iterable[str]:
     return parameters if isinstance(parameters, Mapping) else (str(number + 1) for number in range(len(parameters)))
 
@@ -103,39 +93,34 @@ def _listed(names: Iterable[str]) -> str:
 
 
 @contextlib.contextmanager
-def _query_errors() -> Iterator[None]:
+def query_errors() -> Iterator[None]:
     """Raise every error of DuckDB as a ``LakeError`` that quotes no value of the data."""
     try:
         yield
-    except duckdb.IOException as error:
-        raise LakeError(
+    except duckdb.Error as error:
+        raise _failed(type(error).__name__, error) from None
+    except OSError as error:
+        # An Arrow reader passes on only the text of DuckDB's error: ``Conversion Error: ...``.
+        raise _failed(str(error).partition(" Error:")[0].replace(" ", "") + "Exception", error) from None
+
+
+def _failed(kind: str, error: Exception) -> LakeError:
+    if kind == duckdb.IOException.__name__:
+        return LakeError(
             f"the query failed: {_first_line(error)}; chatexport verify says what is missing, and chatexport catalog "
             "repairs a lake that was moved"
-        ) from None
-    except duckdb.OperationalError as error:
-        raise LakeError(f"the query failed: {_first_line(error)}") from None
-    except duckdb.Error as error:
-        raise LakeError(
-            f"the query failed on a value, which is not quoted here ({type(error).__name__}); TRY_CAST and TRY make "
-            "such values null, and chatexport verify finds damaged files"
-        ) from None
+        )
+    if isinstance(error, duckdb.OperationalError) or kind == "OutofMemoryException":
+        return LakeError(f"the query failed: {_first_line(error)}")
+    return LakeError(
+        f"the query failed on a value, which is not quoted here ({kind}); TRY_CAST and TRY make such values null, and "
+        "chatexport verify finds damaged files"
+    )
 
 
-def _arrow_table(bound: duckdb.DuckDBPyRelation) -> pa.Table:
-    """Run a query. Arrow reads TIMESTAMPTZ without the package of time zones that ``fetchall`` needs."""
-    types = [each.id for each in bound.types]
-    if _AS_TEXT.intersection(types):
-        shown = [
-            f"#{at}{'::VARCHAR' * (each in _AS_TEXT)} AS {sql.name(name)}"  # several may have one name
-            for at, (name, each) in enumerate(zip(bound.columns, types, strict=True), 1)
-        ]
-        bound = bound.project(", ".join(shown))
-    return bound.to_arrow_table()
-
-
-def _interruptible(con: duckdb.DuckDBPyConnection, work: Callable[[], pa.Table]) -> pa.Table:
+def interruptible(con: duckdb.DuckDBPyConnection, work: Callable[[], _Result]) -> _Result:
     """Do a connection's work in a second thread: in the main thread, DuckDB finishes most queries despite Ctrl-C."""
-    answer: Future[pa.Table] = Future()
+    answer: Future[_Result] = Future()
     given_up = threading.Event()
 
     def run() -> None:
@@ -157,6 +142,20 @@ def _interruptible(con: duckdb.DuckDBPyConnection, work: Callable[[], pa.Table])
             con.interrupt()
             second.join(0.1)
         raise
+
+
+def _what_is_wrong(error: duckdb.Error) -> str:
+    """Return DuckDB's sentence about a query, with the line at fault and its hint: ``Did you mean "messages"?``.
+
+    A hint may list dozens of functions, of which the first ones are enough.
+    """
+    first, *others = [line.strip() for line in str(error).splitlines()]
+    hints = list(itertools.takewhile(lambda line: not _AT_LINE.match(line), others))
+    at_line = _AT_LINE.search("\n".join(others))
+    heading, *names = [line for line in hints if line] or [""]
+    more = f" and {len(names) - _HINTS} more" if len(names) > _HINTS else ""
+    where = f" (line {at_line.group(1)})" if at_line and at_line.group(1) != "1" else ""
+    return " ".join(filter(None, [first + where, heading, "; ".join(names[:_HINTS]) + more]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,8 +218,8 @@ def coverage(con: duckdb.DuckDBPyConnection, channels: Sequence[str] | None = No
         GROUP BY ALL ORDER BY spans.cid, spans.since NULLS FIRST
         """,
     )
-    with _query_errors():
-        rows = _interruptible(con, lambda: _arrow_table(bound)).to_pylist()
+    with query_errors():
+        rows = interruptible(con, bound.to_arrow_table).to_pylist()
     return CoverageReport(
         spans=tuple(CoveredSpan(**{name: _in_utc(value) for name, value in row.items()}) for row in rows)
     )
@@ -230,32 +229,5 @@ def _in_utc(value: Any) -> Any:
     return value.astimezone(UTC) if isinstance(value, datetime) else value
 
 
-def plain(value: Any) -> Any:  # noqa: PLR0911 - a case for each type
-    """Return a value as people and JSON read it.
-
-    Times become RFC3339, intervals days and hours, and bytes base64. A decimal becomes text if a number would lose
-    digits. NaN and infinity become null.
-    """
-    match value:
-        case list():
-            return [plain(item) for item in value]
-        case dict():
-            return {key: plain(item) for key, item in value.items()}
-        case Decimal():
-            if value == value.to_integral_value():
-                return int(value)
-            return float(value) if Decimal(str(float(value))) == value else str(value)
-        case float() if not math.isfinite(value):
-            return None
-        case bytes():
-            return base64.b64encode(value).decode()
-        case datetime() if value.tzinfo is not None:
-            return format_rfc3339(value)
-        case pa.MonthDayNano(months=months, days=days, nanoseconds=ns):
-            return f"{months} months " * bool(months) + str(timedelta(days=days, microseconds=ns // 1000))
-        case _:
-            return value
-
-
-def _first_line(error: duckdb.Error) -> str:
+def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
