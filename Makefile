@@ -20,25 +20,31 @@ $(READY): constraints.txt pyproject.toml
 	@grep -A 99 '^uv==' constraints.txt | awk 'NR > 1 && !/^ /{exit} {print}' > $(VENV)/uv.txt
 	@($(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt 2>$(VENV)/pip.log \
 	  && $(BIN)/python -m uv pip install --quiet --python $(BIN)/python --require-hashes -r constraints.txt 2>>$(VENV)/pip.log) \
-	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . 2>>$(VENV)/pip.log || { cat $(VENV)/pip.log; exit 1; }
 	@touch $(READY)
 
 demo: $(READY)  ## Real Airflow exports three days of real chat from the sandbox, and DuckDB queries the result
 	@$(BIN)/python scripts/demo.py
 
+# $(call environment,FOLDER,PINS): an environment of its own. PINS has every package of it, so pip gets --no-deps: with
+# --require-hashes, older versions of pip take the pin of `x` for none of the `x[extra]` that a dependency asks for.
+define environment
+@test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+@$(BIN)/python -m uv pip install --quiet --python $(1)/bin/python --require-hashes -r $(2) \
+  || $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(2)
+endef
+
 # dbt lives apart: its dependencies and Airflow's do not go together.
 .venv-dbt/.ready: $(READY) dbt/requirements.txt
-	@test -x .venv-dbt/bin/python || $(PYTHON) -m venv .venv-dbt
-	@$(BIN)/python -m uv pip install --quiet --python .venv-dbt/bin/python --require-hashes -r dbt/requirements.txt \
-	  || .venv-dbt/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r dbt/requirements.txt
+	$(call environment,.venv-dbt,dbt/requirements.txt)
 	@touch $@
 
-# An S3 server for the tests, and a DuckDB with an S3 client of its own: too large, or too old, for the main environment.
-.venv-s3/.ready .venv-readers/.ready: .venv-%/.ready: $(READY) tests/environments/%.txt
-	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
-	@$(BIN)/python -m uv pip install --quiet --python .venv-$*/bin/python --require-hashes -r tests/environments/$*.txt \
-	  || .venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/environments/$*.txt
+# What is too large for the main environment, too old, or of no use to most who work on this:
+# - s3: an S3 server for the tests; readers: a DuckDB with an S3 client of its own
+# - docs: the builder of the documentation site; cosmos: Airflow with Astronomer Cosmos
+.venv-s3/.ready .venv-readers/.ready .venv-docs/.ready .venv-cosmos/.ready: .venv-%/.ready: $(READY) tests/environments/%.txt
+	$(call environment,.venv-$*,tests/environments/$*.txt)
 	@touch $@
 
 test: $(READY) .venv-dbt/.ready .venv-s3/.ready .venv-readers/.ready  ## The whole test suite, as CI runs it
@@ -48,9 +54,7 @@ test-fast: $(READY) .venv-s3/.ready  ## The inner loop: no kills, no DAG runs, n
 	@$(BIN)/python -m pytest -n 4 -m 'not slow' tests/core tests/api tests/cli tests/lake
 
 .venv-min/.ready: $(READY) constraints-min.txt
-	@test -x .venv-min/bin/python || $(PYTHON) -m venv .venv-min
-	@$(BIN)/python -m uv pip install --quiet --python .venv-min/bin/python --require-hashes -r constraints-min.txt \
-	  || .venv-min/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r constraints-min.txt
+	$(call environment,.venv-min,constraints-min.txt)
 	@.venv-min/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -74,24 +78,23 @@ up: $(READY)  ## Airflow's UI on localhost over the sandbox, to click around in
 	@$(BIN)/python scripts/up.py
 
 .venv-bench/.ready: $(READY) benchmarks/constraints.txt
-	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
-	@$(BIN)/python -m uv pip install --quiet --python .venv-bench/bin/python --require-hashes -r benchmarks/constraints.txt \
-	  || .venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/constraints.txt
+	$(call environment,.venv-bench,benchmarks/constraints.txt)
 	@touch $@
 
 bench: .venv-bench/.ready  ## Loading, against what people use today, and waiting; SIZES=300,1000,3000 for the memory curve
 	@$(BIN)/python benchmarks/run.py --sizes $(or $(SIZES),300)
 	@$(BIN)/python benchmarks/waiting.py
 
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-annotate --no-header
+
 constraints: $(READY)  ## Pin everything again, from pyproject.toml
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-	  --no-header --group dev --all-extras pyproject.toml -o constraints.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-	  --no-header dbt/requirements.in -o dbt/requirements.txt
-	@for name in s3 readers; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header tests/environments/$$name.in -o tests/environments/$$name.txt; done
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-	  --no-header --group dev --all-extras -c constraints-min.in pyproject.toml -o constraints-min.txt
+	@$(COMPILE) --group dev --all-extras pyproject.toml -o constraints.txt
+	@$(COMPILE) --group dev --all-extras -c constraints-min.in pyproject.toml -o constraints-min.txt
+	@# With extras, because users install this file with the pip that they have.
+	@$(COMPILE) --no-strip-extras dbt/requirements.in -o dbt/requirements.txt
+	@for name in s3 readers docs cosmos; do \
+	  $(COMPILE) tests/environments/$$name.in -o tests/environments/$$name.txt || exit; done
 
 clean:  ## Remove the environments, the demo and what tests left
-	@rm -rf $(VENV) .venv-* .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	@rm -rf $(VENV) .venv-* .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist site

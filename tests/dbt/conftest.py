@@ -1,59 +1,14 @@
-"""A dbt project made by ``chatexport dbt init``, over a lake loaded from the sandbox, and dbt itself to build it."""
+"""A dbt project made by ``chatexport dbt init``."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import duckdb
 import pytest
+from dbt_project import Project
 
 from airflow_provider_chatexport.cli import main
-
-DBT = Path(__file__).parents[2] / ".venv-dbt" / "bin" / "dbt"
-
-
-@dataclass(frozen=True, slots=True)
-class Project:
-    """:param environment: variables of the dbt process, beside a path without anything on it."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    def dbt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        assert DBT.exists(), "dbt's environment is missing; run `make .venv-dbt/.ready`"
-        return subprocess.run(
-            [DBT, "--no-use-colors", *arguments],
-            cwd=self.folder,
-            env={"HOME": str(self.folder), **self.environment},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-
-    def build(self, *arguments: str) -> dict[str, str]:
-        """Builds all; what became of each node, by name."""
-        done = self.dbt("build", *arguments)
-        assert done.returncode == 0, done.stdout
-        return {result["unique_id"]: result["status"] for result in self.target("run_results.json")["results"]}
-
-    def target(self, name: str) -> Any:
-        return json.loads((self.folder / "target" / name).read_bytes())
-
-    def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        """From the database that dbt built, without the lake."""
-        with duckdb.connect(str(self.folder / "chat.duckdb"), read_only=True) as con:
-            con.execute("SET TimeZone = 'UTC'")
-            return con.sql(statement).fetchall()
-
-    def change(self, statement: str) -> None:
-        with duckdb.connect(str(self.folder / "chat.duckdb")) as con:
-            con.execute(statement)
 
 
 @pytest.fixture

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
+import shutil
 import subprocess
 import sys
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import distributions
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import make_dbt
 import pytest
+from dbt_project import DBT, Project
 from lakes import LakeProbe, client_of, exports_of
-from moto.server import ThreadedMotoServer
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from s3_server import S3Server, new_lake
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.cli import main
@@ -34,19 +36,17 @@ pytestmark = pytest.mark.slow
 
 CHANNELS = ("livestream:ubuntu", "messaging:ubuntu-support")
 SINCE, UNTIL = "2025-01-06", "2025-01-09"
-MARTS = ("channel_activity_daily", "conversations", "people", "reactions_given", "retention_cohorts", "threads")
+MARTS = ("channel_activity_daily", "conversations", "days", "people", "reactions_given", "retention_cohorts", "threads")
+METRICS = {
+    *("messages", "replies", "reply_share", "reactions", "active_people", "active_channels", "new_people", "threads"),
+    *("conversations", "messages_in_conversations", "messages_per_conversation", "median_seconds_to_answer"),
+}
 
 
 def load(sandbox: Sandbox, lake: str, since: str = SINCE, until: str = UNTIL) -> None:
     with client_of(sandbox) as client:
         receipts = exports_of(client, since, until, channels=CHANNELS, export_users=True)
         pipeline.load_exports(client, receipts, lake_uri=lake, options=LoadOptions(accept_shrink=True))
-
-
-@pytest.fixture
-def lake(sandbox: Sandbox, tmp_path: Path) -> LakeProbe:
-    load(sandbox, str(tmp_path / "lake"))
-    return LakeProbe(str(tmp_path / "lake"))
 
 
 def written(sandbox: Sandbox) -> list[dict[str, Any]]:
@@ -61,35 +61,91 @@ def written(sandbox: Sandbox) -> list[dict[str, Any]]:
     return found
 
 
-def activity(sandbox: Sandbox) -> dict[tuple[str, str], tuple[int, int, int, int]]:
+def activity(messages: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[int, int, int, int]]:
     """Day and channel -> messages, replies, deleted messages, people."""
     days: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for message in written(sandbox):
+    for message in messages:
         days[str(message["at"].date()), message["cid"]].append(message)
     counted = {}
-    for key, messages in days.items():
-        there = [message for message in messages if not message.get("deleted_at")]
+    for key, of_day in days.items():
+        there = [message for message in of_day if not message.get("deleted_at")]
         replies = sum(bool(message.get("parent_id")) for message in there)
-        counted[key] = (len(there), replies, len(messages) - len(there), len({each["author"] for each in there}))
+        counted[key] = (len(there), replies, len(of_day) - len(there), len({each["author"] for each in there}))
     return counted
 
 
-def built_activity(project: Any) -> dict[tuple[str, str], tuple[int, int, int, int]]:
+def built_activity(project: Project) -> dict[tuple[str, str], tuple[int, int, int, int]]:
     rows = project.rows(
         "SELECT event_date::VARCHAR, cid, messages, replies, deleted_messages, people FROM channel_activity_daily"
     )
     return {row[:2]: row[2:] for row in rows}
 
 
-def test_the_project_builds_and_its_numbers_are_those_of_the_service(
-    sandbox: Sandbox, lake: LakeProbe, init: Callable[..., Any]
-) -> None:
-    """Models, tests and unit tests pass as they are, and marts say what can be counted without them."""
-    project = init(lake.uri)
+@pytest.mark.timeout(900)
+def test_a_project_follows_its_lake(sandbox: Sandbox, tmp_path: Path, init: Callable[..., Project]) -> None:
+    """One project, from an empty lake over loads and late changes to a day and a person that are gone.
+
+    Each step builds once and checks all that is true then: a process of dbt costs seconds.
+    """
+    uri = str(tmp_path / "lake")
+    Lake(uri).rebuild_catalog()
+    project = init(uri)
+    add_a_model_of_custom_keys(project)
+    assert {"success", "pass", "no-op"} == set(project.build().values())
+    assert [(0,)] * len(MARTS) == [project.rows(f"SELECT count(*) FROM {mart}")[0] for mart in MARTS]
+    assert [(12, None, None, True, None)] == project.rows("FROM custom")
+    assert 0 == project.dbt("source", "freshness").returncode
+
+    load(sandbox, uri)
     statuses = project.build()
     assert {"success", "pass", "no-op"} == set(statuses.values())
     assert 3 == sum(name.startswith("unit_test.") for name in statuses)
-    assert activity(sandbox) == built_activity(project)
+    the_marts_are_what_the_service_has(sandbox, LakeProbe(uri), project)
+    every_column_is_described(project)
+    assert 0 == project.dbt("source", "freshness").returncode
+    assert {"pass"} == {each["status"] for each in project.target("sources.json")["results"]}
+
+    # The same once more, which is a new export: every row bears it, so every day is built again.
+    mark = "UPDATE channel_activity_daily SET attachments = -1"  # a mark stays only where nothing is built
+    marked = "SELECT DISTINCT event_date::VARCHAR FROM channel_activity_daily WHERE attachments = -1"
+    project.change(mark)
+    load(sandbox, uri)
+    project.build("--select", "+channel_activity_daily", "--exclude-resource-type", "test")
+    assert [] == project.rows(marked)
+
+    # Late changes: edits, soft and hard deletes, a channel's day gone, and a new message. The other days rest.
+    project.change(mark)
+    soft, *hard = [each["id"] for each in of_last_day(sandbox) if each["cid"] == CHANNELS[1]]
+    sandbox.control.delete_message(soft)
+    for message_id in hard:
+        sandbox.control.delete_message(message_id, hard=True)
+    sandbox.control.add_message(CHANNELS[0], text="late", user_id="late", created_at="2025-01-08T12:00:00Z")
+    sandbox.control.advance_clock(timedelta(minutes=1))
+    load(sandbox, uri, "2025-01-08", UNTIL)
+    project.build()
+    assert activity(written(sandbox)) == built_activity(project)
+    assert [("2025-01-06",), ("2025-01-07",)] == sorted(project.rows(marked))
+
+    # A truncated day: no row is left to say that it is empty. A removed person: their rows are gone from every day.
+    for message in of_last_day(sandbox):
+        sandbox.control.delete_message(message["id"], hard=True)
+    sandbox.control.advance_clock(timedelta(minutes=1))
+    load(sandbox, uri, "2025-01-08", UNTIL)
+    ((person,),) = project.rows("SELECT user_id FROM people ORDER BY messages DESC LIMIT 1")
+    forget_user(open_store(uri), person, now=datetime.now(UTC))
+    project.build()
+    assert activity([each for each in written(sandbox) if each["author"] != person]) == built_activity(project)
+    assert {"2025-01-06", "2025-01-07"} == {day for day, _ in built_activity(project)}
+    assert [(0,)] == project.rows(f"SELECT count(*) FROM people WHERE user_id = '{person}'")
+
+
+def of_last_day(sandbox: Sandbox) -> list[dict[str, Any]]:
+    return [message for message in written(sandbox) if message["at"].date().day == 8]
+
+
+def the_marts_are_what_the_service_has(sandbox: Sandbox, lake: LakeProbe, project: Project) -> None:
+    """Each number is counted without the models."""
+    assert activity(written(sandbox)) == built_activity(project)
     messages = [message for message in written(sandbox) if not message.get("deleted_at")]
     by_author = Counter(message["author"] for message in messages)
     assert by_author == dict(project.rows("SELECT user_id, messages FROM people WHERE messages > 0"))
@@ -99,6 +155,7 @@ def test_the_project_builds_and_its_numbers_are_those_of_the_service(
     assert given == lake.value("SELECT count(*) FROM reactions") > 0
     assert 0 < received <= given
     assert len(by_author) == project.rows("SELECT sum(people) FROM retention_cohorts WHERE week_number = 0")[0][0]
+    assert [("2025-01-06",), ("2025-01-07",), ("2025-01-08",)] == project.rows("SELECT event_date::VARCHAR FROM days")
 
 
 def threads(messages: list[dict[str, Any]]) -> dict[str, tuple[int, int | None]]:
@@ -132,116 +189,102 @@ def conversations(messages: list[dict[str, Any]]) -> dict[str, int]:
     return found
 
 
-def test_late_changes_come_in_and_days_at_rest_are_not_built_again(
-    sandbox: Sandbox, lake: LakeProbe, init: Callable[..., Any]
-) -> None:
-    """After a lookback with edits and deletes, a whole channel's day gone, and the removal of a person."""
-    project = init(lake.uri)
-    project.build()
-    # A mark that only survives where nothing is built again.
-    project.change("UPDATE channel_activity_daily SET attachments = -1")
-    load(sandbox, lake.uri)  # the same once more, which is a new export: every row bears it
-    marked = "SELECT DISTINCT event_date::VARCHAR FROM channel_activity_daily WHERE attachments = -1"
-    project.build("--select", "+channel_activity_daily")
-    assert [] == project.rows(marked)
-    project.change("UPDATE channel_activity_daily SET attachments = -1")
-
-    last_day = [message for message in written(sandbox) if message["at"].date().day == 8]
-    soft, *hard = [message["id"] for message in last_day if message["cid"] == CHANNELS[1]]
-    sandbox.control.delete_message(soft)
-    for message_id in hard:
-        sandbox.control.delete_message(message_id, hard=True)
-    sandbox.control.add_message(CHANNELS[0], text="late", user_id="late", created_at="2025-01-08T12:00:00Z")
-    sandbox.control.advance_clock(timedelta(minutes=1))
-    load(sandbox, lake.uri, "2025-01-08", UNTIL)
-    project.build()
-    assert activity(sandbox) == built_activity(project)
-    assert [("2025-01-06",), ("2025-01-07",)] == sorted(project.rows(marked))
-
-    ((person,),) = project.rows("SELECT user_id FROM people ORDER BY messages DESC LIMIT 1")
-    forget_user(open_store(lake.uri), person, now=datetime.now(UTC))
-    project.build()
-    expected = sum(message["author"] != person and not message.get("deleted_at") for message in written(sandbox))
-    assert [(expected,)] == project.rows("SELECT sum(messages) FROM channel_activity_daily")
-    assert [(0,)] == project.rows(f"SELECT count(*) FROM people WHERE user_id = '{person}'")
-
-
-def test_days_that_are_gone_leave_the_marts(sandbox: Sandbox, lake: LakeProbe, init: Callable[..., Any]) -> None:
-    """A truncated channel: no row of the day is left to say that it is empty."""
-    project = init(lake.uri)
-    project.build()
-    for message in [each for each in written(sandbox) if each["at"].date().day == 8]:
-        sandbox.control.delete_message(message["id"], hard=True)
-    sandbox.control.advance_clock(timedelta(minutes=1))
-    load(sandbox, lake.uri, "2025-01-08", UNTIL)
-    project.build()
-    assert activity(sandbox) == built_activity(project)
-    assert {"2025-01-06", "2025-01-07"} == {day for day, _ in built_activity(project)}
-
-
-def test_an_empty_lake_builds(tmp_path: Path, init: Callable[..., Any]) -> None:
-    """The project is set up before the first load: nothing fails, and nothing is there."""
-    Lake(tmp_path / "lake").rebuild_catalog()
-    project = init(str(tmp_path / "lake"))
-    project.build()
-    assert [(0,)] * len(MARTS) == [project.rows(f"SELECT count(*) FROM {mart}")[0] for mart in MARTS]
-    assert 0 == project.dbt("source", "freshness").returncode
-
-
-def test_docs_and_freshness(lake: LakeProbe, init: Callable[..., Any]) -> None:
+def every_column_is_described(project: Project) -> None:
     """Every column of every model and source has a type and a description where analysts look for it."""
-    project = init(lake.uri)
-    project.build()
     assert 0 == project.dbt("docs", "generate").returncode
     catalog, manifest = project.target("catalog.json"), project.target("manifest.json")
     assert catalog["errors"] is None
-    nodes = {**catalog["nodes"], **catalog["sources"]}
+    del catalog["nodes"]["model.chatexport.custom"]  # the test's own
     assert len(MARTS) + len(make_dbt.STAGED) == len(catalog["nodes"])
-    for name, node in nodes.items():
-        told = (manifest["nodes"].get(name) or manifest["sources"].get(name))["columns"]
-        assert {column.lower() for column in node["columns"]} == told.keys(), name
-        assert all(column["description"] for column in told.values()), name
+    for name, node in {**catalog["nodes"], **catalog["sources"]}.items():
+        described = (manifest["nodes"].get(name) or manifest["sources"].get(name))["columns"]
+        assert {column.lower() for column in node["columns"]} == described.keys(), name
+        assert all(column["description"] for column in described.values()), name
     assert all(column["comment"] for column in catalog["nodes"]["model.chatexport.people"]["columns"].values())
-    assert 0 == project.dbt("source", "freshness").returncode
-    assert {"pass"} == {each["status"] for each in project.target("sources.json")["results"]}
+    assert "lake" in manifest["docs"]["doc.chatexport.__overview__"]["block_contents"]
+    assert METRICS == {metric["name"] for metric in manifest["metrics"].values()}
+    assert all(metric["description"] for metric in manifest["metrics"].values())
 
 
-def test_sources_can_be_files(sandbox: Sandbox, lake: LakeProbe, init: Callable[..., Any]) -> None:
-    """Where the catalog cannot be attached, a glob over the files gives the same."""
-    project = init(lake.uri)
-    project.build("--vars", f"{{chatexport_lake_files: {lake.uri}}}")
-    assert activity(sandbox) == built_activity(project)
+def add_a_model_of_custom_keys(project: Project) -> None:
+    """The macro quotes what SQL and JSON paths would take for their own."""
+    custom = json.dumps({"it's \"a.key": 12, "word": "x", "share": 3.7, "yes": True, "one": 1}).replace("'", "''")
+    key = json.dumps("it's \"a.key")
+    (project.folder / "models" / "custom.sql").write_text(
+        f"select {{{{ chatexport.custom_value({key}, 'bigint', 'custom') }}}} as n, "
+        "{{ chatexport.custom_value('word', 'bigint', 'custom') }} as word, "
+        "{{ chatexport.custom_value('share', 'bigint', 'custom') }} as share, "
+        "{{ chatexport.custom_value('yes', 'boolean', 'custom') }} as yes, "
+        "{{ chatexport.custom_value('one', 'boolean', 'custom') }} as one "
+        f"from (select '{custom}'::json as custom)"
+    )
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """An S3 server with a bucket ``dbt``; the variables that lead there."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    with contextlib.ExitStack() as closing:
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        closing.callback(server.stop)
-        host, port = server.get_host_and_port()
-        variables = {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        fs = fsspec.filesystem("s3")
-        closing.callback(fs.clear_instance_cache)
-        fs.mkdir("dbt")
-        yield variables
+def test_a_project_can_have_it_as_a_package_and_read_files(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Another project installs it from a git repository or a folder. Its sources are a glob, without any catalog."""
+    load(sandbox, str(tmp_path / "lake"))
+    repository, folder = tmp_path / "repository", tmp_path / "mine"
+    shutil.copytree(make_dbt.DBT, repository / "dbt", ignore=shutil.ignore_patterns("target", "logs", "*.duckdb"))
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com"]
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, *command], cwd=repository, check=True)
+    (folder / "models").mkdir(parents=True)
+    (folder / "dbt_project.yml").write_text(
+        json.dumps(
+            {
+                "name": "mine",
+                "profile": "mine",
+                "flags": {"send_anonymous_usage_stats": False},
+                "vars": {"chatexport": {"chatexport_lake_files": str(tmp_path / "lake")}},
+            }
+        )
+    )
+    output = {"type": "duckdb", "path": str(folder / "chat.duckdb"), "settings": {"TimeZone": "UTC"}}
+    (folder / "profiles.yml").write_text(json.dumps({"mine": {"target": "dev", "outputs": {"dev": output}}}))
+    key = "{{ chatexport.custom_value('key', 'bigint', 'custom') }}"
+    (folder / "models" / "answers.sql").write_text(
+        f"select count(*) as n_people, (select {key} from (select '{{\"key\": 7}}'::json as custom)) as key "
+        "from {{ ref('chatexport', 'people') }} where messages > 0"
+    )
+    project = Project(folder, {"PATH": "/usr/bin:/bin", "GIT_ALLOW_PROTOCOL": "file"})
+    from_git = {"git": f"file://{repository}", "subdirectory": "dbt", "revision": "main"}
+    for package in (from_git, {"local": str(repository / "dbt")}):
+        (folder / "packages.yml").write_text(json.dumps({"packages": [package]}))
+        deps = project.dbt("deps")
+        assert 0 == deps.returncode, deps.stdout
+        assert (folder / "dbt_packages" / "chatexport" / "models" / "overview.md").exists()
+    project.build("--exclude-resource-type", "unit_test")
+    assert activity(written(sandbox)) == built_activity(project)
+    authors = {message["author"] for message in written(sandbox) if not message.get("deleted_at")}
+    assert [(len(authors), 7)] == project.rows("FROM answers")
 
 
-def test_a_lake_on_an_object_store_builds(sandbox: Sandbox, bucket: dict[str, str], init: Callable[..., Any]) -> None:
+def test_a_lake_on_an_object_store_builds(sandbox: Sandbox, s3: S3Server, init: Callable[..., Project]) -> None:
     """The profile reads it without an extension that would have to be downloaded."""
-    load(sandbox, "s3://dbt/lake")
-    project = init("s3://dbt/lake", **bucket)
-    project.build()
-    assert activity(sandbox) == built_activity(project)
+    uri = new_lake()
+    load(sandbox, uri)
+    project = init(uri, **s3.variables)
+    project.build("--exclude-resource-type", "unit_test")
+    assert activity(written(sandbox)) == built_activity(project)
+
+
+def test_pip_of_any_age_installs_the_pins() -> None:
+    """Regression: older versions of pip refuse ``x[extra]``, which a dependency asks for, if the pin is of ``x``."""
+    pins: dict[str, set[str]] = {}
+    for row in (make_dbt.DBT / "requirements.txt").read_text().splitlines():
+        if row and not row.startswith((" ", "#")):
+            pin = Requirement(row.rstrip(" \\"))
+            pins[canonicalize_name(pin.name)] = pin.extras
+    (packages,) = (DBT.parents[1] / "lib").glob("python*/site-packages")
+    wanted = [Requirement(text) for each in distributions(path=[str(packages)]) for text in each.requires or ()]
+    missing = {
+        str(each)
+        for each in wanted
+        if (each.marker is None or each.marker.evaluate({"extra": ""}))
+        and each.extras - pins.get(canonicalize_name(each.name), each.extras)
+    }
+    assert any(pins.values())
+    assert not missing
 
 
 def test_what_is_generated_is_the_registry() -> None:
@@ -252,33 +295,17 @@ def test_what_is_generated_is_the_registry() -> None:
     assert staged == {path for path in generated if path.startswith("models/staging/")}
 
 
-def test_custom_keys_of_any_spelling_can_be_read(lake: LakeProbe, init: Callable[..., Any]) -> None:
-    """The macro quotes what SQL and JSON paths would take for their own."""
-    project = init(lake.uri)
-    made = json.dumps({"it's \"a.key": 12, "word": "x", "share": 3.7, "yes": True, "one": 1}).replace("'", "''")
-    key = json.dumps("it's \"a.key")
-    (project.folder / "models" / "custom.sql").write_text(
-        f"select {{{{ chatexport.custom_value({key}, 'bigint', 'made') }}}} as n, "
-        "{{ chatexport.custom_value('word', 'bigint', 'made') }} as word, "
-        "{{ chatexport.custom_value('share', 'bigint', 'made') }} as share, "
-        "{{ chatexport.custom_value('yes', 'boolean', 'made') }} as yes, "
-        "{{ chatexport.custom_value('one', 'boolean', 'made') }} as one "
-        f"from (select '{made}'::json as made)"
-    )
-    project.build("--select", "custom")
-    assert [(12, None, None, True, None)] == project.rows("FROM custom")
-
-
 @pytest.mark.parametrize("output", ["json", "text"])
 def test_init_refuses_a_folder_in_use_and_a_missing_lake(
-    output: str, lake: LakeProbe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each is one sentence, and nothing is written."""
+    Lake(tmp_path / "lake").rebuild_catalog()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").touch()
     flags = ["--json"] if output == "json" else []
     with pytest.raises(SystemExit, match="2"):
-        main(["dbt", "init", str(tmp_path / "mine"), "--lake", lake.uri, *flags])
+        main(["dbt", "init", str(tmp_path / "mine"), "--lake", str(tmp_path / "lake"), *flags])
     with pytest.raises(SystemExit, match="1"):
         main(["dbt", "init", str(tmp_path / "new"), "--lake", str(tmp_path / "no-lake"), *flags])
     assert not (tmp_path / "new").exists()
@@ -295,4 +322,12 @@ def test_the_wheel_brings_the_project(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
     wanted = {f"airflow_provider_chatexport/dbt/{path}" for path in make_dbt.files()}
-    assert wanted | {"airflow_provider_chatexport/dbt/requirements.txt"} <= held
+    others = ("README.md", "requirements.txt", "models/overview.md", "models/marts/metrics.yml")
+    assert wanted | {f"airflow_provider_chatexport/dbt/{path}" for path in others} <= held
+
+
+def test_the_project_names_no_page_that_it_lacks() -> None:
+    """Whoever has the wheel has no docs folder."""
+    files = [path for path in make_dbt.DBT.rglob("*") if path.suffix in {".md", ".sql", ".yml"}]
+    packaged = [path for path in files if not {"target", "logs"} & set(path.parts)]
+    assert not [str(path) for path in packaged if "docs/" in path.read_text()]
