@@ -72,20 +72,14 @@ _OF_ONE_WINDOW: Final = (
     InputError,
     ShrinkError,
 )
-_HELD_BACK: Final = "an older window of its channels failed, and both are exported again together by the next run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissingWindow:
-    """A window that some channels miss.
-
-    :param window: None for the whole history.
-    :param is_again: the lake covers the start of the window, which a lookback exports again.
-    """
+    """A window that some channels miss. ``window`` is None for the whole history."""
 
     channels: tuple[Cid, ...]
     window: Window | None
-    is_again: bool = False
 
     @property
     def label(self) -> str:
@@ -156,9 +150,9 @@ def plan(
     :param extra_channels: channels to add.
     :param since: start of what should be covered, aware. None for the first covered moment of each channel, and for the
         whole history of a channel that the lake does not know.
-    :param lookback: for a channel that is not covered up to ``until``, export also this much before its newest covered
-        moment again, for late edits and deletes.
-    :param max_window: split longer windows. A whole history is never split, because it has no start.
+    :param lookback: export also this much before everything that is missing again, for late edits and deletes.
+    :param max_window: split what is missing into windows of this length. A lookback comes on top of the first one. A
+        whole history is never split, because it has no start.
     :param grace_period: how long messages may be on their way, as for ``Lake.gaps``.
     :param retention: how long the service keeps messages. What lies before is left out, because no export can cover it
         any more. A whole history stays whole: the service may still have older messages.
@@ -209,25 +203,32 @@ def missing_windows(
 ) -> tuple[MissingWindow, ...]:
     """Return the windows of a plan, from the coverage of a lake. Pure; the arguments are those of ``plan``.
 
+    Every window contains a moment that is not covered, and what a lookback repeats is in one window with the start of
+    the gap that follows. So a window that fails leaves a gap, whatever else is loaded, and the next plan repeats the
+    same lookback before it. With a window of its own, a lookback that fails would never be repeated: the next one
+    begins later.
+
     :param horizon_of: returns from when on an export of a channel knows all; None for all of time.
     """
-    bounds: dict[str, Any] = {"since": since, "until": until, "grace_period": grace_period}
-    missing = gaps(entries, channels, lookback=lookback, **bounds)
-    uncovered = gaps(entries, channels, **bounds)
-    batches: dict[tuple[Window | None, bool], list[Cid]] = defaultdict(list)
+    bounds: dict[str, Any] = {"until": until, "grace_period": grace_period}
+    missing = gaps(entries, channels, since=since, **bounds)
+    never_covered = gaps(entries, missing, since=BEGINNING, **bounds) if lookback and since is None else {}
+    batches: dict[Window | None, list[Cid]] = defaultdict(list)
     for cid, spans in missing.items():
+        reached = since or _first_covered(never_covered.get(cid, []))
         for span in spans:
-            is_whole = since is None and span.since == BEGINNING
-            if not is_whole and (horizon := horizon_of(cid)) is not None:
-                span = replace(span, since=max(span.since, horizon))  # noqa: PLW2901
-            for window in [None] if is_whole else _windows(span, max_window):
-                is_again = window is not None and not any(
-                    each.since <= window.since < each.until for each in uncovered[cid]
-                )
-                batches[window, is_again].append(Cid(cid))
+            if since is None and span.since == BEGINNING:
+                batches[None].append(Cid(cid))
+                continue
+            horizon = horizon_of(cid) or reached
+            begins = max(span.since, horizon)
+            again = min(lookback, begins - max(reached, horizon))
+            for window in _windows(replace(span, since=begins), max_window, again):
+                batches[window].append(Cid(cid))
+            reached = span.until
     windows = [
-        MissingWindow(channels=tuple(batch[first : first + max_channels]), window=window, is_again=is_again)
-        for (window, is_again), batch in batches.items()
+        MissingWindow(channels=tuple(batch[first : first + max_channels]), window=window)
+        for window, batch in batches.items()
         for first in range(0, len(batch), max_channels)
     ]
     # A whole history may take the service longest, so it comes last.
@@ -238,21 +239,27 @@ def _ends(window: Window) -> tuple[datetime, datetime]:
     return window.since, window.until
 
 
-def _windows(span: TimeSpan, max_window: timedelta | None) -> Iterator[Window]:
+def _first_covered(never_covered: Sequence[TimeSpan]) -> datetime:
+    """Return the first covered moment of a channel that has one, from what is not covered since the beginning."""
+    return never_covered[0].until if never_covered and never_covered[0].since == BEGINNING else BEGINNING
+
+
+def _windows(span: TimeSpan, max_window: timedelta | None, again: timedelta) -> Iterator[Window]:
     """Yield windows that tile a span. A span from the beginning of time is one window, not thousands of empty ones.
 
     Cuts lie at whole multiples of ``max_window`` since 1970. So channels whose gaps begin at different moments share
     most windows.
+
+    :param again: how much earlier the first window starts.
     """
     since = max(span.since, BEGINNING)
     if since >= span.until:
         return
-    window = Window(since=since, until=span.until)
-    if max_window is None or window.span <= max_window or since == BEGINNING:
-        yield window
+    if max_window is None or span.until - since <= max_window or since == BEGINNING:
+        yield Window(since=since - again, until=span.until)
         return
     cut = since + max_window - (since - EPOCH) % max_window
-    yield Window(since=since, until=cut)
+    yield Window(since=since - again, until=cut)
     yield from Window(since=cut, until=span.until).split(max_window)
 
 
@@ -277,16 +284,13 @@ def run(
 ) -> Iterator[Outcome]:
     """Export and load the windows of a plan, and yield what became of each as soon as it is known.
 
-    An error that concerns one window is its ``problem``, and the run goes on. If that window repeats a lookback, the
-    newer windows of its channels wait for the next run: its lookback would begin later, and the window would never be
-    repeated.
+    An error that concerns one window is its ``problem``, and the run goes on. The next plan has that window again.
 
     :param wait_timeout: how long to wait for an export.
     :raises ServiceError: the service cannot be reached, or refuses the key.
     :raises LakeError: the lake cannot be read or written.
     """
     ahead, in_flight = deque(sync_plan.windows), deque[_Started]()
-    held_back: set[Cid] = set()
     unknown: set[Cid] = set()
     next_start_s = time.monotonic()
     with ChatExportClient(settings) as client, ChatExportClient(settings.without_retries()) as polling_client:
@@ -294,9 +298,6 @@ def run(
         while ahead or in_flight:
             started = None if ahead and len(in_flight) < MAX_IN_FLIGHT else in_flight.popleft()
             missing = ahead.popleft() if started is None else started.missing
-            if not held_back.isdisjoint(missing.channels):
-                yield Outcome(missing=missing, problem=_HELD_BACK)
-                continue
             try:
                 if started is None:
                     time.sleep(max(0.0, next_start_s - time.monotonic()))
@@ -308,8 +309,6 @@ def run(
                 report = _load(client, started, lake_uri, options, progress)
             except _OF_ONE_WINDOW as error:
                 log.info("window not loaded window=%s problem=%s", missing, error.message)
-                if missing.is_again:
-                    held_back.update(missing.channels)
                 yield Outcome(missing=missing, problem=error.message)
             else:
                 yield Outcome(

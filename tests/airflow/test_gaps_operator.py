@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,8 +25,8 @@ from airflow_provider_chatexport.operators.gaps import ListGapsOperator
 UBUNTU, RUST = "livestream:ubuntu", "messaging:rust"
 
 
-def at(hour: int) -> str:
-    return f"2025-01-01T{hour:02}:00:00.000000Z"
+def at(hour: int, minute: int = 0) -> str:
+    return f"2025-01-01T{hour:02}:{minute:02}:00.000000Z"
 
 
 def listing(lake: Any, **arguments: Any) -> ListGapsOperator:
@@ -91,9 +92,8 @@ def test_the_end_is_that_of_the_run(lake: Path) -> None:
 def test_gaps_are_split_batched_and_preceded_by_a_lookback(lake: Path) -> None:
     """Each entry becomes a mapped task, with as many channels and as long a window as one task should have."""
     looking_back = listing(lake, until=at(6), lookback=timedelta(minutes=30), max_window=3600)
-    assert [window(2, 3), {**window(3, 4), "since": "2025-01-01T03:30:00.000000Z"}, window(4, 5), window(5, 6)] == (
-        looking_back.execute({})
-    )
+    before = [{**window(2, 3), "since": at(1, 30)}, {**window(4, 5), "since": at(3, 30)}]
+    assert [*before, window(5, 6)] == looking_back.execute({})
     each_alone = listing(lake, channels=[UBUNTU, RUST], since=at(5), until=at(6), channels_per_task=1).execute({})
     assert [window(5, 6, UBUNTU), window(5, 6, RUST)] == each_alone
 
@@ -149,11 +149,16 @@ def test_the_arguments_are_in_the_signature_and_survive_serialization() -> None:
     assert fields == {*task["template_fields"]}
 
 
-def test_a_failed_window_is_in_the_next_list(lake: Path, connection: Any, fault: Any) -> None:
-    """Nothing remembers it but the lake, which still misses it."""
-    (failed, *_) = listing(lake, until=at(6)).execute({})
+def test_a_failed_window_is_in_the_next_list_with_its_lookback(lake: Path, connection: Any, fault: Any) -> None:
+    """Nothing remembers it but the lake, which still misses it.
+
+    Regression: newer windows were loaded, so the next lookback began later, and this one was never exported again.
+    """
+    gaps = partial(listing, lake, until=at(6), lookback=timedelta(minutes=30), max_window=3600)
+    (_, failed, newer) = gaps().execute({})
     fault("fail-task", "/api/v2/chat/export_channels")
     with pytest.raises(AirflowException, match="ended as failed"):
         export_and_load(lake, **failed)
-    assert [failed, window(4, 6)] == listing(lake, until=at(6)).execute({})
+    export_and_load(lake, **newer)
+    assert failed in gaps().execute({})
     assert {UBUNTU} == Lake(lake).coverage_runs().keys()
