@@ -56,6 +56,20 @@ def tables_page() -> str:
 def _times() -> str:
     years = f"{EARLIEST.year} to {LATEST.year - 1}"
     return f"""\
+## In DuckDB's shell
+
+```sh
+duckdb -readonly -cmd "SET TimeZone = 'UTC'" lake/catalog.duckdb
+```
+
+- **Without `-readonly`**, a shell opens the catalog to write it, and DuckDB then locks every other process out: other \
+shells, dbt, a BI tool. So the file is read-only on disk, and only root can open it in another way. Queries of \
+`chatexport` and `Lake` read a locked catalog all the same, and loads replace it; the shell goes on with the old one.
+- **The time zone** of a session decides how DuckDB shows a time and where a day begins in `created_at::DATE` and \
+`date_trunc('day', created_at)`: a shell in New York counts other days. `SET TimeZone = 'UTC'`, which can also be a line \
+of `~/.duckdbrc`, makes all of it UTC. `chatexport sql` and `Lake` set it. `event_date` and the macros are in UTC in \
+every session: `GROUP BY event_date` counts the same days everywhere.
+
 ## Times
 
 Times are in UTC, in microseconds, and of the years {years}: pandas with nanoseconds, Spark, Arrow and DuckDB can hold

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -79,7 +80,16 @@ def connect(store: LakeStore) -> duckdb.DuckDBPyConnection:
             store.let_read(con)
             # The names in a query are those of the catalog, and never those of variables in a Python frame.
             con.execute("SET python_enable_replacements = false; SET TimeZone = 'UTC'")
-            con.execute(f"ATTACH {sql.quoted(path)} AS lake (READ_ONLY); USE lake")
+            try:
+                _attach(con, path)
+            except duckdb.Error as error:
+                if not _is_in_use(error):
+                    raise
+                # A copy has no lock, and its blocks have checksums.
+                copy = Path(folder) / f"unlocked-{NAME}"
+                copy.write_bytes(store.read(NAME))
+                _attach(con, str(copy))
+            con.execute("USE lake")
     except duckdb.Error as error:
         con.close()
         raise LakeError(
@@ -89,6 +99,34 @@ def connect(store: LakeStore) -> duckdb.DuckDBPyConnection:
         con.close()
         raise
     return con
+
+
+def _attach(con: duckdb.DuckDBPyConnection, path: str) -> None:
+    con.execute(f"ATTACH {sql.quoted(path)} AS lake (READ_ONLY)")
+
+
+def _is_in_use(error: duckdb.Error) -> bool:
+    """Return whether another connection may write the catalog: one of another process, or one of this process."""
+    return "Could not set lock" in str(error) or type(error).__name__ == "ResourceInUseException"
+
+
+def writer(store: LakeStore) -> str | None:
+    """Return which process has opened the catalog to write it, as DuckDB names it; None if no process has.
+
+    As long as it does, every other process is refused that opens the catalog with DuckDB; ``connect`` is not.
+
+    :raises LakeError: there is no catalog.
+    :raises duckdb.Error: the file in its place is not one.
+    """
+    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as con:
+        try:
+            _attach(con, str(store.local_copy(NAME, Path(folder))))
+        except duckdb.Error as error:
+            if not _is_in_use(error):
+                raise
+            holder = re.search(r"lock is held in (.*?\(PID \d+\))", str(error))
+            return holder.group(1) if holder else "a process"
+    return None
 
 
 def fault(store: LakeStore, snapshot: Snapshot) -> str | None:
@@ -128,7 +166,8 @@ def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> None
                     con.execute(f"CREATE SCHEMA {INTERNAL_SCHEMA}")
                     _fill(con, store, snapshot, digest)
                     con.execute("; ".join(statements))
-            store.replace(NAME, path.read_bytes())
+            # A shell that opens the catalog without -readonly would lock every other reader out.
+            store.replace(NAME, path.read_bytes(), is_read_only=True)
     except (OSError, duckdb.Error) as error:
         raise LakeError(
             f"the catalog of {store.uri} cannot be written ({type(error).__name__}); run chatexport verify to see "

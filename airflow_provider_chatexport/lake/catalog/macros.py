@@ -10,6 +10,22 @@ from dataclasses import dataclass
 from typing import Final
 
 
+def _in_utc(moment: str) -> str:
+    """Return SQL for a parameter as a time: text, a date or a time without a zone is in UTC, whatever the session's is.
+
+    In text, an offset or a zone comes after the colon of the time. A TIMESTAMPTZ as text has an offset.
+    """
+    text = f"{moment}::VARCHAR"
+    return (
+        f"CASE WHEN regexp_matches({text}, ':.*[-+A-Za-z]') THEN {text}::TIMESTAMPTZ "
+        f"ELSE {text}::TIMESTAMP AT TIME ZONE 'UTC' END"
+    )
+
+
+def _utc_date(moment: str) -> str:
+    return f"(({_in_utc(moment)}) AT TIME ZONE 'UTC')::DATE"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Macro:
     """A macro of the catalog.
@@ -46,20 +62,18 @@ MACROS: Final = (
         name="activity",
         parameters=("channel", "since", "until"),
         doc="A channel by UTC day in [since, until): messages that are not deleted, how many of them are replies in "
-        "threads, people who wrote, and reactions to the day's messages. A bound without a time zone is in the "
-        "session's time zone.",
-        example="FROM activity('livestream:ubuntu', '2025-01-01T00:00:00Z', '2025-02-01T00:00:00Z')",
-        # The condition on event_date lets DuckDB leave out files. It has a day to spare at both ends, because the
-        # session's time zone decides the date of a bound.
-        body="""
+        "threads, people who wrote, and reactions to the day's messages. A bound without a time zone is in UTC.",
+        example="FROM activity('livestream:ubuntu', '2025-01-01', '2025-02-01')",
+        # The condition on event_date lets DuckDB leave out files.
+        body=f"""
             SELECT m.event_date AS day, count(*) AS messages, count(*) FILTER (m.parent_id IS NOT NULL) AS replies,
                 count(DISTINCT m.user_id) AS people, coalesce(sum(r.n), 0)::BIGINT AS reactions
             FROM messages m LEFT JOIN (
                 SELECT message_id, count(*) AS n FROM reactions WHERE cid = channel GROUP BY message_id
             ) r ON r.message_id = m.id
             WHERE m.cid = channel AND m.deleted_at IS NULL AND m.type IS DISTINCT FROM 'deleted'
-                AND m.created_at >= since::TIMESTAMPTZ AND m.created_at < until::TIMESTAMPTZ
-                AND m.event_date >= since::DATE - 1 AND m.event_date <= until::DATE + 1
+                AND m.created_at >= {_in_utc("since")} AND m.created_at < {_in_utc("until")}
+                AND m.event_date BETWEEN {_utc_date("since")} AND {_utc_date("until")}
             GROUP BY day ORDER BY day""",
     ),
     Macro(

@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ _CHUNK_BYTES: Final = 4 * 1024 * 1024
 _TEMPORARY_NAME: Final = re.compile(r"\..+\.[0-9a-f]{32}")
 _PLACES_OF_OBJECTS: Final = ("", "_*/", "*/*=*/", f"{FILES_FOLDER}/*/*=*/")
 _ATTEMPTS: Final = 100
+_MAY_WRITE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 _Result = TypeVar("_Result")
 
@@ -131,11 +133,18 @@ class LocalStore(LakeStore):
             _sync(target.parent)
             return True
 
-    def replace(self, path: str, content: bytes) -> None:
-        """Write a file in one step over the one that may be there."""
+    def replace(self, path: str, content: bytes, *, is_read_only: bool = False) -> None:
+        """Write a file in one step over the one that may be there.
+
+        To replace a file takes no permission to write it, only one to write its folder.
+        """
         target = self.local_path(path)
         with self.io_errors("write"):
-            self._write_temporary(target, content).replace(target)
+            temporary = self._write_temporary(target, content)
+            with _removed_on_error(temporary):
+                if is_read_only:
+                    temporary.chmod(temporary.stat().st_mode & ~_MAY_WRITE)
+                temporary.replace(target)
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete files, and the folders that are empty then."""

@@ -161,8 +161,8 @@ class ObjectStore(LakeStore):
             return False
         return True
 
-    def replace(self, path: str, content: bytes) -> None:
-        """Write an object over the one that may be there."""
+    def replace(self, path: str, content: bytes, *, is_read_only: bool = False) -> None:  # noqa: ARG002 - no object can
+        """Write an object over the one that may be there. No object can be written in place."""
         with self.io_errors("write"):
             self._fs.pipe_file(self._full(path), content)
 

@@ -106,8 +106,11 @@ class LakeStore(ABC):
         """Write an object unless there is one, and return whether it was written."""
 
     @abstractmethod
-    def replace(self, path: str, content: bytes) -> None:
-        """Write an object in one step over the one that may be there."""
+    def replace(self, path: str, content: bytes, *, is_read_only: bool = False) -> None:
+        """Write an object in one step over the one that may be there.
+
+        :param is_read_only: where files have permissions, no process may write it in place.
+        """
 
     @abstractmethod
     def delete(self, paths: Iterable[str]) -> None:

@@ -52,15 +52,46 @@ def test_a_thread_is_in_order(catalog: duckdb.DuckDBPyConnection) -> None:
     assert [("q", "Ann"), ("r1", "Ann"), ("r2", None)] == rows(catalog, "SELECT id, name FROM thread('q')")
 
 
+ZONES = ("UTC", "Pacific/Auckland", "America/New_York")
+
+
 def test_activity_is_by_day_within_the_bounds(catalog: duckdb.DuckDBPyConnection) -> None:
     """The bounds are half-open, days are in UTC in any session, and deleted messages do not count."""
-    for zone in ("UTC", "Pacific/Auckland", "America/Los_Angeles"):
+    for zone in ZONES:
         catalog.execute(f"SET TimeZone = '{zone}'")
         assert [("2026-01-01", 2, 1, 1, 2)] == rows(
             catalog,
             "SELECT day::VARCHAR, * EXCLUDE (day) FROM activity('a:1', '2026-01-01 00:00Z', '2026-01-02 09:00Z')",
         )
         assert 2 == len(rows(catalog, "FROM activity('a:1', '2026-01-01 00:00Z', '2026-01-02 09:00:01Z')"))
+
+
+@pytest.mark.parametrize(
+    "until",
+    [
+        "'2026-01-02'", "'2026-01-02 00:00'", "DATE '2026-01-02'", "TIMESTAMP '2026-01-02 00:00:00'",
+        "'2026-01-02T00:00:00Z'", "'2026-01-02 01:00:00+01'", "TIMESTAMPTZ '2026-01-02 00:00:00Z'",
+        "'2026-01-01 19:00 America/New_York'",
+    ],
+)  # fmt: skip
+def test_a_bound_means_the_same_time_in_every_session(until: str, catalog: duckdb.DuckDBPyConnection) -> None:
+    """Regression: a shell in New York counted five more hours. A bound without a time zone is in UTC."""
+    for zone in ZONES:
+        catalog.execute(f"SET TimeZone = '{zone}'")
+        query = f"SELECT day::VARCHAR, messages FROM activity('a:1', '2026-01-01', {until})"
+        assert [("2026-01-01", 2)] == rows(catalog, query)
+
+
+@pytest.mark.parametrize("macro", MACROS, ids=lambda macro: macro.name)
+def test_a_macro_returns_the_same_in_every_session(macro: Macro, catalog: duckdb.DuckDBPyConnection) -> None:
+    """What an analyst counts must not depend on where the shell runs."""
+    examples = {"thread": "FROM thread('q')", "activity": "FROM activity('a:1', '2026-01-01', '2026-01-03')"}
+    query = examples.get(macro.name, macro.example)
+    answers = []
+    for zone in ZONES:
+        catalog.execute(f"SET TimeZone = '{zone}'")
+        answers.append(catalog.sql(query).fetchall())
+    assert [answers[0]] * len(ZONES) == answers
 
 
 def test_custom_keys_of_any_spelling_are_found(catalog: duckdb.DuckDBPyConnection) -> None:
