@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-min check format bench e2e up clean constraints
+.PHONY: help demo docs test test-fast test-min check format bench e2e up clean constraints
 
 help:  ## This list
 	@echo "airflow-provider-chatexport: from Stream Chat's export API to Parquet that people query"
@@ -47,11 +47,15 @@ endef
 	$(call environment,.venv-$*,tests/environments/$*.txt)
 	@touch $@
 
-test: $(READY) .venv-dbt/.ready .venv-s3/.ready .venv-readers/.ready  ## The whole test suite, as CI runs it
+test: $(READY) .venv-dbt/.ready .venv-s3/.ready .venv-readers/.ready .venv-docs/.ready  ## The whole test suite, as CI runs it
 	@$(BIN)/python -m pytest -n 4
 
 test-fast: $(READY) .venv-s3/.ready  ## The inner loop: no kills, no DAG runs, no dbt; under two minutes
 	@$(BIN)/python -m pytest -n 4 -m 'not slow' tests/core tests/api tests/cli tests/lake
+
+docs: .venv-docs/.ready  ## The documentation site, in site/; every link between its pages is checked
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@echo "site/index.html; to browse it: .venv-docs/bin/mkdocs serve"
 
 .venv-min/.ready: $(READY) constraints-min.txt
 	$(call environment,.venv-min,constraints-min.txt)
@@ -71,7 +75,7 @@ format: $(READY)  ## Fix what ruff can fix
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-e2e: $(READY)  ## API server, scheduler, triggerer and DAG processor, driven over REST
+e2e: $(READY) .venv-dbt/.ready .venv-cosmos/.ready  ## API server, scheduler, triggerer and DAG processor, driven over REST
 	@$(BIN)/python -m pytest tests/e2e -v -m ''
 
 up: $(READY)  ## Airflow's UI on localhost over the sandbox, to click around in
