@@ -95,6 +95,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 constraints: $(READY)  ## Pin everything again, from pyproject.toml
 	@$(COMPILE) --group dev --all-extras pyproject.toml -o constraints.txt
 	@$(COMPILE) --group dev --all-extras -c constraints-min.in pyproject.toml -o constraints-min.txt
+	@$(COMPILE) -c constraints.txt docker/sandbox.in -o docker/sandbox.txt
 	@# With extras, because users install this file with the pip that they have.
 	@$(COMPILE) --no-strip-extras dbt/requirements.in -o dbt/requirements.txt
 	@for name in s3 readers docs cosmos; do \

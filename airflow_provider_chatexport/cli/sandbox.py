@@ -47,6 +47,13 @@ from airflow_provider_chatexport.sandbox.settings import SandboxSettings
 @click.option("--gzip", is_flag=True, help="Compress export files with gzip.")
 @click.option("--task-seconds", type=float, default=1.0, show_default=True, help="Seconds that an export takes.")
 @click.option("--no-rate-limit", is_flag=True, help="Accept any number of requests a minute.")
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="FAULT",
+    help='Make requests go wrong from the start: "DO PATH [times=N] [after=N] [method=GET]". Repeatable.',
+)
 @json_option
 def sandbox(**arguments: Any) -> None:
     """Run a copy of the service on localhost, with real chat in it: for demos, and to test your own DAGs."""
@@ -62,6 +69,7 @@ def sandbox(**arguments: Any) -> None:
         gzip=arguments["gzip"],
         task_s=arguments["task_seconds"],
         rate_limit=not arguments["no_rate_limit"],
+        faults=arguments["faults"],
     )
     as_json = arguments["as_json"]
     serve(settings, lambda url: click.echo(json.dumps({"url": url}) if as_json else f"listening on {url}"))

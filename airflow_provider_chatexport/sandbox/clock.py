@@ -9,15 +9,19 @@ from airflow_provider_chatexport.core.times import EPOCH
 
 
 class Clock:
-    """Seconds since 1970 that never go back, even if the machine's clock does.
+    """Seconds since 1970 that never go back between two resets, even if the machine's clock does.
 
     :param frozen: stand still between control calls, instead of running with the machine.
     """
 
     def __init__(self, *, frozen: bool = False) -> None:
+        self._frozen = frozen
+        self.reset()
+
+    def reset(self) -> None:
+        """Set the clock to the time of the machine."""
         self._start = EPOCH + timedelta(seconds=time.time())
         self._started = time.monotonic()
-        self._frozen = frozen
         self.advanced_s = 0.0
         """How far control calls have moved it in all."""
 

@@ -22,7 +22,7 @@ TIMEOUT_S: Final = 60.0
 
 
 class SandboxControl:
-    """Controls the sandbox at a URL: makes requests fail, moves its clock, changes its history.
+    """Controls the sandbox at a URL: makes requests fail, moves its clock, changes its history, resets it.
 
     ``Sandbox.control`` is one. For a sandbox of another process::
 
@@ -78,6 +78,13 @@ class SandboxControl:
             if time.monotonic() > deadline_s:
                 raise ServiceUnavailableError(f"no sandbox answered at {self.url} within {timeout_s:g} s; start one")
             time.sleep(0.05)
+
+    def reset(self) -> None:
+        """Return to the state of the start, as if the sandbox had been started again at the same address.
+
+        History, clock, exports, limits, policies and requests are as at first; so are faults that the settings set.
+        """
+        self._call("POST", "/reset")
 
     # Faults.
 

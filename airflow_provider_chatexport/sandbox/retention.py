@@ -32,8 +32,12 @@ class Retention:
     """
 
     def __init__(self, clock: Clock) -> None:
-        self.applied = Cutoffs()
         self._clock = clock
+        self.reset()
+
+    def reset(self) -> None:
+        """Remove all policies."""
+        self.applied = Cutoffs()
         self._policies: dict[RetentionTarget, RetentionPolicy] = {}
 
     def policies(self) -> list[RetentionPolicy]:

@@ -49,10 +49,28 @@ class Service:
             limits=RateLimits(clock, enforced=settings.rate_limit),
             links=SignedLinks(clock),
             retention=Retention(clock),
-            faults=Faults(),
+            faults=Faults(settings.read_faults()),
             requests=deque(maxlen=MAX_REQUESTS),
             folder=folder,
         )
+
+    async def reset(self) -> None:
+        """Return to the state of the start: history, clock, exports, limits, policies, faults and requests.
+
+        It waits for export files that are being written. Links of before are refused.
+        """
+
+        def start_again() -> None:
+            self.clock.reset()
+            self.world.reset()
+            self.tasks.clear()
+            self.retention.reset()
+            self.limits.reset()
+            self.links.reset()
+            self.faults[:] = self.settings.read_faults()
+            self.requests.clear()
+
+        await self.readers.change(start_again)
 
     async def delete_old(self) -> None:
         """Let the retention policies delete what they cover now. Endpoints that show history call it first."""

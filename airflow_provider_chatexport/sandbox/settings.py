@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from airflow_provider_chatexport.core.entities import References, Shape
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.sandbox.chat.world import Bounds
+from airflow_provider_chatexport.sandbox.web.faults import Fault
 
 API_KEY: Final = "sandbox-key"
 API_SECRET: Final = "sandbox-secret-not-for-production-use"  # noqa: S105 - public on purpose: it opens a local sandbox
@@ -35,7 +37,9 @@ class SandboxSettings:
     :param frozen_clock: the sandbox's clock stands still until a control call moves it, so that a test of rate limits
         does not depend on how fast the machine is. Exports end only when the clock moves by ``task_s``, or at once if
         that is zero.
-    :raises CallError: a number is out of its range.
+    :param faults: faults that are set from the start, each as ``DO PATH [times=N] [after=N] [method=GET]``, such as
+        ``status:503 /api/v2/tasks times=2``.
+    :raises CallError: a number is out of its range, or there is no such fault.
     """
 
     host: str = "127.0.0.1"
@@ -50,6 +54,7 @@ class SandboxSettings:
     task_s: float = 1.0
     rate_limit: bool = True
     frozen_clock: bool = False
+    faults: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not self.host:
@@ -60,3 +65,20 @@ class SandboxSettings:
             raise CallError(f"an export cannot take {self.task_s} seconds; give zero or more")
         if self.messages is not None and self.messages < 1:
             raise CallError(f"a sandbox cannot have {self.messages} messages; give one or more")
+        self.read_faults()
+
+    def read_faults(self) -> list[Fault]:
+        """Return the faults of ``faults``, new ones at every call, because they count down.
+
+        :raises CallError: there is no such fault, or it can never happen.
+        """
+        read = []
+        for text in self.faults:
+            try:
+                read.append(Fault.parse(text))
+            except ValueError as problem:
+                raise CallError(
+                    f"the fault {text[:80]!r} cannot be read: {problem}; write one such as 'status:503 /api/v2/tasks "
+                    "times=2'"
+                ) from None
+        return read

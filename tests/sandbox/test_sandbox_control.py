@@ -8,13 +8,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import httpx
+import orjson
 import pytest
 from sandbox_calls import Calls
 
 from airflow_provider_chatexport import sandbox as package
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.errors import CallError, ServiceUnavailableError, UnexpectedReplyError
-from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl
+from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl, SandboxSettings
 from airflow_provider_chatexport.sandbox.web.faults import Fault
 
 SMALL = "messaging:rust"
@@ -48,6 +50,53 @@ def test_faults_are_set_listed_and_cleared(calls: Calls) -> None:
     calls.control.clear_faults()
     assert calls.control.faults() == []
     assert calls.http.get(TASK).status_code == 404
+
+
+def test_a_reset_brings_back_the_start(start_sandbox: Callable[..., Sandbox], calls_to: Callable[..., Calls]) -> None:
+    """A test suite shares one sandbox, as with every emulator: what one test did must not reach the next."""
+    sandbox = start_sandbox(faults=["status:503 /api/v2/tasks"])
+    calls, control = calls_to(sandbox), sandbox.control
+    assert 503 == calls.http.get(TASK).status_code
+    created = calls.export(SMALL)
+    before, link = calls.file(created), calls.link(created)
+    control.add_message(SMALL, id="late", text="late")
+    control.set_retention(old_messages=timedelta(days=1))
+    started = control.advance_clock(timedelta(days=2)) - timedelta(days=2)
+    assert calls.file(calls.export(SMALL)) != before
+    control.fault("drop", "/api/v2/chat")
+    control.reset()
+    assert ["status:503"] == [fault.do for fault in control.faults()]
+    assert [] == control.requests()
+    assert timedelta(0) <= control.now() - started < timedelta(hours=1)
+    control.clear_faults()
+    assert 404 == calls.http.get(f"/api/v2/tasks/{created.json()['task_id']}").status_code
+    assert 403 == httpx.get(link).status_code
+    again = [orjson.loads(line) for line in calls.file(calls.export(SMALL)).splitlines()]
+    assert sandbox.world.message("late") is None
+    assert len(before.splitlines()) == len(again)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("drop /api/v2", Fault(do="drop", path="/api/v2")),
+        (
+            " status:503   /api/v2/tasks after=1 times=2 method=get",
+            Fault(do="status:503", path="/api/v2/tasks", method="GET", times=2, after=1),
+        ),
+    ],
+)
+def test_a_fault_is_written_in_one_line(text: str, fault: Fault) -> None:
+    """A command line and a CI recipe have no JSON."""
+    assert fault == Fault.parse(text)
+    assert [fault] == SandboxSettings(faults=[text]).read_faults()
+
+
+@pytest.mark.parametrize("text", ["", "drop", "drop /a 2", "drop /a times=x", "drop /a times=0", "vanish /a", "drop a"])
+def test_a_fault_that_cannot_be_read_is_refused_at_the_start(text: str) -> None:
+    """A fault that silently never happens makes a test pass for the wrong reason."""
+    with pytest.raises(CallError, match=r"the fault '.*' cannot be read: .*; write one such as"):
+        SandboxSettings(faults=[text])
 
 
 def test_requests_are_listed_by_path_and_cleared(calls: Calls) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
 import subprocess
@@ -11,8 +13,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
+from airflow_stack import free_port
+from sandbox_processes import running
 
-from airflow_provider_chatexport.sandbox import Sandbox, SandboxSettings, pytest_plugin
+from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl, SandboxSettings, pytest_plugin
 from airflow_provider_chatexport.sandbox.web.faults import Do
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text()
@@ -40,7 +45,7 @@ def test_the_curl_commands_work(sandbox: Sandbox) -> None:
                     url = word
         reply = httpx.request(method, url.replace(ADDRESS, sandbox.url), content=content)
         assert reply.status_code == 200, command
-    assert len(commands) == 10
+    assert len(commands) == 11
     assert sandbox.control.faults() == sandbox.control.requests() == []
     assert sandbox.world.message("late") is None
 
@@ -59,3 +64,48 @@ def test_the_page_has_every_setting_fault_and_fixture() -> None:
     assert [do.value for do in Do if not re.search(rf"^\| `{do.value}[:`]", PAGE, re.MULTILINE)] == []
     assert f"`{Sandbox.api_key}`" in PAGE
     assert f"`{Sandbox.api_secret}`" in PAGE
+
+
+def test_a_sandbox_starts_with_the_faults_of_the_page() -> None:
+    """The test starts the sandbox on a free port, and counts what it has set."""
+    (line,) = (line for block in blocks("sh") for line in block.splitlines() if "--fault" in line)
+    command = [str(Path(sys.executable).with_name("chatexport")), *shlex.split(line)[1:], "--port", "0"]
+    with running(command) as url, SandboxControl(url) as control:
+        assert ["status:429", "fail-task"] == [fault.do for fault in control.faults()]
+
+
+@pytest.mark.slow
+def test_the_workflow_of_the_page_runs(tmp_path: Path) -> None:
+    """Its steps, in their order, as a runner executes them; all but the installation and Airflow's database."""
+    (workflow,) = map(yaml.safe_load, blocks("yaml"))
+    (job,) = workflow["jobs"].values()
+    connection = json.loads(job["env"]["AIRFLOW_CONN_CHATEXPORT_DEFAULT"])
+    assert (Sandbox.api_key, Sandbox.api_secret) == (connection["login"], connection["password"])
+    port = free_port()
+    (tmp_path / "test_client.py").write_text(CLIENT_TEST.format(url=f"http://127.0.0.1:{port}"))
+    steps = [step["run"] for step in job["steps"] if "run" in step]
+    skipped = [step for step in steps if step.startswith(("pip install", "airflow db"))]
+    assert 2 == len(skipped)
+    script = "\n".join(step for step in steps if step not in skipped).replace("8900", str(port))
+    script = f"set -eo pipefail\ntrap 'kill $!' EXIT\n{script}"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    ran = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == ran.returncode, ran.stdout + ran.stderr
+    assert "1 passed" in ran.stdout
+
+
+CLIENT_TEST = """
+from airflow_provider_chatexport.sandbox import SandboxControl
+
+def test_client():
+    with SandboxControl("{url}") as control:
+        control.reset()
+        assert control.requests() == []
+"""

@@ -368,6 +368,11 @@ class World:
             if before_us > changes.purged_before_us or unused:
                 self._changes = changes.without_old(before_us, unused)
 
+    def reset(self) -> None:
+        """Take back all changes."""
+        with self._lock:
+            self._changes = Changes()
+
     # Behind the above.
 
     def _unused_channels(self, since_us: int) -> list[str]:

@@ -41,6 +41,10 @@ class SignedLinks:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.reset()
+
+    def reset(self) -> None:
+        """Take another key, so that all links of before are refused."""
         self._key = secrets.token_bytes(32)
 
     def sign(self, origin: str, path: str) -> str:

@@ -181,6 +181,12 @@ class Tasks:
             (self._folder / task.id).unlink(missing_ok=True)
             del self._tasks[task.id]
 
+    def clear(self) -> None:
+        """Delete all tasks with their files. No file is being written meanwhile."""
+        for task_id in self._tasks:
+            (self._folder / task_id).unlink(missing_ok=True)
+        self._tasks.clear()
+
     def close(self) -> None:
         """Stop writing, so that the reader pool can end."""
         self._closing.set()

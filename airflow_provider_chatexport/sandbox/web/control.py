@@ -72,6 +72,7 @@ class Control:
             Route(f"{CONTROL_PATH}{path}", _answering(call), methods=[method])
             for method, path, call in (
                 ("GET", "/health", self._health),
+                ("POST", "/reset", self._reset),
                 ("GET", "/faults", self._list_faults),
                 ("POST", "/faults", self._add_faults),
                 ("DELETE", "/faults", self._clear_faults),
@@ -85,6 +86,10 @@ class Control:
         ]
 
     async def _health(self, _request: Request) -> object:
+        return {"status": "ok"}
+
+    async def _reset(self, _request: Request) -> object:
+        await self._service.reset()
         return {"status": "ok"}
 
     async def _list_faults(self, _request: Request) -> object:

@@ -76,6 +76,25 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         _check_do(self.do)
         _check_can_happen(self.kind, self.method, self.path)
 
+    @classmethod
+    def parse(cls, text: str) -> Fault:
+        """Read a fault as a command line has it: ``status:503 /api/v2/tasks times=2 after=1 method=GET``.
+
+        :raises ValueError: it is not written like that, or there is no such fault.
+        """
+        do, _, rest = text.strip().partition(" ")
+        path, *options = rest.split() or [""]
+        given = dict(option.partition("=")[::2] for option in options)
+        if not path or not given.keys() <= {"times", "after", "method"}:
+            raise ValueError("give DO and PATH, and after them only times=N, after=N or method=GET")
+        return cls(
+            do=do,
+            path=path,
+            method=given.get("method"),
+            times=_whole("times", given.get("times", "1")),
+            after=_whole("after", given.get("after", "0")),
+        )
+
     @property
     def kind(self) -> Do:
         """``do`` without its amount."""
@@ -119,6 +138,12 @@ class Faults(list[Fault]):
             if due.times == 0:
                 self.remove(due)
         return due
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"{name} takes a whole number, such as {name}=2")
+    return int(text)
 
 
 def _check_do(text: str) -> None:

@@ -65,6 +65,10 @@ class RateLimits:
     def __init__(self, clock: Clock, *, enforced: bool) -> None:
         self._clock = clock
         self._enforced = enforced
+        self.reset()
+
+    def reset(self) -> None:
+        """Count from zero."""
         self._minutes = {name: _Window(limit, 60.0) for name, limit in PER_MINUTE.items()}
         self._seconds = {name: _Window(limit // 30, 1.0) for name, limit in PER_MINUTE.items()}
 
