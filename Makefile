@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-fast test-min check format bench e2e up clean constraints
+.PHONY: help demo docs test test-long test-fast test-min check format bench e2e up clean constraints
 
 help:  ## This list
 	@echo "airflow-provider-chatexport: from Stream Chat's export API to Parquet that people query"
@@ -49,6 +49,9 @@ endef
 
 test: $(READY) .venv-dbt/.ready .venv-s3/.ready .venv-readers/.ready .venv-docs/.ready  ## The whole test suite, as CI runs it
 	@$(BIN)/python -m pytest -n 4
+
+test-long: $(READY) .venv-dbt/.ready .venv-s3/.ready .venv-readers/.ready  ## The whole suite, its properties and models with ten times as many examples
+	@CHATEXPORT_TEST_EFFORT=10 $(BIN)/python -m pytest -n 4 --timeout 7200
 
 test-fast: $(READY) .venv-s3/.ready  ## The inner loop: no kills, no DAG runs, no dbt; under two minutes
 	@$(BIN)/python -m pytest -n 4 -m 'not slow' tests/core tests/api tests/cli tests/lake

@@ -40,7 +40,7 @@ def forks(connection: Sandbox) -> Iterator[Forks]:
         yield forks
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_the_next_try_continues_one_that_was_killed_at_any_step(
     connection: Sandbox, forks: Forks, tmp_path: Path
 ) -> None:

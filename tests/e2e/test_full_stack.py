@@ -13,7 +13,7 @@ from airflow_provider_chatexport.sandbox import Sandbox
 DAY, NEXT_DAY = "2025-01-08", "2025-01-09"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_run_triggered_over_rest_defers_and_lands_in_the_lake(
     stack: AirflowStack, lake: Path, sandbox: Sandbox
 ) -> None:

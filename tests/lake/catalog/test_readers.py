@@ -53,7 +53,7 @@ print(json.dumps({"answers": answers, "errors": errors}))
 """
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("hours_a_load", "hows"),
     # A load of a part of a compacted day leaves duplicates to a glob until the next compaction. Views do not show them.

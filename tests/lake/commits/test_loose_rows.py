@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from effort import examples
 from export_objects import CID, channel, line, message, reaction, write_lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -281,7 +282,7 @@ def moment(hour: int) -> str:
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(8), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), made=st.lists(exports, min_size=2, max_size=4))
 def test_a_lake_shows_the_newest_row_of_each_key(data: st.DataObject, made: list[dict[str, Any]]) -> None:
     """Loads arrive in any order, and compactions come in between."""

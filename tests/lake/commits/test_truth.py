@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import s3_server
+from effort import examples
 from export_objects import channel, line, message, reaction, write_lines
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -227,9 +228,9 @@ class Service(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-TestService = pytest.mark.timeout(600)(Service.TestCase)
+TestService = pytest.mark.timeout(1800)(Service.TestCase)
 TestService.settings = settings(
-    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(6), stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
@@ -240,7 +241,7 @@ class ServiceOverS3(Service):
         return s3_server.new_lake()
 
 
-TestServiceOverS3 = pytest.mark.timeout(600)(pytest.mark.usefixtures("s3")(ServiceOverS3.TestCase))
+TestServiceOverS3 = pytest.mark.timeout(1800)(pytest.mark.usefixtures("s3")(ServiceOverS3.TestCase))
 TestServiceOverS3.settings = settings(
-    max_examples=4, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(2), stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from effort import examples
 from export_objects import channel, line, message, write_lines
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -215,7 +216,7 @@ class Archive(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-TestArchive = pytest.mark.timeout(600)(Archive.TestCase)
+TestArchive = pytest.mark.timeout(1800)(Archive.TestCase)
 TestArchive.settings = settings(
-    max_examples=8, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(4), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from effort import examples
 from export_objects import AT, CID, channel, convert, encoded, line, member, message, reaction, read, user, write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -408,7 +409,7 @@ def odd_lines(draw: st.DrawFn) -> bytes:
 
 
 @pytest.mark.slow
-@settings(max_examples=8)
+@settings(max_examples=examples(3))
 @given(st.lists(odd_lines(), min_size=24, max_size=24))
 def test_odd_values_stay_as_odd_as_they_are(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
     """A value that no column can hold is what a sample may be sent for: its replacement must fail in the same way."""

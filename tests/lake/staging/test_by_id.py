@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from effort import examples
 from export_objects import (
     AT,
     CID,
@@ -200,7 +201,7 @@ def loaded(lines: list[bytes]) -> Converted:
         max_size=10,
     )
 )
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_envelope_and_references_change_no_row(chosen: list[tuple[tuple[str, Fields], Shape, bool]]) -> None:
     """Any mix of envelopes and references gives the rows and counts that typed lines with objects give."""
     first = ("channel", channel())

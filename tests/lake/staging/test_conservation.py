@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from effort import examples
 from export_objects import CID, Fields, channel, convert, encoded, line, member, message, reaction, read, user
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_ENTITY
 pytestmark = pytest.mark.slow
 
 DAY = Window.parse("2026-01-01", "2026-01-02")
-few = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 ENTITY_SHAPES = [Shape.TYPED, Shape.KEYED, Shape.BARE, Shape.ITEM]
 times = st.sampled_from(
