@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG
 
+from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.operators.channels import ListChannelsOperator
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator
 from airflow_provider_chatexport.operators.gaps import ListGapsOperator
@@ -68,6 +70,30 @@ def test_the_first_example_is_a_dag() -> None:
     exec(re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[0], names)
     (dag,) = (each for each in names.values() if isinstance(each, DAG))
     assert {"chat_export_to_lake.export", "chat_export_to_lake.load"} == set(dag.task_dict)
+
+
+def test_the_functions_on_the_page_are_those_of_the_example() -> None:
+    """``test_example_dags`` runs that DAG."""
+    example = (ROOT / "dags" / "chatexport_taskflow.py").read_text()
+    blocks = [
+        block for block in re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S) if "choose_channels()" in block
+    ]
+    assert [True, True] == [block in example for block in blocks]
+
+
+def test_the_container_on_the_page_has_the_airflow_that_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is one that the hook reads; its pip installs what this project is called."""
+    (dockerfile,) = re.findall(r"^```dockerfile\n(.*?)^```", PAGE, re.M | re.S)
+    (version,) = re.findall(r"^FROM apache/airflow:(\S+)$", dockerfile, re.M)
+    assert re.search(rf"^apache-airflow=={re.escape(version)} ", (ROOT / "constraints.txt").read_text(), re.M)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (name, extra) = re.findall(r'"(airflow-provider-[\w-]+)\[(\w+)\]"', dockerfile)[0]
+    assert name == project["name"]
+    assert extra in project["optional-dependencies"]
+    (variable, value) = re.findall(r"^docker run --env '(\w+)=(.*?)'", PAGE, re.M)[0]
+    monkeypatch.setenv(variable, value)
+    settings = ChatExportHook().settings()
+    assert ("API_KEY", "API_SECRET") == (settings.api_key, settings.api_secret)
 
 
 def test_the_template_for_assets_spans_several_events() -> None:

@@ -131,6 +131,16 @@ def test_the_users_dag_answers_a_data_subject_request(connection, lake) -> None:
     assert [(0,)] == rows_of(lake, "SELECT count(*) FROM messages")
 
 
+def test_the_taskflow_dag_reports_on_the_channels_that_it_chooses(connection, lake) -> None:
+    """A function chooses with the hook, operators export and load, a function reads the lake."""
+    assert run("chatexport_taskflow", logical_date=datetime(2025, 1, 9, tzinfo=UTC)) == "success"
+    ((n_messages, n_people),) = rows_of(lake, "SELECT count(*), count(DISTINCT user_id) FROM messages")
+    assert {"messaging"} == {kind for (kind,) in rows_of(lake, "SELECT DISTINCT channel_type FROM messages")}
+    with create_session() as session:
+        (report,) = session.scalars(select(XComModel.value).where(XComModel.task_id == "report")).all()
+    assert f"{n_messages} messages of {n_people} people" == report
+
+
 def test_the_dag_of_gaps_repairs_the_lake(connection, lake, monkeypatch) -> None:
     """After an outage and with a longer list of channels, runs export what is missing, and nothing else."""
     begin, end = datetime(2025, 1, 3, tzinfo=UTC), datetime(2025, 1, 20, tzinfo=UTC)
