@@ -34,6 +34,11 @@ from typing import Any, Final
 _CREDENTIALS: Final = re.compile(r"://[^/@\s]+@")
 
 
+def without_credentials(text: str) -> str:
+    """Return a text without the user names and passwords of the addresses in it."""
+    return _CREDENTIALS.sub("://***@", text)
+
+
 class ChatExportError(Exception):
     """The root of the tree.
 
@@ -56,7 +61,7 @@ class ChatExportError(Exception):
 
     def __init__(self, message: str, **facts: Any) -> None:
         # Messages contain addresses of lakes and services, and some addresses contain a password.
-        self.message = _CREDENTIALS.sub("://***@", message)
+        self.message = without_credentials(message)
         super().__init__(self.message)
         self.facts = facts
         for name, value in facts.items():

@@ -66,8 +66,8 @@ duckdb -readonly -cmd "SET TimeZone = 'UTC'" lake/catalog.duckdb
 shells, dbt, a BI tool. So the file is read-only on disk, and only root can open it in another way. Queries of \
 `chatexport` and `Lake` read a locked catalog all the same, and loads replace it; the shell goes on with the old one.
 - **The time zone** of a session decides how DuckDB shows a time and where a day begins in `created_at::DATE` and \
-`date_trunc('day', created_at)`: a shell in New York counts other days. `SET TimeZone = 'UTC'`, which can also be a line \
-of `~/.duckdbrc`, makes all of it UTC. `chatexport sql` and `Lake` set it. `event_date` and the macros are in UTC in \
+`date_trunc('day', created_at)`: a shell in New York counts other days. `SET TimeZone = 'UTC'` makes all of it UTC, \
+also as a line of `~/.duckdbrc`. `chatexport sql` and `Lake` set it. `event_date` and the macros are in UTC in \
 every session: `GROUP BY event_date` counts the same days everywhere.
 
 ## Times
@@ -141,7 +141,11 @@ def cli_page() -> str:
         "A command exits with 0 when it is done, with 1 when the work failed, and with 2 when the call was wrong. An "
         "error is one sentence on stderr. With `--json`, a command prints one JSON object and nothing else to stdout. "
         "`chatexport -v COMMAND` logs every stage to stderr. `chatexport --version` prints the version.",
-        "`export CHATEXPORT_LAKE=./lake` saves typing `--lake` again and again.",
+        "`export CHATEXPORT_LAKE=./lake` saves typing `--lake` again and again. For completion of commands and "
+        'options, add a line to `~/.bashrc`: `eval "$(_CHATEXPORT_COMPLETE=bash_source chatexport)"`. In zsh it is '
+        "`zsh_source`, in `~/.zshrc`. In fish, `_CHATEXPORT_COMPLETE=fish_source chatexport | source`.",
+        "A bug report begins with `chatexport doctor --lake ./lake`: it checks versions, connection, clock and lake, "
+        "and prints no key.",
         "`python scripts/make_docs.py` writes this page from the commands.",
         *(_command(name, command) for name, command in commands(cli)),
     ]

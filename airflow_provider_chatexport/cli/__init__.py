@@ -42,6 +42,7 @@ _COMMANDS: Final = {
     "redact": ("redact", "redact"),
     "dbt": ("dbt", "dbt"),
     "plan": ("plan", "plan"),
+    "doctor": ("doctor", "doctor"),
 }
 
 

@@ -10,17 +10,18 @@ import logging
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Self
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
+from rich.table import Column, Table
 from rich.text import Text
 
-from airflow_provider_chatexport.core.progress import LoggedProgress, format_amount
+from airflow_provider_chatexport.core.progress import RATE_AFTER_S, LoggedProgress, format_amount
 
 log = logging.getLogger(__name__)
 
@@ -33,20 +34,24 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class TerminalProgress:
-    """The progress of long work, as a context manager. Loads and maintenance call ``stage``."""
+    """The progress of long work, as a context manager. Loads and maintenance call ``stage``.
 
-    def __init__(self, console: Console | None = None) -> None:
+    :param clock: seconds that never go back.
+    """
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         console = console or Console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            _NameColumn(),
             BarColumn(bar_width=24),
-            _AmountColumn(),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            _AmountColumn(table_column=Column(no_wrap=True)),
+            _TimeColumn(table_column=Column(no_wrap=True)),
             console=console,
             transient=True,
+            get_time=clock,
         )
         self._current: tuple[str, TaskID] | None = None
-        self._logged = LoggedProgress(log.info, time.monotonic) if not console.is_terminal else None
+        self._logged = LoggedProgress(log.info, clock) if not console.is_terminal else None
 
     def __enter__(self) -> Self:
         if self._logged is None:
@@ -86,9 +91,39 @@ class TerminalProgress:
             self._progress.start()
 
 
+class _NameColumn(ProgressColumn):
+    """The stage. Where a line has no room for all of it, its end is left out."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+
 class _AmountColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(format_amount(task.description, int(task.completed), task.total, task.speed))
+        return Text(format_amount(task.description, int(task.completed), task.total, _rate(task)))
+
+
+class _TimeColumn(ProgressColumn):
+    """How long a stage still takes; where that is not known, such as for an export, how long it has taken."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text(_clock(task.elapsed or 0), style="progress.elapsed")
+        rate = _rate(task)
+        return Text(_clock((task.total - task.completed) / rate) if rate else "-:--:--", style="progress.remaining")
+
+
+def _rate(task: Task) -> float | None:
+    """Return how much of a stage is done in a second, over all of it; None while that says nothing.
+
+    Loads report in few and large steps, and rich's own rate is that between two steps.
+    """
+    elapsed_s = task.elapsed or 0
+    return task.completed / elapsed_s if elapsed_s >= RATE_AFTER_S else None
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=int(seconds)))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, err: bool = False) -> None:

@@ -31,6 +31,8 @@ REWRITE: Final = "rewrite"
 
 # How often a log gets a line about a long stage.
 LOG_EVERY_S: Final = 10.0
+# How long a stage has to last before its rate says anything.
+RATE_AFTER_S: Final = 1.0
 
 # Stages that are not in here have no measurable length.
 UNITS: Final = {
@@ -91,7 +93,8 @@ class LoggedProgress:
     def _log(self, subject: str) -> None:
         done, total = self._amount
         lasted_s = self._clock() - self._started_s
-        parts = [format_amount(self._name, done, total, done / lasted_s if lasted_s else None), f"{lasted_s:.1f} s"]
+        rate = done / lasted_s if lasted_s >= RATE_AFTER_S else None
+        parts = [format_amount(self._name, done, total, rate), f"{lasted_s:.1f} s"]
         self._say(f"{subject}: " + ", ".join(filter(None, parts)))
 
 
@@ -100,15 +103,18 @@ def format_amount(stage: str, done: int, total: float | None, per_second: float 
     unit = UNITS.get(stage)
     if unit is None:
         return ""
-    text = _counted(done, unit) if total is None else f"{_counted(done, unit)} of {_counted(int(total), unit)}"
+    text = format_count(done, unit)
+    if total is not None:
+        text += f" of {format_count(int(total), unit)}"
     if unit is not Unit.BYTES:
         text += f" {unit.value}"
     if per_second and unit in (Unit.BYTES, Unit.ROWS):
-        text += f", {_counted(int(per_second), unit)}{' rows' if unit is Unit.ROWS else ''}/s"
+        text += f", {format_count(int(per_second), unit)}{' rows' if unit is Unit.ROWS else ''}/s"
     return text
 
 
-def _counted(number: int, unit: Unit) -> str:
+def format_count(number: int, unit: Unit) -> str:
+    """Format a number of a unit: bytes with a prefix, everything else with commas."""
     if unit is not Unit.BYTES:
         return f"{number:,}"
     if number < 1000:

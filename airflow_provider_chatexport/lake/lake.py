@@ -136,6 +136,26 @@ class Lake:
         self._store.prepare()
         self._store.require_safe_commits()
 
+    def n_loads(self) -> int:
+        """Return how many loads are committed, those included that newer ones superseded.
+
+        :raises LakeError: the lake cannot be read.
+        """
+        return sum(record.is_load for record in commit_log.read_snapshot(self._store).records)
+
+    def catalog_problem(self) -> str | None:
+        """Return why readers do not see all of the lake in its catalog, as a sentence; None if they do.
+
+        :raises LakeError: the lake cannot be read.
+        """
+        problem = catalog_file.fault(self._store, commit_log.read_snapshot(self._store))
+        if problem is None and self.is_local and (writer := catalog_file.writer(self._store)):
+            return (
+                f"{self.catalog} is locked: {writer} has opened it to write it, so DuckDB refuses other readers; close "
+                "it there, and open it with -readonly"
+            )
+        return problem
+
     def check_writable(self) -> None:
         """Raise unless a load could write the lake. A lake that does not exist is not created.
 

@@ -26,6 +26,9 @@ from airflow_provider_chatexport import __version__
 from airflow_provider_chatexport.cli import cli
 from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
 # Help
 
 
@@ -84,6 +87,19 @@ def test_a_mistyped_name_is_answered_with_a_suggestion(typed: list[str], meant: 
     """Nothing has to be looked up to try again; a name that resembles none gets no suggestion."""
     assert_one_sentence(run(*typed), 2, f"{typed[-1] if len(typed) < 3 else '--lakes'}'. Did you mean '{meant}'? See ")
     assert "Did you mean" not in run("xyzzy").err
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    """The line that docs/cli.md gives for ``~/.bashrc`` registers the completion, and that knows the names."""
+    (setup,) = re.findall(r"`(eval .*?bash_source chatexport\)\")`", (DOCS / "cli.md").read_text())
+    script = f"""
+        PATH={Path(CHATEXPORT).parent}:$PATH; {setup}; complete -p chatexport
+        _CHATEXPORT_COMPLETE=bash_complete COMP_WORDS="chatexport ta" COMP_CWORD=1 chatexport
+        _CHATEXPORT_COMPLETE=bash_complete COMP_WORDS="chatexport sql --c" COMP_CWORD=2 chatexport"""
+    ran = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True)
+    registered, *names = ran.stdout.splitlines()
+    assert registered.startswith("complete ")
+    assert ["plain,tables", "plain,--csv"] == names
 
 
 def test_the_lake_is_given_once_in_the_environment(

@@ -23,16 +23,38 @@ def large(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-def test_a_terminal_shows_stages_with_amounts_and_rates(large: Path, tmp_path: Path, columns: int) -> None:
-    """A person sees the stage, how far it is, how fast, and how long it still takes; then the bar goes away."""
+def test_a_terminal_shows_stages_with_amounts(large: Path, tmp_path: Path, columns: int) -> None:
+    """A person sees the stage, how far it is, and how long it still takes; then the bar goes away."""
     seen = on_a_terminal("load", str(large), "--lake", str(tmp_path / "lake"), columns=columns)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen)
     for stage in ("read", "convert", "write"):
         assert stage in text
-    assert re.search(r"[\d.]+ MB of [\d.]+ MB, [\d.]+ MB/s", text)
+    assert re.search(r"[\d.]+ MB of [\d.]+ MB", text)
     assert re.search(r"[\d,]+ of [\d,]+ rows", text)
     assert max(len(each) for each in re.split(r"[\r\n]+", text)) <= columns
     assert seen.rstrip().endswith(("\x1b[2K", "\x1b[?25h"))
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_terminal_shows_rates_and_how_long_a_wait_has_taken(width: int) -> None:
+    """The first second has no rate that says anything. An export says nothing of how long it still takes."""
+    seen, now_s = io.StringIO(), 0.0
+    console = Console(file=seen, force_terminal=True, width=width)
+    with TerminalProgress(console, clock=lambda: now_s) as progress:
+        progress.stage("read", 0, 100_000_000)
+        now_s = 0.5
+        progress.stage("read", 20_000_000, 100_000_000)
+        progress.stage("download", 0, 100_000_000)
+        now_s = 2.5
+        progress.stage("download", 50_000_000, 100_000_000)
+        progress.say(f"waiting for {'a:general, ' * 20}")
+        now_s = 67.5
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.getvalue())
+    amounts = set(re.findall(r"[25]0\.0 MB of 100\.0 MB(?:, [^ ]+ MB/s)? (?:-|0):", text))
+    assert {"20.0 MB of 100.0 MB -:", "50.0 MB of 100.0 MB, 25.0 MB/s 0:"} == amounts
+    assert "waiting for a:general" in text
+    assert {"0:00:02", "0:01:05"} <= set(re.findall(r"\d:\d\d:\d\d", text)), "50 MB at 25 MB/s, and the wait"
+    assert max(map(len, re.split(r"[\r\n]+", text))) <= width
 
 
 def test_a_log_gets_one_line_per_stage_and_only_if_asked(large: Path, tmp_path: Path) -> None:
