@@ -24,6 +24,8 @@ _ALL_COLUMNS_SHOWN: Final = re.compile(r"(\d+) columns \((\d+) shown\)$")
 # For terminals whose encoding has no lines to draw with.
 _IN_ASCII: Final = str.maketrans("┌┬┐├┼┤└┴┘─│…·", "+++++++++-|~.")
 _GAP: Final = "  "
+# One message of 20,000 characters must not fill every row with as many spaces: longer cells stick out.
+_WIDEST: Final = 100
 _QUOTED: Final = re.compile(r'[",\r\n]')
 # A line break would make two rows of one, and a terminal obeys control sequences.
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -57,7 +59,8 @@ def print_text(output: QueryOutput) -> None:
     for rows in _with_first(output):
         cells = [[_text(value) for value in row] for row in rows]
         if not widths:
-            widths = [max(map(cell_len, column)) for column in zip(output.columns, *cells, strict=True)]
+            columns = zip(output.columns, *cells, strict=True)
+            widths = [min(max(map(cell_len, column)), _WIDEST) for column in columns]
             numbers = [bool(rows) and all(_is_number(row[at]) for row in rows) for at in range(len(output.columns))]
             _print(f"{line(output.columns)}\n")
         _print("".join(f"{line(row)}\n" for row in cells))

@@ -145,6 +145,8 @@ def test_a_pipe_gets_every_row_on_a_line_with_every_column(run: Run, small_lake:
         "     4  two\\nlines \ufffd[31m \u00e9\u6f22  [3]     NULL                         NULL",
     ] == shown.splitlines()
     assert 30_001 == run("sql", "FROM range(30000)", "--lake", small_lake).out.count("\n")
+    long = run("sql", "SELECT repeat('x', 5000 * range) AS text, range AS n FROM range(2)", "--lake", small_lake).out
+    assert [len("text".ljust(100) + "  n"), 103, 5003] == list(map(len, long.splitlines())), "no row is all spaces"
     assert "a\n" == run("sql", "SELECT 1 AS a WHERE false", "--lake", small_lake).out
 
 
