@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from export_objects import channel, line, message, write_lines
 from lakes import client_of, exports_of
-from make_pictures import NOTEBOOKS, execute
+from make_pictures import NOTEBOOKS, PAGES, PLOTS, captioned, execute, page_of, pictures_of
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.lake import Lake
@@ -17,8 +19,6 @@ from airflow_provider_chatexport.sandbox import Sandbox
 pytestmark = pytest.mark.slow
 
 CHANNELS = ("livestream:ubuntu", "messaging:ubuntu-support")
-# Notebook -> how many plots it has.
-PLOTS = {"tour": 5, "operations": 3}
 
 
 @pytest.fixture
@@ -40,16 +40,18 @@ def lake(sandbox: Sandbox, tmp_path: Path) -> str:
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_notebook_runs_over_a_lake(name: str, lake: str) -> None:
     """Every cell runs, and every plot is there."""
-    pictures = list(execute(NOTEBOOKS / f"{name}.ipynb", lake))
-    assert PLOTS[name] == len(pictures)
-    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+    book = execute(NOTEBOOKS / f"{name}.ipynb", lake)
+    pictures = pictures_of(book)
+    assert len(PLOTS[name]) == len(pictures)
+    assert all(captioned(picture, "a caption").startswith(b"\x89PNG") for picture in pictures)
+    assert all(f"({plot}.png)" in page_of(book, name).replace("../pictures/", "") for plot in PLOTS[name])
 
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_notebook_runs_over_an_empty_lake(name: str, tmp_path: Path) -> None:
     """Before the first load there is nothing to see, and nothing fails."""
     Lake(tmp_path / "lake").rebuild_catalog()
-    assert PLOTS[name] == len(list(execute(NOTEBOOKS / f"{name}.ipynb", str(tmp_path / "lake"))))
+    assert len(PLOTS[name]) == len(pictures_of(execute(NOTEBOOKS / f"{name}.ipynb", str(tmp_path / "lake"))))
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
@@ -59,3 +61,20 @@ def test_notebooks_are_stored_without_output(path: Path) -> None:
     for cell in nbformat.read(path, as_version=4).cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_page_shows_the_notebook_of_today(name: str) -> None:
+    """The page would show code that the notebook has no more, without `python scripts/make_pictures.py`."""
+    without_outputs = page_of(nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4), name)
+    outputs = re.compile(r"^(```text\n.*?^```|!\[[a-z ]+\]\(\S+\))\n\n?", re.MULTILINE | re.DOTALL)
+    assert without_outputs.strip() == outputs.sub("", (PAGES / f"{name}.md").read_text()).strip()
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_notebook_needs_what_an_analyst_has(name: str) -> None:
+    """Whoever reads a lake need not have the package that loaded it."""
+    code = "\n".join(cell.source for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells)
+    imported = set(re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE))
+    assert {"duckdb", "pandas", "matplotlib"} == imported - sys.stdlib_module_names
+    assert "pip install duckdb pandas matplotlib jupyterlab" in code
