@@ -18,7 +18,8 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")
-_LANGUAGES = {".py": "python", ".yml": "yaml", ".yaml": "yaml", ".toml": "toml", ".ipynb": "json"}
+_LANGUAGES = {".py": "python", ".yml": "yaml", ".yaml": "yaml", ".toml": "toml"}
+_AS_THEY_ARE = (".md", ".png", ".ipynb")
 
 # What users import: heading -> names.
 API = {
@@ -95,10 +96,11 @@ def _page_of(path: str) -> str:
     """Return the page of the site for a file or folder of the repository."""
     if path == "README.md":
         return "index.md"
-    page = path.removeprefix("docs/")
+    # dbt/README.md and docs/dbt.md would both be /dbt/.
+    page = path.removeprefix("docs/") if path.startswith("docs/") else f"repository/{path}"
     if (ROOT / path).is_dir():
         return f"{page}/index.md"
-    return page if page.endswith((".md", ".png")) else f"{page}.md"
+    return page if page.endswith(_AS_THEY_ARE) else f"{page}.md"
 
 
 def _content(path: str) -> str:
@@ -108,7 +110,7 @@ def _content(path: str) -> str:
         entries = [each for each in sorted(file.iterdir()) if each.suffix == ".md"]
         rows = [f"- [{each.read_text().splitlines()[0].lstrip('# ')}]({each.name})" for each in entries]
         return "\n".join([f"# {file.name.capitalize()}", "", *rows])
-    if file.suffix == ".md":
+    if file.suffix in _AS_THEY_ARE:
         return file.read_text()
     return f"# {file.name}\n\n```{_LANGUAGES.get(file.suffix, 'text')}\n{file.read_text()}\n```\n"
 
