@@ -220,9 +220,9 @@ def missing_windows(
             if since is None and span.since == BEGINNING:
                 batches[None].append(Cid(cid))
                 continue
-            horizon = horizon_of(cid) or reached
+            horizon = horizon_of(cid) or BEGINNING
             begins = max(span.since, horizon)
-            again = min(lookback, begins - max(reached, horizon))
+            again = min(lookback, max(begins - max(reached, horizon), timedelta(0)))
             for window in _windows(replace(span, since=begins), max_window, again):
                 batches[window].append(Cid(cid))
             reached = span.until

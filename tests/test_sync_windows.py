@@ -125,7 +125,9 @@ def test_a_message_without_a_time_does_not_lead_to_an_export_for_ever() -> None:
         cid=CHANNELS[0], since=BEGINNING - 24 * HOUR, until=BEGINNING - 23 * HOUR, exported_at=at(100), load_id="load"
     )
     known = [zero, *(entry(cid, 0, 12) for cid in CHANNELS)]
-    assert [Window(since=BEGINNING, until=at(0))] == [each.window for each in planned(known, max_window=HOUR)]
+    for lookback in (timedelta(0), HOUR):
+        (window,) = planned(known, max_window=HOUR, lookback=lookback)
+        assert Window(since=BEGINNING, until=at(0)) == window.window
     filled = CoverageEntry(cid=CHANNELS[0], since=BEGINNING, until=at(0), exported_at=at(100), load_id="filled")
     assert () == planned([*known, filled], max_window=HOUR)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # The XCom of an export task that describes its exports for people. The value that it returns is for the load.
 EXPORTS_KEY: Final = "exports"
-_MOST_SHOWN: Final = 50
+_MOST_SHOWN: Final = 20
 
 
 class ExportTaskLink(BaseOperatorLink):
