@@ -28,7 +28,7 @@ from airflow_provider_chatexport.cli.terminal import print_table
 from airflow_provider_chatexport.cli.words import count
 from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.core.progress import Unit, format_count
-from airflow_provider_chatexport.errors import ChatExportError, without_credentials
+from airflow_provider_chatexport.errors import ChatExportError, LakeError, ServiceError, without_credentials
 
 _PACKAGES: Final = ("apache-airflow", "apache-airflow-task-sdk", "duckdb", "pyarrow", "fsspec", "httpx", "click")
 _EXTRAS: Final = {"s3": ("s3fs", "lakes on s3://"), "plot": ("matplotlib", "pictures of coverage")}
@@ -120,9 +120,17 @@ def _service(arguments: dict[str, Any]) -> Iterator[Check]:
         settings = settings_from(arguments)
         with ChatExportClient(settings.within(_LONGEST_ANSWER_S).without_retries()) as client:
             began = time.monotonic()
-            client.query_channels(ChannelPage(limit=1))
+            has_answered = True
+            try:
+                client.query_channels(ChannelPage(limit=1))
+            except ServiceError as error:
+                has_answered = error.http_status is not None
+                raise
+            finally:
+                # A wrong clock may be why the service refuses the token.
+                if has_answered:
+                    ahead_s.append(client.now().timestamp() - time.time())
             took_s = time.monotonic() - began
-            ahead_s.append(client.now().timestamp() - time.time())
         return f"{settings.base_url} accepts the key, and answered in {took_s:.1f} s"
 
     yield _checked("service", ask)
@@ -152,7 +160,10 @@ def _lake(uri: str | None) -> Iterator[Check]:
         return f"{lake.uri} can be read: {count(lake.n_loads(), 'load')}"
 
     def write() -> str:
-        Lake(uri).check_writable()
+        try:
+            Lake(uri).check_writable()
+        except LakeError as error:
+            raise LakeError(f"{error.message}; only loads and maintenance write it") from None
         return "loads can write it"
 
     def look() -> str:

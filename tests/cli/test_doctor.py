@@ -71,9 +71,11 @@ def test_what_is_wrong_is_a_problem_with_a_cure(
     assert ("problem", True) == (found["lake"][0], "there is no lake at" in found["lake"][1])
     assert not (tmp_path / "typo").exists()
     monkeypatch.setenv("STREAM_API_SECRET", "not-the-secret-but-as-long-as-a-secret-has-to-be")
-    assert "problem" == checked(run, code=1)["service"][0]
+    refused = checked(run, code=1)
+    assert ["problem", "problem"] == [refused[name][0] for name in ("service", "clock")]
     monkeypatch.setenv("STREAM_BASE_URL", "http://127.0.0.1:1")
-    assert "cannot be reached" in checked(run, code=1)["service"][1]
+    unreachable = checked(run, code=1)
+    assert ("cannot be reached" in unreachable["service"][1], False) == (True, "clock" in unreachable)
     monkeypatch.delenv("STREAM_API_SECRET")
     assert "the API secret is missing" in checked(run, code=1)["service"][1]
 
