@@ -17,6 +17,7 @@ Two runs at once have the same plan. They export and load the same windows twice
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections import defaultdict, deque
@@ -346,13 +347,14 @@ def _submit(client: ChatExportClient, request: ChannelsRequest, unknown: set[Cid
 
 
 def _wait(client: ChatExportClient, started: _Started, deadline_epoch_s: float, progress: Progress) -> None:
-    progress(f"waiting for {started.missing}", 0, None)
+    wait = functools.partial(progress, f"waiting for {started.missing}", 0, None)
+    wait()
     poller = ExportPoller(
         [receipt.task_id for receipt in started.receipts],
         started_epoch_s=started.started_epoch_s,
         deadline_epoch_s=deadline_epoch_s,
     )
-    wait_for_exports(client, poller)
+    wait_for_exports(client, poller, on_round=wait)
 
 
 def _load(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from airflow_provider_chatexport.api.client import ChatExportClient
@@ -180,9 +180,12 @@ class ExportPoller:
         )
 
 
-def wait_for_exports(client: ChatExportClient, poller: ExportPoller) -> Mapping[TaskId, TaskState]:
+def wait_for_exports(
+    client: ChatExportClient, poller: ExportPoller, *, on_round: Callable[[], None] = lambda: None
+) -> Mapping[TaskId, TaskState]:
     """Wait in a worker and return the last state of each export, all completed.
 
+    :param on_round: is called each time that the service has been asked, such as to log how long it already takes.
     :raises TaskFailedError: the service ended one as failed.
     :raises TaskOverdueError: the deadline passed.
     :raises ServiceError: a status request failed with an error that cannot pass, or too many failed in a row.
@@ -194,6 +197,7 @@ def wait_for_exports(client: ChatExportClient, poller: ExportPoller) -> Mapping[
             except ServiceError as error:
                 poller.record_failure(error)
                 break
+        on_round()
         pause_s = poller.next_pause_s(now_epoch_s=time.time())
         if pause_s is None:
             return poller.completed

@@ -31,6 +31,7 @@ from airflow_provider_chatexport.cli.options import (
 )
 from airflow_provider_chatexport.cli.terminal import TerminalProgress
 from airflow_provider_chatexport.cli.values import Moment
+from airflow_provider_chatexport.cli.words import count
 from airflow_provider_chatexport.core.arguments import SEPARATE_BY_COMMAS, parse_names
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
@@ -150,14 +151,15 @@ class _Wait:
         :raises TaskFailedError: the service ended an export as failed.
         :raises TaskOverdueError: the deadline passed.
         """
-        progress.say(f"waiting for {len(receipts)} export{'s' * (len(receipts) != 1)}")
+        wait = functools.partial(progress.say, f"waiting for {count(len(receipts), 'export')}")
+        wait()
         poller = ExportPoller(
             [receipt.task_id for receipt in receipts],
             started_epoch_s=self.started_epoch_s,
             deadline_epoch_s=self.deadline_epoch_s,
         )
         with ChatExportClient(self.settings.within(self.seconds).without_retries()) as client:
-            wait_for_exports(client, poller)
+            wait_for_exports(client, poller, on_round=wait)
 
 
 def _export_users(user_ids: Sequence[UserId], wait: _Wait, progress: TerminalProgress) -> list[Receipt]:

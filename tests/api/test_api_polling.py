@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_chatexport.api.polling import ExportPoller
+from airflow_provider_chatexport.api.client import ChatExportClient
+from airflow_provider_chatexport.api.polling import ExportPoller, wait_for_exports
 from airflow_provider_chatexport.core.task import Status, TaskId, TaskState
 from airflow_provider_chatexport.core.times import EPOCH
 from airflow_provider_chatexport.errors import (
@@ -142,3 +143,12 @@ def test_the_pause_is_at_least_what_the_service_asks_for() -> None:
     pause_s = waiting.next_pause_s(now_epoch_s=1001.0)
     assert pause_s is not None
     assert pause_s >= 30.0
+
+
+def test_each_round_of_a_wait_can_be_reported(client: ChatExportClient, task_id: TaskId, control) -> None:
+    """A log says now and then how long a wait has taken already."""
+    rounds: list[int] = []
+    wait = ExportPoller([task_id], started_epoch_s=0.0, deadline_epoch_s=1e12, poll_s=0.01)
+    control.clear_requests()
+    wait_for_exports(client, wait, on_round=lambda: rounds.append(len(rounds)))
+    assert len(rounds) == len(control.requests())
