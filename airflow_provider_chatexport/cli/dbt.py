@@ -51,7 +51,7 @@ def init(*, folder: Path, lake: str, as_json: bool) -> None:
         click.echo(json.dumps({"project": str(folder), "lake": opened.uri}))
         return
     click.echo(
-        f"created a dbt project in {folder}. dbt needs an environment of its own:\n"
+        f"created a dbt project in {folder}; its README.md describes it. dbt needs an environment of its own:\n"
         f"  cd {folder}\n"
         "  python3 -m venv .venv && .venv/bin/pip install -r requirements.txt\n"
         "  .venv/bin/dbt build"
