@@ -141,6 +141,8 @@ def test_load_prints_what_it_did(run: Run, export_file: Path, tmp_path: Path) ->
     columns = run(*shlex.split(query), "--json").json["columns"]
     assert ["event_date", "cid", "user_id", "text"] == columns, "no more than 80 columns can show"
     assert "is already in the lake; nothing was written" in run("load", export_file, "--lake", tmp_path / "lake").out
+    assert "duckdb" not in run("load", export_file, "--lake", "memory://printed/lake").out, "it takes an extension"
+    assert "shows all loads" in run("doctor", "--lake", "memory://printed/lake").out
 
 
 def test_load_warns_of_rejects_on_stderr(tmp_path: Path) -> None:
