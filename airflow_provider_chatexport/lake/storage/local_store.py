@@ -143,7 +143,9 @@ class LocalStore(LakeStore):
             temporary = self._write_temporary(target, content)
             with _removed_on_error(temporary):
                 if is_read_only:
-                    temporary.chmod(temporary.stat().st_mode & ~_MAY_WRITE)
+                    # A mounted share may have no permissions to set; it is then as before.
+                    with contextlib.suppress(OSError):
+                        temporary.chmod(temporary.stat().st_mode & ~_MAY_WRITE)
                 temporary.replace(target)
 
     def delete(self, paths: Iterable[str]) -> None:
