@@ -54,7 +54,7 @@ class _QueryCommand(Command):
 @click.option("--records", is_flag=True, help="Print each row as a block with one line per column.")
 @json_option
 def run_sql(**arguments: Any) -> None:
-    """Run a query over the views of the lake's catalog, with times in UTC.
+    """Run a query over the views of the lake, with times in UTC. chatexport tables lists them.
 
     QUERY may be - for stdin. A terminal shows a table as DuckDB draws it, which leaves out columns and rows that have
     no room. Into a pipe or a file, all columns and rows are printed. CSV and NDJSON stream: if a query fails halfway,
