@@ -73,7 +73,7 @@ def test_a_page_shows_the_notebook_of_today(name: str) -> None:
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_notebook_needs_what_an_analyst_has(name: str) -> None:
-    """Whoever reads a lake need not have the package that loaded it."""
+    """A reader of a lake need not have the package that loaded it."""
     code = "\n".join(cell.source for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells)
     imported = set(re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE))
     assert {"duckdb", "pandas", "matplotlib"} == imported - sys.stdlib_module_names

@@ -57,7 +57,7 @@ DAYS = [("2025-01-06", 2), ("2025-01-07", 1)]
 
 @pytest.mark.parametrize("python", [sys.executable, READER], ids=["DuckDB 2", "DuckDB 1.5"])
 def test_five_lines_read_a_local_lake(python: str, home: Path) -> None:
-    """The page begins with them; whoever reads has DuckDB and pandas, and no more."""
+    """The page begins with them; a reader has DuckDB and pandas, and no more."""
     assert LOCAL.count("\n") <= 6
     assert DAYS == counted(run(python, LOCAL, home))
 

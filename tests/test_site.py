@@ -28,7 +28,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_site_has_a_home_the_api_and_what_the_pages_link_to(site: Path) -> None:
-    """MkDocs fails on a link that leads nowhere; whatever pages outside of docs/ say must be there."""
+    """MkDocs fails on a link that leads nowhere; pages from outside of docs/ must be there."""
     assert "In a DAG" in (site / "index.html").read_text()
     api = (site / "api" / "index.html").read_text()
     for name in ("Lake.sql", "ExportChannelsOperator", "ChatExportHook", "ExportTaskSensor", "SandboxControl"):

@@ -51,12 +51,12 @@ def load(sandbox: Sandbox, lake: str, since: str = SINCE, until: str = UNTIL) ->
 
 def written(sandbox: Sandbox) -> list[dict[str, Any]]:
     """What people wrote in the window, as the service has it."""
-    begin, end = (datetime.fromisoformat(day).replace(tzinfo=UTC) for day in (SINCE, UNTIL))
+    start, end = (datetime.fromisoformat(day).replace(tzinfo=UTC) for day in (SINCE, UNTIL))
     found = []
     for cid in CHANNELS:
         for message in sandbox.world.messages(cid):
             at = parse_rfc3339(message["created_at"])
-            if begin <= at < end and message["type"] != "system":
+            if start <= at < end and message["type"] != "system":
                 found.append({**message, "cid": cid, "at": at, "author": message["user"]["id"]})
     return found
 
@@ -159,7 +159,7 @@ def the_marts_are_what_the_service_has(sandbox: Sandbox, lake: LakeProbe, projec
 
 
 def threads(messages: list[dict[str, Any]]) -> dict[str, tuple[int, int | None]]:
-    """Thread -> replies, whole seconds until somebody else replied."""
+    """Thread -> replies, whole seconds until another person replied."""
     known = {message["id"]: message for message in messages}
     found = {}
     replies = sorted((each for each in messages if each.get("parent_id")), key=lambda each: each["parent_id"])
@@ -170,9 +170,9 @@ def threads(messages: list[dict[str, Any]]) -> dict[str, tuple[int, int | None]]
     return found
 
 
-def whole_seconds(begin: datetime, end: datetime) -> int:
+def whole_seconds(start: datetime, end: datetime) -> int:
     """As DuckDB's date_diff counts: how often the second changed."""
-    return int((end.replace(microsecond=0) - begin.replace(microsecond=0)).total_seconds())
+    return int((end.replace(microsecond=0) - start.replace(microsecond=0)).total_seconds())
 
 
 def conversations(messages: list[dict[str, Any]]) -> dict[str, int]:
@@ -329,7 +329,7 @@ def test_the_wheel_brings_the_project(tmp_path: Path) -> None:
 
 
 def test_the_project_names_no_page_that_it_lacks() -> None:
-    """Whoever has the wheel has no docs folder."""
+    """Users have the project alone, in a folder of their own."""
     files = [path for path in make_dbt.DBT.rglob("*") if path.suffix in {".md", ".sql", ".yml"}]
     packaged = [path for path in files if not {"target", "logs"} & set(path.parts)]
     assert not [str(path) for path in packaged if "docs/" in path.read_text()]
