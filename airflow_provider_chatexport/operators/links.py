@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
     from airflow_provider_chatexport.core.receipt import Receipt
+
+log = logging.getLogger(__name__)
 
 # The XCom of an export task that describes its exports for people. The value that it returns is for the load.
 EXPORTS_KEY: Final = "exports"
@@ -45,9 +48,13 @@ def show_exports(context: Context, receipts: Sequence[Receipt], status: str) -> 
 
     :param status: of the task's wait: ``submitted``, ``completed``, ``failed`` or ``timeout``.
     """
-    if (ti := context.get("ti")) is not None:
-        shown = [_described(receipt) for receipt in receipts[:_MOST_SHOWN]]
+    if (ti := context.get("ti")) is None:
+        return
+    shown = [_described(receipt) for receipt in receipts[:_MOST_SHOWN]]
+    try:
         ti.xcom_push(key=EXPORTS_KEY, value={"status": status, "n_exports": len(receipts), "exports": shown})
+    except Exception as error:  # noqa: BLE001 - an XCom backend has errors of its own, and the export goes on without it
+        log.warning("the exports cannot be shown on the page of the task: %s", type(error).__name__)
 
 
 def _described(receipt: Receipt) -> dict[str, Any]:

@@ -50,6 +50,17 @@ class TaskStateStore:
         self.set("chatexport.series", {**series, "began_epoch_s": series["began_epoch_s"] - seconds})
 
 
+class TaskInstance:
+    """A task instance: how often it may be tried, and what it shows people."""
+
+    def __init__(self, max_tries: int = 2) -> None:
+        self.max_tries = max_tries
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = json.loads(json.dumps(value))
+
+
 def exporting(**arguments: Any) -> ExportChannelsOperator:
     """Return an operator that exports two hours of one channel, unless the arguments say otherwise."""
     defaults = {"channels": ["livestream:ubuntu"], "since": SINCE, "until": UNTIL, "poll_interval": 0.02}

@@ -8,17 +8,19 @@ import logging
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from airflow.exceptions import ParamValidationError
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 from airflow.sdk import DAG
-from support import EXPORTS, SINCE, UNTIL, WINDOW, events_of, exporting, run
+from support import EXPORTS, SINCE, UNTIL, WINDOW, TaskInstance, events_of, exporting, run
 
 from airflow_provider_chatexport.core.plan import ChannelsRequest
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator
+from airflow_provider_chatexport.operators.links import EXPORTS_KEY
 from airflow_provider_chatexport.operators.params import window_params
 
 DAY = {"data_interval_start": datetime(2025, 1, 1, tzinfo=UTC), "data_interval_end": datetime(2025, 1, 2, tzinfo=UTC)}
@@ -88,19 +90,38 @@ def test_each_task_id_is_logged_when_it_is_known(connection, fault, caplog) -> N
     assert f"export started task_id={deferral.value.trigger.task_ids[0]}" in caplog.text
 
 
-def test_the_link_exists_while_the_task_is_deferred_and_after(connection) -> None:
-    """It names the export and its host, for a question to the service's support; it has no key and no token."""
-    operator = exporting(deferrable=True)
+def test_people_see_the_exports_while_the_task_is_deferred_and_after(connection) -> None:
+    """The ids are for a question to the service's support; there is no key and no link."""
+    shown = TaskInstance()
+    context: Any = {"ti": shown}
     with pytest.raises(TaskDeferred) as deferral:
-        operator.execute({})
-    (link,) = operator.operator_extra_links
-    expected = f"{connection.url}/api/v2/tasks/{deferral.value.trigger.task_ids[0]}"
-    assert expected == link.get_link(operator, ti_key=None)
-    resumed = exporting(deferrable=True)
-    assert "" == link.get_link(resumed, ti_key=None)
+        exporting(deferrable=True).execute(context)
+    (task_id,) = deferral.value.trigger.task_ids
+    described = {"task_id": task_id, "channels": ["livestream:ubuntu"], **WINDOW.to_json()}
+    assert {"status": "submitted", "n_exports": 1, "exports": [described]} == shown.xcoms[EXPORTS_KEY]
     (event,) = asyncio.run(events_of(deferral.value.trigger))
-    resumed.execute_complete({}, event=event.payload)
-    assert expected == link.get_link(resumed, ti_key=None)
+    exporting(deferrable=True).execute_complete(context, event=event.payload)
+    assert {"status": "completed", "n_exports": 1, "exports": [described]} == shown.xcoms[EXPORTS_KEY]
+
+
+def test_an_export_does_not_fail_because_it_cannot_be_shown(connection, caplog) -> None:
+    """It has been submitted, and a retry on an older Airflow would submit it again."""
+
+    def refuse(**_: Any) -> None:
+        raise ConnectionError("the API server is away")
+
+    receipts = exporting(deferrable=False).execute({"ti": SimpleNamespace(max_tries=3, xcom_push=refuse)})
+    assert 1 == len(receipts)
+    assert "cannot be shown" in caplog.text
+
+
+def test_the_button_leads_to_the_page_of_the_task_and_of_its_map_index() -> None:
+    """A mapped task has a page for each of its indexes."""
+    key = {"dag_id": "chat", "run_id": "manual__2026-01-01T00:00:00+00:00", "task_id": "group.export"}
+    page = "/dags/chat/runs/manual__2026-01-01T00:00:00+00:00/tasks/group.export"
+    (link,) = exporting().operator_extra_links
+    for map_index, path in ((-1, f"{page}/xcom"), (3, f"{page}/mapped/3/xcom")):
+        assert path == urlsplit(link.get_link(exporting(), ti_key=SimpleNamespace(**key, map_index=map_index))).path
 
 
 @pytest.mark.parametrize("option", ["wait_timeout_s", "grace_period_s", "poll_interval_s"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,19 +14,19 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 from airflow.sdk.execution_time.timeout import timeout
-from support import EXPORTS, TOO_MANY_FAILURES, TaskStateStore, exporting, n_exports, run
+from support import EXPORTS, TOO_MANY_FAILURES, TaskInstance, TaskStateStore, exporting, n_exports, run
 
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator
 
 
 @pytest.fixture
 def context() -> dict[str, Any]:
-    return {"task_state_store": TaskStateStore(), "ti": SimpleNamespace(max_tries=2)}
+    return {"task_state_store": TaskStateStore(), "ti": TaskInstance()}
 
 
 def cleared(context: dict[str, Any]) -> dict[str, Any]:
     """Return the context of the same task after a clear: Airflow allows it as many tries again."""
-    return {**context, "ti": SimpleNamespace(max_tries=context["ti"].max_tries + 1)}
+    return {**context, "ti": TaskInstance(max_tries=context["ti"].max_tries + 1)}
 
 
 def existing_channels(connection: Any) -> list[str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import runpy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 from airflow.sdk import DAG
-from support import EXPORTS, TaskStateStore, exporting, loading, n_exports, run
+from support import EXPORTS, TaskInstance, TaskStateStore, exporting, loading, n_exports, run
 
 from airflow_provider_chatexport.core.retention import MARGIN
 from airflow_provider_chatexport.lake import Lake
@@ -75,7 +74,7 @@ def test_the_halves_of_an_export_carry_what_was_asked_before(connection, fault, 
 
 def test_a_retry_finds_the_answer_of_the_first_try(connection) -> None:
     """The export was made under a policy of 30 days, whatever the policy is by the time of the retry."""
-    context = {"task_state_store": TaskStateStore(), "ti": SimpleNamespace(max_tries=2)}
+    context = {"task_state_store": TaskStateStore(), "ti": TaskInstance()}
     connection.control.set_retention(old_messages=30 * DAY)
     with pytest.raises(TaskDeferred):
         exporting(retention="service", deferrable=True).execute(context)

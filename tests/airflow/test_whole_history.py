@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support import EXPORTS, TaskStateStore, exporting, loading, n_exports, run
+from support import EXPORTS, TaskInstance, TaskStateStore, exporting, loading, n_exports, run
 
 from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.lake import Lake
@@ -38,11 +37,11 @@ def test_the_whole_history_covers_everything_up_to_the_export(connection, lake, 
 
 def test_a_retry_waits_for_the_same_export(connection) -> None:
     """Within a DAG run, the whole history is requested once, as a window is; a clear exports it as it is now."""
-    context: dict[str, Any] = {"task_state_store": TaskStateStore(), "ti": SimpleNamespace(max_tries=2)}
+    context: dict[str, Any] = {"task_state_store": TaskStateStore(), "ti": TaskInstance()}
     first = run(exporting(**WHOLE, deferrable=True), context)
     assert first == run(exporting(**WHOLE, deferrable=True), context)
     assert 1 == n_exports(connection)
-    assert first != run(exporting(**WHOLE, deferrable=True), {**context, "ti": SimpleNamespace(max_tries=3)})
+    assert first != run(exporting(**WHOLE, deferrable=True), {**context, "ti": TaskInstance(max_tries=3)})
     assert 2 == n_exports(connection)
 
 
