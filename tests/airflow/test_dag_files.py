@@ -23,7 +23,7 @@ def test_every_example_says_what_it_does_and_retries(path: Path) -> None:
 
 
 def test_a_form_speaks_of_a_schedule_only_where_there_is_one() -> None:
-    """The form of the backfill offered the window of a schedule, and then refused a run without a window."""
+    """Regression: the form of the backfill offered the window of a schedule, and the run was then refused."""
     params = runpy.run_path(str(DAGS[0].with_name("chatexport_backfill.py")))["dag"].params
     assert {"since", "until"} == {*params}
     for name in params:
