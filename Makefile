@@ -57,7 +57,8 @@ test-fast: $(READY) .venv-s3/.ready  ## The inner loop: no kills, no DAG runs, n
 	@$(BIN)/python -m pytest -n 4 -m 'not slow' tests/core tests/api tests/cli tests/lake
 
 docs: .venv-docs/.ready  ## The documentation site, in site/; every link between its pages is checked
-	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@# Not --quiet: it would hide warnings from --strict, too.
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 	@echo "site/index.html; to browse it: .venv-docs/bin/mkdocs serve"
 
 .venv-min/.ready: $(READY) constraints-min.txt

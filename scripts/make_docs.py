@@ -167,7 +167,7 @@ def _command(name: str, command: click.Command) -> str:
     context = click.Context(command)
     arguments = [each.make_metavar(context) for each in command.params if isinstance(each, click.Argument)]
     rows = [
-        f"| `{', '.join([*option.opts, *option.secondary_opts])}` | {option.help or ''}{_more(option)} |"
+        f"| `{', '.join([*option.opts, *option.secondary_opts])}` | {_prose(option.help or '')}{_more(option)} |"
         for option in command.params
         if isinstance(option, click.Option)
     ]
@@ -189,6 +189,11 @@ def _command(name: str, command: click.Command) -> str:
             *rows,
         ]
     )
+
+
+def _prose(text: str) -> str:
+    """Return text with brackets that Markdown does not take for links."""
+    return text.replace("] [", "] \\[")
 
 
 def _more(option: click.Option) -> str:

@@ -32,6 +32,9 @@ API = {
         "operators.channels.ListChannelsOperator",
         "operators.gaps.ListGapsOperator",
         "operators.windowed.SplitWindowOperator",
+        "core.discovery.ChannelQuery",
+        "operators.params.window_params",
+        "operators.retry_policy.ServiceRetryPolicy",
     ],
     "Hook, trigger and sensor": [
         "hooks.chatexport.ChatExportHook",
@@ -39,6 +42,7 @@ API = {
         "sensors.export.ExportTaskSensor",
     ],
     "Sandbox": ["sandbox.Sandbox", "sandbox.SandboxSettings", "sandbox.SandboxControl"],
+    "Errors": ["errors"],
 }
 
 # Page of the site -> file or folder of the repository.
