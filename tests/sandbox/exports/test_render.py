@@ -24,7 +24,7 @@ from airflow_provider_chatexport.sandbox.exports.render import (
 )
 
 SUPPORT = "messaging:ubuntu-support"
-FIXTURE = json.loads((Path(__file__).parents[1] / "fixtures" / "v1-real-shape.json").read_text())
+FIXTURE = json.loads((Path(__file__).parents[2] / "fixtures" / "v1-real-shape.json").read_text())
 LINE_SHAPES = [Shape.TYPED, Shape.KEYED, Shape.BARE, Shape.ITEM]
 DAY = datetime(2025, 1, 8, tzinfo=UTC)
 
