@@ -48,7 +48,7 @@ def compact_lake(*, lake: str, as_json: bool) -> None:
         click.echo("nothing to do: every day of every table is one file, and none of its rows is hidden")
     else:
         click.echo(
-            f"merged {report.files_before} files of {report.days} days into {report.files_after}: {report.rows} rows, "
+            f"merged {report.files_before} files into {report.files_after}: {report.rows} rows, "
             f"{report.rows_hidden} hidden ones left out, {report.seconds:.1f} s"
         )
 

@@ -29,20 +29,21 @@ from airflow_provider_chatexport.lake.catalog.folders import EMPTY_FILE_PREFIX
 from airflow_provider_chatexport.lake.catalog.metadata_views import INTERNAL_SCHEMA, internal_name
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits.coverage_tables import entry_rows, per_channel, set_rows
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
-from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
 from airflow_provider_chatexport.lake.parquet import write_empty
 from airflow_provider_chatexport.lake.schema import promoted, sql
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, SCHEMA_VERSION, TABLES, USER_EXPORT_USERS
-from airflow_provider_chatexport.lake.schema.types import PARTITION_DOC, Placement, Table
+from airflow_provider_chatexport.lake.schema.types import Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 NAME: Final = "catalog.duckdb"
 # The oldest storage that DuckDB 2.0 writes and that DuckDB 1.2 reads.
 STORAGE_VERSION: Final = "v1.2.0"
-EMPTY_FILE_DAY: Final = "1970-01-01"
+_EMPTY_FILE_DAY: Final = "1970-01-01"
 _BUILT_FROM: Final = internal_name("built_from")
-_MASKING: Final = internal_name("masking_coverage")
+_MASKING_ENTRIES: Final = internal_name("masking_coverage")
+_MASKING: Final = f"({per_channel(_MASKING_ENTRIES, metadata_views.CHANNEL_SETS)})"
 
 
 def is_lake(store: LakeStore) -> bool:
@@ -138,7 +139,7 @@ def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> None
 
 def empty_file(table: Table) -> str:
     """Return the path of the table's file without rows, which lets people query an empty lake."""
-    return f"{table.name}/{table.partition}={EMPTY_FILE_DAY}/{EMPTY_FILE_PREFIX}{SCHEMA_VERSION}.parquet"
+    return f"{table.folder_of(_EMPTY_FILE_DAY)}/{EMPTY_FILE_PREFIX}{SCHEMA_VERSION}.parquet"
 
 
 def write_empty_files(store: LakeStore) -> None:
@@ -153,6 +154,14 @@ def write_empty_files(store: LakeStore) -> None:
                 local = Path(folder) / f"{table.name}.parquet"
                 write_empty(table, local)
                 store.publish(local, empty_file(table))
+                # Of two keys in the names of folders, DuckDB can make no column.
+                if table.folder_key != table.date_column:
+                    store.delete(path for path, _ in store.walk(_old_folder(table), ".parquet"))
+
+
+def _old_folder(table: Table) -> str:
+    """Return the folder that had the empty file of an event table when its folders were days."""
+    return f"{table.name}/{table.date_column}={_EMPTY_FILE_DAY}"
 
 
 @contextlib.contextmanager
@@ -192,11 +201,14 @@ def _update_copy(path: Path, store: LakeStore, snapshot: Snapshot, digest: str) 
 
 def _fill(con: duckdb.DuckDBPyConnection, store: LakeStore, snapshot: Snapshot, digest: str) -> None:
     """Create or replace what changes from load to load, and the digest of what does not."""
+    sets: metadata_views.Sets = {}
     for view in metadata_views.VIEWS:
-        _put(con, internal_name(view.name), view.rows(snapshot))
-    _put(con, _MASKING, coverage_rows(snapshot.masking_coverage))
-    _put(con, history_view.READABLE, coverage_rows(snapshot.recheck_coverage & snapshot.readable_coverage))
-    _put(con, history_view.DECIDING, coverage_rows(snapshot.recheck_coverage.intersection(snapshot.coverage)))
+        _put(con, internal_name(view.name), view.rows(snapshot, sets))
+    _put(con, _MASKING_ENTRIES, entry_rows(snapshot.masking_coverage, sets))
+    recheck = snapshot.recheck_coverage
+    _put(con, history_view.READABLE_ENTRIES, entry_rows(recheck & snapshot.readable_coverage, sets))
+    _put(con, history_view.DECIDING_ENTRIES, entry_rows(recheck.intersection(snapshot.coverage), sets))
+    _put(con, metadata_views.CHANNEL_SETS, set_rows(sets))
     for table in snapshot.tables:
         _define(con, internal_name(table.name), _visible_rows(store, table, snapshot))
         if table.name == MESSAGES.name:
@@ -312,7 +324,7 @@ def _read(store: LakeStore, table: Table, files: Sequence[FileState]) -> list[st
 
 
 def _docs(table: Table) -> list[tuple[str, str]]:
-    return [*((column.name, column.doc) for column in table), (table.partition, PARTITION_DOC)]
+    return [*((column.name, column.doc) for column in table), (table.date_column, table.date_doc)]
 
 
 def _scan(store: LakeStore, table: Table, files: Sequence[FileState]) -> str:

@@ -1,9 +1,9 @@
 """Table folders: a reader who uses a glob finds exactly the live files there, and never a state in between.
 
-On a local disk, a day folder holds hard links to the data files. If several links come or go at once, a new folder with
-all links takes the place of the old one in one step (``renameat2``). So a listing shows the day before the change or
-after it, and never a mixture. A reader may still list a folder and open its files after the change: DuckDB silently
-leaves out files that are gone by then.
+On a local disk, a folder holds hard links to the data files of a month, or of a day. If several links come or go at
+once, a new folder with all links takes the place of the old one in one step (``renameat2``). So a listing shows the
+folder before the change or after it, and never a mixture. A reader may still list a folder and open its files after the
+change: DuckDB silently leaves out files that are gone by then.
 
 On an object store, the folders hold the data files themselves, and dead ones are deleted.
 """
@@ -40,29 +40,29 @@ def sync(store: LakeStore, snapshot: Snapshot, records: Iterable[LoadRecord] | N
     :param records: check only the folders that these records can have changed; by default all folders.
     :raises LakeError: the lake cannot be written.
     """
-    days = _by_day(snapshot.file_states)
-    wanted = set(days) if records is None else _touched_by(list(records), snapshot)
+    by_folder = _by_folder(snapshot.file_states)
+    wanted = set(by_folder) if records is None else _touched_by(list(records), snapshot)
     match store:
         case LocalStore():
             if records is None:
-                wanted |= {str(path.relative_to(store.root)) for path in _day_folders(store)}
+                wanted |= {str(path.relative_to(store.root)) for path in _folders(store)}
             for folder in sorted(wanted):
-                _show(store, folder, [each for each in days.get(folder, ()) if each.is_live])
+                _show(store, folder, [each for each in by_folder.get(folder, ()) if each.is_live])
         case ObjectStore():
-            _delete_dead(store, [each for folder in wanted for each in days.get(folder, ())])
+            _delete_dead(store, [each for folder in wanted for each in by_folder.get(folder, ())])
 
 
 def shown(store: LocalStore) -> set[str]:
     """Return the paths of the data files that a glob finds on a local disk."""
     return {
         str(path.relative_to(store.root))
-        for folder in _day_folders(store)
+        for folder in _folders(store)
         for path in folder.glob("*.parquet")
         if not path.name.startswith(EMPTY_FILE_PREFIX)
     }
 
 
-def _by_day(file_states: Iterable[FileState]) -> Mapping[str, list[FileState]]:
+def _by_folder(file_states: Iterable[FileState]) -> Mapping[str, list[FileState]]:
     grouped: dict[str, list[FileState]] = defaultdict(list)
     for each in file_states:
         grouped[str(PurePosixPath(each.file.path).parent)].append(each)
@@ -70,7 +70,7 @@ def _by_day(file_states: Iterable[FileState]) -> Mapping[str, list[FileState]]:
 
 
 def _touched_by(records: list[LoadRecord], snapshot: Snapshot) -> set[str]:
-    """Return the day folders that these records can have changed: of their own files, and of files that they ended."""
+    """Return the folders that these records can have changed: of their own files, and of files that they ended."""
     ids = {record.load_id for record in records}
     # Several records can supersede a file together, and the latest of them may already be in the checkpoint. So the
     # folder of every file counts that was superseded at or after the commit of the first new record.
@@ -82,17 +82,19 @@ def _touched_by(records: list[LoadRecord], snapshot: Snapshot) -> set[str]:
     }
 
 
-def _day_folders(store: LocalStore) -> list[Path]:
+def _folders(store: LocalStore) -> list[Path]:
+    """Return the folders of all tables; event tables of older versions of the schema have a folder per day."""
     return [
         folder
         for table in TABLES
-        for folder in store.local_path(table.name).glob(f"{table.partition}=*")
+        for key in dict.fromkeys((table.folder_key, table.date_column))
+        for folder in store.local_path(table.name).glob(f"{key}=*")
         if folder.is_dir()
     ]
 
 
 def _show(store: LocalStore, folder: str, live: list[FileState]) -> None:
-    """Make a day folder hold links to these files, and to no other data file."""
+    """Make a folder hold links to these files, and to no other data file."""
     target = store.local_path(folder)
     wanted = {PurePosixPath(each.file.path).name: store.local_path(store.data_path(each.file.path)) for each in live}
     there = {name for name in _names_in(target) if name.endswith(".parquet") and not name.startswith(EMPTY_FILE_PREFIX)}
@@ -131,7 +133,7 @@ def _replaced(store: LocalStore, target: Path, wanted: Mapping[str, Path]) -> bo
         if _exchanged(other, target):
             return True
         with contextlib.suppress(OSError):
-            create_in_folder(target, lambda: other.rename(target))  # the first files of this day
+            create_in_folder(target, lambda: other.rename(target))  # the first files of this folder
             return True
         return False
 

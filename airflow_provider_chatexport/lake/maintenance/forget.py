@@ -136,12 +136,12 @@ def finish_removals(store: LakeStore, *, now: datetime, work_dir: Path | None = 
     stale = suppression_list.unchecked(store, listed, loads.items())
     if not stale:
         return
-    days = {(file.table, file.day) for each in snapshot.records if each.load_id in stale for file in each.files}
+    suspected = [file for each in snapshot.records if each.load_id in stale for file in each.files]
 
     def find() -> list[Person]:
         latest = commit_log.read_snapshot(store)
         with search(store, work_dir) as con:
-            return people_of(con, relations(store, latest, days), listed)
+            return people_of(con, relations(store, latest, suspected), listed)
 
     if people := commit_log.on_latest(store, find):
         log.warning("loads contain people who were removed from the lake; removing them loads=%d", len(stale))

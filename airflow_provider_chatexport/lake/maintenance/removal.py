@@ -20,7 +20,13 @@ from airflow_provider_chatexport.lake.commits.record import DataFile
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
 from airflow_provider_chatexport.lake.maintenance.cleanup import delete_unneeded
 from airflow_provider_chatexport.lake.maintenance.lake_search import readable_files, relations, removal_errors
-from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, Rewriter, RowsOfDay, commit_rewrite
+from airflow_provider_chatexport.lake.maintenance.rewrite import (
+    QueriedRows,
+    Rewrite,
+    Rewriter,
+    commit_rewrite,
+    with_days_of,
+)
 from airflow_provider_chatexport.lake.parquet import write_table
 from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.privacy import matching
@@ -243,6 +249,11 @@ def _texts_lose(people: Sequence[Person]) -> dict[str, Any]:
     }
 
 
+def _days(file: DataFile) -> str:
+    """Return the days of a file, for people."""
+    return file.first_day if file.first_day == file.last_day else f"{file.first_day} to {file.last_day}"
+
+
 def _holds_history(each: FileState) -> bool:
     """Return whether a live file has rows that newer exports hide and that ``messages_history`` shows."""
     return each.status is FileStatus.PARTLY_HIDDEN and each.record.keep_superseded and each.file.table == MESSAGES.name
@@ -291,7 +302,7 @@ class _Remover(Rewriter):
         survey.removed[table.name] += counts.removed
         survey.blanked[table.name] += counts.blanked
         if len(survey.places) < _PLACES:
-            where = {"table": table.name, "day": each.file.day, "file": each.file.path}
+            where = {"table": table.name, "day": _days(each.file), "file": each.file.path}
             found = self._redactor.places(table, self._scan(table, each))
             survey.places += [where | {"column": column, "rows": n_rows} for column, n_rows in found.items()]
 
@@ -312,16 +323,21 @@ class _Remover(Rewriter):
         # Hidden rows go first: the redactor may change the ids by which rows are compared.
         redacted = self._redactor.query(table, f"(FROM {self._scan(table, each)} rows WHERE {condition})")
         self._database.execute(f"CREATE OR REPLACE TABLE redacted AS {redacted}")
+        old = each.file
         files = write_table(
-            RowsOfDay(self._database, each.file.day, "FROM redacted"),
+            QueriedRows(self._database, ["FROM redacted"], [old]),
             self._with_promoted[table.name],
             self._files_folder,
             stem=f"{self._stem}-{self._n_written}",
             metadata=self._metadata,
+            by_month=True,
         )
-        old = each.file
         return {
-            replace(file, n_uncovered=min(file.rows, old.n_uncovered), n_unplaced=min(file.rows, old.n_unplaced)): local
+            replace(
+                with_days_of(file, [old]),
+                n_uncovered=min(file.rows, old.n_uncovered),
+                n_unplaced=min(file.rows, old.n_unplaced),
+            ): local
             for file, local in files
         }
 

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any, Final
 
 import duckdb
@@ -21,9 +20,9 @@ from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file, folders
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, covered_spans, overlapping_pairs
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, overlapping_pairs, uncovered_spans
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot, overlapping_days
 from airflow_provider_chatexport.lake.maintenance.forget import unchecked_loads
 from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.schema import sql
@@ -97,7 +96,7 @@ def verify(store: LakeStore, *, now: datetime) -> VerifyReport:
     snapshot = commit_log.read_snapshot(store, known={})
     loads = [record for record in snapshot.records if record.is_load]
     findings = [
-        *_gaps(snapshot.coverage),
+        *_gaps(snapshot),
         *_flags(loads, snapshot.coverage),
         *_unaccounted(snapshot.records),
         *_unsearched(store, snapshot),
@@ -126,15 +125,18 @@ def _doubled(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
     for table in TABLES:
         if table.placement is not Placement.EVENT:
             continue
-        key = ", ".join(map(sql.name, (table.partition, *table.key)))
+        key = ", ".join(map(sql.name, (table.date_column, *table.key)))
         n_keys = 0
         with contextlib.suppress(LakeError, duckdb.Error), contextlib.closing(catalog_file.connect(store)) as con:
-            for days in _unsettled_days(snapshot, table):
-                listed = ", ".join(f"DATE {sql.quoted(day)}" for day in days)
+            for spans in _unsettled_days(snapshot, table):
+                among = " OR ".join(
+                    f"{table.date_column} BETWEEN DATE {sql.quoted(first)} AND DATE {sql.quoted(last)}"
+                    for first, last in spans
+                )
                 n_keys += con.execute(
                     f"""
                     SELECT count(*) FROM (
-                        SELECT 1 FROM {table.name} WHERE {table.partition} IN ({listed})
+                        SELECT 1 FROM {table.name} WHERE {among}
                         GROUP BY {key} HAVING count(*) > 1
                     )
                     """
@@ -147,22 +149,19 @@ def _doubled(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
             )
 
 
-def _unsettled_days(snapshot: Snapshot, table: Table) -> Iterator[list[str]]:
-    """Yield the days with live files of several records, as many at a time as are compared in memory."""
-    files: dict[str, list[FileState]] = defaultdict(list)
-    for each in snapshot.live_files_of(table):
-        files[each.file.day].append(each)
-    days: list[str] = []
+def _unsettled_days(snapshot: Snapshot, table: Table) -> Iterator[list[tuple[str, str]]]:
+    """Yield first and last days of spans with live files of several records: as many as are compared in memory."""
+    spans: list[tuple[str, str]] = []
     n_rows = 0
-    for day, of_day in sorted(files.items()):
-        if len({each.record.load_id for each in of_day}) > 1:
-            days.append(day)
-            n_rows += sum(each.file.rows for each in of_day)
+    for files in overlapping_days(snapshot.live_files_of(table)):
+        if len({each.record.load_id for each in files}) > 1:
+            spans.append((files[0].file.first_day, max(each.file.last_day for each in files)))
+            n_rows += sum(each.file.rows for each in files)
             if n_rows >= _ROWS_AT_A_TIME:
-                yield days
-                days, n_rows = [], 0
-    if days:
-        yield days
+                yield spans
+                spans, n_rows = [], 0
+    if spans:
+        yield spans
 
 
 def _replies(store: LakeStore) -> Iterator[Finding]:
@@ -179,13 +178,13 @@ def _replies(store: LakeStore) -> Iterator[Finding]:
             )
 
 
-def _gaps(entries: Iterable[CoverageEntry]) -> Iterator[Finding]:
-    """Check that every moment of a channel is covered, from its first covered moment to its last."""
-    for cid, spans in sorted(covered_spans(entries).items()):
-        for before, after in pairwise(spans):
+def _gaps(snapshot: Snapshot) -> Iterator[Finding]:
+    """Check that every moment of a channel is covered, from the first moment to the last that an export covered."""
+    for cid, spans in sorted(uncovered_spans(snapshot.coverage, snapshot.lost).items()):
+        for gap in spans:
             yield Finding(
                 kind="gap",
-                what=f"{cid} is not covered from {format_rfc3339(before.until)} to {format_rfc3339(after.since)}; "
+                what=f"{cid} is not covered from {format_rfc3339(gap.since)} to {format_rfc3339(gap.until)}; "
                 "export that window",
             )
 
@@ -201,8 +200,13 @@ def _flags(loads: Iterable[LoadRecord], entries: Iterable[CoverageEntry]) -> Ite
             yield Finding(
                 kind="flags",
                 what=f"load {newer.load_id} was exported with other options than load {older.load_id}, which it "
-                f"overlaps in {newer.cid}: there, what the newer one left out is hidden",
+                f"overlaps in {_common(older, newer)}: there, what the newer one left out is hidden",
             )
+
+
+def _common(one: CoverageEntry, other: CoverageEntry) -> str:
+    """Return the first channel that two entries share."""
+    return min(set(one.channels.names).intersection(other.channels.names))
 
 
 def _unaccounted(records: Iterable[LoadRecord]) -> Iterator[Finding]:

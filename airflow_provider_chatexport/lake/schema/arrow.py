@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 from pyarrow import json as arrow_json
 
-from airflow_provider_chatexport.lake.schema.types import Kind, Table
+from airflow_provider_chatexport.lake.schema.types import Kind, Placement, Table
 
 ARROW_TYPES: Final[dict[Kind, pa.DataType]] = {
     Kind.TEXT: pa.string(),
@@ -29,8 +29,10 @@ ARROW_TYPES: Final[dict[Kind, pa.DataType]] = {
 
 
 def arrow_schema(table: Table) -> pa.Schema:
-    """Return the schema of a table's files."""
-    return pa.schema([pa.field(column.name, ARROW_TYPES[column.kind]) for column in table])
+    """Return the schema of a table's files. Those of event tables have the day of each row as well."""
+    columns = [pa.field(column.name, ARROW_TYPES[column.kind]) for column in table]
+    day = [pa.field(table.date_column, pa.date32())] if table.placement is Placement.EVENT else []
+    return pa.schema([*columns, *day])
 
 
 UTC_TIME: Final = pa.timestamp("us", tz="UTC")

@@ -39,7 +39,9 @@ from airflow_provider_chatexport.lake.schema.types import (
 
 # The version of the files' columns. A new column names the version that adds it (``Column.added_in``). In the views it
 # is null for files of older versions.
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
+# From this version on, files of event tables have the day of each row. Before, only the name of their folder had it.
+DAYS_SINCE_VERSION: Final = 3
 
 CUSTOM: Final = computed(
     "custom",
@@ -125,7 +127,7 @@ MESSAGES: Final = Table(
     entity=Entity.MESSAGE,
     key=("id",),
     sort=("cid", "created_at", "id"),
-    bloom=("id", "user_id", "parent_id"),
+    bloom=("id", "user_id", "parent_id", "cid"),
     plain_encoded=("id", "text", "html", "custom"),
     day_column="created_at",
     ignored_keys=("latest_reactions", "own_reactions"),
@@ -252,7 +254,7 @@ REACTIONS: Final = Table(
     entity=Entity.REACTION,
     key=("message_id", "user_id", "type"),
     sort=("cid", "message_created_at", "message_id", "user_id", "type"),
-    bloom=("message_id", "user_id"),
+    bloom=("message_id", "user_id", "cid"),
     plain_encoded=("message_id", "custom"),
     day_column="message_created_at",
     user_paths=("user",),
@@ -275,7 +277,7 @@ ATTACHMENTS: Final = Table(
     placement=Placement.EVENT,
     key=("message_id", "position"),
     sort=("cid", "message_created_at", "message_id", "position"),
-    bloom=("message_id",),
+    bloom=("message_id", "cid"),
     plain_encoded=("message_id", "custom"),
     day_column="message_created_at",
     columns=(
@@ -601,7 +603,11 @@ TABLE_BY_NAME: Final = {table.name: table for table in TABLES}
 TABLE_BY_ENTITY: Final = {table.entity: table for table in TABLES if table.entity is not None and not table.owned_by}
 USER_EXPORT_TABLE_BY_ENTITY: Final = {table.entity: table for table in _USER_EXPORTS if table.entity is not None}
 ENTITY_TABLES: Final = (*TABLE_BY_ENTITY.values(), *USER_EXPORT_TABLE_BY_ENTITY.values())
-# Column names of all tables in lower case, and the day folders' keys. No folder above a lake may be named ``KEY=...``.
+# Column names of all tables in lower case, and the folders' keys. No folder above a lake may be named ``KEY=...``.
 COLUMN_NAMES: Final = frozenset(
-    name.lower() for table in TABLES for name in (table.partition, *(column.name for column in table))
+    name.lower()
+    for table in TABLES
+    for name in (table.date_column, table.folder_key, *(column.name for column in table))
+    for table in TABLES
+    for name in (table.date_column, table.folder_key, *(column.name for column in table))
 )

@@ -22,7 +22,7 @@ from airflow_provider_chatexport.lake.storage.store_errors import http_status
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
 # The names that loads and rewrites give, so that no other Parquet file in the lake's place is ever taken for ours.
 _DATA_FILE: Final = re.compile(
-    r"[a-z_]+/[a-z_]+=\d{4}-\d\d-\d\d/([0-9a-f]{24}|rewrite-\d+)-[0-9a-f]{8}(-\d+)+\.parquet"
+    r"[a-z_]+/[a-z_]+=\d{4}-\d\d(-\d\d)?/([0-9a-f]{24}|rewrite-\d+)-[0-9a-f]{8}(-\d+|-loose)+\.parquet"
 )
 # Stores of buckets and objects: they have no folders, and would create a bucket instead.
 WITHOUT_FOLDERS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"})
