@@ -25,6 +25,7 @@ from rich.table import Table
 
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.compact import compact
@@ -94,7 +95,7 @@ def make_lake(folder: Path, n_loads: int) -> LakeStore:
                 os.link(store.local_path(store.data_path(file.path)), target)
                 files.append(replace(file, path=path, day=f"{day:%Y-%m-%d}"))
         entry = CoverageEntry(
-            cid=f"messaging:c{number % N_CHANNELS}",
+            channels=ChannelSet.of([f"messaging:c{number % N_CHANNELS}"]),
             since=day,
             until=day + timedelta(days=1),
             exported_at=exported_at,

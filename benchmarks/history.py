@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.record import WRITER, DataFile, LoadRecord
 from airflow_provider_chatexport.lake.load.job import load_files
@@ -144,9 +145,14 @@ def _record(file: DataFile) -> LoadRecord:
         until=until,
         flags={},
         sources=(),
-        coverage=tuple(
-            CoverageEntry(cid=f"messaging:room-{n}", since=since, until=until, exported_at=until, load_id=load_id)
-            for n in range(N_CHANNELS)
+        coverage=(
+            CoverageEntry(
+                channels=ChannelSet.of(f"messaging:room-{n}" for n in range(N_CHANNELS)),
+                since=since,
+                until=until,
+                exported_at=until,
+                load_id=load_id,
+            ),
         ),
         files=(file,),
         counts={"lines": file.rows, "rows": {"messages": file.rows}, "entities": {"message": file.rows}, **counts},

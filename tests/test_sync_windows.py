@@ -16,6 +16,7 @@ from airflow_provider_chatexport.core.plan import Cid
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import UnauthorizedError
 from airflow_provider_chatexport.lake import Lake
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry, gaps
 from airflow_provider_chatexport.sandbox import Sandbox
 
@@ -31,7 +32,8 @@ def at(hour: float) -> datetime:
 
 
 def entry(cid: str, since: float, until: float) -> CoverageEntry:
-    return CoverageEntry(cid=cid, since=at(since), until=at(until), exported_at=at(100), load_id="load")
+    channels = ChannelSet.of([cid])
+    return CoverageEntry(channels=channels, since=at(since), until=at(until), exported_at=at(100), load_id="load")
 
 
 def planned(entries: list[CoverageEntry], **others: Any) -> tuple[sync.MissingWindow, ...]:

@@ -24,7 +24,14 @@ from airflow_provider_chatexport.lake.catalog.query import CoverageReport, Param
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.catalog.table_query import Moment, channels_from, table_query, to_moment
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import CoverageRun, TimeSpan, coverage_runs, gaps
+from airflow_provider_chatexport.lake.commits.coverage import (
+    CoverageRun,
+    TimeSpan,
+    channels_of,
+    coverage_runs,
+    gaps,
+    without_lost,
+)
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
 from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS, load_files
 from airflow_provider_chatexport.lake.load.report import LoadReport
@@ -228,13 +235,10 @@ class Lake:
         """
         catalog_file.require_lake(self._store)
         chosen = _some(channels)
-        return coverage_runs(
-            entry
-            for record in commit_log.all_records(self._store)
-            if record.is_load
-            for entry in record.coverage
-            if chosen is None or entry.cid in chosen
-        )
+        snapshot = commit_log.read_snapshot(self._store)
+        entries = [entry for record in snapshot.records if record.is_load for entry in record.coverage]
+        runs = coverage_runs(without_lost(entries, snapshot.lost))
+        return runs if chosen is None else {cid: runs[cid] for cid in chosen if cid in runs}
 
     def gaps(
         self,
@@ -268,14 +272,15 @@ class Lake:
         """
         catalog_file.require_lake(self._store)
         chosen = _some(channels)
-        entries = commit_log.read_snapshot(self._store).coverage
+        snapshot = commit_log.read_snapshot(self._store)
         return gaps(
-            entries,
-            sorted({entry.cid for entry in entries}) if chosen is None else dict.fromkeys(chosen),
+            snapshot.coverage,
+            sorted(channels_of(snapshot.coverage)) if chosen is None else dict.fromkeys(chosen),
             since=None if since is None else _aware(since, "since").astimezone(UTC),
             until=_aware(until, "until").astimezone(UTC),
             lookback=lookback,
             grace_period=grace_period,
+            lost=snapshot.lost,
         )
 
     # Loads

@@ -1,8 +1,8 @@
 """The truth rule: of all exports that cover a moment of a channel, the newest is right about it.
 
 Pure. A coverage entry says which span of which channels one export covers. It hides a row of an event table if the
-row's channel is among its channels, and it contains the row's moment and has a later ``(exported_at, load_id)`` than the row.
-Among the rows of one key that no entry hides, the newest is visible (``visibility``).
+row's channel is among its channels, and it contains the row's moment and has a later ``(exported_at, load_id)`` than
+the row. Among the rows of one key that no entry hides, the newest is visible (``visibility``).
 
 Entries of the same channels are compared by their spans alone. Where the channels of entries overlap without being the
 same, they are compared once for each atom (``channels``): in the worst case once for each channel, and mostly once.

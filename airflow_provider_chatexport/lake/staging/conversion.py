@@ -27,9 +27,8 @@ from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
 from airflow_provider_chatexport.core.progress import Progress, silent
 from airflow_provider_chatexport.core.times import EPOCH
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits import coverage_tables, visibility
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
-from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
 from airflow_provider_chatexport.lake.duckdb_session import Database, lake_errors
 from airflow_provider_chatexport.lake.normalize.input_file import InputFile
 from airflow_provider_chatexport.lake.privacy import pseudonyms
@@ -317,7 +316,7 @@ SELECT _input, cid, epoch_us(min(created_at)), epoch_us(max(created_at)) FROM st
         :param tables: the tables to look at.
         """
         found: dict[tuple[str, str], int] = {}
-        with self.database.registered("load_coverage", coverage_rows(coverage)):
+        with coverage_tables.table(self.database, "load_coverage", coverage):
             for table in tables:
                 if table.placement is Placement.EVENT:
                     condition = visibility.uncovered(table, "load_coverage")

@@ -29,6 +29,7 @@ from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits.coverage import channels_of
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, TABLES
@@ -198,8 +199,8 @@ def test_an_empty_export_covers_its_window_for_the_channels_that_are_stated(
     quiet = Lake(lake.uri).load(path, since=at(10), until=at(11), exported_at=FIRST, channels=["messaging:b", "a:c"])
     assert 1 == caplog.text.count("covers its window for no channel")
     window = Window.parse(at(10), at(11))
-    assert [(cid, window.since, window.until) for cid in ("a:c", "messaging:b")] == [
-        (entry.cid, entry.since, entry.until) for entry in quiet.record.coverage
+    assert [(("a:c", "messaging:b"), window.since, window.until)] == [
+        (entry.channels.names, entry.since, entry.until) for entry in quiet.record.coverage
     ]
 
 
@@ -219,7 +220,7 @@ def test_channels_that_are_stated_are_covered_next_to_those_that_a_file_names(la
     """A channel in which nothing was written is in no line of its export."""
     path = write_export(tmp_path / "export", {"m1": (10, "one")})
     report = Lake(lake.uri).load(path, since=at(10), until=at(11), exported_at=FIRST, channels="team:quiet")
-    assert {"a:1", "team:quiet"} == {entry.cid for entry in report.record.coverage}
+    assert {"a:1", "team:quiet"} == channels_of(report.record.coverage)
     with pytest.raises(CallError, match="channels are stated without a window"):
         Lake(lake.uri).load(path, channels="team:quiet")
 
