@@ -195,9 +195,13 @@ class ShrinkError(ChatExportError):
 
 
 class LakeError(ChatExportError):
-    """The lake cannot be read or written. A full disk or an unreachable store may be temporary."""
+    """The lake cannot be read or written. A full disk or an unreachable store may be temporary.
+
+    ``suspects`` are the paths of data files that may be damaged, if that may be the cause: none of them if any may be.
+    """
 
     retryable = True
+    suspects: tuple[str, ...] | None = None
 
 
 class UnknownUserError(LakeError):

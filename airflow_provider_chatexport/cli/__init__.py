@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "verify": ("inspect", "verify_lake"),
     "sql": ("inspect", "run_sql"),
     "compact": ("maintenance", "compact_lake"),
+    "repair": ("repair", "repair_lake"),
     "vacuum": ("maintenance", "vacuum_lake"),
     "forget-user": ("maintenance", "forget"),
     "catalog": ("maintenance", "write_catalog"),

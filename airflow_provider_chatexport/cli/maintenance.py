@@ -146,6 +146,12 @@ def _show_removal(report: ForgetReport, *, err: bool = False) -> None:
         click.echo(f"{len(report.files)} files {would or 'were '}rewritten; {report.seconds:.1f} s", err=err)
     else:
         click.echo("the lake has nothing of this person", err=err)
+    if report.unsearched:
+        click.echo(
+            f"{len(report.unsearched)} files are missing or damaged and could not be searched, such as "
+            f"{report.unsearched[0]}; run chatexport repair, which takes them out of the lake, then chatexport vacuum",
+            err=err,
+        )
     if report.texts:
         click.echo(f"in texts of others, {_texts(report)}", err=err)
     on_list = "would be on" if report.dry_run else "is on"

@@ -39,6 +39,7 @@ from airflow_provider_chatexport.lake.maintenance.cleanup import VacuumReport
 from airflow_provider_chatexport.lake.maintenance.compact import CompactionReport, compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.removal import ForgetReport
+from airflow_provider_chatexport.lake.maintenance.repair import RepairReport, repair
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import VerifyReport, verify
 from airflow_provider_chatexport.lake.storage.address import Storage, open_store
@@ -375,6 +376,28 @@ class Lake:
         """
         try:
             return compact(self._store, work_dir=self._work_dir, progress=progress)
+        finally:
+            self._show_new_state()
+
+    def repair(self, *, full: bool = False, dry_run: bool = False) -> RepairReport:
+        """Record which files are missing or damaged, and rebuild what can be rebuilt. Everything else goes on.
+
+        What was in them is not covered any more. ``sync`` exports it again, or ``load`` takes the same exports again.
+
+        ::
+
+            print(lake.repair(dry_run=True))
+            for window in lake.repair().windows:
+                print(window.span.since, window.span.until, window.cids)
+
+        It does not ask. A file that is restored later does not come back, and ``vacuum`` deletes what is damaged.
+
+        :param full: read every file and compare it with its recorded sha256; by default, only sizes are compared.
+        :param dry_run: change nothing, and report what is lost.
+        :raises LakeError: there is no lake, or it cannot be read or written.
+        """
+        try:
+            return repair(self._store, full=full, dry_run=dry_run)
         finally:
             self._show_new_state()
 

@@ -22,6 +22,7 @@ from typing import Final
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog import history_view, macros, metadata_views
@@ -31,6 +32,7 @@ from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.coverage_tables import entry_rows, per_channel, set_rows
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
+from airflow_provider_chatexport.lake.duckdb_session import suspects
 from airflow_provider_chatexport.lake.parquet import write_empty
 from airflow_provider_chatexport.lake.schema import promoted, sql
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, SCHEMA_VERSION, TABLES, USER_EXPORT_USERS
@@ -132,8 +134,9 @@ def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> None
             store.replace(NAME, path.read_bytes())
     except (OSError, duckdb.Error) as error:
         raise LakeError(
-            f"the catalog of {store.uri} cannot be written ({type(error).__name__}); run chatexport verify to see "
-            "whether a file is missing, make sure that the temporary folder has room, then run chatexport catalog"
+            f"the catalog of {store.uri} cannot be written ({type(error).__name__}); make sure that the temporary "
+            "folder has room, then run chatexport catalog",
+            suspects=suspects(error) if isinstance(error, duckdb.Error) else None,
         ) from None
 
 
@@ -142,12 +145,17 @@ def empty_file(table: Table) -> str:
     return f"{table.folder_of(_EMPTY_FILE_DAY)}/{EMPTY_FILE_PREFIX}{SCHEMA_VERSION}.parquet"
 
 
-def write_empty_files(store: LakeStore) -> None:
-    """Write the tables' files without rows, where they are missing.
+def write_empty_files(store: LakeStore, *, check: bool = False) -> bool:
+    """Write the tables' files without rows, where they are missing, and return whether one was.
 
+    :param check: write also those that are damaged.
     :raises LakeError: the lake cannot be written.
     """
-    missing = [table for table in TABLES if not store.exists(empty_file(table))]
+    missing = [
+        table
+        for table in TABLES
+        if not store.exists(empty_file(table)) or (check and not _is_parquet(store.read(empty_file(table))))
+    ]
     if missing:
         with tempfile.TemporaryDirectory() as folder:
             for table in missing:
@@ -157,11 +165,19 @@ def write_empty_files(store: LakeStore) -> None:
                 # Of two keys in the names of folders, DuckDB can make no column.
                 if table.folder_key != table.date_column:
                     store.delete(path for path, _ in store.walk(_old_folder(table), ".parquet"))
+    return bool(missing)
 
 
 def _old_folder(table: Table) -> str:
     """Return the folder that had the empty file of an event table when its folders were days."""
     return f"{table.name}/{table.date_column}={_EMPTY_FILE_DAY}"
+
+
+def _is_parquet(content: bytes) -> bool:
+    try:
+        return bool(pq.read_metadata(pa.BufferReader(content)))
+    except pa.ArrowException:
+        return False
 
 
 @contextlib.contextmanager

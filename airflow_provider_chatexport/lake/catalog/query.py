@@ -19,6 +19,7 @@ import pyarrow as pa
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake.catalog.table_query import in_channels
+from airflow_provider_chatexport.lake.duckdb_session import suspects
 from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.schema import sql
 
@@ -107,18 +108,23 @@ def _query_errors() -> Iterator[None]:
     """Raise every error of DuckDB as a ``LakeError`` that quotes no value of the data."""
     try:
         yield
-    except duckdb.IOException as error:
-        raise LakeError(
-            f"the query failed: {_first_line(error)}; chatexport verify says what is missing, and chatexport catalog "
-            "repairs a lake that was moved"
-        ) from None
-    except duckdb.OperationalError as error:
-        raise LakeError(f"the query failed: {_first_line(error)}") from None
     except duckdb.Error as error:
-        raise LakeError(
-            f"the query failed on a value, which is not quoted here ({type(error).__name__}); TRY_CAST and TRY make "
-            "such values null, and chatexport verify finds damaged files"
-        ) from None
+        raise _as_lake_error(error) from None
+
+
+def _as_lake_error(error: duckdb.Error) -> LakeError:
+    if files := suspects(error):
+        return LakeError(
+            f"the query failed, because {files[0]} is missing or damaged ({type(error).__name__}); restore it from a "
+            "backup, or run chatexport repair to go on without it. If the lake was moved, run chatexport catalog",
+            suspects=files,
+        )
+    if isinstance(error, duckdb.OperationalError):
+        return LakeError(f"the query failed: {_first_line(error)}")
+    return LakeError(
+        f"the query failed on a value, which is not quoted here ({type(error).__name__}); TRY_CAST and TRY make such "
+        "values null, and chatexport verify finds damaged files"
+    )
 
 
 def _arrow_table(bound: duckdb.DuckDBPyRelation) -> pa.Table:

@@ -10,9 +10,11 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Final
 
+from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file, folders
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
+from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.storage.store import LakeStore
@@ -22,7 +24,7 @@ from airflow_provider_chatexport.lake.storage.store import LakeStore
 CHECKPOINT_EVERY: Final = 50
 
 
-def refresh(store: LakeStore, *, full: bool = False) -> Snapshot:
+def refresh(store: LakeStore, *, full: bool = False, losses: Losses | None = None) -> Snapshot:
     """Bring folders, catalog and checkpoint up to date with the records, and return the snapshot that they show.
 
     Two loads may finish at the same time. Each reads the list of records once more at the end, so the last one of them
@@ -30,22 +32,28 @@ def refresh(store: LakeStore, *, full: bool = False) -> Snapshot:
 
     :param full: check every folder, and not only those that records outside of the checkpoint touch; and build the
         catalog from nothing.
+    :param losses: the files that the same work has found lost. Those that are found here are added.
     :raises LakeError: the lake cannot be read or written.
     """
-    catalog_file.write_empty_files(store)
+    catalog_file.write_empty_files(store, check=full)
+    losses = losses or Losses(store)
     # The checkpoint is read once, because another process may write it between two rounds: every round has to check the
     # folders of all records that were not in it at the start.
     known = commit_log.read_checkpoint(store, commit_log.record_paths(store))
 
-    def show() -> Snapshot:
-        snapshot = commit_log.read_snapshot(store, known=known)
+    def show(snapshot: Snapshot) -> Snapshot:
         folders.sync(store, snapshot, None if full else _fresh(snapshot, known))
-        catalog_file.publish(store, snapshot, full=full)
+        try:
+            catalog_file.publish(store, snapshot, full=full)
+        except LakeError:
+            if not catalog_file.write_empty_files(store, check=True):
+                raise
+            catalog_file.publish(store, snapshot, full=full)
         return snapshot
 
     while True:
         before = commit_log.record_paths(store)
-        snapshot = commit_log.on_latest(store, show)
+        snapshot = losses.on_latest(show, read=lambda: commit_log.read_snapshot(store, known=known))
         if commit_log.record_paths(store) == before:
             break
     if len(_fresh(snapshot, known)) >= CHECKPOINT_EVERY:

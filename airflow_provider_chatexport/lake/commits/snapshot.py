@@ -222,6 +222,11 @@ class Snapshot:
         }
         return self.superseded - of_users
 
+    @cached_property
+    def lost_loads(self) -> set[str]:
+        """Loads of which files were lost: their exports can be loaded once more."""
+        return {load_id for record in self.records for load_id in record.facts.get("lost_loads", ())}
+
     def retired_at(self, record: LoadRecord) -> datetime | None:
         """Return when newer loads had superseded all of a load; None while any of its rows can be visible.
 

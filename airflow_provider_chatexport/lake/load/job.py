@@ -27,6 +27,7 @@ from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
+from airflow_provider_chatexport.lake.commits.losses import Losses, id_of_reload
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
 from airflow_provider_chatexport.lake.load import shrink_guard
 from airflow_provider_chatexport.lake.load.convert import convert_files, rejected_of
@@ -127,6 +128,7 @@ class LoadJob:
         self._options = options
         self._progress = progress
         self._began = time.monotonic()
+        self._losses = Losses(self._store)
 
     def run(self, get_files: Callable[[Path], Sequence[InputFile]], *, work_dir: Path | None) -> LoadReport:
         """Load the files, unless they are in the lake already.
@@ -137,7 +139,7 @@ class LoadJob:
         :raises LakeError: the lake cannot be read or written.
         """
         self._store.prepare()
-        if record := commit_log.find(self._store, self._load_id):
+        if record := self._committed_before():
             return self._report_again(record)
         try:
             with work_folder(self._store, work_dir) as folder:
@@ -146,12 +148,23 @@ class LoadJob:
             self._store.drop_if_empty()  # a first load that fails leaves no lake behind
             raise
         self._log(record)
-        refresh(self._store)
+        refresh(self._store, losses=self._losses)
         # An earlier load may have died before it took people out.
-        finish_removals(self._store, now=datetime.now(UTC), is_load=True)
+        finish_removals(self._store, now=datetime.now(UTC), is_load=True, losses=self._losses)
         if not is_new:  # another attempt was faster
             record = commit_log.find(self._store, self._load_id) or record
         return self._report(record, already_loaded=not is_new)
+
+    def _committed_before(self) -> LoadRecord | None:
+        """Return the record of a load of the same exports. If its files are lost, these exports are another load."""
+        record = commit_log.find(self._store, self._load_id)
+        if record is None:
+            return None
+        self._load_id = id_of_reload(commit_log.read_snapshot(self._store), self._load_id)
+        if self._load_id == record.load_id:
+            return record
+        log.info("files of load %s are lost; loading its exports again load_id=%s", record.load_id, self._load_id)
+        return commit_log.find(self._store, self._load_id)
 
     def _load(self, files: Sequence[InputFile], folder: Path) -> tuple[LoadRecord, bool]:
         """Convert, guard, write and commit; return the record, and whether this attempt committed it."""
@@ -196,11 +209,9 @@ class LoadJob:
 
         :raises ShrinkError: it would hide all messages of a channel, or more messages would vanish than allowed.
         """
-
-        def compare() -> Impact:
-            return shrink_guard.impact(self._store, commit_log.read_snapshot(self._store), conversion, coverage)
-
-        impact = commit_log.on_latest(self._store, compare)
+        impact = self._losses.on_latest(
+            lambda snapshot: shrink_guard.impact(self._store, snapshot, conversion, coverage)
+        )
         shrink_guard.check(impact, self._options)
         return impact
 
@@ -337,8 +348,8 @@ class LoadJob:
                 self._load_id,
                 ", ".join(other),
             )
-        refresh(self._store, full=True)
-        finish_removals(self._store, now=datetime.now(UTC), is_load=True)
+        refresh(self._store, full=True, losses=self._losses)
+        finish_removals(self._store, now=datetime.now(UTC), is_load=True, losses=self._losses)
         if not self._options.allows(rejected=record.counts["rejected"], decoded=n_decoded(record.counts)):
             raise TooManyRejectsError(
                 f"{rejected_of(record.counts)}, and {self._options.allowed_rejects} are allowed; load {self._load_id} "

@@ -23,7 +23,7 @@ from airflow_provider_chatexport.core.progress import Progress, silent
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
-from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, overlapping_days
 from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.forget import finish_removals
@@ -72,20 +72,22 @@ def compact(store: LakeStore, *, work_dir: Path | None = None, progress: Progres
     :raises LakeError: the lake cannot be read or written, or other compactions were first several times.
     """
     catalog_file.require_lake(store)
-    finish_removals(store, now=datetime.now(UTC), work_dir=work_dir)
+    losses = Losses(store)
+    finish_removals(store, now=datetime.now(UTC), work_dir=work_dir, losses=losses)
     for _ in range(_ATTEMPTS):
-        report = commit_log.on_latest(store, lambda: _attempt(store, work_dir, progress))
+        report = losses.on_latest(lambda snapshot: _attempt(store, snapshot, work_dir, progress))
         if report is not None:
-            refresh(store)
+            refresh(store, losses=losses)
             log.info("lake compacted record=%s merges=%d seconds=%.1f", report.record_id, report.merges, report.seconds)
             return report
     raise LakeError(f"others are compacting the lake at {store.uri}; nothing was changed, try again later")
 
 
-def _attempt(store: LakeStore, work_dir: Path | None, progress: Progress) -> CompactionReport | None:
-    """Compact the lake as its records are now. Return None if another rewrite was committed meanwhile."""
+def _attempt(
+    store: LakeStore, snapshot: Snapshot, work_dir: Path | None, progress: Progress
+) -> CompactionReport | None:
+    """Compact a lake as a snapshot shows it. Return None if another rewrite was committed meanwhile."""
     started = time.monotonic()
-    snapshot = commit_log.read_snapshot(store)
     with (
         lake_errors(
             f"the lake at {store.uri} cannot be compacted",

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.lake.commits import coverage_tables, visibility
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, without_superseded
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, LostSpan, without_superseded
 from airflow_provider_chatexport.lake.commits.record import WRITER, DataFile, LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
 from airflow_provider_chatexport.lake.duckdb_session import Database
@@ -50,6 +50,7 @@ class Rewrite:
     :param history: those of the new files that only ``messages_history`` reads.
     :param purged: paths of files, live or not, that nothing may read any more.
     :param has_unique_keys: no two rows of the record's event tables will have one key.
+    :param lost: what the purged files leave uncovered, because they are lost.
     :param facts: what the record says of the rewrite, without personal data.
     """
 
@@ -59,6 +60,7 @@ class Rewrite:
     written: Mapping[DataFile, Path]
     history: Collection[DataFile] = ()
     purged: Collection[str] = ()
+    lost: Collection[LostSpan] = ()
     has_unique_keys: bool = True
     facts: Mapping[str, Any]
 
@@ -179,6 +181,7 @@ def commit_rewrite(store: LakeStore, snapshot: Snapshot, rewrite: Rewrite, *, se
         has_unique_keys=rewrite.has_unique_keys,
         history=tuple(rewrite.history),
         purged=tuple(sorted(rewrite.purged)),
+        lost=tuple(rewrite.lost),
         facts=dict(rewrite.facts),
     )
     committed = commit_log.commit(store, record, {file.path: local for file, local in rewrite.written.items()})

@@ -6,7 +6,6 @@ A finding is either a fault, or a note: nothing is wrong with the data, but some
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from airflow_provider_chatexport.lake.catalog import catalog_file, folders
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, overlapping_pairs, uncovered_spans
+from airflow_provider_chatexport.lake.commits.losses import CURE, fault_of_content
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot, overlapping_days
 from airflow_provider_chatexport.lake.maintenance.forget import unchecked_loads
@@ -35,10 +35,7 @@ from airflow_provider_chatexport.lake.storage.workdir import UNKNOWN_AFTER
 # How many rows are compared by key at a time: some 100 MB.
 _ROWS_AT_A_TIME: Final = 1_000_000
 _NOTES: Final = ("catalog", "unknown", "flags", "replies")
-_CURE: Final = (
-    "run chatexport catalog, which restores links that are missing in the table folders; if the file is still missing "
-    "then, export its window again"
-)
+_NO_LINK: Final = "run chatexport catalog, which restores the links in the table folders"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,25 +249,35 @@ def _unsearched(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _files(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
-    """Check that every file that readers need is there, and has the recorded digest."""
-    for each in snapshot.file_states:
-        if each.is_readable:
-            paths = store.data_copies(each.file.path) if each.is_live else [visibility.path_in(store, each)]
-            if finding := next(filter(None, (_file(store, each, path) for path in paths)), None):
-                yield finding
+    """Check that every file that readers need is there, and has the recorded digest.
+
+    Others may be at work. So what has a fault is looked at again, if the latest records still need it.
+    """
+    findings = {each.file.path: finding for each in snapshot.file_states if (finding := _file(store, each))}
+    while findings:
+        paths = commit_log.record_paths(store)
+        latest = [each for each in commit_log.read_snapshot(store).file_states if each.file.path in findings]
+        findings = {each.file.path: finding for each in latest if (finding := _file(store, each))}
+        if commit_log.record_paths(store) == paths:
+            break
+    yield from findings.values()
 
 
-def _file(store: LakeStore, each: FileState, path: str) -> Finding | None:
-    where = f"{each.file.path} of load {each.record.load_id}"
-    digest = hashlib.sha256()
-    try:
-        for chunk in store.chunks(path):
-            digest.update(chunk)
-    except OSError as error:
-        what = "is gone" if isinstance(error, FileNotFoundError) else f"cannot be read, {error.strerror}"
-        return Finding(kind="missing", what=f"{where} {what} ({path}); {_CURE}")
-    if digest.hexdigest() != each.file.sha256:
-        return Finding(kind="altered", what=f"{where} differs from its recorded sha256; export its window again")
+def _file(store: LakeStore, each: FileState) -> Finding | None:
+    """Check one file, under all of its names; None if nothing is wrong with it, or if no reader needs it."""
+    if not each.is_readable:
+        return None
+    for path in store.data_copies(each.file.path) if each.is_live else [visibility.path_in(store, each)]:
+        try:
+            why = fault_of_content(store, path, each.file.sha256)
+        except LakeError as error:
+            return Finding(kind="missing", what=f"{each.file.path} cannot be read: {error.message}")
+        if why is not None:
+            is_link = path != visibility.path_in(store, each) and store.has_data(each.file.path)
+            return Finding(
+                kind="missing" if "sha256" not in why else "altered",
+                what=f"{each.file.path} of load {each.record.load_id} {why} ({path}); {_NO_LINK if is_link else CURE}",
+            )
     return None
 
 
@@ -284,9 +291,10 @@ def _unknown_files(store: LakeStore, snapshot: Snapshot, now: datetime) -> Itera
     if isinstance(store, LocalStore):
         live = {each.file.path for each in snapshot.file_states if each.is_live}
         for path in sorted(folders.shown(store) - live):
-            modified_at = datetime.fromtimestamp(store.local_path(path).stat().st_mtime, UTC)
-            if now - modified_at > UNKNOWN_AFTER:
-                yield Finding(
-                    kind="unknown",
-                    what=f"{path} is not live, and a glob finds it; run chatexport catalog to repair the folders",
-                )
+            with contextlib.suppress(FileNotFoundError):  # another process has just deleted it
+                modified_at = datetime.fromtimestamp(store.local_path(path).stat().st_mtime, UTC)
+                if now - modified_at > UNKNOWN_AFTER:
+                    yield Finding(
+                        kind="unknown",
+                        what=f"{path} is not live, and a glob finds it; run chatexport catalog to repair the folders",
+                    )

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 import duckdb
 
+from airflow_provider_chatexport.lake.storage.fingerprint import file_sha256
 from airflow_provider_chatexport.lake.storage.store import FILES_FOLDER, LakeStore
 
 STAGING_FOLDER: Final = "_staging"
@@ -89,6 +90,16 @@ class LocalStore(LakeStore):
                         modified_at = datetime.fromtimestamp(os.lstat(path).st_mtime, UTC)
                         found.append((path.removeprefix(f"{self.uri}/"), modified_at))
         yield from sorted(found)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the size of every file at any depth below a folder, in bytes, by path."""
+        found = {}
+        with self.io_errors("read"):
+            for parent, _, names in os.walk(self.local_path(folder)):
+                for path in (f"{parent}/{name}" for name in names):
+                    with contextlib.suppress(FileNotFoundError):  # another process has just deleted it
+                        found[path.removeprefix(f"{self.uri}/")] = os.lstat(path).st_size
+        return found
 
     def list_folder(self, folder: str, suffix: str) -> list[str]:
         """Return the sorted paths of the files directly in a folder; none where there is no such folder."""
@@ -165,6 +176,17 @@ class LocalStore(LakeStore):
         except FileNotFoundError:
             is_linked = False
         return [path] if is_linked else [path, data_path]
+
+    def restore_data(self, path: str, sha256: str) -> bool:
+        """Link the bytes back from the table's folder, where globs find them, if they are still there."""
+        data, link = self.local_path(self.data_path(path)), self.local_path(path)
+        with self.io_errors("write"):
+            if not link.exists() or (data.exists() and data.samefile(link)) or file_sha256(link) != sha256:
+                return False
+            other = _temporary_name(data)
+            create_in_folder(other, lambda: os.link(link, other))
+            other.replace(data)
+            return True
 
     def data_files(self) -> Iterator[tuple[str, datetime]]:
         """Yield every data file below ``_files``, by its path in its table's folder, with its last change."""

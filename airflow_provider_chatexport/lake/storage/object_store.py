@@ -116,6 +116,12 @@ class ObjectStore(LakeStore):
             if name.endswith(suffix) and facts["type"] != "directory":
                 yield name.removeprefix(f"{self._root}/"), _modified_at(facts)
 
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the size of every object at any depth below a folder, in bytes, by path."""
+        with self.io_errors("read"):
+            found = self._fs.find(self._full(folder), detail=True)
+        return {name.removeprefix(f"{self._root}/"): int(facts["size"] or 0) for name, facts in found.items()}
+
     def list_folder(self, folder: str, suffix: str) -> list[str]:
         """Return the sorted paths of the objects directly in a folder; none where there is no such folder."""
         with self.io_errors("read"):

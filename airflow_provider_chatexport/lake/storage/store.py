@@ -94,6 +94,10 @@ class LakeStore(ABC):
         """Yield every object at any depth below a folder, with the time of its last change (aware, UTC)."""
 
     @abstractmethod
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the size of every object at any depth below a folder, in bytes, by path."""
+
+    @abstractmethod
     def list_folder(self, folder: str, suffix: str) -> list[str]:
         """Return the sorted paths of the objects directly in a folder; none where there is no such folder."""
 
@@ -156,6 +160,14 @@ class LakeStore(ABC):
     def drop_data(self, paths: Iterable[str]) -> None:
         """Delete data files under all their names."""
         self.delete(name for path in paths for name in (path, self.history_path(path)))
+
+    def restore_data(self, path: str, sha256: str) -> bool:  # noqa: ARG002 - by default a file has one name
+        """Bring the bytes of a data file back where they belong, if they are still there under another name.
+
+        :param sha256: of the bytes.
+        :return: whether they were.
+        """
+        return False
 
     # Work in progress
 

@@ -1,0 +1,151 @@
+"""What is lost or damaged is named, everything else goes on, and a new load brings it back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from export_objects import channel, line, member, message, reaction, user, write_lines
+from lakes import LakeProbe
+from s3_server import new_lake
+
+from airflow_provider_chatexport.core.entities import Shape
+from airflow_provider_chatexport.lake import Lake
+from airflow_provider_chatexport.lake.catalog.catalog_file import NAME, empty_file
+from airflow_provider_chatexport.lake.commits.log import CHECKPOINT
+from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_NAME
+from airflow_provider_chatexport.lake.storage.address import open_store
+from airflow_provider_chatexport.lake.storage.store import LakeStore
+
+GARBAGE = b"what a disk made of it"
+
+
+class Days:
+    """Loads of one day each into one lake; each day has a message, its reaction, a member and a user."""
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        self._folder = folder
+        self.lake = LakeProbe(uri)
+        self.store: LakeStore = open_store(uri)
+
+    def load(self, day: int, *, text: str = "first", exported: int = 20, **options: object) -> str:
+        """Load a day, and return the id of the load."""
+        at = f"2026-01-0{day}T10:00:00Z"
+        lines = [
+            line("channel", channel()),
+            line("member", member("u1"), Shape.KEYED),
+            line("user", user(f"v{day}", name=text)),
+            line("message", message(f"m{day}", text=text, created_at=at, latest_reactions=[reaction(created_at=at)])),
+        ]
+        report = Lake(self.lake.uri).load(
+            write_lines(self._folder / f"{day}-{text}", lines),
+            since=f"2026-01-0{day}",
+            until=f"2026-01-0{day + 1}",
+            exported_at=f"2026-01-{exported}T00:00:00Z",
+            **options,
+        )
+        return report.record.load_id
+
+    def data(self, table: str, load_id: str) -> str:
+        """Return where the bytes of a load's file lie."""
+        (record,) = [each for each in self.lake.snapshot().records if each.load_id == load_id]
+        return self.store.data_path(next(file.path for file in record.files if file.table == table))
+
+    def spoil(self, *paths: str, by: bytes | None) -> None:
+        """Delete objects under all of their names, or write something else over them."""
+        for path in paths:
+            self.store.delete([path, self.store.path_in_table(path)])
+            if by is not None:
+                self.store.replace(path, by)
+
+    def texts(self) -> dict[str, str]:
+        return self.lake.texts()
+
+    def faults(self) -> list[str]:
+        return sorted(each.kind for each in Lake(self.lake.uri).verify().findings if each.is_fault)
+
+
+@pytest.fixture
+def days(tmp_path: Path) -> Days:
+    return Days(tmp_path, str(tmp_path / "lake"))
+
+
+class _When(logging.Handler):
+    """Does something when a message is logged."""
+
+    def __init__(self, words: str, do: Callable[[], None]) -> None:
+        super().__init__()
+        self._words, self._do = words, do
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith(self._words):
+            self._do()
+
+
+@pytest.fixture
+def when(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[str, Callable[[], None]], None]]:
+    """Does something at a moment of a load: when it starts to convert or to write, or has committed."""
+    logger = logging.getLogger("airflow_provider_chatexport")
+    handlers: list[_When] = []
+    caplog.set_level(logging.INFO, logger.name)
+
+    def add(words: str, do: Callable[[], None]) -> None:
+        handlers.append(_When(words, do))
+        logger.addHandler(handlers[-1])
+
+    yield add
+    for handler in handlers:
+        logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("by", [None, GARBAGE], ids=["gone", "damaged"])
+@pytest.mark.parametrize(
+    ("place", "moment"),
+    [("disk", "before"), ("disk", "convert"), ("disk", "write"), ("disk", "commit"), ("bucket", "convert")],
+)
+def test_a_load_goes_on_whatever_is_lost_at_any_moment(
+    place: str,
+    moment: str,
+    by: bytes | None,
+    tmp_path: Path,
+    when: Callable[[str, Callable[[], None]], None],
+    caplog: pytest.LogCaptureFixture,
+    request: pytest.FixtureRequest,
+) -> None:
+    """One lost object must not stop the loads of every other window, and must not be forgotten either."""
+    if place == "bucket":
+        request.getfixturevalue("s3")
+    days = Days(tmp_path, str(tmp_path / "lake") if place == "disk" else new_lake())
+    first, second = days.load(1), days.load(2)
+    days.load(3)
+    spoiled = [days.data("messages", first), days.data("messages", second), days.data("users", first)]
+    rebuilt = [NAME, CHECKPOINT, empty_file(TABLE_BY_NAME["reads"])]
+    done: list[str] = []
+
+    def spoil(*_: object) -> None:
+        if not done:
+            days.spoil(*spoiled, *rebuilt, by=by)
+            done.append(moment)
+
+    if moment == "before":
+        spoil()
+    if moment == "commit":
+        when("load committed", spoil)
+    # A lookback: it loads the second day again, whose file is among those that are lost.
+    days.load(2, text="again", exported=21, progress=lambda stage, *_: stage == moment and spoil())
+    assert [moment] == done
+    named = [each for each in caplog.records if each.getMessage().startswith("going on without")]
+    assert len(named) <= (2 if moment != "before" else 1)
+    with Lake(days.lake.uri) as lake:
+        report = lake.repair()
+    assert {first} <= {each.state.record.load_id for each in report.lost}
+    assert {"m2": "again", "m3": "first"} == days.texts()
+    assert [["v2"], ["v3"]] == days.lake.rows("SELECT id FROM users WHERE id LIKE 'v%' ORDER BY id")
+    assert ["gap"] == days.faults()
+    assert first != days.load(1)
+    assert {"m1": "first", "m2": "again", "m3": "first"} == days.texts()
+    assert [["v1"], ["v2"], ["v3"]] == days.lake.rows("SELECT id FROM users WHERE id LIKE 'v%' ORDER BY id")
+    assert [] == days.faults()
+    assert days.load(1) == days.load(1)
