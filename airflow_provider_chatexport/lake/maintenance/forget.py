@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 
 from airflow_provider_chatexport.core.progress import Progress, silent
-from airflow_provider_chatexport.errors import CallError, UnknownUserError
+from airflow_provider_chatexport.errors import CallError, LakeError, UnknownUserError
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.losses import Losses
@@ -144,7 +144,13 @@ def finish_removals(
     :param losses: the files that the same work has found lost.
     :raises LakeError: the lake cannot be read or written.
     """
-    listed = suppression_list.read(store)
+    try:
+        listed = suppression_list.read(store)
+    except LakeError as error:
+        if is_load:
+            raise
+        log.warning("removals that broke off are not finished: %s", error.message)
+        return
     if not listed.entries or (is_load and suppression_list.is_of_older_version(store, listed)):
         return
     snapshot = commit_log.read_snapshot(store)

@@ -25,6 +25,7 @@ from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot, overlapping_days
 from airflow_provider_chatexport.lake.maintenance.forget import unchecked_loads
 from airflow_provider_chatexport.lake.printing import Report
+from airflow_provider_chatexport.lake.privacy import suppression_list
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import ENTITY_TABLES, TABLES
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
@@ -239,8 +240,20 @@ def _entities(record: LoadRecord) -> Iterator[Finding]:
 
 
 def _unsearched(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
-    """Check that no load may contain people who were removed while it was under way."""
-    for load_id in sorted(unchecked_loads(store, snapshot)):
+    """Check that no load may contain people who were removed while it was under way, and that the list is whole."""
+    try:
+        listed = suppression_list.read(store)
+        unsearched = unchecked_loads(store, snapshot)
+    except LakeError as error:
+        yield Finding(kind="forgotten", what=error.message)
+        return
+    for address in suppression_list.missing(store, listed):
+        yield Finding(
+            kind="forgotten",
+            what=f"{address} of the suppression list is gone, and loads may bring the person back; restore it from a "
+            "backup, or run forget-user again for the person",
+        )
+    for load_id in sorted(unsearched):
         yield Finding(
             kind="forgotten",
             what=f"load {load_id} may contain people who were removed from the lake; run chatexport vacuum, which "
