@@ -148,6 +148,13 @@ class LoadRecord:
         return bool(self.sources)
 
     @property
+    def n_loads(self) -> int:
+        """How many loads it stands for. Older records of rewrites do not say it."""
+        if self.is_load:
+            return 1
+        return int(self.facts.get("n_loads") or max(1, len({entry.load_id for entry in self.coverage})))
+
+    @property
     def bytes_in(self) -> int:
         """The size of the export files, in bytes."""
         return sum(source.size_bytes for source in self.sources)
@@ -215,6 +222,13 @@ class LoadRecord:
                 raise LakeError(
                     f"{where} is a load record of version {value['v']}, and this installation reads versions "
                     f"up to {RECORD_VERSION}; upgrade airflow-provider-chatexport where it reads this lake",
+                    retryable=False,
+                )
+            if value["schema_version"] > SCHEMA_VERSION:
+                raise LakeError(
+                    f"{where} is of a newer version: its files have tables of version {value['schema_version']}, and "
+                    f"this installation knows version {SCHEMA_VERSION}; upgrade airflow-provider-chatexport where it "
+                    "reads this lake",
                     retryable=False,
                 )
             load_id = value["load_id"]

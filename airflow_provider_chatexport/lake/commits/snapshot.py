@@ -171,13 +171,14 @@ class Snapshot:
     @cached_property
     def masking_coverage(self) -> set[CoverageEntry]:
         """Those entries that may hide rows of live files."""
+        masked = merged_spans(each.span for each in self.file_states if each.is_live and each.is_masked)
         masking = {
             newer
             for record in self.current
             if record.load_id not in self.superseded
             for entry in record.coverage
             for newer in self._newer.than(entry)
-            if not self._is_applied(entry, newer)
+            if not self._is_applied(entry, newer) and _overlaps_any(newer, masked)
         }
         return masking | self._over_uncovered
 
@@ -194,11 +195,9 @@ class Snapshot:
         """Entries of loads whose messages can still be read, every row of them: a message not among them was gone."""
         statuses = {each.file.path: each.status for each in self.files_of(MESSAGES)}
         lost = {path for path, status in statuses.items() if status in _WITHOUT_ROWS}
-        # The removal of a person purges files, and writes all rows of other people into others.
-        rewritten = {old: new for each in self.records for old, new in each.facts.get("rewritten", {}).items()}
 
         def is_lost(path: str) -> bool:
-            return path in lost and (path not in rewritten or any(map(is_lost, rewritten[path])))
+            return path in lost and (path not in self._rewritten or any(map(is_lost, self._rewritten[path])))
 
         return {
             entry
@@ -206,6 +205,14 @@ class Snapshot:
             if record.is_load and not any(is_lost(file.path) for file in record.files)
             for entry in record.coverage
         }
+
+    @cached_property
+    def _rewritten(self) -> dict[str, list[str]]:
+        """By path of a file of messages, the paths of the files that rewrites put all of its rows into.
+
+        The removal of a person leaves out the rows of that person.
+        """
+        return {old: new for each in self.records for old, new in each.facts.get("rewritten", {}).items()}
 
     # Loads
 
@@ -344,7 +351,8 @@ class Snapshot:
     def _judge(self, record: LoadRecord, file: DataFile) -> FileState:
         status, since = self._status(record, file)
         is_masked = status is FileStatus.PARTLY_HIDDEN
-        if status is FileStatus.DEAD and record.keep_superseded and file.table == MESSAGES.name:
+        is_kept = record.keep_superseded and file.table == MESSAGES.name and file.path not in self._rewritten
+        if status is FileStatus.DEAD and is_kept:
             status = FileStatus.HISTORY
         if file.path in self._purged_by:
             status, since = FileStatus.PURGED, self._purged_by[file.path].committed_at

@@ -22,7 +22,7 @@ from airflow_provider_chatexport.core.progress import Progress, silent
 from airflow_provider_chatexport.core.retention import stated_retention
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.errors import CallError, TooManyRejectsError
+from airflow_provider_chatexport.errors import CallError, ChatExportError, TooManyRejectsError
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
@@ -37,6 +37,7 @@ from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.load.shrink_guard import Impact
 from airflow_provider_chatexport.lake.load.vanished import Vanished
 from airflow_provider_chatexport.lake.load.write import write_files
+from airflow_provider_chatexport.lake.maintenance.auto_compact import compact_behind
 from airflow_provider_chatexport.lake.maintenance.forget import finish_removals, forget_people
 from airflow_provider_chatexport.lake.normalize.input_file import InputFile
 from airflow_provider_chatexport.lake.privacy import suppression_list
@@ -151,9 +152,22 @@ class LoadJob:
         refresh(self._store, losses=self._losses)
         # An earlier load may have died before it took people out.
         finish_removals(self._store, now=datetime.now(UTC), is_load=True, losses=self._losses)
+        if is_new and self._options.auto_compact:
+            self._compact_behind(record, work_dir)
         if not is_new:  # another attempt was faster
             record = commit_log.find(self._store, self._load_id) or record
         return self._report(record, already_loaded=not is_new)
+
+    def _compact_behind(self, record: LoadRecord, work_dir: Path | None) -> None:
+        """Merge some of the small files that earlier loads left behind. The load is in the lake, whatever happens."""
+        try:
+            if compact_behind(self._store, record, work_dir=work_dir) is not None:
+                refresh(self._store)
+        except Exception as error:  # noqa: BLE001 - the load has succeeded
+            why = error.message if isinstance(error, ChatExportError) else type(error).__name__
+            log.warning(
+                "small files were not merged after load %s, and the next load tries again: %s", record.load_id, why
+            )
 
     def _committed_before(self) -> LoadRecord | None:
         """Return the record of a load of the same exports. If its files are lost, these exports are another load."""

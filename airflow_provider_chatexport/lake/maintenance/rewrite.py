@@ -45,12 +45,12 @@ class Rewrite:
     :param gone: paths of the live files that the new ones replace.
     :param settled: paths of other live files whose records this one replaces, too, and takes over as they are: they
         have no row with the key of a row in another file of the record.
-    :param records: ids of further records that this one replaces: all of their live files are among ``settled``.
+    :param records: ids of further records that this one replaces. It takes over their live files as they are.
     :param written: the new files, and where each lies now.
     :param history: those of the new files that only ``messages_history`` reads.
     :param purged: paths of files, live or not, that nothing may read any more.
-    :param has_unique_keys: no two rows of the record's event tables will have one key.
     :param lost: what the purged files leave uncovered, because they are lost.
+    :param has_unique_keys: no two rows of the record's event tables will have one key.
     :param facts: what the record says of the rewrite, without personal data.
     """
 
@@ -87,7 +87,7 @@ class Rewriter:
 
     def __enter__(self) -> Self:
         self._store.let_read(self._database.connection)
-        self._create_coverage(MASKING, self._snapshot.masking_coverage)
+        self._create_coverage(MASKING, self._masking_coverage())
         for table in TABLES:
             self._compare_keys(table)
         return self
@@ -113,6 +113,10 @@ class Rewriter:
                 """
             )
         }
+
+    def _masking_coverage(self) -> Collection[CoverageEntry]:
+        """Return the entries that may hide rows of those files."""
+        return self._snapshot.masking_coverage
 
     def _files_of(self, table: Table) -> Iterable[FileState]:
         """Return the live files of a table that may be rewritten."""
@@ -159,12 +163,22 @@ def commit_rewrite(store: LakeStore, snapshot: Snapshot, rewrite: Rewrite, *, se
     :param snapshot: the lake that the rewrite started from.
     :raises LakeError: the lake cannot be written.
     """
+    record = record_of(snapshot, rewrite, seconds=seconds)
+    committed = commit_log.commit(store, record, {file.path: local for file, local in rewrite.written.items()})
+    return record if committed else None
+
+
+def record_of(snapshot: Snapshot, rewrite: Rewrite, *, seconds: float) -> LoadRecord:
+    """Return the record of a rewrite, as of now. Pure.
+
+    :param snapshot: the lake that the rewrite started from.
+    """
     replaced = {*rewrite.gone, *rewrite.settled}
     owners = _owners(snapshot, replaced, rewrite.records)
     taken_over = [each.file for each in _live_files_of(snapshot, owners) if each.file.path not in rewrite.gone]
     files = (*taken_over, *(file for file in rewrite.written if file not in rewrite.history))
     rows = {table.name: sum(file.rows for file in files if file.table == table.name) for table in TABLES}
-    record = LoadRecord(
+    return LoadRecord(
         load_id=number_of_next(snapshot),
         exported_at=max((owner.exported_at for owner in owners), default=datetime.now(UTC)),
         committed_at=datetime.now(UTC),
@@ -182,10 +196,8 @@ def commit_rewrite(store: LakeStore, snapshot: Snapshot, rewrite: Rewrite, *, se
         history=tuple(rewrite.history),
         purged=tuple(sorted(rewrite.purged)),
         lost=tuple(rewrite.lost),
-        facts=dict(rewrite.facts),
+        facts={**rewrite.facts, "n_loads": sum(owner.n_loads for owner in owners)},
     )
-    committed = commit_log.commit(store, record, {file.path: local for file, local in rewrite.written.items()})
-    return record if committed else None
 
 
 def _owners(snapshot: Snapshot, paths: Collection[str], ids: Collection[str] = ()) -> list[LoadRecord]:
