@@ -23,6 +23,7 @@ ChatExportError
 │   └── TooManyRejectsError      more lines were rejected than the caller allows
 ├── ShrinkError                  a load would take away all messages of a channel, or more messages than allowed
 └── LakeError                    the lake cannot be read or written
+    ├── MovedLakeError           the catalog was made when the lake had another address
     └── UnknownUserError         the lake does not know the user who is to be forgotten
 """
 
@@ -202,6 +203,12 @@ class LakeError(ChatExportError):
 
     retryable = True
     suspects: tuple[str, ...] | None = None
+
+
+class MovedLakeError(LakeError):
+    """The catalog was made when the lake had another address: it would show the files there."""
+
+    retryable = False
 
 
 class UnknownUserError(LakeError):

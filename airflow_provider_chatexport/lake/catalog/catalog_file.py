@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shlex
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +25,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.errors import LakeError, MovedLakeError
 from airflow_provider_chatexport.lake.catalog import history_view, macros, metadata_views
 from airflow_provider_chatexport.lake.catalog.folders import EMPTY_FILE_PREFIX
 from airflow_provider_chatexport.lake.catalog.metadata_views import INTERNAL_SCHEMA, internal_name
@@ -70,7 +71,11 @@ def connect(store: LakeStore) -> duckdb.DuckDBPyConnection:
 
     The caller closes the connection.
 
-    :raises LakeError: there is no catalog, or the file in its place is not one.
+    Its views name files by their whole address, because DuckDB takes a relative path from where its process runs. So
+    the catalog of a lake that was copied or is mounted elsewhere would show the rows of the original, and is refused.
+
+    :raises LakeError: there is no catalog, the file in its place is not one, a newer version made it, or it was made
+        when the lake had another address.
     """
     if not store.exists(NAME):
         raise LakeError(f"the lake at {store.uri} has no catalog; run chatexport catalog")
@@ -83,6 +88,7 @@ def connect(store: LakeStore) -> duckdb.DuckDBPyConnection:
             # The names in a query are those of the catalog, and never those of variables in a Python frame.
             con.execute("SET python_enable_replacements = false; SET TimeZone = 'UTC'")
             con.execute(f"ATTACH {sql.quoted(path)} AS lake (READ_ONLY); USE lake")
+            _check_origin(con, store)
     except duckdb.Error as error:
         con.close()
         raise LakeError(
@@ -94,23 +100,44 @@ def connect(store: LakeStore) -> duckdb.DuckDBPyConnection:
     return con
 
 
+def _check_origin(con: duckdb.DuckDBPyConnection, store: LakeStore) -> None:
+    """Raise unless the catalog in use was made for the lake where it lies now, by a version that is not newer.
+
+    :raises LakeError: it was not.
+    """
+    built_from = con.sql(f"FROM {_BUILT_FROM}").to_arrow_table().to_pylist()[0]
+    if store.has_moved_from(built_from["lake"]):
+        raise MovedLakeError(
+            f"the catalog of {store.uri} was made when the lake was at {built_from['lake']}, and would show the files "
+            f"there; run chatexport catalog --lake {shlex.quote(store.uri)}"
+        )
+    version = built_from.get("schema_version", SCHEMA_VERSION)  # older catalogs do not say it
+    if version > SCHEMA_VERSION:
+        raise LakeError(
+            f"a newer version made the catalog of {store.uri}: its tables are of version {version}, and this "
+            f"installation knows version {SCHEMA_VERSION}; upgrade airflow-provider-chatexport where it reads the lake",
+            retryable=False,
+        )
+
+
 def fault(store: LakeStore, snapshot: Snapshot) -> str | None:
     """Return what is wrong with the catalog, as a sentence; None if nothing is.
 
     :param snapshot: of records that were read before the catalog is: a newer catalog knows them, too.
+    :raises MovedLakeError: it was made when the lake had another address.
     """
     cure = "run chatexport catalog"
     try:
         with contextlib.closing(connect(store)) as con:
-            lake, records = con.execute(f"SELECT lake, records FROM {_BUILT_FROM}").fetchall()[0]
+            ((records,),) = con.execute(f"SELECT records FROM {_BUILT_FROM}").fetchall()
+    except MovedLakeError:
+        raise
     except LakeError as error:
         return error.message
     except duckdb.Error:
         return f"the catalog of {store.uri} is damaged or of another version; {cure}"
     if missing := {record.load_id for record in snapshot.records} - set(records):
         return f"the catalog of {store.uri} does not know {len(missing)} of the records; {cure}"
-    if store.has_moved_from(lake):
-        return f"the catalog of {store.uri} was made when the lake was at {lake}; {cure}"
     return None
 
 
@@ -209,7 +236,7 @@ def _update_copy(path: Path, store: LakeStore, snapshot: Snapshot, digest: str) 
     path.write_bytes(store.read(NAME))
     # Any fault of the last catalog leads to a new one. A fault of the lake shows there a second time.
     with contextlib.suppress(duckdb.Error), _writing(path, store) as con:
-        if con.execute(f"SELECT digest FROM {_BUILT_FROM}").fetchall() == [(digest,)]:
+        if con.execute(f"SELECT lake, digest FROM {_BUILT_FROM}").fetchall() == [(store.uri, digest)]:
             _fill(con, store, snapshot, digest)
             return True
     return False
@@ -229,9 +256,10 @@ def _fill(con: duckdb.DuckDBPyConnection, store: LakeStore, snapshot: Snapshot, 
         _define(con, internal_name(table.name), _visible_rows(store, table, snapshot))
         if table.name == MESSAGES.name:
             _define(con, history_view.VERSIONS, _versions(store, table, snapshot))
-    built_from = [store.uri, [record.load_id for record in snapshot.records], digest]
+    built_from = [store.uri, [record.load_id for record in snapshot.records], digest, SCHEMA_VERSION]
     con.execute(
-        f"CREATE OR REPLACE TABLE {_BUILT_FROM} AS SELECT $1 AS lake, $2::VARCHAR[] AS records, $3 AS digest",
+        f"CREATE OR REPLACE TABLE {_BUILT_FROM} AS SELECT $1 AS lake, $2::VARCHAR[] AS records, $3 AS digest, "
+        "$4 AS schema_version",
         built_from,
     )
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import duckdb
 
 from airflow_provider_chatexport.core.times import format_rfc3339
-from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.errors import LakeError, MovedLakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file, folders
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
@@ -43,8 +43,8 @@ _NO_LINK: Final = "run chatexport catalog, which restores the links in the table
 class Finding:
     """One thing found.
 
-    :param kind: a fault: gap, missing, altered, unaccounted, forgotten, doubled; or a note: catalog, unknown, flags,
-        replies.
+    :param kind: a fault: gap, missing, altered, unaccounted, forgotten, doubled, moved; or a note: catalog, unknown,
+        flags, replies.
     :param what: a sentence: what is wrong, where, and what to do.
     """
 
@@ -111,7 +111,12 @@ def verify(store: LakeStore, *, now: datetime) -> VerifyReport:
 
 def _catalog(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
     """Check that the catalog knows every record: people query the catalog, and see no other load."""
-    if what := catalog_file.fault(store, snapshot):
+    try:
+        what = catalog_file.fault(store, snapshot)
+    except MovedLakeError as error:
+        yield Finding(kind="moved", what=error.message)
+        return
+    if what:
         yield Finding(kind="catalog", what=what)
 
 

@@ -26,6 +26,7 @@ _DATA_FILE: Final = re.compile(
 )
 # Stores of buckets and objects: they have no folders, and would create a bucket instead.
 WITHOUT_FOLDERS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"})
+_SAME_STORE: Final = {"s3a": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
 # Shows that the store has been tried out. It lies where every load lists anyway, and is not taken for a record.
 PROOF: Final = "_loads/_conditional_put"
 _PROOF_TEXT: Final = b"This store does not overwrite an object if it is asked not to. Loads rely on that.\n"
@@ -100,6 +101,14 @@ class ObjectStore(LakeStore):
         """Return the content of an object."""
         with self.io_errors("read"):
             return bytes(self._fs.cat_file(self._full(path), **self._in_one_request))
+
+    def read_if_there(self, path: str) -> bytes | None:
+        """Return the content of an object, or None if there is none. This is one request."""
+        with self.io_errors("read"):
+            try:
+                return bytes(self._fs.cat_file(self._full(path), **self._in_one_request))
+            except FileNotFoundError:
+                return None
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """Yield the content of an object in chunks."""
@@ -185,9 +194,9 @@ class ObjectStore(LakeStore):
         copy.write_bytes(self.read(path))
         return copy
 
-    def has_moved_from(self, uri: str) -> bool:  # noqa: ARG002 - one store may have several addresses
-        """Return False: nothing is known of the addresses of one store."""
-        return False
+    def has_moved_from(self, uri: str) -> bool:
+        """Return whether the address is another one. Some schemes are names of one store."""
+        return _place(uri) != _place(self.uri)
 
     def data_path(self, path: str) -> str:
         """Return the path itself: an object has one name."""
@@ -215,6 +224,11 @@ class ObjectStore(LakeStore):
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}"
+
+
+def _place(uri: str) -> tuple[str, str]:
+    scheme, _, rest = uri.partition("://")
+    return _SAME_STORE.get(scheme, scheme), rest
 
 
 def is_without_folders(fs: Any) -> bool:

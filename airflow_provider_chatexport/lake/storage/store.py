@@ -82,6 +82,10 @@ class LakeStore(ABC):
     def read(self, path: str) -> bytes:
         """Return the content of an object."""
 
+    def read_if_there(self, path: str) -> bytes | None:
+        """Return the content of an object, or None if there is none."""
+        return self.read(path) if self.exists(path) else None
+
     @abstractmethod
     def chunks(self, path: str) -> Iterator[bytes]:
         """Yield the content of an object in chunks of a few megabytes.
@@ -123,7 +127,7 @@ class LakeStore(ABC):
 
     @abstractmethod
     def has_moved_from(self, uri: str) -> bool:
-        """Return whether this lake is known to lie elsewhere than at an address that it once had."""
+        """Return whether this lake lies elsewhere than at an address that it once had."""
 
     # Data files
 
