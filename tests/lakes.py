@@ -65,7 +65,7 @@ class LakeProbe:
 
     def snapshot(self) -> Snapshot:
         """Return what the records say, read one by one."""
-        return commit_log.read_snapshot(open_store(self.uri), known={})
+        return commit_log.read_snapshot(open_store(self.uri), afresh=True)
 
     def records(self) -> list[dict[str, Any]]:
         """Return the records as JSON."""

@@ -58,7 +58,7 @@ class MetadataView:
         return self.template.format(rows=internal_name(self.name))
 
 
-# The number of each set of channels in the catalog. Whoever needs the number of another set adds it.
+# The number of each set of channels in the catalog. What needs the number of another set adds it.
 Sets = dict[ChannelSet, int]
 
 

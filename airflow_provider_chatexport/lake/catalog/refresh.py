@@ -37,9 +37,9 @@ def refresh(store: LakeStore, *, full: bool = False, losses: Losses | None = Non
     """
     catalog_file.write_empty_files(store, check=full)
     losses = losses or Losses(store)
-    # The checkpoint is read once, because another process may write it between two rounds: every round has to check the
-    # folders of all records that were not in it at the start.
-    known = commit_log.read_checkpoint(store, commit_log.record_paths(store))
+    # Every round checks the folders of all records that were not in the checkpoint at the start, whatever others
+    # add to it meanwhile.
+    known = commit_log.checkpointed(store)
 
     def show(snapshot: Snapshot) -> Snapshot:
         folders.sync(store, snapshot, None if full else _fresh(snapshot, known))
@@ -52,9 +52,8 @@ def refresh(store: LakeStore, *, full: bool = False, losses: Losses | None = Non
         return snapshot
 
     while True:
-        before = commit_log.record_paths(store)
-        snapshot = losses.on_latest(show, read=lambda: commit_log.read_snapshot(store, known=known))
-        if commit_log.record_paths(store) == before:
+        snapshot = losses.on_latest(show)
+        if commit_log.is_latest(store, snapshot):
             break
     if len(_fresh(snapshot, known)) >= CHECKPOINT_EVERY:
         commit_log.write_checkpoint(store, snapshot.records)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self, TypeVar
 
-from airflow_provider_chatexport.core.times import EARLIEST, format_rfc3339, parse_rfc3339
+from airflow_provider_chatexport.core.times import EARLIEST, format_rfc3339, parse_written
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet, Partition, names_in
 
 # An export without bounds covers everything before it was made.
@@ -97,7 +97,7 @@ class LostSpan:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Read a span from a record."""
-        since, until = parse_rfc3339(value["since"]), parse_rfc3339(value["until"])
+        since, until = parse_written(value["since"]), parse_written(value["until"])
         return cls(since=since, until=until, load_ids=tuple(value["load_ids"]))
 
 
@@ -166,9 +166,9 @@ _BOUNDS: Final = ("since", "until", "exported_at", "load_id")
 def _bounds_from_json(value: Mapping[str, Any], record_id: str) -> dict[str, Any]:
     since = value["since"]
     return {
-        "since": parse_rfc3339(since) if since else BEGINNING,
-        "until": parse_rfc3339(value["until"]),
-        "exported_at": parse_rfc3339(value["exported_at"]),
+        "since": parse_written(since) if since else BEGINNING,
+        "until": parse_written(value["until"]),
+        "exported_at": parse_written(value["exported_at"]),
         "load_id": value.get("load_id") or record_id,
     }
 

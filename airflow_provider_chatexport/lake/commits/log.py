@@ -13,21 +13,26 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
+from weakref import WeakKeyDictionary
 
 import orjson
 
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake.commits.record import FOLDER, RECORD_VERSION, LoadRecord
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
+from airflow_provider_chatexport.lake.commits.record import FOLDER, LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 # Holds every record that there was when it was written, so that thousands of loads are not thousands of reads.
 CHECKPOINT: Final = f"{FOLDER}/_checkpoint.gz"
+_CHECKPOINT_VERSION: Final = 2
 # The first line of what a load's id is made from. With another one, a retry would load its exports a second time.
 _ID_VERSION: Final = "schema 1"
 # How long a superseded file stays, for readers who opened the catalog before.
@@ -104,31 +109,71 @@ def record_paths(store: LakeStore) -> list[str]:
     return store.list_folder(FOLDER, ".json")
 
 
-def all_records(store: LakeStore, *, known: Mapping[str, Any] | None = None) -> list[LoadRecord]:
+@dataclass(slots=True)
+class _Memory:
+    """What a store object has read.
+
+    :ivar records: by path. Records never change.
+    :ivar checkpointed: the paths of those that were in the checkpoint.
+    """
+
+    records: Mapping[str, LoadRecord]
+    checkpointed: frozenset[str]
+
+
+# A load asks for the records some ten times.
+_MEMORIES: Final[WeakKeyDictionary[LakeStore, _Memory]] = WeakKeyDictionary()
+
+
+def all_records(store: LakeStore, *, afresh: bool = False) -> list[LoadRecord]:
     """Return every record that was ever committed, by export time.
 
-    :param known: records by path, as JSON values, that are not read again, because records never change; by default
-        those of the checkpoint.
+    It lists the records, and reads those that this store object has not read before: at first the checkpoint, and
+    those that are not in it.
+
+    :param afresh: read every record from its own file.
     :raises LakeError: a file among them is not a record.
     """
     paths = record_paths(store)
-    known = read_checkpoint(store, paths) if known is None else known
-    records = [
-        LoadRecord.from_json(known[path], store.url(path))
-        if path in known
-        else LoadRecord.from_bytes(store.read(path), store.url(path))
-        for path in paths
-    ]
-    return sorted(records, key=lambda record: (record.exported_at, record.load_id))
+    memory = None if afresh else _memory_of(store, paths)
+    known = memory.records if memory else {}
+    read = {path: known.get(path) or LoadRecord.from_bytes(store.read(path), store.url(path)) for path in paths}
+    if memory:
+        memory.records = read
+    return sorted(read.values(), key=lambda record: (record.exported_at, record.load_id))
 
 
-def read_snapshot(store: LakeStore, *, known: Mapping[str, Any] | None = None) -> Snapshot:
+def _memory_of(store: LakeStore, paths: Collection[str]) -> _Memory:
+    memory = _MEMORIES.get(store)
+    if memory is None:
+        records = read_checkpoint(store, paths)
+        memory = _MEMORIES[store] = _Memory(records, frozenset(records))
+    return memory
+
+
+def checkpointed(store: LakeStore) -> frozenset[str]:
+    """Return the paths of the records that were in the checkpoint when this store object read it or wrote it."""
+    memory = _MEMORIES.get(store) or _memory_of(store, record_paths(store))
+    return memory.checkpointed
+
+
+def forget_read(store: LakeStore) -> None:
+    """Free the memory of the records that a store object has read."""
+    _MEMORIES.pop(store, None)
+
+
+def read_snapshot(store: LakeStore, *, afresh: bool = False) -> Snapshot:
     """Return the snapshot of all records.
 
-    :param known: as in ``all_records``.
+    :param afresh: read every record from its own file.
     :raises LakeError: a file among the records is not a record.
     """
-    return Snapshot(all_records(store, known=known))
+    return Snapshot(all_records(store, afresh=afresh))
+
+
+def is_latest(store: LakeStore, snapshot: Snapshot) -> bool:
+    """Return whether no record has come or gone since a snapshot was read."""
+    return {record.path for record in snapshot.records} == set(record_paths(store))
 
 
 def on_latest(store: LakeStore, work: Callable[[], T]) -> T:
@@ -147,19 +192,15 @@ def on_latest(store: LakeStore, work: Callable[[], T]) -> T:
                 raise
 
 
-def read_checkpoint(store: LakeStore, paths: Collection[str]) -> dict[str, Any]:
-    """Return the records in the checkpoint by path, as JSON values; none if there is no checkpoint that can be used.
+def read_checkpoint(store: LakeStore, paths: Collection[str]) -> dict[str, LoadRecord]:
+    """Return the records in the checkpoint by path; none if there is no checkpoint that can be used.
 
     :param paths: of the records that there are.
     """
-    if not store.exists(CHECKPOINT):
+    content = store.read_if_there(CHECKPOINT)
+    if content is None:
         return {}
-    try:
-        value = orjson.loads(gzip.decompress(store.read(CHECKPOINT)))
-    except (ValueError, OSError, EOFError, zlib.error):
-        return {}
-    usable = isinstance(value, dict) and value.get("v") == RECORD_VERSION and isinstance(value.get("records"), dict)
-    records: dict[str, Any] = value["records"] if usable else {}
+    records = _parse_checkpoint(store, content)
     if any(not store.exists(path) for path in records.keys() - set(paths)):
         # A person moved a record out. The next record under its name will be another than the one in the checkpoint.
         store.delete([CHECKPOINT])
@@ -167,10 +208,31 @@ def read_checkpoint(store: LakeStore, paths: Collection[str]) -> dict[str, Any]:
     return records
 
 
+def _parse_checkpoint(store: LakeStore, content: bytes) -> dict[str, LoadRecord]:
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as lines:
+            header = orjson.loads(next(lines))
+            if header["v"] != _CHECKPOINT_VERSION:
+                return {}
+            sets = [ChannelSet.from_json(each) for each in header["channels"]]
+            # One record at a time: all of them as JSON values would take several times as much memory.
+            read = (LoadRecord.from_json(orjson.loads(line), store.url(CHECKPOINT), sets) for line in lines)
+            return {record.path: record for record in read}
+    except (ValueError, KeyError, TypeError, StopIteration, OSError, EOFError, zlib.error, LakeError):
+        return {}
+
+
 def write_checkpoint(store: LakeStore, records: Sequence[LoadRecord]) -> None:
-    """Write the checkpoint. Two writers at once do no harm: readers read what one leaves out from its own file."""
-    value = {"v": RECORD_VERSION, "records": {record.path: orjson.Fragment(record.to_bytes()) for record in records}}
-    store.replace(CHECKPOINT, gzip.compress(orjson.dumps(value), compresslevel=1))
+    """Write the checkpoint: a line with all lists of channels, and a line for each record.
+
+    Two writers at once do no harm: readers read what one leaves out from its own file.
+    """
+    sets: dict[ChannelSet, int] = {}
+    lines = [orjson.dumps(record.to_json(sets)) for record in records]
+    header = orjson.dumps({"v": _CHECKPOINT_VERSION, "channels": [each.to_json() for each in sets]})
+    store.replace(CHECKPOINT, gzip.compress(b"\n".join([header, *lines]), compresslevel=1))
+    if memory := _MEMORIES.get(store):
+        memory.checkpointed = frozenset(record.path for record in records)
 
 
 def delete_dead_files(store: LakeStore, snapshot: Snapshot, *, before: datetime) -> tuple[str, ...]:

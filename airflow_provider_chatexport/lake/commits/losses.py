@@ -107,22 +107,20 @@ class Losses:
         self._store = store
         self.paths: set[str] = set()
 
-    def on_latest(self, work: Callable[[Snapshot], T], *, read: Callable[[], Snapshot] | None = None) -> T:
+    def on_latest(self, work: Callable[[Snapshot], T]) -> T:
         """Do work on the latest snapshot.
 
         If it fails, others may have committed meanwhile, and files of its snapshot are gone in the next one: then it
         is repeated. Files may also be lost: then it is repeated without them, and a warning names them once.
 
-        :param read: returns the snapshot; by default that of all records.
         :raises LakeError: the work fails in a lake that has not changed, and in which no more files are lost.
         """
         while True:
-            before = commit_log.record_paths(self._store)
-            snapshot = (commit_log.read_snapshot(self._store) if read is None else read()).without(self.paths)
+            snapshot = commit_log.read_snapshot(self._store).without(self.paths)
             try:
                 return work(snapshot)
             except LakeError as error:
-                if commit_log.record_paths(self._store) == before and not self._found_more(snapshot, error):
+                if commit_log.is_latest(self._store, snapshot) and not self._found_more(snapshot, error):
                     raise
 
     def loads(self, snapshot: Snapshot) -> set[str]:

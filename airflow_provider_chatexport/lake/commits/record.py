@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 import orjson
 
 from airflow_provider_chatexport import __version__
-from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
+from airflow_provider_chatexport.core.times import format_rfc3339, parse_written
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits import coverage as coverage_entries
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
@@ -236,8 +236,8 @@ class LoadRecord:
                 load_id=load_id,
                 schema_version=value["schema_version"],
                 writer=value["writer"],
-                exported_at=parse_rfc3339(value["exported_at"]),
-                committed_at=parse_rfc3339(value["committed_at"]),
+                exported_at=parse_written(value["exported_at"]),
+                committed_at=parse_written(value["committed_at"]),
                 since=_moment(value["window"]["since"]),
                 until=_moment(value["window"]["until"]),
                 flags=value["flags"],
@@ -282,4 +282,4 @@ def _text(moment: datetime | None) -> str | None:
 
 
 def _moment(text: str | None) -> datetime | None:
-    return parse_rfc3339(text) if text else None
+    return parse_written(text) if text else None

@@ -11,6 +11,7 @@ import functools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from airflow_provider_chatexport.core.options import LoadOptions
@@ -64,18 +65,23 @@ def impact(store: LakeStore, snapshot: Snapshot, conversion: Conversion, coverag
     compared += (each for each in _overlapped(live, coverage) if not each.file.has_any(days))
     if not compared:
         return Impact()
+    # Coverage counts at the moments of rows: those of the load, and those of the files that they are compared with.
     # Rows of other channels are not compared with what is known of them. Masked are the rows of whole files.
     cids = channels_of(coverage)
-    spans = [each.span for each in compared]
-    first, last = min(span.since for span in spans), max(span.until for span in spans)
-    masking = [entry for entry in snapshot.masking_coverage if entry.overlaps(first, last)]
+    moments = [(each.span.since, each.span.until) for each in compared]
+    moments += (bounds for of_file in conversion.message_spans.values() for bounds in of_file.values())
+    first, last = min(since for since, _ in moments), max(until for _, until in moments) + timedelta(microseconds=1)
+
+    def at_rows(entries: Iterable[CoverageEntry]) -> list[CoverageEntry]:
+        return [entry for entry in entries if entry.overlaps(first, last)]
+
     database = conversion.database
     with (
         lake_errors(f"the lake at {store.uri} cannot be compared with the load", hint="run chatexport verify"),
         coverage_tables.table(database, "new_coverage", coverage),
-        coverage_tables.table(database, "known_coverage", snapshot.coverage, only=cids),
-        coverage_tables.table(database, "covered", snapshot.covered, only=cids),
-        coverage_tables.table(database, "masking_coverage", masking),
+        coverage_tables.table(database, "known_coverage", at_rows(snapshot.coverage), only=cids),
+        coverage_tables.table(database, "covered", at_rows(snapshot.covered), only=cids),
+        coverage_tables.table(database, "masking_coverage", at_rows(snapshot.masking_coverage)),
     ):
         store.let_read(database.connection)
         database.execute(_NEW_UNCOVERED)

@@ -41,7 +41,7 @@ def delete_unneeded(store: LakeStore, *, keep: timedelta, now: datetime) -> Vacu
     :param now: aware.
     :raises LakeError: the lake cannot be read or written.
     """
-    snapshot = commit_log.read_snapshot(store, known={})
+    snapshot = commit_log.read_snapshot(store, afresh=True)
     superseded = commit_log.delete_dead_files(store, snapshot, before=now - keep)
     before = now - max(keep, UNKNOWN_AFTER)
     unknown = tuple(commit_log.unknown_files(store, snapshot, before=before))

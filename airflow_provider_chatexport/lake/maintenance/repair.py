@@ -96,7 +96,7 @@ def repair(store: LakeStore, *, full: bool = False, dry_run: bool = False) -> Re
     catalog_file.require_lake(store)
     while True:
         paths = commit_log.record_paths(store)
-        snapshot = commit_log.read_snapshot(store, known={})
+        snapshot = commit_log.read_snapshot(store, afresh=True)
         lost = find_lost(store, snapshot, content_of=None if full else ())
         if not dry_run:
             lost = [each for each in lost if not store.restore_data(each.path, each.state.file.sha256)]

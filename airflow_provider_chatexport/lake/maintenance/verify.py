@@ -6,8 +6,9 @@ A finding is either a fault, or a note: nothing is wrong with the data, but some
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -37,6 +38,8 @@ from airflow_provider_chatexport.lake.storage.workdir import UNKNOWN_AFTER
 _ROWS_AT_A_TIME: Final = 1_000_000
 _NOTES: Final = ("catalog", "unknown", "flags", "replies")
 _NO_LINK: Final = "run chatexport catalog, which restores the links in the table folders"
+# How long to wait for a link that another process may be putting into its folder.
+_PAUSES_S: Final = (0.1, 0.4, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +49,12 @@ class Finding:
     :param kind: a fault: gap, missing, altered, unaccounted, forgotten, doubled, moved; or a note: catalog, unknown,
         flags, replies.
     :param what: a sentence: what is wrong, where, and what to do.
+    :param record_id: of the record that lists the file, if the finding is about a file.
     """
 
     kind: str
     what: str
+    record_id: str | None = None
 
     @property
     def is_fault(self) -> bool:
@@ -91,7 +96,7 @@ def verify(store: LakeStore, *, now: datetime) -> VerifyReport:
     :raises LakeError: the lake cannot be read, or a file among the records is not a record.
     """
     catalog_file.require_lake(store)
-    snapshot = commit_log.read_snapshot(store, known={})
+    snapshot = commit_log.read_snapshot(store, afresh=True)
     loads = [record for record in snapshot.records if record.is_load]
     findings = [
         *_gaps(snapshot),
@@ -269,22 +274,40 @@ def _unsearched(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
 def _files(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
     """Check that every file that readers need is there, and has the recorded digest.
 
-    Others may be at work. So what has a fault is looked at again, if the latest records still need it.
+    Others may be at work. So what has a fault is looked at again, if the latest records still need it. A load puts its
+    links into the table folders after its commit. Then it writes the catalog. So a link is missing only if the catalog
+    knows the record of its file, and not for a moment only: two loads may exchange a folder at the same time.
     """
-    findings = {each.file.path: finding for each in snapshot.file_states if (finding := _file(store, each))}
-    while findings:
-        paths = commit_log.record_paths(store)
-        latest = [each for each in commit_log.read_snapshot(store).file_states if each.file.path in findings]
-        findings = {each.file.path: finding for each in latest if (finding := _file(store, each))}
-        if commit_log.record_paths(store) == paths:
+    findings = _faults(store, snapshot.file_states)
+    for pause_s in (0, *_PAUSES_S):
+        time.sleep(pause_s)
+        findings = _look_again(store, findings)
+        if not any(finding.what.endswith(_NO_LINK) for finding in findings.values()):
             break
     yield from findings.values()
 
 
+def _look_again(store: LakeStore, findings: Mapping[str, Finding]) -> dict[str, Finding]:
+    """Return those of the faults that the latest records still have."""
+    while findings:
+        latest = commit_log.read_snapshot(store)
+        shown = catalog_file.records_shown(store)
+        findings = {
+            path: finding
+            for path, finding in _faults(store, (f for f in latest.file_states if f.file.path in findings)).items()
+            if not finding.what.endswith(_NO_LINK) or finding.record_id in shown
+        }
+        if commit_log.is_latest(store, latest):
+            break
+    return dict(findings)
+
+
+def _faults(store: LakeStore, files: Iterable[FileState]) -> dict[str, Finding]:
+    return {each.file.path: finding for each in files if each.is_readable and (finding := _file(store, each))}
+
+
 def _file(store: LakeStore, each: FileState) -> Finding | None:
-    """Check one file, under all of its names; None if nothing is wrong with it, or if no reader needs it."""
-    if not each.is_readable:
-        return None
+    """Check a file that readers need, under all of its names."""
     for path in store.data_copies(each.file.path) if each.is_live else [visibility.path_in(store, each)]:
         try:
             why = fault_of_content(store, path, each.file.sha256)
@@ -295,6 +318,7 @@ def _file(store: LakeStore, each: FileState) -> Finding | None:
             return Finding(
                 kind="missing" if "sha256" not in why else "altered",
                 what=f"{each.file.path} of load {each.record.load_id} {why} ({path}); {_NO_LINK if is_link else CURE}",
+                record_id=each.record.load_id,
             )
     return None
 
