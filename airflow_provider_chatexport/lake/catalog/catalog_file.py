@@ -29,6 +29,7 @@ from airflow_provider_chatexport.errors import LakeError, MovedLakeError
 from airflow_provider_chatexport.lake.catalog import history_view, macros, metadata_views
 from airflow_provider_chatexport.lake.catalog.folders import EMPTY_FILE_PREFIX
 from airflow_provider_chatexport.lake.catalog.metadata_views import INTERNAL_SCHEMA, internal_name
+from airflow_provider_chatexport.lake.catalog.stand_ins import stand_in, stand_ins
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.coverage_tables import entry_rows, per_channel, set_rows
@@ -36,6 +37,7 @@ from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapsho
 from airflow_provider_chatexport.lake.duckdb_session import suspects
 from airflow_provider_chatexport.lake.parquet import write_empty
 from airflow_provider_chatexport.lake.schema import promoted, sql
+from airflow_provider_chatexport.lake.schema.arrow import arrow_rows
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, SCHEMA_VERSION, TABLES, USER_EXPORT_USERS
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
@@ -45,6 +47,8 @@ NAME: Final = "catalog.duckdb"
 STORAGE_VERSION: Final = "v1.2.0"
 _EMPTY_FILE_DAY: Final = "1970-01-01"
 _BUILT_FROM: Final = internal_name("built_from")
+# How large each file is that a view reads: who reads it from an object store does not have to ask.
+_SIZES: Final = internal_name("sizes")
 _MASKING_ENTRIES: Final = internal_name("masking_coverage")
 _MASKING: Final = f"({per_channel(_MASKING_ENTRIES, metadata_views.CHANNEL_SETS)})"
 
@@ -83,12 +87,12 @@ def connect(store: LakeStore) -> duckdb.DuckDBPyConnection:
     try:
         with tempfile.TemporaryDirectory() as folder:
             # DuckDB keeps a copy open, so it can be read after its name is gone.
-            path = str(store.local_copy(NAME, Path(folder)))
-            store.let_read(con)
+            path = store.local_copy(NAME, Path(folder))
             # The names in a query are those of the catalog, and never those of variables in a Python frame.
             con.execute("SET python_enable_replacements = false; SET TimeZone = 'UTC'")
-            con.execute(f"ATTACH {sql.quoted(path)} AS lake (READ_ONLY); USE lake")
+            con.execute(f"ATTACH {sql.quoted(str(path))} AS lake (READ_ONLY); USE lake")
             _check_origin(con, store)
+            store.let_read(con, dict(con.sql(f"FROM {_SIZES}").fetchall()) if _has_sizes(con) else None)
     except duckdb.Error as error:
         con.close()
         raise LakeError(
@@ -98,6 +102,12 @@ def connect(store: LakeStore) -> duckdb.DuckDBPyConnection:
         con.close()
         raise
     return con
+
+
+def _has_sizes(con: duckdb.DuckDBPyConnection) -> bool:
+    """Return whether the catalog in use says how large its files are. Older ones do not."""
+    found = con.sql(f"SELECT 1 FROM duckdb_tables() WHERE schema_name || '.' || table_name = {sql.quoted(_SIZES)}")
+    return bool(found.fetchall())
 
 
 def _check_origin(con: duckdb.DuckDBPyConnection, store: LakeStore) -> None:
@@ -141,6 +151,13 @@ def fault(store: LakeStore, snapshot: Snapshot) -> str | None:
     return None
 
 
+def records_shown(store: LakeStore) -> set[str]:
+    """Return the ids of the records that the catalog knows; none if there is no catalog that can be read."""
+    with contextlib.suppress(LakeError, duckdb.Error), contextlib.closing(connect(store)) as con:
+        return {load_id for (load_id,) in con.execute(f"SELECT unnest(records) FROM {_BUILT_FROM}").fetchall()}
+    return set()
+
+
 def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> None:
     """Replace the catalog by one that shows what the records say.
 
@@ -154,7 +171,8 @@ def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> None
             digest = _digest(statements, snapshot)
             if full or not _update_copy(path, store, snapshot, digest):
                 path.unlink(missing_ok=True)
-                with _writing(path, store) as con:
+                write_empty_files(store, check=full)
+                with _writing(path, store, snapshot) as con:
                     con.execute(f"CREATE SCHEMA {INTERNAL_SCHEMA}")
                     _fill(con, store, snapshot, digest)
                     con.execute("; ".join(statements))
@@ -208,10 +226,14 @@ def _is_parquet(content: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _writing(path: Path, store: LakeStore) -> Iterator[duckdb.DuckDBPyConnection]:
+def _writing(path: Path, store: LakeStore, snapshot: Snapshot) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection in which the file is the database in use; write the file once, at the end."""
     with duckdb.connect() as con:
-        store.let_read(con)
+        contents = {}
+        if store.is_remote:
+            contents = {empty_file(table): stand_in(table, SCHEMA_VERSION, frozenset()) for table in TABLES}
+            contents |= stand_ins(store, snapshot)
+        store.let_read(con, contents=contents)
         con.execute("SET TimeZone = 'UTC'")
         con.execute(f"ATTACH {sql.quoted(str(path))} AS catalog (STORAGE_VERSION {sql.quoted(STORAGE_VERSION)})")
         con.execute("USE catalog")
@@ -231,11 +253,12 @@ def _update_copy(path: Path, store: LakeStore, snapshot: Snapshot, digest: str) 
     DuckDB's version, so a catalog that another version of this package or of DuckDB built, or one whose views another
     promotion changed, is never taken over.
     """
-    if not store.exists(NAME):
+    content = store.read_if_there(NAME)
+    if content is None:
         return False
-    path.write_bytes(store.read(NAME))
+    path.write_bytes(content)
     # Any fault of the last catalog leads to a new one. A fault of the lake shows there a second time.
-    with contextlib.suppress(duckdb.Error), _writing(path, store) as con:
+    with contextlib.suppress(duckdb.Error), _writing(path, store, snapshot) as con:
         if con.execute(f"SELECT lake, digest FROM {_BUILT_FROM}").fetchall() == [(store.uri, digest)]:
             _fill(con, store, snapshot, digest)
             return True
@@ -252,6 +275,7 @@ def _fill(con: duckdb.DuckDBPyConnection, store: LakeStore, snapshot: Snapshot, 
     _put(con, history_view.READABLE_ENTRIES, entry_rows(recheck & snapshot.readable_coverage, sets))
     _put(con, history_view.DECIDING_ENTRIES, entry_rows(recheck.intersection(snapshot.coverage), sets))
     _put(con, metadata_views.CHANNEL_SETS, set_rows(sets))
+    _put(con, _SIZES, _size_rows(store, snapshot))
     for table in snapshot.tables:
         _define(con, internal_name(table.name), _visible_rows(store, table, snapshot))
         if table.name == MESSAGES.name:
@@ -262,6 +286,13 @@ def _fill(con: duckdb.DuckDBPyConnection, store: LakeStore, snapshot: Snapshot, 
         "$4 AS schema_version",
         built_from,
     )
+
+
+def _size_rows(store: LakeStore, snapshot: Snapshot) -> pa.Table:
+    """Return the size of each file that the views read; nothing where asking for it costs nothing."""
+    sizes = visibility.sizes_of(store, snapshot.file_states) if store.is_remote else {}
+    rows = ({"path": path, "size_bytes": size} for path, size in sizes.items())
+    return arrow_rows(rows, pa.schema([("path", pa.string()), ("size_bytes", pa.int64())]))
 
 
 def _put(con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:

@@ -23,7 +23,7 @@ from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
 from airflow_provider_chatexport.lake.schema.tables import TABLES
-from airflow_provider_chatexport.lake.storage.local_store import LocalStore, create_in_folder
+from airflow_provider_chatexport.lake.storage.local_store import LocalStore, create_in_folder, matching
 from airflow_provider_chatexport.lake.storage.object_store import ObjectStore
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.lake.storage.workdir import work_folder
@@ -57,7 +57,7 @@ def shown(store: LocalStore) -> set[str]:
     return {
         str(path.relative_to(store.root))
         for folder in _folders(store)
-        for path in folder.glob("*.parquet")
+        for path in matching(folder, "*.parquet")
         if not path.name.startswith(EMPTY_FILE_PREFIX)
     }
 
@@ -88,7 +88,7 @@ def _folders(store: LocalStore) -> list[Path]:
         folder
         for table in TABLES
         for key in dict.fromkeys((table.folder_key, table.date_column))
-        for folder in store.local_path(table.name).glob(f"{key}=*")
+        for folder in matching(store.local_path(table.name), f"{key}=*")
         if folder.is_dir()
     ]
 

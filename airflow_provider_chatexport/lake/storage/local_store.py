@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
@@ -43,7 +44,12 @@ class LocalStore(LakeStore):
         """Return the path of an object in the file system."""
         return self.root / path
 
-    def let_read(self, con: duckdb.DuckDBPyConnection) -> None:
+    def let_read(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        sizes: Mapping[str, int] | None = None,
+        contents: Mapping[str, bytes] | None = None,
+    ) -> None:
         """Do nothing: DuckDB reads local files by itself."""
 
     def prepare(self) -> None:
@@ -201,7 +207,7 @@ class LocalStore(LakeStore):
     def unfinished_writes(self) -> Iterator[Path]:
         """Yield the temporary files that broken-off writes left next to their targets."""
         for place in _PLACES_OF_OBJECTS:
-            yield from (path for path in self.root.glob(f"{place}.*") if _TEMPORARY_NAME.fullmatch(path.name))
+            yield from (path for path in matching(self.root, f"{place}.*") if _TEMPORARY_NAME.fullmatch(path.name))
 
     @staticmethod
     def _write_temporary(target: Path, content: bytes) -> Path:
@@ -210,6 +216,14 @@ class LocalStore(LakeStore):
             create_in_folder(temporary, lambda: temporary.write_bytes(content))
             _sync(temporary)
         return temporary
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """Return the paths below a folder that match a pattern, without those of folders that go while they are listed.
+
+    ``Path.glob`` raises an error for these, and other processes delete empty folders at any moment.
+    """
+    return [folder / name for name in glob.glob(pattern, root_dir=folder, include_hidden=True)]  # noqa: PTH207
 
 
 def create_in_folder(path: Path, create: Callable[[], _Result]) -> _Result:
