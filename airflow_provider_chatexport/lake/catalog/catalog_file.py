@@ -18,6 +18,7 @@ import shlex
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,7 @@ from airflow_provider_chatexport.lake.catalog.metadata_views import INTERNAL_SCH
 from airflow_provider_chatexport.lake.catalog.stand_ins import stand_in, stand_ins
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits.coverage import BEGINNING
 from airflow_provider_chatexport.lake.commits.coverage_tables import entry_rows, per_channel, set_rows
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
 from airflow_provider_chatexport.lake.duckdb_session import suspects
@@ -156,6 +158,15 @@ def records_shown(store: LakeStore) -> set[str]:
     with contextlib.suppress(LakeError, duckdb.Error), contextlib.closing(connect(store)) as con:
         return {load_id for (load_id,) in con.execute(f"SELECT unnest(records) FROM {_BUILT_FROM}").fetchall()}
     return set()
+
+
+def coverage_shown(store: LakeStore, load_ids: Sequence[str]) -> list[tuple[str, datetime, datetime]]:
+    """Return channels and spans that some loads cover, as the catalog has them; none if it cannot be read."""
+    chosen = ", ".join(map(sql.quoted, load_ids))
+    with contextlib.suppress(LakeError, duckdb.Error), contextlib.closing(connect(store)) as con:
+        rows = con.sql(f"SELECT cid, since, until FROM coverage WHERE load_id IN ({chosen})").to_arrow_table()
+        return [(row["cid"], row["since"] or BEGINNING, row["until"]) for row in rows.to_pylist()]
+    return []
 
 
 def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> None:

@@ -49,7 +49,10 @@ def sync(store: LakeStore, snapshot: Snapshot, records: Iterable[LoadRecord] | N
             for folder in sorted(wanted):
                 _show(store, folder, [each for each in by_folder.get(folder, ()) if each.is_live])
         case ObjectStore():
-            _delete_dead(store, [each for folder in wanted for each in by_folder.get(folder, ())])
+            for folder in sorted(wanted):
+                gone = (FileStatus.DEAD, FileStatus.HISTORY, FileStatus.PURGED)
+                if dead := [each for each in by_folder.get(folder, ()) if each.status in gone]:
+                    _delete_dead(store, folder, dead)
 
 
 def shown(store: LocalStore) -> set[str]:
@@ -160,10 +163,15 @@ def _names_in(folder: Path) -> set[str]:
         return set()
 
 
-def _delete_dead(store: ObjectStore, file_states: Iterable[FileState]) -> None:
-    """Delete dead data files, which a glob would find. What history reads is copied to a place out of its sight."""
-    for each in file_states:
-        if each.status is FileStatus.HISTORY and store.exists(each.file.path):
-            store.copy(each.file.path, store.history_path(each.file.path))
-        if not each.is_live:
+def _delete_dead(store: ObjectStore, folder: str, dead: Iterable[FileState]) -> None:
+    """Delete dead data files of a folder, which a glob would find.
+
+    What history reads is copied to a place out of its sight. Most of the files are gone already, and one listing says
+    which are not.
+    """
+    there = store.sizes(folder)
+    for each in dead:
+        if each.file.path in there:
+            if each.status is FileStatus.HISTORY:
+                store.copy(each.file.path, store.history_path(each.file.path))
             store.delete([each.file.path])

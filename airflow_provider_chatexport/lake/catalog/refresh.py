@@ -35,7 +35,6 @@ def refresh(store: LakeStore, *, full: bool = False, losses: Losses | None = Non
     :param losses: the files that the same work has found lost. Those that are found here are added.
     :raises LakeError: the lake cannot be read or written.
     """
-    catalog_file.write_empty_files(store, check=full)
     losses = losses or Losses(store)
     # Every round checks the folders of all records that were not in the checkpoint at the start, whatever others
     # add to it meanwhile.
@@ -55,7 +54,9 @@ def refresh(store: LakeStore, *, full: bool = False, losses: Losses | None = Non
         snapshot = losses.on_latest(show)
         if commit_log.is_latest(store, snapshot):
             break
-    if len(_fresh(snapshot, known)) >= CHECKPOINT_EVERY:
+    fresh = _fresh(snapshot, known)
+    commit_log.gather(store, fresh)
+    if len(fresh) >= CHECKPOINT_EVERY:
         commit_log.write_checkpoint(store, snapshot.records)
         commit_log.delete_dead_files(store, snapshot, before=datetime.now(UTC) - DEFAULT_KEEP)
     return snapshot

@@ -35,6 +35,11 @@ def path_in(store: LakeStore, each: FileState) -> str:
     return store.history_path(path) if each.status is FileStatus.HISTORY else store.data_path(path)
 
 
+def sizes_of(store: LakeStore, files: Iterable[FileState]) -> dict[str, int]:
+    """Return the size of each file that can be read, in bytes, by where its bytes lie."""
+    return {path_in(store, each): each.file.size_bytes for each in files if each.is_readable}
+
+
 def scan_files(store: LakeStore, table: Table, files: Iterable[FileState]) -> str:
     """Return a relation over files of a lake, with the day of each row as a column.
 

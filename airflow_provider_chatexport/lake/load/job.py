@@ -236,24 +236,17 @@ class LoadJob:
 
         :return: the suppression list that the rows follow, and where each data file lies now.
         """
-
-        def write() -> dict[DataFile, Path]:
-            return write_files(
-                conversion,
-                self._tables,
-                folder,
-                load_id=self._load_id,
-                files=files,
-                coverage=coverage,
-                progress=self._progress,
-            )
-
         listed = self._remove_listed(conversion)
         conversion.pseudonymize(self._options)
-        written = write()
-        if listed != suppression_list.read(self._store):  # a person was removed from the lake meanwhile
-            listed = self._remove_listed(conversion)
-            written = write()
+        written = write_files(
+            conversion,
+            self._tables,
+            folder,
+            load_id=self._load_id,
+            files=files,
+            coverage=coverage,
+            progress=self._progress,
+        )
         return listed, written
 
     def _remove_listed(self, conversion: Conversion) -> SuppressionList:

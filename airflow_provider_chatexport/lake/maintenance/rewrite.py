@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Self
 
 import pyarrow as pa
@@ -86,7 +86,7 @@ class Rewriter:
         self._outdated_days: dict[str, set[str]] = defaultdict(set)
 
     def __enter__(self) -> Self:
-        self._store.let_read(self._database.connection)
+        self._store.let_read(self._database.connection, visibility.sizes_of(self._store, self._snapshot.file_states))
         self._create_coverage(MASKING, self._masking_coverage())
         for table in TABLES:
             self._compare_keys(table)
@@ -142,7 +142,8 @@ class Rewriter:
 
 def number_of_next(snapshot: Snapshot) -> str:
     """Return the id of the next rewrite of this lake."""
-    numbers = [int(match.group(1)) for record in snapshot.records if (match := _NUMBERED.fullmatch(record.load_id))]
+    ids = [*(record.load_id for record in snapshot.records), *(PurePosixPath(path).stem for path in snapshot.damaged)]
+    numbers = [int(match.group(1)) for each in ids if (match := _NUMBERED.fullmatch(each))]
     return f"rewrite-{max(numbers, default=0) + 1:06d}"
 
 

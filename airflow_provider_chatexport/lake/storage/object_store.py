@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -16,6 +16,7 @@ import duckdb
 
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.lake.storage.known_files import KnownFiles
 from airflow_provider_chatexport.lake.storage.store import FILES_FOLDER, LakeStore
 from airflow_provider_chatexport.lake.storage.store_errors import http_status
 
@@ -41,6 +42,7 @@ class ObjectStore(LakeStore):
     :param root: the lake's folder, as the file system names it.
     """
 
+    is_remote = True
     # A request that has been sent goes on after the process has stopped to wait for its answer.
     writes_may_land_late = True
 
@@ -55,9 +57,24 @@ class ObjectStore(LakeStore):
         reader = inspect.signature(getattr(fs, "_cat_file", fs.cat_file))
         self._in_one_request = {"max_concurrency": 1} if "max_concurrency" in reader.parameters else {}
 
-    def let_read(self, con: duckdb.DuckDBPyConnection) -> None:
+    def let_read(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        sizes: Mapping[str, int] | None = None,
+        contents: Mapping[str, bytes] | None = None,
+    ) -> None:
         """Register the file system: DuckDB's own way to object stores is an extension that has to be downloaded."""
-        con.register_filesystem(self._fs)
+        names = self._fs.protocol
+        for name in (names,) if isinstance(names, str) else names:
+            if con.filesystem_is_registered(name):
+                con.unregister_filesystem(name)
+        con.register_filesystem(
+            KnownFiles(
+                self._fs,
+                {self._full(path): size for path, size in (sizes or {}).items()},
+                {self._full(path): content for path, content in (contents or {}).items()},
+            )
+        )
 
     def prepare(self) -> None:
         """Create the lake's folder, except in stores that have none."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -35,6 +35,8 @@ class LakeStore(ABC):
     :param uri: the lake's address, absolute, without a slash at the end.
     """
 
+    # Whether each question to the store is a request over a network.
+    is_remote = False
     # Whether a write may take effect after the call for it has failed or was interrupted.
     writes_may_land_late = False
 
@@ -46,8 +48,17 @@ class LakeStore(ABC):
         return f"{self.uri}/{path}"
 
     @abstractmethod
-    def let_read(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Enable a connection to read the lake's addresses."""
+    def let_read(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        sizes: Mapping[str, int] | None = None,
+        contents: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Enable a connection to read the lake's addresses.
+
+        :param sizes: of data files, in bytes, by path. An object store is not asked about these files.
+        :param contents: of objects that the connection needs, by path. An object store is not asked for these.
+        """
 
     @abstractmethod
     def prepare(self) -> None:
