@@ -23,6 +23,7 @@ ChatExportError
 │   └── TooManyRejectsError      more lines were rejected than the caller allows
 ├── ShrinkError                  a load would take away all messages of a channel, or more messages than allowed
 └── LakeError                    the lake cannot be read or written
+    ├── DamagedRecordError       a file among the load records is not one
     ├── MovedLakeError           the catalog was made when the lake had another address
     └── UnknownUserError         the lake does not know the user who is to be forgotten
 """
@@ -203,6 +204,12 @@ class LakeError(ChatExportError):
 
     retryable = True
     suspects: tuple[str, ...] | None = None
+
+
+class DamagedRecordError(LakeError):
+    """A file among the load records is not one."""
+
+    retryable = False
 
 
 class MovedLakeError(LakeError):

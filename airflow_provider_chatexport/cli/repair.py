@@ -41,7 +41,7 @@ def repair_lake(*, lake: str, full: bool, dry_run: bool, yes: bool, as_json: boo
     opened = Lake(lake)
     if not (dry_run or yes) and sys.stdin.isatty() and sys.stderr.isatty():
         found = opened.repair(full=full, dry_run=True)
-        if found.lost:
+        if found.lost or found.records:
             _show(found, opened.uri, err=True)
             click.confirm("Record these files as lost? They will not come back", abort=True, err=True)
     report = opened.repair(full=full, dry_run=dry_run)
@@ -53,11 +53,16 @@ def repair_lake(*, lake: str, full: bool, dry_run: bool, yes: bool, as_json: boo
 
 def _show(report: RepairReport, lake: str, *, err: bool = False) -> None:
     """Print what is lost, and how to get it back."""
-    if not report.lost:
+    for path, is_known in report.records:
+        would = "would be " if report.dry_run else "is "
+        what = "restored from the checkpoint" if is_known else "put aside, and its rows are not in the lake"
+        click.echo(f"the damaged record {path} {would}{what}", err=err)
+    if not (report.lost or report.records):
         click.echo("no file is lost", err=err)
         return
     files = [[each.path, each.state.file.rows, each.why] for each in report.lost[:_SHOWN]]
-    print_table(["lost file", "rows", "why"], files, err=err)
+    if files:
+        print_table(["lost file", "rows", "why"], files, err=err)
     _more(len(report.lost), "files", err=err)
     if report.windows:
         windows = [
@@ -91,5 +96,5 @@ def _advice(report: RepairReport, lake: str) -> Iterator[str]:
             f" and {len(report.exports) - 3} others" if len(report.exports) > 3 else ""
         )
         yield f"or load these exports again, if you have their files or the service has them: {names}"
-    if not report.windows:
+    if report.lost and not report.windows:
         yield "the newest rows that are left stand, until their channels or users are exported again"

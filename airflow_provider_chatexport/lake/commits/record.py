@@ -11,7 +11,7 @@ import orjson
 
 from airflow_provider_chatexport import __version__
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_written
-from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.errors import DamagedRecordError, LakeError
 from airflow_provider_chatexport.lake.commits import coverage as coverage_entries
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, LostSpan, TimeSpan
@@ -269,11 +269,10 @@ def _coverage(value: dict[str, Any], load_id: str, sets: Sequence[ChannelSet] | 
     return coverage_entries.from_json(coverage["entries"], load_id, sets)
 
 
-def _not_a_record(where: str) -> LakeError:
-    return LakeError(
-        f"{where} is not a load record; restore it from a backup. Without one, move it out of the lake, which removes "
-        "the rows of its load as well, then load or export that window again",
-        retryable=False,
+def _not_a_record(where: str) -> DamagedRecordError:
+    return DamagedRecordError(
+        f"{where} is not a load record; restore it from a backup, or run chatexport repair, which goes on without it, "
+        "then load or export that window again"
     )
 
 

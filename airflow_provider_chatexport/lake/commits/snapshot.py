@@ -130,10 +130,14 @@ class Snapshot:
 
     :param records: all of them, in any order.
     :param unreadable: paths of files that are missing or damaged.
+    :param damaged: paths of further records, which are damaged.
     """
 
-    def __init__(self, records: Sequence[LoadRecord], unreadable: Collection[str] = ()) -> None:
+    def __init__(
+        self, records: Sequence[LoadRecord], unreadable: Collection[str] = (), damaged: Collection[str] = ()
+    ) -> None:
         self.records = records
+        self.damaged = frozenset(damaged)
         self._unreadable = frozenset(unreadable)
         self._replaced_by = {load_id: record for record in records for load_id in record.replaces}
         self._purged_by = {path: record for record in records for path in record.purged}
@@ -148,7 +152,7 @@ class Snapshot:
 
     def without(self, paths: Collection[str]) -> Snapshot:
         """Return the snapshot as it is without files that are missing or damaged."""
-        return Snapshot(self.records, self._unreadable | set(paths)) if paths else self
+        return Snapshot(self.records, self._unreadable | set(paths), self.damaged) if paths else self
 
     # Coverage
 

@@ -42,6 +42,7 @@ def delete_unneeded(store: LakeStore, *, keep: timedelta, now: datetime) -> Vacu
     :raises LakeError: the lake cannot be read or written.
     """
     snapshot = commit_log.read_snapshot(store, afresh=True)
+    commit_log.write_checkpoint(store, snapshot.records)  # before files go that a damaged record would bring back
     superseded = commit_log.delete_dead_files(store, snapshot, before=now - keep)
     before = now - max(keep, UNKNOWN_AFTER)
     unknown = tuple(commit_log.unknown_files(store, snapshot, before=before))

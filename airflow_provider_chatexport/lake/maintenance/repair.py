@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from airflow_provider_chatexport.core.times import format_rfc3339
@@ -21,6 +22,7 @@ from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.coverage import TimeSpan, uncovered_spans
 from airflow_provider_chatexport.lake.commits.losses import LostFile, find_lost, loads_of
+from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot, lost_spans
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite
 from airflow_provider_chatexport.lake.printing import Report
@@ -51,6 +53,7 @@ class RepairReport(Report):
     :param record_id: of the record that says so; None if nothing is lost, or after a dry run.
     :param lost: the files that are missing or damaged.
     :param windows: what is not covered without them.
+    :param records: paths of damaged records, and whether each could be restored from the checkpoint.
     :param exports: names of the export files or tasks whose rows were in lost files: loading them again brings these
         back.
     """
@@ -58,6 +61,7 @@ class RepairReport(Report):
     record_id: str | None = None
     lost: tuple[LostFile, ...] = ()
     windows: tuple[LostWindow, ...] = ()
+    records: tuple[tuple[str, bool], ...] = ()
     exports: tuple[str, ...] = ()
     dry_run: bool = False
 
@@ -79,6 +83,7 @@ class RepairReport(Report):
                 {"file": each.path, "table": each.state.file.table, "rows": each.state.file.rows, "why": each.why}
                 for each in self.lost
             ],
+            "damaged_records": [{"record": path, "restored": is_known} for path, is_known in self.records],
             "export_again": [window.to_json() for window in self.windows],
             "load_again": list(self.exports),
         }
@@ -94,17 +99,42 @@ def repair(store: LakeStore, *, full: bool = False, dry_run: bool = False) -> Re
     :raises LakeError: there is no lake, or it cannot be read or written.
     """
     catalog_file.require_lake(store)
+    records = commit_log.damaged_records(store)
+    windows = [*_windows_shown(store, records)]
+    if not dry_run:
+        for path, record in records.items():
+            _put_right(store, path, record)
+    report = _record_losses(store, full=full, dry_run=dry_run)
+    if not dry_run:
+        refresh(store, full=True)
+    return replace(
+        report,
+        records=tuple((path, record is not None) for path, record in records.items()),
+        windows=(*report.windows, *windows),
+    )
+
+
+def _put_right(store: LakeStore, path: str, record: LoadRecord | None) -> None:
+    """Restore a damaged record, or put it where it is no record."""
+    if record is not None:
+        store.replace(path, record.to_bytes())
+        return
+    store.put_new(f"{path}.damaged", store.read(path))
+    store.delete([path])
+    log.warning("damaged record put aside path=%s.damaged", path)
+
+
+def _record_losses(store: LakeStore, *, full: bool, dry_run: bool) -> RepairReport:
+    """Find the files that are lost, and commit a record that says so."""
     while True:
-        paths = commit_log.record_paths(store)
         snapshot = commit_log.read_snapshot(store, afresh=True)
         lost = find_lost(store, snapshot, content_of=None if full else ())
         if not dry_run:
             lost = [each for each in lost if not store.restore_data(each.path, each.state.file.sha256)]
-        if commit_log.record_paths(store) != paths:
+        if not commit_log.is_latest(store, snapshot):
             continue  # what is gone may have been deleted, because newer records do not need it
-        report = _report(snapshot, lost, dry_run=dry_run)
         if not lost or dry_run:
-            break
+            return _report(snapshot, lost, dry_run=dry_run)
         states = [each.state for each in lost]
         facts = {"kind": KIND, "files": len(lost), "lost_loads": sorted(loads_of(states))}
         rewrite = Rewrite(
@@ -112,11 +142,7 @@ def repair(store: LakeStore, *, full: bool = False, dry_run: bool = False) -> Re
         )
         if record := commit_rewrite(store, snapshot, rewrite, seconds=0.0):
             log.warning("files recorded as lost record=%s files=%d", record.load_id, len(lost))
-            report = _report(snapshot, lost, record_id=record.load_id)
-            break
-    if not dry_run:
-        refresh(store, full=True)
-    return report
+            return _report(snapshot, lost, record_id=record.load_id)
 
 
 def _report(snapshot: Snapshot, lost: Sequence[LostFile], **facts: Any) -> RepairReport:
@@ -142,5 +168,15 @@ def _windows(before: Snapshot, after: Snapshot) -> Iterator[LostWindow]:
         for span in spans:
             if span not in known.get(cid, ()):
                 cids[span.since, span.until].append(cid)
+    for (since, until), names in sorted(cids.items()):
+        yield LostWindow(span=TimeSpan(since=since, until=until), cids=tuple(sorted(names)))
+
+
+def _windows_shown(store: LakeStore, records: Mapping[str, LoadRecord | None]) -> Iterator[LostWindow]:
+    """Yield what damaged records cover, as far as the catalog says it: it may be older than the damage."""
+    ids = [PurePosixPath(path).stem for path, record in records.items() if record is None]
+    cids: dict[tuple[datetime, datetime], list[str]] = defaultdict(list)
+    for cid, since, until in catalog_file.coverage_shown(store, ids) if ids else ():
+        cids[since, until].append(cid)
     for (since, until), names in sorted(cids.items()):
         yield LostWindow(span=TimeSpan(since=since, until=until), cids=tuple(sorted(names)))

@@ -46,8 +46,8 @@ _PAUSES_S: Final = (0.1, 0.4, 1.0, 2.0)
 class Finding:
     """One thing found.
 
-    :param kind: a fault: gap, missing, altered, unaccounted, forgotten, doubled, moved; or a note: catalog, unknown,
-        flags, replies.
+    :param kind: a fault: gap, missing, altered, unaccounted, damaged, forgotten, doubled, moved; or a note: catalog,
+        unknown, flags, replies.
     :param what: a sentence: what is wrong, where, and what to do.
     :param record_id: of the record that lists the file, if the finding is about a file.
     """
@@ -101,6 +101,7 @@ def verify(store: LakeStore, *, now: datetime) -> VerifyReport:
     findings = [
         *_gaps(snapshot),
         *_flags(loads, snapshot.coverage),
+        *_damaged(store),
         *_unaccounted(snapshot.records),
         *_unsearched(store, snapshot),
         *_files(store, snapshot),
@@ -215,6 +216,17 @@ def _flags(loads: Iterable[LoadRecord], entries: Iterable[CoverageEntry]) -> Ite
 def _common(one: CoverageEntry, other: CoverageEntry) -> str:
     """Return the first channel that two entries share."""
     return min(set(one.channels.names).intersection(other.channels.names))
+
+
+def _damaged(store: LakeStore) -> Iterator[Finding]:
+    """Check that every record can be read from its own file."""
+    for path, record in commit_log.damaged_records(store).items():
+        cure = "restores it from the checkpoint" if record else "goes on without it; then export its window again"
+        yield Finding(
+            kind="damaged",
+            what=f"{store.url(path)} is not a load record; restore it from a backup, or run chatexport repair, which "
+            f"{cure}",
+        )
 
 
 def _unaccounted(records: Iterable[LoadRecord]) -> Iterator[Finding]:
