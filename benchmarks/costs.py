@@ -89,11 +89,11 @@ def make_lake(folder: Path, n_loads: int) -> LakeStore:
         for file in record.files:
             # Messages only: no user keeps thousands of snapshots of channels and users.
             if file.table == "messages":
-                path = f"messages/event_date={day:%Y-%m-%d}/{load_id}-0.parquet"
+                path = f"messages/event_month={day:%Y-%m}/{load_id}-{day:%d}-0.parquet"
                 target = store.local_path(store.data_path(path))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.link(store.local_path(store.data_path(file.path)), target)
-                files.append(replace(file, path=path, day=f"{day:%Y-%m-%d}"))
+                files.append(replace(file, path=path, first_day=f"{day:%Y-%m-%d}", last_day=f"{day:%Y-%m-%d}"))
         entry = CoverageEntry(
             channels=ChannelSet.of([f"messaging:c{number % N_CHANNELS}"]),
             since=day,

@@ -126,14 +126,16 @@ def _write_ours(con: duckdb.DuckDBPyConnection, n_days: int, folder: Path) -> No
     store = open_store(folder / "ours")
     store.prepare()
     metadata = {"chatexport.writer": WRITER}
-    written = write_table(Rows(con, n_days), MESSAGES, folder / "files", stem="history", metadata=metadata)
+    written = write_table(
+        Rows(con, n_days), MESSAGES, folder / "files", stem="history", metadata=metadata, by_month=False
+    )
     for file, local in written:
         commit_log.commit(store, _record(file), {file.path: local})
     refresh(store)
 
 
 def _record(file: DataFile) -> LoadRecord:
-    since = datetime.fromisoformat(file.day).replace(tzinfo=UTC)
+    since = datetime.fromisoformat(file.first_day).replace(tzinfo=UTC)
     until = since + timedelta(days=1)
     load_id = _load_id((since - FIRST_DAY).days)
     counts = dict.fromkeys(("rejected", "out_of_window", "duplicates", "other_entities", "rejected_lines"), 0)

@@ -523,7 +523,7 @@ def test_results_print_as_text(shared: Lake) -> None:
 def test_a_load_prints_what_it_wrote(lake: Lake, tmp_path: Path) -> None:
     text = str(lake.load(write_export(tmp_path / "a", {"m": (8, "x")}), since=at(8), until=at(9)))
     assert re.search(r"\n  rows +messages 1, channels 1, users 1\n", text)
-    assert re.search(r"\n  files +messages/event_date=2026-01-01/\S+ and 2 more\n", text)
+    assert re.search(r"\n  files +messages/event_month=2026-01/\S+ and 2 more\n", text)
     assert "since 2026-01-01T08:00:00.000000Z, until 2026-01-01T09:00:00.000000Z" in text
 
 
