@@ -94,7 +94,9 @@ def connect(store: LakeStore) -> duckdb.DuckDBPyConnection:
             con.execute("SET python_enable_replacements = false; SET TimeZone = 'UTC'")
             con.execute(f"ATTACH {sql.quoted(str(path))} AS lake (READ_ONLY); USE lake")
             _check_origin(con, store)
-            store.let_read(con, dict(con.sql(f"FROM {_SIZES}").fetchall()) if _has_sizes(con) else None)
+            if store.is_remote:
+                sizes = dict(con.sql(f"FROM {_SIZES}").fetchall()) if _has_sizes(con) else {}
+                store.let_read(con, sizes, contents=_empty_files())
     except duckdb.Error as error:
         con.close()
         raise LakeError(
@@ -104,6 +106,11 @@ def connect(store: LakeStore) -> duckdb.DuckDBPyConnection:
         con.close()
         raise
     return con
+
+
+def _empty_files() -> dict[str, bytes]:
+    """Return the content of the tables' files without rows, by path."""
+    return {empty_file(table): stand_in(table, SCHEMA_VERSION, frozenset()) for table in TABLES}
 
 
 def _has_sizes(con: duckdb.DuckDBPyConnection) -> bool:
@@ -242,8 +249,7 @@ def _writing(path: Path, store: LakeStore, snapshot: Snapshot) -> Iterator[duckd
     with duckdb.connect() as con:
         contents = {}
         if store.is_remote:
-            contents = {empty_file(table): stand_in(table, SCHEMA_VERSION, frozenset()) for table in TABLES}
-            contents |= stand_ins(store, snapshot)
+            contents = _empty_files() | stand_ins(store, snapshot)
         store.let_read(con, contents=contents)
         con.execute("SET TimeZone = 'UTC'")
         con.execute(f"ATTACH {sql.quoted(str(path))} AS catalog (STORAGE_VERSION {sql.quoted(STORAGE_VERSION)})")

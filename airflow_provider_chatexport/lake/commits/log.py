@@ -85,11 +85,12 @@ def commit(store: LakeStore, record: LoadRecord, local: Mapping[str, Path]) -> b
                 store.drop_data(local)
         raise
     # After a lost answer, a client asks again, and finds the record that this very attempt wrote.
-    if not committed and store.read(record.path) == content:
-        return True
-    if not committed:
+    if not committed and store.read(record.path) != content:
         store.drop_data(local)
-    return committed
+        return False
+    if memory := _MEMORIES.get(store):
+        memory.records = {**memory.records, record.path: LoadRecord.from_bytes(content, store.url(record.path))}
+    return True
 
 
 def _will_never_name(store: LakeStore, path: str, content: bytes) -> bool:

@@ -130,6 +130,7 @@ class LoadJob:
         self._progress = progress
         self._began = time.monotonic()
         self._losses = Losses(self._store)
+        self._listed: SuppressionList | None = None
 
     def run(self, get_files: Callable[[Path], Sequence[InputFile]], *, work_dir: Path | None) -> LoadReport:
         """Load the files, unless they are in the lake already.
@@ -151,7 +152,7 @@ class LoadJob:
         self._log(record)
         refresh(self._store, losses=self._losses)
         # An earlier load may have died before it took people out.
-        finish_removals(self._store, now=datetime.now(UTC), is_load=True, losses=self._losses)
+        finish_removals(self._store, now=datetime.now(UTC), is_load=True, listed=self._listed, losses=self._losses)
         if is_new and self._options.auto_compact:
             self._compact_behind(record, work_dir)
         if not is_new:  # another attempt was faster
@@ -207,7 +208,7 @@ class LoadJob:
             record = self._record(staged, claims, tuple(written), conversion, listed, impact)
             is_new = commit_log.commit(self._store, record, {file.path: path for file, path in written.items()})
             # A person may have been removed from the lake since the list was read.
-            latest = suppression_list.read(self._store)
+            self._listed = latest = suppression_list.read(self._store)
             if latest != listed and (people := conversion.people(latest)):
                 forget_people(self._store, people, now=datetime.now(UTC))
         return record, is_new

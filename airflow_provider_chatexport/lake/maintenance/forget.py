@@ -132,6 +132,7 @@ def finish_removals(
     now: datetime,
     work_dir: Path | None = None,
     is_load: bool = False,
+    listed: SuppressionList | None = None,
     losses: Losses | None = None,
 ) -> None:
     """Remove people on the suppression list from loads that no removal has searched for them.
@@ -141,11 +142,12 @@ def finish_removals(
     :param now: aware.
     :param work_dir: where to work until the commit; by default on the lake's own disk.
     :param is_load: a load calls: it does not search a whole lake whose list an older version wrote.
+    :param listed: the list, if the caller has just read it.
     :param losses: the files that the same work has found lost.
     :raises LakeError: the lake cannot be read or written.
     """
     try:
-        listed = suppression_list.read(store)
+        listed = listed or suppression_list.read(store)
     except LakeError as error:
         if is_load:
             raise
