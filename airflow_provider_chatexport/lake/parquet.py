@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from airflow_provider_chatexport.core.times import format_rfc3339
+from airflow_provider_chatexport.core.times import EPOCH, format_rfc3339
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits.record import DataFile
 from airflow_provider_chatexport.lake.schema.arrow import arrow_schema
@@ -331,13 +331,17 @@ def _bounds(footer: pq.FileMetaData, names: Sequence[str]) -> Iterator[tuple[str
         found = [each for each in found if each is not None and each.has_min_max]
         if len(found) < footer.num_row_groups or not found:
             continue
-        bounds = [_text(min(each.min for each in found)), _text(max(each.max for each in found))]
+        bounds = [_text(min(each.min_raw for each in found)), _text(max(each.max_raw for each in found))]
         if max(map(len, bounds)) <= MAX_BOUND:
             yield name, *bounds
 
 
-def _text(bound: datetime | str) -> str:
-    return format_rfc3339(bound) if isinstance(bound, datetime) else str(bound)
+def _text(raw: int | bytes) -> str:
+    """Return a bound as text: of a time the microseconds, of text its bytes.
+
+    Statistics say their values as Python's objects as well. For a time, that imports pandas, which takes a second.
+    """
+    return format_rfc3339(EPOCH + timedelta(microseconds=raw)) if isinstance(raw, int) else raw.decode()
 
 
 def _leaf(column: Column) -> str:
