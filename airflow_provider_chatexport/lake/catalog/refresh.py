@@ -40,20 +40,22 @@ def refresh(store: LakeStore, *, full: bool = False, losses: Losses | None = Non
     # add to it meanwhile.
     known = commit_log.checkpointed(store)
 
-    def show(snapshot: Snapshot) -> Snapshot:
+    def show(snapshot: Snapshot) -> tuple[Snapshot, bool]:
         folders.sync(store, snapshot, None if full else _fresh(snapshot, known))
         try:
-            catalog_file.publish(store, snapshot, full=full)
+            is_shown = catalog_file.publish(store, snapshot, full=full)
         except LakeError:
             if not catalog_file.write_empty_files(store, check=True):
                 raise
-            catalog_file.publish(store, snapshot, full=full)
-        return snapshot
+            is_shown = catalog_file.publish(store, snapshot, full=full)
+        return snapshot, is_shown
 
     while True:
-        snapshot = losses.on_latest(show)
+        snapshot, is_shown = losses.on_latest(show)
         if commit_log.is_latest(store, snapshot):
             break
+    if not is_shown:  # a record is gone that the catalog still shows
+        catalog_file.publish(store, snapshot, full=True)
     fresh = _fresh(snapshot, known)
     commit_log.gather(store, fresh)
     if len(fresh) >= CHECKPOINT_EVERY:

@@ -142,9 +142,7 @@ def from_json(
 
     :param sets: the sets of channels, by number.
     """
-    return tuple(
-        CoverageEntry(channels=sets[value["channels"]], **_bounds_from_json(value, record_id)) for value in values
-    )
+    return tuple(_entry(sets[value["channels"]], value, record_id) for value in values)
 
 
 def from_json_per_channel(values: Iterable[Mapping[str, Any]], record_id: str) -> tuple[CoverageEntry, ...]:
@@ -153,9 +151,7 @@ def from_json_per_channel(values: Iterable[Mapping[str, Any]], record_id: str) -
     for value in values:
         grouped[tuple(value.get(name) for name in _BOUNDS)].append(value["cid"])
     return tuple(
-        CoverageEntry(
-            channels=ChannelSet.of(cids), **_bounds_from_json(dict(zip(_BOUNDS, bounds, strict=True)), record_id)
-        )
+        _entry(ChannelSet.of(cids), dict(zip(_BOUNDS, bounds, strict=True)), record_id)
         for bounds, cids in grouped.items()
     )
 
@@ -163,14 +159,15 @@ def from_json_per_channel(values: Iterable[Mapping[str, Any]], record_id: str) -
 _BOUNDS: Final = ("since", "until", "exported_at", "load_id")
 
 
-def _bounds_from_json(value: Mapping[str, Any], record_id: str) -> dict[str, Any]:
+def _entry(channels: ChannelSet, value: Mapping[str, Any], record_id: str) -> CoverageEntry:
     since = value["since"]
-    return {
-        "since": parse_written(since) if since else BEGINNING,
-        "until": parse_written(value["until"]),
-        "exported_at": parse_written(value["exported_at"]),
-        "load_id": value.get("load_id") or record_id,
-    }
+    return CoverageEntry(
+        channels=channels,
+        since=parse_written(since) if since else BEGINNING,
+        until=parse_written(value["until"]),
+        exported_at=parse_written(value["exported_at"]),
+        load_id=value.get("load_id") or record_id,
+    )
 
 
 def overlapping_pairs(entries: Iterable[CoverageEntry]) -> Iterator[tuple[CoverageEntry, CoverageEntry]]:

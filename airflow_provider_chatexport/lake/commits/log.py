@@ -11,6 +11,7 @@ their coverage, and all their files that are still good, taken over or rewritten
 from __future__ import annotations
 
 import contextlib
+import gc
 import gzip
 import hashlib
 import io
@@ -261,7 +262,7 @@ def read_checkpoint(store: LakeStore, paths: Collection[str]) -> dict[str, LoadR
 
 def _parse_checkpoint(store: LakeStore, content: bytes) -> dict[str, LoadRecord]:
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as lines:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as lines, _no_collection():
             header = orjson.loads(next(lines))
             if header["v"] != _CHECKPOINT_VERSION:
                 return {}
@@ -271,6 +272,21 @@ def _parse_checkpoint(store: LakeStore, content: bytes) -> dict[str, LoadRecord]
             return {record.path: record for record in read}
     except (ValueError, KeyError, TypeError, StopIteration, OSError, EOFError, zlib.error, LakeError):
         return {}
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Let the garbage collector rest while the context lasts.
+
+    Records have no cycles. With 20,000 of them in the making, it took half of the time to find that out.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def write_checkpoint(store: LakeStore, records: Sequence[LoadRecord]) -> None:

@@ -138,7 +138,7 @@ class Snapshot:
     ) -> None:
         self.records = records
         self.damaged = frozenset(damaged)
-        self._unreadable = frozenset(unreadable)
+        self.unreadable = frozenset(unreadable)
         self._replaced_by = {load_id: record for record in records for load_id in record.replaces}
         self._purged_by = {path: record for record in records for path in record.purged}
         self.current = [record for record in records if record.load_id not in self._replaced_by]
@@ -152,7 +152,7 @@ class Snapshot:
 
     def without(self, paths: Collection[str]) -> Snapshot:
         """Return the snapshot as it is without files that are missing or damaged."""
-        return Snapshot(self.records, self._unreadable | set(paths), self.damaged) if paths else self
+        return Snapshot(self.records, self.unreadable | set(paths), self.damaged) if paths else self
 
     # Coverage
 
@@ -234,6 +234,11 @@ class Snapshot:
         return self.superseded - of_users
 
     @cached_property
+    def with_losses(self) -> set[str]:
+        """Records of which files are lost, and no record says so yet."""
+        return {each.record.load_id for each in self.file_states if each.status is FileStatus.LOST}
+
+    @cached_property
     def lost_loads(self) -> set[str]:
         """Loads of which files were lost: their exports can be loaded once more."""
         return {load_id for record in self.records for load_id in record.facts.get("lost_loads", ())}
@@ -288,7 +293,7 @@ class Snapshot:
                     status=FileStatus.PURGED if purged else FileStatus.HISTORY,
                     dead_since=record.committed_at,
                 )
-        for path in self._unreadable & states.keys():
+        for path in self.unreadable & states.keys():
             if states[path].is_readable:
                 states[path] = replace(states[path], status=FileStatus.LOST)
         for each in _contested(each for each in states.values() if each.is_live):
