@@ -3,10 +3,10 @@
 How it works
 ------------
 Loads leave small files behind: per table one for each of their days. This module merges them in tiers, as
-log-structured stores do. What it merges is records: the files of some records become those of one, which replaces them. A record of
-``n`` loads is merged with others only if the new record has half as many loads again. So a row is rewritten a
-logarithmic number of times, and a lake of ``n`` loads has some ``log n`` records. Their files of event tables are mostly
-of different months, so that nearly all of them are taken over as they are::
+log-structured stores do. What it merges is records: the files of some records become those of one, which replaces them.
+A record of ``n`` loads is merged with others only if the new record has half as many loads again. So a row is rewritten
+a logarithmic number of times, and a lake of ``n`` loads has some ``log n`` records. Their files of event tables are
+mostly of different months, so that nearly all of them are taken over as they are::
 
     loads     1 1 1 1 1 1 1 1 | the eighth load merges them
     records   8               |

@@ -1,8 +1,9 @@
 """Compaction: fewer, larger files, with the truth rule applied for good. Afterwards a glob gives what the views give.
 
-A month of an event table is rewritten if it has several small files, a file with rows that newer exports hide, or a file
-in the folder of a day, where older versions wrote it. Of a snapshot table, one file is left, with the newest row of each key. All other files are taken over as they are. Loads,
-readers and other compactions may be at work at the same time.
+A month of an event table is rewritten if it has several small files, a file with rows that newer exports hide, or a
+file in the folder of a day, where older versions wrote it. Of a snapshot table, one file is left, with the newest row of
+each key. All other files are taken over as they are. Loads, readers and other compactions may be at work at the same
+time.
 
 Days with files of several records are settled: of all rows of one key, only the newest remains, in whatever channels
 they are. Then one record takes over the files, and its files are not compared with each other again.
@@ -142,7 +143,9 @@ class _Compactor(Merger):
 
     def merges_of(self, table: Table) -> Iterator[Merge]:
         """Yield the groups of several files, or with rows that no view shows."""
-        live = list(self._snapshot.live_files_of(table))
+        # A record with a loss stays as it is: a rewrite of its other files would hide that something is missing.
+        losses = self._snapshot.with_losses
+        live = [each for each in self._snapshot.live_files_of(table) if each.record.load_id not in losses]
         match table.placement:
             case Placement.SNAPSHOT:
                 if sum(map(is_small, live)) > 1 or self._has_superseded_rows(table, live):

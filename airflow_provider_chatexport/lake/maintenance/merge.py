@@ -10,14 +10,12 @@ compared with those rows, and not with all of the month.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from airflow_provider_chatexport.core.progress import COMPACT, Progress
 from airflow_provider_chatexport.lake.commits import visibility
@@ -28,17 +26,12 @@ from airflow_provider_chatexport.lake.maintenance.rewrite import (
     QueriedRows,
     Rewriter,
     expected_rows,
-    sorted_rows,
+    rows_of,
     with_days_of,
 )
 from airflow_provider_chatexport.lake.parquet import TARGET_BYTES, RowSource, write_table
 from airflow_provider_chatexport.lake.schema import sql
-from airflow_provider_chatexport.lake.schema.tables import (
-    DAYS_SINCE_VERSION,
-    MESSAGES,
-    SCHEMA_VERSION,
-    USER_EXPORT_USERS,
-)
+from airflow_provider_chatexport.lake.schema.tables import MESSAGES, USER_EXPORT_USERS
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
@@ -100,8 +93,7 @@ class Merger(Rewriter):
 
     def __init__(self, store: LakeStore, snapshot: Snapshot, folder: Path, *, threads: int) -> None:
         super().__init__(store, snapshot, folder, threads=threads)
-        self._tables = {table.name: table for table in snapshot.tables}
-        self._folder = folder
+        self._database.execute("SET preserve_insertion_order = true")
         self._n_written = 0
 
     def write(self, merges: Sequence[Merge], coverage: Collection[CoverageEntry], progress: Progress) -> Merged:
@@ -233,31 +225,12 @@ class Merger(Rewriter):
     def _scan(self, table: Table, files: Iterable[FileState]) -> str:
         return visibility.scan_files(self._store, table, files)
 
-    # Plain rows
-
     def plain_rows(self, table: Table, group: Sequence[FileState], batch_rows: int) -> Iterator[pa.RecordBatch]:
         """Yield all rows of files in the order of a file. No two rows have one key."""
-        (first, *others) = group
-        if not others and _has_columns_of(first.file, table):
-            yield from self._copied(table, first, batch_rows)
-        else:
-            files = [each.file for each in group]
-            rows = f"SELECT {visibility.columns(table)} FROM {self._scan(table, group)} rows"
-            yield from sorted_rows(self._database, table, files, rows, batch_rows)
-
-    def _copied(self, table: Table, each: FileState, batch_rows: int) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a file as they are."""
-        names = [column.name for column in table]
-        with (
-            tempfile.TemporaryDirectory(dir=self._folder) as folder,
-            pq.ParquetFile(self._store.local_copy(visibility.path_in(self._store, each), Path(folder))) as file,
-        ):
-            columns = [*names, table.date_column] if each.file.schema_version >= DAYS_SINCE_VERSION else names
-            for batch in file.iter_batches(batch_rows, columns=columns):
-                days = _days_in(batch, table, each.file)
-                yield pa.RecordBatch.from_arrays(
-                    [days, *(_plain(batch.column(name)) for name in names)], names=["_day", *names]
-                )
+        rows = f"SELECT {visibility.columns(table)} FROM {self._scan(table, group)} rows"
+        files = [each.file for each in group]
+        # A file is in that order already.
+        yield from rows_of(self._database, table, files, rows, batch_rows, is_sorted=len(group) == 1)
 
 
 class _PlainRows:
@@ -280,22 +253,3 @@ class _PlainRows:
 def _is_plain(each: FileState) -> bool:
     """Return whether views show all rows of a file, without a comparison by key."""
     return each.status is FileStatus.WHOLE and not each.file.is_loose
-
-
-def _has_columns_of(file: DataFile, table: Table) -> bool:
-    """Return whether a file has exactly the columns that are written now, apart from the day."""
-    promoted = tuple((column.name, column.kind.value) for column in table if column.promoted)
-    added = {column.added_in for column in table}
-    return file.promoted == promoted and file.schema_version >= max(added) and file.schema_version <= SCHEMA_VERSION
-
-
-def _days_in(batch: pa.RecordBatch, table: Table, file: DataFile) -> Any:
-    """Return the day of each row."""
-    if file.schema_version >= DAYS_SINCE_VERSION:
-        return batch.column(table.date_column)
-    n_rows = batch.num_rows
-    return pa.repeat(pa.scalar(file.first_day).cast(pa.date32()), n_rows)
-
-
-def _plain(column: Any) -> Any:
-    return column.storage if isinstance(column.type, pa.JsonType) else column

@@ -25,7 +25,7 @@ from airflow_provider_chatexport.lake.commits import coverage_tables, visibility
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, LostSpan, without_superseded
 from airflow_provider_chatexport.lake.commits.record import WRITER, DataFile, LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
 from airflow_provider_chatexport.lake.duckdb_session import Database
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_NAME, TABLES
@@ -176,7 +176,7 @@ def record_of(snapshot: Snapshot, rewrite: Rewrite, *, seconds: float) -> LoadRe
     """
     replaced = {*rewrite.gone, *rewrite.settled}
     owners = _owners(snapshot, replaced, rewrite.records)
-    taken_over = [each.file for each in _live_files_of(snapshot, owners) if each.file.path not in rewrite.gone]
+    taken_over = [each.file for each in _files_to_keep(snapshot, owners) if each.file.path not in rewrite.gone]
     files = (*taken_over, *(file for file in rewrite.written if file not in rewrite.history))
     rows = {table.name: sum(file.rows for file in files if file.table == table.name) for table in TABLES}
     return LoadRecord(
@@ -207,9 +207,14 @@ def _owners(snapshot: Snapshot, paths: Collection[str], ids: Collection[str] = (
     return [record for record in snapshot.current if record.load_id in ids]
 
 
-def _live_files_of(snapshot: Snapshot, owners: Sequence[LoadRecord]) -> list[FileState]:
+def _files_to_keep(snapshot: Snapshot, owners: Sequence[LoadRecord]) -> list[FileState]:
+    """Return the live files of records, and those that are lost: a repair has to find them."""
     ids = {owner.load_id for owner in owners}
-    return [each for each in snapshot.file_states if each.is_live and each.record.load_id in ids]
+    return [
+        each
+        for each in snapshot.file_states
+        if each.record.load_id in ids and (each.is_live or each.status is FileStatus.LOST)
+    ]
 
 
 class QueriedRows:
@@ -231,7 +236,7 @@ class QueriedRows:
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows in the table's order."""
         for query in self._queries:
-            yield from sorted_rows(self._database, table, self._files, query, batch_rows)
+            yield from rows_of(self._database, table, self._files, query, batch_rows)
 
 
 def expected_rows(table: Table, files: Sequence[DataFile]) -> Mapping[str, int]:
@@ -246,18 +251,26 @@ def folder_day(table: Table, files: Sequence[DataFile]) -> str:
     return max(file.last_day for file in files)
 
 
-def sorted_rows(
-    database: Database, table: Table, files: Sequence[DataFile], query: str, batch_rows: int
+def rows_of(
+    database: Database,
+    table: Table,
+    files: Sequence[DataFile],
+    query: str,
+    batch_rows: int,
+    *,
+    is_sorted: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a query in the order of a file.
 
     :param files: the files that the rows are from.
+    :param is_sorted: the query gives them in that order.
     """
     is_event = table.placement is Placement.EVENT
     day = sql.name(table.date_column) if is_event else f"DATE {sql.quoted(folder_day(table, files))}"
     order = ", ".join([*(["_day"] if is_event else []), *map(sql.name, table.sort)])
+    in_order = "" if is_sorted else f" ORDER BY {order}"
     yield from database.query(
-        f"SELECT {day} AS _day, {sql.arrow_columns(table)} FROM ({query}) ORDER BY {order}"
+        f"SELECT {day} AS _day, {sql.arrow_columns(table)} FROM ({query}){in_order}"
     ).to_arrow_reader(batch_rows)
 
 
