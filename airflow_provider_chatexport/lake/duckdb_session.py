@@ -49,10 +49,11 @@ def lake_errors(failed: str, *, hint: str, out_of_memory: str | None = None) -> 
         raise LakeError(f"{failed} ({type(error).__name__}); {hint}", suspects=suspects(error)) from None
 
 
-def suspects(error: duckdb.Error) -> tuple[str, ...] | None:
+def suspects(error: Exception) -> tuple[str, ...] | None:
     """Return the paths of the data files that an error names; none if any may be damaged, None if that is no cause.
 
-    DuckDB does not always say which file it read. Its message may quote values, and this takes nothing else from it.
+    DuckDB and Arrow do not always say which file they read. A message may quote values, and this takes nothing else
+    from it.
     """
     if named := tuple(dict.fromkeys(f"{path}.parquet" for path in _DATA_FILE.findall(str(error)))):
         return named

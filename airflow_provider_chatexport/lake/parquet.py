@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from airflow_provider_chatexport.core.times import EPOCH, format_rfc3339
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits.record import DataFile
+from airflow_provider_chatexport.lake.duckdb_session import suspects
 from airflow_provider_chatexport.lake.schema.arrow import arrow_schema
 from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
 from airflow_provider_chatexport.lake.schema.types import Column, Kind, Placement, Table
@@ -112,7 +113,9 @@ def write_table(
     except (OSError, pa.ArrowException) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
         raise LakeError(
-            f"writing {table.name} failed in the work folder: {why}; make sure that it has room for the load's files"
+            f"writing {table.name} failed in the work folder: {why}; make sure that it has room for the load's files",
+            # An error without a number is not the system's: the rows may come from a damaged file of the lake.
+            suspects=suspects(error) if getattr(error, "errno", None) is None else None,
         ) from None
 
 

@@ -320,7 +320,9 @@ def _faults(store: LakeStore, files: Iterable[FileState]) -> dict[str, Finding]:
 
 def _file(store: LakeStore, each: FileState) -> Finding | None:
     """Check a file that readers need, under all of its names."""
-    for path in store.data_copies(each.file.path) if each.is_live else [visibility.path_in(store, each)]:
+    # Last the link, which goes with a damaged file.
+    paths = store.data_copies(each.file.path)[::-1] if each.is_live else [visibility.path_in(store, each)]
+    for path in paths:
         try:
             why = fault_of_content(store, path, each.file.sha256)
         except LakeError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from lakes import LakeProbe
 from s3_server import new_lake
 
 from airflow_provider_chatexport.core.entities import Shape
+from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.catalog.catalog_file import NAME, empty_file
 from airflow_provider_chatexport.lake.commits.log import CHECKPOINT
@@ -19,6 +21,7 @@ from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_NAME
 from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
+ONE_BY_ONE = LoadOptions(auto_compact=False)
 GARBAGE = b"what a disk made of it"
 
 
@@ -98,6 +101,39 @@ def when(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[str, Callable[[
     yield add
     for handler in handlers:
         logger.removeHandler(handler)
+
+
+def test_maintenance_goes_on_and_does_not_hide_a_loss(days: Days, caplog: pytest.LogCaptureFixture) -> None:
+    """Compaction and the removal of a person rewrite what is left. Only a repair says that something is gone."""
+    first, second = days.load(1, options=ONE_BY_ONE), days.load(2, options=ONE_BY_ONE)
+    days.load(3, options=ONE_BY_ONE)
+    days.load(4, options=ONE_BY_ONE)
+    damaged = days.data("messages", first)
+    content = bytearray(days.store.read(damaged))
+    content[len(content) // 2] ^= 0xFF  # a query may not notice it
+    days.spoil(damaged, by=bytes(content))
+    gone = days.data("messages", second)
+    days.spoil(gone, by=None)
+    with Lake(days.lake.uri) as lake:
+        assert lake.compact().files_before > 1
+        receipt = lake.forget_user("v4")
+        missing = days.store.path_in_table(gone)
+        assert {missing} <= {*receipt.unsearched} <= {missing, days.store.path_in_table(damaged)}
+        assert ["altered", "missing"] == sorted({*days.faults()} - {"forgotten"})
+        lake.vacuum(keep=timedelta(0))
+        report = lake.repair(full=True)
+        assert {first, second} == {each.state.record.load_id for each in report.lost}
+        assert [("messaging:general",)] == [window.cids for window in report.windows]
+        assert {"m3": "first", "m4": "first"} == days.texts()
+        assert days.faults().count("gap") == 1
+        gap = lake.gaps(until="2026-01-05")["messaging:general"]
+        assert [(1, 3)] == [(span.since.day, span.until.day) for span in gap]
+        lake.vacuum(keep=timedelta(0))
+        assert not days.store.exists(damaged)
+    days.load(1)
+    days.load(2)
+    assert ["m1", "m2", "m3", "m4"] == list(days.texts())
+    assert [] == days.faults()
 
 
 @pytest.mark.parametrize("by", [None, GARBAGE], ids=["gone", "damaged"])
