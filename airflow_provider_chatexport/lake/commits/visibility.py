@@ -173,14 +173,14 @@ def newest_of_keys(table: Table, rows: str, *, among: str | None = None, at_leas
 
 
 def newest_of_loose_keys(store: LakeStore, table: Table, files: Iterable[FileState], coverage: str) -> str | None:
-    """Return the query for the rank of the newest row of each key in loose files; None if no file is contested.
+    """Return the query for the rank of the newest row of each key in loose files; None if none of these is contested.
 
-    :param files: the live files of an event table.
+    :param files: live files of an event table. A file among them may be contested by a loose file that is not.
     :param coverage: a relation with the columns of ``coverage_tables.per_channel``.
     """
     contested = [each for each in files if each.is_contested]
     loose = [each for each in contested if each.file.is_loose]
-    if not contested:
+    if not loose:
         return None
     keys = f"(SELECT {', '.join(_identity(table))} FROM {scan_files(store, table, loose)})"
     return newest_of_keys(table, unmasked(store, table, contested, coverage, keys_and_ranks(table)), among=keys)
