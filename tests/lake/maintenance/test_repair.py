@@ -185,3 +185,14 @@ def test_a_load_goes_on_whatever_is_lost_at_any_moment(
     assert [["v1"], ["v2"], ["v3"]] == days.lake.rows("SELECT id FROM users WHERE id LIKE 'v%' ORDER BY id")
     assert [] == days.faults()
     assert days.load(1) == days.load(1)
+
+
+def test_a_vacuum_shows_a_load_that_died_before_it_could(days: Days) -> None:
+    """It writes the checkpoint, and a refresh brings only the folders of records outside of it up to date."""
+    days.load(1)
+    for path in days.lake.files():
+        if not path.startswith("_loads/"):
+            (Path(days.lake.uri) / path).unlink()
+    Lake(days.lake.uri).vacuum()
+    days.lake.assert_tidy()
+    assert [] == days.faults()
