@@ -315,9 +315,15 @@ def gather(store: LakeStore, records: Sequence[LoadRecord]) -> None:
 def _checkpoint_of(records: Sequence[LoadRecord]) -> bytes:
     """Return a line with all lists of channels, and a line for each record, compressed."""
     sets: dict[ChannelSet, int] = {}
-    lines = [orjson.dumps(record.to_json(sets)) for record in records]
-    header = orjson.dumps({"v": _CHECKPOINT_VERSION, "channels": [each.to_json() for each in sets]})
-    return gzip.compress(b"\n".join([header, *lines]), compresslevel=1)
+    lines = io.BytesIO()
+    for record in records:
+        lines.write(orjson.dumps(record.to_json(sets), option=orjson.OPT_APPEND_NEWLINE))
+    header = {"v": _CHECKPOINT_VERSION, "channels": [each.to_json() for each in sets]}
+    content = io.BytesIO()
+    with gzip.GzipFile(fileobj=content, mode="wb", compresslevel=1) as packed:
+        packed.write(orjson.dumps(header, option=orjson.OPT_APPEND_NEWLINE))
+        packed.write(lines.getbuffer())
+    return content.getvalue()
 
 
 def delete_dead_files(store: LakeStore, snapshot: Snapshot, *, before: datetime) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
@@ -163,9 +164,7 @@ class LoadRecord:
         """Return the record as JSON."""
         sets: dict[ChannelSet, int] = {}
         value = self.to_json(sets)
-        # A list of channels is one line: it may have thousands.
-        lists = [orjson.Fragment(orjson.dumps(each.to_json())) for each in sets]
-        value["coverage"] = {"channels": lists, "entries": value["coverage"]}
+        value["coverage"] = {"channels": orjson.Fragment(_lines(sets)), "entries": value["coverage"]}
         return orjson.dumps(value, option=orjson.OPT_INDENT_2)
 
     def to_json(self, sets: dict[ChannelSet, int]) -> dict[str, Any]:
@@ -257,6 +256,15 @@ class LoadRecord:
             )
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             raise _not_a_record(where) from None
+
+
+def _lines(sets: Iterable[ChannelSet]) -> bytes:
+    """Return lists of channels as a JSON array with one line for each list, which may have thousands of channels."""
+    lines = io.BytesIO()
+    for each in sets:
+        lines.write(b",\n" if lines.tell() else b"[\n")
+        lines.write(orjson.dumps(each.to_json()))
+    return lines.getvalue() + b"\n]" if lines.tell() else b"[]"
 
 
 def _coverage(value: dict[str, Any], load_id: str, sets: Sequence[ChannelSet] | None) -> tuple[CoverageEntry, ...]:
