@@ -162,8 +162,8 @@ class LoadJob:
     def _compact_behind(self, record: LoadRecord, work_dir: Path | None) -> None:
         """Merge some of the small files that earlier loads left behind. The load is in the lake, whatever happens."""
         try:
-            if compact_behind(self._store, record, work_dir=work_dir) is not None:
-                refresh(self._store)
+            if compact_behind(self._store, record, work_dir=work_dir, losses=self._losses) is not None:
+                refresh(self._store, losses=self._losses)
         except Exception as error:  # noqa: BLE001 - the load has succeeded
             why = error.message if isinstance(error, ChatExportError) else type(error).__name__
             log.warning(

@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Final
 
 from airflow_provider_chatexport.core.progress import silent
-from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, TimeSpan, merged_spans
+from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
 from airflow_provider_chatexport.lake.duckdb_session import lake_errors
@@ -63,7 +63,12 @@ _LARGEST_SHARE: Final = 2 / 3
 
 
 def compact_behind(
-    store: LakeStore, load: LoadRecord, *, work_dir: Path | None = None, least_records: int = LEAST_RECORDS
+    store: LakeStore,
+    load: LoadRecord,
+    *,
+    work_dir: Path | None = None,
+    least_records: int = LEAST_RECORDS,
+    losses: Losses | None = None,
 ) -> LoadRecord | None:
     """Merge a portion of what earlier loads left behind. Return the record of the rewrite; None if there is none.
 
@@ -72,10 +77,16 @@ def compact_behind(
     :param load: the load that was committed last. Files of the time that it covers are not touched.
     :param work_dir: where to work until the commit; by default on the lake's own disk.
     :param least_records: how many records have to gather before they are merged.
+    :param losses: the files that the load has found lost.
     :raises LakeError: the lake cannot be read or written.
     """
+    return (losses or Losses(store)).on_latest(lambda latest: _attempt(store, latest, load, work_dir, least_records))
+
+
+def _attempt(
+    store: LakeStore, snapshot: Snapshot, load: LoadRecord, work_dir: Path | None, least_records: int
+) -> LoadRecord | None:
     started = time.monotonic()
-    snapshot = commit_log.read_snapshot(store)
     portion = portion_behind(snapshot, load, least_records)
     if not portion:
         return None

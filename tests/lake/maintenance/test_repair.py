@@ -17,6 +17,7 @@ from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.catalog.catalog_file import NAME, empty_file
 from airflow_provider_chatexport.lake.commits.log import CHECKPOINT
+from airflow_provider_chatexport.lake.maintenance.auto_compact import compact_behind
 from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_NAME
 from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.store import LakeStore
@@ -132,6 +133,20 @@ def test_maintenance_goes_on_and_does_not_hide_a_loss(days: Days, caplog: pytest
         assert not days.store.exists(damaged)
     days.load(1)
     days.load(2)
+    assert ["m1", "m2", "m3", "m4"] == list(days.texts())
+    assert [] == days.faults()
+
+
+def test_a_load_merges_what_is_left(days: Days, caplog: pytest.LogCaptureFixture) -> None:
+    """A lost file must not keep the small files of all other loads as they are."""
+    lost, *_, last = [days.load(day, options=ONE_BY_ONE) for day in (1, 2, 3, 4)]
+    days.spoil(days.data("users", lost), by=GARBAGE)
+    (load,) = [record for record in days.lake.snapshot().records if record.load_id == last]
+    merged = compact_behind(days.store, load, least_records=2)
+    assert merged is not None
+    assert (2, False) == (len(merged.replaces), lost in merged.replaces)
+    assert 1 == caplog.text.count("going on without 1 lost file")
+    assert {lost} == {each.state.record.load_id for each in Lake(days.lake.uri).repair().lost}
     assert ["m1", "m2", "m3", "m4"] == list(days.texts())
     assert [] == days.faults()
 
