@@ -14,6 +14,7 @@ from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import (
     BEGINNING,
     CoverageEntry,
+    LostSpan,
     NewerCoverage,
     TimeSpan,
     coverage_entry,
@@ -22,6 +23,8 @@ from airflow_provider_chatexport.lake.commits.coverage import (
     from_json_per_channel,
     overlapping_pairs,
     to_json,
+    uncovered_spans,
+    without_lost,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -223,10 +226,7 @@ def test_an_export_without_bounds_covers_everything_before_it() -> None:
 
 def test_a_window_in_the_future_covers_nothing() -> None:
     """Otherwise the empty export would hide the messages that people send then."""
-    assert (
-        coverage_entry(channels=ONE, since=at(6), until=at(8), exported_at=at(5), load_id="load-1")
-        is None
-    )
+    assert coverage_entry(channels=ONE, since=at(6), until=at(8), exported_at=at(5), load_id="load-1") is None
 
 
 @given(lakes)
@@ -288,3 +288,40 @@ def test_coverage_runs_count_how_often_each_moment_was_loaded(lake: list[Coverag
         for one, other in pairwise(runs):
             assert one.until == other.since
             assert one.n_entries != other.n_entries
+
+
+lost_spans = st.lists(
+    st.builds(
+        lambda since, hours, load: LostSpan(since=at(since), until=at(since + hours), load_ids=(f"load-{load}",)),
+        st.integers(-1, 7),
+        st.integers(1, 4),
+        st.integers(0, 4),
+    ),
+    max_size=3,
+)
+
+
+@given(lakes, lost_spans)
+@settings(max_examples=200)
+def test_lost_files_leave_a_moment_uncovered_unless_a_newer_export_covers_it(
+    lake: list[CoverageEntry], lost: list[LostSpan]
+) -> None:
+    """What stood on a lost file has to be exported again; what a later load has brought back has not."""
+    left = without_lost(lake, lost)
+    for cid, hour in product(CHANNELS, HOURS):
+        covering, still = (
+            [each for each in some if cid in each.channels.names and each.since <= at(hour) < each.until]
+            for some in (lake, left)
+        )
+        gone = [
+            each.rank
+            for each in covering
+            for span in lost
+            if each.load_id in span.load_ids and span.since <= at(hour) < span.until
+        ]
+        assert sorted(each.rank for each in covering if all(each.rank > rank for rank in gone)) == sorted(
+            each.rank for each in still
+        )
+        is_gap = any(span.since <= at(hour) < span.until for span in uncovered_spans(lake, lost).get(cid, ()))
+        if covering:
+            assert (not still) == is_gap
