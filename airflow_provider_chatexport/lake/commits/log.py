@@ -176,7 +176,7 @@ def _read_record(store: LakeStore, path: str, paths: Collection[str]) -> LoadRec
     try:
         return LoadRecord.from_bytes(store.read(path), store.url(path))
     except DamagedRecordError as error:
-        if record := read_checkpoint(store, paths).get(path):
+        if record := _checkpointed_record(store, path, paths):
             return record
         if isinstance(store, ObjectStore) and path.startswith(f"{FOLDER}/rewrite-"):
             raise DamagedRecordError(
@@ -187,6 +187,13 @@ def _read_record(store: LakeStore, path: str, paths: Collection[str]) -> LoadRec
             _NAMED.add(store.url(path))
             log.warning("going on without a record: %s", error.message)
         return None
+
+
+def _checkpointed_record(store: LakeStore, path: str, paths: Collection[str]) -> LoadRecord | None:
+    record = read_checkpoint(store, paths).get(path)
+    if record is None and store.is_remote:
+        record = _parse_checkpoint(store, store.read_if_there(RECENT) or b"").get(path)
+    return record
 
 
 def _memory_of(store: LakeStore, paths: Collection[str]) -> _Memory:
@@ -364,5 +371,5 @@ def damaged_records(store: LakeStore) -> dict[str, LoadRecord | None]:
         try:
             LoadRecord.from_bytes(store.read(path), store.url(path))
         except DamagedRecordError:
-            found[path] = read_checkpoint(store, paths).get(path)
+            found[path] = _checkpointed_record(store, path, paths)
     return found
