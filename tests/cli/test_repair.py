@@ -23,7 +23,7 @@ def lake(tmp_path: Path) -> LakeProbe:
 
 
 def test_it_shows_what_is_lost_asks_and_names_the_commands(lake: LakeProbe, run: Run) -> None:
-    """A loss is for good, so nobody records one by a slip; and what to do next can be pasted."""
+    """A loss is for good, and a slip must not record one. What to do next can be pasted."""
     refused = run("sql", "FROM messages", "--lake", lake.uri)
     assert 1 == refused.code
     assert "run chatexport repair" in refused.err

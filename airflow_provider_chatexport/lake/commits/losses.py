@@ -2,7 +2,7 @@
 
 A file of a record never changes. So a file that is gone, or that differs from what its record says, is lost. Work that
 fails looks whether files are lost, says which, and starts again without them (``Losses``). That changes nothing in the
-lake. ``chatexport repair`` records the loss, so that everybody's work goes on without them.
+lake. ``chatexport repair`` records the loss, and then all work goes on without them.
 """
 
 from __future__ import annotations

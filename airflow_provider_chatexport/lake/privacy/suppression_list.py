@@ -8,8 +8,8 @@ cannot read them from the list.
 now: the removal of a person searched them. A load that is not there, and whose record names another state of the list,
 may have died before it could take a person out (``unchecked``). It also says who was on the list then (``missing``).
 
-An entry that is damaged still keeps its person out, because its name is the hash of the id. Without the salt, nobody on
-the list can be recognised. Then loads stop.
+An entry that is damaged still keeps its person out, because its name is the hash of the id. Without the salt, loads
+cannot recognise a person on the list, and stop.
 """
 
 from __future__ import annotations
@@ -291,9 +291,9 @@ def _salt(store: LakeStore) -> bytes:
     if salt is not None and _is_whole(salt):
         return salt
     raise LakeError(
-        f"{store.url(_SALT)} is {'gone' if salt is None else 'damaged'}, and without it nobody on the suppression list "
+        f"{store.url(_SALT)} is {'gone' if salt is None else 'damaged'}, and without it no person on the suppression list "
         f"is recognised, so loads stop; restore it from a backup. Without one, move {store.url(FOLDER)} out of the "
-        "lake, and run forget-user again for everybody",
+        "lake, and run forget-user again for each person",
         retryable=False,
     )
 
