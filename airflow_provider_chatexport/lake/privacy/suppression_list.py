@@ -291,9 +291,9 @@ def _salt(store: LakeStore) -> bytes:
     if salt is not None and _is_whole(salt):
         return salt
     raise LakeError(
-        f"{store.url(_SALT)} is {'gone' if salt is None else 'damaged'}, and without it no person on the suppression list "
-        f"is recognised, so loads stop; restore it from a backup. Without one, move {store.url(FOLDER)} out of the "
-        "lake, and run forget-user again for each person",
+        f"{store.url(_SALT)} is {'gone' if salt is None else 'damaged'}, and without it no person on the suppression "
+        f"list is recognised, so loads stop; restore it from a backup. Without one, move {store.url(FOLDER)} out of "
+        "the lake, and run forget-user again for each person",
         retryable=False,
     )
 

@@ -41,11 +41,15 @@ class Template:
 
     def __init__(self, folder: Path) -> None:
         self.lake = LakeProbe(str(folder / "lake"))
-        self.store = open_store(self.lake.uri)
         self.newer = write_export(folder / "three", {"a": (8, "a2"), "b": (9, "b2"), "d": (11, "d2")})
         self.forks = Forks(KILLED)
         self._saved = folder / "saved"
         self._output = folder / "output"
+
+    @property
+    def store(self) -> LakeStore:
+        """A new store: an older one remembers records of a lake that has been put back since."""
+        return open_store(self.lake.uri)
 
     def save(self) -> None:
         shutil.copytree(self.lake.uri, self._saved, copy_function=os.link)
