@@ -161,14 +161,17 @@ class _Layout:
             thread = next(threads)
             closed: list[Future[tuple[DataFile, Path]]] = []
             for batch in source.rows(self._table, BATCH_ROWS):
-                for day, part in _by_day(batch):
+                begin, row_bytes = 0, batch.nbytes / max(batch.num_rows, 1)
+                for day, start, end in _runs(batch):
                     if self._writer is None or self._is_at_end(self._writer, day):
                         if self._writer is not None:
+                            self._waiting.append(thread.submit(self._writer.write, batch.slice(begin, start - begin)))
                             closed.append(thread.submit(self._writer.close))
-                        thread = next(threads)
+                        thread, begin = next(threads), start
                         self._writer = self._next_file(day)
-                    self._writer.expect(day, part)
-                    self._waiting.append(thread.submit(self._writer.write, part))
+                    self._writer.expect(day, end - start, row_bytes)
+                if self._writer is not None:
+                    self._waiting.append(thread.submit(self._writer.write, batch.slice(begin)))
                 self._wait(MAX_WAITING)
             self._wait(0)
             if self._writer is not None:
@@ -206,14 +209,14 @@ class _Layout:
 _EPOCH: Final = date(1970, 1, 1)
 
 
-def _by_day(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.RecordBatch]]:
-    """Split a batch, which is sorted by ``_day``, into runs of one day."""
+def _runs(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int]]:
+    """Yield the days of a batch, which is sorted by ``_day``, each with its first row and the one after its last."""
     if not batch.num_rows:
         return
     runs = pc.run_end_encode(batch.column("_day").cast(pa.int32()))
     start = 0
     for days, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-        yield (_EPOCH + timedelta(days=days)).isoformat(), batch.slice(start, end - start)
+        yield (_EPOCH + timedelta(days=days)).isoformat(), start, end
         start = end
 
 
@@ -225,7 +228,8 @@ class _FileWriter:
 
     def __init__(self, table: Table, schema: pa.Schema, folder: Path, path: str, first_day: str, n_rows: int) -> None:
         self.first_day = self.last_day = first_day
-        self.n_rows = self.n_bytes = 0
+        self.n_rows = 0
+        self.n_bytes = 0.0
         self._table = table
         self._schema = schema
         self._group_rows = row_group_rows(n_rows)
@@ -235,7 +239,6 @@ class _FileWriter:
         self._waiting: list[pa.RecordBatch] = []
         self._n_waiting = 0
         self._waiting_bytes = 0
-        self._footer: list[pq.FileMetaData] = []
         self._sink = pa.OSFile(str(self._local), "wb")
         most = min(self._group_rows, max(n_rows, 1))
         self._writer = pq.ParquetWriter(
@@ -254,14 +257,13 @@ class _FileWriter:
                 name: {"ndv": min(most, MAX_CHANNELS) if name == "cid" else most, "fpp": 0.01} for name in table.bloom
             },
             store_schema=True,
-            metadata_collector=self._footer,
         )
 
-    def expect(self, day: str, batch: pa.RecordBatch) -> None:
-        """Count rows that are about to be written."""
+    def expect(self, day: str, n_rows: int, row_bytes: float) -> None:
+        """Count rows of a day that are about to be written."""
         self.last_day = day
-        self.n_rows += batch.num_rows
-        self.n_bytes += batch.nbytes
+        self.n_rows += n_rows
+        self.n_bytes += n_rows * row_bytes
 
     @property
     def size_bytes(self) -> int:
@@ -296,7 +298,7 @@ class _FileWriter:
             sha256=file_sha256(self._local),
             promoted=tuple((column.name, column.kind.value) for column in self._table if column.promoted),
             schema_version=SCHEMA_VERSION,
-            bounds=tuple(_bounds(self._footer[0], bounded)),
+            bounds=tuple(_bounds(self._writer.writer.metadata, bounded)),
         )
         return written, self._local
 
