@@ -233,7 +233,7 @@ MESSAGES: Final = Table(
         json_text("shared_location", "Location that it shares.", PersonalData.JSON),
         json_text("reminder", "Reminder set on it.", PersonalData.JSON),
         json_text("draft", "Draft of a reply to it.", PersonalData.JSON),
-        time("created_at", "When it was sent. Decides its day folder."),
+        time("created_at", "When it was sent. Decides its day, and the folder of its month."),
         time("updated_at", "When it was last changed in any way."),
         time("message_text_updated_at", "When its text was last edited."),
         time("deleted_at", "When it was soft-deleted. Hard-deleted messages are not in the table."),
@@ -244,7 +244,7 @@ MESSAGES: Final = Table(
 _MESSAGE_CREATED_AT = computed(
     "message_created_at",
     Kind.TIME,
-    "When the message was sent; if the export does not contain it, when the user reacted. Decides the day folder.",
+    "When the message was sent; if the export does not contain it, when the user reacted. Decides the day.",
 )
 
 REACTIONS: Final = Table(
@@ -315,7 +315,7 @@ ATTACHMENTS: Final = Table(
         json_text("actions", "Buttons.", PersonalData.CONTENT),
         json_text("fields", "Short titled values.", PersonalData.CONTENT),
         json_text("giphy", "Renditions of a GIF.", PersonalData.CONTENT),
-        computed("message_created_at", Kind.TIME, "When the message was sent. Decides the day folder."),
+        computed("message_created_at", Kind.TIME, "When the message was sent. Decides the day."),
         *_TRAILER,
     ),
 )

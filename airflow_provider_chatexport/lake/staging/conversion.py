@@ -251,7 +251,7 @@ SELECT count(*) FROM stage_{table.name} WHERE {sql.promoted_fails(column)}
 
     @conversion_errors()
     def days(self, table: Table) -> dict[str, int]:
-        """Return the rows per day folder, days ascending, as text."""
+        """Return the rows per day, days ascending, as text."""
         return {day: n_rows for day, (n_rows, _) in self._extent_of(table).items()}
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -274,7 +274,7 @@ ORDER BY {order}
 """).to_arrow_reader(max(1, min(batch_rows, int(BATCH_BYTES / row_bytes))))
 
     def _extent_of(self, table: Table) -> dict[str, tuple[int, int]]:
-        """Return, by day folder, how many rows there are, and how long their texts are together."""
+        """Return, by day, how many rows there are, and how long their texts are together."""
         if not self.counts.rows[table.name]:
             return {}
         if table.name not in self._extents:

@@ -159,7 +159,7 @@ class LocalStore(LakeStore):
         with self.io_errors("write"):
             for path in map(self.local_path, paths):
                 path.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # the day's folder has other files, or is gone
+                with contextlib.suppress(OSError):  # the folder has other files, or is gone
                     path.parent.rmdir()
 
     def local_copy(self, path: str, folder: Path) -> Path:  # noqa: ARG002 - nothing has to be copied
