@@ -68,8 +68,12 @@ def shown(store: LocalStore) -> set[str]:
 def _by_folder(file_states: Iterable[FileState]) -> Mapping[str, list[FileState]]:
     grouped: dict[str, list[FileState]] = defaultdict(list)
     for each in file_states:
-        grouped[str(PurePosixPath(each.file.path).parent)].append(each)
+        grouped[_folder(each)].append(each)
     return grouped
+
+
+def _folder(each: FileState) -> str:
+    return each.file.path.rpartition("/")[0]
 
 
 def _touched_by(records: list[LoadRecord], snapshot: Snapshot) -> set[str]:
@@ -79,7 +83,7 @@ def _touched_by(records: list[LoadRecord], snapshot: Snapshot) -> set[str]:
     # folder of every file counts that was superseded at or after the commit of the first new record.
     first = min((record.committed_at for record in records), default=datetime.max.replace(tzinfo=UTC))
     return {
-        str(PurePosixPath(each.file.path).parent)
+        _folder(each)
         for each in snapshot.file_states
         if each.record.load_id in ids or (each.dead_since is not None and each.dead_since >= first)
     }

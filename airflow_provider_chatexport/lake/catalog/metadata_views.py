@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -66,6 +66,9 @@ def _table(columns: Columns, rows: Iterable[dict[str, Any]]) -> pa.Table:
     return arrow_rows(rows, pa.schema([(name, kind) for name, kind, _ in columns]))
 
 
+LOADS: Final = internal_name("loads")
+# The columns of a load that later records change.
+FATES: Final = ("retired_at", "rewritten_into")
 _LOAD_COLUMNS: Final[Columns] = (
     ("load_id", pa.string(), "Derived from the exports' task ids: the same exports are the same load."),
     ("exported_at", UTC_TIME, "When the service made the newest export of the load."),
@@ -89,17 +92,37 @@ _LOAD_COLUMNS: Final[Columns] = (
 
 
 def _loads(snapshot: Snapshot, _: Sets) -> pa.Table:
-    return _table(_LOAD_COLUMNS, (_load_row(record, snapshot) for record in snapshot.records if record.is_load))
+    return load_rows(snapshot, ())
+
+
+def load_rows(snapshot: Snapshot, known: Collection[str]) -> pa.Table:
+    """Return the rows of the view ``loads``.
+
+    :param known: ids of loads to leave out.
+    """
+    loads = (record for record in snapshot.records if record.is_load and record.load_id not in known)
+    return _table(_LOAD_COLUMNS, (_load_row(record, snapshot) for record in loads))
+
+
+def load_fates(snapshot: Snapshot) -> pa.Table:
+    """Return for every load what later records made of it. Its other columns never change."""
+    columns = [column for column in _LOAD_COLUMNS if column[0] in ("load_id", *FATES)]
+    return _table(tuple(columns), (_fate(record, snapshot) for record in snapshot.records if record.is_load))
+
+
+def _fate(record: LoadRecord, snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "load_id": record.load_id,
+        "retired_at": snapshot.retired_at(record),
+        "rewritten_into": snapshot.rewritten_into(record),
+    }
 
 
 def _load_row(record: LoadRecord, snapshot: Snapshot) -> dict[str, Any]:
     counts = record.counts
-    return {
-        "load_id": record.load_id,
+    return _fate(record, snapshot) | {
         "exported_at": record.exported_at,
         "committed_at": record.committed_at,
-        "retired_at": snapshot.retired_at(record),
-        "rewritten_into": snapshot.rewritten_into(record),
         "since": record.since,
         "until": record.until,
         "task_ids": [source.task_id for source in record.sources if source.task_id],

@@ -199,6 +199,8 @@ class CoverageReport(Report):
 def coverage(con: duckdb.DuckDBPyConnection, channels: Sequence[str] | None = None) -> CoverageReport:
     """Return the spans of time that are covered without a gap.
 
+    It reads the catalog, which has the coverage, and the channels and times of the messages in it.
+
     :param channels: only these; None for all.
     :raises LakeError: a file of the lake is missing.
     """

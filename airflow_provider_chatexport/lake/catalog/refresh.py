@@ -27,6 +27,9 @@ CHECKPOINT_EVERY: Final = 50
 def refresh(store: LakeStore, *, full: bool = False, losses: Losses | None = None) -> Snapshot:
     """Bring folders, catalog and checkpoint up to date with the records, and return the snapshot that they show.
 
+    It reads the checkpoint and the records since then, unless this store object has read them, and the last catalog. It
+    opens no data file. It writes what records outside of the checkpoint can have changed.
+
     Two loads may finish at the same time. Each reads the list of records once more at the end, so the last one of them
     has seen all records.
 

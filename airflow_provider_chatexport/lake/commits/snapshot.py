@@ -267,10 +267,15 @@ class Snapshot:
     def promoted_types(self) -> dict[str, dict[str, str]]:
         """The type of every promoted column of the lake, by table and name: that of the first file to have it."""
         types: dict[str, dict[str, str]] = {}
-        for record in sorted(self.records, key=lambda record: (record.committed_at, record.load_id)):
-            for file in (*record.files, *record.history):
-                for name, kind in file.promoted:
-                    types.setdefault(file.table, {}).setdefault(name, kind)
+        found = (
+            (record.committed_at, record.load_id, file)
+            for record in self.records
+            for file in (*record.files, *record.history)
+            if file.promoted
+        )
+        for _, _, file in sorted(found, key=lambda each: each[:2]):
+            for name, kind in file.promoted:
+                types.setdefault(file.table, {}).setdefault(name, kind)
         return types
 
     @property

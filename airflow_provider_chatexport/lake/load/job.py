@@ -71,6 +71,9 @@ def load_files(
 ) -> LoadReport:
     """Commit export files that are already here to the lake as one load. The same files again change nothing.
 
+    Of the lake, a load reads the checkpoint and the records since then, the suppression list, the files of messages
+    that its window overlaps, and the last catalog: its cost follows its own size and what it overlaps.
+
     :param storage: how to reach the lake, if the environment does not say.
     :param window: what the files cover, if it is known: rows outside are left out. Exports of users have none.
     :param exported_at: when the service made the files, aware; by default each file's modification time.

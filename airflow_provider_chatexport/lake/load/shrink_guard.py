@@ -55,7 +55,8 @@ class Impact:
 def impact(store: LakeStore, snapshot: Snapshot, conversion: Conversion, coverage: Sequence[CoverageEntry]) -> Impact:
     """Compare a finished conversion with what is visible now, where it hides messages or has newer ones of their ids.
 
-    It reads the files of messages on days that overlap, and none if nothing does.
+    It reads the files of messages on days that overlap, and none if nothing does. Of what the lake covers, it looks at
+    the moments of those rows.
 
     :raises LakeError: a file cannot be read.
     """

@@ -72,6 +72,8 @@ def compact_behind(
 ) -> LoadRecord | None:
     """Merge a portion of what earlier loads left behind. Return the record of the rewrite; None if there is none.
 
+    It reads the records that this store object has not read, and the files that it rewrites.
+
     There is none if too little has gathered, or if another rewrite was committed first: then the next load tries again.
 
     :param load: the load that was committed last. Files of the time that it covers are not touched.

@@ -56,6 +56,9 @@ def forget_user(
 ) -> ForgetReport:
     """Remove a person, and put a hash of their id on the suppression list.
 
+    It reads the checkpoint and the records since then, the columns of all live files that may name the person, and the
+    files that it rewrites.
+
     :param now: aware.
     :param keep_messages: keep what they sent as rows without author and text, so that threads and counts hold.
     :param names: texts of others lose names of one word as well, and the id even if it is an ordinary word.

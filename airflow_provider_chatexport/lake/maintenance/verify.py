@@ -92,6 +92,9 @@ class VerifyReport(Report):
 def verify(store: LakeStore, *, now: datetime) -> VerifyReport:
     """Check the whole lake.
 
+    It reads every record from its own file, all bytes of every file that readers need, and the catalog. Rows it reads
+    only where the files of several records share a day.
+
     :param now: aware. A file that is in no record may belong to a load under way, unless it is older than a day.
     :raises LakeError: the lake cannot be read, or a file among the records is not a record.
     """
