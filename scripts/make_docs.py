@@ -93,9 +93,9 @@ files, whichever layout these have. What a glob over the files sees:
 |---|---|---|
 | any | `FROM messages` over `catalog.duckdb` | right, always |
 | event tables | `FROM read_parquet('LAKE/messages/*/*.parquet')` | those of the view, except while a load that partly \
-overlaps older ones has not been compacted. `event_date` is a column of the files; `event_month` comes from the folder |
-| other tables | `FROM read_parquet('LAKE/users/*/*.parquet')` | the rows of every export, until a compaction keeps the \
-newest of each key. `export_date` comes from the folder: the day of the newest export in the file |
+overlaps older ones has not been compacted. `event_date` is a column of files; `event_month` comes from the folder |
+| other tables | `FROM read_parquet('LAKE/users/*/*.parquet')` | the rows of every export, until a compaction keeps \
+the newest of each key. `export_date` comes from the folder: the day of the newest export in the file |
 | with promoted columns, or files of older versions | the same with `union_by_name = true` | a column that a file \
 does not have is null |
 | with folders of days, `event_date=2026-01-31`, of versions before the months | the same with `hive_partitioning = \

@@ -1,8 +1,8 @@
 """Compaction: fewer, larger files, with the truth rule applied for good. Afterwards a glob gives what the views give.
 
 A month of an event table is rewritten if it has several small files, a file with rows that newer exports hide, or a
-file in the folder of a day, where older versions wrote it. Of a snapshot table, one file is left, with the newest row of
-each key. All other files are taken over as they are. Loads, readers and other compactions may be at work at the same
+file in the folder of a day, where older versions wrote it. Of a snapshot table, one file is left, with the newest row
+of each key. All other files are taken over as they are. Loads, readers and other compactions may be at work at the same
 time.
 
 Days with files of several records are settled: of all rows of one key, only the newest remains, in whatever channels
@@ -68,6 +68,8 @@ class CompactionReport(Report):
 
 def compact(store: LakeStore, *, work_dir: Path | None = None, progress: Progress = silent) -> CompactionReport:
     """Rewrite the months and tables that are worth it, and commit them as one.
+
+    It reads the checkpoint and the records since then, the files that it rewrites, and the keys of contested files.
 
     :param work_dir: where to work until the commit; by default on the lake's own disk.
     :raises LakeError: the lake cannot be read or written, or other compactions were first several times.

@@ -93,7 +93,7 @@ def _create_work_folder(store: LakeStore, work_dir: Path | None) -> Path:
 
 
 def _drop_work_folder(folder: Path) -> None:
-    # A process that opened a table's folder before it was swapped out may still add files to it: delete until it is gone.
+    # A process that opened a table's folder before it was swapped out may still add files: delete until it is gone.
     for _ in range(_ATTEMPTS):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
