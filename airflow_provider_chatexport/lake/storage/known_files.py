@@ -94,8 +94,7 @@ class KnownFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no typ
             if (content := self._kept.get(name)) is not None:
                 self._kept.move_to_end(name)
                 return content
-        # Without an end, some file systems ask for the size first.
-        content = bytes(self._fs.cat_file(name, start=0, end=size))
+        content = _bytes_of(self._fs, name, 0, size)
         with self._lock:
             if name not in self._kept:
                 self._kept[name] = content
@@ -109,4 +108,15 @@ class _KnownFile(AbstractBufferedFile):  # type: ignore[misc]
     """A file whose size is known, so that opening it sends no request."""
 
     def _fetch_range(self, start: int, end: int) -> bytes:
-        return bytes(self.fs.cat_file(self.path, start=start, end=end))
+        return _bytes_of(self.fs, self.path, start, end)
+
+
+def _bytes_of(fs: AbstractFileSystem, name: str, start: int, end: int) -> bytes:
+    """Return a part of a file. An error names the file: that of a store may not.
+
+    Without an end, some file systems ask for the size first.
+    """
+    try:
+        return bytes(fs.cat_file(name, start=start, end=end))
+    except FileNotFoundError:
+        raise FileNotFoundError(name) from None

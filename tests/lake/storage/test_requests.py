@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from s3_proxy import S3Proxy, in_front_of
 from s3_server import S3Server, new_lake
 
 from airflow_provider_chatexport.core.options import LoadOptions
+from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.load.report import LoadReport
@@ -82,3 +84,13 @@ def test_requests_do_not_grow_with_the_age_of_a_lake(proxy: S3Proxy, tmp_path: P
         n_requests = len(proxy.requests)
         # The catalog, and each small file of messages once: no question about any.
         assert n_requests <= 3 + sum(each.is_live for each in lake.snapshot().files_of(MESSAGES))
+
+
+def test_a_file_that_is_gone_is_named(s3: S3Server, tmp_path: Path) -> None:
+    """Regression: nothing asks whether a file is there any more, and the store's own error did not name it."""
+    lake = LakeProbe(new_lake())
+    report = load_day(lake, write_export(tmp_path / "export", {"m1": (8, "one")}), 0)
+    (path,) = (file.path for file in report.record.files if file.table == "messages")
+    open_store(lake.uri).delete([path])
+    with pytest.raises(LakeError, match=re.escape(path)):
+        Lake(lake.uri).fetch("SELECT count(text) FROM messages")
