@@ -10,8 +10,10 @@ compared with those rows, and not with all of the month.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -226,11 +228,14 @@ class Merger(Rewriter):
         return visibility.scan_files(self._store, table, files)
 
     def plain_rows(self, table: Table, group: Sequence[FileState], batch_rows: int) -> Iterator[pa.RecordBatch]:
-        """Yield all rows of files in the order of a file. No two rows have one key."""
+        """Yield all rows of files in the order of a file. No two rows have one key.
+
+        :param group: files of one version that have no day in common, by day; or files that share days.
+        """
         rows = f"SELECT {visibility.columns(table)} FROM {self._scan(table, group)} rows"
         files = [each.file for each in group]
-        # A file is in that order already.
-        yield from rows_of(self._database, table, files, rows, batch_rows, is_sorted=len(group) == 1)
+        is_sorted = not any(one.shares_days(other) for one, other in pairwise(files))
+        yield from rows_of(self._database, table, files, rows, batch_rows, is_sorted=is_sorted)
 
 
 class _PlainRows:
@@ -246,8 +251,16 @@ class _PlainRows:
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows, by day."""
-        for group in overlapping_days(self._merge.files):
-            yield from self._merger.plain_rows(table, group, batch_rows)
+        # A query costs more than the rows of a small file. So files that follow one another are read by one.
+        for alone, groups in itertools.groupby(overlapping_days(self._merge.files), _version_if_alone):
+            together = list(groups)
+            for files in [[each for group in together for each in group]] if alone is not None else together:
+                yield from self._merger.plain_rows(table, files, batch_rows)
+
+
+def _version_if_alone(group: Sequence[FileState]) -> int | None:
+    """Return the version of the schema of a single file; None if there are several files, which share days."""
+    return group[0].file.schema_version if len(group) == 1 else None
 
 
 def _is_plain(each: FileState) -> bool:
