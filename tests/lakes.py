@@ -28,7 +28,15 @@ from airflow_provider_chatexport.lake.storage.object_store import PROOF
 from airflow_provider_chatexport.sandbox import Sandbox
 
 UBUNTU = "livestream:ubuntu"
-_BESIDE_THE_DATA = ("catalog.duckdb", ".catalog.duckdb", "_files/", "_forgotten/", "_loads/_checkpoint", PROOF)
+_BESIDE_THE_DATA = (
+    "catalog.duckdb",
+    ".catalog.duckdb",
+    "_files/",
+    "_forgotten/",
+    "_loads/_checkpoint",
+    "_loads/_recent",
+    PROOF,
+)
 
 
 @dataclass(frozen=True, slots=True)

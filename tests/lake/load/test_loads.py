@@ -705,7 +705,7 @@ def test_the_way_out_of_a_damaged_record_brings_its_rows_back(lake: LakeProbe, t
     record = load_file(lake, path, 10, 11, FIRST).record
     damaged = Path(lake.uri) / record.path
     damaged.write_bytes(damaged.read_bytes()[:100])
-    with pytest.raises(DamagedRecordError, match=r"or run chatexport repair, .*, then load or export that window again"):
+    with pytest.raises(DamagedRecordError, match=r"run chatexport repair, .*, then load or export that window again"):
         load_file(lake, path, 10, 11, FIRST)
     found = Lake(lake.uri).repair(dry_run=True)
     assert [("a:1",)] == [window.cids for window in found.windows]
