@@ -99,6 +99,7 @@ def repair(store: LakeStore, *, full: bool = False, dry_run: bool = False) -> Re
     :raises LakeError: there is no lake, or it cannot be read or written.
     """
     catalog_file.require_lake(store)
+    commit_log.read_snapshot(store, afresh=True)  # refuses to go on without a record that must not be put aside
     records = commit_log.damaged_records(store)
     windows = [*_windows_shown(store, records)]
     if not dry_run:
