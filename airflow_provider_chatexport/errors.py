@@ -23,6 +23,8 @@ ChatExportError
 │   └── TooManyRejectsError      more lines were rejected than the caller allows
 ├── ShrinkError                  a load would take away all messages of a channel, or more messages than allowed
 └── LakeError                    the lake cannot be read or written
+    ├── DamagedRecordError       a file among the load records is not one
+    ├── MovedLakeError           the catalog was made when the lake had another address
     └── UnknownUserError         the lake does not know the user who is to be forgotten
 """
 
@@ -200,9 +202,25 @@ class ShrinkError(ChatExportError):
 
 
 class LakeError(ChatExportError):
-    """The lake cannot be read or written. A full disk or an unreachable store may be temporary."""
+    """The lake cannot be read or written. A full disk or an unreachable store may be temporary.
+
+    ``suspects`` are the paths of data files that may be damaged, if that may be the cause: none of them if any may be.
+    """
 
     retryable = True
+    suspects: tuple[str, ...] | None = None
+
+
+class DamagedRecordError(LakeError):
+    """A file among the load records is not one."""
+
+    retryable = False
+
+
+class MovedLakeError(LakeError):
+    """The catalog was made when the lake had another address: it would show the files there."""
+
+    retryable = False
 
 
 class UnknownUserError(LakeError):

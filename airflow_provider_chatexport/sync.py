@@ -48,7 +48,14 @@ from airflow_provider_chatexport.errors import (
     TaskOverdueError,
 )
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry, TimeSpan, gaps
+from airflow_provider_chatexport.lake.commits.coverage import (
+    BEGINNING,
+    CoverageEntry,
+    LostSpan,
+    TimeSpan,
+    channels_of,
+    gaps,
+)
 from airflow_provider_chatexport.lake.load.horizon import Horizons
 from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS
 from airflow_provider_chatexport.lake.load.report import LoadReport
@@ -172,7 +179,7 @@ def plan(
         raise CallError(f"max_window is {max_window}; give a duration longer than zero", argument="max_window")
     snapshot = commit_log.read_snapshot(open_store(lake_uri, storage))
     entries, horizons, moment = snapshot.coverage, Horizons(snapshot.records), now or until
-    names = sorted({entry.cid for entry in entries}) if channels is None else channels
+    names = sorted(channels_of(entries)) if channels is None else channels
     cids = tuple(dict.fromkeys(parse_cid(name) for name in [*names, *extra_channels]))
     if not cids and channels is None:
         raise CallError(f"the lake at {lake_uri} covers no channel yet; name channels, or give a query that finds them")
@@ -185,6 +192,7 @@ def plan(
         max_window=max_window,
         grace_period=grace_period,
         max_channels=max_channels,
+        lost=snapshot.lost,
         horizon_of=lambda cid: horizons.of(cid, retention, exported_at=moment, moment=moment),
     )
     return SyncPlan(channels=cids, until=until, windows=windows)
@@ -200,6 +208,7 @@ def missing_windows(
     max_window: timedelta | None,
     grace_period: timedelta,
     max_channels: int,
+    lost: Collection[LostSpan] = (),
     horizon_of: Callable[[str], datetime | None] = lambda _: None,
 ) -> tuple[MissingWindow, ...]:
     """Return the windows of a plan, from the coverage of a lake. Pure; the arguments are those of ``plan``.
@@ -209,9 +218,10 @@ def missing_windows(
     same lookback before it. With a window of its own, a lookback that fails would never be repeated: the next one
     begins later.
 
+    :param lost: what lost files leave uncovered.
     :param horizon_of: returns from when on an export of a channel knows all; None for all of time.
     """
-    bounds: dict[str, Any] = {"until": until, "grace_period": grace_period}
+    bounds: dict[str, Any] = {"until": until, "grace_period": grace_period, "lost": lost}
     missing = gaps(entries, channels, since=since, **bounds)
     never_covered = gaps(entries, missing, since=BEGINNING, **bounds) if lookback and since is None else {}
     batches: dict[Window | None, list[Cid]] = defaultdict(list)

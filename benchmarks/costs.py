@@ -25,6 +25,7 @@ from rich.table import Table
 
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.compact import compact
@@ -88,13 +89,13 @@ def make_lake(folder: Path, n_loads: int) -> LakeStore:
         for file in record.files:
             # Messages only: no user keeps thousands of snapshots of channels and users.
             if file.table == "messages":
-                path = f"messages/event_date={day:%Y-%m-%d}/{load_id}-0.parquet"
+                path = f"messages/event_month={day:%Y-%m}/{load_id}-{day:%d}-0.parquet"
                 target = store.local_path(store.data_path(path))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.link(store.local_path(store.data_path(file.path)), target)
-                files.append(replace(file, path=path, day=f"{day:%Y-%m-%d}"))
+                files.append(replace(file, path=path, first_day=f"{day:%Y-%m-%d}", last_day=f"{day:%Y-%m-%d}"))
         entry = CoverageEntry(
-            cid=f"messaging:c{number % N_CHANNELS}",
+            channels=ChannelSet.of([f"messaging:c{number % N_CHANNELS}"]),
             since=day,
             until=day + timedelta(days=1),
             exported_at=exported_at,

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.record import WRITER, DataFile, LoadRecord
 from airflow_provider_chatexport.lake.load.job import load_files
@@ -125,14 +126,16 @@ def _write_ours(con: duckdb.DuckDBPyConnection, n_days: int, folder: Path) -> No
     store = open_store(folder / "ours")
     store.prepare()
     metadata = {"chatexport.writer": WRITER}
-    written = write_table(Rows(con, n_days), MESSAGES, folder / "files", stem="history", metadata=metadata)
+    written = write_table(
+        Rows(con, n_days), MESSAGES, folder / "files", stem="history", metadata=metadata, by_month=False
+    )
     for file, local in written:
         commit_log.commit(store, _record(file), {file.path: local})
     refresh(store)
 
 
 def _record(file: DataFile) -> LoadRecord:
-    since = datetime.fromisoformat(file.day).replace(tzinfo=UTC)
+    since = datetime.fromisoformat(file.first_day).replace(tzinfo=UTC)
     until = since + timedelta(days=1)
     load_id = _load_id((since - FIRST_DAY).days)
     counts = dict.fromkeys(("rejected", "out_of_window", "duplicates", "other_entities", "rejected_lines"), 0)
@@ -144,9 +147,14 @@ def _record(file: DataFile) -> LoadRecord:
         until=until,
         flags={},
         sources=(),
-        coverage=tuple(
-            CoverageEntry(cid=f"messaging:room-{n}", since=since, until=until, exported_at=until, load_id=load_id)
-            for n in range(N_CHANNELS)
+        coverage=(
+            CoverageEntry(
+                channels=ChannelSet.of(f"messaging:room-{n}" for n in range(N_CHANNELS)),
+                since=since,
+                until=until,
+                exported_at=until,
+                load_id=load_id,
+            ),
         ),
         files=(file,),
         counts={"lines": file.rows, "rows": {"messages": file.rows}, "entities": {"message": file.rows}, **counts},

@@ -15,7 +15,7 @@ from make_docs import type_of
 from airflow_provider_chatexport.lake.catalog import history_view, metadata_views
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import CHANNELS, MESSAGES, TABLES
-from airflow_provider_chatexport.lake.schema.types import PARTITION_DOC, Kind, Placement, Table
+from airflow_provider_chatexport.lake.schema.types import Kind, Placement, Table
 
 DBT = Path(__file__).resolve().parents[1] / "dbt"
 GENERATED = "written by `python scripts/make_dbt.py` from the registry of tables; do not edit"
@@ -85,7 +85,7 @@ def _source_table(name: str, doc: str, columns: Iterable[Column]) -> dict[str, A
 
 def _columns(table: Table) -> list[Column]:
     columns = [(column.name, column.kind.value, column.doc) for column in table]
-    return [*columns, (table.partition, Kind.DATE.value, PARTITION_DOC)]
+    return [*columns, (table.date_column, Kind.DATE.value, table.date_doc)]
 
 
 def _metadata_columns(view: metadata_views.MetadataView) -> list[Column]:
@@ -125,7 +125,7 @@ def _staging_model(table: Table) -> dict[str, Any]:
 def _tests(table: Table, column: str) -> Sequence[Any]:
     warn = {"config": {"severity": "warn"}}
     tests: list[Any] = ["unique"] if table.key == (column,) else []
-    if column in table.key or column in (table.day_column, table.partition, "_exported_at", "_load_id"):
+    if column in table.key or column in (table.day_column, table.date_column, "_exported_at", "_load_id"):
         tests.append("not_null")
     if target := REFERS.get((table.name, column)):
         to, field = target.split(".")

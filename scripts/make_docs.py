@@ -17,15 +17,15 @@ from airflow_provider_chatexport.core.times import EARLIEST, LATEST
 from airflow_provider_chatexport.lake.catalog import history_view, macros, metadata_views
 from airflow_provider_chatexport.lake.catalog.metadata_views import MetadataView
 from airflow_provider_chatexport.lake.schema.tables import TABLES
-from airflow_provider_chatexport.lake.schema.types import PARTITION_DOC, Placement, Table
+from airflow_provider_chatexport.lake.schema.types import Placement, Table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 _PLACEMENT = {
-    Placement.EVENT: "One folder per UTC day of `{day_column}`, `event_date`. By the truth rule, the view shows the "
-    "rows of the export that is right.",
-    Placement.SNAPSHOT: "One folder per UTC day of the export, `export_date`. The view shows the newest row of a key.",
-    Placement.LOG: "One folder per UTC day of the export, `export_date`.",
+    Placement.EVENT: "One folder per UTC month of `{day_column}`. By the truth rule, the view shows the rows of the "
+    "export that is right.",
+    Placement.SNAPSHOT: "One folder per UTC day of the export. The view shows the newest row of a key.",
+    Placement.LOG: "One folder per UTC day of the export.",
 }
 _TYPES = {
     "string": "VARCHAR",
@@ -45,6 +45,7 @@ def tables_page() -> str:
         "`Lake.table`, or in DuckDB. The files of a table are in the folder with its name. `python "
         "scripts/make_docs.py` writes this page from the registry, `lake/schema/tables.py`.",
         _times(),
+        _files(),
         *(_table(table) for table in TABLES),
         *(_view(view) for view in metadata_views.VIEWS),
         _history(),
@@ -88,16 +89,42 @@ The `created_at` of a message or reaction decides its day and its window. If it 
 and the reason says what it is instead."""
 
 
+def _files() -> str:
+    return """\
+## Files
+
+| files | hold | a file ends |
+|---|---|---|
+| `messages`, `reactions`, `attachments`: `event_month=2026-01/*.parquet` | rows of that UTC month, and their day as \
+`event_date` | after a load of up to 14 days: with its day; else at 256 MB, with the day in which it exceeds them |
+| all other tables: `export_date=2026-01-02/*.parquet` | rows of exports up to that UTC day; of a load, of that day | \
+with the load, or with what a compaction merged |
+
+Loads and compactions write several files into a folder, and each file into one folder. The views read exactly the live
+files, whichever layout these have. What a glob over the files sees:
+
+| lake | query | rows |
+|---|---|---|
+| any | `FROM messages` over `catalog.duckdb` | right, always |
+| event tables | `FROM read_parquet('LAKE/messages/*/*.parquet')` | those of the view, except while a load that partly \
+overlaps older ones has not been compacted. `event_date` is a column of files; `event_month` comes from the folder |
+| other tables | `FROM read_parquet('LAKE/users/*/*.parquet')` | the rows of every export, until a compaction keeps \
+the newest of each key. `export_date` comes from the folder: the day of the newest export in the file |
+| with promoted columns, or files of older versions | the same with `union_by_name = true` | a column that a file \
+does not have is null |
+| with folders of days, `event_date=2026-01-31`, of versions before the months | the same with `hive_partitioning = \
+false, union_by_name = true` | all rows; `event_date` is null where it is only the folder's name. With \
+`hive_partitioning = true`, DuckDB refuses folders of two kinds. `chatexport compact` rewrites all of them as \
+months |"""
+
+
 def _table(table: Table) -> str:
     placed = _PLACEMENT[table.placement].format(day_column=table.day_column)
     if table.owned_by is not None:
-        placed = (
-            "One folder per UTC day of the export, `export_date`. The view shows the newest export of each "
-            f"`{table.owned_by}`."
-        )
+        placed = f"One folder per UTC day of the export. The view shows the newest export of each `{table.owned_by}`."
     key = f" Key: {', '.join(f'`{name}`' for name in table.key)}." if table.key else ""
     rows = [f"| `{column.name}` | {column.kind.value} | {column.doc} |" for column in table]
-    rows.append(f"| `{table.partition}` | DATE | {PARTITION_DOC} |")
+    rows.append(f"| `{table.date_column}` | DATE | {table.date_doc} |")
     return "\n".join([f"## {table.name}", "", f"{table.doc}{key} {placed}", "", *_header(), *rows])
 
 

@@ -28,7 +28,15 @@ from airflow_provider_chatexport.lake.storage.object_store import PROOF
 from airflow_provider_chatexport.sandbox import Sandbox
 
 UBUNTU = "livestream:ubuntu"
-_BESIDE_THE_DATA = ("catalog.duckdb", ".catalog.duckdb", "_files/", "_forgotten/", "_loads/_checkpoint", PROOF)
+_BESIDE_THE_DATA = (
+    "catalog.duckdb",
+    ".catalog.duckdb",
+    "_files/",
+    "_forgotten/",
+    "_loads/_checkpoint",
+    "_loads/_recent",
+    PROOF,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +73,7 @@ class LakeProbe:
 
     def snapshot(self) -> Snapshot:
         """Return what the records say, read one by one."""
-        return commit_log.read_snapshot(open_store(self.uri), known={})
+        return commit_log.read_snapshot(open_store(self.uri), afresh=True)
 
     def records(self) -> list[dict[str, Any]]:
         """Return the records as JSON."""

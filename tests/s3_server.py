@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import fsspec
 import httpx
@@ -22,6 +22,8 @@ WEED: Final = Path(__file__).parents[1] / ".venv-s3" / "bin" / "weed"
 # Every bucket reserves volumes of its own, so tests share one, and each has a folder of its own in it.
 BUCKET: Final = "chat"
 _KEY, _SECRET = "lakekey", "lakesecret123"
+# The key of who may do what docs/object-storage.md lists, and nothing else.
+WITH_POLICY: Final = "policy"
 # Below the ports that systems give to outgoing connections, with the ports for gRPC, which are 10,000 higher.
 _PORTS: Final = range(12_000, 22_000)
 # The server ends when the pipe to it closes, also if the test process is killed.
@@ -89,13 +91,52 @@ def running() -> Iterator[S3Server]:
         yield server
 
 
+def documented_policy() -> dict[str, Any]:
+    """Return the policy that docs/object-storage.md recommends for the lake ``s3://chat/lake``."""
+    page = (Path(__file__).parents[1] / "docs" / "object-storage.md").read_text()
+    return json.loads(page.partition("```json\n")[2].partition("```")[0])
+
+
+def _policies() -> dict[str, dict[str, Any]]:
+    """Return the documented policy by the key of who has it, and the same without one of its actions each."""
+    whole = documented_policy()
+    actions = [action for statement in whole["Statement"] for action in _listed(statement["Action"])]
+    without = {
+        action: {
+            **whole,
+            "Statement": [
+                {**statement, "Action": rest}
+                for statement in whole["Statement"]
+                if (rest := [each for each in _listed(statement["Action"]) if each != action])
+            ],
+        }
+        for action in actions
+    }
+    return {WITH_POLICY: whole, **{without_action(action): policy for action, policy in without.items()}}
+
+
+def _listed(actions: str | list[str]) -> list[str]:
+    return [actions] if isinstance(actions, str) else actions
+
+
+def without_action(action: str) -> str:
+    """Return the key of who may do what the policy says, but not this."""
+    return f"{WITH_POLICY}-without-{action.removeprefix('s3:')}"
+
+
 def _command(folder: Path, master: int, volume: int, filer: int, s3: int) -> list[str]:
-    identity = {
+    admin = {
         "name": "lake",
         "credentials": [{"accessKey": _KEY, "secretKey": _SECRET}],
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    policies = _policies()
+    limited = [
+        {"name": key, "credentials": [{"accessKey": key, "secretKey": _SECRET}], "policyNames": [key]}
+        for key in policies
+    ]
+    named = [{"name": key, "content": json.dumps(policy)} for key, policy in policies.items()]
+    (folder / "s3.json").write_text(json.dumps({"identities": [admin, *limited], "policies": named}))
     return [
         str(WEED),
         "-logtostderr=true",

@@ -16,6 +16,7 @@ from airflow_provider_chatexport.core.plan import Cid
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import UnauthorizedError
 from airflow_provider_chatexport.lake import Lake
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry, gaps
 from airflow_provider_chatexport.sandbox import Sandbox
 
@@ -32,7 +33,11 @@ def at(hour: float) -> datetime:
 
 
 def entry(cid: str, since: float, until: float) -> CoverageEntry:
-    return CoverageEntry(cid=cid, since=at(since), until=at(until), exported_at=at(100), load_id="load")
+    return entry_between(cid, at(since), at(until))
+
+
+def entry_between(cid: str, since: datetime, until: datetime) -> CoverageEntry:
+    return CoverageEntry(channels=ChannelSet.of([cid]), since=since, until=until, exported_at=at(100), load_id="load")
 
 
 def quarters(since: datetime, until: datetime) -> list[datetime]:
@@ -89,7 +94,7 @@ def test_the_windows_of_a_plan_are_the_gaps(
     missing = gaps(lake, CHANNELS, **bounds)
     assert missing.keys() == by_channel.keys()
     for cid, spans in missing.items():
-        covered = [each for each in lake if each.cid == cid and each.since < at(12)]
+        covered = [each for each in lake if cid in each.channels.names and each.since < at(12)]
         if since is None and not covered:
             assert [None] == by_channel[cid]
             continue
@@ -121,14 +126,12 @@ def test_channels_that_miss_the_same_are_exported_together() -> None:
 
 def test_a_message_without_a_time_does_not_lead_to_an_export_for_ever() -> None:
     """Go writes an unset time as the first day of the year 1, which no window reaches."""
-    zero = CoverageEntry(
-        cid=CHANNELS[0], since=BEGINNING - 24 * HOUR, until=BEGINNING - 23 * HOUR, exported_at=at(100), load_id="load"
-    )
+    zero = entry_between(CHANNELS[0], BEGINNING - 24 * HOUR, BEGINNING - 23 * HOUR)
     known = [zero, *(entry(cid, 0, 12) for cid in CHANNELS)]
     for lookback in (timedelta(0), HOUR):
         (window,) = planned(known, max_window=HOUR, lookback=lookback)
         assert Window(since=BEGINNING, until=at(0)) == window.window
-    filled = CoverageEntry(cid=CHANNELS[0], since=BEGINNING, until=at(0), exported_at=at(100), load_id="filled")
+    filled = entry_between(CHANNELS[0], BEGINNING, at(0))
     assert () == planned([*known, filled], max_window=HOUR)
 
 

@@ -48,7 +48,7 @@ def compact_lake(*, lake: str, as_json: bool) -> None:
         click.echo("nothing to do: every day of every table is one file, and none of its rows is hidden")
     else:
         click.echo(
-            f"merged {report.files_before} files of {report.days} days into {report.files_after}: {report.rows} rows, "
+            f"merged {report.files_before} files into {report.files_after}: {report.rows} rows, "
             f"{report.rows_hidden} hidden ones left out, {report.seconds:.1f} s"
         )
 
@@ -146,6 +146,12 @@ def _show_removal(report: ForgetReport, *, err: bool = False) -> None:
         click.echo(f"{len(report.files)} files {would or 'were '}rewritten; {report.seconds:.1f} s", err=err)
     else:
         click.echo("the lake has nothing of this person", err=err)
+    if report.unsearched:
+        click.echo(
+            f"{len(report.unsearched)} files are missing or damaged and could not be searched, such as "
+            f"{report.unsearched[0]}; run chatexport repair, which takes them out of the lake, then chatexport vacuum",
+            err=err,
+        )
     if report.texts:
         click.echo(f"in texts of others, {_texts(report)}", err=err)
     on_list = "would be on" if report.dry_run else "is on"

@@ -96,6 +96,11 @@ load_options = _stack(
         help="Fail, and load nothing, if more lines are rejected: a count, or a share such as 0.1%.",
     ),
     click.option("--max-line-bytes", type=int, default=MAX_LINE_BYTES, show_default=True, help="Reject longer lines."),
+    click.option(
+        "--no-auto-compact",
+        is_flag=True,
+        help="Do not merge small files that earlier loads have left behind. It costs about as much as the load.",
+    ),
     click.option("--max-unpacked-bytes", type=int, help="Refuse a gzip file that unpacks to more bytes."),
     click.option(
         "--promote",
@@ -237,4 +242,5 @@ def options_from(arguments: dict[str, Any]) -> LoadOptions:
         hash_users=arguments["hash_users"],
         pseudonym_key=os.environ.get(PSEUDONYM_KEY),
         drop_text=arguments["drop_text"],
+        auto_compact=not arguments["no_auto_compact"],
     )

@@ -46,6 +46,7 @@ class LoadOptions:
     :param hash_users: write pseudonyms in place of user ids, and leave out values that describe a person.
     :param pseudonym_key: the secret that pseudonyms are computed with; use the same one in every load.
     :param drop_text: leave out everything that people wrote.
+    :param auto_compact: afterwards, merge some of the small files that earlier loads have left behind.
     :raises CallError: a value is out of range, a type is not one of ``PROMOTED_TYPES``, or ``hash_users`` has no key.
     """
 
@@ -60,6 +61,7 @@ class LoadOptions:
     hash_users: bool = False
     pseudonym_key: str | None = field(default=None, repr=False)
     drop_text: bool = False
+    auto_compact: bool = True
 
     def __post_init__(self) -> None:
         limits = (("max_rejected", self.max_rejected, "lines"), ("max_vanished", self.max_vanished, "messages"))

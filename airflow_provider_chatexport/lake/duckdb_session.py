@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -12,6 +13,17 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.errors import LakeError
 
+# Where a data file lies, without its ending: in its table's folder, or below ``_files``.
+_DATA_FILE: Final = re.compile(r"([a-z_]+/[a-z_]+=[\d-]+/[\w-]+)\.(?:parquet|pq)\b")
+# Errors that damaged bytes do not lead to. An IO error names the file.
+_NOT_OF_FILES: Final = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.IOException,
+    duckdb.InterruptException,
+    duckdb.OutOfMemoryException,
+    duckdb.ParserException,
+)
 # Rows of ten kilobytes and more need more memory: every core holds thousands of them at a time.
 ROOMY_LIMIT: Final = "550MB"
 
@@ -34,7 +46,18 @@ def lake_errors(failed: str, *, hint: str, out_of_memory: str | None = None) -> 
     except duckdb.Error as error:
         if out_of_memory is not None and isinstance(error, duckdb.OutOfMemoryException):
             raise LakeError(out_of_memory) from None
-        raise LakeError(f"{failed} ({type(error).__name__}); {hint}") from None
+        raise LakeError(f"{failed} ({type(error).__name__}); {hint}", suspects=suspects(error)) from None
+
+
+def suspects(error: Exception) -> tuple[str, ...] | None:
+    """Return the paths of the data files that an error names; none if any may be damaged, None if that is no cause.
+
+    DuckDB and Arrow do not always say which file they read. A message may quote values, and this takes nothing else
+    from it.
+    """
+    if named := tuple(dict.fromkeys(f"{path}.parquet" for path in _DATA_FILE.findall(str(error)))):
+        return named
+    return None if isinstance(error, _NOT_OF_FILES) else ()
 
 
 class Database:

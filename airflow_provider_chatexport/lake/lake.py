@@ -25,7 +25,14 @@ from airflow_provider_chatexport.lake.catalog.query import CoverageReport, Param
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.catalog.table_query import Moment, channels_from, table_query, to_moment
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import CoverageRun, TimeSpan, coverage_runs, gaps
+from airflow_provider_chatexport.lake.commits.coverage import (
+    CoverageRun,
+    TimeSpan,
+    channels_of,
+    coverage_runs,
+    gaps,
+    without_lost,
+)
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
 from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS, load_files
 from airflow_provider_chatexport.lake.load.report import LoadReport
@@ -33,6 +40,7 @@ from airflow_provider_chatexport.lake.maintenance.cleanup import VacuumReport
 from airflow_provider_chatexport.lake.maintenance.compact import CompactionReport, compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.removal import ForgetReport
+from airflow_provider_chatexport.lake.maintenance.repair import RepairReport, repair
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import VerifyReport, verify
 from airflow_provider_chatexport.lake.storage.address import Storage, open_store
@@ -271,13 +279,10 @@ class Lake:
         """
         catalog_file.require_lake(self._store)
         chosen = _some(channels)
-        return coverage_runs(
-            entry
-            for record in commit_log.all_records(self._store)
-            if record.is_load
-            for entry in record.coverage
-            if chosen is None or entry.cid in chosen
-        )
+        snapshot = commit_log.read_snapshot(self._store)
+        entries = [entry for record in snapshot.records if record.is_load for entry in record.coverage]
+        runs = coverage_runs(without_lost(entries, snapshot.lost))
+        return runs if chosen is None else {cid: runs[cid] for cid in chosen if cid in runs}
 
     def gaps(
         self,
@@ -311,14 +316,15 @@ class Lake:
         """
         catalog_file.require_lake(self._store)
         chosen = _some(channels)
-        entries = commit_log.read_snapshot(self._store).coverage
+        snapshot = commit_log.read_snapshot(self._store)
         return gaps(
-            entries,
-            sorted({entry.cid for entry in entries}) if chosen is None else dict.fromkeys(chosen),
+            snapshot.coverage,
+            sorted(channels_of(snapshot.coverage)) if chosen is None else dict.fromkeys(chosen),
             since=None if since is None else _aware(since, "since").astimezone(UTC),
             until=_aware(until, "until").astimezone(UTC),
             lookback=lookback,
             grace_period=grace_period,
+            lost=snapshot.lost,
         )
 
     # Loads
@@ -413,6 +419,28 @@ class Lake:
         """
         try:
             return compact(self._store, work_dir=self._work_dir, progress=progress)
+        finally:
+            self._show_new_state()
+
+    def repair(self, *, full: bool = False, dry_run: bool = False) -> RepairReport:
+        """Record which files are missing or damaged, and rebuild what can be rebuilt. Everything else goes on.
+
+        What was in them is not covered any more. ``sync`` exports it again, or ``load`` takes the same exports again.
+
+        ::
+
+            print(lake.repair(dry_run=True))
+            for window in lake.repair().windows:
+                print(window.span.since, window.span.until, window.cids)
+
+        It does not ask. A file that is restored later does not come back, and ``vacuum`` deletes what is damaged.
+
+        :param full: read every file and compare it with its recorded sha256; by default, only sizes are compared.
+        :param dry_run: change nothing, and report what is lost.
+        :raises LakeError: there is no lake, or it cannot be read or written.
+        """
+        try:
+            return repair(self._store, full=full, dry_run=dry_run)
         finally:
             self._show_new_state()
 

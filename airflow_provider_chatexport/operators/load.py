@@ -71,6 +71,8 @@ class LoadExportOperator(BaseOperator):
         None allows any number. Default: half of the lines.
     :param promote: custom fields that get a typed column in addition to ``custom``:
         ``{"messages": {"priority": "BIGINT"}}``.
+    :param auto_compact: afterwards, merge some of the small files that earlier loads have left behind, at about the
+        cost of the load.
     :param max_line_bytes: reject longer lines.
     :param max_unpacked_bytes: refuse compressed files that unpack to more. Default: 200 times their size.
     :param work_dir: folder for the download and the conversion. Default: inside a local lake, else a temporary
@@ -96,6 +98,7 @@ class LoadExportOperator(BaseOperator):
         max_vanished: int | float | None = None,
         keep_superseded: bool = False,
         promote: Mapping[str, Mapping[str, str]] | None = None,
+        auto_compact: bool = True,
         max_line_bytes: int = MAX_LINE_BYTES,
         max_unpacked_bytes: int | None = None,
         hash_users: bool = False,
@@ -117,6 +120,7 @@ class LoadExportOperator(BaseOperator):
                 max_vanished=max_vanished,
                 keep_superseded=keep_superseded,
                 promote={} if promote is None else promote,
+                auto_compact=auto_compact,
                 max_line_bytes=max_line_bytes,
                 max_unpacked_bytes=max_unpacked_bytes,
                 drop_text=drop_text,

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
 
 import pytest
 from lakes import LakeProbe, load_file, write_export
-
-MAIN: Final = "from airflow_provider_chatexport.cli import main; main()"
+from on_terminal import MAIN, run_on_terminal
 
 
 @pytest.fixture
@@ -24,20 +20,7 @@ def lake(tmp_path: Path) -> LakeProbe:
 
 
 def on_terminal(lake: LakeProbe, answer: str, *options: str) -> tuple[int, str, str]:
-    """Run the command with a terminal as stdin and stderr; return exit code, stdout, and what the terminal shows."""
-    ours, theirs = pty.openpty()
-    os.write(ours, answer.encode())
-    command = [sys.executable, "-c", MAIN, "forget-user", "ann-17", "--lake", lake.uri, *options]
-    done = subprocess.run(command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, check=False)
-    os.close(theirs)
-    shown = b""
-    try:
-        while part := os.read(ours, 65536):
-            shown += part
-    except OSError:  # Linux says so at the end of what the terminal shows
-        pass
-    os.close(ours)
-    return done.returncode, done.stdout.decode(), shown.decode()
+    return run_on_terminal(["forget-user", "ann-17", "--lake", lake.uri, *options], answer)
 
 
 def test_on_a_terminal_it_shows_what_would_change_and_asks(lake: LakeProbe) -> None:

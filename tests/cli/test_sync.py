@@ -118,6 +118,23 @@ def test_only_gaps_are_exported(run: Run, sync: Callable[..., Ran], lake: Path, 
     assert "OK" in run("verify", "--lake", lake).out
 
 
+def test_a_window_that_was_lost_is_exported_again(
+    run: Run, sync: Callable[..., Ran], service: Sandbox, lake: Path, messages: dict[str, str]
+) -> None:
+    """Also at the start of what the lake covers, where no gap shows."""
+    for since, until in ((10, 8), (8, 6)):
+        run("export", "--channel", RUST, "--since", ago(since), "--until", ago(until), "--lake", lake)
+    ((lost,),) = rows(lake, "SELECT DISTINCT _load_id FROM messages WHERE id = 'm9'")
+    for path in lake.glob(f"**/{lost}-*"):
+        path.unlink()
+    assert 0 == run("repair", "--lake", lake).code
+    assert {"m7", "m8"} == set(texts(lake))
+    service.control.advance_clock(HOUR / 60)
+    assert 0 == sync().code
+    assert {f"m{hours}" for hours in range(2, 11)} <= set(texts(lake))
+    assert "OK" in run("verify", "--lake", lake).out
+
+
 def test_a_channel_that_the_lake_does_not_know_has_its_whole_history_exported(
     run: Run, sync: Callable[..., Ran], service: Sandbox, lake: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class Rows:
                 for number in range(n_rows)
             ],
             schema=pa.schema(
-                [("_day", pa.date32()), *((field.name, _plain(field.type)) for field in arrow_schema(table))]
+                [("_day", pa.date32()), *((field.name, _plain(field.type)) for field in list(arrow_schema(table))[:-1])]
             ),
         )
         yield from whole.to_batches(max_chunksize=batch_rows)
@@ -86,14 +87,14 @@ def of(written: list[tuple[DataFile, Path]], table: str) -> list[tuple[DataFile,
     return [(file, path) for file, path in written if file.table == table]
 
 
-def test_there_is_one_file_per_table_and_day(written: list[tuple[DataFile, Path]]) -> None:
-    """However many days there are, each has one file. A table without rows has none."""
+def test_a_load_of_some_days_has_a_file_per_table_and_day(written: list[tuple[DataFile, Path]]) -> None:
+    """The next load, which looks back, retires whole files. A table without rows has none."""
     assert [
-        "messages/event_date=2026-01-01/load-1-x-0.parquet",
-        "messages/event_date=2026-01-02/load-1-x-0.parquet",
-        "reactions/event_date=2026-01-0",
-        "users/export_date=2026-01-03/load-1-x-0.parquet",
-    ] == [file.path if file.table != "reactions" else file.path[:30] for file, _ in written]
+        "messages/event_month=2026-01/load-1-x-2026-01-01-0.parquet",
+        "messages/event_month=2026-01/load-1-x-2026-01-02-0.parquet",
+        "reactions/event_month=2026-01/load-1-x-2026-01-",
+        "users/export_date=2026-01-03/load-1-x-2026-01-03-0.parquet",
+    ] == [file.path if file.table != "reactions" else file.path[:47] for file, _ in written]
 
 
 def test_no_row_is_lost_on_the_way_into_files(written: list[tuple[DataFile, Path]]) -> None:
@@ -101,7 +102,9 @@ def test_no_row_is_lost_on_the_way_into_files(written: list[tuple[DataFile, Path
     found = pa.concat_tables([pq.read_table(path, columns=["id", "created_at"]) for _, path in of(written, "messages")])
     assert N_MESSAGES == len(set(found["id"].to_pylist())) == len(found)
     for file, path in of(written, "messages"):
-        assert {file.day} == {str(moment.date()) for moment in pq.read_table(path)["created_at"].to_pylist()}
+        rows = pq.read_table(path)
+        assert {file.first_day} == {str(moment.date()) for moment in rows["created_at"].to_pylist()}
+        assert {file.last_day} == {str(day) for day in rows["event_date"].to_pylist()}
         assert file.rows == pq.read_metadata(path).num_rows
 
 
@@ -113,7 +116,7 @@ def test_rows_are_sorted_in_each_file_and_the_file_says_so(written: list[tuple[D
         assert sorted(keys) == keys
         names = pq.read_schema(path).names
         declared = pq.read_metadata(path).row_group(0).sorting_columns
-        assert ["cid", "created_at", "id"] == [names[column.column_index] for column in declared]
+        assert ["event_date", "cid", "created_at", "id"] == [names[column.column_index] for column in declared]
 
 
 def test_row_groups_follow_the_rule(written: list[tuple[DataFile, Path]]) -> None:
@@ -143,7 +146,9 @@ def test_ids_have_bloom_filters_that_find_and_rule_out(written: list[tuple[DataF
     offsets = (
         "SELECT path_in_schema FROM parquet_metadata(?) WHERE bloom_filter_offset IS NOT NULL AND row_group_id = 0"
     )
-    assert {"id", "user_id", "parent_id"} == {name for (name,) in duckdb.execute(offsets, [str(path)]).fetchall()}
+    assert {"id", "user_id", "parent_id", "cid"} == {
+        name for (name,) in duckdb.execute(offsets, [str(path)]).fetchall()
+    }
 
 
 def test_custom_is_json_to_its_readers(written: list[tuple[DataFile, Path]]) -> None:
@@ -164,7 +169,7 @@ def test_an_empty_file_carries_the_columns_descriptions(tmp_path: Path) -> None:
     """Readers without a catalog find the descriptions in one file of each table."""
     write_empty(MESSAGES, tmp_path / "empty.parquet")
     fields = pq.read_schema(tmp_path / "empty.parquet")
-    assert {column.name: column.doc for column in MESSAGES} == {
+    assert {**{column.name: column.doc for column in MESSAGES}, "event_date": MESSAGES.date_doc} == {
         field.name: (field.metadata or {})[b"description"].decode() for field in fields
     }
 
@@ -202,21 +207,68 @@ def test_batches_that_end_anywhere_give_whole_days(days: dict[str, int], tmp_pat
     ordered = dict(sorted(days.items()))
     folder = tmp_path_factory.mktemp("days")
     write_as = write_table(Rows(ordered), MESSAGES, folder, stem="x", metadata={})  # type: ignore[arg-type]
-    assert ordered == {file.day: pq.read_metadata(path).num_rows for file, path in write_as}
+    assert ordered == {file.first_day: pq.read_metadata(path).num_rows for file, path in write_as}
 
 
 def test_a_day_too_large_for_one_file_goes_on_in_another(tmp_path: Path) -> None:
     """Files of many gigabytes are slow to copy, to check and to rewrite."""
     rows = Rows({"2026-01-01": 50_000, "2026-01-02": 10})
     written = list(write_table(rows, MESSAGES, tmp_path, stem="x", metadata={}, max_file_rows=20_000))  # type: ignore[arg-type]
-    assert [("2026-01-01", "x-0"), ("2026-01-01", "x-1"), ("2026-01-01", "x-2"), ("2026-01-02", "x-0")] == [
-        (file.day, path.stem) for file, path in written
+    assert ["x-2026-01-01-0", "x-2026-01-01-1", "x-2026-01-01-2", "x-2026-01-02-0"] == [
+        path.stem for _, path in written
     ]
     ids = [each for _, path in written for each in pq.read_table(path, columns=["id"])["id"].to_pylist()]
     assert 50_010 == len(set(ids)) == len(ids)
 
 
+def test_a_long_history_has_a_file_per_month(tmp_path: Path) -> None:
+    """Regression: a load of eight years wrote 2,800 files per table, and every query opened them all."""
+    days = {f"2026-{month:02}-{day:02}": 40 for month in (1, 2) for day in range(1, 21)}
+    (january, at_january), (february, _) = write_table(Rows(days), MESSAGES, tmp_path, stem="x", metadata={})  # type: ignore[arg-type]
+    assert "messages/event_month=2026-01/x-2026-01-01-0.parquet" == january.path
+    assert ("2026-01-01", "2026-01-20", 800) == (january.first_day, january.last_day, january.rows)
+    assert ("2026-02-01", "2026-02-20", 800) == (february.first_day, february.last_day, february.rows)
+    assert list(days)[:20] == sorted({str(day) for day in pq.read_table(at_january)["event_date"].to_pylist()})
+
+
+def test_a_month_that_exceeds_the_target_size_is_cut_between_days(tmp_path: Path) -> None:
+    """A day is in one file, and files stay of a size that is quick to copy and to rewrite."""
+    days = {f"2026-01-{day:02}": 20_000 for day in range(1, 17)}
+    files = [
+        file
+        for file, _ in write_table(Rows(days), MESSAGES, tmp_path, stem="x", metadata={}, target_bytes=100_000)  # type: ignore[arg-type]
+    ]
+    assert 1 < len(files) < 16
+    assert sorted(days) == sorted(
+        day for file in files for day in days if file.first_day <= day <= file.last_day
+    )  # each once
+    assert 16 * 20_000 == sum(file.rows for file in files)
+
+
+def test_a_file_has_its_bounds(written: list[tuple[DataFile, Path]]) -> None:
+    """Who has the records need not open a file to see that it has nothing of a channel or a time."""
+    (file, _), *_ = of(written, "messages")
+    assert (
+        ("cid", "a:0", "a:6"),
+        ("created_at", "2026-01-01T00:00:00.000000Z", "2026-01-01T23:00:00.000000Z"),
+    ) == file.bounds
+
+
 def test_a_data_file_is_plain_json() -> None:
-    """It is a part of the load's record."""
-    file = DataFile(path="a", table="messages", day="2026-01-01", rows=1, size_bytes=2, sha256="c")
-    assert json.loads(json.dumps({name: getattr(file, name) for name in DataFile.__slots__}))["rows"] == 1
+    """It is a part of the load's record. Those of version 1 have a day in place of a span."""
+    day = "2026-01-01"
+    promoted, bounds = (("number", "BIGINT"),), (("cid", "a:1", "a:2"),)
+    file = DataFile(
+        path="a",
+        table="messages",
+        first_day=day,
+        last_day="2026-01-31",
+        rows=1,
+        size_bytes=2,
+        sha256="c",
+        promoted=promoted,
+        bounds=bounds,
+    )
+    assert file == DataFile.from_json(json.loads(json.dumps(file.to_json())))
+    of_a_day = {"path": "a", "table": "messages", "day": day, "rows": 1, "size_bytes": 2, "sha256": "c"}
+    assert replace(file, last_day=day, promoted=(), bounds=()) == DataFile.from_json(of_a_day)

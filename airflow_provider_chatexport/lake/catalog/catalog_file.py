@@ -13,37 +13,48 @@ some four hundred statements for views and comments take.
 from __future__ import annotations
 
 import contextlib
+import enum
 import hashlib
 import re
+import shlex
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.errors import LakeError, MovedLakeError
 from airflow_provider_chatexport.lake.catalog import history_view, macros, metadata_views
 from airflow_provider_chatexport.lake.catalog.folders import EMPTY_FILE_PREFIX
 from airflow_provider_chatexport.lake.catalog.metadata_views import INTERNAL_SCHEMA, internal_name
+from airflow_provider_chatexport.lake.catalog.stand_ins import stand_in, stand_ins
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits.coverage import BEGINNING
+from airflow_provider_chatexport.lake.commits.coverage_tables import entry_rows, per_channel, set_rows
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
-from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
+from airflow_provider_chatexport.lake.duckdb_session import suspects
 from airflow_provider_chatexport.lake.parquet import write_empty
 from airflow_provider_chatexport.lake.schema import promoted, sql
+from airflow_provider_chatexport.lake.schema.arrow import arrow_rows
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, SCHEMA_VERSION, TABLES, USER_EXPORT_USERS
-from airflow_provider_chatexport.lake.schema.types import PARTITION_DOC, Placement, Table
+from airflow_provider_chatexport.lake.schema.types import Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 NAME: Final = "catalog.duckdb"
 # The oldest storage that DuckDB 2.0 writes and that DuckDB 1.2 reads.
 STORAGE_VERSION: Final = "v1.2.0"
-EMPTY_FILE_DAY: Final = "1970-01-01"
+_EMPTY_FILE_DAY: Final = "1970-01-01"
 _BUILT_FROM: Final = internal_name("built_from")
-_MASKING: Final = internal_name("masking_coverage")
+# How large each file is that a view reads: who reads it from an object store does not have to ask.
+_SIZES: Final = internal_name("sizes")
+_MASKING_ENTRIES: Final = internal_name("masking_coverage")
+_MASKING: Final = f"({per_channel(_MASKING_ENTRIES, metadata_views.CHANNEL_SETS)})"
 
 
 def is_lake(store: LakeStore) -> bool:
@@ -68,7 +79,11 @@ def connect(store: LakeStore) -> duckdb.DuckDBPyConnection:
 
     The caller closes the connection.
 
-    :raises LakeError: there is no catalog, or the file in its place is not one.
+    Its views name files by their whole address, because DuckDB takes a relative path from where its process runs. So
+    the catalog of a lake that was copied or is mounted elsewhere would show the rows of the original, and is refused.
+
+    :raises LakeError: there is no catalog, the file in its place is not one, a newer version made it, or it was made
+        when the lake had another address.
     """
     if not store.exists(NAME):
         raise LakeError(f"the lake at {store.uri} has no catalog; run chatexport catalog")
@@ -76,12 +91,11 @@ def connect(store: LakeStore) -> duckdb.DuckDBPyConnection:
     try:
         with tempfile.TemporaryDirectory() as folder:
             # DuckDB keeps a copy open, so it can be read after its name is gone.
-            path = str(store.local_copy(NAME, Path(folder)))
-            store.let_read(con)
+            path = store.local_copy(NAME, Path(folder))
             # The names in a query are those of the catalog, and never those of variables in a Python frame.
             con.execute("SET python_enable_replacements = false; SET TimeZone = 'UTC'")
             try:
-                _attach(con, path)
+                _attach(con, str(path))
             except duckdb.Error as error:
                 if not _is_in_use(error):
                     raise
@@ -90,6 +104,10 @@ def connect(store: LakeStore) -> duckdb.DuckDBPyConnection:
                 copy.write_bytes(store.read(NAME))
                 _attach(con, str(copy))
             con.execute("USE lake")
+            _check_origin(con, store)
+            if store.is_remote:
+                sizes = dict(con.sql(f"FROM {_SIZES}").fetchall()) if _has_sizes(con) else {}
+                store.let_read(con, sizes, contents=_empty_files())
     except duckdb.Error as error:
         con.close()
         raise LakeError(
@@ -129,30 +147,81 @@ def writer(store: LakeStore) -> str | None:
     return None
 
 
+def _empty_files() -> dict[str, bytes]:
+    """Return the content of the tables' files without rows, by path."""
+    return {empty_file(table): stand_in(table, SCHEMA_VERSION, frozenset()) for table in TABLES}
+
+
+def _has_sizes(con: duckdb.DuckDBPyConnection) -> bool:
+    """Return whether the catalog in use says how large its files are. Older ones do not."""
+    found = con.sql(f"SELECT 1 FROM duckdb_tables() WHERE schema_name || '.' || table_name = {sql.quoted(_SIZES)}")
+    return bool(found.fetchall())
+
+
+def _check_origin(con: duckdb.DuckDBPyConnection, store: LakeStore) -> None:
+    """Raise unless the catalog in use was made for the lake where it lies now, by a version that is not newer.
+
+    :raises LakeError: it was not.
+    """
+    built_from = con.sql(f"FROM {_BUILT_FROM}").to_arrow_table().to_pylist()[0]
+    if store.has_moved_from(built_from["lake"]):
+        raise MovedLakeError(
+            f"the catalog of {store.uri} was made when the lake was at {built_from['lake']}, and would show the files "
+            f"there; run chatexport catalog --lake {shlex.quote(store.uri)}"
+        )
+    version = built_from.get("schema_version", SCHEMA_VERSION)  # older catalogs do not say it
+    if version > SCHEMA_VERSION:
+        raise LakeError(
+            f"a newer version made the catalog of {store.uri}: its tables are of version {version}, and this "
+            f"installation knows version {SCHEMA_VERSION}; upgrade airflow-provider-chatexport where it reads the lake",
+            retryable=False,
+        )
+
+
 def fault(store: LakeStore, snapshot: Snapshot) -> str | None:
     """Return what is wrong with the catalog, as a sentence; None if nothing is.
 
     :param snapshot: of records that were read before the catalog is: a newer catalog knows them, too.
+    :raises MovedLakeError: it was made when the lake had another address.
     """
     cure = "run chatexport catalog"
     try:
         with contextlib.closing(connect(store)) as con:
-            lake, records = con.execute(f"SELECT lake, records FROM {_BUILT_FROM}").fetchall()[0]
+            ((records,),) = con.execute(f"SELECT records FROM {_BUILT_FROM}").fetchall()
+    except MovedLakeError:
+        raise
     except LakeError as error:
         return error.message
     except duckdb.Error:
         return f"the catalog of {store.uri} is damaged or of another version; {cure}"
     if missing := {record.load_id for record in snapshot.records} - set(records):
         return f"the catalog of {store.uri} does not know {len(missing)} of the records; {cure}"
-    if store.has_moved_from(lake):
-        return f"the catalog of {store.uri} was made when the lake was at {lake}; {cure}"
     return None
 
 
-def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> None:
-    """Replace the catalog by one that shows what the records say.
+def records_shown(store: LakeStore) -> set[str]:
+    """Return the ids of the records that the catalog knows; none if there is no catalog that can be read."""
+    with contextlib.suppress(LakeError, duckdb.Error), contextlib.closing(connect(store)) as con:
+        return {load_id for (load_id,) in con.execute(f"SELECT unnest(records) FROM {_BUILT_FROM}").fetchall()}
+    return set()
+
+
+def coverage_shown(store: LakeStore, load_ids: Sequence[str]) -> list[tuple[str, datetime, datetime]]:
+    """Return channels and spans that some loads cover, as the catalog has them; none if it cannot be read."""
+    chosen = ", ".join(map(sql.quoted, load_ids))
+    with contextlib.suppress(LakeError, duckdb.Error), contextlib.closing(connect(store)) as con:
+        rows = con.sql(f"SELECT cid, since, until FROM coverage WHERE load_id IN ({chosen})").to_arrow_table()
+        return [(row["cid"], row["since"] or BEGINNING, row["until"]) for row in rows.to_pylist()]
+    return []
+
+
+def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> bool:
+    """Replace the catalog by one that shows what the records say, unless it shows all of these records already.
+
+    Of eight loads that finish together, one shows the records of several, and the others find nothing to do.
 
     :param full: build it from nothing, whatever the last one is like.
+    :return: False if the catalog also shows other records: those that came since, or one that a person moved out.
     :raises LakeError: the lake cannot be read or written.
     """
     try:
@@ -160,45 +229,75 @@ def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> None
             path = Path(folder) / NAME
             statements = [*_public_statements(snapshot)]
             digest = _digest(statements, snapshot)
-            if full or not _update_copy(path, store, snapshot, digest):
+            last = _Last.UNUSABLE if full else _update_copy(path, store, snapshot, digest)
+            if last in (_Last.SHOWS_THESE, _Last.SHOWS_MORE):
+                return last is _Last.SHOWS_THESE
+            if last is _Last.UNUSABLE:
                 path.unlink(missing_ok=True)
-                with _writing(path, store) as con:
+                write_empty_files(store, check=full)
+                with _writing(path, store, snapshot) as con:
                     con.execute(f"CREATE SCHEMA {INTERNAL_SCHEMA}")
                     _fill(con, store, snapshot, digest)
                     con.execute("; ".join(statements))
             # A shell that opens the catalog without -readonly would lock every other reader out.
             store.replace(NAME, path.read_bytes(), is_read_only=True)
+            return True
     except (OSError, duckdb.Error) as error:
         raise LakeError(
-            f"the catalog of {store.uri} cannot be written ({type(error).__name__}); run chatexport verify to see "
-            "whether a file is missing, make sure that the temporary folder has room, then run chatexport catalog"
+            f"the catalog of {store.uri} cannot be written ({type(error).__name__}); make sure that the temporary "
+            "folder has room, then run chatexport catalog",
+            suspects=suspects(error) if isinstance(error, duckdb.Error) else None,
         ) from None
 
 
 def empty_file(table: Table) -> str:
     """Return the path of the table's file without rows, which lets people query an empty lake."""
-    return f"{table.name}/{table.partition}={EMPTY_FILE_DAY}/{EMPTY_FILE_PREFIX}{SCHEMA_VERSION}.parquet"
+    return f"{table.folder_of(_EMPTY_FILE_DAY)}/{EMPTY_FILE_PREFIX}{SCHEMA_VERSION}.parquet"
 
 
-def write_empty_files(store: LakeStore) -> None:
-    """Write the tables' files without rows, where they are missing.
+def write_empty_files(store: LakeStore, *, check: bool = False) -> bool:
+    """Write the tables' files without rows, where they are missing, and return whether one was.
 
+    :param check: write also those that are damaged.
     :raises LakeError: the lake cannot be written.
     """
-    missing = [table for table in TABLES if not store.exists(empty_file(table))]
+    missing = [
+        table
+        for table in TABLES
+        if not store.exists(empty_file(table)) or (check and not _is_parquet(store.read(empty_file(table))))
+    ]
     if missing:
         with tempfile.TemporaryDirectory() as folder:
             for table in missing:
                 local = Path(folder) / f"{table.name}.parquet"
                 write_empty(table, local)
                 store.publish(local, empty_file(table))
+                # Of two keys in the names of folders, DuckDB can make no column.
+                if table.folder_key != table.date_column:
+                    store.delete(path for path, _ in store.walk(_old_folder(table), ".parquet"))
+    return bool(missing)
+
+
+def _old_folder(table: Table) -> str:
+    """Return the folder that had the empty file of an event table when its folders were days."""
+    return f"{table.name}/{table.date_column}={_EMPTY_FILE_DAY}"
+
+
+def _is_parquet(content: bytes) -> bool:
+    try:
+        return bool(pq.read_metadata(pa.BufferReader(content)))
+    except pa.ArrowException:
+        return False
 
 
 @contextlib.contextmanager
-def _writing(path: Path, store: LakeStore) -> Iterator[duckdb.DuckDBPyConnection]:
+def _writing(path: Path, store: LakeStore, snapshot: Snapshot) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection in which the file is the database in use; write the file once, at the end."""
     with duckdb.connect() as con:
-        store.let_read(con)
+        contents = {}
+        if store.is_remote:
+            contents = _empty_files() | stand_ins(store, snapshot)
+        store.let_read(con, contents=contents)
         con.execute("SET TimeZone = 'UTC'")
         con.execute(f"ATTACH {sql.quoted(str(path))} AS catalog (STORAGE_VERSION {sql.quoted(STORAGE_VERSION)})")
         con.execute("USE catalog")
@@ -210,41 +309,89 @@ def _writing(path: Path, store: LakeStore) -> Iterator[duckdb.DuckDBPyConnection
         con.execute("DETACH catalog")
 
 
-def _update_copy(path: Path, store: LakeStore, snapshot: Snapshot, digest: str) -> bool:
-    """Write a copy of the last catalog, brought up to date; False if there is no last one that this can be done with.
+class _Last(enum.Enum):
+    """What the last catalog is good for."""
+
+    UNUSABLE = enum.auto()  # there is none, or one that cannot be brought up to date
+    UPDATED = enum.auto()  # a copy of it was brought up to date
+    SHOWS_THESE = enum.auto()  # it shows exactly the records in question
+    SHOWS_MORE = enum.auto()  # it shows others, too
+
+
+def _update_copy(path: Path, store: LakeStore, snapshot: Snapshot, digest: str) -> _Last:
+    """Write a copy of the last catalog, brought up to date, unless it is up to date.
 
     This takes about 0.1 s, and building a catalog from nothing 0.25 s: of every load, and of an hourly load of a small
     window that is a tenth. The digest is what makes it safe. It is over the statements of all that people see and over
     DuckDB's version, so a catalog that another version of this package or of DuckDB built, or one whose views another
     promotion changed, is never taken over.
     """
-    if not store.exists(NAME):
-        return False
-    path.write_bytes(store.read(NAME))
+    content = store.read_if_there(NAME)
+    if content is None:
+        return _Last.UNUSABLE
+    path.write_bytes(content)
     # Any fault of the last catalog leads to a new one. A fault of the lake shows there a second time.
-    with contextlib.suppress(duckdb.Error), _writing(path, store) as con:
-        if con.execute(f"SELECT digest FROM {_BUILT_FROM}").fetchall() == [(digest,)]:
-            _fill(con, store, snapshot, digest)
-            return True
-    return False
+    with contextlib.suppress(duckdb.Error), _writing(path, store, snapshot) as con:
+        lake, last_digest, records = con.execute(f"SELECT lake, digest, records FROM {_BUILT_FROM}").fetchall()[0]
+        if (lake, last_digest) == (store.uri, digest):
+            ids = {record.load_id for record in snapshot.records}
+            if ids.issubset(records) and not snapshot.unreadable:
+                return _Last.SHOWS_THESE if len(ids) == len(records) else _Last.SHOWS_MORE
+            _update_loads(con, snapshot)
+            _fill(con, store, snapshot, digest, but=metadata_views.LOADS)
+            return _Last.UPDATED
+    return _Last.UNUSABLE
 
 
-def _fill(con: duckdb.DuckDBPyConnection, store: LakeStore, snapshot: Snapshot, digest: str) -> None:
-    """Create or replace what changes from load to load, and the digest of what does not."""
+def _update_loads(con: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> None:
+    """Bring the rows of the view ``loads`` up to date: with 20,000 loads, this is a quarter of writing them all."""
+    table = metadata_views.LOADS
+    con.register("fates", metadata_views.load_fates(snapshot))
+    con.execute(f"DELETE FROM {table} WHERE load_id NOT IN (SELECT load_id FROM fates)")
+    assigned = ", ".join(f"{name} = fates.{name}" for name in metadata_views.FATES)
+    changed = " OR ".join(f"rows.{name} IS DISTINCT FROM fates.{name}" for name in metadata_views.FATES)
+    con.execute(f"UPDATE {table} rows SET {assigned} FROM fates WHERE rows.load_id = fates.load_id AND ({changed})")
+    con.unregister("fates")
+    known = {load_id for (load_id,) in con.execute(f"SELECT load_id FROM {table}").fetchall()}
+    con.register("new_loads", metadata_views.load_rows(snapshot, known))
+    con.execute(f"INSERT INTO {table} BY NAME FROM new_loads")
+    con.unregister("new_loads")
+
+
+def _fill(
+    con: duckdb.DuckDBPyConnection, store: LakeStore, snapshot: Snapshot, digest: str, *, but: str | None = None
+) -> None:
+    """Create or replace what changes from load to load, and the digest of what does not.
+
+    :param but: a table that is up to date.
+    """
+    sets: metadata_views.Sets = {}
     for view in metadata_views.VIEWS:
-        _put(con, internal_name(view.name), view.rows(snapshot))
-    _put(con, _MASKING, coverage_rows(snapshot.masking_coverage))
-    _put(con, history_view.READABLE, coverage_rows(snapshot.recheck_coverage & snapshot.readable_coverage))
-    _put(con, history_view.DECIDING, coverage_rows(snapshot.recheck_coverage.intersection(snapshot.coverage)))
+        if (name := internal_name(view.name)) != but:
+            _put(con, name, view.rows(snapshot, sets))
+    _put(con, _MASKING_ENTRIES, entry_rows(snapshot.masking_coverage, sets))
+    recheck = snapshot.recheck_coverage
+    _put(con, history_view.READABLE_ENTRIES, entry_rows(recheck & snapshot.readable_coverage, sets))
+    _put(con, history_view.DECIDING_ENTRIES, entry_rows(recheck.intersection(snapshot.coverage), sets))
+    _put(con, metadata_views.CHANNEL_SETS, set_rows(sets))
+    _put(con, _SIZES, _size_rows(store, snapshot))
     for table in snapshot.tables:
         _define(con, internal_name(table.name), _visible_rows(store, table, snapshot))
         if table.name == MESSAGES.name:
             _define(con, history_view.VERSIONS, _versions(store, table, snapshot))
-    built_from = [store.uri, [record.load_id for record in snapshot.records], digest]
+    built_from = [store.uri, [record.load_id for record in snapshot.records], digest, SCHEMA_VERSION]
     con.execute(
-        f"CREATE OR REPLACE TABLE {_BUILT_FROM} AS SELECT $1 AS lake, $2::VARCHAR[] AS records, $3 AS digest",
+        f"CREATE OR REPLACE TABLE {_BUILT_FROM} AS SELECT $1 AS lake, $2::VARCHAR[] AS records, $3 AS digest, "
+        "$4 AS schema_version",
         built_from,
     )
+
+
+def _size_rows(store: LakeStore, snapshot: Snapshot) -> pa.Table:
+    """Return the size of each file that the views read; nothing where asking for it costs nothing."""
+    sizes = visibility.sizes_of(store, snapshot.file_states) if store.is_remote else {}
+    rows = ({"path": path, "size_bytes": size} for path, size in sizes.items())
+    return arrow_rows(rows, pa.schema([("path", pa.string()), ("size_bytes", pa.int64())]))
 
 
 def _put(con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
@@ -351,7 +498,7 @@ def _read(store: LakeStore, table: Table, files: Sequence[FileState]) -> list[st
 
 
 def _docs(table: Table) -> list[tuple[str, str]]:
-    return [*((column.name, column.doc) for column in table), (table.partition, PARTITION_DOC)]
+    return [*((column.name, column.doc) for column in table), (table.date_column, table.date_doc)]
 
 
 def _scan(store: LakeStore, table: Table, files: Sequence[FileState]) -> str:

@@ -1,9 +1,9 @@
 """Table folders: a reader who uses a glob finds exactly the live files there, and never a state in between.
 
-On a local disk, a day folder holds hard links to the data files. If several links come or go at once, a new folder with
-all links takes the place of the old one in one step (``renameat2``). So a listing shows the day before the change or
-after it, and never a mixture. A reader may still list a folder and open its files after the change: DuckDB silently
-leaves out files that are gone by then.
+On a local disk, a folder holds hard links to the data files of a month, or of a day. If several links come or go at
+once, a new folder with all links takes the place of the old one in one step (``renameat2``). So a listing shows the
+folder before the change or after it, and never a mixture. A reader may still list a folder and open its files after the
+change: DuckDB silently leaves out files that are gone by then.
 
 On an object store, the folders hold the data files themselves, and dead ones are deleted.
 """
@@ -23,7 +23,7 @@ from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
 from airflow_provider_chatexport.lake.schema.tables import TABLES
-from airflow_provider_chatexport.lake.storage.local_store import LocalStore, create_in_folder
+from airflow_provider_chatexport.lake.storage.local_store import LocalStore, create_in_folder, matching
 from airflow_provider_chatexport.lake.storage.object_store import ObjectStore
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.lake.storage.workdir import work_folder
@@ -40,59 +40,68 @@ def sync(store: LakeStore, snapshot: Snapshot, records: Iterable[LoadRecord] | N
     :param records: check only the folders that these records can have changed; by default all folders.
     :raises LakeError: the lake cannot be written.
     """
-    days = _by_day(snapshot.file_states)
-    wanted = set(days) if records is None else _touched_by(list(records), snapshot)
+    by_folder = _by_folder(snapshot.file_states)
+    wanted = set(by_folder) if records is None else _touched_by(list(records), snapshot)
     match store:
         case LocalStore():
             if records is None:
-                wanted |= {str(path.relative_to(store.root)) for path in _day_folders(store)}
+                wanted |= {str(path.relative_to(store.root)) for path in _folders(store)}
             for folder in sorted(wanted):
-                _show(store, folder, [each for each in days.get(folder, ()) if each.is_live])
+                _show(store, folder, [each for each in by_folder.get(folder, ()) if each.is_live])
         case ObjectStore():
-            _delete_dead(store, [each for folder in wanted for each in days.get(folder, ())])
+            for folder in sorted(wanted):
+                gone = (FileStatus.DEAD, FileStatus.HISTORY, FileStatus.PURGED)
+                if dead := [each for each in by_folder.get(folder, ()) if each.status in gone]:
+                    _delete_dead(store, folder, dead)
 
 
 def shown(store: LocalStore) -> set[str]:
     """Return the paths of the data files that a glob finds on a local disk."""
     return {
         str(path.relative_to(store.root))
-        for folder in _day_folders(store)
-        for path in folder.glob("*.parquet")
+        for folder in _folders(store)
+        for path in matching(folder, "*.parquet")
         if not path.name.startswith(EMPTY_FILE_PREFIX)
     }
 
 
-def _by_day(file_states: Iterable[FileState]) -> Mapping[str, list[FileState]]:
+def _by_folder(file_states: Iterable[FileState]) -> Mapping[str, list[FileState]]:
     grouped: dict[str, list[FileState]] = defaultdict(list)
     for each in file_states:
-        grouped[str(PurePosixPath(each.file.path).parent)].append(each)
+        grouped[_folder(each)].append(each)
     return grouped
 
 
+def _folder(each: FileState) -> str:
+    return each.file.path.rpartition("/")[0]
+
+
 def _touched_by(records: list[LoadRecord], snapshot: Snapshot) -> set[str]:
-    """Return the day folders that these records can have changed: of their own files, and of files that they ended."""
+    """Return the folders that these records can have changed: of their own files, and of files that they ended."""
     ids = {record.load_id for record in records}
     # Several records can supersede a file together, and the latest of them may already be in the checkpoint. So the
     # folder of every file counts that was superseded at or after the commit of the first new record.
     first = min((record.committed_at for record in records), default=datetime.max.replace(tzinfo=UTC))
     return {
-        str(PurePosixPath(each.file.path).parent)
+        _folder(each)
         for each in snapshot.file_states
         if each.record.load_id in ids or (each.dead_since is not None and each.dead_since >= first)
     }
 
 
-def _day_folders(store: LocalStore) -> list[Path]:
+def _folders(store: LocalStore) -> list[Path]:
+    """Return the folders of all tables; event tables of older versions of the schema have a folder per day."""
     return [
         folder
         for table in TABLES
-        for folder in store.local_path(table.name).glob(f"{table.partition}=*")
+        for key in dict.fromkeys((table.folder_key, table.date_column))
+        for folder in matching(store.local_path(table.name), f"{key}=*")
         if folder.is_dir()
     ]
 
 
 def _show(store: LocalStore, folder: str, live: list[FileState]) -> None:
-    """Make a day folder hold links to these files, and to no other data file."""
+    """Make a folder hold links to these files, and to no other data file."""
     target = store.local_path(folder)
     wanted = {PurePosixPath(each.file.path).name: store.local_path(store.data_path(each.file.path)) for each in live}
     there = {name for name in _names_in(target) if name.endswith(".parquet") and not name.startswith(EMPTY_FILE_PREFIX)}
@@ -131,7 +140,7 @@ def _replaced(store: LocalStore, target: Path, wanted: Mapping[str, Path]) -> bo
         if _exchanged(other, target):
             return True
         with contextlib.suppress(OSError):
-            create_in_folder(target, lambda: other.rename(target))  # the first files of this day
+            create_in_folder(target, lambda: other.rename(target))  # the first files of this folder
             return True
         return False
 
@@ -158,10 +167,15 @@ def _names_in(folder: Path) -> set[str]:
         return set()
 
 
-def _delete_dead(store: ObjectStore, file_states: Iterable[FileState]) -> None:
-    """Delete dead data files, which a glob would find. What history reads is copied to a place out of its sight."""
-    for each in file_states:
-        if each.status is FileStatus.HISTORY and store.exists(each.file.path):
-            store.copy(each.file.path, store.history_path(each.file.path))
-        if not each.is_live:
+def _delete_dead(store: ObjectStore, folder: str, dead: Iterable[FileState]) -> None:
+    """Delete dead data files of a folder, which a glob would find.
+
+    What history reads is copied to a place out of its sight. Most of the files are gone already, and one listing says
+    which are not.
+    """
+    there = store.sizes(folder)
+    for each in dead:
+        if each.file.path in there:
+            if each.status is FileStatus.HISTORY:
+                store.copy(each.file.path, store.history_path(each.file.path))
             store.delete([each.file.path])

@@ -6,8 +6,8 @@ it does not contain the message. The query goes from observations to versions:
 1. ``observed``: every row that can be read, by message in the order of exports. ``_content`` is a hash of what the
    service says of the message, without the export's own columns.
 2. ``gone`` and ``gone_now``: for each observation, the first newer export that covers the moment and does not contain
-   the message. Only an export of which every row can still be read proves that (``READABLE``). If no newer observation
-   follows, an export that decides what is visible proves it as well (``DECIDING``).
+   the message. Only an export of which every row can still be read proves that (``READABLE_ENTRIES``). If no newer
+   observation follows, an export that decides what is visible proves it as well (``DECIDING_ENTRIES``).
 3. ``numbered``: a new version begins where the content differs from the observation before, or where the message was
    gone in between.
 4. ``versions``: the first observation of each version, with ``valid_from``: the message's own time of change if it
@@ -21,7 +21,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from airflow_provider_chatexport.lake.catalog.metadata_views import internal_name
+from airflow_provider_chatexport.lake.catalog.metadata_views import CHANNEL_SETS, internal_name
+from airflow_provider_chatexport.lake.commits.coverage_tables import per_channel
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
 from airflow_provider_chatexport.lake.schema.types import Table
@@ -43,8 +44,8 @@ COLUMNS: Final = (
 VERSIONS: Final = internal_name("versions")
 # Tables of coverage entries that look at a moment for a second time, by ``Snapshot``: of exports of which every row can
 # still be read, and of exports that decide what is visible.
-READABLE: Final = internal_name("readable_coverage")
-DECIDING: Final = internal_name("deciding_coverage")
+READABLE_ENTRIES: Final = internal_name("readable_coverage")
+DECIDING_ENTRIES: Final = internal_name("deciding_coverage")
 _OF_THE_EXPORT: Final = ("_exported_at", "_load_id")
 _RANK: Final = "struct_pack(exported_at := {0}exported_at, load_id := {0}load_id)"
 _ROW_RANK: Final = _RANK.format("rows._")
@@ -56,7 +57,7 @@ def query(table: Table) -> str:
 
     :param table: messages, with the promoted columns of the lake.
     """
-    columns = ", ".join(f"rows.{sql.name(each)}" for each in (*(column.name for column in table), table.partition))
+    columns = ", ".join(f"rows.{sql.name(each)}" for each in (*(column.name for column in table), table.date_column))
     content = ", ".join(f"rows.{sql.name(column.name)}" for column in MESSAGES if column.name not in _OF_THE_EXPORT)
     changed_at = "greatest(rows.updated_at, rows.deleted_at)"
     return f"""
@@ -65,9 +66,9 @@ def query(table: Table) -> str:
             FROM {VERSIONS}() rows
             WINDOW of_id AS (PARTITION BY rows.id ORDER BY rows._exported_at, rows._load_id)
         ), gone AS (
-            {_found_gone(READABLE, "min", f"(rows._next IS NULL OR {_NEWER_RANK} < rows._next)")}
+            {_found_gone(READABLE_ENTRIES, "min", f"(rows._next IS NULL OR {_NEWER_RANK} < rows._next)")}
         ), gone_now AS (
-            {_found_gone(DECIDING, "max", "rows._next IS NULL")}
+            {_found_gone(DECIDING_ENTRIES, "max", "rows._next IS NULL")}
         ), followed AS (
             SELECT rows.*, coalesce(gone.found_at, gone_now.found_at) AS _gone
             FROM observed rows LEFT JOIN gone USING (id, _rank) LEFT JOIN gone_now USING (id, _rank)
@@ -95,13 +96,13 @@ def query(table: Table) -> str:
 def _found_gone(entries: str, which: str, condition: str) -> str:
     """Return the query for when a newer export covers an observation's moment without containing the message.
 
-    :param entries: the coverage entries of the exports to look at, as ``newer``.
+    :param entries: the table with the coverage entries of the exports to look at, as ``newer``.
     :param which: ``min`` for the first such export, ``max`` for the last one.
     :param condition: what else has to hold between the observation (``rows``) and the newer entry.
     """
     return f"""
             SELECT rows.id, rows._rank, {which}(newer.exported_at) AS found_at
-            FROM observed rows JOIN {entries} newer ON newer.cid = rows.cid
+            FROM observed rows JOIN ({per_channel(entries, CHANNEL_SETS)}) newer ON newer.cid = rows.cid
                 AND rows.created_at >= newer.since AND rows.created_at < newer.until
                 AND {_NEWER_RANK} > rows._rank AND {condition}
             GROUP BY ALL"""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
 
-from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry
+from airflow_provider_chatexport.core.times import format_rfc3339
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
+from airflow_provider_chatexport.lake.commits.coverage import BEGINNING
+from airflow_provider_chatexport.lake.commits.coverage_tables import entry_rows, per_channel
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
+from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.arrow import UTC_TIME, arrow_rows
 
 Columns = tuple[tuple[str, pa.DataType, str], ...]
@@ -29,6 +33,10 @@ def internal_name(name: str) -> str:
     return f"{INTERNAL_SCHEMA}._{name}"
 
 
+# The table with the channels of each set of channels, for all tables of coverage entries.
+CHANNEL_SETS: Final = internal_name("channel_sets")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetadataView:
     """A view over rows that the catalog itself holds, in an internal table.
@@ -41,7 +49,7 @@ class MetadataView:
     name: str
     doc: str
     columns: Columns
-    rows: Callable[[Snapshot], pa.Table]
+    rows: Callable[[Snapshot, Sets], pa.Table]
     template: str = "FROM {rows}"
 
     @property
@@ -50,10 +58,17 @@ class MetadataView:
         return self.template.format(rows=internal_name(self.name))
 
 
+# The number of each set of channels in the catalog. What needs the number of another set adds it.
+Sets = dict[ChannelSet, int]
+
+
 def _table(columns: Columns, rows: Iterable[dict[str, Any]]) -> pa.Table:
     return arrow_rows(rows, pa.schema([(name, kind) for name, kind, _ in columns]))
 
 
+LOADS: Final = internal_name("loads")
+# The columns of a load that later records change.
+FATES: Final = ("retired_at", "rewritten_into")
 _LOAD_COLUMNS: Final[Columns] = (
     ("load_id", pa.string(), "Derived from the exports' task ids: the same exports are the same load."),
     ("exported_at", UTC_TIME, "When the service made the newest export of the load."),
@@ -76,18 +91,38 @@ _LOAD_COLUMNS: Final[Columns] = (
 )
 
 
-def _loads(snapshot: Snapshot) -> pa.Table:
-    return _table(_LOAD_COLUMNS, (_load_row(record, snapshot) for record in snapshot.records if record.is_load))
+def _loads(snapshot: Snapshot, _: Sets) -> pa.Table:
+    return load_rows(snapshot, ())
+
+
+def load_rows(snapshot: Snapshot, known: Collection[str]) -> pa.Table:
+    """Return the rows of the view ``loads``.
+
+    :param known: ids of loads to leave out.
+    """
+    loads = (record for record in snapshot.records if record.is_load and record.load_id not in known)
+    return _table(_LOAD_COLUMNS, (_load_row(record, snapshot) for record in loads))
+
+
+def load_fates(snapshot: Snapshot) -> pa.Table:
+    """Return for every load what later records made of it. Its other columns never change."""
+    columns = [column for column in _LOAD_COLUMNS if column[0] in ("load_id", *FATES)]
+    return _table(tuple(columns), (_fate(record, snapshot) for record in snapshot.records if record.is_load))
+
+
+def _fate(record: LoadRecord, snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "load_id": record.load_id,
+        "retired_at": snapshot.retired_at(record),
+        "rewritten_into": snapshot.rewritten_into(record),
+    }
 
 
 def _load_row(record: LoadRecord, snapshot: Snapshot) -> dict[str, Any]:
     counts = record.counts
-    return {
-        "load_id": record.load_id,
+    return _fate(record, snapshot) | {
         "exported_at": record.exported_at,
         "committed_at": record.committed_at,
-        "retired_at": snapshot.retired_at(record),
-        "rewritten_into": snapshot.rewritten_into(record),
         "since": record.since,
         "until": record.until,
         "task_ids": [source.task_id for source in record.sources if source.task_id],
@@ -113,18 +148,8 @@ _COVERAGE_COLUMNS: Final[Columns] = (
 )
 
 
-def _coverage(snapshot: Snapshot) -> pa.Table:
-    return _table(_COVERAGE_COLUMNS, map(_coverage_row, snapshot.coverage))
-
-
-def _coverage_row(entry: CoverageEntry) -> dict[str, Any]:
-    return {
-        "cid": entry.cid,
-        "since": None if entry.since == BEGINNING else entry.since,
-        "until": entry.until,
-        "exported_at": entry.exported_at,
-        "load_id": entry.load_id,
-    }
+def _coverage(snapshot: Snapshot, sets: Sets) -> pa.Table:
+    return entry_rows(snapshot.covered, sets)
 
 
 _LATE_COLUMNS: Final[Columns] = (
@@ -140,7 +165,7 @@ _LATE_COLUMNS: Final[Columns] = (
 )
 
 
-def _late_changes(snapshot: Snapshot) -> pa.Table:
+def _late_changes(snapshot: Snapshot, _: Sets) -> pa.Table:
     return _table(_LATE_COLUMNS, (change for record in snapshot.records for change in record.late_changes))
 
 
@@ -151,6 +176,10 @@ VIEWS: Final = (
         doc="What is loaded: the spans of time of each channel that an export covers.",
         columns=_COVERAGE_COLUMNS,
         rows=_coverage,
+        template=f"""
+            SELECT cid, nullif(since, TIMESTAMPTZ {sql.quoted(format_rfc3339(BEGINNING))}) AS since, until, exported_at,
+                load_id
+            FROM ({per_channel("{rows}", CHANNEL_SETS)})""",
     ),
     MetadataView(
         name="late_changes",

@@ -17,6 +17,7 @@ import duckdb
 from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake.catalog.table_query import in_channels
 from airflow_provider_chatexport.lake.catalog.values import plain
+from airflow_provider_chatexport.lake.duckdb_session import suspects
 from airflow_provider_chatexport.lake.printing import Report
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -105,10 +106,11 @@ def query_errors() -> Iterator[None]:
 
 
 def _failed(kind: str, error: Exception) -> LakeError:
-    if kind == duckdb.IOException.__name__:
+    if files := suspects(error):
         return LakeError(
-            f"the query failed: {_first_line(error)}; chatexport verify says what is missing, and chatexport catalog "
-            "repairs a lake that was moved"
+            f"the query failed, because {files[0]} is missing or damaged ({kind}); restore it from a backup, or run "
+            "chatexport repair to go on without it. If the lake was moved, run chatexport catalog",
+            suspects=files,
         )
     if isinstance(error, duckdb.OperationalError) or kind == "OutofMemoryException":
         return LakeError(f"the query failed: {_first_line(error)}")
@@ -191,6 +193,8 @@ class CoverageReport(Report):
 
 def coverage(con: duckdb.DuckDBPyConnection, channels: Sequence[str] | None = None) -> CoverageReport:
     """Return the spans of time that are covered without a gap.
+
+    It reads the catalog, which has the coverage, and the channels and times of the messages in it.
 
     :param channels: only these; None for all.
     :raises LakeError: a file of the lake is missing.

@@ -10,9 +10,11 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Final
 
+from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file, folders
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
+from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.storage.store import LakeStore
@@ -22,33 +24,44 @@ from airflow_provider_chatexport.lake.storage.store import LakeStore
 CHECKPOINT_EVERY: Final = 50
 
 
-def refresh(store: LakeStore, *, full: bool = False) -> Snapshot:
+def refresh(store: LakeStore, *, full: bool = False, losses: Losses | None = None) -> Snapshot:
     """Bring folders, catalog and checkpoint up to date with the records, and return the snapshot that they show.
+
+    It reads the checkpoint and the records since then, unless this store object has read them, and the last catalog. It
+    opens no data file. It writes what records outside of the checkpoint can have changed.
 
     Two loads may finish at the same time. Each reads the list of records once more at the end, so the last one of them
     has seen all records.
 
     :param full: check every folder, and not only those that records outside of the checkpoint touch; and build the
         catalog from nothing.
+    :param losses: the files that the same work has found lost. Those that are found here are added.
     :raises LakeError: the lake cannot be read or written.
     """
-    catalog_file.write_empty_files(store)
-    # The checkpoint is read once, because another process may write it between two rounds: every round has to check the
-    # folders of all records that were not in it at the start.
-    known = commit_log.read_checkpoint(store, commit_log.record_paths(store))
+    losses = losses or Losses(store)
+    # Every round checks the folders of all records that were not in the checkpoint at the start, whatever others
+    # add to it meanwhile.
+    known = commit_log.checkpointed(store)
 
-    def show() -> Snapshot:
-        snapshot = commit_log.read_snapshot(store, known=known)
+    def show(snapshot: Snapshot) -> tuple[Snapshot, bool]:
         folders.sync(store, snapshot, None if full else _fresh(snapshot, known))
-        catalog_file.publish(store, snapshot, full=full)
-        return snapshot
+        try:
+            is_shown = catalog_file.publish(store, snapshot, full=full)
+        except LakeError:
+            if not catalog_file.write_empty_files(store, check=True):
+                raise
+            is_shown = catalog_file.publish(store, snapshot, full=full)
+        return snapshot, is_shown
 
     while True:
-        before = commit_log.record_paths(store)
-        snapshot = commit_log.on_latest(store, show)
-        if commit_log.record_paths(store) == before:
+        snapshot, is_shown = losses.on_latest(show)
+        if commit_log.is_latest(store, snapshot):
             break
-    if len(_fresh(snapshot, known)) >= CHECKPOINT_EVERY:
+    if not is_shown:  # a record is gone that the catalog still shows
+        catalog_file.publish(store, snapshot, full=True)
+    fresh = _fresh(snapshot, known)
+    commit_log.gather(store, fresh)
+    if len(fresh) >= CHECKPOINT_EVERY:
         commit_log.write_checkpoint(store, snapshot.records)
         commit_log.delete_dead_files(store, snapshot, before=datetime.now(UTC) - DEFAULT_KEEP)
     return snapshot

@@ -25,7 +25,7 @@ class _View:
     """What a view can be narrowed by.
 
     :param time: the column of its time; None where it has none.
-    :param day: the column of its day folder, which is the UTC day of ``time``.
+    :param day: the column of its day, which is the UTC day of ``time``.
     """
 
     name: str
@@ -39,7 +39,7 @@ def _view_of(table: Table, name: str) -> _View:
     if table.placement is Placement.SNAPSHOT:  # the newest state of something, which is of no time
         return _View(name=name, has_channels=has_channels)
     time = table.day_column if table.placement is Placement.EVENT else "_exported_at"
-    return _View(name=name, has_channels=has_channels, time=time, day=table.partition)
+    return _View(name=name, has_channels=has_channels, time=time, day=table.date_column)
 
 
 _VIEWS: Final = {
@@ -108,7 +108,7 @@ def in_channels(cids: Sequence[str]) -> str:
 
 
 def _in_window(view: _View, since: Moment | None, until: Moment | None) -> list[str]:
-    """Return conditions on the view's time, and on its day folder: by those, DuckDB leaves files out unopened."""
+    """Return conditions on the view's time, and on its day: by those, DuckDB skips files and parts of files."""
     window = Window.parse(
         to_moment(since) if since is not None else EARLIEST,
         to_moment(until) if until is not None else LATEST - timedelta.resolution,

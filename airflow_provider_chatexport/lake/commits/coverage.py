@@ -1,30 +1,36 @@
 """The truth rule: of all exports that cover a moment of a channel, the newest is right about it.
 
-Pure. A coverage entry says which span of a channel one export covers. It hides a row of an event table if it is of the
-row's channel, contains the row's moment and has a later ``(exported_at, load_id)`` than the row. Among the rows of one
-key that no entry hides, the newest is visible (``visibility``).
+Pure. A coverage entry says which span of which channels one export covers. It hides a row of an event table if the
+row's channel is among its channels, and it contains the row's moment and has a later ``(exported_at, load_id)`` than
+the row. Among the rows of one key that no entry hides, the newest is visible (``visibility``).
+
+Entries of the same channels are compared by their spans alone. Where the channels of entries overlap without being the
+same, they are compared once for each atom (``channels``): in the worst case once for each channel, and mostly once.
 """
 
 from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
-from airflow_provider_chatexport.core.times import EARLIEST, format_rfc3339, parse_rfc3339
+from airflow_provider_chatexport.core.times import EARLIEST, format_rfc3339, parse_written
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet, Partition, names_in
 
 # An export without bounds covers everything before it was made.
 BEGINNING: Final = EARLIEST
 
+_Value = TypeVar("_Value")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoverageEntry:
-    """One export knows all that was sent in this channel in ``[since, until)``. Times are aware, UTC."""
+    """One export knows all that was sent in each of these channels in ``[since, until)``. Times are aware, UTC."""
 
-    cid: str
+    channels: ChannelSet
     since: datetime
     until: datetime
     exported_at: datetime
@@ -46,37 +52,9 @@ class CoverageEntry:
         until = self.until - grace_period
         return replace(self, until=until) if self.since < until else None
 
-    def clipped(self, horizon: datetime | None) -> CoverageEntry | None:
-        """Return the part of the entry from a moment on; None if there is no such part."""
-        if horizon is None or horizon <= self.since:
-            return self
-        return replace(self, since=horizon) if horizon < self.until else None
-
     def overlaps(self, since: datetime, until: datetime) -> bool:
         """Return whether the entry contains a moment of ``[since, until)``."""
         return self.since < until and since < self.until
-
-    def to_json(self, record_id: str) -> dict[str, Any]:
-        """Return the entry for the record of this id. The entry's own load is written only if it is another one."""
-        value = {
-            "cid": self.cid,
-            "since": None if self.since == BEGINNING else format_rfc3339(self.since),
-            "until": format_rfc3339(self.until),
-            "exported_at": format_rfc3339(self.exported_at),
-        }
-        return value if self.load_id == record_id else value | {"load_id": self.load_id}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any], record_id: str) -> Self:
-        """Read an entry from the record of this id."""
-        since = value["since"]
-        return cls(
-            cid=value["cid"],
-            since=parse_rfc3339(since) if since else BEGINNING,
-            until=parse_rfc3339(value["until"]),
-            exported_at=parse_rfc3339(value["exported_at"]),
-            load_id=value.get("load_id", record_id),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,20 +68,43 @@ class TimeSpan:
     until: datetime
 
     @classmethod
-    def of_day(cls, day: str) -> Self:
-        """Return a UTC day by the name of its folder, such as ``2026-01-31``."""
-        start = datetime.fromisoformat(day).replace(tzinfo=UTC)
-        return cls(since=start, until=start + timedelta(days=1))
+    def of_days(cls, first: str, last: str) -> Self:
+        """Return the span of some UTC days, such as ``2026-01-31``, from the first to the end of the last."""
+        since, until = (datetime.fromisoformat(day).replace(tzinfo=UTC) for day in (first, last))
+        return cls(since=since, until=until + timedelta(days=1))
 
     def within(self, entry: CoverageEntry) -> tuple[datetime, datetime]:
         """Return the start and the end of the part that lies in an entry; the end is first if no part does."""
         return max(self.since, entry.since), min(self.until, entry.until)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostSpan:
+    """Data files with rows of these loads, on moments in ``[since, until)``, are lost: an export covered them in vain.
+
+    :param load_ids: of the coverage entries that stood on the files.
+    """
+
+    since: datetime
+    until: datetime
+    load_ids: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the span as JSON types."""
+        since, until = format_rfc3339(self.since), format_rfc3339(self.until)
+        return {"since": since, "until": until, "load_ids": list(self.load_ids)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Read a span from a record."""
+        since, until = parse_written(value["since"]), parse_written(value["until"])
+        return cls(since=since, until=until, load_ids=tuple(value["load_ids"]))
+
+
 def coverage_entry(
-    *, cid: str, since: datetime | None, until: datetime | None, exported_at: datetime, load_id: str
+    *, channels: ChannelSet, since: datetime | None, until: datetime | None, exported_at: datetime, load_id: str
 ) -> CoverageEntry | None:
-    """Return what an export covers of a channel, or None if its whole window lay in the future.
+    """Return what an export covers of its channels, or None if its whole window lay in the future.
 
     An export knows nothing past the moment when the service made it, so the entry ends there.
 
@@ -114,42 +115,128 @@ def coverage_entry(
     end = min(until, exported_at) if until else exported_at
     if start >= end:
         return None
-    return CoverageEntry(cid=cid, since=start, until=end, exported_at=exported_at, load_id=load_id)
+    return CoverageEntry(channels=channels, since=start, until=end, exported_at=exported_at, load_id=load_id)
+
+
+def to_json(entries: Iterable[CoverageEntry], record_id: str, sets: dict[ChannelSet, int]) -> list[dict[str, Any]]:
+    """Return entries for the record of this id. The load of an entry is written only if it is another one.
+
+    :param sets: the number of each set of channels; gets those that it lacks.
+    """
+    return [
+        {
+            "channels": sets.setdefault(entry.channels, len(sets)),
+            "since": None if entry.since == BEGINNING else format_rfc3339(entry.since),
+            "until": format_rfc3339(entry.until),
+            "exported_at": format_rfc3339(entry.exported_at),
+            **({} if entry.load_id == record_id else {"load_id": entry.load_id}),
+        }
+        for entry in entries
+    ]
+
+
+def from_json(
+    values: Iterable[Mapping[str, Any]], record_id: str, sets: Sequence[ChannelSet]
+) -> tuple[CoverageEntry, ...]:
+    """Read the entries of the record of this id.
+
+    :param sets: the sets of channels, by number.
+    """
+    return tuple(_entry(sets[value["channels"]], value, record_id) for value in values)
+
+
+def from_json_per_channel(values: Iterable[Mapping[str, Any]], record_id: str) -> tuple[CoverageEntry, ...]:
+    """Read the entries of a record of version 1, which has one for each channel."""
+    grouped: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for value in values:
+        grouped[tuple(value.get(name) for name in _BOUNDS)].append(value["cid"])
+    return tuple(
+        _entry(ChannelSet.of(cids), dict(zip(_BOUNDS, bounds, strict=True)), record_id)
+        for bounds, cids in grouped.items()
+    )
+
+
+_BOUNDS: Final = ("since", "until", "exported_at", "load_id")
+
+
+def _entry(channels: ChannelSet, value: Mapping[str, Any], record_id: str) -> CoverageEntry:
+    since = value["since"]
+    return CoverageEntry(
+        channels=channels,
+        since=parse_written(since) if since else BEGINNING,
+        until=parse_written(value["until"]),
+        exported_at=parse_written(value["exported_at"]),
+        load_id=value.get("load_id") or record_id,
+    )
 
 
 def overlapping_pairs(entries: Iterable[CoverageEntry]) -> Iterator[tuple[CoverageEntry, CoverageEntry]]:
-    """Yield every pair (older, newer) of entries of one channel that overlap: there, the newer hides the older's rows.
+    """Yield every pair (older, newer) of entries that overlap in a channel: there, the newer hides the older's rows."""
+    of_atoms = _by_atom(list(dict.fromkeys(entries)))[1].values()
+    if len(of_atoms) == 1:
+        yield from (pair for of_atom in of_atoms for pair in _pairs(of_atom))
+    else:  # two entries may share several atoms
+        yield from dict.fromkeys(pair for of_atom in of_atoms for pair in _pairs(of_atom))
+
+
+def _pairs(entries: Iterable[CoverageEntry]) -> Iterator[tuple[CoverageEntry, CoverageEntry]]:
+    """Yield every pair (older, newer) of entries of one atom that overlap.
 
     Windows mostly tile. Then this is one sort, and one look at each neighbour.
     """
-    for of_channel in _by_channel(entries).values():
-        open_entries: list[CoverageEntry] = []
-        for entry in sorted(of_channel, key=lambda each: each.since):
-            open_entries = [each for each in open_entries if each.until > entry.since]
-            for other in open_entries:
-                if other.rank != entry.rank:
-                    older, newer = sorted((other, entry), key=lambda each: each.rank)
-                    yield older, newer
-            open_entries.append(entry)
+    open_entries: list[CoverageEntry] = []
+    for entry in sorted(entries, key=lambda each: each.since):
+        open_entries = [each for each in open_entries if each.until > entry.since]
+        for other in open_entries:
+            if other.rank != entry.rank:
+                yield (other, entry) if other.rank < entry.rank else (entry, other)
+        open_entries.append(entry)
+
+
+def _by_atom(entries: Iterable[CoverageEntry]) -> tuple[Partition, dict[int, list[CoverageEntry]]]:
+    """Return the atoms of the entries' channels, and the entries that each atom has a part in."""
+    of_set: dict[ChannelSet, list[CoverageEntry]] = defaultdict(list)
+    for entry in entries:
+        of_set[entry.channels].append(entry)
+    partition = Partition(of_set)
+    of_atom: dict[int, list[CoverageEntry]] = defaultdict(list)
+    for channels, of_channels in of_set.items():
+        for atom in partition.atoms_of(channels):
+            of_atom[atom] += of_channels
+    return partition, of_atom
 
 
 class NewerCoverage:
     """For each entry, the newer entries that overlap it, and so hide some or all of its rows."""
 
     def __init__(self, entries: Iterable[CoverageEntry]) -> None:
-        self._newer: dict[CoverageEntry, list[CoverageEntry]] = defaultdict(list)
-        for older, newer in overlapping_pairs(entries):
-            self._newer[older].append(newer)
+        self._partition, of_atom = _by_atom(list(dict.fromkeys(entries)))
+        # By entry, for each of its atoms in which there are newer entries, these.
+        self._newer: dict[CoverageEntry, list[list[CoverageEntry]]] = {}
+        for of_one in of_atom.values():
+            newer_of: dict[CoverageEntry, list[CoverageEntry]] = defaultdict(list)
+            for older, newer in _pairs(of_one):
+                newer_of[older].append(newer)
+            for older, newer_entries in newer_of.items():
+                self._newer.setdefault(older, []).append(newer_entries)
+
+    def has_newer(self, entry: CoverageEntry) -> bool:
+        """Return whether any newer entry overlaps an entry."""
+        return entry in self._newer
 
     def than(self, entry: CoverageEntry, span: TimeSpan | None = None) -> list[CoverageEntry]:
         """Return the newer entries that overlap an entry, or that overlap the part of it in a span."""
-        newer = self._newer.get(entry, [])
-        return newer if span is None else [each for each in newer if each.overlaps(*span.within(entry))]
+        of_atoms = self._newer.get(entry, [])
+        newer = of_atoms[0] if len(of_atoms) == 1 else list(dict.fromkeys(each for one in of_atoms for each in one))
+        if span is None:
+            return newer
+        since, until = span.within(entry)
+        return [each for each in newer if since < until and each.overlaps(since, until)]
 
     def is_fully_hidden(self, entry: CoverageEntry, span: TimeSpan | None = None) -> bool:
         """Return whether newer entries hide every row of an entry, or every row of its part in a span."""
         since, until = (entry.since, entry.until) if span is None else span.within(entry)
-        return since >= until or _cover(self.than(entry, span), since, until)
+        return since >= until or self._is_hidden(entry, since, until, lambda _: True)
 
     def are_fully_hidden(self, entries: Collection[CoverageEntry]) -> bool:
         """Return whether newer entries hide every row of a record's entries. A record without entries is not hidden."""
@@ -163,18 +250,26 @@ class NewerCoverage:
         :param committed_at: returns when an entry was committed.
         """
         since, until = (entry.since, entry.until) if span is None else span.within(entry)
-        newer = self.than(entry, span)
-        moments = sorted({committed_at(each) for each in newer})
+        moments = sorted({committed_at(each) for each in self.than(entry, span)})
 
         def was_hidden(moment: datetime) -> bool:
-            return _cover([each for each in newer if committed_at(each) <= moment], since, until)
+            return self._is_hidden(entry, since, until, lambda each: committed_at(each) <= moment)
 
         first = bisect.bisect_left(moments, True, key=was_hidden)
         return moments[first] if first < len(moments) else None
 
+    def _is_hidden(
+        self, entry: CoverageEntry, since: datetime, until: datetime, counts: Callable[[CoverageEntry], bool]
+    ) -> bool:
+        """Return whether newer entries that count cover ``[since, until)`` in every channel of an entry."""
+        of_atoms = self._newer.get(entry, [])
+        return len(of_atoms) == len(self._partition.atoms_of(entry.channels)) and all(
+            _cover(filter(counts, of_atom), since, until) for of_atom in of_atoms
+        )
+
 
 def without_superseded(entries: Iterable[CoverageEntry]) -> list[CoverageEntry]:
-    """Return the entries that still decide something, without those that newer entries cover entirely.
+    """Return the entries that still decide something, without those that newer entries cover in all their channels.
 
     The newer entries hide whatever such an entry would hide.
     """
@@ -183,13 +278,86 @@ def without_superseded(entries: Iterable[CoverageEntry]) -> list[CoverageEntry]:
     return [entry for entry in entries if not newer.is_fully_hidden(entry)]
 
 
+def channels_of(entries: Iterable[CoverageEntry]) -> set[str]:
+    """Return all channels of some entries."""
+    return names_in(entry.channels for entry in entries)
+
+
+def by_channel(
+    entries: Iterable[CoverageEntry], value_of: Callable[[list[CoverageEntry]], _Value]
+) -> dict[str, _Value]:
+    """Return a value of each channel's entries. Channels with the same entries share the value."""
+    partition, of_atom = _by_atom(entries)
+    values = {atom: value_of(of_one) for atom, of_one in of_atom.items()}
+    return {cid: values[atom] for cid, atom in partition.channels()}
+
+
 def covered_spans(entries: Iterable[CoverageEntry]) -> dict[str, list[TimeSpan]]:
     """Return the spans that are covered at all, by channel: ascending, with a gap between any two."""
-    return {cid: merged_spans(of_channel) for cid, of_channel in _by_channel(entries).items()}
+    return by_channel(entries, merged_spans)
 
 
-def merged_spans(entries: Iterable[CoverageEntry]) -> list[TimeSpan]:
-    """Return what entries of whatever channels contain together: ascending spans, with a gap between any two."""
+def lost_parts(entries: Iterable[CoverageEntry], lost: Iterable[LostSpan]) -> list[CoverageEntry]:
+    """Return the parts of entries that stood on lost files."""
+    by_load: dict[str, list[LostSpan]] = defaultdict(list)
+    for span in lost:
+        for load_id in span.load_ids:
+            by_load[load_id].append(span)
+    return [
+        replace(entry, since=max(entry.since, span.since), until=min(entry.until, span.until))
+        for entry in entries
+        for span in by_load.get(entry.load_id, ())
+        if entry.overlaps(span.since, span.until)
+    ]
+
+
+def without_lost(entries: Iterable[CoverageEntry], lost: Collection[LostSpan]) -> list[CoverageEntry]:
+    """Return what the entries cover without the moments of which files are lost, unless a newer entry covers these.
+
+    A lost entry goes on hiding older rows: what an older export said of its moments, a newer one found changed. So
+    older entries do not cover these moments either.
+    """
+    entries = list(entries)
+    gone = lost_parts(entries, lost)
+    kept: list[CoverageEntry] = []
+    for entry in entries:
+        parts = [entry]
+        for each in gone:
+            if entry.rank <= each.rank:
+                parts = [rest for part in parts for rest in _cut(part, each)]
+        kept += parts
+    return kept
+
+
+def _cut(entry: CoverageEntry, lost: CoverageEntry) -> Iterator[CoverageEntry]:
+    """Yield what is left of an entry without the channels and the span of another one."""
+    if not entry.overlaps(lost.since, lost.until):
+        yield entry
+        return
+    if entry.channels is not lost.channels:
+        names = set(lost.channels.names)
+        common = [name for name in entry.channels.names if name in names]
+        if rest := [name for name in entry.channels.names if name not in names]:
+            yield replace(entry, channels=ChannelSet.of(rest))
+        if not common:
+            return
+        entry = replace(entry, channels=ChannelSet.of(common))
+    if entry.since < lost.since:
+        yield replace(entry, until=lost.since)
+    if lost.until < entry.until:
+        yield replace(entry, since=lost.until)
+
+
+def uncovered_spans(entries: Iterable[CoverageEntry], lost: Collection[LostSpan] = ()) -> dict[str, list[TimeSpan]]:
+    """Return the spans that are not covered between the first and the last moment of a channel that ever were."""
+    entries = list(entries)
+    ever = covered_spans(entries)
+    covered = covered_spans(without_lost(entries, lost)) if lost else ever
+    return {cid: list(_between(covered.get(cid, []), spans[0].since, spans[-1].until)) for cid, spans in ever.items()}
+
+
+def merged_spans(entries: Iterable[CoverageEntry | TimeSpan]) -> list[TimeSpan]:
+    """Return what entries or spans of whatever channels contain together: ascending, with a gap between any two."""
     merged: list[TimeSpan] = []
     for entry in sorted(entries, key=lambda each: each.since):
         if merged and entry.since <= merged[-1].until:
@@ -207,6 +375,7 @@ def gaps(
     until: datetime,
     lookback: timedelta = timedelta(0),
     grace_period: timedelta = timedelta(0),
+    lost: Collection[LostSpan] = (),
 ) -> dict[str, list[TimeSpan]]:
     """Return the spans before ``until`` that are not covered, by channel, ascending. Complete channels are left out.
 
@@ -223,14 +392,16 @@ def gaps(
         exported again. Never before the start of the first span.
     :param grace_period: how long messages may be on their way. An entry that ends when its export was made does not
         count for its last ``grace_period``, and a shorter rest before ``until`` is not a gap yet.
+    :param lost: what lost files leave uncovered. A channel still starts where it was first covered.
     """
-    settled = (entry.settled(grace_period) for entry in entries)
-    covered = covered_spans(entry for entry in settled if entry is not None)
+    settled = [each for entry in entries if (each := entry.settled(grace_period)) is not None]
+    covered = covered_spans(without_lost(settled, lost))
+    starts = covered_spans(settled) if lost else covered
     found = {}
     for cid in channels:
         spans, start, end = covered.get(cid, []), since, until
         if start is None:
-            start = spans[0].since if spans else BEGINNING
+            start = starts[cid][0].since if cid in starts else BEGINNING
         newest = spans[-1].until if spans else start
         if start < newest < until:
             if until - newest < grace_period:
@@ -268,19 +439,21 @@ def coverage_runs(entries: Iterable[CoverageEntry]) -> dict[str, list[CoverageRu
 
     Two runs next to each other differ in their number of entries.
     """
-    runs: dict[str, list[CoverageRun]] = {}
-    for cid, of_channel in _by_channel(entries).items():
-        steps: dict[datetime, int] = defaultdict(int)
-        for entry in of_channel:
-            steps[entry.since] += 1
-            steps[entry.until] -= 1
-        n_entries, start = 0, None
-        runs[cid] = []
-        for moment in sorted(each for each, change in steps.items() if change):
-            if start is not None:
-                runs[cid].append(CoverageRun(since=start, until=moment, n_entries=n_entries))
-            n_entries += steps[moment]
-            start = moment
+    return by_channel(entries, _runs)
+
+
+def _runs(entries: Iterable[CoverageEntry]) -> list[CoverageRun]:
+    steps: dict[datetime, int] = defaultdict(int)
+    for entry in entries:
+        steps[entry.since] += 1
+        steps[entry.until] -= 1
+    runs: list[CoverageRun] = []
+    n_entries, start = 0, None
+    for moment in sorted(each for each, change in steps.items() if change):
+        if start is not None:
+            runs.append(CoverageRun(since=start, until=moment, n_entries=n_entries))
+        n_entries += steps[moment]
+        start = moment
     return runs
 
 
@@ -294,10 +467,3 @@ def _cover(entries: Iterable[CoverageEntry], since: datetime, until: datetime) -
         if reached >= until:
             return True
     return False
-
-
-def _by_channel(entries: Iterable[CoverageEntry]) -> dict[str, list[CoverageEntry]]:
-    grouped: dict[str, list[CoverageEntry]] = defaultdict(list)
-    for entry in entries:
-        grouped[entry.cid].append(entry)
-    return grouped

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final, Self
 
 import orjson
 
 from airflow_provider_chatexport import __version__
-from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
-from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
+from airflow_provider_chatexport.core.times import format_rfc3339, parse_written
+from airflow_provider_chatexport.errors import DamagedRecordError, LakeError
+from airflow_provider_chatexport.lake.commits import coverage as coverage_entries
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, LostSpan, TimeSpan
 from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
 
-RECORD_VERSION: Final = 1
+RECORD_VERSION: Final = 2
+# In version 1, files had a day and no span, and there was a coverage entry for each channel.
+_READ_VERSIONS: Final = (1, 2)
 WRITER: Final = f"airflow-provider-chatexport {__version__}"
 FOLDER: Final = "_loads"
 # Counts that have another name in older records.
@@ -33,19 +39,23 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFile:
-    """One Parquet file of a load.
+    """One Parquet file of a load or a rewrite.
 
     :param path: relative to the lake.
-    :param day: the UTC day of its folder, such as ``2026-01-31``.
+    :param first_day: the first UTC day of its rows, such as ``2026-01-31``: of an event table by the row's moment, of
+        other tables by its export. Some days up to ``last_day`` may have no row.
+    :param last_day: the last UTC day.
     :param n_uncovered: how many of its rows no coverage entry of their own export contains; any newer entry hides them.
     :param n_unplaced: how many of its reactions lie at their own moment, because their load does not have the message.
     :param promoted: its promoted columns, each with its type.
-    :param schema_version: it has the columns that the registry had then. Records of version 1 do not say it.
+    :param schema_version: it has the columns that the registry had then. Records of version 1 may not say it.
+    :param bounds: columns with their least and greatest value in the file, as text. Empty where they are not known.
     """
 
     path: str
     table: str
-    day: str
+    first_day: str
+    last_day: str
     rows: int
     size_bytes: int
     sha256: str
@@ -53,15 +63,44 @@ class DataFile:
     n_unplaced: int = 0
     promoted: tuple[tuple[str, str], ...] = ()
     schema_version: int = 1
-
-    def __post_init__(self) -> None:
-        # JSON gives lists, and files are kept in sets.
-        object.__setattr__(self, "promoted", tuple((name, kind) for name, kind in self.promoted))
+    bounds: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def is_loose(self) -> bool:
         """Whether it has loose rows: coverage alone does not say whether another file has newer rows of their keys."""
         return bool(self.n_uncovered or self.n_unplaced)
+
+    @property
+    def span(self) -> TimeSpan:
+        """The span from the start of its first UTC day to the end of its last."""
+        return TimeSpan.of_days(self.first_day, self.last_day)
+
+    def shares_days(self, other: DataFile) -> bool:
+        """Return whether two files have a day in common."""
+        return self.first_day <= other.last_day and other.first_day <= self.last_day
+
+    def has_any(self, days: Iterable[str]) -> bool:
+        """Return whether one of some days lies within the file."""
+        return any(self.first_day <= day <= self.last_day for day in days)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the file as JSON types, without what has its default."""
+        return {
+            each.name: value
+            for each in fields(self)
+            if (value := getattr(self, each.name)) != each.default or each.name == "schema_version"
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Read a file from a record. In records of version 1, a file has one day."""
+        value = dict(value)
+        if day := value.pop("day", None):
+            value |= {"first_day": day, "last_day": day}
+        # JSON gives lists, and files are kept in sets.
+        for name in ("promoted", "bounds"):
+            value[name] = tuple(tuple(each) for each in value.get(name, ()))
+        return cls(**value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +113,7 @@ class LoadRecord:
     :param has_unique_keys: no two rows of its event tables have one key. Older records of rewrites do not say it.
     :param history: files that only ``messages_history`` reads.
     :param purged: paths of files of any record that nothing may read any more.
+    :param lost: what files that are lost leave uncovered. They are among ``purged``.
     """
 
     load_id: str
@@ -93,6 +133,7 @@ class LoadRecord:
     has_unique_keys: bool = True
     history: tuple[DataFile, ...] = ()
     purged: tuple[str, ...] = ()
+    lost: tuple[LostSpan, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     writer: str = WRITER
     schema_version: int = SCHEMA_VERSION
@@ -108,13 +149,30 @@ class LoadRecord:
         return bool(self.sources)
 
     @property
+    def n_loads(self) -> int:
+        """How many loads it stands for. Older records of rewrites do not say it."""
+        if self.is_load:
+            return 1
+        return int(self.facts.get("n_loads") or max(1, len({entry.load_id for entry in self.coverage})))
+
+    @property
     def bytes_in(self) -> int:
         """The size of the export files, in bytes."""
         return sum(source.size_bytes for source in self.sources)
 
     def to_bytes(self) -> bytes:
         """Return the record as JSON."""
-        value = {
+        sets: dict[ChannelSet, int] = {}
+        value = self.to_json(sets)
+        value["coverage"] = {"channels": orjson.Fragment(_lines(sets)), "entries": value["coverage"]}
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2)
+
+    def to_json(self, sets: dict[ChannelSet, int]) -> dict[str, Any]:
+        """Return the record as a JSON value, in which coverage entries have the numbers of their sets of channels.
+
+        :param sets: the number of each set of channels; gets those that it lacks.
+        """
+        return {
             "v": RECORD_VERSION,
             "load_id": self.load_id,
             "schema_version": self.schema_version,
@@ -124,19 +182,19 @@ class LoadRecord:
             "window": {"since": _text(self.since), "until": _text(self.until)},
             "flags": self.flags,
             "sources": [asdict(source) for source in self.sources],
-            "coverage": [entry.to_json(self.load_id) for entry in self.coverage],
+            "coverage": coverage_entries.to_json(self.coverage, self.load_id, sets),
             "counts": self.counts,
-            "files": [asdict(file) for file in self.files],
+            "files": [file.to_json() for file in self.files],
             "seconds": round(self.seconds, 3),
             "keep_superseded": self.keep_superseded,
             "late_changes": list(self.late_changes),
             "replaces": list(self.replaces),
             "has_unique_keys": self.has_unique_keys,
-            "history": [asdict(file) for file in self.history],
+            "history": [file.to_json() for file in self.history],
             "purged": list(self.purged),
+            "lost": [span.to_json() for span in self.lost],
             "facts": self.facts,
         }
-        return orjson.dumps(value, option=orjson.OPT_INDENT_2)
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> Self:
@@ -151,17 +209,25 @@ class LoadRecord:
             raise _not_a_record(where) from None
 
     @classmethod
-    def from_json(cls, value: dict[str, Any], where: str) -> Self:
+    def from_json(cls, value: dict[str, Any], where: str, sets: Sequence[ChannelSet] | None = None) -> Self:
         """Read a record from a JSON value.
 
         :param where: its address, for errors.
+        :param sets: the sets of channels by number, if the value is of ``to_json``.
         :raises LakeError: it is not a record, or its version is unknown.
         """
         try:
-            if value["v"] != RECORD_VERSION:
+            if value["v"] not in _READ_VERSIONS:
                 raise LakeError(
-                    f"{where} is a load record of version {value['v']}, and this installation reads version "
-                    f"{RECORD_VERSION}; upgrade airflow-provider-chatexport where it reads this lake",
+                    f"{where} is a load record of version {value['v']}, and this installation reads versions "
+                    f"up to {RECORD_VERSION}; upgrade airflow-provider-chatexport where it reads this lake",
+                    retryable=False,
+                )
+            if value["schema_version"] > SCHEMA_VERSION:
+                raise LakeError(
+                    f"{where} is of a newer version: its files have tables of version {value['schema_version']}, and "
+                    f"this installation knows version {SCHEMA_VERSION}; upgrade airflow-provider-chatexport where it "
+                    "reads this lake",
                     retryable=False,
                 )
             load_id = value["load_id"]
@@ -169,33 +235,52 @@ class LoadRecord:
                 load_id=load_id,
                 schema_version=value["schema_version"],
                 writer=value["writer"],
-                exported_at=parse_rfc3339(value["exported_at"]),
-                committed_at=parse_rfc3339(value["committed_at"]),
+                exported_at=parse_written(value["exported_at"]),
+                committed_at=parse_written(value["committed_at"]),
                 since=_moment(value["window"]["since"]),
                 until=_moment(value["window"]["until"]),
                 flags=value["flags"],
                 sources=tuple(SourceFile(**source) for source in value["sources"]),
-                coverage=tuple(CoverageEntry.from_json(entry, load_id) for entry in value["coverage"]),
+                coverage=_coverage(value, load_id, sets),
                 counts={_RENAMED_COUNTS.get(name, name): count for name, count in value["counts"].items()},
-                files=tuple(DataFile(**file) for file in value["files"]),
+                files=tuple(map(DataFile.from_json, value["files"])),
                 seconds=value["seconds"],
                 keep_superseded=value["keep_superseded"],
                 late_changes=tuple(value["late_changes"]),
                 replaces=tuple(value["replaces"]),
                 has_unique_keys=value.get("has_unique_keys", bool(value["sources"])),
-                history=tuple(DataFile(**file) for file in value["history"]),
+                history=tuple(map(DataFile.from_json, value["history"])),
                 purged=tuple(value["purged"]),
+                lost=tuple(map(LostSpan.from_json, value.get("lost", ()))),
                 facts=value["facts"],
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             raise _not_a_record(where) from None
 
 
-def _not_a_record(where: str) -> LakeError:
-    return LakeError(
-        f"{where} is not a load record; restore it from a backup. Without one, move it out of the lake, which removes "
-        "the rows of its load as well, then load or export that window again",
-        retryable=False,
+def _lines(sets: Iterable[ChannelSet]) -> bytes:
+    """Return lists of channels as a JSON array with one line for each list, which may have thousands of channels."""
+    lines = io.BytesIO()
+    for each in sets:
+        lines.write(b",\n" if lines.tell() else b"[\n")
+        lines.write(orjson.dumps(each.to_json()))
+    return lines.getvalue() + b"\n]" if lines.tell() else b"[]"
+
+
+def _coverage(value: dict[str, Any], load_id: str, sets: Sequence[ChannelSet] | None) -> tuple[CoverageEntry, ...]:
+    coverage = value["coverage"]
+    if sets is not None:
+        return coverage_entries.from_json(coverage, load_id, sets)
+    if isinstance(coverage, list):
+        return coverage_entries.from_json_per_channel(coverage, load_id)
+    sets = [ChannelSet.from_json(each) for each in coverage["channels"]]
+    return coverage_entries.from_json(coverage["entries"], load_id, sets)
+
+
+def _not_a_record(where: str) -> DamagedRecordError:
+    return DamagedRecordError(
+        f"{where} is not a load record; restore it from a backup, or run chatexport repair, which goes on without it, "
+        "then load or export that window again"
     )
 
 
@@ -204,4 +289,4 @@ def _text(moment: datetime | None) -> str | None:
 
 
 def _moment(text: str | None) -> datetime | None:
-    return parse_rfc3339(text) if text else None
+    return parse_written(text) if text else None

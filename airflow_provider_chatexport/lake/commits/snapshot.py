@@ -21,6 +21,8 @@ records arrive in, all readers of the records come to the same states.
 5. A dead file of messages is history instead if its load keeps what newer loads supersede (``keep_superseded``).
    Nothing may read a file that a record purged.
 6. A file that a rewrite took over is listed by several records. It is alive if one of them says so.
+7. A record of ``repair`` purges files that are lost, and says what they leave uncovered (``lost``). Until there is one,
+   who finds a file missing or damaged works with ``without`` it.
 
 An example. A and B are loads of one channel, R is a compaction of both, and C is Monday, loaded again::
 
@@ -49,13 +51,20 @@ from __future__ import annotations
 import enum
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Final
 
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, NewerCoverage, TimeSpan, merged_spans
+from airflow_provider_chatexport.lake.commits.coverage import (
+    CoverageEntry,
+    LostSpan,
+    NewerCoverage,
+    TimeSpan,
+    merged_spans,
+    without_lost,
+)
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
 from airflow_provider_chatexport.lake.schema import promoted
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, REACTIONS, TABLE_BY_NAME
@@ -74,6 +83,10 @@ class FileStatus(enum.Enum):
     DEAD = "dead"  # newer exports hide all of its rows, or another record's files replace it
     HISTORY = "history"  # dead, and kept for ``messages_history``
     PURGED = "purged"  # nothing may read it
+    LOST = "lost"  # missing or damaged, and no record says so yet
+
+
+_WITHOUT_ROWS: Final = (FileStatus.DEAD, FileStatus.PURGED, FileStatus.LOST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +116,9 @@ class FileState:
         return self.is_live or self.status is FileStatus.HISTORY
 
     @property
-    def day(self) -> TimeSpan:
-        """The UTC day of its folder."""
-        return TimeSpan.of_day(self.file.day)
+    def span(self) -> TimeSpan:
+        """The span of its UTC days."""
+        return self.file.span
 
     def died_before(self, moment: datetime) -> bool:
         """Return whether the file was not live any more at a moment."""
@@ -116,10 +129,16 @@ class Snapshot:
     """What all records of a lake say together.
 
     :param records: all of them, in any order.
+    :param unreadable: paths of files that are missing or damaged.
+    :param damaged: paths of further records, which are damaged.
     """
 
-    def __init__(self, records: Sequence[LoadRecord]) -> None:
+    def __init__(
+        self, records: Sequence[LoadRecord], unreadable: Collection[str] = (), damaged: Collection[str] = ()
+    ) -> None:
         self.records = records
+        self.damaged = frozenset(damaged)
+        self.unreadable = frozenset(unreadable)
         self._replaced_by = {load_id: record for record in records for load_id in record.replaces}
         self._purged_by = {path: record for record in records for path in record.purged}
         self.current = [record for record in records if record.load_id not in self._replaced_by]
@@ -131,7 +150,22 @@ class Snapshot:
             if not any(file.n_uncovered for file in record.files) and self._newer.are_fully_hidden(record.coverage)
         }
 
+    def without(self, paths: Collection[str]) -> Snapshot:
+        """Return the snapshot as it is without files that are missing or damaged."""
+        return Snapshot(self.records, self.unreadable | set(paths), self.damaged) if paths else self
+
     # Coverage
+
+    @cached_property
+    def covered(self) -> list[CoverageEntry]:
+        """What the lake covers: the entries that decide what is visible, without what stood on lost files."""
+        return without_lost(self.coverage, self.lost)
+
+    @cached_property
+    def lost(self) -> list[LostSpan]:
+        """What files that are lost leave uncovered."""
+        recorded = [span for record in self.records for span in record.lost]
+        return recorded + lost_spans(each for each in self.file_states if each.status is FileStatus.LOST)
 
     @cached_property
     def coverage(self) -> list[CoverageEntry]:
@@ -141,13 +175,14 @@ class Snapshot:
     @cached_property
     def masking_coverage(self) -> set[CoverageEntry]:
         """Those entries that may hide rows of live files."""
+        masked = merged_spans(each.span for each in self.file_states if each.is_live and each.is_masked)
         masking = {
             newer
             for record in self.current
             if record.load_id not in self.superseded
             for entry in record.coverage
             for newer in self._newer.than(entry)
-            if not self._is_applied(entry, newer)
+            if not self._is_applied(entry, newer) and _overlaps_any(newer, masked)
         }
         return masking | self._over_uncovered
 
@@ -156,19 +191,17 @@ class Snapshot:
         """Entries of loads that cover a moment which an older load covers too. They may have found a message gone."""
         newer, owner = self._of_loads
         readable = (each.file for each in self.files_of(MESSAGES) if each.is_readable)
-        days = sorted({file.day for file in readable if file.n_uncovered})
-        return {each for entry in owner for each in newer.than(entry)} | set(_overlapping(owner, days))
+        loose = merged_spans(file.span for file in readable if file.n_uncovered)
+        return {each for entry in owner for each in newer.than(entry)} | set(_overlapping(owner, loose))
 
     @cached_property
     def readable_coverage(self) -> set[CoverageEntry]:
         """Entries of loads whose messages can still be read, every row of them: a message not among them was gone."""
         statuses = {each.file.path: each.status for each in self.files_of(MESSAGES)}
-        lost = {path for path, status in statuses.items() if status in (FileStatus.DEAD, FileStatus.PURGED)}
-        # The removal of a person purges files, and writes all rows of other people into others.
-        rewritten = {old: new for each in self.records for old, new in each.facts.get("rewritten", {}).items()}
+        lost = {path for path, status in statuses.items() if status in _WITHOUT_ROWS}
 
         def is_lost(path: str) -> bool:
-            return path in lost and (path not in rewritten or any(map(is_lost, rewritten[path])))
+            return path in lost and (path not in self._rewritten or any(map(is_lost, self._rewritten[path])))
 
         return {
             entry
@@ -176,6 +209,14 @@ class Snapshot:
             if record.is_load and not any(is_lost(file.path) for file in record.files)
             for entry in record.coverage
         }
+
+    @cached_property
+    def _rewritten(self) -> dict[str, list[str]]:
+        """By path of a file of messages, the paths of the files that rewrites put all of its rows into.
+
+        The removal of a person leaves out the rows of that person.
+        """
+        return {old: new for each in self.records for old, new in each.facts.get("rewritten", {}).items()}
 
     # Loads
 
@@ -191,6 +232,16 @@ class Snapshot:
             if any(TABLE_BY_NAME[file.table].owned_by for file in record.files)
         }
         return self.superseded - of_users
+
+    @cached_property
+    def with_losses(self) -> set[str]:
+        """Records of which files are lost, and no record says so yet."""
+        return {each.record.load_id for each in self.file_states if each.status is FileStatus.LOST}
+
+    @cached_property
+    def lost_loads(self) -> set[str]:
+        """Loads of which files were lost: their exports can be loaded once more."""
+        return {load_id for record in self.records for load_id in record.facts.get("lost_loads", ())}
 
     def retired_at(self, record: LoadRecord) -> datetime | None:
         """Return when newer loads had superseded all of a load; None while any of its rows can be visible.
@@ -216,10 +267,15 @@ class Snapshot:
     def promoted_types(self) -> dict[str, dict[str, str]]:
         """The type of every promoted column of the lake, by table and name: that of the first file to have it."""
         types: dict[str, dict[str, str]] = {}
-        for record in sorted(self.records, key=lambda record: (record.committed_at, record.load_id)):
-            for file in (*record.files, *record.history):
-                for name, kind in file.promoted:
-                    types.setdefault(file.table, {}).setdefault(name, kind)
+        found = (
+            (record.committed_at, record.load_id, file)
+            for record in self.records
+            for file in (*record.files, *record.history)
+            if file.promoted
+        )
+        for _, _, file in sorted(found, key=lambda each: each[:2]):
+            for name, kind in file.promoted:
+                types.setdefault(file.table, {}).setdefault(name, kind)
         return types
 
     @property
@@ -242,6 +298,9 @@ class Snapshot:
                     status=FileStatus.PURGED if purged else FileStatus.HISTORY,
                     dead_since=record.committed_at,
                 )
+        for path in self.unreadable & states.keys():
+            if states[path].is_readable:
+                states[path] = replace(states[path], status=FileStatus.LOST)
         for each in _contested(each for each in states.values() if each.is_live):
             states[each.file.path] = replace(each, status=FileStatus.PARTLY_HIDDEN, is_contested=True)
         return list(states.values())
@@ -271,18 +330,18 @@ class Snapshot:
 
     @cached_property
     def _over_uncovered(self) -> set[CoverageEntry]:
-        """The entries over days with uncovered rows: any newer entry of its channel hides such a row.
+        """The entries over files with uncovered rows: any newer entry of its channel hides such a row.
 
         Without the entries of a rewrite over its own files: it has applied those.
         """
-        owners: dict[str, set[str]] = defaultdict(set)
+        spans: dict[str, set[TimeSpan]] = defaultdict(set)
         for record in self.current:
             for file in record.files:
                 if file.n_uncovered:
-                    owners[file.day].add(record.load_id)
-        if not owners:
+                    spans[record.load_id].add(file.span)
+        if not spans:
             return set()
-        days = sorted(owners)
+        of_all = merged_spans(set().union(*spans.values()))
         entries: dict[str, list[CoverageEntry]] = defaultdict(list)
         for entry in self.coverage:
             entries[self._owner[entry].load_id].append(entry)
@@ -291,7 +350,10 @@ class Snapshot:
             entry
             for load_id, of_record in entries.items()
             for entry in _overlapping(
-                of_record, [day for day in days if owners[day] - {load_id}] if load_id in rewrites else days
+                of_record,
+                merged_spans(set().union(*(of_one for owner, of_one in spans.items() if owner != load_id)))
+                if load_id in rewrites
+                else of_all,
             )
         }
 
@@ -303,7 +365,8 @@ class Snapshot:
     def _judge(self, record: LoadRecord, file: DataFile) -> FileState:
         status, since = self._status(record, file)
         is_masked = status is FileStatus.PARTLY_HIDDEN
-        if status is FileStatus.DEAD and record.keep_superseded and file.table == MESSAGES.name:
+        is_kept = record.keep_superseded and file.table == MESSAGES.name and file.path not in self._rewritten
+        if status is FileStatus.DEAD and is_kept:
             status = FileStatus.HISTORY
         if file.path in self._purged_by:
             status, since = FileStatus.PURGED, self._purged_by[file.path].committed_at
@@ -325,17 +388,17 @@ class Snapshot:
                 return self._status_of_event_file(record, file)
 
     def _status_of_event_file(self, record: LoadRecord, file: DataFile) -> tuple[FileStatus, datetime | None]:
-        day = TimeSpan.of_day(file.day)
-        is_touched = bool(file.n_uncovered) and _overlaps_any(day, self._spans_over_uncovered)
+        span = file.span
+        is_touched = bool(file.n_uncovered) and _overlaps_any(span, self._spans_over_uncovered)
         all_hidden = not file.n_uncovered
         for entry in record.coverage:
-            if entry.overlaps(day.since, day.until):
-                is_touched |= any(not self._is_applied(entry, newer) for newer in self._newer.than(entry, day))
-                all_hidden = all_hidden and self._newer.is_fully_hidden(entry, day)
+            if entry.overlaps(span.since, span.until):
+                is_touched |= any(not self._is_applied(entry, newer) for newer in self._newer.than(entry, span))
+                all_hidden = all_hidden and self._newer.is_fully_hidden(entry, span)
         if not is_touched:
             return FileStatus.WHOLE, None
         if all_hidden:
-            return FileStatus.DEAD, max(self._hidden_since(record.coverage, day), default=None)
+            return FileStatus.DEAD, max(self._hidden_since(record.coverage, span), default=None)
         return FileStatus.PARTLY_HIDDEN, None
 
     def _hidden_since(self, entries: Iterable[CoverageEntry], span: TimeSpan | None) -> Iterator[datetime]:
@@ -351,6 +414,21 @@ class Snapshot:
         return owner is self._owner[newer] and not owner.is_load
 
 
+def lost_spans(files: Iterable[FileState]) -> list[LostSpan]:
+    """Return what files leave uncovered if they are lost. Only files of event tables stand for coverage."""
+    found: dict[tuple[str, TimeSpan], LostSpan] = {}
+    for each in files:
+        # What is kept for history, newer exports hide.
+        if TABLE_BY_NAME[each.file.table].placement is not Placement.EVENT or each.dead_since is not None:
+            continue
+        span = each.span
+        load_ids = {entry.load_id for entry in each.record.coverage if entry.overlaps(span.since, span.until)}
+        if load_ids:
+            lost = LostSpan(since=span.since, until=span.until, load_ids=tuple(sorted(load_ids)))
+            found[each.record.load_id, span] = lost
+    return list(found.values())
+
+
 def _latest(one: FileState | None, other: FileState) -> FileState:
     """Return the state of a file that two records list: it lives where one says so, or else died with the later."""
     if one is None or other.dead_since is None:
@@ -360,22 +438,50 @@ def _latest(one: FileState | None, other: FileState) -> FileState:
 
 def _contested(live: Iterable[FileState]) -> Iterator[FileState]:
     """Yield the event files of which another record's file may have newer rows of the same keys."""
-    together: dict[tuple[str, str | None], list[FileState]] = defaultdict(list)
+    by_table: dict[str, list[FileState]] = defaultdict(list)
     for each in live:
         if TABLE_BY_NAME[each.file.table].placement is Placement.EVENT:
-            together[each.file.table, None if each.file.table in ACROSS_DAYS else each.file.day].append(each)
-    for files in together.values():
-        owners = {each.record.load_id for each in files}
-        of_loose = {each.record.load_id for each in files if each.file.is_loose}
-        for each in files:
-            own = {each.record.load_id} if each.record.has_unique_keys else set()
-            if (owners if each.file.is_loose else of_loose) - own:
-                yield each
+            by_table[each.file.table].append(each)
+    for name, files in by_table.items():
+        if not any(each.file.is_loose for each in files):
+            continue
+        if name in ACROSS_DAYS:
+            yield from _with_rivals(files, files)
+        else:
+            for group in overlapping_days(files):
+                for each in group:
+                    yield from _with_rivals([each], [other for other in group if each.file.shares_days(other.file)])
 
 
-def _overlapping(entries: Iterable[CoverageEntry], days: Iterable[str]) -> Iterator[CoverageEntry]:
-    """Yield the entries that overlap one of the days, which are ascending."""
-    spans = [TimeSpan.of_day(day) for day in days]
+def _with_rivals(files: Iterable[FileState], rivals: Sequence[FileState]) -> Iterator[FileState]:
+    """Yield those of some files of which one of the rivals may have rows of the same keys."""
+    owners = {each.record.load_id for each in rivals}
+    of_loose = {each.record.load_id for each in rivals if each.file.is_loose}
+    for each in files:
+        own = {each.record.load_id} if each.record.has_unique_keys else set()
+        if (owners if each.file.is_loose else of_loose) - own:
+            yield each
+
+
+def overlapping_days(files: Iterable[FileState]) -> Iterator[list[FileState]]:
+    """Yield groups of files: no two files of different groups have a day in common.
+
+    Two files of a group may have no day in common either, if others lie between them.
+    """
+    group: list[FileState] = []
+    last_day = ""
+    for each in sorted(files, key=lambda each: (each.file.first_day, each.file.last_day, each.file.path)):
+        if group and each.file.first_day > last_day:
+            yield group
+            group = []
+        group.append(each)
+        last_day = max(last_day, each.file.last_day) if len(group) > 1 else each.file.last_day
+    if group:
+        yield group
+
+
+def _overlapping(entries: Iterable[CoverageEntry], spans: Sequence[TimeSpan]) -> Iterator[CoverageEntry]:
+    """Yield the entries that overlap one of the spans, which are ascending and apart."""
     return (entry for entry in entries if _overlaps_any(entry, spans))
 
 

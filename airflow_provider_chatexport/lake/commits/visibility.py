@@ -17,33 +17,16 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
-import pyarrow as pa
-
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.snapshot import ACROSS_DAYS, FileState, FileStatus
 from airflow_provider_chatexport.lake.schema import sql
-from airflow_provider_chatexport.lake.schema.arrow import UTC_TIME, arrow_rows
+from airflow_provider_chatexport.lake.schema.tables import DAYS_SINCE_VERSION
 from airflow_provider_chatexport.lake.schema.types import Column, Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
-COVERAGE_SCHEMA: Final = pa.schema(
-    [
-        ("cid", pa.string()),
-        ("since", UTC_TIME),
-        ("until", UTC_TIME),
-        ("exported_at", UTC_TIME),
-        ("load_id", pa.string()),
-    ]
-)
+# Time zones would need an extension of DuckDB, which not every build has.
+_EXPORT_DAY: Final = "(DATE '1970-01-01' + (epoch_us(_exported_at) // 86400000000)::INTEGER)"
 # What decides between two rows, as it decides between two coverage entries.
 _RANK: Final = "struct_pack(exported_at := rows._exported_at, load_id := rows._load_id)"
-
-
-def coverage_rows(entries: Iterable[CoverageEntry]) -> pa.Table:
-    """Return coverage entries as rows of ``cid, since, until, exported_at, load_id``, without nulls."""
-    return arrow_rows(
-        ({name: getattr(entry, name) for name in COVERAGE_SCHEMA.names} for entry in entries), COVERAGE_SCHEMA
-    )
 
 
 def path_in(store: LakeStore, each: FileState) -> str:
@@ -52,37 +35,54 @@ def path_in(store: LakeStore, each: FileState) -> str:
     return store.history_path(path) if each.status is FileStatus.HISTORY else store.data_path(path)
 
 
+def sizes_of(store: LakeStore, files: Iterable[FileState]) -> dict[str, int]:
+    """Return the size of each file that can be read, in bytes, by where its bytes lie."""
+    return {path_in(store, each): each.file.size_bytes for each in files if each.is_readable}
+
+
 def scan_files(store: LakeStore, table: Table, files: Iterable[FileState]) -> str:
-    """Return a relation over files of a lake, with their day folder as a column.
+    """Return a relation over files of a lake, with the day of each row as a column.
 
     Columns that a file's version of the schema did not have yet are null.
     """
-    groups: dict[tuple[Column, ...], list[str]] = defaultdict(list)
+    groups: dict[tuple[tuple[Column, ...], bool], list[str]] = defaultdict(list)
     for each in files:
         lacking = tuple(column for column in table if column.added_in > each.file.schema_version)
-        groups[lacking].append(store.url(path_in(store, each)))
-    if not any(groups):
-        return scan(table, [url for urls in groups.values() for url in urls])
-    parts = [f"SELECT *{_nulls(lacking)} FROM {scan(table, urls)}" for lacking, urls in groups.items()]
-    return f"({' UNION ALL BY NAME '.join(parts)})"
+        has_days = each.file.schema_version >= DAYS_SINCE_VERSION
+        groups[lacking, has_days].append(store.url(path_in(store, each)))
+    parts = [(lacking, scan(table, urls, has_days=has_days)) for (lacking, has_days), urls in groups.items()]
+    if not parts:
+        return scan(table, [])
+    if len(parts) == 1 and not parts[0][0]:
+        return parts[0][1]
+    queries = (f"SELECT *{_nulls(lacking)} FROM {relation}" for lacking, relation in parts)
+    return f"({' UNION ALL BY NAME '.join(queries)})"
 
 
 def _nulls(columns: Iterable[Column]) -> str:
     return "".join(f", NULL::{column.kind.value} AS {sql.name(column.name)}" for column in columns)
 
 
-def scan(table: Table, urls: Sequence[str]) -> str:
-    """Return a table function that reads data files by their addresses, with their day folder as a column."""
-    quoted = ", ".join(sql.quoted(url) for url in urls)
-    return f"read_parquet([{quoted}], hive_partitioning = true, hive_types = {{'{table.partition}': DATE}})"
+def scan(table: Table, urls: Sequence[str], *, has_days: bool = True) -> str:
+    """Return a relation that reads data files by their addresses, with the day of each row as a column.
+
+    :param has_days: the files have that column, if it is an event table. If not, their folder's name is their day.
+    """
+    files = f"[{', '.join(sql.quoted(url) for url in urls)}]"
+    if table.placement is not Placement.EVENT:
+        rows = f"read_parquet({files}, hive_partitioning = false)"
+        return f"(SELECT *, {_EXPORT_DAY} AS {table.date_column} FROM {rows})"
+    if has_days:
+        return f"read_parquet({files}, hive_partitioning = false)"
+    return f"read_parquet({files}, hive_partitioning = true, hive_types = {{'{table.date_column}': DATE}})"
 
 
 def columns(table: Table, held: Collection[str] = ()) -> str:
-    """Return the select list of a table's columns and its day folder, from a relation with the alias ``rows``.
+    """Return the select list of a table's columns and the day, from a relation with the alias ``rows``.
 
     :param held: the promoted columns that the relation has; the others are computed from ``custom``.
     """
-    return ", ".join([*(_column(column, held) for column in table), f"rows.{sql.name(table.partition)}"])
+    return ", ".join([*(_column(column, held) for column in table), f"rows.{sql.name(table.date_column)}"])
 
 
 def _column(column: Column, held: Collection[str]) -> str:
@@ -95,7 +95,7 @@ def unmasked(store: LakeStore, table: Table, files: Sequence[FileState], coverag
     """Return the query for the rows of an event table's files that no newer coverage entry hides.
 
     :param files: at least one.
-    :param coverage: a relation with the columns of ``coverage_rows``.
+    :param coverage: a relation with the columns of ``coverage_tables.per_channel``.
     :param select: the select list, from ``rows``.
     """
     return " UNION ALL ".join(
@@ -107,7 +107,7 @@ def unmasked(store: LakeStore, table: Table, files: Sequence[FileState], coverag
 def by_mask(table: Table, files: Sequence[FileState], coverage: str) -> Iterator[tuple[list[FileState], str]]:
     """Yield the files of an event table that need no condition, and those that do, each with its clause on ``rows``.
 
-    :param coverage: a relation with the columns of ``coverage_rows``.
+    :param coverage: a relation with the columns of ``coverage_tables.per_channel``.
     """
     for is_masked in (False, True):
         if of_kind := [each for each in files if each.is_masked is is_masked]:
@@ -117,7 +117,7 @@ def by_mask(table: Table, files: Sequence[FileState], coverage: str) -> Iterator
 def masked(table: Table, coverage: str) -> str:
     """Return a condition on ``rows`` of an event table: a newer coverage entry contains the row's moment.
 
-    :param coverage: a relation with the columns of ``coverage_rows``.
+    :param coverage: a relation with the columns of ``coverage_tables.per_channel``.
     """
     return f"""
         EXISTS (
@@ -173,14 +173,14 @@ def newest_of_keys(table: Table, rows: str, *, among: str | None = None, at_leas
 
 
 def newest_of_loose_keys(store: LakeStore, table: Table, files: Iterable[FileState], coverage: str) -> str | None:
-    """Return the query for the rank of the newest row of each key in loose files; None if no file is contested.
+    """Return the query for the rank of the newest row of each key in loose files; None if none of these is contested.
 
-    :param files: the live files of an event table.
-    :param coverage: a relation with the columns of ``coverage_rows``.
+    :param files: live files of an event table. A file among them may be contested by a loose file that is not.
+    :param coverage: a relation with the columns of ``coverage_tables.per_channel``.
     """
     contested = [each for each in files if each.is_contested]
     loose = [each for each in contested if each.file.is_loose]
-    if not contested:
+    if not loose:
         return None
     keys = f"(SELECT {', '.join(_identity(table))} FROM {scan_files(store, table, loose)})"
     return newest_of_keys(table, unmasked(store, table, contested, coverage, keys_and_ranks(table)), among=keys)
@@ -196,7 +196,7 @@ def _identity(table: Table) -> tuple[str, ...]:
 
     With it, a query of one day compares the rows of that day only.
     """
-    day = () if table.name in ACROSS_DAYS else (table.partition,)
+    day = () if table.name in ACROSS_DAYS else (table.date_column,)
     return (*(sql.name(column) for column in table.key), *day)
 
 
@@ -207,7 +207,7 @@ def _same_identity(table: Table, other: str) -> str:
 def uncovered(table: Table, coverage: str) -> str:
     """Return a condition on ``rows`` of an event table: no entry of the row's own export contains its moment.
 
-    :param coverage: a relation with the columns of ``coverage_rows``.
+    :param coverage: a relation with the columns of ``coverage_tables.per_channel``.
     """
     return f"""
         NOT EXISTS (

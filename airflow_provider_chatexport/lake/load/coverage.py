@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from airflow_provider_chatexport.core.entities import ExportKind
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, coverage_entry
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
+from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry, coverage_entry
 from airflow_provider_chatexport.lake.load.horizon import Horizons
 from airflow_provider_chatexport.lake.normalize.input_file import InputFile
 from airflow_provider_chatexport.lake.staging.stage import StagedFile
@@ -18,7 +20,7 @@ MessageSpans = Mapping[str, tuple[datetime, datetime]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What a load covers. ``n_clipped``: of how many entries the start, or all, lies before the horizon."""
+    """What a load covers. ``n_clipped``: of how many channels of exports the start, or all, lies before the horizon."""
 
     entries: tuple[CoverageEntry, ...] = ()
     n_clipped: int = 0
@@ -32,24 +34,28 @@ def coverage_of_load(
 ) -> Claims:
     """Return the coverage of a load: each export of channels covers the channels that it names or has messages of.
 
+    Channels with one span and one time of export are one entry.
+
     :param message_spans: by number of the file and channel, the times of the first and last message.
     :param horizons: from when on an export knows all, if the service has retention policies.
     """
-    claimed, entries = [], []
+    channels: dict[tuple[datetime | None, datetime | None, datetime], list[str]] = defaultdict(list)
+    n_clipped = 0
     for file, result in staged:
         if result.kind is ExportKind.CHANNELS:
             moment = file.finished_at or file.exported_at
             for cid, (since, until) in _covered(file, result, message_spans.get(result.number, {})):
+                end = min(until, file.exported_at) if until else file.exported_at
                 horizon = horizons.of(cid, file.retention, exported_at=file.exported_at, moment=moment)
-                if entry := coverage_entry(
-                    cid=cid, since=since, until=until, exported_at=file.exported_at, load_id=load_id
-                ):
-                    claimed.append(entry)
-                    entries.append(entry.clipped(horizon))
-    return Claims(
-        entries=tuple(entry for entry in entries if entry is not None),
-        n_clipped=sum(before != after for before, after in zip(claimed, entries, strict=True)),
+                if horizon is not None and (since or BEGINNING) < min(horizon, end):
+                    n_clipped += 1
+                    since = horizon  # noqa: PLW2901
+                channels[since, until, file.exported_at].append(cid)
+    entries = (
+        coverage_entry(channels=ChannelSet.of(cids), since=since, until=until, exported_at=exported_at, load_id=load_id)
+        for (since, until, exported_at), cids in channels.items()
     )
+    return Claims(entries=tuple(entry for entry in entries if entry is not None), n_clipped=n_clipped)
 
 
 def without_channels(

@@ -15,6 +15,7 @@ nothing in its first 24 hours, a load a day that asks the service knows all of t
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime
@@ -22,6 +23,7 @@ from itertools import pairwise
 
 from airflow_provider_chatexport.core.retention import Retention
 from airflow_provider_chatexport.core.times import format_rfc3339
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.normalize.input_file import InputFile
 
@@ -33,12 +35,18 @@ class Horizons:
     """
 
     def __init__(self, records: Iterable[LoadRecord] = ()) -> None:
-        self._known: dict[str, list[tuple[datetime, Retention]]] = defaultdict(list)
+        self._known: dict[ChannelSet, list[tuple[datetime, Retention]]] = defaultdict(list)
         for record in records:
             if facts := record.facts.get("retention"):
                 retention = Retention.from_json(facts)
-                for cid in {entry.cid for entry in record.coverage}:
-                    self._known[cid].append((record.exported_at, retention))
+                for channels in dict.fromkeys(entry.channels for entry in record.coverage):
+                    self._known[channels].append((record.exported_at, retention))
+        self._sets_of: dict[str, list[ChannelSet]] = defaultdict(list)
+        for channels in self._known:
+            for cid in channels.names:
+                self._sets_of[cid].append(channels)
+        # Channels that are in the same sets have the same horizon.
+        self._of_sets = functools.cache(self._horizon)
 
     def of(self, cid: str, retention: Retention | None, *, exported_at: datetime, moment: datetime) -> datetime | None:
         """Return from when on an export of a channel knows all; None for all of time.
@@ -49,9 +57,13 @@ class Horizons:
         """
         if retention is None:
             return None
-        earlier = sorted(
-            (each for each in self._known.get(cid, ()) if each[0] <= exported_at), key=lambda each: each[0]
-        )
+        return self._of_sets(tuple(self._sets_of.get(cid, ())), retention, exported_at, moment)
+
+    def _horizon(
+        self, sets: tuple[ChannelSet, ...], retention: Retention, exported_at: datetime, moment: datetime
+    ) -> datetime | None:
+        known = (each for channels in sets for each in self._known[channels])
+        earlier = sorted((each for each in known if each[0] <= exported_at), key=lambda each: each[0])
         # An age may have counted until the next load asked.
         steps = pairwise([*earlier, (exported_at, retention)])
         horizons = [before.horizon(asked_at) for (_, before), (asked_at, _) in steps]

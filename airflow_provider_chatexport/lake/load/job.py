@@ -22,11 +22,12 @@ from airflow_provider_chatexport.core.progress import Progress, silent
 from airflow_provider_chatexport.core.retention import stated_retention
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.errors import CallError, TooManyRejectsError
+from airflow_provider_chatexport.errors import CallError, ChatExportError, TooManyRejectsError
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
+from airflow_provider_chatexport.lake.commits.losses import Losses, id_of_reload
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
 from airflow_provider_chatexport.lake.load import shrink_guard
 from airflow_provider_chatexport.lake.load.convert import convert_files, rejected_of
@@ -36,6 +37,7 @@ from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.load.shrink_guard import Impact
 from airflow_provider_chatexport.lake.load.vanished import Vanished
 from airflow_provider_chatexport.lake.load.write import write_files
+from airflow_provider_chatexport.lake.maintenance.auto_compact import compact_behind
 from airflow_provider_chatexport.lake.maintenance.forget import finish_removals, forget_people
 from airflow_provider_chatexport.lake.normalize.input_file import InputFile
 from airflow_provider_chatexport.lake.privacy import suppression_list
@@ -68,6 +70,9 @@ def load_files(
     progress: Progress = silent,
 ) -> LoadReport:
     """Commit export files that are already here to the lake as one load. The same files again change nothing.
+
+    Of the lake, a load reads the checkpoint and the records since then, the suppression list, the files of messages
+    that its window overlaps, and the last catalog: its cost follows its own size and what it overlaps.
 
     :param storage: how to reach the lake, if the environment does not say.
     :param window: what the files cover, if it is known: rows outside are left out. Exports of users have none.
@@ -127,6 +132,8 @@ class LoadJob:
         self._options = options
         self._progress = progress
         self._began = time.monotonic()
+        self._losses = Losses(self._store)
+        self._listed: SuppressionList | None = None
 
     def run(self, get_files: Callable[[Path], Sequence[InputFile]], *, work_dir: Path | None) -> LoadReport:
         """Load the files, unless they are in the lake already.
@@ -137,7 +144,7 @@ class LoadJob:
         :raises LakeError: the lake cannot be read or written.
         """
         self._store.prepare()
-        if record := commit_log.find(self._store, self._load_id):
+        if record := self._committed_before():
             return self._report_again(record)
         try:
             with work_folder(self._store, work_dir) as folder:
@@ -146,12 +153,36 @@ class LoadJob:
             self._store.drop_if_empty()  # a first load that fails leaves no lake behind
             raise
         self._log(record)
-        refresh(self._store)
+        refresh(self._store, losses=self._losses)
         # An earlier load may have died before it took people out.
-        finish_removals(self._store, now=datetime.now(UTC), is_load=True)
+        finish_removals(self._store, now=datetime.now(UTC), is_load=True, listed=self._listed, losses=self._losses)
+        if is_new and self._options.auto_compact:
+            self._compact_behind(record, work_dir)
         if not is_new:  # another attempt was faster
             record = commit_log.find(self._store, self._load_id) or record
         return self._report(record, already_loaded=not is_new)
+
+    def _compact_behind(self, record: LoadRecord, work_dir: Path | None) -> None:
+        """Merge some of the small files that earlier loads left behind. The load is in the lake, whatever happens."""
+        try:
+            if compact_behind(self._store, record, work_dir=work_dir, losses=self._losses) is not None:
+                refresh(self._store, losses=self._losses)
+        except Exception as error:  # noqa: BLE001 - the load has succeeded
+            why = error.message if isinstance(error, ChatExportError) else type(error).__name__
+            log.warning(
+                "small files were not merged after load %s, and the next load tries again: %s", record.load_id, why
+            )
+
+    def _committed_before(self) -> LoadRecord | None:
+        """Return the record of a load of the same exports. If its files are lost, these exports are another load."""
+        record = commit_log.find(self._store, self._load_id)
+        if record is None:
+            return None
+        self._load_id = id_of_reload(commit_log.read_snapshot(self._store), self._load_id)
+        if self._load_id == record.load_id:
+            return record
+        log.info("files of load %s are lost; loading its exports again load_id=%s", record.load_id, self._load_id)
+        return commit_log.find(self._store, self._load_id)
 
     def _load(self, files: Sequence[InputFile], folder: Path) -> tuple[LoadRecord, bool]:
         """Convert, guard, write and commit; return the record, and whether this attempt committed it."""
@@ -180,7 +211,7 @@ class LoadJob:
             record = self._record(staged, claims, tuple(written), conversion, listed, impact)
             is_new = commit_log.commit(self._store, record, {file.path: path for file, path in written.items()})
             # A person may have been removed from the lake since the list was read.
-            latest = suppression_list.read(self._store)
+            self._listed = latest = suppression_list.read(self._store)
             if latest != listed and (people := conversion.people(latest)):
                 forget_people(self._store, people, now=datetime.now(UTC))
         return record, is_new
@@ -196,11 +227,9 @@ class LoadJob:
 
         :raises ShrinkError: it would hide all messages of a channel, or more messages would vanish than allowed.
         """
-
-        def compare() -> Impact:
-            return shrink_guard.impact(self._store, commit_log.read_snapshot(self._store), conversion, coverage)
-
-        impact = commit_log.on_latest(self._store, compare)
+        impact = self._losses.on_latest(
+            lambda snapshot: shrink_guard.impact(self._store, snapshot, conversion, coverage)
+        )
         shrink_guard.check(impact, self._options)
         return impact
 
@@ -211,24 +240,17 @@ class LoadJob:
 
         :return: the suppression list that the rows follow, and where each data file lies now.
         """
-
-        def write() -> dict[DataFile, Path]:
-            return write_files(
-                conversion,
-                self._tables,
-                folder,
-                load_id=self._load_id,
-                files=files,
-                coverage=coverage,
-                progress=self._progress,
-            )
-
         listed = self._remove_listed(conversion)
         conversion.pseudonymize(self._options)
-        written = write()
-        if listed != suppression_list.read(self._store):  # a person was removed from the lake meanwhile
-            listed = self._remove_listed(conversion)
-            written = write()
+        written = write_files(
+            conversion,
+            self._tables,
+            folder,
+            load_id=self._load_id,
+            files=files,
+            coverage=coverage,
+            progress=self._progress,
+        )
         return listed, written
 
     def _remove_listed(self, conversion: Conversion) -> SuppressionList:
@@ -337,8 +359,8 @@ class LoadJob:
                 self._load_id,
                 ", ".join(other),
             )
-        refresh(self._store, full=True)
-        finish_removals(self._store, now=datetime.now(UTC), is_load=True)
+        refresh(self._store, full=True, losses=self._losses)
+        finish_removals(self._store, now=datetime.now(UTC), is_load=True, losses=self._losses)
         if not self._options.allows(rejected=record.counts["rejected"], decoded=n_decoded(record.counts)):
             raise TooManyRejectsError(
                 f"{rejected_of(record.counts)}, and {self._options.allowed_rejects} are allowed; load {self._load_id} "

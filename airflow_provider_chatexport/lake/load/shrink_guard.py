@@ -7,17 +7,19 @@ messages that were edited or deleted after an earlier export had them.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.errors import ShrinkError
-from airflow_provider_chatexport.lake.commits import visibility
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
+from airflow_provider_chatexport.lake.commits import coverage_tables, visibility
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, channels_of
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
-from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
 from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.load.vanished import Vanished
 from airflow_provider_chatexport.lake.privacy import message_ids
@@ -53,26 +55,36 @@ class Impact:
 def impact(store: LakeStore, snapshot: Snapshot, conversion: Conversion, coverage: Sequence[CoverageEntry]) -> Impact:
     """Compare a finished conversion with what is visible now, where it hides messages or has newer ones of their ids.
 
-    It reads the files of messages on days that overlap, and none if nothing does.
+    It reads the files of messages on days that overlap, and none if nothing does. Of what the lake covers, it looks at
+    the moments of those rows.
 
     :raises LakeError: a file cannot be read.
     """
     live = list(snapshot.live_files_of(MESSAGES))
     days = {day for _, day in conversion.uncovered(coverage, [MESSAGES])} if live else set()
-    compared = [each for each in live if each.file.day in days]
-    compared += (each for each in _overlapped(live, coverage) if each.file.day not in days)
+    compared = [each for each in live if each.file.has_any(days)]
+    compared += (each for each in _overlapped(live, coverage) if not each.file.has_any(days))
     if not compared:
         return Impact()
-    cids = {entry.cid for entry in coverage}
-    known = [entry for entry in snapshot.coverage if entry.cid in cids]
+    # Coverage counts at the moments of rows: those of the load, and those of the files that they are compared with.
+    # Rows of other channels are not compared with what is known of them. Masked are the rows of whole files.
+    cids = channels_of(coverage)
+    moments = [(each.span.since, each.span.until) for each in compared]
+    moments += (bounds for of_file in conversion.message_spans.values() for bounds in of_file.values())
+    first, last = min(since for since, _ in moments), max(until for _, until in moments) + timedelta(microseconds=1)
+
+    def at_rows(entries: Iterable[CoverageEntry]) -> list[CoverageEntry]:
+        return [entry for entry in entries if entry.overlaps(first, last)]
+
     database = conversion.database
     with (
         lake_errors(f"the lake at {store.uri} cannot be compared with the load", hint="run chatexport verify"),
-        database.registered("new_coverage", coverage_rows(coverage)),
-        database.registered("known_coverage", coverage_rows(known)),
-        database.registered("masking_coverage", coverage_rows(snapshot.masking_coverage)),
+        coverage_tables.table(database, "new_coverage", coverage),
+        coverage_tables.table(database, "known_coverage", at_rows(snapshot.coverage), only=cids),
+        coverage_tables.table(database, "covered", at_rows(snapshot.covered), only=cids),
+        coverage_tables.table(database, "masking_coverage", at_rows(snapshot.masking_coverage)),
     ):
-        store.let_read(database.connection)
+        store.let_read(database.connection, visibility.sizes_of(store, snapshot.files_of(MESSAGES)))
         database.execute(_NEW_UNCOVERED)
         database.execute(_shown_before(_visible(store, snapshot, compared)))
         database.execute(_SHOWN_AFTER)
@@ -135,11 +147,14 @@ WHERE {visibility.uncovered(MESSAGES, "new_coverage")} AND NOT {visibility.maske
 
 def _visible(store: LakeStore, snapshot: Snapshot, files: Sequence[FileState]) -> str:
     """Return the query for the messages that are visible now in some files."""
-    names = ("id", "cid", "created_at", "updated_at", "deleted_at", "_exported_at", "_load_id", MESSAGES.partition)
+    names = ("id", "cid", "created_at", "updated_at", "deleted_at", "_exported_at", "_load_id", MESSAGES.date_column)
     select = ", ".join(f"rows.{name}" for name in names)
     rows = visibility.unmasked(store, MESSAGES, files, "masking_coverage", select)
-    days = {each.file.day for each in files}
-    rivals = [each for each in snapshot.live_files_of(MESSAGES) if each.is_contested and each.file.day in days]
+    rivals = [
+        each
+        for each in snapshot.live_files_of(MESSAGES)
+        if each.is_contested and any(each.file.shares_days(other.file) for other in files)
+    ]
     newest = visibility.newest_of_loose_keys(store, MESSAGES, rivals, "masking_coverage")
     return visibility.unless_outdated(MESSAGES, rows, f"({newest})") if newest else rows
 
@@ -170,7 +185,7 @@ CREATE OR REPLACE TEMP TABLE shown_after AS
 SELECT *, is_looked_at_again OR id IN (SELECT id FROM shown_before) AS is_compared
 FROM (
     SELECT {_ID}, cid, created_at, updated_at, deleted_at, EXISTS (
-        SELECT 1 FROM known_coverage old, new_coverage new
+        SELECT 1 FROM covered old, new_coverage new
         WHERE old.cid = rows.cid AND rows.created_at >= old.since AND rows.created_at < old.until
             AND new.cid = rows.cid AND rows.created_at >= new.since AND rows.created_at < new.until
             AND (old.exported_at, old.load_id) < (new.exported_at, new.load_id)
@@ -219,17 +234,23 @@ _LATE_CHANGES: Final = """
 def _overlapped(live: Iterable[FileState], coverage: Sequence[CoverageEntry]) -> Iterator[FileState]:
     """Yield the live files of messages of which new entries may hide rows.
 
-    An older entry of the same channel shares their day with a new one, or they have uncovered rows on a day of one.
+    An older entry of the same channel shares their days with a new one, or they have uncovered rows on a day of one.
     """
     by_cid: dict[str, list[CoverageEntry]] = {}
     for entry in coverage:
-        by_cid.setdefault(entry.cid, []).append(entry)
+        for cid in entry.channels.names:
+            by_cid.setdefault(cid, []).append(entry)
+
+    @functools.cache
+    def new_of(channels: ChannelSet) -> list[CoverageEntry]:
+        return list(dict.fromkeys(entry for cid in channels.names for entry in by_cid.get(cid, ())))
+
     for each in live:
-        day = each.day
-        if (each.file.n_uncovered and any(entry.overlaps(day.since, day.until) for entry in coverage)) or any(
-            newer.rank > entry.rank and newer.overlaps(entry.since, entry.until) and newer.overlaps(*day.within(entry))
+        span = each.span
+        if (each.file.n_uncovered and any(entry.overlaps(span.since, span.until) for entry in coverage)) or any(
+            newer.rank > entry.rank and newer.overlaps(entry.since, entry.until) and newer.overlaps(*span.within(entry))
             for entry in each.record.coverage
-            if entry.overlaps(day.since, day.until)
-            for newer in by_cid.get(entry.cid, ())
+            if entry.overlaps(span.since, span.until)
+            for newer in new_of(entry.channels)
         ):
             yield each

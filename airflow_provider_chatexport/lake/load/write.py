@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -56,9 +56,17 @@ def write_files(
     with ThreadPoolExecutor(WRITERS) as writers:
         for of_table in writers.map(write, tables):
             for file, path in of_table:
-                where = file.table, file.day
-                counted = replace(file, n_uncovered=n_uncovered.get(where, 0), n_unplaced=n_unplaced.get(where, 0))
-                written[counted] = path
+                written[replace(file, n_uncovered=_in(file, n_uncovered), n_unplaced=_in(file, n_unplaced))] = path
                 n_written += file.rows
             progress(WRITE, n_written, n_rows)
     return written
+
+
+def _in(file: DataFile, n_rows: Mapping[tuple[str, str], int]) -> int:
+    """Return how many rows lie in a file.
+
+    :param n_rows: rows by table and day.
+    """
+    return sum(
+        n for (table, day), n in n_rows.items() if table == file.table and file.first_day <= day <= file.last_day
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.storage.store import LakeStore
@@ -41,7 +42,11 @@ def delete_unneeded(store: LakeStore, *, keep: timedelta, now: datetime) -> Vacu
     :param now: aware.
     :raises LakeError: the lake cannot be read or written.
     """
-    snapshot = commit_log.read_snapshot(store, known={})
+    snapshot = commit_log.read_snapshot(store, afresh=True)
+    # Before files go that a damaged record would bring back, all records go into the checkpoint; and before that, what
+    # they say into the table folders, because a refresh looks at the folders of other records only.
+    refresh(store)
+    commit_log.write_checkpoint(store, snapshot.records)
     superseded = commit_log.delete_dead_files(store, snapshot, before=now - keep)
     before = now - max(keep, UNKNOWN_AFTER)
     unknown = tuple(commit_log.unknown_files(store, snapshot, before=before))

@@ -22,9 +22,10 @@ from datetime import datetime
 from pathlib import Path
 
 from airflow_provider_chatexport.core.progress import Progress, silent
-from airflow_provider_chatexport.errors import CallError, UnknownUserError
+from airflow_provider_chatexport.errors import CallError, LakeError, UnknownUserError
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.maintenance.lake_search import relations, search
 from airflow_provider_chatexport.lake.maintenance.removal import ForgetReport, Removal, loads_of
@@ -55,6 +56,9 @@ def forget_user(
 ) -> ForgetReport:
     """Remove a person, and put a hash of their id on the suppression list.
 
+    It reads the checkpoint and the records since then, the columns of all live files that may name the person, and the
+    files that it rewrites.
+
     :param now: aware.
     :param keep_messages: keep what they sent as rows without author and text, so that threads and counts hold.
     :param names: texts of others lose names of one word as well, and the id even if it is an ordinary word.
@@ -76,49 +80,64 @@ def forget_user(
     people = [Person(user_id=each, keep_messages=keep_messages, any_word=names) for each in ids]
     report = ForgetReport(keep_messages=keep_messages, dry_run=dry_run)
     remember = functools.partial(_remember, store, ids, now=now)
-    removal = Removal(store, report, work_dir=work_dir, progress=progress, remember=remember)
+    losses = Losses(store)
+    removal = Removal(store, report, losses, work_dir=work_dir, progress=progress, remember=remember)
     loads = loads_of(commit_log.read_snapshot(store))
     # A removal that broke off may have left the id in texts only. Someone has said that it is right.
-    report.is_known = bool(listed) or commit_log.on_latest(store, lambda: _is_known(store, people, work_dir))
+    report.is_known = bool(listed) or losses.on_latest(lambda snapshot: _is_known(store, snapshot, people, work_dir))
     if not report.is_known and not even_if_unknown:
-        raise UnknownUserError(commit_log.on_latest(store, lambda: _unknown(store, user_id, work_dir)))
+        raise UnknownUserError(losses.on_latest(lambda snapshot: _unknown(store, snapshot, user_id, work_dir)))
     if dry_run:
         if report.is_known:
-            commit_log.on_latest(store, lambda: removal.survey(people))
+            losses.on_latest(lambda snapshot: removal.survey(snapshot, people))
         report.seconds = time.monotonic() - started
         return report
     remember(people)
     states = {before.digest, suppression_list.read(store).digest}
     if report.is_known:
         if listed and names:  # their rows are gone, and their names are known as hashes only
-            people += commit_log.on_latest(store, lambda: _named_in_texts(store, ids, work_dir))
+            people += losses.on_latest(lambda snapshot: _named_in_texts(store, snapshot, ids, work_dir))
         loads = removal.remove(people)
         removal.clean_up(now)
     _mark_searched(store, before, ids, states, loads)
-    finish_removals(store, now=now, work_dir=work_dir)
+    finish_removals(store, now=now, work_dir=work_dir, losses=losses)
     report.seconds = time.monotonic() - started
     log.info("people removed files=%d rows=%d", len(report.files), sum(report.removed.values()))
     return report
 
 
 def forget_people(
-    store: LakeStore, people: Sequence[Person], *, now: datetime, work_dir: Path | None = None
+    store: LakeStore,
+    people: Sequence[Person],
+    *,
+    now: datetime,
+    work_dir: Path | None = None,
+    losses: Losses | None = None,
 ) -> ForgetReport:
     """Remove people who are on the suppression list already.
 
     :param now: aware.
     :param work_dir: where to work until the commit; by default on the lake's own disk.
+    :param losses: the files that the same work has found lost.
     :raises LakeError: the lake cannot be read or written.
     """
     report = ForgetReport()
-    removal = Removal(store, report, work_dir=work_dir)
+    removal = Removal(store, report, losses or Losses(store), work_dir=work_dir)
     removal.remove(people)
     removal.clean_up(now)
     log.info("people removed files=%d rows=%d", len(report.files), sum(report.removed.values()))
     return report
 
 
-def finish_removals(store: LakeStore, *, now: datetime, work_dir: Path | None = None, is_load: bool = False) -> None:
+def finish_removals(
+    store: LakeStore,
+    *,
+    now: datetime,
+    work_dir: Path | None = None,
+    is_load: bool = False,
+    listed: SuppressionList | None = None,
+    losses: Losses | None = None,
+) -> None:
     """Remove people on the suppression list from loads that no removal has searched for them.
 
     Such a load read the list before they were on it, and died before it read the list again.
@@ -126,9 +145,17 @@ def finish_removals(store: LakeStore, *, now: datetime, work_dir: Path | None = 
     :param now: aware.
     :param work_dir: where to work until the commit; by default on the lake's own disk.
     :param is_load: a load calls: it does not search a whole lake whose list an older version wrote.
+    :param listed: the list, if the caller has just read it.
+    :param losses: the files that the same work has found lost.
     :raises LakeError: the lake cannot be read or written.
     """
-    listed = suppression_list.read(store)
+    try:
+        listed = listed or suppression_list.read(store)
+    except LakeError as error:
+        if is_load:
+            raise
+        log.warning("removals that broke off are not finished: %s", error.message)
+        return
     if not listed.entries or (is_load and suppression_list.is_of_older_version(store, listed)):
         return
     snapshot = commit_log.read_snapshot(store)
@@ -136,18 +163,19 @@ def finish_removals(store: LakeStore, *, now: datetime, work_dir: Path | None = 
     stale = suppression_list.unchecked(store, listed, loads.items())
     if not stale:
         return
-    days = {(file.table, file.day) for each in snapshot.records if each.load_id in stale for file in each.files}
+    suspected = [file for each in snapshot.records if each.load_id in stale for file in each.files]
 
-    def find() -> list[Person]:
-        latest = commit_log.read_snapshot(store)
+    losses = losses or Losses(store)
+
+    def find(latest: Snapshot) -> list[Person]:
         with search(store, work_dir) as con:
-            return people_of(con, relations(store, latest, days), listed)
+            return people_of(con, relations(store, latest, suspected), listed)
 
-    if people := commit_log.on_latest(store, find):
+    if people := losses.on_latest(find):
         log.warning("loads contain people who were removed from the lake; removing them loads=%d", len(stale))
-        forget_people(store, people, now=now, work_dir=work_dir)
+        forget_people(store, people, now=now, work_dir=work_dir, losses=losses)
     if suppression_list.read(store).digest == listed.digest:
-        suppression_list.mark_checked(store, listed, loads)
+        suppression_list.mark_checked(store, listed, loads.keys() - losses.loads(snapshot))
 
 
 def unchecked_loads(store: LakeStore, snapshot: Snapshot) -> set[str]:
@@ -191,20 +219,20 @@ def _remember(store: LakeStore, ids: Sequence[str], people: Sequence[Person], *,
         )
 
 
-def _is_known(store: LakeStore, people: Sequence[Person], work_dir: Path | None) -> bool:
+def _is_known(store: LakeStore, snapshot: Snapshot, people: Sequence[Person], work_dir: Path | None) -> bool:
     """Return whether the lake has a person's id in a column of ids, in a message id, or as a user in JSON."""
     with search(store, work_dir) as con:
-        found = relations(store, commit_log.read_snapshot(store))
+        found = relations(store, snapshot)
         if has_id(con, found, [each for person in people for each in person.ids]):
             return True
         redactor = Redactor(con, people, {})
         return any(redactor.names_user(table, found[table.name]) for table in TABLES if table.name in found)
 
 
-def _unknown(store: LakeStore, user_id: str, work_dir: Path | None) -> str:
+def _unknown(store: LakeStore, snapshot: Snapshot, user_id: str, work_dir: Path | None) -> str:
     """Return the sentence that refuses an id. It names no person."""
     with search(store, work_dir) as con:
-        is_like = has_like_id(con, relations(store, commit_log.read_snapshot(store)), user_id)
+        is_like = has_like_id(con, relations(store, snapshot), user_id)
     hint = (
         " It has an id that differs only in upper and lower case, or in how characters are encoded." if is_like else ""
     )
@@ -214,9 +242,9 @@ def _unknown(store: LakeStore, user_id: str, work_dir: Path | None) -> str:
     )
 
 
-def _named_in_texts(store: LakeStore, ids: Sequence[str], work_dir: Path | None) -> list[Person]:
+def _named_in_texts(store: LakeStore, snapshot: Snapshot, ids: Sequence[str], work_dir: Path | None) -> list[Person]:
     """Return the names that the suppression list has for a person, as texts of the lake write them."""
     listed = suppression_list.read(store)
     ours = replace(listed, entries={entry.user_id: entry for entry in listed.among(ids).values()})
     with search(store, work_dir) as con:
-        return named_in_texts(con, relations(store, commit_log.read_snapshot(store)), ours)
+        return named_in_texts(con, relations(store, snapshot), ours)

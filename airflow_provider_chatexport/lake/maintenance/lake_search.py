@@ -10,6 +10,7 @@ from pathlib import Path
 import duckdb
 
 from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits.record import DataFile
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
 from airflow_provider_chatexport.lake.duckdb_session import Database, lake_errors
 from airflow_provider_chatexport.lake.maintenance.rewrite import MEMORY_LIMIT
@@ -31,17 +32,19 @@ def search(store: LakeStore, work_dir: Path | None) -> Iterator[duckdb.DuckDBPyC
         yield database.connection
 
 
-def relations(store: LakeStore, snapshot: Snapshot, days: Collection[tuple[str, str]] | None = None) -> dict[str, str]:
+def relations(store: LakeStore, snapshot: Snapshot, among: Collection[DataFile] | None = None) -> dict[str, str]:
     """Return the readable files of each table as a relation.
 
-    :param days: tables and days to choose; by default all.
+    :param among: choose the files that may have rows of one of these files; by default all.
     """
     return {
         table.name: visibility.scan_files(store, table, files)
         for table in TABLES
         if (
             files := [
-                each for each in readable_files(snapshot, table) if days is None or (table.name, each.file.day) in days
+                each
+                for each in readable_files(snapshot, table)
+                if among is None or any(other.table == table.name and each.file.shares_days(other) for other in among)
             ]
         )
     }

@@ -13,14 +13,20 @@ from typing import Any, Final
 from airflow_provider_chatexport.core.progress import REWRITE, SEARCH, Progress, silent
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
-from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
+from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.record import DataFile
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
 from airflow_provider_chatexport.lake.maintenance.cleanup import delete_unneeded
 from airflow_provider_chatexport.lake.maintenance.lake_search import readable_files, relations, removal_errors
-from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, Rewriter, RowsOfDay, commit_rewrite
+from airflow_provider_chatexport.lake.maintenance.rewrite import (
+    QueriedRows,
+    Rewrite,
+    Rewriter,
+    commit_rewrite,
+    with_days_of,
+)
 from airflow_provider_chatexport.lake.parquet import write_table
 from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.privacy import matching
@@ -45,6 +51,8 @@ class ForgetReport(Report):
     :param files: the old paths of the files that were rewritten.
     :param deleted: how many superseded files were deleted.
     :param leftovers: how many files and folders of broken-off work were deleted.
+    :param unsearched: files that are missing or damaged, and so could not be searched. ``repair`` takes them out of
+        the lake.
     :param records: the ids of the removal's records.
     :param dry_run: nothing was changed; the other fields say what a removal would do.
     :param is_known: the lake knows the id. If not, the id is on the suppression list, and nothing else was done.
@@ -57,6 +65,7 @@ class ForgetReport(Report):
     removed: Counter[str] = field(default_factory=Counter)
     blanked: Counter[str] = field(default_factory=Counter)
     files: list[str] = field(default_factory=list)
+    unsearched: list[str] = field(default_factory=list)
     deleted: int = 0
     leftovers: int = 0
     records: list[str] = field(default_factory=list)
@@ -73,6 +82,7 @@ class ForgetReport(Report):
             "removed": dict(self.removed),
             "blanked": dict(self.blanked),
             "files": self.files,
+            "unsearched": self.unsearched,
             "superseded_files_deleted": self.deleted,
             "leftovers_deleted": self.leftovers,
             "records": self.records,
@@ -89,6 +99,7 @@ class Removal:
     """The removal of people from every file of a lake.
 
     :param report: is filled with what is done.
+    :param losses: the files that the same work has found lost.
     :param remember: is called with the people and their names before files change, and so before the names are gone.
     """
 
@@ -96,6 +107,7 @@ class Removal:
         self,
         store: LakeStore,
         report: ForgetReport,
+        losses: Losses,
         *,
         work_dir: Path | None = None,
         progress: Progress = silent,
@@ -103,17 +115,17 @@ class Removal:
     ) -> None:
         self._store = store
         self._report = report
+        self._losses = losses
         self._work_dir = work_dir
         self._progress = progress
         self._remember = remember
 
-    def survey(self, people: Sequence[Person]) -> None:
+    def survey(self, snapshot: Snapshot, people: Sequence[Person]) -> None:
         """Count what a removal would change, and note some of the places."""
         report = self._report
         report.removed.clear()
         report.blanked.clear()
         report.places.clear()
-        snapshot = commit_log.read_snapshot(self._store)
         with (
             work_folder(self._store, self._work_dir) as folder,
             removal_errors(self._store),
@@ -125,7 +137,7 @@ class Removal:
     def remove(self, people: Sequence[Person]) -> dict[str, str]:
         """Remove people, and return the loads that were searched, as ``loads_of`` does."""
         searched = [self._remove_part(part) for part in in_parts(people)]
-        refresh(self._store)
+        refresh(self._store, losses=self._losses)
         return searched[0] if searched else {}
 
     def clean_up(self, now: datetime) -> None:
@@ -142,22 +154,22 @@ class Removal:
         # it finds nothing. The last process to commit may have died before it put files where its record says that they
         # are.
         for _ in range(_ATTEMPTS):
-            refresh(self._store)
-            searched = commit_log.on_latest(self._store, lambda: self._attempt(people))
+            refresh(self._store, losses=self._losses)
+            searched = self._losses.on_latest(lambda snapshot: self._attempt(snapshot, people))
             if searched is not None:
                 return searched
         raise LakeError(
             f"the lake at {self._store.uri} changes faster than a person can be removed; run this again later"
         )
 
-    def _attempt(self, people: Sequence[Person]) -> dict[str, str] | None:
-        """Remove people from the lake as its records are now.
+    def _attempt(self, snapshot: Snapshot, people: Sequence[Person]) -> dict[str, str] | None:
+        """Remove people from the lake as a snapshot shows it.
 
-        Return None if anything of them was found, or else the loads that were searched.
+        Return None if anything of them was found, or else the loads that were searched: those without lost files.
         """
         started = time.monotonic()
         store, report = self._store, self._report
-        snapshot = commit_log.read_snapshot(store)
+        report.unsearched = sorted(self._losses.paths)
         dead = {
             each.file.path
             for each in snapshot.file_states
@@ -171,7 +183,8 @@ class Removal:
                     self._remember(named)
                 files = remover.files_to_rewrite(self._progress)
                 if not files and not dead:
-                    return loads_of(snapshot)
+                    unsearched = self._losses.loads(snapshot)
+                    return {name: state for name, state in loads_of(snapshot).items() if name not in unsearched}
                 written, history, rewritten = self._rewrite(remover, files)
             record = commit_rewrite(
                 store,
@@ -243,6 +256,11 @@ def _texts_lose(people: Sequence[Person]) -> dict[str, Any]:
     }
 
 
+def _days(file: DataFile) -> str:
+    """Return the days of a file, for people."""
+    return file.first_day if file.first_day == file.last_day else f"{file.first_day} to {file.last_day}"
+
+
 def _holds_history(each: FileState) -> bool:
     """Return whether a live file has rows that newer exports hide and that ``messages_history`` shows."""
     return each.status is FileStatus.PARTLY_HIDDEN and each.record.keep_superseded and each.file.table == MESSAGES.name
@@ -291,7 +309,7 @@ class _Remover(Rewriter):
         survey.removed[table.name] += counts.removed
         survey.blanked[table.name] += counts.blanked
         if len(survey.places) < _PLACES:
-            where = {"table": table.name, "day": each.file.day, "file": each.file.path}
+            where = {"table": table.name, "day": _days(each.file), "file": each.file.path}
             found = self._redactor.places(table, self._scan(table, each))
             survey.places += [where | {"column": column, "rows": n_rows} for column, n_rows in found.items()]
 
@@ -312,16 +330,21 @@ class _Remover(Rewriter):
         # Hidden rows go first: the redactor may change the ids by which rows are compared.
         redacted = self._redactor.query(table, f"(FROM {self._scan(table, each)} rows WHERE {condition})")
         self._database.execute(f"CREATE OR REPLACE TABLE redacted AS {redacted}")
+        old = each.file
         files = write_table(
-            RowsOfDay(self._database, each.file.day, "FROM redacted"),
+            QueriedRows(self._database, ["FROM redacted"], [old]),
             self._with_promoted[table.name],
             self._files_folder,
             stem=f"{self._stem}-{self._n_written}",
             metadata=self._metadata,
+            by_month=True,
         )
-        old = each.file
         return {
-            replace(file, n_uncovered=min(file.rows, old.n_uncovered), n_unplaced=min(file.rows, old.n_unplaced)): local
+            replace(
+                with_days_of(file, [old]),
+                n_uncovered=min(file.rows, old.n_uncovered),
+                n_unplaced=min(file.rows, old.n_unplaced),
+            ): local
             for file, local in files
         }
 

@@ -12,23 +12,23 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Self
 
 import pyarrow as pa
 
+from airflow_provider_chatexport.lake.commits import coverage_tables, visibility
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits import visibility
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, without_superseded
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, LostSpan, without_superseded
 from airflow_provider_chatexport.lake.commits.record import WRITER, DataFile, LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
-from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
 from airflow_provider_chatexport.lake.duckdb_session import Database
 from airflow_provider_chatexport.lake.schema import sql
-from airflow_provider_chatexport.lake.schema.tables import TABLES
+from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_NAME, TABLES
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
@@ -45,17 +45,23 @@ class Rewrite:
     :param gone: paths of the live files that the new ones replace.
     :param settled: paths of other live files whose records this one replaces, too, and takes over as they are: they
         have no row with the key of a row in another file of the record.
+    :param records: ids of further records that this one replaces. It takes over their live files as they are.
     :param written: the new files, and where each lies now.
     :param history: those of the new files that only ``messages_history`` reads.
     :param purged: paths of files, live or not, that nothing may read any more.
+    :param lost: what the purged files leave uncovered, because they are lost.
+    :param has_unique_keys: no two rows of the record's event tables will have one key.
     :param facts: what the record says of the rewrite, without personal data.
     """
 
     gone: Collection[str]
     settled: Collection[str] = ()
+    records: Collection[str] = ()
     written: Mapping[DataFile, Path]
     history: Collection[DataFile] = ()
     purged: Collection[str] = ()
+    lost: Collection[LostSpan] = ()
+    has_unique_keys: bool = True
     facts: Mapping[str, Any]
 
 
@@ -76,12 +82,12 @@ class Rewriter:
         self._database = Database(folder, memory_limit=MEMORY_LIMIT, threads=threads)
         # By table, the name of a table with the newest row of each key in loose files.
         self._newest: dict[str, str] = {}
-        # Tables and days with rows that are older than another row of the same key.
-        self._outdated_days: set[tuple[str, str]] = set()
+        # By table, days with rows that are older than another row of the same key.
+        self._outdated_days: dict[str, set[str]] = defaultdict(set)
 
     def __enter__(self) -> Self:
-        self._store.let_read(self._database.connection)
-        self._create_coverage(MASKING, self._snapshot.masking_coverage)
+        self._store.let_read(self._database.connection, visibility.sizes_of(self._store, self._snapshot.file_states))
+        self._create_coverage(MASKING, self._masking_coverage())
         for table in TABLES:
             self._compare_keys(table)
         return self
@@ -91,22 +97,30 @@ class Rewriter:
 
     def _compare_keys(self, table: Table) -> None:
         """Create the table with the newest row of each loose key, and find the days with rows that are not those."""
-        contested = [each for each in self._snapshot.live_files_of(table) if each.is_contested]
+        contested = [each for each in self._files_of(table) if each.is_contested]
         newest = visibility.newest_of_loose_keys(self._store, table, contested, MASKING)
         if newest is None:
             return
         self._newest[table.name] = f"newest_of_loose_{table.name}"
         self._database.execute(f"CREATE TABLE {self._newest[table.name]} AS {newest}")
         keys = visibility.scan_files(self._store, table, contested)
-        self._outdated_days |= {
-            (table.name, day)
+        self._outdated_days[table.name] |= {
+            day
             for (day,) in self._database.all(
                 f"""
-                SELECT DISTINCT strftime({table.partition}, '%Y-%m-%d') FROM {keys} rows
+                SELECT DISTINCT strftime({table.date_column}, '%Y-%m-%d') FROM {keys} rows
                 WHERE {visibility.outdated(table, self._newest[table.name])}
                 """
             )
         }
+
+    def _masking_coverage(self) -> Collection[CoverageEntry]:
+        """Return the entries that may hide rows of those files."""
+        return self._snapshot.masking_coverage
+
+    def _files_of(self, table: Table) -> Iterable[FileState]:
+        """Return the live files of a table that may be rewritten."""
+        return self._snapshot.live_files_of(table)
 
     def _is_visible(self, table: Table) -> str:
         """Return a condition on ``rows`` of a table's live files: newer exports do not hide the row."""
@@ -119,23 +133,27 @@ class Rewriter:
 
     def _may_have_hidden_rows(self, each: FileState) -> bool:
         """Return whether newer exports may hide rows of a live file."""
-        return each.is_masked or (each.is_contested and (each.file.table, each.file.day) in self._outdated_days)
+        return each.is_masked or (each.is_contested and each.file.has_any(self._outdated_days[each.file.table]))
 
     def _create_coverage(self, name: str, entries: Collection[CoverageEntry]) -> None:
         """Create a table of coverage entries."""
-        with self._database.registered(f"{name}_rows", coverage_rows(entries)):
-            self._database.execute(f"CREATE TABLE {name} AS FROM {name}_rows")
+        coverage_tables.create_table(self._database, name, entries)
 
 
 def number_of_next(snapshot: Snapshot) -> str:
     """Return the id of the next rewrite of this lake."""
-    numbers = [int(match.group(1)) for record in snapshot.records if (match := _NUMBERED.fullmatch(record.load_id))]
+    ids = [*(record.load_id for record in snapshot.records), *(PurePosixPath(path).stem for path in snapshot.damaged)]
+    numbers = [int(match.group(1)) for each in ids if (match := _NUMBERED.fullmatch(each))]
     return f"rewrite-{max(numbers, default=0) + 1:06d}"
 
 
-def coverage_after(snapshot: Snapshot, paths: Collection[str]) -> list[CoverageEntry]:
-    """Return the coverage that the record of a rewrite will have. It replaces the records of these files."""
-    return without_superseded(entry for record in _owners(snapshot, paths) for entry in record.coverage)
+def coverage_after(snapshot: Snapshot, paths: Collection[str], ids: Collection[str] = ()) -> list[CoverageEntry]:
+    """Return the coverage that the record of a rewrite will have. It replaces these records and those of these files.
+
+    :param paths: of files.
+    :param ids: of records.
+    """
+    return without_superseded(entry for record in _owners(snapshot, paths, ids) for entry in record.coverage)
 
 
 def commit_rewrite(store: LakeStore, snapshot: Snapshot, rewrite: Rewrite, *, seconds: float) -> LoadRecord | None:
@@ -146,12 +164,22 @@ def commit_rewrite(store: LakeStore, snapshot: Snapshot, rewrite: Rewrite, *, se
     :param snapshot: the lake that the rewrite started from.
     :raises LakeError: the lake cannot be written.
     """
+    record = record_of(snapshot, rewrite, seconds=seconds)
+    committed = commit_log.commit(store, record, {file.path: local for file, local in rewrite.written.items()})
+    return record if committed else None
+
+
+def record_of(snapshot: Snapshot, rewrite: Rewrite, *, seconds: float) -> LoadRecord:
+    """Return the record of a rewrite, as of now. Pure.
+
+    :param snapshot: the lake that the rewrite started from.
+    """
     replaced = {*rewrite.gone, *rewrite.settled}
-    owners = _owners(snapshot, replaced)
-    taken_over = [each.file for each in _live_files_of(snapshot, owners) if each.file.path not in rewrite.gone]
+    owners = _owners(snapshot, replaced, rewrite.records)
+    taken_over = [each.file for each in _files_to_keep(snapshot, owners) if each.file.path not in rewrite.gone]
     files = (*taken_over, *(file for file in rewrite.written if file not in rewrite.history))
     rows = {table.name: sum(file.rows for file in files if file.table == table.name) for table in TABLES}
-    record = LoadRecord(
+    return LoadRecord(
         load_id=number_of_next(snapshot),
         exported_at=max((owner.exported_at for owner in owners), default=datetime.now(UTC)),
         committed_at=datetime.now(UTC),
@@ -159,54 +187,95 @@ def commit_rewrite(store: LakeStore, snapshot: Snapshot, rewrite: Rewrite, *, se
         until=None,
         flags={},
         sources=(),
-        coverage=tuple(coverage_after(snapshot, replaced)),
+        coverage=tuple(coverage_after(snapshot, replaced, rewrite.records)),
         files=files,
         counts={"rows": rows},
         seconds=seconds,
         keep_superseded=any(owner.keep_superseded for owner in owners),
         replaces=tuple(owner.load_id for owner in owners),
+        has_unique_keys=rewrite.has_unique_keys,
         history=tuple(rewrite.history),
         purged=tuple(sorted(rewrite.purged)),
-        facts=dict(rewrite.facts),
+        lost=tuple(rewrite.lost),
+        facts={**rewrite.facts, "n_loads": sum(owner.n_loads for owner in owners)},
     )
-    committed = commit_log.commit(store, record, {file.path: local for file, local in rewrite.written.items()})
-    return record if committed else None
 
 
-def _owners(snapshot: Snapshot, paths: Collection[str]) -> list[LoadRecord]:
-    """Return the current records that files belong to."""
-    ids = {each.record.load_id for each in snapshot.file_states if each.file.path in paths}
+def _owners(snapshot: Snapshot, paths: Collection[str], ids: Collection[str] = ()) -> list[LoadRecord]:
+    """Return the current records that files belong to, and those of some ids."""
+    ids = {*ids, *(each.record.load_id for each in snapshot.file_states if each.file.path in paths)}
     return [record for record in snapshot.current if record.load_id in ids]
 
 
-def _live_files_of(snapshot: Snapshot, owners: Sequence[LoadRecord]) -> list[FileState]:
+def _files_to_keep(snapshot: Snapshot, owners: Sequence[LoadRecord]) -> list[FileState]:
+    """Return the live files of records, and those that are lost: a repair has to find them."""
     ids = {owner.load_id for owner in owners}
-    return [each for each in snapshot.file_states if each.is_live and each.record.load_id in ids]
+    return [
+        each
+        for each in snapshot.file_states
+        if each.record.load_id in ids and (each.is_live or each.status is FileStatus.LOST)
+    ]
 
 
-class RowsOfDay:
-    """The rows of one table and day, as ``write_table`` takes them.
+class QueriedRows:
+    """The rows of queries, as ``write_table`` takes them.
 
-    :param query: the rows, with the table's columns.
+    :param queries: each with the table's columns, and no two with rows of one day. Ascending by day.
+    :param files: the files that the rows are from.
     """
 
-    def __init__(self, database: Database, day: str, query: str) -> None:
+    def __init__(self, database: Database, queries: Iterable[str], files: Sequence[DataFile]) -> None:
         self._database = database
-        self._day = day
-        self._query = query
+        self._queries = queries
+        self._files = files
 
-    def days(self, table: Table) -> Mapping[str, int]:  # noqa: ARG002 - there is one table, as there is one day
-        """Return the day with its number of rows; nothing if there are none."""
-        (n_rows,) = self._database.one(f"SELECT count(*) FROM ({self._query})")
-        return {self._day: n_rows} if n_rows else {}
+    def days(self, table: Table) -> Mapping[str, int]:
+        """Return a day with the most rows that there can be. All rows go into one folder."""
+        return expected_rows(table, self._files)
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows in the table's order."""
-        order = ", ".join(sql.name(column) for column in table.sort)
-        yield from self._database.query(
-            f"""
-            SELECT DATE {sql.quoted(self._day)} AS _day, {sql.arrow_columns(table)}
-            FROM ({self._query})
-            ORDER BY {order}
-            """
-        ).to_arrow_reader(batch_rows)
+        for query in self._queries:
+            yield from rows_of(self._database, table, self._files, query, batch_rows)
+
+
+def expected_rows(table: Table, files: Sequence[DataFile]) -> Mapping[str, int]:
+    """Return the day that decides the folder of what is written from some files, and how many rows these have."""
+    return {folder_day(table, files): sum(file.rows for file in files)}
+
+
+def folder_day(table: Table, files: Sequence[DataFile]) -> str:
+    """Return a day of the folder for what is written from some files: of one month, or up to their last export."""
+    if table.placement is Placement.EVENT:
+        return min(file.first_day for file in files)
+    return max(file.last_day for file in files)
+
+
+def rows_of(
+    database: Database,
+    table: Table,
+    files: Sequence[DataFile],
+    query: str,
+    batch_rows: int,
+    *,
+    is_sorted: bool = False,
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a query in the order of a file.
+
+    :param files: the files that the rows are from.
+    :param is_sorted: the query gives them in that order.
+    """
+    is_event = table.placement is Placement.EVENT
+    day = sql.name(table.date_column) if is_event else f"DATE {sql.quoted(folder_day(table, files))}"
+    order = ", ".join([*(["_day"] if is_event else []), *map(sql.name, table.sort)])
+    in_order = "" if is_sorted else f" ORDER BY {order}"
+    yield from database.query(
+        f"SELECT {day} AS _day, {sql.arrow_columns(table)} FROM ({query}){in_order}"
+    ).to_arrow_reader(batch_rows)
+
+
+def with_days_of(file: DataFile, files: Sequence[DataFile]) -> DataFile:
+    """Return a file that was written from others, with the days of those if its folder does not say its own days."""
+    if TABLE_BY_NAME[file.table].placement is Placement.EVENT:
+        return file
+    return replace(file, first_day=min(each.first_day for each in files))

@@ -6,26 +6,27 @@ A finding is either a fault, or a note: nothing is wrong with the data, but some
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any, Final
 
 import duckdb
 
 from airflow_provider_chatexport.core.times import format_rfc3339
-from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.errors import LakeError, MovedLakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file, folders
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, covered_spans, overlapping_pairs
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, overlapping_pairs, uncovered_spans
+from airflow_provider_chatexport.lake.commits.losses import CURE, fault_of_content
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot, overlapping_days
 from airflow_provider_chatexport.lake.maintenance.forget import unchecked_loads
 from airflow_provider_chatexport.lake.printing import Report
+from airflow_provider_chatexport.lake.privacy import suppression_list
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import ENTITY_TABLES, TABLES
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
@@ -36,23 +37,24 @@ from airflow_provider_chatexport.lake.storage.workdir import UNKNOWN_AFTER
 # How many rows are compared by key at a time: some 100 MB.
 _ROWS_AT_A_TIME: Final = 1_000_000
 _NOTES: Final = ("catalog", "unknown", "flags", "replies")
-_CURE: Final = (
-    "run chatexport catalog, which restores links that are missing in the table folders; if the file is still missing "
-    "then, export its window again"
-)
+_NO_LINK: Final = "run chatexport catalog, which restores the links in the table folders"
+# How long to wait for a link that another process may be putting into its folder.
+_PAUSES_S: Final = (0.1, 0.4, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One thing found.
 
-    :param kind: a fault: gap, missing, altered, unaccounted, forgotten, doubled; or a note: catalog, unknown, flags,
-        replies.
+    :param kind: a fault: gap, missing, altered, unaccounted, damaged, forgotten, doubled, moved; or a note: catalog,
+        unknown, flags, replies.
     :param what: a sentence: what is wrong, where, and what to do.
+    :param record_id: of the record that lists the file, if the finding is about a file.
     """
 
     kind: str
     what: str
+    record_id: str | None = None
 
     @property
     def is_fault(self) -> bool:
@@ -90,15 +92,19 @@ class VerifyReport(Report):
 def verify(store: LakeStore, *, now: datetime) -> VerifyReport:
     """Check the whole lake.
 
+    It reads every record from its own file, all bytes of every file that readers need, and the catalog. Rows it reads
+    only where the files of several records share a day.
+
     :param now: aware. A file that is in no record may belong to a load under way, unless it is older than a day.
     :raises LakeError: the lake cannot be read, or a file among the records is not a record.
     """
     catalog_file.require_lake(store)
-    snapshot = commit_log.read_snapshot(store, known={})
+    snapshot = commit_log.read_snapshot(store, afresh=True)
     loads = [record for record in snapshot.records if record.is_load]
     findings = [
-        *_gaps(snapshot.coverage),
+        *_gaps(snapshot),
         *_flags(loads, snapshot.coverage),
+        *_damaged(store),
         *_unaccounted(snapshot.records),
         *_unsearched(store, snapshot),
         *_files(store, snapshot),
@@ -114,7 +120,12 @@ def verify(store: LakeStore, *, now: datetime) -> VerifyReport:
 
 def _catalog(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
     """Check that the catalog knows every record: people query the catalog, and see no other load."""
-    if what := catalog_file.fault(store, snapshot):
+    try:
+        what = catalog_file.fault(store, snapshot)
+    except MovedLakeError as error:
+        yield Finding(kind="moved", what=error.message)
+        return
+    if what:
         yield Finding(kind="catalog", what=what)
 
 
@@ -126,15 +137,18 @@ def _doubled(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
     for table in TABLES:
         if table.placement is not Placement.EVENT:
             continue
-        key = ", ".join(map(sql.name, (table.partition, *table.key)))
+        key = ", ".join(map(sql.name, (table.date_column, *table.key)))
         n_keys = 0
         with contextlib.suppress(LakeError, duckdb.Error), contextlib.closing(catalog_file.connect(store)) as con:
-            for days in _unsettled_days(snapshot, table):
-                listed = ", ".join(f"DATE {sql.quoted(day)}" for day in days)
+            for spans in _unsettled_days(snapshot, table):
+                among = " OR ".join(
+                    f"{table.date_column} BETWEEN DATE {sql.quoted(first)} AND DATE {sql.quoted(last)}"
+                    for first, last in spans
+                )
                 n_keys += con.execute(
                     f"""
                     SELECT count(*) FROM (
-                        SELECT 1 FROM {table.name} WHERE {table.partition} IN ({listed})
+                        SELECT 1 FROM {table.name} WHERE {among}
                         GROUP BY {key} HAVING count(*) > 1
                     )
                     """
@@ -147,22 +161,19 @@ def _doubled(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
             )
 
 
-def _unsettled_days(snapshot: Snapshot, table: Table) -> Iterator[list[str]]:
-    """Yield the days with live files of several records, as many at a time as are compared in memory."""
-    files: dict[str, list[FileState]] = defaultdict(list)
-    for each in snapshot.live_files_of(table):
-        files[each.file.day].append(each)
-    days: list[str] = []
+def _unsettled_days(snapshot: Snapshot, table: Table) -> Iterator[list[tuple[str, str]]]:
+    """Yield first and last days of spans with live files of several records: as many as are compared in memory."""
+    spans: list[tuple[str, str]] = []
     n_rows = 0
-    for day, of_day in sorted(files.items()):
-        if len({each.record.load_id for each in of_day}) > 1:
-            days.append(day)
-            n_rows += sum(each.file.rows for each in of_day)
+    for files in overlapping_days(snapshot.live_files_of(table)):
+        if len({each.record.load_id for each in files}) > 1:
+            spans.append((files[0].file.first_day, max(each.file.last_day for each in files)))
+            n_rows += sum(each.file.rows for each in files)
             if n_rows >= _ROWS_AT_A_TIME:
-                yield days
-                days, n_rows = [], 0
-    if days:
-        yield days
+                yield spans
+                spans, n_rows = [], 0
+    if spans:
+        yield spans
 
 
 def _replies(store: LakeStore) -> Iterator[Finding]:
@@ -179,13 +190,13 @@ def _replies(store: LakeStore) -> Iterator[Finding]:
             )
 
 
-def _gaps(entries: Iterable[CoverageEntry]) -> Iterator[Finding]:
-    """Check that every moment of a channel is covered, from its first covered moment to its last."""
-    for cid, spans in sorted(covered_spans(entries).items()):
-        for before, after in pairwise(spans):
+def _gaps(snapshot: Snapshot) -> Iterator[Finding]:
+    """Check that every moment of a channel is covered, from the first moment to the last that an export covered."""
+    for cid, spans in sorted(uncovered_spans(snapshot.coverage, snapshot.lost).items()):
+        for gap in spans:
             yield Finding(
                 kind="gap",
-                what=f"{cid} is not covered from {format_rfc3339(before.until)} to {format_rfc3339(after.since)}; "
+                what=f"{cid} is not covered from {format_rfc3339(gap.since)} to {format_rfc3339(gap.until)}; "
                 "export that window",
             )
 
@@ -201,8 +212,24 @@ def _flags(loads: Iterable[LoadRecord], entries: Iterable[CoverageEntry]) -> Ite
             yield Finding(
                 kind="flags",
                 what=f"load {newer.load_id} was exported with other options than load {older.load_id}, which it "
-                f"overlaps in {newer.cid}: there, what the newer one left out is hidden",
+                f"overlaps in {_common(older, newer)}: there, what the newer one left out is hidden",
             )
+
+
+def _common(one: CoverageEntry, other: CoverageEntry) -> str:
+    """Return the first channel that two entries share."""
+    return min(set(one.channels.names).intersection(other.channels.names))
+
+
+def _damaged(store: LakeStore) -> Iterator[Finding]:
+    """Check that every record can be read from its own file."""
+    for path, record in commit_log.damaged_records(store).items():
+        cure = "restores it from the checkpoint" if record else "goes on without it; then export its window again"
+        yield Finding(
+            kind="damaged",
+            what=f"{store.url(path)} is not a load record; restore it from a backup, or run chatexport repair, which "
+            f"{cure}",
+        )
 
 
 def _unaccounted(records: Iterable[LoadRecord]) -> Iterator[Finding]:
@@ -238,8 +265,20 @@ def _entities(record: LoadRecord) -> Iterator[Finding]:
 
 
 def _unsearched(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
-    """Check that no load may contain people who were removed while it was under way."""
-    for load_id in sorted(unchecked_loads(store, snapshot)):
+    """Check that no load may contain people who were removed while it was under way, and that the list is whole."""
+    try:
+        listed = suppression_list.read(store)
+        unsearched = unchecked_loads(store, snapshot)
+    except LakeError as error:
+        yield Finding(kind="forgotten", what=error.message)
+        return
+    for address in suppression_list.missing(store, listed):
+        yield Finding(
+            kind="forgotten",
+            what=f"{address} of the suppression list is gone, and loads may bring the person back; restore it from a "
+            "backup, or run forget-user again for the person",
+        )
+    for load_id in sorted(unsearched):
         yield Finding(
             kind="forgotten",
             what=f"load {load_id} may contain people who were removed from the lake; run chatexport vacuum, which "
@@ -248,25 +287,56 @@ def _unsearched(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _files(store: LakeStore, snapshot: Snapshot) -> Iterator[Finding]:
-    """Check that every file that readers need is there, and has the recorded digest."""
-    for each in snapshot.file_states:
-        if each.is_readable:
-            paths = store.data_copies(each.file.path) if each.is_live else [visibility.path_in(store, each)]
-            if finding := next(filter(None, (_file(store, each, path) for path in paths)), None):
-                yield finding
+    """Check that every file that readers need is there, and has the recorded digest.
+
+    Others may be at work. So what has a fault is looked at again, if the latest records still need it. A load puts its
+    links into the table folders after its commit. Then it writes the catalog. So a link is missing only if the catalog
+    knows the record of its file, and not for a moment only: two loads may exchange a folder at the same time.
+    """
+    findings = _faults(store, snapshot.file_states)
+    for pause_s in (0, *_PAUSES_S):
+        time.sleep(pause_s)
+        findings = _look_again(store, findings)
+        if not any(finding.what.endswith(_NO_LINK) for finding in findings.values()):
+            break
+    yield from findings.values()
 
 
-def _file(store: LakeStore, each: FileState, path: str) -> Finding | None:
-    where = f"{each.file.path} of load {each.record.load_id}"
-    digest = hashlib.sha256()
-    try:
-        for chunk in store.chunks(path):
-            digest.update(chunk)
-    except OSError as error:
-        what = "is gone" if isinstance(error, FileNotFoundError) else f"cannot be read, {error.strerror}"
-        return Finding(kind="missing", what=f"{where} {what} ({path}); {_CURE}")
-    if digest.hexdigest() != each.file.sha256:
-        return Finding(kind="altered", what=f"{where} differs from its recorded sha256; export its window again")
+def _look_again(store: LakeStore, findings: Mapping[str, Finding]) -> dict[str, Finding]:
+    """Return those of the faults that the latest records still have."""
+    while findings:
+        latest = commit_log.read_snapshot(store)
+        shown = catalog_file.records_shown(store)
+        findings = {
+            path: finding
+            for path, finding in _faults(store, (f for f in latest.file_states if f.file.path in findings)).items()
+            if not finding.what.endswith(_NO_LINK) or finding.record_id in shown
+        }
+        if commit_log.is_latest(store, latest):
+            break
+    return dict(findings)
+
+
+def _faults(store: LakeStore, files: Iterable[FileState]) -> dict[str, Finding]:
+    return {each.file.path: finding for each in files if each.is_readable and (finding := _file(store, each))}
+
+
+def _file(store: LakeStore, each: FileState) -> Finding | None:
+    """Check a file that readers need, under all of its names."""
+    # Last the link, which goes with a damaged file.
+    paths = store.data_copies(each.file.path)[::-1] if each.is_live else [visibility.path_in(store, each)]
+    for path in paths:
+        try:
+            why = fault_of_content(store, path, each.file.sha256)
+        except LakeError as error:
+            return Finding(kind="missing", what=f"{each.file.path} cannot be read: {error.message}")
+        if why is not None:
+            is_link = path != visibility.path_in(store, each) and store.has_data(each.file.path)
+            return Finding(
+                kind="missing" if "sha256" not in why else "altered",
+                what=f"{each.file.path} of load {each.record.load_id} {why} ({path}); {_NO_LINK if is_link else CURE}",
+                record_id=each.record.load_id,
+            )
     return None
 
 
@@ -280,9 +350,10 @@ def _unknown_files(store: LakeStore, snapshot: Snapshot, now: datetime) -> Itera
     if isinstance(store, LocalStore):
         live = {each.file.path for each in snapshot.file_states if each.is_live}
         for path in sorted(folders.shown(store) - live):
-            modified_at = datetime.fromtimestamp(store.local_path(path).stat().st_mtime, UTC)
-            if now - modified_at > UNKNOWN_AFTER:
-                yield Finding(
-                    kind="unknown",
-                    what=f"{path} is not live, and a glob finds it; run chatexport catalog to repair the folders",
-                )
+            with contextlib.suppress(FileNotFoundError):  # another process has just deleted it
+                modified_at = datetime.fromtimestamp(store.local_path(path).stat().st_mtime, UTC)
+                if now - modified_at > UNKNOWN_AFTER:
+                    yield Finding(
+                        kind="unknown",
+                        what=f"{path} is not live, and a glob finds it; run chatexport catalog to repair the folders",
+                    )

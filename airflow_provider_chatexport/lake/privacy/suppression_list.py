@@ -6,12 +6,17 @@ cannot read them from the list.
 
 ``checked`` says which loads contain no person on the list, although they were written before the list was as it is
 now: the removal of a person searched them. A load that is not there, and whose record names another state of the list,
-may have died before it could take a person out (``unchecked``).
+may have died before it could take a person out (``unchecked``). It also says who was on the list then (``missing``).
+
+An entry that is damaged still keeps its person out, because its name is the hash of the id. Without the salt, loads
+cannot recognise a person on the list, and stop.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -26,10 +31,18 @@ from airflow_provider_chatexport.lake.privacy.matching import folded, word
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
+log = logging.getLogger(__name__)
+
 FOLDER: Final = "_forgotten"
 _SALT: Final = f"{FOLDER}/salt"
 _CHECKED: Final = f"{FOLDER}/checked"
 _VERSION: Final = 1
+_ENTRY: Final = re.compile(rf"{FOLDER}/([0-9a-f]{{64}})\.json")
+# Random bytes. They end with a part of their own digest, so that damage shows. Older ones do not.
+_SALT_BYTES: Final = 32
+_SALT_DIGEST_BYTES: Final = 8
+# Damaged entries that a warning has named.
+_NAMED: Final[set[str]] = set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +152,29 @@ def read(store: LakeStore) -> SuppressionList:
         try:
             entry = Entry.from_json(orjson.loads(store.read(path)))
         except (ValueError, KeyError, TypeError):
-            raise LakeError(f"{store.url(path)} is not an entry of the list of forgotten people; restore it") from None
+            entry = _known_by_name(store, path)
         entries[entry.user_id] = entry
     return SuppressionList(salt=_salt(store) if paths else b"", entries=entries)
+
+
+def _known_by_name(store: LakeStore, path: str) -> Entry:
+    """Return what the name of a damaged entry says: that the person is to stay out, and no more.
+
+    :raises LakeError: it was never an entry.
+    """
+    match = _ENTRY.fullmatch(path)
+    if match is None:
+        raise LakeError(
+            f"{store.url(path)} is not an entry of the suppression list; move it out of the lake", retryable=False
+        )
+    if store.url(path) not in _NAMED:
+        _NAMED.add(store.url(path))
+        log.warning(
+            "%s is damaged. Loads leave the person's rows out, but not the id and the names in texts of others; "
+            "restore it from a backup, or run forget-user again for the person",
+            store.url(path),
+        )
+    return Entry(user_id=match.group(1), in_texts=None, keep_messages=False, any_word=False, names=(), since="")
 
 
 def add(
@@ -162,7 +195,8 @@ def add(
     :raises LakeError: the lake cannot be written, or the list's salt is gone.
     """
     if not store.list_folder(FOLDER, ".json"):
-        store.put_new(_SALT, secrets.token_bytes(32))
+        random = secrets.token_bytes(_SALT_BYTES)
+        store.put_new(_SALT, random + _digest_of(random))
     listed = SuppressionList(salt=_salt(store), entries={})
     digest = _hash(listed.salt, user_id)
     added = Entry(
@@ -176,13 +210,13 @@ def add(
     path = f"{FOLDER}/{digest}.json"
     if store.put_new(path, orjson.dumps(added.to_json())):
         return
-    before = Entry.from_json(orjson.loads(store.read(path)))
+    before = read(store).entries[digest]
     merged = replace(
         added,
         keep_messages=before.keep_messages and keep_messages,
         any_word=before.any_word or any_word,
         names=tuple(dict.fromkeys((*before.names, *added.names))),
-        since=before.since,
+        since=before.since or added.since,
     )
     if merged != before:
         store.replace(path, orjson.dumps(merged.to_json()))
@@ -215,7 +249,8 @@ def mark_checked(store: LakeStore, listed: SuppressionList, loads: Iterable[str]
     :param listed: the list that they were searched for.
     :raises LakeError: the lake cannot be written.
     """
-    value = {"v": _VERSION, "list": listed.digest, "loads": sorted(loads)}
+    people = sorted(listed.entries.keys() | set(_checked_people(store)))
+    value = {"v": _VERSION, "list": listed.digest, "loads": sorted(loads), "people": people}
     store.replace(_CHECKED, orjson.dumps(value))
 
 
@@ -238,10 +273,38 @@ def checked(store: LakeStore, digest: str) -> set[str]:
         return set()  # it is written again after the next check
 
 
+def missing(store: LakeStore, listed: SuppressionList) -> list[str]:
+    """Return the addresses of entries that were on the list when loads were last searched, and are gone."""
+    gone = (digest for digest in _checked_people(store) if digest not in listed.entries)
+    return [store.url(f"{FOLDER}/{digest}.json") for digest in gone]
+
+
+def _checked_people(store: LakeStore) -> list[str]:
+    try:
+        return list(orjson.loads(store.read(_CHECKED)).get("people", ())) if store.exists(_CHECKED) else []
+    except (ValueError, TypeError, AttributeError):
+        return []
+
+
 def _salt(store: LakeStore) -> bytes:
-    if not store.exists(_SALT):
-        raise LakeError(f"{store.url(_SALT)} is gone, and without it the list of forgotten people is void; restore it")
-    return store.read(_SALT)
+    salt = store.read(_SALT) if store.exists(_SALT) else None
+    if salt is not None and _is_whole(salt):
+        return salt
+    raise LakeError(
+        f"{store.url(_SALT)} is {'gone' if salt is None else 'damaged'}, and without it no person on the suppression "
+        f"list is recognised, so loads stop; restore it from a backup. Without one, move {store.url(FOLDER)} out of "
+        "the lake, and run forget-user again for each person",
+        retryable=False,
+    )
+
+
+def _is_whole(salt: bytes) -> bool:
+    random, digest = salt[:_SALT_BYTES], salt[_SALT_BYTES:]
+    return len(random) == _SALT_BYTES and digest in (b"", _digest_of(random))
+
+
+def _digest_of(random: bytes) -> bytes:
+    return hashlib.sha256(random).digest()[:_SALT_DIGEST_BYTES]
 
 
 def _hash(salt: bytes, text: str) -> str:

@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 from pyarrow import json as arrow_json
 
-from airflow_provider_chatexport.lake.schema.types import Kind, Table
+from airflow_provider_chatexport.lake.schema.types import Kind, Placement, Table
 
 ARROW_TYPES: Final[dict[Kind, pa.DataType]] = {
     Kind.TEXT: pa.string(),
@@ -29,8 +29,10 @@ ARROW_TYPES: Final[dict[Kind, pa.DataType]] = {
 
 
 def arrow_schema(table: Table) -> pa.Schema:
-    """Return the schema of a table's files."""
-    return pa.schema([pa.field(column.name, ARROW_TYPES[column.kind]) for column in table])
+    """Return the schema of a table's files. Those of event tables have the day of each row as well."""
+    columns = [pa.field(column.name, ARROW_TYPES[column.kind]) for column in table]
+    day = [pa.field(table.date_column, pa.date32())] if table.placement is Placement.EVENT else []
+    return pa.schema([*columns, *day])
 
 
 UTC_TIME: Final = pa.timestamp("us", tz="UTC")
@@ -42,14 +44,19 @@ def arrow_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table
     :param rows: values by column name; times aware, JSON as text.
     :param schema: may have text, JSON, whole numbers, floats, times in UTC and lists of text.
     """
-    lines = b"\n".join(orjson.dumps(dict(row), option=orjson.OPT_UTC_Z) for row in rows)
-    if not lines:
+    lines = io.BytesIO()
+    # One line at a time: each takes some kilobytes of memory for as long as it is an object of its own.
+    for row in rows:
+        lines.write(orjson.dumps(dict(row), option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
+    size = lines.tell()
+    if not size:
         return pa.Table.from_batches([], schema=schema)  # ``empty_table`` would import pandas
+    lines.seek(0)
     # JSON text is read as text: read as JSON, it would be an object.
     read_as = pa.schema([(field.name, pa.string() if field.type == pa.json_() else field.type) for field in schema])
     return arrow_json.read_json(
-        io.BytesIO(lines),
+        lines,
         # A row must not lie across two blocks.
-        read_options=arrow_json.ReadOptions(block_size=len(lines) + 1, use_threads=False),
+        read_options=arrow_json.ReadOptions(block_size=size + 1, use_threads=False),
         parse_options=arrow_json.ParseOptions(explicit_schema=read_as, unexpected_field_behavior="error"),
     ).cast(schema)

@@ -19,8 +19,8 @@ HISTORY_NAMES: Final = frozenset(
     {"valid_from", "valid_to", "_version", "_found_gone"}
     | {"_told", "_rank", "_next", "_gone", "_told_before", "_gone_before", "_exported_before"}
 )
-# The day folders, the column that cuts rows into days, and the name of a day in the catalog's macro ``activity``.
-_RESERVED_NAMES: Final = frozenset({"event_date", "export_date", "_day", "day"}) | HISTORY_NAMES
+# The day of a row, the folders' keys, what cuts rows into days, and the name of a day in the macro ``activity``.
+_RESERVED_NAMES: Final = frozenset({"event_date", "event_month", "export_date", "_day", "day"}) | HISTORY_NAMES
 
 
 def tables_with(promote: Mapping[str, Mapping[str, str]]) -> tuple[Table, ...]:

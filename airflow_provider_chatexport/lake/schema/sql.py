@@ -1,4 +1,4 @@
-"""SQL expressions: literals and names, casts of JSON values, and the day folder of a row."""
+"""SQL expressions: literals and names, casts of JSON values, and the day of a row."""
 
 from __future__ import annotations
 
@@ -164,17 +164,17 @@ def _as_arrow(column: Column) -> str:
 
 
 def day(table: Table) -> str:
-    """Return the day folder of a row as text: the UTC day of its moment, or of its export."""
+    """Return the day of a row as text: the UTC day of its moment, or of its export."""
     return f"strftime({date(table)}, '%Y-%m-%d')"
 
 
 def date(table: Table) -> str:
-    """Return the day folder of a row as a date, which DuckDB sorts faster than text."""
+    """Return the day of a row as a date, which DuckDB sorts faster than text."""
     return f"({_moment(table)} AT TIME ZONE 'UTC')::DATE"
 
 
 def in_days(table: Table, first: str, last: str) -> str:
-    """Return a condition: the row's day folder is one of these two days, or between them."""
+    """Return a condition: the row's day is one of these two days, or between them."""
     moment = _moment(table)
     return f"{moment} >= TIMESTAMPTZ '{first} 00:00:00Z' AND {moment} < TIMESTAMPTZ '{last} 00:00:00Z' + INTERVAL 1 DAY"
 

@@ -41,7 +41,9 @@ from airflow_provider_chatexport.lake.schema.types import (
 
 # The version of the files' columns. A new column names the version that adds it (``Column.added_in``). In the views it
 # is null for files of older versions.
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
+# From this version on, files of event tables have the day of each row. Before, only the name of their folder had it.
+DAYS_SINCE_VERSION: Final = 3
 
 CUSTOM: Final = computed(
     "custom",
@@ -125,7 +127,7 @@ MESSAGES: Final = Table(
     entity=Entity.MESSAGE,
     key=("id",),
     sort=("cid", "created_at", "id"),
-    bloom=("id", "user_id", "parent_id"),
+    bloom=("id", "user_id", "parent_id", "cid"),
     plain_encoded=("id", "text", "html", "custom"),
     day_column="created_at",
     ignored_keys=("latest_reactions", "own_reactions"),
@@ -239,7 +241,7 @@ MESSAGES: Final = Table(
         json_text("shared_location", "Location that it shares.", PersonalData.JSON),
         json_text("reminder", "Reminder set on it.", PersonalData.JSON),
         json_text("draft", "Draft of a reply to it.", PersonalData.JSON),
-        time("created_at", "When it was sent. Decides its day folder."),
+        time("created_at", "When it was sent. Decides its day, and the folder of its month."),
         time("updated_at", "When it was last changed in any way."),
         time("message_text_updated_at", "When its text was last edited."),
         time("deleted_at", "When it was soft-deleted. Hard-deleted messages are not in the table."),
@@ -250,7 +252,7 @@ MESSAGES: Final = Table(
 _MESSAGE_CREATED_AT = computed(
     "message_created_at",
     Kind.TIME,
-    "When the message was sent; if the export does not contain it, when the user reacted. Decides the day folder.",
+    "When the message was sent; if the export does not contain it, when the user reacted. Decides the day.",
 )
 
 REACTIONS: Final = Table(
@@ -260,7 +262,7 @@ REACTIONS: Final = Table(
     entity=Entity.REACTION,
     key=("message_id", "user_id", "type"),
     sort=("cid", "message_created_at", "message_id", "user_id", "type"),
-    bloom=("message_id", "user_id"),
+    bloom=("message_id", "user_id", "cid"),
     plain_encoded=("message_id", "custom"),
     day_column="message_created_at",
     user_paths=("user",),
@@ -283,7 +285,7 @@ ATTACHMENTS: Final = Table(
     placement=Placement.EVENT,
     key=("message_id", "position"),
     sort=("cid", "message_created_at", "message_id", "position"),
-    bloom=("message_id",),
+    bloom=("message_id", "cid"),
     plain_encoded=("message_id", "custom"),
     day_column="message_created_at",
     columns=(
@@ -321,7 +323,7 @@ ATTACHMENTS: Final = Table(
         json_text("actions", "Buttons.", PersonalData.CONTENT),
         json_text("fields", "Short titled values.", PersonalData.CONTENT),
         json_text("giphy", "Renditions of a GIF.", PersonalData.CONTENT),
-        computed("message_created_at", Kind.TIME, "When the message was sent. Decides the day folder."),
+        computed("message_created_at", Kind.TIME, "When the message was sent. Decides the day."),
         *_TRAILER,
     ),
 )
@@ -609,7 +611,11 @@ TABLE_BY_NAME: Final = {table.name: table for table in TABLES}
 TABLE_BY_ENTITY: Final = {table.entity: table for table in TABLES if table.entity is not None and not table.owned_by}
 USER_EXPORT_TABLE_BY_ENTITY: Final = {table.entity: table for table in _USER_EXPORTS if table.entity is not None}
 ENTITY_TABLES: Final = (*TABLE_BY_ENTITY.values(), *USER_EXPORT_TABLE_BY_ENTITY.values())
-# Column names of all tables in lower case, and the day folders' keys. No folder above a lake may be named ``KEY=...``.
+# Column names of all tables in lower case, and the folders' keys. No folder above a lake may be named ``KEY=...``.
 COLUMN_NAMES: Final = frozenset(
-    name.lower() for table in TABLES for name in (table.partition, *(column.name for column in table))
+    name.lower()
+    for table in TABLES
+    for name in (table.date_column, table.folder_key, *(column.name for column in table))
+    for table in TABLES
+    for name in (table.date_column, table.folder_key, *(column.name for column in table))
 )

@@ -28,10 +28,10 @@ class Kind(enum.Enum):
 
 
 class Placement(enum.Enum):
-    """What decides the day folder of a row, and which of two rows is visible."""
+    """What decides the day and the folder of a row, and which of two rows is visible."""
 
-    EVENT = "event_date"  # the UTC day of the message; by the truth rule, coverage decides
-    SNAPSHOT = "export_date"  # the UTC day of the export; the newest row of a key is visible
+    EVENT = "event"  # the UTC day of the message; by the truth rule, coverage decides
+    SNAPSHOT = "snapshot"  # the UTC day of the export; the newest row of a key is visible
     LOG = "log"  # the UTC day of the export; every row is visible
 
 
@@ -52,7 +52,6 @@ class PersonalData(enum.Enum):
 
 
 _TEXTUAL: Final = (Kind.TEXT, Kind.TEXTS, Kind.JSON)
-PARTITION_DOC: Final = "The UTC day of the row's folder."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +116,7 @@ class Table:
     :param nested_lists: keys whose lists become rows of other tables.
     :param user_paths: keys that hold a user, or paths (``key.path``) to a user inside an object.
     :param user_list_paths: keys that hold a list of users, or paths to such a list.
-    :param day_column: the column whose UTC day is the row's day folder, in an event table.
+    :param day_column: the column with the moment of a row, in an event table.
     :param owned_by: the column with the user whose export a row comes from. All visible rows of one user come from the
         newest export of that user.
     """
@@ -143,9 +142,26 @@ class Table:
         return iter(self.columns)
 
     @property
-    def partition(self) -> str:
-        """The key of the day folder's name: ``event_date`` or ``export_date``."""
+    def date_column(self) -> str:
+        """The column with the row's UTC day. It is the last column of every view."""
         return "event_date" if self.placement is Placement.EVENT else "export_date"
+
+    @property
+    def date_doc(self) -> str:
+        """What that column is, for people."""
+        return f"The UTC day of `{self.day_column or '_exported_at'}`."
+
+    @property
+    def folder_key(self) -> str:
+        """The key of a folder's name: event tables have a folder per month, other tables per day of the export."""
+        return "event_month" if self.placement is Placement.EVENT else "export_date"
+
+    def folder_of(self, day: str) -> str:
+        """Return the folder of a file, relative to the lake.
+
+        :param day: such as ``2026-01-31``: the file's last. A file of an event table lies within one month.
+        """
+        return f"{self.name}/{self.folder_key}={day[:7] if self.placement is Placement.EVENT else day}"
 
     @property
     def fields(self) -> dict[str, str]:

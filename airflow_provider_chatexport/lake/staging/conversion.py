@@ -27,9 +27,8 @@ from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions
 from airflow_provider_chatexport.core.progress import Progress, silent
 from airflow_provider_chatexport.core.times import EPOCH
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits import coverage_tables, visibility
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
-from airflow_provider_chatexport.lake.commits.visibility import coverage_rows
 from airflow_provider_chatexport.lake.duckdb_session import Database, lake_errors
 from airflow_provider_chatexport.lake.normalize.input_file import InputFile
 from airflow_provider_chatexport.lake.privacy import pseudonyms
@@ -252,7 +251,7 @@ SELECT count(*) FROM stage_{table.name} WHERE {sql.promoted_fails(column)}
 
     @conversion_errors()
     def days(self, table: Table) -> dict[str, int]:
-        """Return the rows per day folder, days ascending, as text."""
+        """Return the rows per day, days ascending, as text."""
         return {day: n_rows for day, (n_rows, _) in self._extent_of(table).items()}
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -275,7 +274,7 @@ ORDER BY {order}
 """).to_arrow_reader(max(1, min(batch_rows, int(BATCH_BYTES / row_bytes))))
 
     def _extent_of(self, table: Table) -> dict[str, tuple[int, int]]:
-        """Return, by day folder, how many rows there are, and how long their texts are together."""
+        """Return, by day, how many rows there are, and how long their texts are together."""
         if not self.counts.rows[table.name]:
             return {}
         if table.name not in self._extents:
@@ -317,7 +316,7 @@ SELECT _input, cid, epoch_us(min(created_at)), epoch_us(max(created_at)) FROM st
         :param tables: the tables to look at.
         """
         found: dict[tuple[str, str], int] = {}
-        with self.database.registered("load_coverage", coverage_rows(coverage)):
+        with coverage_tables.table(self.database, "load_coverage", coverage):
             for table in tables:
                 if table.placement is Placement.EVENT:
                     condition = visibility.uncovered(table, "load_coverage")

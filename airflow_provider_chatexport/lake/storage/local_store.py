@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import re
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
 import duckdb
 
+from airflow_provider_chatexport.lake.storage.fingerprint import file_sha256
 from airflow_provider_chatexport.lake.storage.store import FILES_FOLDER, LakeStore
 
 STAGING_FOLDER: Final = "_staging"
@@ -44,7 +46,12 @@ class LocalStore(LakeStore):
         """Return the path of an object in the file system."""
         return self.root / path
 
-    def let_read(self, con: duckdb.DuckDBPyConnection) -> None:
+    def let_read(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        sizes: Mapping[str, int] | None = None,
+        contents: Mapping[str, bytes] | None = None,
+    ) -> None:
         """Do nothing: DuckDB reads local files by itself."""
 
     def prepare(self) -> None:
@@ -91,6 +98,16 @@ class LocalStore(LakeStore):
                         modified_at = datetime.fromtimestamp(os.lstat(path).st_mtime, UTC)
                         found.append((path.removeprefix(f"{self.uri}/"), modified_at))
         yield from sorted(found)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the size of every file at any depth below a folder, in bytes, by path."""
+        found = {}
+        with self.io_errors("read"):
+            for parent, _, names in os.walk(self.local_path(folder)):
+                for path in (f"{parent}/{name}" for name in names):
+                    with contextlib.suppress(FileNotFoundError):  # another process has just deleted it
+                        found[path.removeprefix(f"{self.uri}/")] = os.lstat(path).st_size
+        return found
 
     def list_folder(self, folder: str, suffix: str) -> list[str]:
         """Return the sorted paths of the files directly in a folder; none where there is no such folder."""
@@ -153,7 +170,7 @@ class LocalStore(LakeStore):
         with self.io_errors("write"):
             for path in map(self.local_path, paths):
                 path.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # the day's folder has other files, or is gone
+                with contextlib.suppress(OSError):  # the folder has other files, or is gone
                     path.parent.rmdir()
 
     def local_copy(self, path: str, folder: Path) -> Path:  # noqa: ARG002 - nothing has to be copied
@@ -177,6 +194,17 @@ class LocalStore(LakeStore):
             is_linked = False
         return [path] if is_linked else [path, data_path]
 
+    def restore_data(self, path: str, sha256: str) -> bool:
+        """Link the bytes back from the table's folder, where globs find them, if they are still there."""
+        data, link = self.local_path(self.data_path(path)), self.local_path(path)
+        with self.io_errors("write"):
+            if not link.exists() or (data.exists() and data.samefile(link)) or file_sha256(link) != sha256:
+                return False
+            other = _temporary_name(data)
+            create_in_folder(other, lambda: os.link(link, other))
+            other.replace(data)
+            return True
+
     def data_files(self) -> Iterator[tuple[str, datetime]]:
         """Yield every data file below ``_files``, by its path in its table's folder, with its last change."""
         for path, modified_at in self.walk(FILES_FOLDER, ".pq"):
@@ -190,7 +218,7 @@ class LocalStore(LakeStore):
     def unfinished_writes(self) -> Iterator[Path]:
         """Yield the temporary files that broken-off writes left next to their targets."""
         for place in _PLACES_OF_OBJECTS:
-            yield from (path for path in self.root.glob(f"{place}.*") if _TEMPORARY_NAME.fullmatch(path.name))
+            yield from (path for path in matching(self.root, f"{place}.*") if _TEMPORARY_NAME.fullmatch(path.name))
 
     @staticmethod
     def _write_temporary(target: Path, content: bytes) -> Path:
@@ -199,6 +227,14 @@ class LocalStore(LakeStore):
             create_in_folder(temporary, lambda: temporary.write_bytes(content))
             _sync(temporary)
         return temporary
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """Return the paths below a folder that match a pattern, without those of folders that go while they are listed.
+
+    ``Path.glob`` raises an error for these, and other processes delete empty folders at any moment.
+    """
+    return [folder / name for name in glob.glob(pattern, root_dir=folder, include_hidden=True)]  # noqa: PTH207
 
 
 def create_in_folder(path: Path, create: Callable[[], _Result]) -> _Result:

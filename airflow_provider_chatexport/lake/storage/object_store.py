@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -16,16 +16,18 @@ import duckdb
 
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.lake.storage.known_files import KnownFiles
 from airflow_provider_chatexport.lake.storage.store import FILES_FOLDER, LakeStore
 from airflow_provider_chatexport.lake.storage.store_errors import http_status
 
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
 # The names that loads and rewrites give, so that no other Parquet file in the lake's place is ever taken for ours.
 _DATA_FILE: Final = re.compile(
-    r"[a-z_]+/[a-z_]+=\d{4}-\d\d-\d\d/([0-9a-f]{24}|rewrite-\d+)-[0-9a-f]{8}(-\d+)+\.parquet"
+    r"[a-z_]+/[a-z_]+=\d{4}-\d\d(-\d\d)?/([0-9a-f]{24}|rewrite-\d+)-[0-9a-f]{8}(-\d+|-loose)+\.parquet"
 )
 # Stores of buckets and objects: they have no folders, and would create a bucket instead.
 WITHOUT_FOLDERS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"})
+_SAME_STORE: Final = {"s3a": "s3", "gcs": "gs", "abfss": "abfs", "az": "abfs"}
 # Shows that the store has been tried out. It lies where every load lists anyway, and is not taken for a record.
 PROOF: Final = "_loads/_conditional_put"
 _PROOF_TEXT: Final = b"This store does not overwrite an object if it is asked not to. Loads rely on that.\n"
@@ -40,6 +42,7 @@ class ObjectStore(LakeStore):
     :param root: the lake's folder, as the file system names it.
     """
 
+    is_remote = True
     # A request that has been sent goes on after the process has stopped to wait for its answer.
     writes_may_land_late = True
 
@@ -54,9 +57,24 @@ class ObjectStore(LakeStore):
         reader = inspect.signature(getattr(fs, "_cat_file", fs.cat_file))
         self._in_one_request = {"max_concurrency": 1} if "max_concurrency" in reader.parameters else {}
 
-    def let_read(self, con: duckdb.DuckDBPyConnection) -> None:
+    def let_read(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        sizes: Mapping[str, int] | None = None,
+        contents: Mapping[str, bytes] | None = None,
+    ) -> None:
         """Register the file system: DuckDB's own way to object stores is an extension that has to be downloaded."""
-        con.register_filesystem(self._fs)
+        names = self._fs.protocol
+        for name in (names,) if isinstance(names, str) else names:
+            if con.filesystem_is_registered(name):
+                con.unregister_filesystem(name)
+        con.register_filesystem(
+            KnownFiles(
+                self._fs,
+                {self._full(path): size for path, size in (sizes or {}).items()},
+                {self._full(path): content for path, content in (contents or {}).items()},
+            )
+        )
 
     def prepare(self) -> None:
         """Create the lake's folder, except in stores that have none."""
@@ -101,6 +119,14 @@ class ObjectStore(LakeStore):
         with self.io_errors("read"):
             return bytes(self._fs.cat_file(self._full(path), **self._in_one_request))
 
+    def read_if_there(self, path: str) -> bytes | None:
+        """Return the content of an object, or None if there is none. This is one request."""
+        with self.io_errors("read"):
+            try:
+                return bytes(self._fs.cat_file(self._full(path), **self._in_one_request))
+            except FileNotFoundError:
+                return None
+
     def chunks(self, path: str) -> Iterator[bytes]:
         """Yield the content of an object in chunks."""
         with self._fs.open(self._full(path), "rb") as stream:
@@ -115,6 +141,12 @@ class ObjectStore(LakeStore):
             # Some stores have folders, too, and keep them when they are empty.
             if name.endswith(suffix) and facts["type"] != "directory":
                 yield name.removeprefix(f"{self._root}/"), _modified_at(facts)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the size of every object at any depth below a folder, in bytes, by path."""
+        with self.io_errors("read"):
+            found = self._fs.find(self._full(folder), detail=True)
+        return {name.removeprefix(f"{self._root}/"): int(facts["size"] or 0) for name, facts in found.items()}
 
     def list_folder(self, folder: str, suffix: str) -> list[str]:
         """Return the sorted paths of the objects directly in a folder; none where there is no such folder."""
@@ -179,9 +211,9 @@ class ObjectStore(LakeStore):
         copy.write_bytes(self.read(path))
         return copy
 
-    def has_moved_from(self, uri: str) -> bool:  # noqa: ARG002 - one store may have several addresses
-        """Return False: nothing is known of the addresses of one store."""
-        return False
+    def has_moved_from(self, uri: str) -> bool:
+        """Return whether the address is another one. Some schemes are names of one store."""
+        return _place(uri) != _place(self.uri)
 
     def data_path(self, path: str) -> str:
         """Return the path itself: an object has one name."""
@@ -209,6 +241,11 @@ class ObjectStore(LakeStore):
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}"
+
+
+def _place(uri: str) -> tuple[str, str]:
+    scheme, _, rest = uri.partition("://")
+    return _SAME_STORE.get(scheme, scheme), rest
 
 
 def is_without_folders(fs: Any) -> bool:

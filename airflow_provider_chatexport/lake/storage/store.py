@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -35,6 +35,8 @@ class LakeStore(ABC):
     :param uri: the lake's address, absolute, without a slash at the end.
     """
 
+    # Whether each question to the store is a request over a network.
+    is_remote = False
     # Whether a write may take effect after the call for it has failed or was interrupted.
     writes_may_land_late = False
 
@@ -46,8 +48,17 @@ class LakeStore(ABC):
         return f"{self.uri}/{path}"
 
     @abstractmethod
-    def let_read(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Enable a connection to read the lake's addresses."""
+    def let_read(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        sizes: Mapping[str, int] | None = None,
+        contents: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Enable a connection to read the lake's addresses.
+
+        :param sizes: of data files, in bytes, by path. An object store is not asked about these files.
+        :param contents: of objects that the connection needs, by path. An object store is not asked for these.
+        """
 
     @abstractmethod
     def prepare(self) -> None:
@@ -82,6 +93,10 @@ class LakeStore(ABC):
     def read(self, path: str) -> bytes:
         """Return the content of an object."""
 
+    def read_if_there(self, path: str) -> bytes | None:
+        """Return the content of an object, or None if there is none."""
+        return self.read(path) if self.exists(path) else None
+
     @abstractmethod
     def chunks(self, path: str) -> Iterator[bytes]:
         """Yield the content of an object in chunks of a few megabytes.
@@ -92,6 +107,10 @@ class LakeStore(ABC):
     @abstractmethod
     def walk(self, folder: str, suffix: str) -> Iterator[tuple[str, datetime]]:
         """Yield every object at any depth below a folder, with the time of its last change (aware, UTC)."""
+
+    @abstractmethod
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the size of every object at any depth below a folder, in bytes, by path."""
 
     @abstractmethod
     def list_folder(self, folder: str, suffix: str) -> list[str]:
@@ -122,7 +141,7 @@ class LakeStore(ABC):
 
     @abstractmethod
     def has_moved_from(self, uri: str) -> bool:
-        """Return whether this lake is known to lie elsewhere than at an address that it once had."""
+        """Return whether this lake lies elsewhere than at an address that it once had."""
 
     # Data files
 
@@ -159,6 +178,14 @@ class LakeStore(ABC):
     def drop_data(self, paths: Iterable[str]) -> None:
         """Delete data files under all their names."""
         self.delete(name for path in paths for name in (path, self.history_path(path)))
+
+    def restore_data(self, path: str, sha256: str) -> bool:  # noqa: ARG002 - by default a file has one name
+        """Bring the bytes of a data file back where they belong, if they are still there under another name.
+
+        :param sha256: of the bytes.
+        :return: whether they were.
+        """
+        return False
 
     # Work in progress
 

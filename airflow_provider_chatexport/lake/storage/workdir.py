@@ -20,7 +20,7 @@ from stat import S_ISDIR
 from typing import Final
 
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake.storage.local_store import STAGING_FOLDER, create_in_folder
+from airflow_provider_chatexport.lake.storage.local_store import STAGING_FOLDER, create_in_folder, matching
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 # A file that is in no record may belong to a load that is being written.
@@ -57,7 +57,7 @@ def drop_leftovers(store: LakeStore, *, before: datetime) -> int:
     if staging is None:  # loads into this lake work in the temporary folder, unless the user named another
         return drop_work_left_in(Path(tempfile.gettempdir()), before=before)
     with store.io_errors("write"):
-        folders = [folder for folder in staging.glob("*") if _is_older(folder, before)]
+        folders = [folder for folder in matching(staging, "*") if _is_older(folder, before)]
         files = [path for path in store.unfinished_writes() if _is_older(path, before)]
         for folder in folders:
             _drop_work_folder(folder)
@@ -73,7 +73,7 @@ def drop_work_left_in(place: Path, *, before: datetime) -> int:
     :return: how many folders were deleted.
     """
     n_dropped = 0
-    for folder in place.glob("chatexport-*"):
+    for folder in matching(place, "chatexport-*"):
         if _OUTSIDE_A_LAKE.fullmatch(folder.name) and _is_ours(folder) and _is_older(folder, before):
             shutil.rmtree(folder, ignore_errors=True)
             n_dropped += not folder.exists()
@@ -93,7 +93,7 @@ def _create_work_folder(store: LakeStore, work_dir: Path | None) -> Path:
 
 
 def _drop_work_folder(folder: Path) -> None:
-    # A process that opened a day's folder before it was swapped out may still add files to it: delete until it is gone.
+    # A process that opened a table's folder before it was swapped out may still add files: delete until it is gone.
     for _ in range(_ATTEMPTS):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():

@@ -104,15 +104,15 @@ def test_other_files_in_a_table_folder_stay(tmp_path: Path) -> None:
     """A note that a person put next to the data files is still there after the folder was replaced."""
     lake = LakeProbe(str(tmp_path / "lake"))
     load_file(lake, write_export(tmp_path / "from", {"a": (8, "old")}), 8, 12, "2026-01-02T00:00:00Z")
-    day = next(Path(lake.uri).glob("messages/event_date=2*"))
-    (day / "notes.txt").write_text("mine")
+    month = next(Path(lake.uri).glob("messages/event_month=2*"))
+    (month / "notes.txt").write_text("mine")
     load_file(lake, write_export(tmp_path / "from", {"a": (8, "new")}), 8, 12, "2026-01-03T00:00:00Z")
-    (day / "drafts").mkdir()
-    (live,) = day.glob("*.parquet")
+    (month / "drafts").mkdir()
+    (live,) = month.glob("*.parquet")
     load_file(lake, write_export(tmp_path / "from", {"a": (8, "newest")}), 8, 12, "2026-01-04T00:00:00Z")
     assert {"a": "newest"} == lake.texts()
-    assert live not in day.glob("*.parquet")
-    assert ("mine", True) == ((day / "notes.txt").read_text(), (day / "drafts").is_dir())
+    assert live not in month.glob("*.parquet")
+    assert ("mine", True) == ((month / "notes.txt").read_text(), (month / "drafts").is_dir())
 
 
 def test_a_file_that_two_records_superseded_together_is_not_shown(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 # Creating a folder is not a step: to a reader, an empty folder is the same as none.
 CHANGES = ("os.rename", "os.link", "os.remove", "os.rmdir", "shutil.rmtree")
 WRITING = os.O_WRONLY | os.O_RDWR
-NAMES = r"\w+\.ndjson|\b(messages/event|(channels|members|reads|users)/export)_date"
+NAMES = r"\w+\.ndjson|\b(messages/event_month|(channels|members|reads|users)/export_date)"
 
 
 class Steps:

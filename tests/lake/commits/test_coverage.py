@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, product
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import (
     BEGINNING,
     CoverageEntry,
+    LostSpan,
     NewerCoverage,
+    TimeSpan,
     coverage_entry,
     coverage_runs,
+    from_json,
+    from_json_per_channel,
     overlapping_pairs,
+    to_json,
+    uncovered_spans,
+    without_lost,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOURS = range(8)
+EMPTY, ONE = ChannelSet.of([]), ChannelSet.of(["a:1"])
 
 
 def at(hour: int) -> datetime:
     return START + timedelta(hours=hour)
 
 
-def entry(since: int, until: int, exported: int, load: str, cid: str = "a:1") -> CoverageEntry:
-    return CoverageEntry(cid=cid, since=at(since), until=at(until), exported_at=at(100 + exported), load_id=load)
+def entry(since: int, until: int, exported: int, load: str, *cids: str) -> CoverageEntry:
+    return CoverageEntry(
+        channels=ChannelSet.of(cids or ["a:1"]),
+        since=at(since),
+        until=at(until),
+        exported_at=at(100 + exported),
+        load_id=load,
+    )
 
 
+CHANNELS = ("a:1", "a:2", "a:3", "a:4")
+# Sets that are the same, disjoint, nested, and that overlap.
+SETS = (("a:1",), ("a:2",), ("a:1", "a:2"), ("a:1", "a:2", "a:3"), ("a:2", "a:3", "a:4"), ("a:3", "a:4"), CHANNELS)
 entries = st.builds(
-    lambda since, span, exported, load, cid: entry(since, min(8, since + span), exported, f"load-{load}", cid),
+    lambda since, span, exported, load, cids: entry(since, min(8, since + span), exported, f"load-{load}", *cids),
     st.sampled_from(range(8)),
     st.integers(1, 8),
     st.integers(0, 3),
     st.integers(0, 4),
-    st.sampled_from(["a:1", "a:2"]),
+    st.sampled_from(SETS),
 )
 lakes = st.lists(entries, max_size=12)
 
@@ -50,7 +70,7 @@ def superseded(lake: list[CoverageEntry]) -> set[str]:
 
 def newest_at(lake: list[CoverageEntry], cid: str, hour: int) -> CoverageEntry | None:
     """Return the newest of all exports that cover a moment of a channel: the definition of the rule."""
-    covering = [each for each in lake if each.cid == cid and each.since <= at(hour) < each.until]
+    covering = [each for each in lake if cid in each.channels.names and each.since <= at(hour) < each.until]
     return max(covering, key=lambda each: each.rank, default=None)
 
 
@@ -60,16 +80,61 @@ def test_a_row_is_hidden_exactly_where_a_newer_export_covers_its_moment(lake: li
     """The pairs must hide every entry at a moment but the newest, and never the newest, whatever overlaps."""
     pairs = list(overlapping_pairs(lake))
     for each in lake:
-        for hour in HOURS:
+        for cid, hour in product(each.channels.names, HOURS):
             if not each.since <= at(hour) < each.until:
                 continue
-            newest = newest_at(lake, each.cid, hour)
+            newest = newest_at(lake, cid, hour)
             assert newest is not None
             hidden = any(
-                older.rank == each.rank and older.cid == each.cid and newer.since <= at(hour) < newer.until
+                older == each and cid in newer.channels.names and newer.since <= at(hour) < newer.until
                 for older, newer in pairs
             )
             assert (newest.rank > each.rank) == hidden
+
+
+@given(lakes)
+@settings(max_examples=300, deadline=None)
+def test_an_entry_is_fully_hidden_exactly_where_newer_ones_cover_it_in_each_of_its_channels(
+    lake: list[CoverageEntry],
+) -> None:
+    """Entries that are dropped too early lose what they decide, in a span of a day and over all."""
+    newer = NewerCoverage(lake)
+    middle = TimeSpan(since=at(2), until=at(5))
+    for each in lake:
+        for span in (None, middle):
+            moments = [
+                (cid, hour)
+                for cid, hour in product(each.channels.names, HOURS)
+                if each.since <= at(hour) < each.until and (span is None or span.since <= at(hour) < span.until)
+            ]
+            assert newer.is_fully_hidden(each, span) == all(
+                newest_at(lake, cid, hour).rank > each.rank for cid, hour in moments
+            )
+            overlapping = {
+                other
+                for other in lake
+                if other.rank > each.rank
+                and any(cid in other.channels.names and other.since <= at(hour) < other.until for cid, hour in moments)
+            }
+            assert overlapping == set(newer.than(each, span))
+
+
+@given(lakes, st.lists(st.integers(0, 6), min_size=12, max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_an_entry_is_hidden_since_the_commit_that_covered_its_last_moment(
+    lake: list[CoverageEntry], commits: list[int]
+) -> None:
+    """Vacuum keeps a dead file for a day from that commit on."""
+    lake = list(dict.fromkeys(lake))
+    committed = {each: at(moment) for each, moment in zip(lake, commits, strict=False)}
+    newer = NewerCoverage(lake)
+    for each in lake:
+        found = [
+            moment
+            for moment in sorted(set(committed.values()))
+            if NewerCoverage([each, *(one for one in lake if committed[one] <= moment)]).is_fully_hidden(each)
+        ]
+        assert (found[0] if found else None) == newer.hidden_since(each, None, lambda one: committed[one])
 
 
 @given(lakes)
@@ -80,10 +145,10 @@ def test_a_load_is_superseded_exactly_where_no_moment_of_it_is_visible(lake: lis
         each.load_id
         for each in lake
         if not any(
-            newest_at(lake, other.cid, hour).load_id == each.load_id
-            for other in lake
+            newest.load_id == each.load_id
+            for cid in CHANNELS
             for hour in HOURS
-            if newest_at(lake, other.cid, hour) is not None
+            if (newest := newest_at(lake, cid, hour)) is not None
         )
     }
     # A load that is newest nowhere may have an entry that only an entry of its own load covers: the rule keeps it.
@@ -99,12 +164,12 @@ def _covered_by_itself(lake: list[CoverageEntry], each: CoverageEntry) -> bool:
     return any(
         not any(
             other.load_id != each.load_id
-            and other.cid == each.cid
+            and cid in other.channels.names
             and other.rank > each.rank
             and other.since <= at(hour) < other.until
             for other in lake
         )
-        for hour in HOURS
+        for cid, hour in product(each.channels.names, HOURS)
         if each.since <= at(hour) < each.until
     )
 
@@ -126,7 +191,7 @@ def test_windows_that_tile_hide_nothing() -> None:
 
 def test_another_channel_hides_nothing() -> None:
     """The newest export of one channel says nothing about another."""
-    assert [] == list(overlapping_pairs([entry(0, 8, 0, "old"), entry(0, 8, 1, "new", cid="a:2")]))
+    assert [] == list(overlapping_pairs([entry(0, 8, 0, "old"), entry(0, 8, 1, "new", "a:2")]))
 
 
 def test_two_newer_loads_together_supersede_one() -> None:
@@ -143,35 +208,72 @@ def test_of_two_exports_at_the_same_instant_the_later_load_id_is_right() -> None
 
 def test_a_coverage_entry_ends_when_the_export_was_made() -> None:
     """An export of an open window knows nothing about the rest of it, so the rest must show as a gap."""
-    covered = coverage_entry(cid="a:1", since=at(0), until=at(8), exported_at=at(5), load_id="load-1")
+    covered = coverage_entry(
+        channels=ChannelSet.of(["a:1"]), since=at(0), until=at(8), exported_at=at(5), load_id="load-1"
+    )
     assert covered is not None
     assert (at(0), at(5)) == (covered.since, covered.until)
 
 
 def test_an_export_without_bounds_covers_everything_before_it() -> None:
     """The whole history was requested, and is known up to that moment."""
-    covered = coverage_entry(cid="a:1", since=None, until=None, exported_at=at(5), load_id="load-1")
+    covered = coverage_entry(
+        channels=ChannelSet.of(["a:1"]), since=None, until=None, exported_at=at(5), load_id="load-1"
+    )
     assert covered is not None
     assert (BEGINNING, at(5)) == (covered.since, covered.until)
 
 
 def test_a_window_in_the_future_covers_nothing() -> None:
     """Otherwise the empty export would hide the messages that people send then."""
-    assert coverage_entry(cid="a:1", since=at(6), until=at(8), exported_at=at(5), load_id="load-1") is None
+    assert coverage_entry(channels=ONE, since=at(6), until=at(8), exported_at=at(5), load_id="load-1") is None
 
 
-@given(entries)
-def test_a_coverage_entry_survives_its_record(each: CoverageEntry) -> None:
+@given(lakes)
+@settings(deadline=None)
+def test_coverage_entries_survive_their_record(lake: list[CoverageEntry]) -> None:
     """A later process knows a load by its record alone."""
-    assert each == CoverageEntry.from_json(each.to_json(each.load_id), each.load_id)
-    assert each == CoverageEntry.from_json(each.to_json("compact-1"), "compact-1")
+    for record_id in ("load-1", "rewrite-000001"):
+        sets: dict[ChannelSet, int] = {}
+        written = to_json(lake, record_id, sets)
+        lists = [ChannelSet.from_json(each.to_json()) for each in sets]
+        assert tuple(lake) == from_json(written, record_id, lists)
 
 
-def test_a_coverage_entry_without_a_start_survives_its_record() -> None:
+def test_an_entry_without_a_start_survives_its_record() -> None:
     """Its start is written as null, because readers do not agree on a first moment."""
-    each = CoverageEntry(cid="a:1", since=BEGINNING, until=at(1), exported_at=at(2), load_id="load-1")
-    assert each.to_json("load-1")["since"] is None
-    assert each == CoverageEntry.from_json(each.to_json("load-1"), "load-1")
+    each = replace(entry(0, 1, 2, "load-1"), since=BEGINNING)
+    sets: dict[ChannelSet, int] = {}
+    (written,) = to_json([each], "load-1", sets)
+    assert written["since"] is None
+    assert (each,) == from_json([written], "load-1", list(sets))
+
+
+@given(lakes)
+@settings(deadline=None)
+def test_a_record_of_version_1_covers_the_same(lake: list[CoverageEntry]) -> None:
+    """Lakes of older versions have an entry for each channel."""
+    per_channel = [
+        {"cid": cid} | {name: value for name, value in written.items() if name != "channels"}
+        for each in lake
+        for written in to_json([each], "load-1", {})
+        for cid in each.channels.names
+    ]
+    read = from_json_per_channel(per_channel, "load-1")
+    assert {(cid, replace(each, channels=EMPTY)) for each in lake for cid in each.channels.names} == {
+        (cid, replace(each, channels=EMPTY)) for each in read for cid in each.channels.names
+    }
+    assert len(read) <= len(lake)
+
+
+@given(st.lists(st.text(max_size=5), max_size=5))
+def test_equal_sets_of_channels_are_one_object(names: list[str]) -> None:
+    """Lakes hold a list of channels once, and compare lists without reading them. Ids may hold anything."""
+    channels = ChannelSet.of(names)
+    assert tuple(sorted(set(names))) == channels.names
+    assert channels is ChannelSet.of(reversed(names))
+    assert channels is ChannelSet.from_json(channels.to_json())
+    assert channels is pickle.loads(pickle.dumps(channels))
 
 
 @given(lakes)
@@ -180,9 +282,46 @@ def test_coverage_runs_count_how_often_each_moment_was_loaded(lake: list[Coverag
     """The picture of coverage shows them, with no border where nothing changes."""
     for cid, runs in coverage_runs(lake).items():
         for hour in HOURS:
-            covering = sum(each.cid == cid and each.since <= at(hour) < each.until for each in lake)
+            covering = sum(cid in each.channels.names and each.since <= at(hour) < each.until for each in lake)
             shown = [each.n_entries for each in runs if each.since <= at(hour) < each.until]
             assert [covering] == (shown or [0])
         for one, other in pairwise(runs):
             assert one.until == other.since
             assert one.n_entries != other.n_entries
+
+
+lost_spans = st.lists(
+    st.builds(
+        lambda since, hours, load: LostSpan(since=at(since), until=at(since + hours), load_ids=(f"load-{load}",)),
+        st.integers(-1, 7),
+        st.integers(1, 4),
+        st.integers(0, 4),
+    ),
+    max_size=3,
+)
+
+
+@given(lakes, lost_spans)
+@settings(max_examples=200)
+def test_lost_files_leave_a_moment_uncovered_unless_a_newer_export_covers_it(
+    lake: list[CoverageEntry], lost: list[LostSpan]
+) -> None:
+    """What stood on a lost file has to be exported again; what a later load has brought back has not."""
+    left = without_lost(lake, lost)
+    for cid, hour in product(CHANNELS, HOURS):
+        covering, still = (
+            [each for each in some if cid in each.channels.names and each.since <= at(hour) < each.until]
+            for some in (lake, left)
+        )
+        gone = [
+            each.rank
+            for each in covering
+            for span in lost
+            if each.load_id in span.load_ids and span.since <= at(hour) < span.until
+        ]
+        assert sorted(each.rank for each in covering if all(each.rank > rank for rank in gone)) == sorted(
+            each.rank for each in still
+        )
+        is_gap = any(span.since <= at(hour) < span.until for span in uncovered_spans(lake, lost).get(cid, ()))
+        if covering:
+            assert (not still) == is_gap

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry, TimeSpan, gaps
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 N_HOURS = 12
 HOUR = timedelta(hours=1)
-CHANNELS = ("a:1", "a:2")
+CHANNELS = ("a:1", "a:2", "a:3")
+SETS = (("a:1",), ("a:2",), ("a:1", "a:2"), ("a:2", "a:3"), CHANNELS)
 
 
 def at(hour: float) -> datetime:
     return START + timedelta(hours=hour)
 
 
-def entry(since: int, until: int, exported: int = 100, cid: str = "a:1") -> CoverageEntry:
-    return CoverageEntry(cid=cid, since=at(since), until=at(until), exported_at=at(exported), load_id="load")
+def entry(since: int, until: int, exported: int = 100, cids: Sequence[str] = ("a:1",)) -> CoverageEntry:
+    return CoverageEntry(
+        channels=ChannelSet.of(cids), since=at(since), until=at(until), exported_at=at(exported), load_id="load"
+    )
 
 
 def hours_of(spans: list[TimeSpan]) -> list[int]:
@@ -30,11 +35,11 @@ def hours_of(spans: list[TimeSpan]) -> list[int]:
 
 # An export of a closed window, or one that ends when it was made.
 entries = st.builds(
-    lambda since, span, is_open, cid: entry(since, since + span, since + span if is_open else 100, cid),
+    lambda since, span, is_open, cids: entry(since, since + span, since + span if is_open else 100, cids),
     st.integers(0, N_HOURS - 2),
     st.integers(1, N_HOURS - 1),
     st.booleans(),
-    st.sampled_from(CHANNELS),
+    st.sampled_from(SETS),
 )
 
 
@@ -44,7 +49,7 @@ def model(lake: list[CoverageEntry], cid: str, since: int | None, until: int, lo
         hour
         for hour in range(2 * N_HOURS)
         for each in lake
-        if each.cid == cid
+        if cid in each.channels.names
         and each.since <= at(hour) < each.until
         and (each.until < each.exported_at or at(hour) < each.until - grace * HOUR)
     }
@@ -80,7 +85,7 @@ def test_gaps_are_the_hours_that_no_export_covers(
     )
     for cid in CHANNELS:
         spans = found.get(cid, [])
-        if since is None and not any(each.cid == cid and each.settled(grace * HOUR) for each in lake):
+        if since is None and not any(cid in each.channels.names and each.settled(grace * HOUR) for each in lake):
             assert [TimeSpan(since=BEGINNING, until=at(until))] == spans
             continue
         assert model(lake, cid, since, until, lookback, grace) == hours_of(spans)
@@ -95,7 +100,9 @@ def test_what_fills_all_gaps_leaves_none(lake: list[CoverageEntry], since: int |
     bounds = {"since": None if since is None else at(since), "until": at(until)}
     missing = gaps(lake, CHANNELS, **bounds)
     filled = [
-        CoverageEntry(cid=cid, since=span.since, until=span.until, exported_at=at(100), load_id="filled")
+        CoverageEntry(
+            channels=ChannelSet.of([cid]), since=span.since, until=span.until, exported_at=at(100), load_id="filled"
+        )
         for cid, spans in missing.items()
         for span in spans
     ]
@@ -104,8 +111,9 @@ def test_what_fills_all_gaps_leaves_none(lake: list[CoverageEntry], since: int |
 
 def test_a_channel_without_an_export_misses_its_whole_history() -> None:
     """It was added to the list of channels just now."""
-    assert {"a:2": [TimeSpan(since=BEGINNING, until=at(5))]} == gaps([entry(1, 5)], CHANNELS, since=None, until=at(5))
-    assert {"a:2": [TimeSpan(since=at(3), until=at(5))]} == gaps([entry(1, 5)], CHANNELS, since=at(3), until=at(5))
+    lake, channels = [entry(1, 5)], ("a:1", "a:2")
+    assert {"a:2": [TimeSpan(since=BEGINNING, until=at(5))]} == gaps(lake, channels, since=None, until=at(5))
+    assert {"a:2": [TimeSpan(since=at(3), until=at(5))]} == gaps(lake, channels, since=at(3), until=at(5))
 
 
 def test_what_was_sent_before_the_first_export_is_no_gap_unless_it_is_asked_for() -> None:

@@ -41,11 +41,15 @@ class Template:
 
     def __init__(self, folder: Path) -> None:
         self.lake = LakeProbe(str(folder / "lake"))
-        self.store = open_store(self.lake.uri)
         self.newer = write_export(folder / "three", {"a": (8, "a2"), "b": (9, "b2"), "d": (11, "d2")})
         self.forks = Forks(KILLED)
         self._saved = folder / "saved"
         self._output = folder / "output"
+
+    @property
+    def store(self) -> LakeStore:
+        """A new store: an older one remembers records of a lake that has been put back since."""
+        return open_store(self.lake.uri)
 
     def save(self) -> None:
         shutil.copytree(self.lake.uri, self._saved, copy_function=os.link)
@@ -118,6 +122,25 @@ def test_a_load_killed_at_any_step(template: Template) -> None:
         template.assert_well()
     assert BEFORE in seen
     assert AFTER in seen
+
+
+def test_a_load_killed_while_it_merges_what_is_behind_it(template: Template) -> None:
+    """The load is committed, and readers see it whole, whatever became of the files of earlier loads."""
+    shown = dict(BEFORE)
+    for hour in range(12, 18):
+        path = write_export(template.newer.with_name(f"hour-{hour}"), {f"h{hour}": (hour, "1")})
+        load_file(template.lake, path, hour, hour + 1, EXPORTED, auto_compact=False)
+        shown[f"h{hour}"] = "1"
+    template.save()
+    later = write_export(template.newer.with_name("later"), {"z": (8, "z1")})
+    later.write_text(later.read_text().replace("2026-01-01T", "2026-01-05T"))
+    shown["z"] = "z1"
+    window = ("--since", "2026-01-05", "--until", "2026-01-06", "--exported-at", "2026-01-06T00:00:00Z")
+    for step in template.kill_at_every_step("load", str(later), *window, within="rewrite-"):
+        assert (shown, shown) == (template.lake.texts(), template.glob()), step
+        assert 0 == template.run(0, "load", str(later), *window)[0]
+        assert (shown, shown) == (template.lake.texts(), template.glob()), step
+        template.assert_well()
 
 
 def test_a_download_killed_at_any_step(template: Template, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

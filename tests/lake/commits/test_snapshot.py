@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, coverage_entry
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
 from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
@@ -17,15 +18,17 @@ WHOLE, PARTLY, DEAD, HISTORY = FileStatus.WHOLE, FileStatus.PARTLY_HIDDEN, FileS
 
 
 def covered(since: datetime, until: datetime, exported_at: datetime, load_id: str) -> CoverageEntry:
-    entry = coverage_entry(cid="a:1", since=since, until=until, exported_at=exported_at, load_id=load_id)
+    entry = coverage_entry(
+        channels=ChannelSet.of(["a:1"]), since=since, until=until, exported_at=exported_at, load_id=load_id
+    )
     assert entry is not None
     return entry
 
 
 def file(name: str) -> DataFile:
     """Return a file of messages, such as ``A.mon``."""
-    day = MONDAY if name.endswith(".mon") else TUESDAY
-    return DataFile(path=name, table=MESSAGES.name, day=f"{day:%Y-%m-%d}", rows=1, size_bytes=1, sha256="")
+    day = f"{MONDAY if name.endswith('.mon') else TUESDAY:%Y-%m-%d}"
+    return DataFile(path=name, table=MESSAGES.name, first_day=day, last_day=day, rows=1, size_bytes=1, sha256="")
 
 
 def record(load_id: str, coverage: list[CoverageEntry], files: list[str], committed_at: datetime) -> LoadRecord:

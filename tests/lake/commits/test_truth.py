@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,7 +31,9 @@ from lakes import LakeProbe
 
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.load.job import load_files
+from airflow_provider_chatexport.lake.maintenance.auto_compact import compact_behind
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
@@ -184,6 +186,14 @@ class Service(RuleBasedStateMachine):
     def compact(self) -> None:
         compact(self.store)
         self.lake.assert_glob_equals_view()
+
+    @precondition(lambda self: len(self.loaded) > 2)
+    @rule(window_is_behind=st.booleans())
+    def compact_behind(self, window_is_behind: bool) -> None:
+        """Merge some records, as a load does with those behind it: here also such as newer exports hide parts of."""
+        load = max((each for each in self.lake.snapshot().records if each.is_load), key=lambda each: each.committed_at)
+        compact_behind(self.store, replace(load, coverage=(), files=()) if window_is_behind else load, least_records=2)
+        refresh(self.store)
 
     @precondition(lambda self: len(self.loaded) > 2)
     @rule(user=st.sampled_from(["person-1", "person-3"]))

@@ -311,7 +311,7 @@ def test_a_fetched_export_of_a_quiet_window_covers_it(
     report = pipeline.load_exports(serve(content), [Receipt(task_id=TaskId("t"), request=request)], lake_uri=lake.uri)
     assert (0, 0) == (report.record.counts["lines"], report.record.counts["rejected"])
     (entry,) = report.record.coverage
-    assert (UBUNTU, request.window) == (entry.cid, Window(since=entry.since, until=entry.until))
+    assert ((UBUNTU,), request.window) == (entry.channels.names, Window(since=entry.since, until=entry.until))
     assert verify(open_store(lake.uri), now=datetime.now(UTC)).ok
 
 

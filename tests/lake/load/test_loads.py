@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ from lakes import LakeProbe, at, load_file, write_export
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
-from airflow_provider_chatexport.errors import CallError, InputError, LakeError, TooManyRejectsError
+from airflow_provider_chatexport.errors import CallError, DamagedRecordError, InputError, LakeError, TooManyRejectsError
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits.coverage import channels_of
 from airflow_provider_chatexport.lake.load.job import load_files
+from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, TABLES
 from airflow_provider_chatexport.lake.schema.types import Table
@@ -198,8 +200,8 @@ def test_an_empty_export_covers_its_window_for_the_channels_that_are_stated(
     quiet = Lake(lake.uri).load(path, since=at(10), until=at(11), exported_at=FIRST, channels=["messaging:b", "a:c"])
     assert 1 == caplog.text.count("covers its window for no channel")
     window = Window.parse(at(10), at(11))
-    assert [(cid, window.since, window.until) for cid in ("a:c", "messaging:b")] == [
-        (entry.cid, entry.since, entry.until) for entry in quiet.record.coverage
+    assert [(("a:c", "messaging:b"), window.since, window.until)] == [
+        (entry.channels.names, entry.since, entry.until) for entry in quiet.record.coverage
     ]
 
 
@@ -219,7 +221,7 @@ def test_channels_that_are_stated_are_covered_next_to_those_that_a_file_names(la
     """A channel in which nothing was written is in no line of its export."""
     path = write_export(tmp_path / "export", {"m1": (10, "one")})
     report = Lake(lake.uri).load(path, since=at(10), until=at(11), exported_at=FIRST, channels="team:quiet")
-    assert {"a:1", "team:quiet"} == {entry.cid for entry in report.record.coverage}
+    assert {"a:1", "team:quiet"} == channels_of(report.record.coverage)
     with pytest.raises(CallError, match="channels are stated without a window"):
         Lake(lake.uri).load(path, channels="team:quiet")
 
@@ -556,7 +558,7 @@ def test_views_have_the_columns_of_the_registry_with_their_comments(table: Table
         f"WHERE database_name = 'lake' AND table_name = '{table.name}'"
     )
     assert [[column.name, column.kind.value, column.doc] for column in table] == described[:-1]
-    assert [table.partition, "DATE"] == described[-1][:2]
+    assert [table.date_column, "DATE"] == described[-1][:2]
 
 
 def test_a_glob_gives_what_the_view_gives_where_nothing_overlaps(lake: LakeProbe, tmp_path: Path) -> None:
@@ -682,34 +684,56 @@ def test_a_record_of_an_unknown_version_is_refused_with_a_way_out(lake: LakeProb
     target = Path(lake.uri) / record.path
     target.write_bytes(json.dumps(json.loads(target.read_bytes()) | {"v": 99}).encode())
     with pytest.raises(
-        LakeError, match="is a load record of version 99, and this installation reads version 1; upgrade"
+        LakeError, match="is a load record of version 99, and this installation reads versions up to 2; upgrade"
     ):
         load_file(lake, path, 12, 13, FIRST)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b'{"v":1}', b"\xff"])
-def test_a_file_that_is_no_record_is_refused_by_name(content: bytes, lake: LakeProbe) -> None:
+def test_a_file_that_is_no_record_is_known_by_name(content: bytes, lake: LakeProbe) -> None:
     """A person puts a file of their own there, or a disk cuts one."""
     store = open_store(lake.uri)
     store.prepare()
     store.replace("_loads/mine.json", content)
-    with pytest.raises(LakeError, match=r"_loads/mine\.json is not a load record; restore it"):
-        commit_log.all_records(store)
+    assert [] == commit_log.all_records(store)
+    assert {"_loads/mine.json"} == commit_log.read_snapshot(store).damaged
+    with pytest.raises(DamagedRecordError, match=r"_loads/mine\.json is not a load record; restore it"):
+        commit_log.find(store, "mine")
 
 
 def test_the_way_out_of_a_damaged_record_brings_its_rows_back(lake: LakeProbe, tmp_path: Path) -> None:
-    """Moving it away alone would lose the rows of its load, without a word."""
+    """Other loads go on without it; a repair names the window that it covered."""
     path = write_export(tmp_path / "one", {"m1": (10, "x")})
     record = load_file(lake, path, 10, 11, FIRST).record
     damaged = Path(lake.uri) / record.path
     damaged.write_bytes(damaged.read_bytes()[:100])
-    with pytest.raises(LakeError, match="removes the rows of its load as well, then load or export that window again"):
+    with pytest.raises(DamagedRecordError, match=r"run chatexport repair, .*, then load or export that window again"):
         load_file(lake, path, 10, 11, FIRST)
-    damaged.rename(tmp_path / "moved out")
-    refresh(open_store(lake.uri))
-    assert {} == lake.texts()
+    found = Lake(lake.uri).repair(dry_run=True)
+    assert [("a:1",)] == [window.cids for window in found.windows]
+    load_file(lake, write_export(tmp_path / "two", {"m2": (11, "y")}), 11, 12, FIRST)
+    assert {"m2": "y"} == lake.texts()
+    (finding,) = [each for each in Lake(lake.uri).verify().findings if each.is_fault]
+    assert ("damaged", True) == (finding.kind, str(damaged) in finding.what)
+    kept = lake.data_files()
+    vacuum(open_store(lake.uri), keep=timedelta(0), now=datetime.now(UTC) + timedelta(days=2))
+    assert kept == lake.data_files()
+    assert ((record.path, False),) == Lake(lake.uri).repair().records
     load_file(lake, path, 10, 11, FIRST)
+    assert {"m1": "x", "m2": "y"} == lake.texts()
+    assert Lake(lake.uri).verify().ok
+
+
+def test_a_damaged_record_is_restored_from_the_checkpoint(lake: LakeProbe, tmp_path: Path) -> None:
+    """The checkpoint has all records that there were when it was written."""
+    record = load_file(lake, write_export(tmp_path / "one", {"m1": (10, "x")}), 10, 11, FIRST).record
+    store = open_store(lake.uri)
+    commit_log.write_checkpoint(store, commit_log.all_records(store))
+    store.replace(record.path, b"{")
     assert {"m1": "x"} == lake.texts()
+    assert ((record.path, True),) == Lake(lake.uri).repair().records
+    assert record.to_bytes() == store.read(record.path)
+    assert Lake(lake.uri).verify().ok
 
 
 def test_a_query_that_is_wrong_is_told_from_a_lake_that_is_broken(lake: LakeProbe, tmp_path: Path) -> None:
@@ -721,10 +745,8 @@ def test_a_query_that_is_wrong_is_told_from_a_lake_that_is_broken(lake: LakeProb
         lake.rows("SELECT * FROM nothing")
     store = open_store(lake.uri)
     store.delete([store.history_path(next(file.path for file in record.files if file.table == "messages"))])
-    with pytest.raises(LakeError, match=r"the query failed: IO Error.*; chatexport verify says what is missing"):
+    with pytest.raises(LakeError, match=r"the query failed, because messages/.* is missing or damaged .*; restore it"):
         lake.rows("SELECT * FROM messages")
-    with pytest.raises(LakeError, match="run chatexport verify to see whether a file is missing"):
-        catalog_file.publish(store, commit_log.read_snapshot(store))
 
 
 # What must stay private

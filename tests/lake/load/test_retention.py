@@ -13,6 +13,7 @@ from lakes import LakeProbe, load_file, write_export
 
 from airflow_provider_chatexport.core.retention import MARGIN, Retention
 from airflow_provider_chatexport.errors import CallError, ShrinkError
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.load.horizon import Horizons
@@ -57,7 +58,7 @@ def test_what_a_policy_deleted_stays_and_what_a_person_deleted_goes(lake: LakePr
     value = report.to_json()
     assert {"max_age_hours": 24, "horizon": HORIZON, "clipped": 1} == value["retention"]
     assert {"messages": 1, "newest_age_days": 0, "oldest_age_days": 0} == value["vanished"]
-    assert [HORIZON] == [entry["since"] for entry in lake_record(lake, value["load_id"])["coverage"]]
+    assert [HORIZON] == [entry["since"] for entry in lake_record(lake, value["load_id"])["coverage"]["entries"]]
 
 
 def test_a_newer_export_replaces_what_it_still_has_from_before_its_horizon(lake: LakeProbe, tmp_path: Path) -> None:
@@ -173,14 +174,12 @@ def test_an_export_of_users_claims_no_window(lake: LakeProbe, tmp_path: Path) ->
 
 def record(day: int, hours: int | None, *cids: str) -> LoadRecord:
     at = datetime(2026, 1, day, tzinfo=UTC)
-    entries = (
-        CoverageEntry(cid=cid, since=at - timedelta(hours=1), until=at, exported_at=at, load_id=f"{day}")
-        for cid in cids
-    )
+    channels = ChannelSet.of(cids)
+    entry = CoverageEntry(channels=channels, since=at - timedelta(hours=1), until=at, exported_at=at, load_id=f"{day}")
     facts = {} if hours == 0 else {"retention": {"max_age_hours": hours, "horizon": None, "clipped": 0}}
     return LoadRecord(
         load_id=f"{day}", exported_at=at, committed_at=at, since=None, until=None, flags={}, sources=(),
-        coverage=tuple(entries), files=(), counts={}, facts=facts,
+        coverage=(entry,), files=(), counts={}, facts=facts,
     )  # fmt: skip
 
 

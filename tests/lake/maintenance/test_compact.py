@@ -15,10 +15,11 @@ from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
-from airflow_provider_chatexport.lake.maintenance.compact import LARGE_BYTES, compact
+from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite, number_of_next
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import verify
+from airflow_provider_chatexport.lake.parquet import TARGET_BYTES
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
 from airflow_provider_chatexport.lake.storage.address import open_store
 
@@ -137,7 +138,7 @@ def test_vacuum_deletes_dead_files_and_nothing_else(lake: LakeProbe) -> None:
 def test_vacuum_deletes_leftovers_of_broken_off_work(lake: LakeProbe) -> None:
     """A killed load leaves files that are in no record. So does a load under way: only old ones go."""
     store = open_store(lake.uri)
-    stray = Path(lake.uri, store.data_path("messages/event_date=2026-01-01/stray-0.parquet"))
+    stray = Path(lake.uri, store.data_path("messages/event_month=2026-01/stray-0.parquet"))
     stray.write_bytes(b"half")
     left = Path(lake.uri, "_staging", "left")
     left.mkdir(parents=True)
@@ -147,7 +148,7 @@ def test_vacuum_deletes_leftovers_of_broken_off_work(lake: LakeProbe) -> None:
     os.utime(stray, (days_ago, days_ago))
     os.utime(left, (days_ago, days_ago))
     report = vacuum(store, keep=timedelta(0), now=now)
-    assert (("messages/event_date=2026-01-01/stray-0.parquet",), 1) == (report.unknown, report.n_leftovers)
+    assert (("messages/event_month=2026-01/stray-0.parquet",), 1) == (report.unknown, report.n_leftovers)
     assert not stray.exists()
     assert not left.exists()
 
@@ -198,7 +199,7 @@ def record_as_large(lake: LakeProbe, path: str) -> None:
         value = json.loads(record.read_bytes())
         for file in value["files"]:
             if file["path"] == path:
-                file["size_bytes"] = LARGE_BYTES
+                file["size_bytes"] = TARGET_BYTES
         record.write_bytes(json.dumps(value).encode())
 
 
@@ -248,7 +249,7 @@ def test_the_checkpoint_forgets_a_record_that_was_moved_out(lake: LakeProbe, tmp
     assert shown | {"e": "e1"} == lake.texts()
     lake.assert_glob_equals_view()
     assert {record.path for record in commit_log.all_records(store)} == set(commit_log.record_paths(store))
-    assert commit_log.all_records(store) == commit_log.all_records(store, known={})
+    assert commit_log.all_records(store) == commit_log.all_records(store, afresh=True)
 
 
 def test_work_is_repeated_if_another_process_committed_meanwhile(lake: LakeProbe, tmp_path: Path) -> None:

@@ -172,11 +172,35 @@ def test_a_lost_salt_is_to_be_restored(lake: LakeProbe, tmp_path: Path) -> None:
     """With another salt, people on the list would come back with the next load, unnoticed."""
     load(lake, export(tmp_path / "one", "x"))
     Lake(lake.uri).forget_user("ann-17")
-    (Path(lake.uri) / "_forgotten" / "salt").unlink()
-    with pytest.raises(LakeError, match=r"/_forgotten/salt is gone, .*; restore it"):
-        load(lake, export(tmp_path / "two", "y"), 9)
-    with pytest.raises(LakeError, match=r"/_forgotten/salt is gone, .*; restore it"):
-        Lake(lake.uri).forget_user("bob")
+    salt = Path(lake.uri) / "_forgotten" / "salt"
+    whole = salt.read_bytes()
+    for content, why in ((None, "gone"), (b"", "damaged"), (bytes([whole[0] ^ 1]) + whole[1:], "damaged")):
+        salt.unlink() if content is None else salt.write_bytes(content)
+        with pytest.raises(LakeError, match=rf"/_forgotten/salt is {why}, .*; restore it"):
+            load(lake, export(tmp_path / "two", "y"), 9)
+        with pytest.raises(LakeError, match=rf"/_forgotten/salt is {why}, .*; restore it"):
+            Lake(lake.uri).forget_user("bob")
+    # Everything goes on that brings nobody in.
+    assert Lake(lake.uri).compact().to_json()
+    assert ["forgotten"] == [each.kind for each in Lake(lake.uri).verify().findings if each.is_fault]
+    salt.write_bytes(whole)
+    assert Lake(lake.uri).verify().ok
+
+
+def test_a_damaged_or_lost_entry_is_named(lake: LakeProbe, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The name of an entry is the hash of the id. It is enough to keep the person's rows out."""
+    load(lake, export(tmp_path / "one", "x"))
+    Lake(lake.uri).forget_user("ann-17")
+    (entry,) = (Path(lake.uri) / "_forgotten").glob("*.json")
+    entry.write_bytes(b"{")
+    load(lake, export(tmp_path / "two", "y"), 9)
+    assert 0 == lake.value("SELECT count(*) FROM messages WHERE user_id = 'ann-17'")
+    assert 1 == caplog.text.count(f"{entry} is damaged. Loads leave the person's rows out")
+    entry.unlink()
+    (finding,) = [each for each in Lake(lake.uri).verify().findings if each.is_fault]
+    assert finding.what.startswith(f"{entry} of the suppression list is gone")
+    Lake(lake.uri).forget_user("ann-17", even_if_unknown=True)
+    assert Lake(lake.uri).verify().ok
 
 
 def test_the_history_of_others_is_what_it_was(lake: LakeProbe, tmp_path: Path) -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import pytest
 from export_objects import channel, line, member, message, reaction, user, write_lines
+from s3_server import new_lake
 
 from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.errors import LakeError, MovedLakeError
+from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
@@ -182,4 +188,45 @@ def test_a_catalog_of_a_lake_that_was_moved_is_found(store, tmp_path) -> None:
     assert verify(open_store(tmp_path / "link"), now=NOW).ok
     moved = open_store((tmp_path / "lake").rename(tmp_path / "moved"))
     (finding,) = verify(moved, now=NOW).findings
-    assert ("catalog", True) == (finding.kind, f"the lake was at {tmp_path}/lake" in finding.what)
+    assert ("moved", True) == (finding.kind, finding.is_fault)
+    assert f"the lake was at {tmp_path}/lake" in finding.what
+    refresh(moved, full=True)
+    assert verify(moved, now=NOW).ok
+
+
+@pytest.mark.parametrize("place", ["disk", "bucket"])
+def test_a_copy_of_a_lake_never_answers_from_the_original(
+    place: str, store: LakeStore, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Regression: queries over a copy, or over a lake mounted elsewhere, silently showed the rows of the original."""
+    copied = str(tmp_path / "copy")
+    if place == "disk":
+        shutil.copytree(store.uri, copied)
+    else:
+        request.getfixturevalue("s3")
+        copied = new_lake()
+        for path, _ in store.walk("", ""):
+            if path.startswith(("_loads/", "_files/", "catalog.")):
+                open_store(copied).replace(path, store.read(path))
+    copy, cure = Lake(copied), rf"was at {re.escape(store.uri)}, .*; run chatexport catalog --lake {re.escape(copied)}"
+    for ask in (copy.coverage, lambda: copy.sql("FROM messages"), lambda: copy.fetch("FROM messages")):
+        with pytest.raises(MovedLakeError, match=cure):
+            ask()
+    if place == "disk":
+        copy.rebuild_catalog()
+        shutil.rmtree(store.uri)
+        assert [("m1",), ("m2",)] == copy.sql("SELECT id FROM messages ORDER BY id").fetchall()
+
+
+def test_what_a_newer_version_wrote_is_refused(store: LakeStore) -> None:
+    """An older installation does not know its tables, and would leave rows or columns out."""
+    path = Path(store.url(catalog_file.NAME))
+    with duckdb.connect(str(path)) as con:
+        con.execute("UPDATE _internal._built_from SET schema_version = 99")
+    newer = "; upgrade airflow-provider-chatexport where it reads"
+    with pytest.raises(LakeError, match=f"a newer version made the catalog of .*{newer}"):
+        Lake(store.uri).fetch("FROM messages")
+    record = commit_log.all_records(store)[0]
+    store.replace(record.path, json.dumps(json.loads(record.to_bytes()) | {"schema_version": 99}).encode())
+    with pytest.raises(LakeError, match=f"{record.path} is of a newer version: .*{newer}"):
+        verify(open_store(store.uri), now=NOW)

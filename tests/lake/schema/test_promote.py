@@ -173,7 +173,7 @@ def test_files_with_and_without_the_column_are_one_table(compacted: bool, lake: 
     load(lake, tmp_path, 9, [91], day=3, promote=PRIORITY)
     load(lake, tmp_path, 8, [81, 82], day=3)
     if compacted:
-        assert compact(open_store(lake.uri)).days > 0
+        assert compact(open_store(lake.uri)).merges > 0
     assert [["m10-0", 100], ["m8-0", 81], ["m8-1", 82], ["m9-0", 91]] == lake.rows(
         "SELECT id, priority FROM messages ORDER BY id"
     )

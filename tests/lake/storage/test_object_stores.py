@@ -358,3 +358,53 @@ def test_options_that_do_not_fit_the_address_are_refused(uri: str, options: dict
     """They would be ignored, and the mistake would show elsewhere."""
     with pytest.raises(ChatExportError, match=r"has no use for storage options|serves memory://"):
         Lake(uri, **options)
+
+
+# Processes that die
+
+
+@pytest.mark.slow
+def test_a_load_that_dies_after_any_of_its_writes(proxy: S3Proxy, lake: LakeProbe, tmp_path: Path) -> None:
+    """Readers see the lake before it or after it, and the same load again finishes it.
+
+    To the store, a process that dies is one that sends nothing more. Its last request may have been carried out.
+    """
+    shown: dict[str, str] = {}
+    n_killed = n_before = n_after = 0
+    for hour in range(1, 23):
+        n_writes = 0
+
+        def die(request: Request, send: Send, last: int = hour) -> Reply | None:
+            nonlocal n_writes
+            if n_writes == last:
+                return None
+            reply = send(request)
+            n_writes += request.method not in {"GET", "HEAD"}
+            return None if n_writes == last else reply
+
+        # A lookback: each load edits the message of the one before it.
+        texts = {f"m{hour - 1:02}": (hour - 1, f"by {hour}"), f"m{hour:02}": (hour, f"by {hour}")}
+        path = write_export(tmp_path / str(hour), texts)
+        before, after = dict(shown), shown | {each: text for each, (_, text) in texts.items()}
+        exported_at = f"2026-01-02T{hour:02}:00:00Z"
+        proxy.behaviour = die
+        with contextlib.suppress(LakeError):
+            load_file(lake, path, hour - 1, hour + 1, exported_at)
+        n_killed += n_writes == hour
+        proxy.behaviour = lambda request, send: send(request)
+        if open_store(lake.uri).exists("catalog.duckdb"):
+            seen = lake.texts()
+            assert seen in (before, after), hour
+            n_before += seen == before
+            n_after += seen == after
+        load_file(lake, path, hour - 1, hour + 1, exported_at)
+        assert after == lake.texts(), hour
+        assert [] == [each for each in Lake(lake.uri).verify().findings if each.is_fault], hour
+        shown = after
+        if n_writes < hour:
+            break
+    assert n_writes < hour, "the load has more writes than were tried"
+    assert min(n_killed, n_before, n_after) > 1
+    vacuum(open_store(lake.uri), keep=timedelta(0), now=datetime.now(UTC) + timedelta(days=2))
+    lake.assert_tidy()
+    assert shown == lake.texts()
