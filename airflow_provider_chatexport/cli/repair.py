@@ -10,6 +10,7 @@ from typing import Final
 
 import click
 
+from airflow_provider_chatexport.cli.command import command
 from airflow_provider_chatexport.cli.options import json_option, lake_option
 from airflow_provider_chatexport.cli.terminal import print_table
 from airflow_provider_chatexport.core.plan import MAX_CHANNELS_PER_EXPORT
@@ -21,7 +22,7 @@ from airflow_provider_chatexport.lake.maintenance.repair import RepairReport
 _SHOWN: Final = 20
 
 
-@click.command(
+@command(
     name="repair",
     short_help="Record which files are lost, and go on without them.",
     epilog="Example: chatexport repair --lake ./lake --dry-run",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -33,11 +34,12 @@ class ChannelSet:
     def of(cls, names: Iterable[str]) -> ChannelSet:
         """Return the set of these channels."""
         key = tuple(sorted(set(names)))
-        found = _SETS.get(key)
-        if found is None:
-            found = cls()
-            found.names = tuple(map(sys.intern, key))  # the names of two sets are mostly the same
-            found = _SETS.setdefault(found.names, found)
+        with _LOCK:
+            found = _SETS.get(key)
+            if found is None:
+                found = cls()
+                found.names = tuple(map(sys.intern, key))  # the names of two sets are mostly the same
+                _SETS[found.names] = found
         return found
 
     def __len__(self) -> int:
@@ -64,6 +66,7 @@ class ChannelSet:
         return cls.of(before + rest for before, ids in value.items() for rest in ids)
 
 
+_LOCK: Final = threading.Lock()
 _SETS: Final[WeakValueDictionary[tuple[str, ...], ChannelSet]] = WeakValueDictionary()
 
 

@@ -126,11 +126,13 @@ class _Memory:
     :ivar records: by path. Records never change.
     :ivar checkpointed: the paths of those that were in the checkpoint.
     :ivar gathered: the paths of those that were in the checkpoint, or in the small one next to it.
+    :ivar restored: the paths of those that were gone, and that the checkpoint brought back.
     """
 
     records: Mapping[str, LoadRecord]
     checkpointed: frozenset[str]
     gathered: frozenset[str]
+    restored: frozenset[str]
 
 
 # Damaged records that a warning has named.
@@ -156,8 +158,9 @@ def all_records(store: LakeStore, *, afresh: bool = False) -> list[LoadRecord]:
 def _read_all(store: LakeStore, paths: Collection[str], *, afresh: bool) -> list[LoadRecord]:
     memory = None if afresh else _memory_of(store, paths)
     known = memory.records if memory else {}
+    restored = memory.restored if memory else read_checkpoint(store, paths).keys() - set(paths)
     read: dict[str, LoadRecord] = {}
-    for path in paths:
+    for path in sorted({*paths, *restored}):
         if record := known.get(path) or _read_record(store, path, paths):
             read[path] = record
     if memory:
@@ -191,9 +194,7 @@ def _read_record(store: LakeStore, path: str, paths: Collection[str]) -> LoadRec
 
 def _checkpointed_record(store: LakeStore, path: str, paths: Collection[str]) -> LoadRecord | None:
     record = read_checkpoint(store, paths).get(path)
-    if record is None and store.is_remote:
-        record = _parse_checkpoint(store, store.read_if_there(RECENT) or b"").get(path)
-    return record
+    return record if record is not None or not store.is_remote else _remembered(store, RECENT, paths).get(path)
 
 
 def _memory_of(store: LakeStore, paths: Collection[str]) -> _Memory:
@@ -202,9 +203,9 @@ def _memory_of(store: LakeStore, paths: Collection[str]) -> _Memory:
         records = read_checkpoint(store, paths)
         checkpointed = frozenset(records)
         if store.is_remote and len(set(paths) - checkpointed) > 1:
-            recent = _parse_checkpoint(store, store.read_if_there(RECENT) or b"")
-            records |= {path: record for path, record in recent.items() if path in paths}
-        memory = _MEMORIES[store] = _Memory(records, checkpointed, frozenset(records))
+            records = _remembered(store, RECENT, paths) | records
+        memory = _Memory(records, checkpointed, frozenset(records), checkpointed - set(paths))
+        _MEMORIES[store] = memory
     return memory
 
 
@@ -254,17 +255,33 @@ def on_latest(store: LakeStore, work: Callable[[], T]) -> T:
 def read_checkpoint(store: LakeStore, paths: Collection[str]) -> dict[str, LoadRecord]:
     """Return the records in the checkpoint by path; none if there is no checkpoint that can be used.
 
-    :param paths: of the records that there are.
+    :param paths: of the records that there are. The records of rewrites that are gone are put back.
     """
-    content = store.read_if_there(CHECKPOINT)
+    return _remembered(store, CHECKPOINT, paths)
+
+
+def _remembered(store: LakeStore, where: str, paths: Collection[str]) -> dict[str, LoadRecord]:
+    content = store.read_if_there(where)
     if content is None:
         return {}
     records = _parse_checkpoint(store, content)
-    if any(not store.exists(path) for path in records.keys() - set(paths)):
-        # A person moved a record out. The next record under its name will be another than the one in the checkpoint.
-        store.delete([CHECKPOINT])
-        return {}
+    for path in records.keys() - set(paths):
+        # The files that a rewrite replaced may be deleted by now. So a person can move out the record of a load, but a
+        # rewrite whose record is gone is a loss. The next record of a load will be another than the one that is gone.
+        if not store.exists(path) and (records[path].is_load or not _put_back(store, records[path])):
+            store.delete([where])
+            return {}
     return records
+
+
+def _put_back(store: LakeStore, record: LoadRecord) -> bool:
+    """Put the record of a rewrite back, and return whether it is there."""
+    try:
+        store.put_new(record.path, record.to_bytes())
+    except LakeError:
+        return False
+    log.warning("the record of a rewrite was gone, and was put back from the checkpoint path=%s", record.path)
+    return True
 
 
 def _parse_checkpoint(store: LakeStore, content: bytes) -> dict[str, LoadRecord]:
@@ -277,7 +294,7 @@ def _parse_checkpoint(store: LakeStore, content: bytes) -> dict[str, LoadRecord]
             # One record at a time: all of them as JSON values would take several times as much memory.
             read = (LoadRecord.from_json(orjson.loads(line), store.url(CHECKPOINT), sets) for line in lines)
             return {record.path: record for record in read}
-    except (ValueError, KeyError, TypeError, StopIteration, OSError, EOFError, zlib.error, LakeError):
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration, OSError, EOFError, zlib.error, LakeError):
         return {}
 
 

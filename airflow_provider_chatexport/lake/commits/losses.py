@@ -10,16 +10,15 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
-from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_NAME
-from airflow_provider_chatexport.lake.schema.types import Placement
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 log = logging.getLogger(__name__)
@@ -125,7 +124,7 @@ class Losses:
 
     def loads(self, snapshot: Snapshot) -> set[str]:
         """Return the loads that rows of these files come from."""
-        return loads_of(each for each in snapshot.file_states if each.file.path in self.paths)
+        return loads_of(snapshot, (each for each in snapshot.file_states if each.file.path in self.paths))
 
     def _found_more(self, snapshot: Snapshot, error: LakeError) -> bool:
         """Look for lost files after an error, name them, and return whether there are any."""
@@ -148,18 +147,21 @@ def sentence(lost: Collection[LostFile], lake_uri: str) -> str:
     return f"{len(lost)} lost file{'s' * (len(lost) != 1)} of the lake at {lake_uri} ({named}{others}); {CURE}"
 
 
-def loads_of(files: Iterable[FileState]) -> set[str]:
-    """Return the loads that rows of these files come from."""
-    return {load_id for each in files for load_id in _loads_of(each)}
+def loads_of(snapshot: Snapshot, files: Iterable[FileState]) -> set[str]:
+    """Return the loads that rows of these files may come from."""
+    records = {record.load_id: record for record in snapshot.records}
+    return {load_id for each in files for load_id in _loads_of(each, records)}
 
 
-def _loads_of(each: FileState) -> Iterator[str]:
-    record, span = each.record, each.span
-    if record.is_load:
-        yield record.load_id
-        return
-    is_event = TABLE_BY_NAME[each.file.table].placement is Placement.EVENT
-    yield from (entry.load_id for entry in record.coverage if not is_event or entry.overlaps(span.since, span.until))
+def _loads_of(each: FileState, records: Mapping[str, LoadRecord]) -> Iterator[str]:
+    """Yield the loads behind the record of a file that have a file of its table and of its days."""
+    ahead = [each.record]
+    while ahead:
+        record = ahead.pop()
+        ahead += [records[load_id] for load_id in record.replaces if load_id in records]
+        spans = [file.span for file in record.files if file.table == each.file.table]
+        if record.is_load and any(span.since < each.span.until and each.span.since < span.until for span in spans):
+            yield record.load_id
 
 
 def id_of_reload(snapshot: Snapshot, load_id: str) -> str:

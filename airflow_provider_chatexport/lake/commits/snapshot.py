@@ -120,6 +120,11 @@ class FileState:
         """The span of its UTC days."""
         return self.file.span
 
+    @property
+    def key_owner(self) -> str:
+        """The same text for files of which it is known that no two rows have one key."""
+        return self.record.load_id if self.record.has_unique_keys else self.file.path
+
     def died_before(self, moment: datetime) -> bool:
         """Return whether the file was not live any more at a moment."""
         return self.dead_since is not None and self.dead_since < moment
@@ -139,7 +144,7 @@ class Snapshot:
         self.records = records
         self.damaged = frozenset(damaged)
         self.unreadable = frozenset(unreadable)
-        self._replaced_by = {load_id: record for record in records for load_id in record.replaces}
+        self._replaced_by = _replacements(records)
         self._purged_by = {path: record for record in records for path in record.purged}
         self.current = [record for record in records if record.load_id not in self._replaced_by]
         self._owner = {entry: record for record in self.current for entry in record.coverage}
@@ -427,6 +432,22 @@ def lost_spans(files: Iterable[FileState]) -> list[LostSpan]:
             lost = LostSpan(since=span.since, until=span.until, load_ids=tuple(sorted(load_ids)))
             found[each.record.load_id, span] = lost
     return list(found.values())
+
+
+def _replacements(records: Iterable[LoadRecord]) -> dict[str, LoadRecord]:
+    """Return which rewrite replaces each record, by the record's id.
+
+    If the record of a rewrite is damaged, the next rewrite replaces the same records. If the first one is restored
+    later, its rows would be there twice. So the later rewrite counts, and replaces the earlier one as well.
+    """
+    replaced_by: dict[str, LoadRecord] = {}
+    for rewrite in sorted((each for each in records if each.replaces), key=lambda each: each.load_id, reverse=True):
+        rival = next((replaced_by[load_id] for load_id in rewrite.replaces if load_id in replaced_by), None)
+        if rival is None:
+            replaced_by |= dict.fromkeys(rewrite.replaces, rewrite)
+        else:
+            replaced_by.setdefault(rewrite.load_id, rival)
+    return replaced_by
 
 
 def _latest(one: FileState | None, other: FileState) -> FileState:

@@ -33,7 +33,7 @@ from airflow_provider_chatexport.core.progress import silent
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, TimeSpan, merged_spans
 from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, overlapping_days
 from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.merge import (
     Merge,
@@ -129,7 +129,9 @@ def portion_behind(snapshot: Snapshot, load: LoadRecord, least_records: int = LE
         # The loss of a file has to stay with its record until it is repaired.
         if each.status is FileStatus.LOST or (each.is_live and _is_hot(each, hot)):
             hot_ids.add(each.record.load_id)
-    behind = [record for record in snapshot.current if record.load_id not in hot_ids]
+    # What is kept of superseded loads would be kept of the others, too.
+    alike = [record for record in snapshot.current if record.keep_superseded == load.keep_superseded]
+    behind = [record for record in alike if record.load_id not in hot_ids]
     behind = sorted(behind, key=lambda each: (each.n_loads, each.exported_at, each.load_id))[:MOST_RECORDS]
     if len(behind) < 2:
         return []
@@ -164,13 +166,25 @@ def rewrite_of(
         records={record.load_id for record in portion},
         written=merged.files,
         # Without loose rows, coverage leaves one row per key. With some, only a comparison of all files would.
-        has_unique_keys=not any(file.is_loose for file in (*merged.files, *taken_over)),
+        has_unique_keys=not any(file.is_loose for file in (*merged.files, *taken_over)) and _are_compared(live, gone),
         facts={
             "kind": "compaction after a load",
             "rows_read": n_read,
             "rows_hidden": n_read - n_rows,
             "rewritten": merged.rewritten,
         },
+    )
+
+
+def _are_compared(live: Collection[FileState], gone: Collection[str]) -> bool:
+    """Return whether all event files with common days were merged, and so have one row of a key that moved."""
+    return all(
+        each.file.path in gone
+        for table in TABLE_BY_NAME.values()
+        if table.placement is Placement.EVENT
+        for group in overlapping_days(each for each in live if each.file.table == table.name)
+        if len({each.key_owner for each in group}) > 1
+        for each in group
     )
 
 

@@ -174,10 +174,7 @@ class _Compactor(Merger):
         n_loose = sum(is_all_loose(each.file) for each in merged)
         is_worth_it = bool(outgrown) or n_loose > 1 or len(merged) - n_loose > 1
         shared = [
-            each
-            for group in overlapping_days(files)
-            if len({each.record.load_id for each in group}) > 1
-            for each in group
+            each for group in overlapping_days(files) if len({each.key_owner for each in group}) > 1 for each in group
         ]
         self.settled |= {each.file.path for each in shared}
         paths = {each.file.path for each in merged}

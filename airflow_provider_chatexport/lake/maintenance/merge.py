@@ -130,10 +130,7 @@ class Merger(Rewriter):
         table, files = merge.table, merge.files
         # In the files of one record, and in files without a common day, no two rows have one key.
         shared = [
-            each
-            for group in overlapping_days(files)
-            if len({each.record.load_id for each in group}) > 1
-            for each in group
+            each for group in overlapping_days(files) if len({each.key_owner for each in group}) > 1 for each in group
         ]
         has_doubled = bool(shared) and self._find_doubled_keys(table, shared)
         if not has_doubled and all(map(_is_plain, files)):

@@ -137,7 +137,7 @@ def _record_losses(store: LakeStore, *, full: bool, dry_run: bool) -> RepairRepo
         if not lost or dry_run:
             return _report(snapshot, lost, dry_run=dry_run)
         states = [each.state for each in lost]
-        facts = {"kind": KIND, "files": len(lost), "lost_loads": sorted(loads_of(states))}
+        facts = {"kind": KIND, "files": len(lost), "lost_loads": sorted(loads_of(snapshot, states))}
         rewrite = Rewrite(
             gone=(), written={}, purged={each.path for each in lost}, lost=lost_spans(states), facts=facts
         )
@@ -147,7 +147,7 @@ def _record_losses(store: LakeStore, *, full: bool, dry_run: bool) -> RepairRepo
 
 
 def _report(snapshot: Snapshot, lost: Sequence[LostFile], **facts: Any) -> RepairReport:
-    loads = loads_of(each.state for each in lost)
+    loads = loads_of(snapshot, (each.state for each in lost))
     return RepairReport(
         lost=tuple(lost),
         windows=tuple(_windows(snapshot, snapshot.without({each.path for each in lost}))) if lost else (),

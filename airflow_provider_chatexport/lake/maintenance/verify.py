@@ -166,7 +166,7 @@ def _unsettled_days(snapshot: Snapshot, table: Table) -> Iterator[list[tuple[str
     spans: list[tuple[str, str]] = []
     n_rows = 0
     for files in overlapping_days(snapshot.live_files_of(table)):
-        if len({each.record.load_id for each in files}) > 1:
+        if len({each.key_owner for each in files}) > 1:
             spans.append((files[0].file.first_day, max(each.file.last_day for each in files)))
             n_rows += sum(each.file.rows for each in files)
             if n_rows >= _ROWS_AT_A_TIME:

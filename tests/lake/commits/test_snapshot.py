@@ -89,3 +89,23 @@ def test_the_records_of_one_rewrite_do_not_hide_each_others_rows() -> None:
     assert PARTLY is statuses(A, B)["A.mon"]
     assert WHOLE is statuses(A, B, R)["R.mon"]
     assert set() == Snapshot([A, B, R]).masking_coverage
+
+
+def test_of_two_rewrites_of_the_same_records_the_later_one_counts() -> None:
+    """The record of the first was damaged while the second was made, and was restored later."""
+    first, second = (
+        replace(
+            record(f"rewrite-00000{number}", [*A.coverage, *B.coverage], files, THURSDAY), sources=(), replaces=replaced
+        )
+        for number, files, replaced in ((1, ["first.mon", "B.tue"], ("A", "B")), (2, ["second.mon"], ("A",)))
+    )
+    found = statuses(A, B, first, second)
+    assert (DEAD, DEAD, WHOLE) == (found["A.mon"], found["first.mon"], found["second.mon"])
+    assert (WHOLE, "B") == next(
+        (each.status, each.record.load_id)
+        for each in Snapshot([A, B, first, second]).file_states
+        if each.file.path == "B.tue"
+    )
+    third = replace(second, load_id="rewrite-000003", replaces=("rewrite-000002", "B"), files=(file("third.mon"),))
+    found = statuses(A, B, first, second, third)
+    assert {"third.mon"} == {path for path, status in found.items() if status in (WHOLE, PARTLY)}

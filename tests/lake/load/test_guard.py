@@ -6,10 +6,12 @@ import logging
 from pathlib import Path
 
 import pytest
-from export_objects import channel, line, write_lines
+from export_objects import channel, line, message, write_lines
 from lakes import LakeProbe, load_file, write_export
 
+from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.errors import ShrinkError
+from airflow_provider_chatexport.lake import Lake
 
 
 def exported(hour: int) -> str:
@@ -96,3 +98,22 @@ def test_late_changes_are_counted_by_age(tmp_path: Path) -> None:
     )
     load_file(lake, write_lines(tmp_path / "three", [*deleted, *edited]), 8, 10, "2026-01-07T00:00:00Z")
     assert [1] == lake.rows("SELECT deleted FROM late_changes WHERE age_days = 0")[0]
+
+
+def test_a_loose_row_on_another_day_of_a_month_stops_no_load(tmp_path: Path) -> None:
+    """Regression: a file of a month was compared with it, and the day of the load was looked at without it."""
+    lake = LakeProbe(str(tmp_path / "lake"))
+
+    def load(cid: str, days: range, since: str, until: str, exported_at: str) -> None:
+        messages = [message(f"{cid} {day}", cid=cid, created_at=f"2026-01-{day:02}T10:00:00Z") for day in days]
+        lines = [line("channel", channel(cid)), *(line("message", each) for each in messages)]
+        path = write_lines(tmp_path / f"{cid}{exported_at}", lines)
+        Lake(lake.uri).load(
+            path, since=since, until=until, exported_at=exported_at, options=LoadOptions(auto_compact=False)
+        )
+
+    load("a:month", range(1, 32), "2026-01-01", "2026-02-01", "2026-02-01T00:00:00Z")
+    load("a:loose", range(20, 21), "2026-01-20", "2026-01-21", "2026-01-20T09:00:00Z")
+    for hour in (1, 2):
+        load("a:day", range(3, 4), "2026-01-03", "2026-01-04", f"2026-02-02T0{hour}:00:00Z")
+    assert 33 == len(lake.texts())

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from export_objects import channel, line, message, reaction, write_lines
 from lakes import LakeProbe, load_file, write_export
 
 from airflow_provider_chatexport.core.options import LoadOptions
@@ -19,6 +20,7 @@ from airflow_provider_chatexport.lake.commits.coverage import coverage_entry
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.maintenance.auto_compact import (
+    compact_behind,
     live_files,
     merges_of,
     portion_behind,
@@ -26,6 +28,7 @@ from airflow_provider_chatexport.lake.maintenance.auto_compact import (
 )
 from airflow_provider_chatexport.lake.maintenance.merge import Merge, Merged
 from airflow_provider_chatexport.lake.maintenance.rewrite import record_of
+from airflow_provider_chatexport.lake.parquet import TARGET_BYTES
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, REJECTS, TABLE_BY_NAME, USERS
 from airflow_provider_chatexport.lake.storage.address import open_store
 
@@ -138,6 +141,58 @@ def test_a_portion_is_behind_the_load_and_within_its_budget() -> None:
     portion = portion_behind(Snapshot(large), large[-1])
     assert 2 == len(portion)  # 20 MB, twice what the load wrote
     assert [] == portion_behind(Snapshot(records[:8]), records[7])
+
+
+def test_loads_that_keep_what_is_superseded_are_merged_with_their_like() -> None:
+    """Else a rewrite would keep the versions of loads that did not ask for it, or drop those of loads that did."""
+    records = [replace(load_of(number, 0), keep_superseded=number % 2 == 0) for number in range(40)]
+    portion = portion_behind(Snapshot(records), records[-1])
+    assert [f"{number:024}" for number in range(1, 39, 2)] == [each.load_id for each in portion]
+
+
+@pytest.mark.parametrize("size_bytes", [1, TARGET_BYTES])
+def test_files_that_were_not_compared_are_not_said_to_be(size_bytes: int) -> None:
+    """A message that moved may be in a file that is too large to be merged, and in one that is merged."""
+    records = [
+        replace(load, coverage=tuple(replace(each, channels=ChannelSet.of([f"a:{number}"])) for each in load.coverage))
+        for number, load in enumerate(load_of(number, 1) for number in range(20))
+    ]
+    first = records[5].files
+    large = replace(records[5], files=(replace(first[0], size_bytes=size_bytes), *first[1:]))
+    records[5] = large
+    snapshot = Snapshot(records)
+    live = live_files(snapshot, portion := portion_behind(snapshot, records[-1]))
+    assert large in portion
+    merges = merges_of(snapshot, live)
+    before = [file for merge in merges for file in merge.data_files]
+    merged = Merged(files={written(merge, f"{n}"): Path() for n, merge in enumerate(merges)}, rewritten={})
+    assert (size_bytes == 1) is rewrite_of(portion, live, before, merged).has_unique_keys
+
+
+def test_a_reaction_to_an_older_message_stops_no_merge(tmp_path: Path) -> None:
+    """Regression: it lies at its own moment, so it is compared with all days, and was not among what is merged."""
+    lake = LakeProbe(str(tmp_path / "lake"))
+    alone = LoadOptions(auto_compact=False)
+    for day in range(1, 5):
+        at = f"2026-01-0{day}T10:00:00Z"
+        lines = [
+            line("channel", channel("a:1")),
+            line("message", message(f"m{day}", cid="a:1", latest_reactions=[reaction(created_at=at)], created_at=at)),
+            *([line("reaction", reaction("m2", created_at=at, score=7))] if day == 4 else []),
+        ]
+        report = Lake(lake.uri).load(
+            write_lines(tmp_path / f"{day}", lines),
+            since=f"2026-01-0{day}",
+            until=f"2026-01-0{day + 1}",
+            exported_at=f"2026-01-0{day + 1}T01:00:00Z",
+            options=alone,
+        )
+    merged = compact_behind(open_store(lake.uri), report.record, least_records=2)
+    assert merged is not None
+    assert 3 == len(merged.replaces)
+    assert [["m1", 1], ["m2", 7], ["m3", 1], ["m4", 1]] == lake.rows(
+        "SELECT message_id, score FROM reactions ORDER BY message_id"
+    )
 
 
 def test_loads_merge_what_earlier_loads_left_and_show_the_same(tmp_path: Path) -> None:

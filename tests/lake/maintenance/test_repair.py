@@ -17,6 +17,7 @@ from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.errors import DamagedRecordError
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.catalog.catalog_file import NAME, empty_file
+from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.log import CHECKPOINT
 from airflow_provider_chatexport.lake.maintenance.auto_compact import compact_behind
 from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_NAME
@@ -228,3 +229,53 @@ def test_the_damaged_record_of_a_rewrite_in_an_object_store_is_not_put_aside(tmp
         Lake(days.lake.uri).repair()
     days.store.replace(path, record)
     assert ["m1", "m2"] == list(days.texts())
+
+
+def test_the_record_of_a_rewrite_that_is_gone_is_put_back(days: Days, caplog: pytest.LogCaptureFixture) -> None:
+    """What it replaced is deleted, so its files are all that there is. A vacuum must not take them for remains."""
+    days.load(1, options=ONE_BY_ONE)
+    days.load(2, options=ONE_BY_ONE)
+    with Lake(days.lake.uri) as lake:
+        path = f"_loads/{lake.compact().record_id}.json"
+        lake.vacuum(keep=timedelta(0))
+    for look in (lambda lake: lake.vacuum(keep=timedelta(0)), lambda lake: lake.rebuild_catalog()):
+        days.store.delete([path])
+        with Lake(days.lake.uri) as lake:
+            look(lake)
+        assert days.store.exists(path)
+        assert ["m1", "m2"] == list(days.texts())
+    assert 2 == caplog.text.count("was put back from the checkpoint")
+    assert [] == days.faults()
+
+
+def test_a_record_that_a_person_moved_out_is_not_remembered(tmp_path: Path) -> None:
+    """The next load of its exports has the same name, and other files."""
+    days = Days(tmp_path, f"memory://{tmp_path.name}/lake")
+    first, *_ = [days.load(day, options=ONE_BY_ONE) for day in (1, 2, 3, 4)]
+    days.store.delete([f"_loads/{first}.json"])
+    assert first == days.load(1, options=ONE_BY_ONE)
+    store = open_store(days.lake.uri)
+    assert commit_log.all_records(store, afresh=True) == commit_log.all_records(store)
+
+
+def test_exports_of_users_that_were_merged_and_lost_are_named_and_load_again(tmp_path: Path) -> None:
+    """Regression: they cover no time, so a repair did not find them behind the rewrite."""
+    lake = LakeProbe(str(tmp_path / "lake"))
+    query = "SELECT export_user_id, id FROM user_export_messages ORDER BY id"
+
+    def load(day: int) -> None:
+        lines = [line("user", user(f"u{day}")), line("message", message(f"m{day}", cid="x:y"))]
+        path = write_lines(tmp_path / f"of u{day}", lines)
+        Lake(lake.uri).load(path, exported_at=f"2026-01-0{day}T00:00:00Z", options=ONE_BY_ONE)
+
+    load(1)
+    load(2)
+    Lake(lake.uri).compact()
+    shown = lake.rows(query)
+    store = open_store(lake.uri)
+    (merged,) = [each for each in lake.snapshot().file_states if each.is_live and "user_export_m" in each.file.path]
+    store.delete([merged.file.path, store.data_path(merged.file.path)])
+    assert ["of u1", "of u2"] == sorted(Lake(lake.uri).repair().exports)
+    load(1)
+    load(2)
+    assert shown == lake.rows(query)
