@@ -61,6 +61,7 @@ class LoadArguments(TypedDict, total=False):
     hash_users: bool
     drop_text: bool
     work_dir: str | Path | None
+    auto_compact: bool
 
 
 class OperatorArguments(ExportArguments, LoadArguments, total=False):
