@@ -221,7 +221,7 @@ def test_a_relation_cannot_write_into_the_lake(shared: Lake) -> None:
 def test_a_file_that_is_missing_is_one_sentence(loaded: Lake) -> None:
     for path in Path(loaded.uri).glob("_files/messages/*/*.pq"):
         path.unlink()
-    with pytest.raises(LakeError, match=r"the query failed: IO Error.*; chatexport verify says what is missing"):
+    with pytest.raises(LakeError, match=r"because messages/\S+ is missing or damaged .*chatexport repair"):
         loaded.sql("FROM messages")
 
 
