@@ -53,6 +53,7 @@ _FIRST_NS: Final = 1_000_000_000 * _SECOND_NS
 _LAST_NS: Final = 4_102_444_800 * _SECOND_NS
 _MAX_INT64: Final = 2**63 - 1
 
+_HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 _TIME: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)([Tt ])(\d\d:\d\d:\d\d)(\.\d{1,9})?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII
 )
@@ -350,6 +351,8 @@ def _faults(raw: bytes) -> bytes:
         faults += b"\xff"
     if b"\\" in raw and _BAD_ESCAPE.match(raw)[1]:  # type: ignore[index] # it matches anything
         faults += rb"\x"
+    if rb"\u" in raw and _HALF_CHARACTER.search(decoded(raw)):
+        faults += rb"\ud800"  # no id can have it
     return faults + b"".join(sorted(set(_CONTROLS.findall(raw))))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from effort import examples
 from export_objects import AT, CID, channel, convert, encoded, line, member, message, reaction, read, user, write_lines
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_chatexport.core.entities import Shape
@@ -411,6 +411,7 @@ def odd_lines(draw: st.DrawFn) -> bytes:
 @pytest.mark.slow
 @settings(max_examples=examples(3))
 @given(st.lists(odd_lines(), min_size=24, max_size=24))
+@example([rb'{"message":{"id":"m\ud800","cid":"a:b","text":"\uD800","created_at":"2026-01-01T10:00:00Z"}}'])
 def test_odd_values_stay_as_odd_as_they_are(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
     """A value that no column can hold is what a sample may be sent for: its replacement must fail in the same way."""
     folder = tmp_path_factory.mktemp("odd")
