@@ -56,7 +56,8 @@ def test_splitting_ends_at_the_limit(connection, fault, deferrable) -> None:
     fault("fail-task", EXPORTS, method="POST", times=100)
     with pytest.raises(AirflowException, match="ended as failed"):
         run(exporting(max_splits=2, deferrable=deferrable))
-    assert n_exports(connection) == 1 + 2 + 4
+    # The first part that fails at the limit ends the run, whether or not the other half was split again by then.
+    assert 1 + 2 + 2 <= n_exports(connection) <= 1 + 2 + 4
 
 
 @both_ways
