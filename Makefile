@@ -47,10 +47,12 @@ endef
 	$(call environment,.venv-$*,tests/environments/$*.txt)
 	@touch $@
 
-test: $(READY) .venv-dbt/.ready .venv-s3/.ready .venv-readers/.ready .venv-docs/.ready  ## The whole test suite, as CI runs it
+TEST_ENVIRONMENTS := $(READY) .venv-dbt/.ready .venv-s3/.ready .venv-readers/.ready .venv-docs/.ready
+
+test: $(TEST_ENVIRONMENTS)  ## The whole test suite, as CI runs it
 	@$(BIN)/python -m pytest -n 4
 
-test-long: $(READY) .venv-dbt/.ready .venv-s3/.ready .venv-readers/.ready  ## The whole suite, its properties and models with ten times as many examples
+test-long: $(TEST_ENVIRONMENTS)  ## The whole suite, its properties and models with ten times as many examples
 	@CHATEXPORT_TEST_EFFORT=10 $(BIN)/python -m pytest -n 4 --timeout 7200
 
 test-fast: $(READY) .venv-s3/.ready  ## The inner loop: no kills, no DAG runs, no dbt; under two minutes

@@ -23,7 +23,7 @@ ChatExportError
 │   └── TooManyRejectsError      more lines were rejected than the caller allows
 ├── ShrinkError                  a load would take away all messages of a channel, or more messages than allowed
 └── LakeError                    the lake cannot be read or written
-    ├── DamagedRecordError       a file among the load records is not one
+    ├── DamagedRecordError       a file in the folder of load records is not a record
     ├── MovedLakeError           the catalog was made when the lake had another address
     └── UnknownUserError         the lake does not know the user who is to be forgotten
 """
@@ -204,7 +204,8 @@ class ShrinkError(ChatExportError):
 class LakeError(ChatExportError):
     """The lake cannot be read or written. A full disk or an unreachable store may be temporary.
 
-    ``suspects`` are the paths of data files that may be damaged, if that may be the cause: none of them if any may be.
+    ``suspects`` are the data files whose damage may be the cause. It is empty if any file may be, and None if damage is
+    not the cause.
     """
 
     retryable = True
@@ -212,13 +213,13 @@ class LakeError(ChatExportError):
 
 
 class DamagedRecordError(LakeError):
-    """A file among the load records is not one."""
+    """A file in the folder of load records is not a record."""
 
     retryable = False
 
 
 class MovedLakeError(LakeError):
-    """The catalog was made when the lake had another address: it would show the files there."""
+    """The catalog was made when the lake had another address, and would show the files there."""
 
     retryable = False
 

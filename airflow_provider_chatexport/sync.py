@@ -158,9 +158,9 @@ def plan(
     :param extra_channels: channels to add.
     :param since: start of what should be covered, aware. None for the first covered moment of each channel, and for the
         whole history of a channel that the lake does not know.
-    :param lookback: export also this much before everything that is missing again, for late edits and deletes.
-    :param max_window: split what is missing into windows of this length. A lookback comes on top of the first one. A
-        whole history is never split, because it has no start.
+    :param lookback: export this much before each gap once more, for late edits and deletes.
+    :param max_window: split what is missing into windows of this length. A lookback comes on top of the first one of a
+        gap. A whole history is never split, because it has no start.
     :param grace_period: how long messages may be on their way, as for ``Lake.gaps``.
     :param retention: how long the service keeps messages. What lies before is left out, because no export can cover it
         any more. A whole history stays whole: the service may still have older messages.
@@ -251,7 +251,7 @@ def _ends(window: Window) -> tuple[datetime, datetime]:
 
 
 def _first_covered(never_covered: Sequence[TimeSpan]) -> datetime:
-    """Return the first covered moment of a channel that has one, from what is not covered since the beginning."""
+    """Return the first covered moment of a channel: the end of the gap that starts at the beginning of time, if any."""
     return never_covered[0].until if never_covered and never_covered[0].since == BEGINNING else BEGINNING
 
 

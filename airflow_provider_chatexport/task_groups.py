@@ -114,8 +114,8 @@ def chat_export_to_lake(
     :param export: more arguments for the export task alone, such as ``{"pool": "chatexport"}``.
     :param load: more arguments for the load task alone, such as ``{"execution_timeout": timedelta(hours=1)}``.
     :param default_args: default arguments of all tasks, such as ``{"retries": 3}``.
-    :param kwargs: every other argument of ``ExportChannelsOperator`` and ``LoadExportOperator``, such as ``since``,
-        ``until``, ``max_splits`` or ``promote``. It goes to the operator that has it.
+    :param kwargs: every other argument of ``ExportChannelsOperator`` and ``LoadExportOperator`` but ``wait``, such as
+        ``since``, ``until``, ``max_splits`` or ``promote``. It goes to the operator that has it.
     :raises CallError: no operator has such an argument, or an argument is given in two places.
     """
     shared: dict[str, Any] = {"chatexport_conn_id": chatexport_conn_id}
@@ -161,15 +161,15 @@ def chat_export_to_lake(
 def _divided(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arguments for the export task, and those for the load task.
 
-    :raises CallError: neither has one of them.
+    :raises CallError: neither task has such an argument.
     """
     export_names, load_names = ExportArguments.__annotations__, LoadArguments.__annotations__
     for name in arguments:
         if name not in export_names and name not in load_names:
-            near = difflib.get_close_matches(name, [*export_names, *load_names], n=1)
-            hint = f"did you mean {near[0]}?" if near else "give what every task has, such as pool or retries,"
-            rest = "" if near else " in export, load or default_args"
-            raise CallError(f"chat_export_to_lake has no argument {name}; {hint}{rest}")
+            hint = "give what every task has, such as pool or retries, in export, load or default_args"
+            if near := difflib.get_close_matches(name, [*export_names, *load_names], n=1):
+                hint = f"did you mean {near[0]}?"
+            raise CallError(f"chat_export_to_lake has no argument {name}; {hint}")
     return (
         {name: value for name, value in arguments.items() if name in export_names},
         {name: value for name, value in arguments.items() if name in load_names},

@@ -2,39 +2,48 @@
 
     python benchmarks/costs.py [--loads 10,1000,5000]
 
-A lake with many daily loads is made from one real load, by copying its record and its files. Each load has one day of
-one of ten channels, and no two overlap. Then the command line loads one more day and loads one day again, and a reader
-opens the catalog, each as a process of its own. `make bench` runs this benchmark.
+A lake with many daily loads is made from one real load, by moving its record and its messages to other days. Each load
+has one day of one of ten channels, and no two overlap. Then the command line loads one more day and loads one day
+again, and a reader opens the catalog and counts the messages of one day, each as a process of its own. `make bench`
+runs this benchmark.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
+import pyarrow as pa
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as PrintedTable
 
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
+from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
+from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.compact import compact
+from airflow_provider_chatexport.lake.parquet import write_table
+from airflow_provider_chatexport.lake.schema import sql
+from airflow_provider_chatexport.lake.schema.tables import MESSAGES
+from airflow_provider_chatexport.lake.schema.types import Kind, Table
 from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 FIRST_DAY = datetime(2010, 1, 1, tzinfo=UTC)
 EXPORTED_AT = datetime(2025, 1, 1, tzinfo=UTC)
 N_CHANNELS = 10
+N_MESSAGES = 200  # of each load
 CHATEXPORT = Path(sys.executable).with_name("chatexport")
 OPENING = """
 import sys, time
@@ -42,9 +51,9 @@ import duckdb
 before_s = time.perf_counter()
 with duckdb.connect(sys.argv[1], read_only=True) as con:
     opened_s = time.perf_counter()
-    con.execute("SELECT count(*) FROM messages WHERE event_date = DATE '2010-01-05'").fetchall()
+    ((n_messages,),) = con.execute("SELECT count(*) FROM messages WHERE event_date = ?::DATE", sys.argv[2:]).fetchall()
     answered_s = time.perf_counter()
-print(opened_s - before_s, answered_s - opened_s)
+print(opened_s - before_s, answered_s - opened_s, n_messages)
 """
 
 
@@ -74,45 +83,83 @@ def export_file(folder: Path, day: datetime, cid: str, n_messages: int) -> Path:
     return path
 
 
+class CopiedDays:
+    """The messages of one day, moved to each of the days after it, as the package's writer reads them."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, source: Path, n_days: int) -> None:
+        self._con = con
+        self._source = source
+        self._numbers = range(1, n_days + 1)
+
+    def days(self, table: Table) -> dict[str, int]:  # noqa: ARG002 - there is one
+        """Return the number of rows of each day."""
+        return {f"{FIRST_DAY + timedelta(days=number):%Y-%m-%d}": N_MESSAGES for number in self._numbers}
+
+    def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield all rows, sorted by time: a day has one channel."""
+        own = {
+            "id": "number || '-' || id",
+            "cid": f"'messaging:c' || number % {N_CHANNELS}",
+            "channel_id": f"'c' || number % {N_CHANNELS}",
+            "created_at": "created_at + to_days(number)",
+            "updated_at": "updated_at + to_days(number)",
+            "_load_id": "printf('%024x', number)",
+        }
+        columns = ", ".join(
+            f"({own.get(column.name, sql.name(column.name))})"
+            f"{'::VARCHAR' if column.kind is Kind.JSON else ''} AS {sql.name(column.name)}"
+            for column in table
+        )
+        yield from self._con.sql(
+            f"""
+            SELECT event_date + number AS _day, {columns}
+            FROM read_parquet('{self._source}', hive_partitioning = false)
+            CROSS JOIN (SELECT unnest({list(self._numbers)})::INTEGER AS number)
+            ORDER BY _day, created_at
+            """
+        ).to_arrow_reader(batch_rows)
+
+
 def make_lake(folder: Path, n_loads: int) -> LakeStore:
     """Make a lake of one real load and its copies for the following days."""
     store = open_store(folder / "lake")
-    first = export_file(folder, FIRST_DAY, "messaging:c0", 200)
+    first = export_file(folder, FIRST_DAY, "messaging:c0", N_MESSAGES)
     window = Window(since=FIRST_DAY, until=FIRST_DAY + timedelta(days=1))
     record = load_files(
         [first], lake_uri=store.uri, window=window, exported_at=EXPORTED_AT - timedelta(days=n_loads)
     ).record
-    for number in range(1, n_loads):
-        day, load_id = FIRST_DAY + timedelta(days=number), f"{number:024x}"
-        exported_at = EXPORTED_AT - timedelta(days=n_loads - number)
-        files = []
-        for file in record.files:
-            # Messages only: no user keeps thousands of snapshots of channels and users.
-            if file.table == "messages":
-                path = f"messages/event_month={day:%Y-%m}/{load_id}-{day:%d}-0.parquet"
-                target = store.local_path(store.data_path(path))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.link(store.local_path(store.data_path(file.path)), target)
-                files.append(replace(file, path=path, first_day=f"{day:%Y-%m-%d}", last_day=f"{day:%Y-%m-%d}"))
-        entry = CoverageEntry(
-            channels=ChannelSet.of([f"messaging:c{number % N_CHANNELS}"]),
-            since=day,
-            until=day + timedelta(days=1),
-            exported_at=exported_at,
-            load_id=load_id,
-        )
-        another = replace(
-            record,
-            load_id=load_id,
-            exported_at=exported_at,
-            since=day,
-            until=day,
-            coverage=(entry,),
-            files=tuple(files),
-        )
-        store.put_new(another.path, another.to_bytes())
+    # Messages only: no user keeps thousands of snapshots of channels and users.
+    (path,) = (file.path for file in record.files if file.table == MESSAGES.name)
+    with duckdb.connect() as con:
+        con.execute("SET TimeZone = 'UTC'")
+        copies = CopiedDays(con, store.local_path(store.data_path(path)), n_loads - 1)
+        written = write_table(copies, MESSAGES, folder / "files", stem="copy", metadata={}, by_month=False)
+        for number, (file, local) in enumerate(written, 1):
+            exported_at = EXPORTED_AT - timedelta(days=n_loads - number)
+            commit_log.commit(store, copy_of(record, file, number, exported_at), {file.path: local})
     refresh(store, full=True)
     return store
+
+
+def copy_of(record: LoadRecord, file: DataFile, number: int, exported_at: datetime) -> LoadRecord:
+    """Return the record of a load whose messages were moved by so many days."""
+    day, load_id = FIRST_DAY + timedelta(days=number), f"{number:024x}"
+    entry = CoverageEntry(
+        channels=ChannelSet.of([f"messaging:c{number % N_CHANNELS}"]),
+        since=day,
+        until=day + timedelta(days=1),
+        exported_at=exported_at,
+        load_id=load_id,
+    )
+    return replace(
+        record,
+        load_id=load_id,
+        exported_at=exported_at,
+        since=entry.since,
+        until=entry.until,
+        coverage=(entry,),
+        files=(file,),
+    )
 
 
 def seconds_of(*command: str | Path) -> float:
@@ -126,26 +173,24 @@ def cost(folder: Path, n_loads: int) -> Cost:
     """Make a lake of some loads, and measure."""
     store = make_lake(folder, n_loads)
     next_day = FIRST_DAY + timedelta(days=n_loads)
-    more = export_file(folder, next_day, "messaging:c0", 200)
+    more = export_file(folder, next_day, "messaging:c0", N_MESSAGES)
     span = ("--since", next_day.isoformat(), "--until", (next_day + timedelta(days=1)).isoformat())
     load = (CHATEXPORT, "load", more, "--lake", store.uri, *span, "--exported-at")
     one_more_s = seconds_of(*load, EXPORTED_AT.isoformat())
     again_s = seconds_of(*load, (EXPORTED_AT + timedelta(hours=1)).isoformat())
-    opened = [
-        subprocess.run(
-            [sys.executable, "-c", OPENING, store.url("catalog.duckdb")], check=True, capture_output=True, text=True
-        ).stdout.split()
-        for _ in range(3)
-    ]
+    one_day = f"{FIRST_DAY + timedelta(days=n_loads // 2):%Y-%m-%d}"
+    reader = [sys.executable, "-c", OPENING, store.url("catalog.duckdb"), one_day]
+    opened = [subprocess.run(reader, check=True, capture_output=True, text=True).stdout.split() for _ in range(3)]
+    assert {str(N_MESSAGES)} == {n_messages for _, _, n_messages in opened}
     open_s, day_s = (min(float(each[at]) for each in opened) for at in (0, 1))
     return Cost(loads=n_loads, one_more_load_s=one_more_s, load_again_s=again_s, open_s=open_s, one_day_s=day_s)
 
 
-def compaction(folder: Path, n_days: int = 20, loads_a_day: int = 24, n_messages: int = 2_000) -> tuple[float, float]:
-    """Compact days of several loads each; return MB of Parquet per second, and rows per second."""
+def compaction(folder: Path, n_days: int = 20, n_messages: int = 2_000) -> tuple[float, float]:
+    """Compact days of four loads each; return MB of Parquet per second, and rows per second."""
     store = open_store(folder / "lake")
     for day in range(n_days):
-        for hour in range(0, 24, 24 // loads_a_day * 6):
+        for hour in range(0, 24, 6):
             since = FIRST_DAY + timedelta(days=day, hours=hour)
             path = export_file(folder, since, "messaging:c0", n_messages)
             window = Window(since=since, until=since + timedelta(hours=6))
@@ -162,7 +207,7 @@ def measure(sizes: Sequence[int]) -> dict[str, object]:
             costs.append(cost(Path(folder), n_loads))
     with tempfile.TemporaryDirectory() as folder:
         mb_per_s, rows_per_s = compaction(Path(folder))
-    table = Table(title="the cost of a lake's age, seconds", title_justify="left", box=None)
+    table = PrintedTable(title="the cost of a lake's age, seconds", title_justify="left", box=None)
     for heading in ("loads", "one more load", "a day again", "open the catalog", "ask for one day"):
         table.add_column(heading, justify="right")
     for each in costs:

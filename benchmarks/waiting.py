@@ -4,9 +4,9 @@
 
 Exports start at the service's limit, one a second, and end at the same rate. So with N waits each export takes N
 seconds. The waits are real triggers on one event loop, of all ages, as after a restart of the triggerer. They talk over
-sockets to a sandbox in a process of its own, whose clock was moved while the exports were submitted. Half a minute
-later the measurement begins. It takes what is done in the next 90 seconds, however late that is noticed. Print a table
-and write ``.cache/bench/waiting.json``.
+sockets to a sandbox in a process of its own, whose clock was moved while the exports were submitted. After half a
+minute, the exports that are done in the next 90 seconds count. The measurement ends when the last of them is noticed.
+Print a table and write ``.cache/bench/waiting.json``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -82,12 +82,13 @@ class Waits:
         from airflow_provider_chatexport.api.client import ChatExportClient
         from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 
-        self._task_s = n_waits
+        self._n_waits = self._task_s = n_waits
         self._control = SandboxControl(url)
         self._client = ChatExportClient(ChatExportHook().settings())
         self._running: set[asyncio.Task[None]] = set()
+        self._ahead_s = 0.0  # how far the sandbox's clock is ahead of ours
         self.done_at: dict[str, datetime] = {}
-        """When each export is done, by the sandbox's clock; to about a second until that was noticed."""
+        """When each export is done, by the sandbox's clock. It may be wrong by a second until a trigger notices it."""
         self.latencies_s: dict[str, float] = {}
 
     def submit(self) -> str:
@@ -101,23 +102,20 @@ class Waits:
         self.done_at[task_id] = self.now() + timedelta(seconds=self._task_s)
         return task_id
 
-    def submit_of_all_ages(self, n_waits: int) -> dict[str, float]:
+    def submit_of_all_ages(self) -> dict[str, float]:
         """Start exports while the clock moves, so that they end one a second; return the age of each, in seconds."""
-        n_steps = min(n_waits, 500)
+        n_steps = min(self._n_waits, 500)
         for _ in range(n_steps):
-            for _ in range(n_waits // n_steps):
+            for _ in range(self._n_waits // n_steps):
                 self.submit()
-            self._control.advance_clock(timedelta(seconds=n_waits / n_steps))
+            self._control.advance_clock(timedelta(seconds=self._n_waits / n_steps))
         now = self.now()
+        self._ahead_s = now.timestamp() - time.time()
         return {task_id: self._task_s - (at - now).total_seconds() for task_id, at in self.done_at.items()}
 
     def now(self) -> datetime:
         """Return the time by the sandbox's clock."""
         return self._control.now()
-
-    def follow_clock(self) -> None:
-        """Note how far the sandbox's clock is ahead. It does not move apart any more."""
-        self._ahead = self.now().timestamp() - time.time()
 
     def start(self, task_id: str, age_s: float) -> None:
         """Start the trigger that waits for an export."""
@@ -140,7 +138,7 @@ class Waits:
             raise SystemExit(f"a wait failed: {event}")
         (created_at,) = event.payload["created_at"].values()
         self.done_at[task_id] = done_at = datetime.fromisoformat(created_at) + timedelta(seconds=self._task_s)
-        self.latencies_s[task_id] = time.time() + self._ahead - done_at.timestamp()
+        self.latencies_s[task_id] = time.time() + self._ahead_s - done_at.timestamp()
 
     def noticed_between(self, since: datetime, until: datetime) -> list[float] | None:
         """Return the latencies of the exports that were done then, in order; None if one was not noticed yet."""
@@ -165,14 +163,12 @@ class Waits:
 async def measure(n_waits: int, url: str) -> dict[str, float]:
     """Run triggers and measure them."""
     waits, samples = Waits(n_waits, url), Samples()
-    ages_s = await asyncio.to_thread(waits.submit_of_all_ages, n_waits)
-    waits.follow_clock()
+    ages_s = await asyncio.to_thread(waits.submit_of_all_ages)
     before_bytes = resident_bytes()
     for task_id, age_s in ages_s.items():
         waits.start(task_id, age_s)
         await asyncio.sleep(0)  # as Airflow does
-    background: list[Coroutine[Any, Any, None]] = [samples.take(), waits.replace()]
-    tasks = [asyncio.ensure_future(each) for each in background]
+    background = [asyncio.ensure_future(samples.take()), asyncio.ensure_future(waits.replace())]
     await asyncio.sleep(SETTLE_S)
     memory_bytes = resident_bytes() - before_bytes
     since, cpu_s, started_s = waits.now(), time.process_time(), time.monotonic()
@@ -182,7 +178,7 @@ async def measure(n_waits: int, url: str) -> dict[str, float]:
 
     while (late_s := waits.noticed_between(since, until)) is None:  # noqa: ASYNC110 - it takes minutes
         await asyncio.sleep(1.0)
-    for task in tasks:
+    for task in background:
         task.cancel()
     await waits.stop()
     samples.lags_ms.sort()

@@ -37,5 +37,6 @@ with DAG(
         channels=ACTIVE,
         channels_per_task=CHANNELS_PER_TASK,
         lake=LAKE,
-        export={"pool": POOL, "on_missing_channel": "skip"},
+        on_missing_channel="skip",
+        export={"pool": POOL},
     )

@@ -1,7 +1,7 @@
 """Export and load what the lake does not cover yet, every night: a DAG that repairs itself.
 
 After an outage, a pause or a failed load, the next run exports what is missing, and nothing else. A new channel in the
-list gets its whole history. Two days before everything that is missing are exported again, for late changes.
+list gets its whole history. The two days before each gap are exported once more, for late changes.
 
 A run that is triggered by hand may say from when on the lake should be complete:
 

@@ -36,5 +36,5 @@ with DAG(
         lake=LAKE,
         lookback=timedelta(days=1),
         retention=RETENTION,
-        load={"max_rejected": 0.01},
+        max_rejected=0.01,
     )

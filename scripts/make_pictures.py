@@ -45,7 +45,7 @@ PLOTS = {
     "tour": ("volume", "rhythm", "people", "threads", "reactions"),
     "operations": ("covered", "late-changes", "durations"),
 }
-# What is real in the data, and what is not, as a page and its pictures say it.
+# What is real in the data, and what is not: below the title of each page, and in short below each picture.
 DATA = """\
 > **The data** is the chat that ships with the sandbox: public IRC channels, published for research, with pseudonyms.
 > Each day is an excerpt of one log, so hours and minutes are real, but how many messages a day has, its date and its

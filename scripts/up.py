@@ -40,7 +40,7 @@ def main() -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            sys.exit(f"`make up` runs already over {home}; end that one first, or give another --home")
+            sys.exit(f"`make up` is already running over {home}; end it first, or give another --home")
         try:
             _run(home, arguments.port, arguments.sandbox_port)
         except StackError as error:

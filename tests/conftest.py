@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Protocol
 
 import fsspec
@@ -12,6 +16,7 @@ import pytest
 import s3_server as s3_servers
 from s3_server import S3Server
 
+from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl, SandboxSettings
 from airflow_provider_chatexport.sandbox.chat.world import World
 
@@ -54,6 +59,27 @@ def start_sandbox() -> Iterator[StartSandbox]:
 def sandbox(start_sandbox: StartSandbox) -> Sandbox:
     """Return a fresh sandbox over the shipped chat."""
     return start_sandbox()
+
+
+@pytest.fixture
+def prolific(start_sandbox: StartSandbox, tmp_path: Path) -> Sandbox:
+    """Return a sandbox in which one user wrote 10,001 messages, one more than an export has, and another user one."""
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    lines = (
+        {
+            "cid": "messaging:long",
+            "id": str(uuid.UUID(int=number)),
+            "at": format_rfc3339(start + timedelta(minutes=number)),
+            "author": "Quiet" if number == 0 else "Prolific",
+            "kind": "regular",
+            "text": f"line {number}",
+            "reply_to": None,
+        }
+        for number in range(10_002)
+    )
+    path = tmp_path / "long.ndjson"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return start_sandbox(data=path)
 
 
 @pytest.fixture

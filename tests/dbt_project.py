@@ -15,7 +15,10 @@ DBT = Path(__file__).parents[1] / ".venv-dbt" / "bin" / "dbt"
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """:param environment: all variables of the dbt process, except HOME."""
+    """A dbt project in a folder.
+
+    :param environment: all variables of the dbt process, except HOME.
+    """
 
     folder: Path
     environment: dict[str, str]

@@ -1,4 +1,4 @@
-"""How many examples properties and models try: enough for each commit, or many times as many (``make test-long``)."""
+"""How many examples properties and models try. For each commit they are few; ``make test-long`` multiplies them."""
 
 from __future__ import annotations
 
@@ -8,5 +8,8 @@ FACTOR = int(os.environ.get("CHATEXPORT_TEST_EFFORT", "1"))
 
 
 def examples(number: int) -> int:
-    """Return how many examples a property tries that tries this number for each commit."""
+    """Return how many examples a property tries.
+
+    :param number: how many it tries for each commit.
+    """
     return number * FACTOR

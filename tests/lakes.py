@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +41,15 @@ _BESIDE_THE_DATA = (
     "_loads/_recent",
     PROOF,
 )
+
+
+# As ``duckdb lake/catalog.duckdb`` without ``-readonly`` does.
+_OPEN_TO_WRITE = """
+import sys, duckdb
+con = duckdb.connect(sys.argv[1])
+print("open", flush=True)
+sys.stdin.read()
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +119,28 @@ class LakeProbe:
             assert [] == difference, table.name
 
 
-def at(hour: int, minute: int = 0) -> str:
-    return f"2026-01-01T{hour:02}:{minute:02}:00Z"
+@contextlib.contextmanager
+def shell_on(catalog: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a process that has opened a catalog to write it, while the context lasts."""
+    catalog.chmod(0o644)
+    command = [sys.executable, "-c", _OPEN_TO_WRITE, str(catalog)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None
+        assert "open\n" == shell.stdout.readline()
+        yield shell
 
 
-def write_export(path: Path, texts: dict[str, tuple[int, str]], cid: str = "a:1", **others: Any) -> Path:
-    """Write an export file of one channel. ``texts``: message id -> (hour, text)."""
+def at(hour: int, minute: int = 0, *, day: int = 1) -> str:
+    return f"2026-01-{day:02}T{hour:02}:{minute:02}:00Z"
+
+
+def write_export(
+    path: Path, texts: dict[str, tuple[int, str]], cid: str = "a:1", *, day: int = 1, **others: Any
+) -> Path:
+    """Write an export file of one channel and one day. ``texts``: message id -> (hour, text)."""
     fields: list[tuple[str, Fields]] = [("channel", channel(cid))]
     for message_id, (hour, text) in texts.items():
-        fields.append(("message", message(message_id, cid=cid, created_at=at(hour, 30), text=text, **others)))
+        fields.append(("message", message(message_id, cid=cid, created_at=at(hour, 30, day=day), text=text, **others)))
     return write_lines(path, [line(name, each) for name, each in fields])
 
 

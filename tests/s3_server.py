@@ -22,7 +22,7 @@ WEED: Final = Path(__file__).parents[1] / ".venv-s3" / "bin" / "weed"
 # Every bucket reserves volumes of its own, so tests share one, and each has a folder of its own in it.
 BUCKET: Final = "chat"
 _KEY, _SECRET = "lakekey", "lakesecret123"
-# The key of who may do what docs/object-storage.md lists, and nothing else.
+# The access key whose policy is the one in docs/object-storage.md.
 WITH_POLICY: Final = "policy"
 # Below the ports that systems give to outgoing connections, with the ports for gRPC, which are 10,000 higher.
 _PORTS: Final = range(12_000, 22_000)
@@ -98,7 +98,7 @@ def documented_policy() -> dict[str, Any]:
 
 
 def _policies() -> dict[str, dict[str, Any]]:
-    """Return the documented policy by the key of who has it, and the same without one of its actions each."""
+    """Return policies by access key: the documented one, and for each of its actions one without it."""
     whole = documented_policy()
     actions = [action for statement in whole["Statement"] for action in _listed(statement["Action"])]
     without = {
@@ -120,7 +120,7 @@ def _listed(actions: str | list[str]) -> list[str]:
 
 
 def without_action(action: str) -> str:
-    """Return the key of who may do what the policy says, but not this."""
+    """Return the access key whose policy lacks an action of the documented one."""
     return f"{WITH_POLICY}-without-{action.removeprefix('s3:')}"
 
 

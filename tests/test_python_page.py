@@ -1,4 +1,4 @@
-"""Every snippet of docs/python.md runs, in the environment that the page says."""
+"""Every snippet of docs/python.md runs in the environment that the page names."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def run(python: str | Path, code: str, home: Path) -> str:
     return ran.stdout
 
 
-def load(uri: str, folder: Path) -> None:
-    """Load two messages of one UTC day, of which the second is of the day before in New York, and one of the next."""
+def load(uri: str, path: Path) -> None:
+    """Load two messages of one UTC day, of which one is of the day before in New York, and one of the next day."""
     times = ("2025-01-06T12:00:00Z", "2025-01-06T01:00:00Z", "2025-01-07T12:00:00Z")
     rows = [message(f"m{number}", cid=CID, created_at=at) for number, at in enumerate(times)]
-    Lake(uri).load(write_lines(folder, [line("channel", channel(CID)), *(line("message", row) for row in rows)]))
+    Lake(uri).load(write_lines(path, [line("channel", channel(CID)), *(line("message", row) for row in rows)]))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import make_dbt
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +36,13 @@ def test_links_lead_somewhere_from_a_package_index(wheel: zipfile.ZipFile) -> No
         assert re.match(r"https?://", target), target
         if own := re.match(re.escape(urls["Source"]) + r"/(?:blob|raw)/main/([^#]+)", target):
             assert (ROOT / own[1]).exists(), target
+
+
+def test_the_dbt_project_is_installed(wheel: zipfile.ZipFile) -> None:
+    """Installed from a package index there is no checkout to copy from."""
+    wanted = {f"{PACKAGE}/dbt/{path}" for path in make_dbt.files()}
+    others = ("README.md", "requirements.txt", "models/overview.md", "models/marts/metrics.yml")
+    assert wanted | {f"{PACKAGE}/dbt/{path}" for path in others} <= set(wheel.namelist())
 
 
 def test_examples_pages_and_notebooks_are_installed(wheel: zipfile.ZipFile) -> None:

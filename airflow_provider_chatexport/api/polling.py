@@ -185,7 +185,7 @@ def wait_for_exports(
 ) -> Mapping[TaskId, TaskState]:
     """Wait in a worker and return the last state of each export, all completed.
 
-    :param on_round: is called each time that the service has been asked, such as to log how long it already takes.
+    :param on_round: is called after each round of status requests, for example to log how long the wait has taken.
     :raises TaskFailedError: the service ended one as failed.
     :raises TaskOverdueError: the deadline passed.
     :raises ServiceError: a status request failed with an error that cannot pass, or too many failed in a row.

@@ -12,6 +12,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from airflow_provider_chatexport.cli.words import count
 from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageRun
 
 # Okabe and Ito's colours, which people with colour blindness can tell apart as well.
@@ -135,9 +136,9 @@ def draw_coverage(runs: Mapping[str, Sequence[CoverageRun]], lake: str, path: Pa
 
 def _title(coverage: CoverageMap, lake: str) -> str:
     n_channels = len(coverage.rows)
-    what = f"{n_channels} channel{'s' * (n_channels != 1)}"
+    what = count(n_channels, "channel")
     if coverage.n_gaps:
-        gaps = f"{coverage.n_gaps} gap{'s' * (coverage.n_gaps != 1)} in {coverage.n_with_gaps} of them, at the top"
+        gaps = f"{count(coverage.n_gaps, 'gap')} in {coverage.n_with_gaps} of them, at the top"
     else:
         gaps = "no gaps" if n_channels else "nothing is loaded"
     return f"Coverage of {lake.rstrip('/').rsplit('/', 1)[-1]}: {what}, {gaps}"

@@ -34,7 +34,7 @@ class Group(_HelpPage, click.Group):
     command_class = Command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write what each command does, on several lines where one is too short. Click would cut it."""
+        """Write what each command does, on as many lines as it takes. Click would cut it to one."""
         rows = [
             (name, command.get_short_help_str(limit=1000))
             for name in self.list_commands(ctx)

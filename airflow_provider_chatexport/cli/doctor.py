@@ -1,4 +1,4 @@
-"""``chatexport doctor``: what a bug report needs, and what a newcomer has not set up yet. Never a secret."""
+"""``chatexport doctor``: what a bug report needs, and what a newcomer has not set up yet. It prints no secret."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from airflow_provider_chatexport.errors import ChatExportError, LakeError, Servi
 
 _PACKAGES: Final = ("apache-airflow", "apache-airflow-task-sdk", "duckdb", "pyarrow", "fsspec", "httpx", "click")
 _EXTRAS: Final = {"s3": ("s3fs", "lakes on s3://"), "plot": ("matplotlib", "pictures of coverage")}
-# Tokens and open windows depend on the time. The service says it in whole seconds.
+# Tokens and open windows depend on the time. The clock of the service is known to the second.
 _LARGEST_SKEW_S: Final = 30.0
 _LONGEST_ANSWER_S: Final = 10.0
 
 
 class Status(enum.StrEnum):
-    """How a check ended."""
+    """The result of a check."""
 
     OK = "ok"
     PROBLEM = "problem"
@@ -47,7 +47,7 @@ class Status(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What was checked, and what was found."""
+    """One line of the report: the name of a check, its result, and the facts behind it."""
 
     name: str
     status: Status
@@ -81,7 +81,7 @@ def doctor(**arguments: Any) -> None:
 
 
 def _versions() -> dict[str, str | None]:
-    """Return the versions of what takes part; None for a package that is not there."""
+    """Return versions by name; None for a package that is not installed."""
     return {
         "chatexport": __version__,
         "python": platform.python_version(),

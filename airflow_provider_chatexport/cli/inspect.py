@@ -10,6 +10,7 @@ import click
 
 from airflow_provider_chatexport.cli.command import command
 from airflow_provider_chatexport.cli.options import json_option, lake_option
+from airflow_provider_chatexport.cli.output_file import whole_file
 from airflow_provider_chatexport.cli.terminal import print_table
 from airflow_provider_chatexport.cli.words import count
 from airflow_provider_chatexport.errors import CallError
@@ -51,10 +52,8 @@ def _draw(lake: Lake, path: Path) -> None:
         raise CallError(
             "a picture needs matplotlib, which is not installed; pip install 'airflow-provider-chatexport[plot]'"
         ) from None
-    try:
-        charts.draw_coverage(lake.coverage_runs(), lake.uri, path)
-    except OSError as error:
-        raise CallError(f"cannot write {path}: {error.strerror}; name a file in a folder that can be written") from None
+    with whole_file(path) as part:
+        charts.draw_coverage(lake.coverage_runs(), lake.uri, part)
 
 
 @command(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from datetime import timedelta
 
 import click
 
 from airflow_provider_chatexport.cli.command import command
-from airflow_provider_chatexport.cli.options import PSEUDONYM_KEY, json_option, lake_option
-from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
+from airflow_provider_chatexport.cli.options import PSEUDONYM_KEY, json_option, lake_option, yes_option
+from airflow_provider_chatexport.cli.terminal import TerminalProgress, can_ask, print_table
 from airflow_provider_chatexport.cli.values import Duration
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.maintenance.removal import ForgetReport
@@ -88,7 +87,7 @@ def vacuum_lake(*, lake: str, keep: timedelta, history: bool, as_json: bool) -> 
 @click.argument("user_id", metavar="ID")
 @lake_option
 @click.option("--dry-run", is_flag=True, help="Change nothing, and show what would change: counts, files and columns.")
-@click.option("--yes", is_flag=True, help="Do not ask, also on a terminal.")
+@yes_option
 @click.option(
     "--names",
     is_flag=True,
@@ -121,7 +120,7 @@ def forget(*, user_id: str, lake: str, dry_run: bool, yes: bool, as_json: bool, 
                 **options,
             )
 
-    if not (dry_run or yes) and sys.stdin.isatty() and sys.stderr.isatty():
+    if not (dry_run or yes) and can_ask():
         _show_removal(run(is_dry=True), err=True)
         click.confirm("Remove the person? This cannot be undone", abort=True, err=True)
     report = run(is_dry=dry_run)

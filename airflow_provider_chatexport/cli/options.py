@@ -52,6 +52,7 @@ def _lake_option(*, required: bool) -> _Decorator[Any]:
 
 lake_option = _lake_option(required=True)
 optional_lake_option = _lake_option(required=False)
+yes_option = click.option("--yes", is_flag=True, help="Do not ask, also on a terminal.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object to stdout, and nothing else.")
 
 # The service, with the variables that the official SDKs use.
@@ -96,11 +97,6 @@ load_options = _stack(
         help="Fail, and load nothing, if more lines are rejected: a count, or a share such as 0.1%.",
     ),
     click.option("--max-line-bytes", type=int, default=MAX_LINE_BYTES, show_default=True, help="Reject longer lines."),
-    click.option(
-        "--no-auto-compact",
-        is_flag=True,
-        help="Do not merge small files that earlier loads have left behind. It costs about as much as the load.",
-    ),
     click.option("--max-unpacked-bytes", type=int, help="Refuse a gzip file that unpacks to more bytes."),
     click.option(
         "--promote",
@@ -124,6 +120,11 @@ load_options = _stack(
     click.option("--keep-superseded", is_flag=True, help="Keep the load for messages_history once it is superseded."),
     click.option("--hash-users", is_flag=True, help="Pseudonymize user ids; needs CHATEXPORT_PSEUDONYM_KEY."),
     click.option("--drop-text", is_flag=True, help="Leave out the text that people wrote."),
+    click.option(
+        "--no-auto-compact",
+        is_flag=True,
+        help="Do not merge small files that earlier loads have left behind. Merging costs about as much as the load.",
+    ),
     click.option(
         "--sink",
         type=click.Choice(["parquet"]),

@@ -11,12 +11,17 @@ from airflow_provider_chatexport.errors import CallError
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield another name to write to, which becomes ``path`` at the end; after an error, nothing is left of it.
+    """Yield another path to write to. At the end the file gets its name, ``path``; after an error it is deleted.
 
-    :raises CallError: it cannot be written.
+    A pipe or a device, such as ``/dev/null``, is written as it is: a file must not take its place.
+
+    :raises CallError: the file cannot be written.
     """
     part = path.with_name(path.name + ".part")
     try:
+        if path.exists() and not path.is_file():
+            yield path
+            return
         part.touch()
         yield part
         part.replace(path)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Iterator
 from typing import Final
 
 import click
 
 from airflow_provider_chatexport.cli.command import command
-from airflow_provider_chatexport.cli.options import json_option, lake_option
-from airflow_provider_chatexport.cli.terminal import print_table
+from airflow_provider_chatexport.cli.options import json_option, lake_option, yes_option
+from airflow_provider_chatexport.cli.terminal import can_ask, print_table
+from airflow_provider_chatexport.cli.words import some
 from airflow_provider_chatexport.core.plan import MAX_CHANNELS_PER_EXPORT
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.lake import Lake
@@ -30,7 +30,7 @@ _SHOWN: Final = 20
 @lake_option
 @click.option("--full", is_flag=True, help="Read every file and compare its sha256; by default only sizes.")
 @click.option("--dry-run", is_flag=True, help="Change nothing, and show what is lost.")
-@click.option("--yes", is_flag=True, help="Do not ask, also on a terminal.")
+@yes_option
 @json_option
 def repair_lake(*, lake: str, full: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Record which files are missing or damaged, so that everything else goes on, and rebuild what can be rebuilt.
@@ -40,7 +40,7 @@ def repair_lake(*, lake: str, full: bool, dry_run: bool, yes: bool, as_json: boo
     a terminal, as in a script, it does not ask.
     """
     opened = Lake(lake)
-    if not (dry_run or yes) and sys.stdin.isatty() and sys.stderr.isatty():
+    if not (dry_run or yes) and can_ask():
         found = opened.repair(full=full, dry_run=True)
         if found.lost or found.records:
             _show(found, opened.uri, err=True)
@@ -93,9 +93,7 @@ def _advice(report: RepairReport, lake: str) -> Iterator[str]:
         channels = shlex.quote(",".join(window.cids))
         yield f"or  chatexport export --channel {channels} --since {since} --until {until} --lake {typed}"
     if report.exports:
-        names = ", ".join(report.exports[:3]) + (
-            f" and {len(report.exports) - 3} others" if len(report.exports) > 3 else ""
-        )
+        names = some(report.exports, at_most=3)
         yield f"or load these exports again, if you have their files or the service has them: {names}"
     if report.lost and not report.windows:
         yield "the newest rows that are left stand, until their channels or users are exported again"

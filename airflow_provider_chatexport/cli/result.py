@@ -45,7 +45,7 @@ def print_box(output: QueryOutput) -> None:
 
 
 def print_text(output: QueryOutput) -> None:
-    """Print all rows and columns in aligned columns, one row per line. The first batch decides on the widths."""
+    """Print all rows and columns in aligned columns, one row per line. The first batch decides the widths."""
     widths: list[int] = []
     numbers: list[bool] = []
 
@@ -121,29 +121,27 @@ def _with_first(output: QueryOutput) -> Iterable[list[list[Any]]]:
 
 
 def _csv(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case list() | dict():
-            text = json.dumps(value, ensure_ascii=False, default=str)
-        case _:
-            text = str(value)
+    if value is None:
+        return ""
+    text = _as_text(value)
     return '"' + text.replace('"', '""') + '"' if not text or _QUOTED.search(text) else text
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    return _CONTROL.sub(lambda found: _ESCAPED.get(found.group(), "\ufffd"), _as_text(value))
+
+
+def _as_text(value: Any) -> str:
+    """Return a value that is not null as text, in which nothing is quoted or escaped yet."""
     match value:
-        case None:
-            return "NULL"
         case bool():
             return "true" if value else "false"
         case list() | dict():
-            text = json.dumps(value, ensure_ascii=False, default=str)
+            return json.dumps(value, ensure_ascii=False, default=str)
         case _:
-            text = str(value)
-    return _CONTROL.sub(lambda found: _ESCAPED.get(found.group(), "\ufffd"), text)
+            return str(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -21,7 +21,7 @@ from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake import Lake
 
 _STDIN: Final = "-"
-# An option has neither a space nor a line break in its name; a comment, with which a query may start, has.
+# A query may start with a comment. It contains a space or a line break, and the name of an option does not.
 _COMMENT: Final = re.compile(r"--[^\s=]*\s")
 _FORMATS: Final = ("csv", "ndjson", "parquet", "records", "as_json")
 

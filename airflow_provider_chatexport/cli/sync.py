@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     help="Start of what the lake should cover, ISO 8601. By default the first covered moment of each channel, and the "
     "whole history of a channel that the lake does not know.",
 )
-@lookback_option("Export also this much before everything that is missing again, for late edits and deletes: 36h, 7d.")
+@lookback_option("Export this much before each gap once more, for late edits and deletes: 36h, 7d.")
 @click.option("--max-window", type=Duration(), help="Split longer windows; each is a load of its own.")
 @click.option(
     "--grace-period",

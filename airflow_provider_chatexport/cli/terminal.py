@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -92,7 +93,7 @@ class TerminalProgress:
 
 
 class _NameColumn(ProgressColumn):
-    """The stage. Where a line has no room for all of it, its end is left out."""
+    """The name of the stage. If a line has no room for all of it, its end is left out."""
 
     def render(self, task: Task) -> Text:
         return Text(task.description, no_wrap=True, overflow="ellipsis")
@@ -104,7 +105,7 @@ class _AmountColumn(ProgressColumn):
 
 
 class _TimeColumn(ProgressColumn):
-    """How long a stage still takes; where that is not known, such as for an export, how long it has taken."""
+    """The time left of a stage. For one of unknown length, such as an export, the time since its start."""
 
     def render(self, task: Task) -> Text:
         if task.total is None:
@@ -114,9 +115,9 @@ class _TimeColumn(ProgressColumn):
 
 
 def _rate(task: Task) -> float | None:
-    """Return how much of a stage is done in a second, over all of it; None while that says nothing.
+    """Return how much of a stage is done in a second, on average since its start; None in its first moments.
 
-    Loads report in few and large steps, and rich's own rate is that between two steps.
+    Loads report in few and large steps. Rich's own rate is that between the last steps only.
     """
     elapsed_s = task.elapsed or 0
     return task.completed / elapsed_s if elapsed_s >= RATE_AFTER_S else None
@@ -124,6 +125,11 @@ def _rate(task: Task) -> float | None:
 
 def _clock(seconds: float) -> str:
     return str(timedelta(seconds=int(seconds)))
+
+
+def can_ask() -> bool:
+    """Return whether a person at a terminal sees a question on stderr and can answer it."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, err: bool = False) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-_SOME = 10
-
 
 def count(number: int, what: str) -> str:
     """Return a number with its noun: ``1 load``, ``2 loads``."""
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def some(names: Sequence[str]) -> str:
+def some(names: Sequence[str], *, at_most: int = 10) -> str:
     """Return the first names of a list, and how many more there are."""
-    return ", ".join(names[:_SOME]) + (f" and {len(names) - _SOME} more" if len(names) > _SOME else "")
+    return ", ".join(names[:at_most]) + (f" and {len(names) - at_most} more" if len(names) > at_most else "")
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -46,7 +46,7 @@ class LoadOptions:
     :param hash_users: write pseudonyms in place of user ids, and leave out values that describe a person.
     :param pseudonym_key: the secret that pseudonyms are computed with; use the same one in every load.
     :param drop_text: leave out everything that people wrote.
-    :param auto_compact: afterwards, merge some of the small files that earlier loads have left behind.
+    :param auto_compact: after the commit, merge some of the small files that earlier loads have left behind.
     :raises CallError: a value is out of range, a type is not one of ``PROMOTED_TYPES``, or ``hash_users`` has no key.
     """
 

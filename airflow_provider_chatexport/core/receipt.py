@@ -88,7 +88,7 @@ def receipts_from(exports: Any) -> list[Receipt]:
 
     :param exports: a receipt, a list of them, nested lists as mapped tasks return them, or any of these as the text
         that a template rendered.
-    :raises CallError: there is no receipt, or something else than receipts.
+    :raises CallError: there is no receipt, or something that is not a receipt.
     """
     receipts = [Receipt.from_json(dict(each)) for each in _flattened(exports)]
     if exports in ("", "None"):

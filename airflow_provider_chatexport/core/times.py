@@ -121,7 +121,7 @@ def read_time(value: object) -> datetime | None:
 
 
 def _from_number(number: int | float) -> datetime | None:
-    # Another zero time as a float is not exact.
+    # Zero may be written as a float. The other numbers count as integers only, as in the SQL of staging.
     if number == 0 or (isinstance(number, int) and number in UNSET_NUMBERS):
         return None
     for limit, unit in _LONGER_UNITS:

@@ -63,7 +63,7 @@ _BEFORE_THE_ALARM_S: Final = 2.0
 
 
 class BaseExportOperator(BaseOperator):
-    """Start the exports of this run, wait for all of them, return their receipts.
+    """Start the exports of this run, wait for all of them, and return their receipts.
 
     :param chatexport_conn_id: a connection of type ``chatexport``. (templated)
     :param lake: address of the lake that the exports are for: the task fails before it starts an export if that lake
@@ -75,6 +75,7 @@ class BaseExportOperator(BaseOperator):
     :param poll_interval: a fixed pause between two status requests, as a timedelta or in seconds. Default:
         ``poll_interval_s`` of the configuration, where 0 means a pause that grows with the age of the exports from 1
         to 60 seconds.
+    :param wait: False to end as soon as the exports are started; ``ExportTaskSensor`` can then wait for them.
     :param deferrable: wait in the triggerer instead of on the worker.
     :param fresh: start new exports even if an earlier try of this task left exports that could be waited for.
     :param on_missing_channel: what to do if the service does not know some of the channels: ``fail`` with an error

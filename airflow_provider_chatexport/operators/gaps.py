@@ -67,10 +67,10 @@ class ListGapsOperator(ChannelsArgument):
         channel that the lake does not know. (templated)
     :param until: end of what the lake should cover, likewise. Default: ``until`` of the run's conf or params, else the
         end of the run's data interval, else now without the grace period. (templated)
-    :param lookback: list also this much before everything that is missing, so that late edits, deletes and reactions
-        are exported again. It is in one window with what is missing: if that fails, the next list has both again.
-    :param max_window: split what is missing into windows of this length; the lookback comes on top of the first one. A
-        whole history is not split.
+    :param lookback: list also this much before each gap, so that late edits, deletes and reactions are exported again.
+        It is in one window with the start of the gap: if that fails, the next list has both again.
+    :param max_window: split what is missing into windows of this length. A lookback comes on top of the first one of a
+        gap. A whole history is not split.
     :param grace_period: how long messages may be on their way. An export of an open window, or of the whole history,
         does not count for the last ``grace_period`` before it was made. Default: ``grace_period_s`` in section
         ``[chatexport]`` of Airflow's configuration, 60 seconds.

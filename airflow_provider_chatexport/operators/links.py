@@ -44,9 +44,9 @@ class ExportTaskLink(BaseOperatorLink):
 
 
 def show_exports(context: Context, receipts: Sequence[Receipt], status: str) -> None:
-    """Describe the exports of a task where its button leads to, without key, link or token.
+    """Write the XCom that the button of the task leads to: its exports, without key, link or token.
 
-    :param status: of the task's wait: ``submitted``, ``completed``, ``failed`` or ``timeout``.
+    :param status: how the wait for the exports stands: ``submitted``, ``completed``, ``failed`` or ``timeout``.
     """
     if (ti := context.get("ti")) is None:
         return

@@ -71,8 +71,8 @@ class LoadExportOperator(BaseOperator):
         None allows any number. Default: half of the lines.
     :param promote: custom fields that get a typed column in addition to ``custom``:
         ``{"messages": {"priority": "BIGINT"}}``.
-    :param auto_compact: afterwards, merge some of the small files that earlier loads have left behind, at about the
-        cost of the load.
+    :param auto_compact: after the commit, merge some of the small files that earlier loads have left behind. Merging
+        costs about as much as the load.
     :param max_line_bytes: reject longer lines.
     :param max_unpacked_bytes: refuse compressed files that unpack to more. Default: 200 times their size.
     :param work_dir: folder for the download and the conversion. Default: inside a local lake, else a temporary

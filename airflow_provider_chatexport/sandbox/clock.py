@@ -32,7 +32,7 @@ class Clock:
     def now(self) -> datetime:
         """Return the same as an aware UTC datetime."""
         run_s = 0.0 if self._frozen else time.monotonic() - self._started
-        # One by one: in a sum of floats, a move by a millisecond may come out a microsecond short.
+        # Each is added on its own: in a sum of floats, a move by a millisecond may come out a microsecond short.
         return self._start + timedelta(seconds=run_s) + timedelta(seconds=self.advanced_s)
 
     def advance(self, seconds: float) -> None:

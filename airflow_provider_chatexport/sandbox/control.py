@@ -82,7 +82,7 @@ class SandboxControl:
     def reset(self) -> None:
         """Return to the state of the start, as if the sandbox had been started again at the same address.
 
-        History, clock, exports, limits, policies and requests are as at first; so are faults that the settings set.
+        History, clock, exports, limits, policies and requests are as at the start. Faults are those of the settings.
         """
         self._call("POST", "/reset")
 

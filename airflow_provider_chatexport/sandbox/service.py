@@ -57,7 +57,7 @@ class Service:
     async def reset(self) -> None:
         """Return to the state of the start: history, clock, exports, limits, policies, faults and requests.
 
-        It waits for export files that are being written. Links of before are refused.
+        It waits for export files that are being written. Earlier links are refused.
         """
 
         def start_again() -> None:

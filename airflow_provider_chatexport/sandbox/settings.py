@@ -68,7 +68,7 @@ class SandboxSettings:
         self.read_faults()
 
     def read_faults(self) -> list[Fault]:
-        """Return the faults of ``faults``, new ones at every call, because they count down.
+        """Return the faults that ``faults`` lists. Each call returns new ones, because a fault counts down.
 
         :raises CallError: there is no such fault, or it can never happen.
         """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ExportTaskSensor(BaseSensorOperator):
-    """Wait until exports are completed that another task, or another system, has started.
+    """Wait for exports that another task or another system has started.
 
     ``timeout``, ``poke_interval`` and ``mode`` are those of every sensor. The triggerer respects the first two as well.
 

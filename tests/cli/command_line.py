@@ -1,4 +1,4 @@
-"""What tests of the command line share: how a command ended, and what an error looks like."""
+"""What tests of the command line share: how a command ended, what an error looks like, and a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,18 +57,30 @@ def on_a_terminal(*arguments: str, columns: int, stream: str = "stderr", **envir
         **streams,
     )
     os.close(theirs)
-    seen = b"".join(_read(ours))
-    os.close(ours)
+    shown = _all_shown(ours)
     assert process.wait(timeout=60) == 0
-    return seen.decode()
+    return shown
 
 
-def _read(terminal: int) -> Iterator[bytes]:
-    while True:
-        try:
-            piece = os.read(terminal, 65536)
-        except OSError:  # the other end is closed
-            return
-        if not piece:
-            return
-        yield piece
+def answer_on_a_terminal(arguments: Sequence[str], answer: str) -> tuple[int, str, str]:
+    """Run a command whose stdin and stderr are a terminal, and type an answer to what it asks.
+
+    Return exit code, stdout, and what the terminal shows.
+    """
+    ours, theirs = pty.openpty()
+    os.write(ours, answer.encode())
+    done = subprocess.run([*COMMAND, *arguments], stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, check=False)
+    os.close(theirs)
+    return done.returncode, done.stdout.decode(), _all_shown(ours)
+
+
+def _all_shown(terminal: int) -> str:
+    """Read what a terminal shows until every program has closed its other end, and close it."""
+    shown = b""
+    try:
+        while piece := os.read(terminal, 65536):
+            shown += piece
+    except OSError:  # Linux says so when the other end is closed
+        pass
+    os.close(terminal)
+    return shown.decode()

@@ -73,14 +73,17 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.fixture
 def export_file(tmp_path: Path) -> Path:
-    """An export of one message."""
-    return write_lines(tmp_path / "export.ndjson", [line("channel", channel()), line("message", message())])
+    """Write an export of one message."""
+    return _write_one_message(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def small_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake of one message, for tests that only read it."""
+    """Load one message into a lake, for tests that only read it."""
     folder = tmp_path_factory.mktemp("small")
-    lines = [line("channel", channel()), line("message", message())]
-    main(["load", str(write_lines(folder / "export.ndjson", lines)), "--lake", str(folder / "lake")])
+    main(["load", str(_write_one_message(folder)), "--lake", str(folder / "lake")])
     return folder / "lake"
+
+
+def _write_one_message(folder: Path) -> Path:
+    return write_lines(folder / "export.ndjson", [line("channel", channel()), line("message", message())])

@@ -105,7 +105,7 @@ def test_a_shell_completes_commands_and_options() -> None:
 def test_the_lake_is_given_once_in_the_environment(
     run: Run, small_lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """People work with one lake. An option wins over the variable, and an empty variable is none."""
+    """People work with one lake. An option wins over the variable. An empty variable counts as absent."""
     monkeypatch.setenv("CHATEXPORT_LAKE", str(small_lake))
     for name, command in commands().items():
         takes_lake = any(each.name == "lake" for each in command.params)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +13,6 @@ import pytest
 from command_line import REPORT_KEYS, UBUNTU, WINDOW, Run, assert_one_sentence
 
 from airflow_provider_chatexport.core.entities import Shape
-from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.sandbox import Sandbox
 
@@ -242,26 +239,6 @@ def test_users_whom_no_task_exports_are_exported_one_by_one(run: Run, service: S
     assert (0, "", 2) == (ran.code, ran.err, ran.json["rows"]["user_export_users"])
     counted = dict(rows(lake, "SELECT export_user_id, count(*) FROM user_export_messages GROUP BY 1"))
     assert {each: service.world.count_messages_of(each) for each in (ann, ben)} == counted
-
-
-@pytest.fixture
-def prolific(start_sandbox: Any, tmp_path: Path) -> Sandbox:
-    """A sandbox in which one user wrote 10,001 messages, and another one message."""
-    lines = (
-        {
-            "cid": "messaging:long",
-            "id": str(uuid.UUID(int=number)),
-            "at": format_rfc3339(datetime(2025, 1, 1, tzinfo=UTC) + timedelta(minutes=number)),
-            "author": "Quiet" if number == 0 else "Prolific",
-            "kind": "regular",
-            "text": f"line {number}",
-            "reply_to": None,
-        }
-        for number in range(10_002)
-    )
-    path = tmp_path / "long.ndjson"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return start_sandbox(data=path)
 
 
 def test_a_user_with_too_many_messages_does_not_cost_the_others_their_export(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import COMMAND, answer_on_a_terminal
 from lakes import LakeProbe, load_file, write_export
-from on_terminal import MAIN, run_on_terminal
 
 
 @pytest.fixture
@@ -20,7 +19,7 @@ def lake(tmp_path: Path) -> LakeProbe:
 
 
 def on_terminal(lake: LakeProbe, answer: str, *options: str) -> tuple[int, str, str]:
-    return run_on_terminal(["forget-user", "ann-17", "--lake", lake.uri, *options], answer)
+    return answer_on_a_terminal(["forget-user", "ann-17", "--lake", lake.uri, *options], answer)
 
 
 def test_on_a_terminal_it_shows_what_would_change_and_asks(lake: LakeProbe) -> None:
@@ -47,7 +46,7 @@ def test_without_a_terminal_it_does_not_ask_and_refuses_unknown_ids(lake: LakePr
     """Scripts cannot answer. An id that the lake does not know stops them."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        command = [sys.executable, "-c", MAIN, "forget-user", *arguments, "--lake", lake.uri]
+        command = [*COMMAND, "forget-user", *arguments, "--lake", lake.uri]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,18 @@ def test_a_sample_goes_to_a_file(run: Run, packed: Path, tmp_path: Path) -> None
         key: value for key, value in report.items() if key != "bytes_in"
     }
     assert {"a.ndjson", "b.ndjson", "export.ndjson.gz"} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_pipe_stays_a_pipe(run: Run, packed: Path, tmp_path: Path) -> None:
+    """Regression: a file took the place of the pipe, and for root that of /dev/null."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    both_ends = os.open(pipe, os.O_RDWR)  # so that nothing waits for the other end
+    assert 0 == run("redact", packed, "-o", pipe).code
+    assert pipe.is_fifo()
+    assert_is_sample(os.read(both_ends, 10_000).decode())
+    os.close(both_ends)
+    assert {"pipe", "export.ndjson.gz"} == {path.name for path in tmp_path.iterdir()}
 
 
 def test_what_is_no_export_leaves_no_file(run: Run, packed: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,6 +149,14 @@ def test_a_pipe_gets_every_row_on_a_line_with_every_column(run: Run, small_lake:
     long = run("sql", "SELECT repeat('x', 5000 * range) AS text, range AS n FROM range(2)", "--lake", small_lake).out
     assert [len("text".ljust(100) + "  n"), 103, 5003] == list(map(len, long.splitlines())), "no row is all spaces"
     assert "a\n" == run("sql", "SELECT 1 AS a WHERE false", "--lake", small_lake).out
+
+
+def test_output_is_rows_alone_wherever_python_runs(small_lake: Path) -> None:
+    """Regression: DuckDB takes a process without a main file for a shell, and drew a progress bar between the rows."""
+    program = "from airflow_provider_chatexport.cli import main; main()"
+    query = "SELECT current_setting('enable_progress_bar') AS is_drawn"
+    command = [sys.executable, "-c", program, "sql", query, "--csv", "--lake", str(small_lake)]
+    assert "is_drawn\nfalse\n" == subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def test_records_have_a_line_for_each_column(run: Run, small_lake: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
-import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -100,8 +98,8 @@ def test_a_project_follows_its_lake(sandbox: Sandbox, tmp_path: Path, init: Call
     statuses = project.build()
     assert {"success", "pass", "no-op"} == set(statuses.values())
     assert 3 == sum(name.startswith("unit_test.") for name in statuses)
-    the_marts_are_what_the_service_has(sandbox, LakeProbe(uri), project)
-    every_column_is_described(project)
+    check_marts(sandbox, LakeProbe(uri), project)
+    check_descriptions(project)
     assert 0 == project.dbt("source", "freshness").returncode
     assert {"pass"} == {each["status"] for each in project.target("sources.json")["results"]}
 
@@ -143,8 +141,8 @@ def of_last_day(sandbox: Sandbox) -> list[dict[str, Any]]:
     return [message for message in written(sandbox) if message["at"].date().day == 8]
 
 
-def the_marts_are_what_the_service_has(sandbox: Sandbox, lake: LakeProbe, project: Project) -> None:
-    """Each number is counted without the models."""
+def check_marts(sandbox: Sandbox, lake: LakeProbe, project: Project) -> None:
+    """Check each number of the marts against a count without the models."""
     assert activity(written(sandbox)) == built_activity(project)
     messages = [message for message in written(sandbox) if not message.get("deleted_at")]
     by_author = Counter(message["author"] for message in messages)
@@ -159,7 +157,7 @@ def the_marts_are_what_the_service_has(sandbox: Sandbox, lake: LakeProbe, projec
 
 
 def threads(messages: list[dict[str, Any]]) -> dict[str, tuple[int, int | None]]:
-    """Thread -> replies, whole seconds until another person replied."""
+    """Return, by thread, the replies and the whole seconds until another person replied."""
     known = {message["id"]: message for message in messages}
     found = {}
     replies = sorted((each for each in messages if each.get("parent_id")), key=lambda each: each["parent_id"])
@@ -189,8 +187,8 @@ def conversations(messages: list[dict[str, Any]]) -> dict[str, int]:
     return found
 
 
-def every_column_is_described(project: Project) -> None:
-    """Every column of every model and source has a type and a description where analysts look for it."""
+def check_descriptions(project: Project) -> None:
+    """Check that every column of every model and source has a type and a description where analysts look for it."""
     assert 0 == project.dbt("docs", "generate").returncode
     catalog, manifest = project.target("catalog.json"), project.target("manifest.json")
     assert catalog["errors"] is None
@@ -207,7 +205,7 @@ def every_column_is_described(project: Project) -> None:
 
 
 def add_a_model_of_custom_keys(project: Project) -> None:
-    """The macro quotes what SQL and JSON paths would take for their own."""
+    """Add a model that reads keys which the macro has to quote for SQL and for JSON paths."""
     custom = json.dumps({"it's \"a.key": 12, "word": "x", "share": 3.7, "yes": True, "one": 1}).replace("'", "''")
     key = json.dumps("it's \"a.key")
     (project.folder / "models" / "custom.sql").write_text(
@@ -220,7 +218,7 @@ def add_a_model_of_custom_keys(project: Project) -> None:
     )
 
 
-def test_a_project_can_have_it_as_a_package_and_read_files(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_another_project_can_install_it_as_a_package_and_read_files(sandbox: Sandbox, tmp_path: Path) -> None:
     """Another project installs it from a git repository or a folder. Its sources are a glob, without any catalog."""
     load(sandbox, str(tmp_path / "lake"))
     repository, folder = tmp_path / "repository", tmp_path / "mine"
@@ -314,18 +312,6 @@ def test_init_refuses_a_folder_in_use_and_a_missing_lake(
     out, err = capsys.readouterr()
     assert "" == out
     assert ["exists and is not empty" in err, "there is no lake at" in err] == [True, True]
-
-
-def test_the_wheel_brings_the_project(tmp_path: Path) -> None:
-    """Installed from a package index there is no checkout to copy from."""
-    root = make_dbt.DBT.parent
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=root, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    held = set(zipfile.ZipFile(wheel).namelist())
-    wanted = {f"airflow_provider_chatexport/dbt/{path}" for path in make_dbt.files()}
-    others = ("README.md", "requirements.txt", "models/overview.md", "models/marts/metrics.yml")
-    assert wanted | {f"airflow_provider_chatexport/dbt/{path}" for path in others} <= held
 
 
 def test_the_project_names_no_page_that_it_lacks() -> None:

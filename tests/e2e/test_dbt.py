@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from lakes import client_of, exports_of
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.cli import main
-from airflow_provider_chatexport.sandbox import Sandbox, SandboxSettings
+from airflow_provider_chatexport.sandbox import Sandbox
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
@@ -23,14 +24,9 @@ COSMOS = ROOT / ".venv-cosmos" / "bin"
 
 
 @pytest.fixture
-def sandbox() -> Sandbox:
-    """Replace the one of these suites, which is slow and belongs to an Airflow."""
-    raise NotImplementedError
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> str:
-    with Sandbox(SandboxSettings(port=0, task_s=0.02, rate_limit=False)) as sandbox, client_of(sandbox) as client:
+def lake(start_sandbox: Callable[..., Sandbox], tmp_path: Path) -> str:
+    """Load two days from a sandbox without an Airflow, which is quicker than the one of the other suites."""
+    with client_of(start_sandbox()) as client:
         receipts = exports_of(client, "2025-01-06", "2025-01-08", channels=("livestream:ubuntu",), export_users=True)
         pipeline.load_exports(client, receipts, lake_uri=str(tmp_path / "lake"))
     return str(tmp_path / "lake")

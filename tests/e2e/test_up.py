@@ -1,4 +1,4 @@
-"""`make up`: what a newcomer finds, and that nothing of it survives its end."""
+"""`make up`: what a newcomer finds, and that no process of it is left at its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UP = [sys.executable, str(ROOT / "scripts" / "up.py")]
 
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run the program, which is still starting; its ports are free ones, because a developer may use the usual ones."""
+    """Start the program, on free ports: a developer may use the usual ones."""
     ports = ["--port", str(free_port()), "--sandbox-port", str(free_port())]
     running = subprocess.Popen(
         [*UP, "--home", str(tmp_path / "home"), *ports], stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -29,7 +29,7 @@ def up(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def end(up: subprocess.Popen[str], with_signal: signal.Signals) -> list[psutil.Process]:
-    """Send a signal, and return what is left of the processes."""
+    """Send a signal, wait for the end of the program, and return those of its processes that are left."""
     family = psutil.Process(up.pid).children(recursive=True)
     assert family
     up.send_signal(with_signal)

@@ -20,7 +20,7 @@ ARCHIVE = Path(__file__).parents[1] / "fixtures" / "lake-5192e9a.tar.gz"
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> tuple[LakeProbe, dict[str, Any]]:
-    """The lake, and what its views showed when it was made."""
+    """Return the lake, and what its views showed when it was made."""
     folder = tmp_path_factory.mktemp("old")
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(folder, filter="data")
@@ -36,18 +36,15 @@ def kinds_of_faults(lake: LakeProbe) -> set[str]:
 
 def shown(lake: LakeProbe, like: dict[str, Any]) -> dict[str, Any]:
     """Return what the views show, in the columns of another answer."""
-    return {
-        name: json.loads(
-            json.dumps(
-                sorted(lake.rows(f"SELECT {', '.join(columns)} FROM {name}"), key=str), default=str, ensure_ascii=False
-            )
-        )
-        for name, columns in ((name, each["columns"]) for name, each in like.items())
+    found = {
+        name: sorted(lake.rows(f"SELECT {', '.join(each['columns'])} FROM {name}"), key=str)
+        for name, each in like.items()
     }
+    return json.loads(json.dumps(found, default=str))
 
 
 def test_an_old_lake_is_read_loaded_compacted_and_verified(old: tuple[LakeProbe, dict[str, Any]]) -> None:
-    """Nobody loads years of exports a second time because the layout of files has changed."""
+    """A person must not have to load years of exports a second time because the layout of files has changed."""
     lake, before = old
     expected = {name: each["rows"] for name, each in before.items()}
     assert expected == shown(lake, before)

@@ -239,14 +239,12 @@ def test_a_month_that_exceeds_the_target_size_is_cut_between_days(tmp_path: Path
         for file, _ in write_table(Rows(days), MESSAGES, tmp_path, stem="x", metadata={}, target_bytes=100_000)  # type: ignore[arg-type]
     ]
     assert 1 < len(files) < 16
-    assert sorted(days) == sorted(
-        day for file in files for day in days if file.first_day <= day <= file.last_day
-    )  # each once
+    assert list(days) == [day for file in files for day in days if file.first_day <= day <= file.last_day]
     assert 16 * 20_000 == sum(file.rows for file in files)
 
 
 def test_a_file_has_its_bounds(written: list[tuple[DataFile, Path]]) -> None:
-    """Who has the records need not open a file to see that it has nothing of a channel or a time."""
+    """A reader of the records need not open a file to see that it contains nothing of a channel or a time."""
     (file, _), *_ = of(written, "messages")
     assert (
         ("cid", "a:0", "a:6"),

@@ -501,6 +501,11 @@ def overlapping_days(files: Iterable[FileState]) -> Iterator[list[FileState]]:
         yield group
 
 
+def unsettled_groups(files: Iterable[FileState]) -> Iterator[list[FileState]]:
+    """Yield those groups of ``overlapping_days`` in which two rows may have one key: files of several key owners."""
+    return (group for group in overlapping_days(files) if len({each.key_owner for each in group}) > 1)
+
+
 def _overlapping(entries: Iterable[CoverageEntry], spans: Sequence[TimeSpan]) -> Iterator[CoverageEntry]:
     """Yield the entries that overlap one of the spans, which are ascending and apart."""
     return (entry for entry in entries if _overlaps_any(entry, spans))

@@ -33,7 +33,7 @@ from airflow_provider_chatexport.core.progress import silent
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, TimeSpan, merged_spans
 from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, overlapping_days
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, unsettled_groups
 from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.merge import (
     Merge,
@@ -182,8 +182,7 @@ def _are_compared(live: Collection[FileState], gone: Collection[str]) -> bool:
         each.file.path in gone
         for table in TABLE_BY_NAME.values()
         if table.placement is Placement.EVENT
-        for group in overlapping_days(each for each in live if each.file.table == table.name)
-        if len({each.key_owner for each in group}) > 1
+        for group in unsettled_groups(each for each in live if each.file.table == table.name)
         for each in group
     )
 

@@ -25,7 +25,7 @@ from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits.losses import Losses
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, overlapping_days
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, unsettled_groups
 from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.forget import finish_removals
 from airflow_provider_chatexport.lake.maintenance.merge import Merge, Merger, in_portions, is_all_loose, is_small
@@ -173,9 +173,7 @@ class _Compactor(Merger):
         ]
         n_loose = sum(is_all_loose(each.file) for each in merged)
         is_worth_it = bool(outgrown) or n_loose > 1 or len(merged) - n_loose > 1
-        shared = [
-            each for group in overlapping_days(files) if len({each.key_owner for each in group}) > 1 for each in group
-        ]
+        shared = [each for group in unsettled_groups(files) for each in group]
         self.settled |= {each.file.path for each in shared}
         paths = {each.file.path for each in merged}
         # Where all files are merged, one row per key remains anyway.

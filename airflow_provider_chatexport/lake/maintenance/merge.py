@@ -23,7 +23,13 @@ from airflow_provider_chatexport.core.progress import COMPACT, Progress
 from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.record import DataFile
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, overlapping_days
+from airflow_provider_chatexport.lake.commits.snapshot import (
+    FileState,
+    FileStatus,
+    Snapshot,
+    overlapping_days,
+    unsettled_groups,
+)
 from airflow_provider_chatexport.lake.maintenance.rewrite import (
     QueriedRows,
     Rewriter,
@@ -128,10 +134,7 @@ class Merger(Rewriter):
     def _write_events(self, merge: Merge) -> Iterator[tuple[DataFile, Path]]:
         """Write files of an event table: of each key the newest row, and loose rows apart."""
         table, files = merge.table, merge.files
-        # In the files of one record, and in files without a common day, no two rows have one key.
-        shared = [
-            each for group in overlapping_days(files) if len({each.key_owner for each in group}) > 1 for each in group
-        ]
+        shared = [each for group in unsettled_groups(files) for each in group]
         has_doubled = bool(shared) and self._find_doubled_keys(table, shared)
         if not has_doubled and all(map(_is_plain, files)):
             yield from self._write_rows(merge, _PlainRows(self, merge))

@@ -23,7 +23,7 @@ from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, overlapping_pairs, uncovered_spans
 from airflow_provider_chatexport.lake.commits.losses import CURE, fault_of_content
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot, overlapping_days
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot, unsettled_groups
 from airflow_provider_chatexport.lake.maintenance.forget import unchecked_loads
 from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.privacy import suppression_list
@@ -165,13 +165,12 @@ def _unsettled_days(snapshot: Snapshot, table: Table) -> Iterator[list[tuple[str
     """Yield first and last days of spans with live files of several records: as many as are compared in memory."""
     spans: list[tuple[str, str]] = []
     n_rows = 0
-    for files in overlapping_days(snapshot.live_files_of(table)):
-        if len({each.key_owner for each in files}) > 1:
-            spans.append((files[0].file.first_day, max(each.file.last_day for each in files)))
-            n_rows += sum(each.file.rows for each in files)
-            if n_rows >= _ROWS_AT_A_TIME:
-                yield spans
-                spans, n_rows = [], 0
+    for files in unsettled_groups(snapshot.live_files_of(table)):
+        spans.append((files[0].file.first_day, max(each.file.last_day for each in files)))
+        n_rows += sum(each.file.rows for each in files)
+        if n_rows >= _ROWS_AT_A_TIME:
+            yield spans
+            spans, n_rows = [], 0
     if spans:
         yield spans
 

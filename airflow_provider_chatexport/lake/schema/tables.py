@@ -616,6 +616,4 @@ COLUMN_NAMES: Final = frozenset(
     name.lower()
     for table in TABLES
     for name in (table.date_column, table.folder_key, *(column.name for column in table))
-    for table in TABLES
-    for name in (table.date_column, table.folder_key, *(column.name for column in table))
 )

@@ -369,7 +369,7 @@ class World:
                 self._changes = changes.without_old(before_us, unused)
 
     def reset(self) -> None:
-        """Take back all changes."""
+        """Undo all changes."""
         with self._lock:
             self._changes = Changes()
 

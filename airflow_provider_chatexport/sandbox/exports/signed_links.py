@@ -44,7 +44,7 @@ class SignedLinks:
         self.reset()
 
     def reset(self) -> None:
-        """Take another key, so that all links of before are refused."""
+        """Create a new key, so that all earlier links are refused."""
         self._key = secrets.token_bytes(32)
 
     def sign(self, origin: str, path: str) -> str:

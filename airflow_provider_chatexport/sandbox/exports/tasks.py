@@ -182,7 +182,7 @@ class Tasks:
             del self._tasks[task.id]
 
     def clear(self) -> None:
-        """Delete all tasks with their files. No file is being written meanwhile."""
+        """Delete all tasks with their files. The caller makes sure that no file is being written."""
         for task_id in self._tasks:
             (self._folder / task_id).unlink(missing_ok=True)
         self._tasks.clear()

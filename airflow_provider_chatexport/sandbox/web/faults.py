@@ -78,7 +78,7 @@ class Fault(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     @classmethod
     def parse(cls, text: str) -> Fault:
-        """Read a fault as a command line has it: ``status:503 /api/v2/tasks times=2 after=1 method=GET``.
+        """Read a fault as people type it: ``status:503 /api/v2/tasks times=2 after=1 method=GET``.
 
         :raises ValueError: it is not written like that, or there is no such fault.
         """

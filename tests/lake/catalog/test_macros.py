@@ -14,6 +14,7 @@ from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.catalog.macros import MACROS, Macro
 
 ODD = ["plain", 'say "hi"', "it's", "a.b", "back\\slash", "$[0]", "", "ключ", "0", "a/b", "~1", "*"]
+ZONES = ("UTC", "Pacific/Auckland", "America/New_York")
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +51,6 @@ def rows(catalog: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]
 def test_a_thread_is_in_order(catalog: duckdb.DuckDBPyConnection) -> None:
     """The question comes first, then the answers by time, with the names that are known."""
     assert [("q", "Ann"), ("r1", "Ann"), ("r2", None)] == rows(catalog, "SELECT id, name FROM thread('q')")
-
-
-ZONES = ("UTC", "Pacific/Auckland", "America/New_York")
 
 
 def test_activity_is_by_day_within_the_bounds(catalog: duckdb.DuckDBPyConnection) -> None:

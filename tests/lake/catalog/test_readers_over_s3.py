@@ -12,7 +12,7 @@ from lakes import LakeProbe, load_file, write_export
 from s3_server import S3Server
 
 from airflow_provider_chatexport.lake import Lake
-from airflow_provider_chatexport.lake.catalog.macros import MACROS
+from airflow_provider_chatexport.lake.catalog.macros import MACROS, Macro
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +53,13 @@ print(json.dumps({"rows": rows, "texts": texts, "macros": [name for (name,) in m
 """
 
 
+def call_of(macro: Macro) -> str:
+    """Return a query of what a macro answers, each row as JSON."""
+    call = f"{macro.name}({', '.join(ARGUMENTS[macro.name])})"
+    answer = f"FROM {call}" if macro.is_table else f"SELECT {call} AS value"
+    return f"SELECT to_json(rows)::VARCHAR FROM ({answer}) rows"
+
+
 def test_duckdb_reads_every_view_and_macro_straight_from_the_bucket(
     bucket: LakeProbe, s3: S3Server, tmp_path: Path
 ) -> None:
@@ -70,11 +77,7 @@ def test_duckdb_reads_every_view_and_macro_straight_from_the_bucket(
         f"CREATE SECRET (TYPE s3, KEY_ID '{s3.storage_options['key']}', SECRET '{s3.storage_options['secret']}', "
         f"ENDPOINT '127.0.0.1:{s3.port}', URL_STYLE 'path', USE_SSL false, REGION 'us-east-1')"
     )
-    calls = {
-        macro.name: f"SELECT to_json(rows)::VARCHAR FROM ({'FROM' if macro.is_table else 'SELECT'} "
-        f"{macro.name}({', '.join(ARGUMENTS[macro.name])}){'' if macro.is_table else ' AS value'}) rows"
-        for macro in MACROS
-    }
+    calls = {macro.name: call_of(macro) for macro in MACROS}
     with Lake(bucket.uri) as lake:
         done = subprocess.run(
             [str(READER), "-c", SCRIPT, lake.catalog, secret, json.dumps(calls)],

@@ -10,13 +10,14 @@ from lakes import LakeProbe, load_file, write_export
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.local_store import LocalStore
 
 
 @pytest.fixture
 def store(lake: LakeProbe, tmp_path: Path) -> LocalStore:
-    """A lake with two loads."""
+    """Load twice into a lake."""
     for number, hour in enumerate((8, 9)):
         path = write_export(tmp_path / "export", {f"m{number}": (hour, "text")})
         load_file(lake, path, hour, hour + 1, "2026-01-02T00:00:00Z")
@@ -26,14 +27,13 @@ def store(lake: LakeProbe, tmp_path: Path) -> LocalStore:
 
 
 def test_a_refresh_that_finds_its_records_shown_leaves_the_catalog(store: LocalStore) -> None:
-    """Eight loads that finished together made eighteen catalogs, each of the whole lake."""
+    """Regression: eight loads that finished together made eighteen catalogs, each of the whole lake."""
     catalog = store.local_path(catalog_file.NAME)
     before = catalog.stat().st_ino
     refresh(store)
     assert before == catalog.stat().st_ino
     # Another load was committed since this one read the records, and has refreshed the lake.
-    snapshot = commit_log.read_snapshot(store)
-    earlier = type(snapshot)(snapshot.records[:1])
+    earlier = Snapshot(commit_log.all_records(store)[:1])
     assert not catalog_file.publish(store, earlier)
     assert before == catalog.stat().st_ino
 

@@ -208,18 +208,14 @@ def test_of_two_exports_at_the_same_instant_the_later_load_id_is_right() -> None
 
 def test_a_coverage_entry_ends_when_the_export_was_made() -> None:
     """An export of an open window knows nothing about the rest of it, so the rest must show as a gap."""
-    covered = coverage_entry(
-        channels=ChannelSet.of(["a:1"]), since=at(0), until=at(8), exported_at=at(5), load_id="load-1"
-    )
+    covered = coverage_entry(channels=ONE, since=at(0), until=at(8), exported_at=at(5), load_id="load-1")
     assert covered is not None
     assert (at(0), at(5)) == (covered.since, covered.until)
 
 
 def test_an_export_without_bounds_covers_everything_before_it() -> None:
     """The whole history was requested, and is known up to that moment."""
-    covered = coverage_entry(
-        channels=ChannelSet.of(["a:1"]), since=None, until=None, exported_at=at(5), load_id="load-1"
-    )
+    covered = coverage_entry(channels=ONE, since=None, until=None, exported_at=at(5), load_id="load-1")
     assert covered is not None
     assert (BEGINNING, at(5)) == (covered.since, covered.until)
 
@@ -268,7 +264,7 @@ def test_a_record_of_version_1_covers_the_same(lake: list[CoverageEntry]) -> Non
 
 @given(st.lists(st.text(max_size=5), max_size=5))
 def test_equal_sets_of_channels_are_one_object(names: list[str]) -> None:
-    """Lakes hold a list of channels once, and compare lists without reading them. Ids may hold anything."""
+    """A lake keeps each list of channels once, and compares lists without reading them. Ids may contain anything."""
     channels = ChannelSet.of(names)
     assert tuple(sorted(set(names))) == channels.names
     assert channels is ChannelSet.of(reversed(names))
@@ -306,7 +302,7 @@ lost_spans = st.lists(
 def test_lost_files_leave_a_moment_uncovered_unless_a_newer_export_covers_it(
     lake: list[CoverageEntry], lost: list[LostSpan]
 ) -> None:
-    """What stood on a lost file has to be exported again; what a later load has brought back has not."""
+    """What was in a lost file has to be exported again, but for what a later load has brought back."""
     left = without_lost(lake, lost)
     for cid, hour in product(CHANNELS, HOURS):
         covering, still = (

@@ -48,7 +48,7 @@ class Template:
 
     @property
     def store(self) -> LakeStore:
-        """A new store: an older one remembers records of a lake that has been put back since."""
+        """Open the lake: a store that was opened earlier remembers records of a lake that has been put back since."""
         return open_store(self.lake.uri)
 
     def save(self) -> None:
@@ -132,8 +132,7 @@ def test_a_load_killed_while_it_merges_what_is_behind_it(template: Template) -> 
         load_file(template.lake, path, hour, hour + 1, EXPORTED, auto_compact=False)
         shown[f"h{hour}"] = "1"
     template.save()
-    later = write_export(template.newer.with_name("later"), {"z": (8, "z1")})
-    later.write_text(later.read_text().replace("2026-01-01T", "2026-01-05T"))
+    later = write_export(template.newer.with_name("later"), {"z": (8, "z1")}, day=5)
     shown["z"] = "z1"
     window = ("--since", "2026-01-05", "--until", "2026-01-06", "--exported-at", "2026-01-06T00:00:00Z")
     for step in template.kill_at_every_step("load", str(later), *window, within="rewrite-"):

@@ -190,7 +190,7 @@ class Service(RuleBasedStateMachine):
     @precondition(lambda self: len(self.loaded) > 2)
     @rule(window_is_behind=st.booleans())
     def compact_behind(self, window_is_behind: bool) -> None:
-        """Merge some records, as a load does with those behind it: here also such as newer exports hide parts of."""
+        """Merge some records, as a load does with those behind it. Here newer exports may hide parts of them, too."""
         load = max((each for each in self.lake.snapshot().records if each.is_load), key=lambda each: each.committed_at)
         compact_behind(self.store, replace(load, coverage=(), files=()) if window_is_behind else load, least_records=2)
         refresh(self.store)

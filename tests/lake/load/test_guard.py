@@ -101,7 +101,7 @@ def test_late_changes_are_counted_by_age(tmp_path: Path) -> None:
 
 
 def test_a_loose_row_on_another_day_of_a_month_stops_no_load(tmp_path: Path) -> None:
-    """Regression: a file of a month was compared with it, and the day of the load was looked at without it."""
+    """Regression: the load compared its day with a month's file, which is contested by the row, but without the row."""
     lake = LakeProbe(str(tmp_path / "lake"))
 
     def load(cid: str, days: range, since: str, until: str, exported_at: str) -> None:

@@ -690,7 +690,7 @@ def test_a_record_of_an_unknown_version_is_refused_with_a_way_out(lake: LakeProb
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b'{"v":1}', b"\xff"])
-def test_a_file_that_is_no_record_is_known_by_name(content: bytes, lake: LakeProbe) -> None:
+def test_a_file_that_is_not_a_record_is_named(content: bytes, lake: LakeProbe) -> None:
     """A person puts a file of their own there, or a disk cuts one."""
     store = open_store(lake.uri)
     store.prepare()

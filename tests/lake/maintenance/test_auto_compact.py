@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from export_objects import channel, line, message, reaction, write_lines
-from lakes import LakeProbe, load_file, write_export
+from lakes import LakeProbe, at, load_file, write_export
 
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.lake import Lake
@@ -27,7 +26,7 @@ from airflow_provider_chatexport.lake.maintenance.auto_compact import (
     rewrite_of,
 )
 from airflow_provider_chatexport.lake.maintenance.merge import Merge, Merged
-from airflow_provider_chatexport.lake.maintenance.rewrite import record_of
+from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, number_of_next, record_of
 from airflow_provider_chatexport.lake.parquet import TARGET_BYTES
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, REJECTS, TABLE_BY_NAME, USERS
 from airflow_provider_chatexport.lake.storage.address import open_store
@@ -92,22 +91,29 @@ def written(merge: Merge, name: str) -> DataFile:
     return file_of(table.name, first, last, rows, name)
 
 
+def rewrite_behind(snapshot: Snapshot, portion: list[LoadRecord]) -> tuple[list[Merge], Rewrite]:
+    """Return the merges of a portion, and the rewrite that they would be."""
+    live = live_files(snapshot, portion)
+    merges = merges_of(snapshot, live)
+    before = [file for merge in merges for file in merge.data_files]
+    stem = number_of_next(snapshot)
+    merged = Merged(files={written(merge, f"{stem}-{n}"): Path() for n, merge in enumerate(merges)}, rewritten={})
+    return merges, rewrite_of(portion, live, before, merged)
+
+
 @pytest.mark.parametrize(("n_loads", "lookback"), [(3 * 365, 0), (120, 7)])
 def test_three_years_of_daily_loads_are_less_than_a_hundred_files_per_table(n_loads: int, lookback: int) -> None:
-    """Nobody has to run a compaction: loads merge what earlier ones left, in a logarithmic number of rewrites."""
+    """Loads merge what earlier ones left, in a logarithmic number of rewrites, so no person has to run a compaction."""
     records: list[LoadRecord] = []  # those of the working set
     n_rewritten: Counter[str] = Counter()
-    names, n_months = itertools.count(), n_loads // 30
+    n_months = n_loads // 30
     for number in range(n_loads):
         load = load_of(number, lookback)
         records.append(load)
         if portion := portion_behind(snapshot := Snapshot(records), load):
-            live = live_files(snapshot, portion)
-            merges = merges_of(snapshot, live)
-            before = [file for merge in merges for file in merge.data_files]
-            n_rewritten += Counter({file.table: file.rows for file in before})
-            merged = Merged(files={written(merge, f"{next(names)}"): Path() for merge in merges}, rewritten={})
-            record = record_of(snapshot, rewrite_of(portion, live, before, merged), seconds=0)
+            merges, rewrite = rewrite_behind(snapshot, portion)
+            n_rewritten += Counter({file.table: file.rows for merge in merges for file in merge.data_files})
+            record = record_of(snapshot, rewrite, seconds=0)
             replaced = set(record.replaces)
             # Rewrites are numbered, so the last one stays to be counted from.
             records = [each for each in records if each.load_id not in replaced]
@@ -151,7 +157,7 @@ def test_loads_that_keep_what_is_superseded_are_merged_with_their_like() -> None
 
 
 @pytest.mark.parametrize("size_bytes", [1, TARGET_BYTES])
-def test_files_that_were_not_compared_are_not_said_to_be(size_bytes: int) -> None:
+def test_files_that_were_not_compared_are_not_recorded_as_compared(size_bytes: int) -> None:
     """A message that moved may be in a file that is too large to be merged, and in one that is merged."""
     records = [
         replace(load, coverage=tuple(replace(each, channels=ChannelSet.of([f"a:{number}"])) for each in load.coverage))
@@ -161,16 +167,14 @@ def test_files_that_were_not_compared_are_not_said_to_be(size_bytes: int) -> Non
     large = replace(records[5], files=(replace(first[0], size_bytes=size_bytes), *first[1:]))
     records[5] = large
     snapshot = Snapshot(records)
-    live = live_files(snapshot, portion := portion_behind(snapshot, records[-1]))
+    portion = portion_behind(snapshot, records[-1])
     assert large in portion
-    merges = merges_of(snapshot, live)
-    before = [file for merge in merges for file in merge.data_files]
-    merged = Merged(files={written(merge, f"{n}"): Path() for n, merge in enumerate(merges)}, rewritten={})
-    assert (size_bytes == 1) is rewrite_of(portion, live, before, merged).has_unique_keys
+    _, rewrite = rewrite_behind(snapshot, portion)
+    assert (size_bytes == 1) is rewrite.has_unique_keys
 
 
 def test_a_reaction_to_an_older_message_stops_no_merge(tmp_path: Path) -> None:
-    """Regression: it lies at its own moment, so it is compared with all days, and was not among what is merged."""
+    """Regression: the file of such a reaction is compared with all days, and a merge failed if it was not in it."""
     lake = LakeProbe(str(tmp_path / "lake"))
     alone = LoadOptions(auto_compact=False)
     for day in range(1, 5):
@@ -196,7 +200,7 @@ def test_a_reaction_to_an_older_message_stops_no_merge(tmp_path: Path) -> None:
 
 
 def test_loads_merge_what_earlier_loads_left_and_show_the_same(tmp_path: Path) -> None:
-    """A lake that only ever gets loads stays small, and its views, folders and digests stay right."""
+    """A lake stays small although nothing but loads is run, and its views, folders and digests stay right."""
     lake = LakeProbe(str(tmp_path / "lake"))
     # The loads of one day overlap, so that half of each is hidden. They cover parts of their day, so nothing is behind.
     for hour in range(8):
@@ -204,8 +208,7 @@ def test_loads_merge_what_earlier_loads_left_and_show_the_same(tmp_path: Path) -
         exported = f"2026-01-02T{hour:02}:00:00Z"
         load_file(lake, write_export(tmp_path / f"{hour}", texts), hour, hour + 2, exported)
     assert 8 == len(lake.records())
-    later = write_export(tmp_path / "later", {"n": (8, "n")})
-    later.write_text(later.read_text().replace("2026-01-01T", "2026-01-05T"))
+    later = write_export(tmp_path / "later", {"n": (8, "n")}, day=5)
     load = functools.partial(Lake(lake.uri).load, later, since="2026-01-05", until="2026-01-06")
     load(exported_at="2026-01-06T00:00:00Z", options=LoadOptions(auto_compact=False))
     assert 9 == len(lake.records())
@@ -225,17 +228,18 @@ def test_loads_merge_what_earlier_loads_left_and_show_the_same(tmp_path: Path) -
 def test_a_load_stands_although_files_behind_it_are_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A damaged file of last year must not stop tonight's load."""
     lake = LakeProbe(str(tmp_path / "lake"))
+
+    def load(day: int) -> None:
+        path = write_export(tmp_path / f"{day}", {f"m{day}": (8, "1")}, day=day)
+        window = {"since": at(0, day=day), "until": at(0, day=day + 1)}
+        Lake(lake.uri).load(path, **window, exported_at=at(1, day=day + 1))
+
     for day in range(1, 9):
-        path = write_export(tmp_path / f"{day}", {f"m{day}": (8, "1")})
-        path.write_text(path.read_text().replace("2026-01-01T", f"2026-01-{day:02}T"))
-        window = {"since": f"2026-01-{day:02}", "until": f"2026-01-{day + 1:02}"}
-        Lake(lake.uri).load(path, **window, exported_at=f"2026-01-{day + 1:02}T01:00:00Z")
+        load(day)
     store = open_store(lake.uri)
     for each in lake.snapshot().live_files_of(MESSAGES):
         Path(lake.uri, store.data_path(each.file.path)).write_bytes(b"PAR1 damaged PAR1")
-    path = write_export(tmp_path / "9", {"m9": (8, "1")})
-    path.write_text(path.read_text().replace("2026-01-01T", "2026-01-09T"))
-    Lake(lake.uri).load(path, since="2026-01-09", until="2026-01-10", exported_at="2026-01-10T01:00:00Z")
+    load(9)
     assert 9 == len(lake.records())  # what is lost stays with its record until it is repaired
     assert 1 == lake.value(f"SELECT count(*) FROM '{lake.uri}/messages/*/*2026-01-09-0.parquet'")
     assert "going on without 8 lost files" in caplog.text

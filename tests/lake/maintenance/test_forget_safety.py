@@ -168,19 +168,22 @@ def test_their_message_in_the_export_of_another_user_goes_as_in_messages(lake: L
     assert "secretly" not in everything(lake) + everything(kept)
 
 
-def test_a_lost_salt_is_to_be_restored(lake: LakeProbe, tmp_path: Path) -> None:
+def test_a_lost_or_damaged_salt_is_to_be_restored(lake: LakeProbe, tmp_path: Path) -> None:
     """With another salt, people on the list would come back with the next load, unnoticed."""
     load(lake, export(tmp_path / "one", "x"))
     Lake(lake.uri).forget_user("ann-17")
     salt = Path(lake.uri) / "_forgotten" / "salt"
     whole = salt.read_bytes()
     for content, why in ((None, "gone"), (b"", "damaged"), (bytes([whole[0] ^ 1]) + whole[1:], "damaged")):
-        salt.unlink() if content is None else salt.write_bytes(content)
+        if content is None:
+            salt.unlink()
+        else:
+            salt.write_bytes(content)
         with pytest.raises(LakeError, match=rf"/_forgotten/salt is {why}, .*; restore it"):
             load(lake, export(tmp_path / "two", "y"), 9)
         with pytest.raises(LakeError, match=rf"/_forgotten/salt is {why}, .*; restore it"):
             Lake(lake.uri).forget_user("bob")
-    # Everything goes on that brings nobody in.
+    # What brings no person into the lake goes on.
     assert Lake(lake.uri).compact().to_json()
     assert ["forgotten"] == [each.kind for each in Lake(lake.uri).verify().findings if each.is_fault]
     salt.write_bytes(whole)

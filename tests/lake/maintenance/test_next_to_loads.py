@@ -1,4 +1,4 @@
-"""Maintenance next to loads that merely finish: what goes while it is looked at is looked at again."""
+"""Maintenance while loads commit: where a load takes a file away that is being read, it looks again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow_provider_chatexport.lake import Lake
 pytestmark = pytest.mark.slow
 
 N_LOADS: Final = 6
-# Each load covers the one before it, and so ends that one's files.
+# Each load covers the one before it, whose files are dead from then on.
 LOADS: Final = """
 import sys
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ for number, path in enumerate(paths):
     ],
     ids=["verify", "vacuum", "forget-user"],
 )
-def test_maintenance_next_to_loads(work: Callable[[Lake], list[str]], tmp_path: Path) -> None:
+def test_maintenance_succeeds_while_loads_commit(work: Callable[[Lake], list[str]], tmp_path: Path) -> None:
     """Regression: they failed, or reported a fault, because of a file that a load had superseded meanwhile."""
     lake = LakeProbe(str(tmp_path / "lake"))
     load_file(lake, write_export(tmp_path / "first", {"z": (1, "z")}, "a:2"), 0, 23, "2026-01-02T00:00:00Z")

@@ -79,7 +79,7 @@ def days(tmp_path: Path) -> Days:
 
 
 class _When(logging.Handler):
-    """Does something when a message is logged."""
+    """Does something when a message is logged that begins with these words."""
 
     def __init__(self, words: str, do: Callable[[], None]) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class _When(logging.Handler):
 
 @pytest.fixture
 def when(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[str, Callable[[], None]], None]]:
-    """Does something at a moment of a load: when it starts to convert or to write, or has committed."""
+    """Yield a function that has something done when a message is logged that begins with these words."""
     logger = logging.getLogger("airflow_provider_chatexport")
     handlers: list[_When] = []
     caplog.set_level(logging.INFO, logger.name)

@@ -240,7 +240,7 @@ def test_a_line_with_the_mark_of_another_format_is_a_line(text: bytes, tmp_path:
 
 
 @pytest.mark.parametrize("at", range(1, 8))
-def test_one_zero_byte_makes_no_other_encoding(at: int, tmp_path: Path) -> None:
+def test_one_zero_byte_does_not_make_a_file_utf_16(at: int, tmp_path: Path) -> None:
     """Regression: a zero byte in second place counted as UTF-16, and cost the whole file."""
     damaged = bytearray(LINE + LINE)
     damaged[at] = 0

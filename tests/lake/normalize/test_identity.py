@@ -53,6 +53,7 @@ DOUBLED: dict[str, tuple[bytes, str | None]] = {
 
 
 def with_member(fields: Fields, raw: bytes) -> bytes:
+    """Return an object with another member, which may repeat a key."""
     return encoded(fields)[:-1] + b"," + raw + b"}"
 
 
@@ -131,9 +132,9 @@ def test_ids_with_half_a_character_are_rejects_and_texts_lose_nothing_else(shape
 
 
 EMPTY: dict[str, tuple[Fields, Fields]] = {
-    "user beside": ({"user_id": "", "user": ADA}, {"user_id": "ada"}),
-    "user_id beside": ({"user_id": "ada", "user": {"name": "", "id": ""}}, {"user_id": "ada"}),
-    "user_id beside an empty one": ({"user_id": "ada", "user": ""}, {"user_id": "ada"}),
+    "user as well": ({"user_id": "", "user": ADA}, {"user_id": "ada"}),
+    "user_id as well": ({"user_id": "ada", "user": {"name": "", "id": ""}}, {"user_id": "ada"}),
+    "user_id and an empty user": ({"user_id": "ada", "user": ""}, {"user_id": "ada"}),
     "no user": ({"user_id": "", "user": {"name": "x", "id": ""}}, {"user_id": None}),
     "parent": ({"parent_id": ""}, {"parent_id": None}),
     "quoted": ({"quoted_message_id": "", "quoted_message": {"id": "q"}}, {"quoted_message_id": "q"}),
@@ -218,7 +219,7 @@ def test_an_object_whose_id_is_neither_text_nor_a_number_is_a_reject(shape: Shap
 
 
 def test_an_object_whose_only_id_is_empty_says_what_it_lacks(tmp_path: Path) -> None:
-    """In a user inside as well."""
+    """So does one whose embedded user has an empty id."""
     nameless = {"user_id": "", "user": {"name": "x", "id": ""}}
     lines = [line("reaction", reaction() | nameless), line("member", member(cid=CID) | nameless)]
     converted = convert_lines(tmp_path, *lines, line("message", message()))
@@ -226,7 +227,7 @@ def test_an_object_whose_only_id_is_empty_says_what_it_lacks(tmp_path: Path) -> 
 
 
 def test_a_reject_leaves_no_user_behind(tmp_path: Path) -> None:
-    """Whoever is only in what was rejected is not in the lake."""
+    """A person who is only in rejects is not in the lake."""
     for shape in ENVELOPES:
         (folder := tmp_path / shape.value).mkdir()
         lines = [
@@ -242,7 +243,7 @@ def test_a_reject_leaves_no_user_behind(tmp_path: Path) -> None:
 
 
 def shuffled(value: Any, rng: random.Random) -> Any:
-    """The same value, with the keys of every object in it in another order."""
+    """Return the same value, with the keys of every object in it in another order."""
     if isinstance(value, list):
         return [shuffled(each, rng) for each in value]
     if isinstance(value, dict):
@@ -267,7 +268,7 @@ OBJECTS: list[tuple[str, Fields]] = [
 
 
 def plain(value: Any) -> Any:
-    """A row's value with JSON text parsed: the order of keys is kept in it, and says nothing."""
+    """Return a row's value with JSON text parsed. The text keeps the order of keys, which means nothing."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         return json.loads(value)
     return value

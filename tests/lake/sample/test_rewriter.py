@@ -374,7 +374,7 @@ COLUMNS = {
         *(9214646400000000000, "9214646400000000000", 2**63 - 1, 2**63, "0001-01-01T05:30:00+05:30"),
     ],
 )
-def test_what_is_no_time_stays_none(value: Any, tmp_path: Path) -> None:
+def test_a_sample_keeps_whether_a_value_is_a_time(value: Any, tmp_path: Path) -> None:
     """Regression: a number that no time column can hold became one that it can, and an unset time became a value."""
     members = [member(f"u{number}", archived_at=value) for number in range(20)]
     lines = [line("channel", channel()), *(line("member", each) for each in members)]

@@ -21,7 +21,7 @@ LAKE = f"s3://{BUCKET}/lake"
 
 @pytest.fixture
 def become(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Use the credentials of this key from now on."""
+    """Return a function that uses the credentials of a key from then on."""
 
     def become(key: str) -> None:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
@@ -31,11 +31,10 @@ def become(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
 
 
 def load(folder: Path, number: int, text: str) -> None:
-    """Load a message of two people."""
-    at = "2026-01-01T10:00:00Z"
-    users = [line("message", message(f"m{who}", text=text, user={"id": who}, created_at=at)) for who in ("ann", "bob")]
+    """Load a message of each of two people."""
+    messages = [line("message", message(f"m{who}", text=text, user={"id": who})) for who in ("ann", "bob")]
     Lake(LAKE).load(
-        write_lines(folder / f"{number}", [line("channel", channel()), *users]),
+        write_lines(folder / f"{number}", [line("channel", channel()), *messages]),
         since="2026-01-01",
         until="2026-01-02",
         exported_at=f"2026-01-0{number}T00:00:00Z",

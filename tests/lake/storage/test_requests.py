@@ -1,4 +1,4 @@
-"""How many requests a lake in an object store costs, whatever its age. Each is money, and 20 ms from another region."""
+"""How many requests a lake in an object store makes, whatever its age. Each costs money, and 20 ms across regions."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ MOST_OF_A_LOAD = 17
 
 @pytest.fixture
 def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Proxy]:
-    """A proxy that all requests go through."""
+    """Yield a proxy that all requests go through."""
     with in_front_of(s3.port) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         yield proxy
 
 
-def load_day(lake: LakeProbe, path: Path, number: int) -> LoadReport:
-    """Load the same export as one of another day: its messages are all on the first."""
+def load_first_day(lake: LakeProbe, path: Path, number: int) -> LoadReport:
+    """Load an export of the first day. Those with a greater number are newer."""
     return Lake(lake.uri).load(
         path,
         since=FIRST_DAY,
@@ -71,11 +71,11 @@ def test_requests_do_not_grow_with_the_age_of_a_lake(proxy: S3Proxy, tmp_path: P
     """Regression: each load asked for every file of the lake twice, and for every record since the last checkpoint."""
     lake = LakeProbe(new_lake())
     path = write_export(tmp_path / "export", {"m1": (8, "one"), "m2": (9, "two")})
-    report = load_day(lake, path, 0)
+    report = load_first_day(lake, path, 0)
     for n_loads in (5, 55):
         add_loads(lake, report, n_loads)
         proxy.requests.clear()
-        report = load_day(lake, path, n_loads)
+        report = load_first_day(lake, path, n_loads)
         # The load replaces the one before it, and looks at what that one showed.
         n_compared = 3
         assert len(proxy.requests) <= MOST_OF_A_LOAD + len(report.record.files) + n_compared
@@ -87,9 +87,9 @@ def test_requests_do_not_grow_with_the_age_of_a_lake(proxy: S3Proxy, tmp_path: P
 
 
 def test_a_file_that_is_gone_is_named(s3: S3Server, tmp_path: Path) -> None:
-    """Regression: nothing asks whether a file is there any more, and the store's own error did not name it."""
+    """Regression: a query no longer asks whether a file is there, and the store's own error did not name it."""
     lake = LakeProbe(new_lake())
-    report = load_day(lake, write_export(tmp_path / "export", {"m1": (8, "one")}), 0)
+    report = load_first_day(lake, write_export(tmp_path / "export", {"m1": (8, "one")}), 0)
     (path,) = (file.path for file in report.record.files if file.table == "messages")
     open_store(lake.uri).delete([path])
     with pytest.raises(LakeError, match=re.escape(path)):

@@ -274,43 +274,21 @@ def test_a_users_export_needs_1_to_25_known_users(calls, user_ids, status):
     assert status == calls.export_users(*user_ids).status_code
 
 
-@pytest.fixture
-def prolific(calls_to, start_sandbox, tmp_path):
-    """Return a client of a sandbox in which one user wrote 10,001 messages, and another user one message."""
-    start = datetime(2025, 1, 1, tzinfo=UTC)
-    lines = (
-        {
-            "cid": "messaging:long",
-            "id": str(uuid.UUID(int=number)),
-            "at": format_rfc3339(start + timedelta(minutes=number)),
-            "author": "Quiet" if number == 0 else "Prolific",
-            "kind": "regular",
-            "text": f"line {number}",
-            "reply_to": None,
-        }
-        for number in range(10_002)
-    )
-    path = tmp_path / "long.ndjson"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return calls_to(start_sandbox(data=path))
-
-
-def test_more_than_10000_messages_of_a_user_fail_the_export(prolific):
+def test_more_than_10000_messages_of_a_user_fail_the_export(calls_to, prolific):
     """The service applies the limit while the export runs, so the task fails and not the request."""
-    many, few = sorted(prolific.sandbox.world.user_ids(), key=prolific.sandbox.world.count_messages_of, reverse=True)[
-        :2
-    ]
-    failed = prolific.ended(prolific.export_users(many, few))
+    calls = calls_to(prolific)
+    many, few = sorted(prolific.world.user_ids(), key=prolific.world.count_messages_of, reverse=True)[:2]
+    failed = calls.ended(calls.export_users(many, few))
     assert (failed["status"], failed["result"]) == ("failed", None)
     assert {"type", "description"} <= failed["error"].keys()
     assert many in failed["error"]["description"]
-    assert prolific.ended(prolific.export_users(few))["status"] == "completed"
+    assert calls.ended(calls.export_users(few))["status"] == "completed"
 
 
-def test_more_than_10000_messages_refuse_the_synchronous_export(prolific):
+def test_more_than_10000_messages_refuse_the_synchronous_export(calls_to, prolific):
     """It answers at once or not at all."""
-    many = max(prolific.sandbox.world.user_ids(), key=prolific.sandbox.world.count_messages_of)
-    reply = prolific.http.get(f"/api/v2/users/{many}/export")
+    many = max(prolific.world.user_ids(), key=prolific.world.count_messages_of)
+    reply = calls_to(prolific).http.get(f"/api/v2/users/{many}/export")
     assert (reply.status_code, reply.json()["code"]) == (400, 4)
 
 
