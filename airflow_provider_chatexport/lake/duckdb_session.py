@@ -80,7 +80,7 @@ class Database:
             },
         )
         self._con.execute("SET GLOBAL TimeZone = 'UTC'")
-        _quiet(self._con)
+        quiet(self._con)
         self._is_roomy = False
         self._set_threads = f"SET threads = {threads}" if threads else "RESET threads"
         self._con.execute(self._set_threads)
@@ -102,11 +102,11 @@ class Database:
 
         It sees no temporary tables and no registered rows.
         """
-        return _quiet(self._con.cursor()).sql(query)
+        return quiet(self._con.cursor()).sql(query)
 
     def fetched(self, query: str) -> list[tuple[Any, ...]]:
         """Return all rows of a query that runs next to others and from any thread, and sees what ``query`` sees."""
-        return self._with_room(lambda: _quiet(self._con.cursor()).execute(query).fetchall())
+        return self._with_room(lambda: quiet(self._con.cursor()).execute(query).fetchall())
 
     def make_room(self) -> None:
         """Use one core and a higher memory limit from now on: slower, for very large rows."""
@@ -163,6 +163,10 @@ class Database:
         return run()
 
 
-def _quiet(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
-    # If DuckDB believes that its process is interactive, it draws a progress bar into our output.
+def quiet(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """Return the connection, without DuckDB's progress bar.
+
+    DuckDB draws it into stdout when a query takes two seconds and it believes that its process is interactive, such as
+    ``python -c``.
+    """
     return con.execute("SET enable_progress_bar = false")

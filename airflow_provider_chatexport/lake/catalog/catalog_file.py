@@ -38,7 +38,7 @@ from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.coverage import BEGINNING
 from airflow_provider_chatexport.lake.commits.coverage_tables import entry_rows, per_channel, set_rows
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
-from airflow_provider_chatexport.lake.duckdb_session import suspects
+from airflow_provider_chatexport.lake.duckdb_session import quiet, suspects
 from airflow_provider_chatexport.lake.parquet import write_empty
 from airflow_provider_chatexport.lake.schema import promoted, sql
 from airflow_provider_chatexport.lake.schema.arrow import arrow_rows
@@ -87,7 +87,7 @@ def connect(store: LakeStore) -> duckdb.DuckDBPyConnection:
     """
     if not store.exists(NAME):
         raise LakeError(f"the lake at {store.uri} has no catalog; run chatexport catalog")
-    con = duckdb.connect()
+    con = quiet(duckdb.connect())
     try:
         with tempfile.TemporaryDirectory() as folder:
             # DuckDB keeps a copy open, so it can be read after its name is gone.
@@ -293,7 +293,7 @@ def _is_parquet(content: bytes) -> bool:
 @contextlib.contextmanager
 def _writing(path: Path, store: LakeStore, snapshot: Snapshot) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection in which the file is the database in use; write the file once, at the end."""
-    with duckdb.connect() as con:
+    with quiet(duckdb.connect()) as con:
         contents = {}
         if store.is_remote:
             contents = _empty_files() | stand_ins(store, snapshot)
