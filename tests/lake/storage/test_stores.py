@@ -30,7 +30,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> LakeStore:
 
 
 def test_only_the_first_writer_of_an_object_writes_it(store: LakeStore) -> None:
-    """A record is committed once, whoever tries at the same time."""
+    """A record is committed once, however many writers try at the same time."""
     assert store.put_new(RECORD, b"first")
     assert not store.put_new(RECORD, b"second")
     assert b"first" == store.read(RECORD)
