@@ -67,13 +67,18 @@ def _profile(lake: Lake, folder: Path) -> str:
 
     Its paths are absolute: Cosmos and other runners start dbt in folders of their own.
     """
-    reads = [
-        "      attach:",
-        f"        - {{path: {_quoted(lake.catalog)}, alias: lake, read_only: true}}",
-    ]
+    catalog, filesystems = lake.catalog, []
     if not lake.is_local:
-        # Through fsspec, because DuckDB's own way to object stores is an extension that has to be downloaded.
-        reads = ["      filesystems:", f"        - {{fs: {_quoted(lake.uri.partition('://')[0])}}}", *reads]
+        # Through fsspec, because DuckDB's own way to object stores is an extension that has to be downloaded. DuckDB
+        # asks for it, too, if the path of a database starts with s3: or the like. So the lake is a folder of fsspec.
+        scheme = lake.uri.partition("://")[0]
+        catalog = f"dir://{catalog.rpartition('/')[2]}"
+        filesystems = [
+            "      filesystems:",
+            f"        - {{fs: {scheme}}}",
+            f"        - {{fs: dir, path: {_quoted(lake.uri)}, target_protocol: {scheme}}}",
+        ]
+    attach = ["      attach:", f"        - {{path: {_quoted(catalog)}, alias: lake, read_only: true}}"]
     return "\n".join(
         [
             "chatexport:",
@@ -84,7 +89,8 @@ def _profile(lake: Lake, folder: Path) -> str:
             f"      path: {_quoted(str(folder / 'chat.duckdb'))}",
             "      threads: 4",
             "      settings: {TimeZone: UTC}",
-            *reads,
+            *filesystems,
+            *attach,
             "",
         ]
     )
