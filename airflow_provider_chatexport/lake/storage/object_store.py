@@ -16,7 +16,6 @@ import duckdb
 
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake.storage.known_files import KnownFiles
 from airflow_provider_chatexport.lake.storage.store import EMPTY_FILE_PREFIX, FILES_FOLDER, LakeStore
 from airflow_provider_chatexport.lake.storage.store_errors import http_status
 
@@ -64,6 +63,9 @@ class ObjectStore(LakeStore):
         contents: Mapping[str, bytes] | None = None,
     ) -> None:
         """Register the file system: DuckDB's own way to object stores is an extension that has to be downloaded."""
+        # A process with a local lake does not need fsspec.
+        from airflow_provider_chatexport.lake.storage.known_files import KnownFiles  # noqa: PLC0415
+
         names = self._fs.protocol
         for name in (names,) if isinstance(names, str) else names:
             if con.filesystem_is_registered(name):
