@@ -299,6 +299,7 @@ class _FileWriter:
             promoted=tuple((column.name, column.kind.value) for column in self._table if column.promoted),
             schema_version=SCHEMA_VERSION,
             bounds=tuple(_bounds(self._writer.writer.metadata, bounded)),
+            below_files=True,
         )
         return written, self._local
 

@@ -71,7 +71,7 @@ def test_a_data_file_is_one_file_under_all_its_names(store: LakeStore, tmp_path:
     assert store.has_data(DATA)
     assert [DATA] == [path for path, _ in store.data_files()]
     assert b"rows" == store.local_copy(store.data_path(DATA), tmp_path).read_bytes()
-    assert DATA == store.path_in_table(store.history_path(DATA))
+    assert DATA == store.path_in_table(store.data_path(DATA))
     store.drop_data([DATA])
     assert [] == list(store.data_files())
 
