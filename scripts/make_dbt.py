@@ -137,13 +137,18 @@ def _tests(table: Table, column: str) -> Sequence[Any]:
 
 
 def _staging_sql(table: Table) -> str:
-    columns = ",\n    ".join(sql.name(name) for name, _, _ in _columns(table))
+    columns = ",\n    ".join(_staged_column(name, kind) for name, kind, _ in _columns(table))
     text = f"-- {GENERATED}\nselect\n    {columns}\nfrom {{{{ lake_table('{table.name}') }}}}\n"
     if table.placement is Placement.SNAPSHOT:
         # The catalog's views show only the newest row of a key. A glob over the files finds all of them.
         key = ", ".join(map(sql.name, table.key))
         text += f"qualify row_number() over (partition by {key} order by _exported_at desc, _load_id desc) = 1\n"
     return text
+
+
+def _staged_column(name: str, kind: str) -> str:
+    # In the files, JSON is text.
+    return f"{sql.name(name)}::json as {sql.name(name)}" if kind == Kind.JSON.value else sql.name(name)
 
 
 def _yaml(entries: list[dict[str, Any]], kind: str) -> str:

@@ -101,7 +101,9 @@ def _files() -> str:
 with the load, or with what a compaction merged |
 
 Loads and compactions write several files into a folder, and each file into one folder. The views read exactly the live
-files, whichever layout these have. What a glob over the files sees:
+files, whichever layout these have. A column of the type JSON is text in the files, because pyiceberg and polars refuse
+Arrow's type for JSON; the views cast it, and a query over files does so with `custom::JSON`. What a glob over the files
+sees:
 
 | lake | query | rows |
 |---|---|---|

@@ -314,9 +314,7 @@ class _FileWriter:
         columns: list[Any] = []
         for field in self._schema:
             column = table.column("_day" if field.name == self._table.date_column else field.name)
-            # DuckDB gives JSON as text; the file's schema says that it is JSON.
-            text = column.cast(pa.string()) if isinstance(field.type, pa.JsonType) else column
-            columns.append(text.cast(field.type))
+            columns.append(column.cast(field.type))
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema), row_group_size=self._group_rows)
         self._waiting, self._n_waiting, self._waiting_bytes = [], 0, 0
 

@@ -19,7 +19,7 @@ select
     "auto_translation_language",
     "filter_tags",
     "own_capabilities",
-    "config",
+    "config"::json as "config",
     "created_at",
     "updated_at",
     "last_message_at",
@@ -28,7 +28,7 @@ select
     "truncated_at",
     "truncated_by_id",
     "deleted_at",
-    "custom",
+    "custom"::json as "custom",
     "_exported_at",
     "_load_id",
     "export_date"

@@ -23,7 +23,7 @@ select
     "created_at",
     "updated_at",
     "deleted_at",
-    "custom",
+    "custom"::json as "custom",
     "_exported_at",
     "_load_id",
     "export_date"

@@ -8,7 +8,7 @@ select
     "created_at",
     "updated_at",
     "message_created_at",
-    "custom",
+    "custom"::json as "custom",
     "_exported_at",
     "_load_id",
     "event_date"

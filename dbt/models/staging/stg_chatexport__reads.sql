@@ -7,7 +7,7 @@ select
     "unread_messages",
     "last_delivered_at",
     "last_delivered_message_id",
-    "custom",
+    "custom"::json as "custom",
     "_exported_at",
     "_load_id",
     "export_date"
