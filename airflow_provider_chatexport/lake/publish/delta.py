@@ -14,9 +14,10 @@ import json
 import time
 from typing import Any, Final
 
+from airflow_provider_chatexport.core.sinks import Sink
 from airflow_provider_chatexport.errors import CallError, LakeError, without_credentials
 from airflow_provider_chatexport.lake.publish.access import s3_access
-from airflow_provider_chatexport.lake.publish.formats import PublishConflictError, PublishFormat, root_of
+from airflow_provider_chatexport.lake.publish.formats import PublishConflictError, root_of
 from airflow_provider_chatexport.lake.publish.plan import APP_ID, Change, LiveFile, TableState
 from airflow_provider_chatexport.lake.schema.arrow import arrow_schema
 from airflow_provider_chatexport.lake.schema.types import Kind, Placement, Table
@@ -43,7 +44,7 @@ class DeltaFormat:
     :raises LakeError: no Delta table can be written where the lake lies.
     """
 
-    kind = PublishFormat.DELTA
+    kind = Sink.DELTA
 
     def __init__(self, store: LakeStore) -> None:
         self._store = store

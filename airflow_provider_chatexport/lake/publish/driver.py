@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,7 +99,7 @@ def publish(
     store: LakeStore,
     table_format: TableFormat,
     *,
-    settings: Mapping[str, str] | None = None,
+    catalog: str | None = None,
     work_dir: Path | None = None,
     progress: Progress = silent,
 ) -> PublishReport:
@@ -107,7 +107,7 @@ def publish(
 
     It reads the checkpoint and the records since then, the files that it rewrites, and each table's list of files.
 
-    :param settings: what the next publication needs to find the tables again. Without secrets.
+    :param catalog: the name of the catalog that the format has been given, for the next publication.
     :param work_dir: where to work until a rewrite is committed; by default on the lake's own disk.
     :raises LakeError: the lake or a table cannot be read or written, or others changed them again and again.
     """
@@ -129,10 +129,10 @@ def publish(
             store,
             Publication(
                 format=name,
+                catalog=catalog,
                 as_of=as_of(snapshot),
                 version=version_of(snapshot),
                 places={each.table: each.place for each in tables},
-                settings=dict(settings or {}),
             ),
         )
         report = PublishReport(

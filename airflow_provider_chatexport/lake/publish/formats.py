@@ -6,23 +6,13 @@ commits a ``Change`` whole or not at all.
 
 from __future__ import annotations
 
-import enum
-from typing import Final, Protocol
+from typing import Protocol
 
+from airflow_provider_chatexport.core.sinks import Sink
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.publish.plan import Change, TableState
 from airflow_provider_chatexport.lake.schema.types import Table
 from airflow_provider_chatexport.lake.storage.store import FILES_FOLDER
-
-# So that a catalog's and a table's readers find them together. Iceberg's namespace.
-NAMESPACE: Final = "chatexport"
-
-
-class PublishFormat(enum.Enum):
-    """The formats that a lake can be published to."""
-
-    DELTA = "delta"
-    ICEBERG = "iceberg"
 
 
 class PublishConflictError(LakeError):
@@ -58,7 +48,7 @@ class TableFormat(Protocol):
     """A table format, for one lake."""
 
     @property
-    def kind(self) -> PublishFormat:
+    def kind(self) -> Sink:
         """Which format it is."""
 
     def where(self, table: Table) -> str:

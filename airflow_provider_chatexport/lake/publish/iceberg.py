@@ -18,10 +18,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from airflow_provider_chatexport.core.sinks import Sink
 from airflow_provider_chatexport.errors import CallError, ChatExportError, LakeError
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
 from airflow_provider_chatexport.lake.publish.access import s3_access
-from airflow_provider_chatexport.lake.publish.formats import PublishConflictError, PublishFormat
+from airflow_provider_chatexport.lake.publish.formats import PublishConflictError
 from airflow_provider_chatexport.lake.publish.plan import APP_ID, Change, TableState
 from airflow_provider_chatexport.lake.schema.types import Table
 from airflow_provider_chatexport.lake.storage.local_store import LocalStore
@@ -100,7 +101,7 @@ class IcebergFormat:
     :raises LakeError: the catalog cannot be reached.
     """
 
-    kind = PublishFormat.ICEBERG
+    kind = Sink.ICEBERG
 
     def __init__(self, store: LakeStore, catalog: str | None = None, *, keep: timedelta = DEFAULT_KEEP) -> None:
         is_local = isinstance(store, LocalStore)
