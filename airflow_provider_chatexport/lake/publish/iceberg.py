@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from airflow_provider_chatexport.core.sinks import Sink
 from airflow_provider_chatexport.errors import CallError, ChatExportError, LakeError
@@ -30,7 +30,7 @@ from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 try:
     from pyiceberg import exceptions as iceberg_errors
-    from pyiceberg.catalog import Catalog, list_catalogs, load_catalog
+    from pyiceberg.catalog import Catalog, load_catalog
     from pyiceberg.catalog.rest import RestCatalog
     from pyiceberg.expressions import AlwaysTrue
     from pyiceberg.manifest import DataFile as IcebergFile
@@ -330,8 +330,8 @@ def _catalog_in(store: LakeStore) -> Catalog:
     """Return the catalog in a lake: a SQLite file, which only a disk can hold."""
     if not isinstance(store, LocalStore):
         raise CallError(
-            f"the lake at {store.uri} is in an object store, which cannot hold a catalog of its own; name an Iceberg "
-            "catalog of pyiceberg's configuration with catalog"
+            f"the lake at {store.uri} is in an object store, which cannot hold a catalog; name an Iceberg catalog of "
+            "pyiceberg's configuration, such as a REST catalog (docs/publishing.md)"
         )
     (path := store.local_path(CATALOG_FILE)).parent.mkdir(parents=True, exist_ok=True)
     return load_catalog(CATALOG_NAME, type="sql", uri=f"sqlite:///{path}?timeout={_LOCKED_S}")
@@ -339,14 +339,16 @@ def _catalog_in(store: LakeStore) -> Catalog:
 
 def _configured(name: str, store: LakeStore) -> Catalog:
     """Return a catalog of pyiceberg's configuration. If that has no options for S3, those of the lake's store hold."""
-    if name not in list_catalogs():
+    # Read again: pyiceberg itself reads its configuration once, when it is imported.
+    properties = Config().get_catalog_config(name)
+    if properties is None:
         raise CallError(
             f"pyiceberg knows no catalog {name!r}; describe it in ~/.pyiceberg.yaml, or set "
             f"PYICEBERG_CATALOG__{name.upper()}__URI and its other properties in the environment"
         )
-    configured = Config().get_catalog_config(name) or {}
-    has_own = any(key.startswith(("s3.", "client.")) for key in configured)
-    return load_catalog(name, **({} if has_own else _s3_options(store)))
+    has_own = any(key.startswith(("s3.", "client.")) for key in properties)
+    found: dict[str, Any] = {**({} if has_own else _s3_options(store)), **properties}
+    return load_catalog(name, **found)
 
 
 def _s3_options(store: LakeStore) -> dict[str, str]:
@@ -367,7 +369,7 @@ def _s3_options(store: LakeStore) -> dict[str, str]:
 
 def _is_conflict(error: Exception) -> bool:
     """Return whether another process was first, or may have been: then everything has to be read again."""
-    if isinstance(error, IntegrityError | _CONFLICTS):
+    if isinstance(error, (IntegrityError, *_CONFLICTS)):
         return True
     # SQLite says only as text that another process writes, or has just created the catalog.
     return isinstance(error, OperationalError) and any(each in str(error.orig) for each in ("locked", "already exists"))
