@@ -37,6 +37,9 @@ _CONFIGURATION: Final = {
     "delta.deletedFileRetentionDuration": "interval 3650 days",
 }
 
+# Delta's own default is 30 days.
+_LOG_RETENTION: Final = "delta.logRetentionDuration"
+
 
 class DeltaFormat:
     """The Delta tables of one lake.
@@ -116,6 +119,21 @@ class DeltaTable:
         except (DeltaError, OSError) as error:
             if self._opened is None and deltalake.DeltaTable.is_deltatable(self._address, self._options):
                 raise PublishConflictError(f"{self._address} was created meanwhile") from None
+            raise _failed("write", self._address, error) from None
+
+    def drop_history(self) -> None:
+        """Write a checkpoint, and remove the log before it. Tombstones stay: the path of a file and no more."""
+        if self._opened is None:
+            return
+        try:
+            # The library removes what is older than the table's retention.
+            self._opened.alter.set_table_properties({_LOG_RETENTION: "interval 0 days"})
+            self._opened.create_checkpoint()
+            self._opened.cleanup_metadata()
+            self._opened.alter.set_table_properties({_LOG_RETENTION: "interval 30 days"})
+        except CommitFailedError as error:
+            raise PublishConflictError(f"{self._address} was changed meanwhile ({type(error).__name__})") from None
+        except (DeltaError, OSError) as error:
             raise _failed("write", self._address, error) from None
 
     def _create(self, change: Change, properties: transaction.CommitProperties) -> None:

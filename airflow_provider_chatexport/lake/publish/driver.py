@@ -191,3 +191,19 @@ def _publish_table(
         added=len(change.add) if change else 0,
         removed=len(change.remove) if change else 0,
     )
+
+
+def drop_history(table_format: TableFormat, tables: Iterable[Table]) -> None:
+    """Remove what the tables of a format keep of earlier publications.
+
+    :raises LakeError: a table cannot be written, or others changed it again and again.
+    """
+    for table in tables:
+        for _ in range(_ATTEMPTS):
+            try:
+                table_format.open(table).drop_history()
+                break
+            except PublishConflictError as conflict:
+                log.info("another publisher was first: %s", conflict.message)
+        else:
+            raise LakeError(f"others publish {table_format.where(table)} again and again; run this again later")

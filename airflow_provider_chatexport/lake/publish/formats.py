@@ -43,6 +43,13 @@ class PublishedTable(Protocol):
         :raises LakeError: the table cannot be written.
         """
 
+    def drop_history(self) -> None:
+        """Remove what the format keeps of earlier states of the table: lists that name files and their channels.
+
+        :raises PublishConflictError: another process was first; what is left can be removed with another call.
+        :raises LakeError: the table cannot be written.
+        """
+
 
 class TableFormat(Protocol):
     """A table format, for one lake."""

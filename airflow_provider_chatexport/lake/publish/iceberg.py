@@ -264,6 +264,14 @@ class OpenTable:
             for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
         }
 
+    def drop_history(self) -> None:
+        """Remove all snapshots but the current one, and those that a branch or a tag names, with their lists of files.
+
+        :raises PublishConflictError: another process was first, and nothing was changed.
+        :raises LakeError: the table cannot be written.
+        """
+        self.expire()
+
     def expire(self, before: datetime | None = None) -> int:
         """Remove snapshots but the current one, and their lists of files. Return how many snapshots were removed.
 

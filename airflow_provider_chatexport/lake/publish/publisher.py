@@ -15,6 +15,7 @@ from airflow_provider_chatexport.lake.commits import published
 from airflow_provider_chatexport.lake.publish import driver
 from airflow_provider_chatexport.lake.publish.driver import PublishReport
 from airflow_provider_chatexport.lake.publish.formats import TableFormat
+from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 _ROOM = "airflow_provider_chatexport.lake.publish"
@@ -75,7 +76,8 @@ def publish(
 def publish_again(store: LakeStore, *, work_dir: Path | None = None) -> list[PublishReport]:
     """Publish a lake in every format and catalog that it was published in; nothing if it never was.
 
-    A removal of a person calls this before it deletes files, so that no published table names a file that is gone.
+    A removal of a person calls this before it deletes files, so that no published table names a file that is gone. What
+    the formats keep of earlier publications goes as well.
 
     :raises LakeError: a table cannot be brought up to date; the sentence says what then is to be done.
     """
@@ -83,6 +85,7 @@ def publish_again(store: LakeStore, *, work_dir: Path | None = None) -> list[Pub
     for each in published.read(store):
         try:
             reports.append(publish(store, Sink(each.format), catalog=each.catalog, work_dir=work_dir))
+            driver.drop_history(open_format(store, Sink(each.format), each.catalog), TABLES)
         except (CallError, LakeError) as error:
             raise LakeError(
                 f"the tables that were published as {each.format} still name files that have to be deleted, and cannot "
