@@ -427,10 +427,10 @@ class Lake:
 
     def publish(
         self,
-        format: str | Sink,
+        format: str | Sink,  # noqa: A002 - as the word is in every table format
         *,
         catalog: str | None = None,
-        progress: Progress = silent,  # noqa: A002
+        progress: Progress = silent,
     ) -> PublishReport:
         """Make the lake's data files the tables of another format, so that its readers see what the views show.
 
