@@ -129,7 +129,10 @@ def unfit(snapshot: Snapshot) -> Iterator[FileState]:
 
 
 def is_unfit(each: FileState) -> bool:
-    """Return whether a live file has hidden rows, or columns of types that other readers refuse."""
+    """Return whether a live file has hidden rows, or is of an older version.
+
+    Those have columns of types that other readers refuse, and on object stores they lie outside of the table's folder.
+    """
     return each.status is not FileStatus.WHOLE or each.file.schema_version < TEXT_SINCE_VERSION
 
 

@@ -22,12 +22,12 @@ select
     "footer_icon",
     "original_width",
     "original_height",
-    "actions"::json as "actions",
-    "fields"::json as "fields",
-    "giphy"::json as "giphy",
+    "actions",
+    "fields",
+    "giphy",
     "message_created_at",
-    "custom"::json as "custom",
+    "custom",
     "_exported_at",
     "_load_id",
     "event_date"
-from {{ lake_table('attachments') }}
+from {{ source('chatexport', 'attachments') }}

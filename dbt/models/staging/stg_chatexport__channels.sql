@@ -19,7 +19,7 @@ select
     "auto_translation_language",
     "filter_tags",
     "own_capabilities",
-    "config"::json as "config",
+    "config",
     "created_at",
     "updated_at",
     "last_message_at",
@@ -28,9 +28,8 @@ select
     "truncated_at",
     "truncated_by_id",
     "deleted_at",
-    "custom"::json as "custom",
+    "custom",
     "_exported_at",
     "_load_id",
     "export_date"
-from {{ lake_table('channels') }}
-qualify row_number() over (partition by "cid" order by _exported_at desc, _load_id desc) = 1
+from {{ source('chatexport', 'channels') }}

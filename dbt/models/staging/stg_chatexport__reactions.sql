@@ -8,8 +8,8 @@ select
     "created_at",
     "updated_at",
     "message_created_at",
-    "custom"::json as "custom",
+    "custom",
     "_exported_at",
     "_load_id",
     "event_date"
-from {{ lake_table('reactions') }}
+from {{ source('chatexport', 'reactions') }}

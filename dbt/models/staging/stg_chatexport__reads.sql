@@ -7,9 +7,8 @@ select
     "unread_messages",
     "last_delivered_at",
     "last_delivered_message_id",
-    "custom"::json as "custom",
+    "custom",
     "_exported_at",
     "_load_id",
     "export_date"
-from {{ lake_table('reads') }}
-qualify row_number() over (partition by "cid", "user_id" order by _exported_at desc, _load_id desc) = 1
+from {{ source('chatexport', 'reads') }}

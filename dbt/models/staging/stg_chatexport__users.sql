@@ -6,7 +6,7 @@ select
     "image",
     "language",
     "teams",
-    "teams_role"::json as "teams_role",
+    "teams_role",
     "banned",
     "shadow_banned",
     "ban_expires",
@@ -15,11 +15,11 @@ select
     "bypass_moderation",
     "avg_response_time",
     "blocked_user_ids",
-    "devices"::json as "devices",
-    "channel_mutes"::json as "channel_mutes",
-    "user_mutes"::json as "user_mutes",
-    "privacy_settings"::json as "privacy_settings",
-    "push_notifications"::json as "push_notifications",
+    "devices",
+    "channel_mutes",
+    "user_mutes",
+    "privacy_settings",
+    "push_notifications",
     "created_at",
     "updated_at",
     "last_active",
@@ -27,9 +27,8 @@ select
     "deactivated_at",
     "deleted_at",
     "revoke_tokens_issued_before",
-    "custom"::json as "custom",
+    "custom",
     "_exported_at",
     "_load_id",
     "export_date"
-from {{ lake_table('users') }}
-qualify row_number() over (partition by "id" order by _exported_at desc, _load_id desc) = 1
+from {{ source('chatexport', 'users') }}
