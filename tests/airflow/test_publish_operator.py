@@ -37,7 +37,7 @@ def test_a_run_publishes_once_and_says_what_it_did(lake: LakeProbe) -> None:
 
 
 def test_lake_and_catalog_are_templates(lake: LakeProbe) -> None:
-    with DAG("publishing"):
+    with DAG("publishing", schedule=None):
         operator = PublishLakeOperator(
             task_id="publish", lake="{{ params.lake }}", format="delta", catalog="{{ '' }}", work_dir="{{ '' }}"
         )
