@@ -65,6 +65,8 @@ _VERSION: Final = f"{APP_ID}.version"
 MAX_MANIFESTS: Final = 20
 # How long a publisher waits for another one to finish with the SQLite file.
 _LOCKED_S: Final = 60
+# pyiceberg's other way to reach files imports pandas where that is installed, which takes a second.
+_LOCAL_FILES: Final = {"py-io-impl": "pyiceberg.io.fsspec.FsspecFileIO"}
 _PROPERTIES: Final = {
     "format-version": "2",
     # After a conflict, only a new difference between table and lake is right.
@@ -342,7 +344,7 @@ def _catalog_in(store: LakeStore) -> Catalog:
             "pyiceberg's configuration, such as a REST catalog (docs/publishing.md)"
         )
     (path := store.local_path(CATALOG_FILE)).parent.mkdir(parents=True, exist_ok=True)
-    return load_catalog(CATALOG_NAME, type="sql", uri=f"sqlite:///{path}?timeout={_LOCKED_S}")
+    return load_catalog(CATALOG_NAME, **_LOCAL_FILES, type="sql", uri=f"sqlite:///{path}?timeout={_LOCKED_S}")
 
 
 def _configured(name: str, store: LakeStore) -> Catalog:

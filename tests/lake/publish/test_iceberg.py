@@ -299,6 +299,7 @@ def test_a_rest_catalog_has_the_tables_of_a_lake_in_an_object_store(
     assert published(bucket, rest_catalog).changed
     assert not published(bucket, rest_catalog).changed
     load_day(bucket, tmp_path / "exports", 1, {"a": "a2"})
+    assert {"a": "a1", "b": "b1"} == texts(messages_in(catalog_named(rest_catalog)))
     store = open_store(bucket.uri)
     late = IcebergFormat(store, rest_catalog).open(MESSAGES)
     late.state()
