@@ -32,10 +32,8 @@ except ImportError:
         "publishing as Delta needs deltalake; run pip install 'airflow-provider-chatexport[delta]'"
     ) from None
 
-_CONFIGURATION: Final = {
-    # A file that the log does not name may be of the next publication, or be read by the lake alone.
-    "delta.deletedFileRetentionDuration": "interval 3650 days",
-}
+# A file that the log does not name may be of the next publication, or be read by the lake alone.
+_RETENTION: Final = "interval 3650 days"
 
 # Delta's own default is 30 days.
 _LOG_RETENTION: Final = "delta.logRetentionDuration"
@@ -144,7 +142,11 @@ class DeltaTable:
             mode="error",
             name=change.table.name,
             description=change.table.doc,
-            configuration=_CONFIGURATION,
+            configuration={
+                "delta.deletedFileRetentionDuration": _RETENTION,
+                # By default, readers look at the bounds of the first 32 columns, and the day is behind those.
+                "delta.dataSkippingStatsColumns": ",".join(bounded_columns(change.table)),
+            },
             storage_options=self._options,
             commit_properties=properties,
         )
@@ -200,6 +202,13 @@ def statistics(table: Table, live: LiveFile) -> dict[str, Any]:
         "maxValues": {name: greatest for name, (_, greatest) in bounds.items()},
         "nullCount": {},
     }
+
+
+def bounded_columns(table: Table) -> list[str]:
+    """Return the columns of which a file's bounds are known: of each row its moment, its channel and its day."""
+    known = [table.day_column or "_exported_at", "cid"]
+    names = [column.name for column in table if column.name in known]
+    return [*names, table.date_column] if table.placement is Placement.EVENT else names
 
 
 def delta_schema(table: Table) -> deltalake.Schema:

@@ -6,7 +6,9 @@ A format's library is imported when a lake is published to it, and not before.
 from __future__ import annotations
 
 import importlib
+import logging
 from pathlib import Path
+from typing import Final
 
 from airflow_provider_chatexport.core.progress import Progress, silent
 from airflow_provider_chatexport.core.sinks import Sink
@@ -14,11 +16,13 @@ from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake.commits import published
 from airflow_provider_chatexport.lake.publish import driver
 from airflow_provider_chatexport.lake.publish.driver import PublishReport
-from airflow_provider_chatexport.lake.publish.formats import TableFormat
+from airflow_provider_chatexport.lake.publish.formats import PublishConflictError, TableFormat
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
-_ROOM = "airflow_provider_chatexport.lake.publish"
+log = logging.getLogger(__name__)
+
+_ROOM: Final = "airflow_provider_chatexport.lake.publish"
 
 
 def require_installed(sink: Sink) -> None:
@@ -38,6 +42,14 @@ def open_format(store: LakeStore, sink: Sink, catalog: str | None = None) -> Tab
     :raises LakeError: the lake's place cannot be reached.
     """
     require_installed(sink)
+    while True:
+        try:
+            return _opened(store, sink, catalog)
+        except PublishConflictError as conflict:  # another publisher has just created the catalog
+            log.info("another publisher was first: %s", conflict.message)
+
+
+def _opened(store: LakeStore, sink: Sink, catalog: str | None) -> TableFormat:
     match sink:
         case Sink.DELTA:
             if catalog is not None:

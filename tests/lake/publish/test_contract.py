@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from export_objects import channel, line, member, message, reaction, user, write_lines
@@ -18,6 +19,10 @@ from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.commits import published
+from airflow_provider_chatexport.lake.publish import driver, publisher
+from airflow_provider_chatexport.lake.publish.formats import PublishedTable, TableFormat
+from airflow_provider_chatexport.lake.publish.plan import Change
+from airflow_provider_chatexport.lake.schema.types import Table
 from airflow_provider_chatexport.lake.storage.address import open_store
 
 KILLED = Path(__file__).parents[1] / "commits" / "killed.py"
@@ -161,6 +166,41 @@ def test_three_publishers_at_once_make_one_publication(two_loads: LakeProbe, for
     for each in threads:
         each.join()
     assert [] == failures
+    assert_same(two_loads, form, by_duckdb=False)
+
+
+class Dying:
+    """A format whose process dies right after a commit to its first table."""
+
+    def __init__(self, table_format: TableFormat) -> None:
+        self.kind, self.where, self._open = table_format.kind, table_format.where, table_format.open
+        self._committed: list[Change] = []
+
+    def open(self, table: Table) -> PublishedTable:
+        if self._committed:
+            raise KeyboardInterrupt
+        opened = self._open(table)
+        return SimpleNamespace(state=opened.state, commit=lambda each: self._commit(opened, each))
+
+    def _commit(self, opened: PublishedTable, change: Change) -> None:
+        opened.commit(change)
+        self._committed.append(change)
+
+
+def test_a_publisher_that_dies_between_two_tables_is_finished_by_the_next(
+    two_loads: LakeProbe, tmp_path: Path, form: Format
+) -> None:
+    """Messages are one publication ahead of their reactions. The next run changes what is left, and no more."""
+    Lake(two_loads.uri).publish(form.sink)
+    load_days(two_loads, tmp_path / "reload", {2: "v3", 3: "v3"}, "2026-02-03T00:00:00Z")
+    store = open_store(two_loads.uri)
+    with pytest.raises(KeyboardInterrupt):
+        driver.publish(store, Dying(publisher.open_format(store, form.sink)))
+    assert two_loads.texts() == texts(two_loads, form)
+    report = Lake(two_loads.uri).publish(form.sink)
+    changes = {each.table: (each.added, each.removed) for each in report.tables}
+    assert ((0, 0), 0) == (changes["messages"], report.rewritten)
+    assert changes["reactions"] > (0, 0)
     assert_same(two_loads, form, by_duckdb=False)
 
 
