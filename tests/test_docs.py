@@ -45,7 +45,7 @@ RUN_BY = {
 NOT_RUN = {
     "make test": "it is this suite",
     "pip install": "the tests have pinned packages, and read from no index",
-    "docker build": "it needs a container engine; test_image.py runs the steps of the Dockerfile without one",
+    "docker build": "it needs a container engine; test_image.py runs the steps of the Dockerfile",
     "docker run --rm": "it needs a container engine; test_image.py starts the command of the image",
     "CHATEXPORT_LAKE=": "JupyterLab is not among the pinned packages; test_notebooks.py executes the notebooks",
     "duckdb ": "DuckDB's shell is no Python package; test_locks.py and test_readers.py open catalogs as it does",

@@ -16,8 +16,12 @@ EXPORTS_PER_MINUTE: Final = 60
 EXPORT_BYTES_PER_MESSAGE: Final = 2_020
 LAKE_BYTES_PER_MESSAGE: Final = 215
 LAKE_BYTES_PER_FILE: Final = 16_000
-# Messages, reactions, attachments, channels, members, reads, users.
-FILES_PER_WINDOW: Final = 7
+# Messages, reactions, attachments: a merge leaves one file per month. Channels, members, reads, users: one in all.
+EVENT_TABLES: Final = 3
+SNAPSHOT_TABLES: Final = 4
+# About how many of the newest loads still have files of their own: loads merge what earlier ones have left behind.
+UNMERGED_LOADS: Final = 15
+DAYS_PER_MONTH: Final = 30
 # The export, its normalized lines, DuckDB's spill files and the new data files together, as a multiple of the unpacked
 # export (docs/operating.md).
 WORK_COPIES: Final = 3
@@ -56,7 +60,10 @@ def estimate(*, channels: int, messages: int, windows: int) -> Estimate:
     if channels < 1 or windows < 1 or messages < 0:
         raise CallError("there is nothing to plan; give at least one channel and one window, and zero or more messages")
     exports = windows * math.ceil(channels / MAX_CHANNELS_PER_EXPORT)
-    files = windows * FILES_PER_WINDOW
+    unmerged = min(windows, UNMERGED_LOADS)
+    merged_months = math.ceil((windows - unmerged) / DAYS_PER_MONTH)
+    files = unmerged * (EVENT_TABLES + SNAPSHOT_TABLES) + merged_months * EVENT_TABLES
+    files += SNAPSHOT_TABLES if merged_months else 0
     return Estimate(
         exports=exports,
         hours=exports / EXPORTS_PER_MINUTE / 60,

@@ -30,3 +30,9 @@ def test_a_plan_without_channels_windows_or_messages_is_refused(wrong: dict[str,
     """The estimate divides by the number of windows."""
     with pytest.raises(CallError, match="nothing to plan"):
         estimate(**{"channels": 1, "messages": 1, "windows": 1, **wrong})
+
+
+@pytest.mark.parametrize(("windows", "files"), [(1, 7), (15, 105), (16, 112), (365, 145), (3 * 365, 217)])
+def test_old_windows_share_a_file_per_month(windows: int, files: int) -> None:
+    """Regression: the plan of three years said 7,665 files, and loads merge them."""
+    assert files == estimate(channels=1, messages=1, windows=windows).files
