@@ -276,12 +276,20 @@ def test_a_catalog_that_cannot_be_reached_is_one_sentence(
     assert "secret-token" not in str(e.value)
 
 
-def test_a_lake_in_an_object_store_asks_for_a_catalog(bucket: LakeProbe, tmp_path: Path) -> None:
+def test_a_lake_in_an_object_store_asks_for_a_catalog(
+    bucket: LakeProbe, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one that says nothing of S3, lists of files are written to the lake, by its own credentials."""
     load_day(bucket, tmp_path / "exports", 1, {"a": "a1"})
-    with pytest.raises(
-        CallError, match="in an object store, which cannot hold a catalog; name an Iceberg catalog of pyiceberg"
-    ):
+    with pytest.raises(CallError, match="in an object store, which cannot hold a catalog; name an Iceberg catalog"):
         published(bucket)
+    name = configure(monkeypatch, "elsewhere", uri=f"sqlite:///{tmp_path}/elsewhere.sqlite")
+    published(bucket, name)
+    assert not published(bucket, name).changed
+    options = {"s3.endpoint": s3.url, "s3.access-key-id": "lakekey", "s3.secret-access-key": "lakesecret123"}
+    table = messages_in(load_catalog(name, uri=f"sqlite:///{tmp_path}/elsewhere.sqlite", **options))
+    assert table.location() == f"{bucket.uri}/_iceberg/messages"
+    assert bucket.texts() == texts(table)
 
 
 @pytest.fixture
