@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.schema.types import Kind, Placement, Table
 
+# Its own planner is a package of its own, and it warns that this one is slower.
+os.environ.setdefault("POLARS_ICEBERG_PLANNER", "pyiceberg")
 READER: Final = Path(__file__).parents[1] / ".venv-readers" / "bin" / "python"
 # Reads tables as a person with a DuckDB shell does, by the extension of the format.
 _DUCKDB: Final = """

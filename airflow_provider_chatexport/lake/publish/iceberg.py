@@ -34,6 +34,7 @@ try:
     from pyiceberg.catalog.rest import RestCatalog
     from pyiceberg.expressions import AlwaysTrue
     from pyiceberg.manifest import DataFile as IcebergFile
+    from pyiceberg.manifest import ManifestContent
     from pyiceberg.table import Table as IcebergTable
     from pyiceberg.table import Transaction
     from pyiceberg.table.snapshots import Snapshot as IcebergSnapshot
@@ -63,6 +64,8 @@ _LAKE: Final = f"{APP_ID}.lake"
 _VERSION: Final = f"{APP_ID}.version"
 # A snapshot with more lists of files than this has them merged.
 MAX_MANIFESTS: Final = 20
+# A publisher needs its lists of files no longer than this before it commits them.
+ABANDONED_AFTER: Final = timedelta(days=1)
 # How long a publisher waits for another one to finish with the SQLite file.
 _LOCKED_S: Final = 60
 # pyiceberg's other way to reach files imports pandas where that is installed, which takes a second.
@@ -259,6 +262,12 @@ class OpenTable:
 
     def _read_files(self, table: IcebergTable, snapshot: IcebergSnapshot) -> None:
         manifests = snapshot.manifests(table.io)
+        if any(each.content is ManifestContent.DELETES for each in manifests):
+            raise LakeError(
+                f"another engine has deleted rows of {'.'.join(table.name())} in {self._form.name}; drop that table, "
+                "then publish again",
+                retryable=False,
+            )
         self._n_manifests = len(manifests)
         self._listed = {
             self._form.path(entry.data_file.file_path): entry.data_file
@@ -273,6 +282,20 @@ class OpenTable:
         :raises LakeError: the table cannot be written.
         """
         self.expire()
+        if self._table is not None:
+            self._sweep(self._table, datetime.now(UTC) - ABANDONED_AFTER)
+
+    def _sweep(self, table: IcebergTable, before: datetime) -> None:
+        """Delete lists of files in the lake that no snapshot has: a publisher died, or the lake was moved.
+
+        :param before: only those that are older, because publishers at work have not committed theirs; aware.
+        """
+        folder = self._form.path(table.metadata_location).rpartition("/")[0]
+        if folder.startswith(f"{FOLDER}/"):
+            with self._form.errors():
+                needed = {self._form.path(each) for each in _metadata_of(table, table.metadata.snapshots)}
+            there = self._form.store.walk(folder, ".avro")
+            self._form.store.delete(path for path, at in list(there) if at < before and path not in needed)
 
     def expire(self, before: datetime | None = None) -> int:
         """Remove snapshots but the current one, and their lists of files. Return how many snapshots were removed.

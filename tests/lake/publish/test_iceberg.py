@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -226,11 +227,14 @@ def test_no_snapshot_from_before_the_removal_of_a_person_is_left(two_days: LakeP
     published(two_days)
     folder = Path(two_days.uri) / "_iceberg" / "messages" / "metadata"
     assert 2 == len(messages_in(own_catalog(two_days)).metadata.snapshots) == len(list(folder.glob("snap-*.avro")))
+    (abandoned := folder / "died-m0.avro").write_bytes(b"")
+    os.utime(abandoned, (0, 0))
+    (at_work := folder / "at-work-m0.avro").write_bytes(b"")
     with Lake(two_days.uri) as opened:
         report = opened.forget_user("u1")
     assert ["iceberg"] == report.published
     assert {} == two_days.texts() == texts(messages_in(own_catalog(two_days)))
-    assert only_current_lists(two_days) == set(folder.glob("*.avro"))
+    assert only_current_lists(two_days) | {at_work} == set(folder.glob("*.avro"))
 
 
 def test_a_lake_that_moved_is_published_where_it_is_now(two_days: LakeProbe, tmp_path: Path) -> None:
