@@ -16,12 +16,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_chatexport.core.sinks import Sink
 from airflow_provider_chatexport.errors import CallError, ChatExportError, LakeError
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
-from airflow_provider_chatexport.lake.publish.access import s3_access
 from airflow_provider_chatexport.lake.publish.formats import PublishConflictError
 from airflow_provider_chatexport.lake.publish.plan import APP_ID, Change, TableState
 from airflow_provider_chatexport.lake.schema.types import Table
@@ -30,7 +29,6 @@ from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 try:
     from pyiceberg import exceptions as iceberg_errors
-    from pyiceberg.catalog import Catalog, load_catalog
     from pyiceberg.catalog.rest import RestCatalog
     from pyiceberg.expressions import AlwaysTrue
     from pyiceberg.manifest import DataFile as IcebergFile
@@ -38,9 +36,15 @@ try:
     from pyiceberg.table import Table as IcebergTable
     from pyiceberg.table import Transaction
     from pyiceberg.table.snapshots import Snapshot as IcebergSnapshot
-    from pyiceberg.utils.config import Config
-    from sqlalchemy.exc import IntegrityError, OperationalError
 
+    from airflow_provider_chatexport.lake.publish.iceberg_catalogs import (
+        CATALOG_FILE,
+        FOLDER,
+        REFUSALS,
+        catalog_in,
+        configured,
+        is_conflict,
+    )
     from airflow_provider_chatexport.lake.publish.iceberg_schema import (
         NAME_MAPPING,
         columns_of,
@@ -55,10 +59,6 @@ except ImportError:
     ) from None
 
 NAMESPACE: Final = "chatexport"
-FOLDER: Final = "_iceberg"
-CATALOG_FILE: Final = f"{FOLDER}/catalog.sqlite"
-# What the catalog in the lake is named: its rows have the name.
-CATALOG_NAME: Final = "chatexport"
 # The lake whose files a table lists, and the lake's version that a snapshot shows.
 _LAKE: Final = f"{APP_ID}.lake"
 _VERSION: Final = f"{APP_ID}.version"
@@ -66,10 +66,6 @@ _VERSION: Final = f"{APP_ID}.version"
 MAX_MANIFESTS: Final = 20
 # A publisher needs its lists of files no longer than this before it commits them.
 ABANDONED_AFTER: Final = timedelta(days=1)
-# How long a publisher waits for another one to finish with the SQLite file.
-_LOCKED_S: Final = 60
-# pyiceberg's other way to reach files imports pandas where that is installed, which takes a second.
-_LOCAL_FILES: Final = {"py-io-impl": "pyiceberg.io.fsspec.FsspecFileIO"}
 _PROPERTIES: Final = {
     "format-version": "2",
     # After a conflict, only a new difference between table and lake is right.
@@ -81,20 +77,6 @@ _PROPERTIES: Final = {
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
 }
-_CONFLICTS: Final = (
-    iceberg_errors.CommitFailedException,
-    iceberg_errors.CommitStateUnknownException,
-    iceberg_errors.ValidationException,
-    iceberg_errors.TableAlreadyExistsError,
-    iceberg_errors.NamespaceAlreadyExistsError,
-    iceberg_errors.NoSuchTableError,
-)
-_REFUSALS: Final = (
-    iceberg_errors.UnauthorizedError,
-    iceberg_errors.ForbiddenError,
-    iceberg_errors.AuthorizationExpiredError,
-    iceberg_errors.OAuthError,
-)
 
 
 class IcebergFormat:
@@ -122,7 +104,7 @@ class IcebergFormat:
         self._prefix = "file://" if is_local and "#" not in store.uri else ""
         self._is_in_lake = catalog is None
         with self.errors():
-            self._catalog = _catalog_in(store) if catalog is None else _configured(catalog, store)
+            self._catalog = catalog_in(store) if catalog is None else configured(catalog, store)
             self._catalog.create_namespace_if_not_exists(NAMESPACE)
 
     def where(self, table: Table) -> str:
@@ -177,9 +159,9 @@ class IcebergFormat:
         except ChatExportError:
             raise
         except Exception as error:  # noqa: BLE001 - each kind of catalog has libraries with error trees of their own
-            if _is_conflict(error):
+            if is_conflict(error):
                 raise PublishConflictError(f"{self.name} was changed by another process; publish again") from None
-            if isinstance(error, _REFUSALS):
+            if isinstance(error, REFUSALS):
                 message = f"{self.name} refuses the credentials; check them in pyiceberg's configuration"
                 raise LakeError(message, retryable=False) from None
             raise LakeError(
@@ -357,52 +339,3 @@ def _add_columns(transaction: Transaction, table: Table) -> None:
     mapping = transaction.table_metadata.schema().name_mapping.model_dump_json()
     if transaction.table_metadata.properties.get(NAME_MAPPING) != mapping:
         transaction.set_properties({NAME_MAPPING: mapping})
-
-
-def _catalog_in(store: LakeStore) -> Catalog:
-    """Return the catalog in a lake: a SQLite file, which only a disk can hold."""
-    if not isinstance(store, LocalStore):
-        raise CallError(
-            f"the lake at {store.uri} is in an object store, which cannot hold a catalog; name an Iceberg catalog of "
-            "pyiceberg's configuration, such as a REST catalog (docs/publishing.md)"
-        )
-    (path := store.local_path(CATALOG_FILE)).parent.mkdir(parents=True, exist_ok=True)
-    return load_catalog(CATALOG_NAME, **_LOCAL_FILES, type="sql", uri=f"sqlite:///{path}?timeout={_LOCKED_S}")
-
-
-def _configured(name: str, store: LakeStore) -> Catalog:
-    """Return a catalog of pyiceberg's configuration. If that has no options for S3, those of the lake's store hold."""
-    # Read again: pyiceberg itself reads its configuration once, when it is imported.
-    properties = Config().get_catalog_config(name)
-    if properties is None:
-        raise CallError(
-            f"pyiceberg knows no catalog {name!r}; describe it in ~/.pyiceberg.yaml, or set "
-            f"PYICEBERG_CATALOG__{name.upper()}__URI and its other properties in the environment"
-        )
-    has_own = any(key.startswith(("s3.", "client.")) for key in properties)
-    found: dict[str, Any] = {**({} if has_own else _s3_options(store)), **properties}
-    return load_catalog(name, **found)
-
-
-def _s3_options(store: LakeStore) -> dict[str, str]:
-    """Return pyiceberg's options for the S3 store of a lake; none for a lake elsewhere."""
-    access = s3_access(store)
-    if access is None:
-        return {}
-    found = {
-        "s3.access-key-id": access.key,
-        "s3.secret-access-key": access.secret,
-        "s3.session-token": access.token,
-        "s3.region": access.region,
-        "s3.endpoint": access.endpoint_url,
-        "s3.anonymous": "true" if access.key is None else None,
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _is_conflict(error: Exception) -> bool:
-    """Return whether another process was first, or may have been: then everything has to be read again."""
-    if isinstance(error, (IntegrityError, *_CONFLICTS)):
-        return True
-    # SQLite says only as text that another process writes, or has just created the catalog.
-    return isinstance(error, OperationalError) and any(each in str(error.orig) for each in ("locked", "already exists"))
