@@ -24,8 +24,8 @@ def vacuum(store: LakeStore, *, keep: timedelta, now: datetime, history: bool = 
 
     If a load was killed while a person was removed, the removal is finished first.
 
-    It reads every record from its own file, and lists all data files. It reads no rows. What published tables name stays
-    until the next publication.
+    It reads every record from its own file, and lists all data files. It reads no rows. What published tables name
+    stays until the next publication.
 
     :param keep: how long a superseded file stays, for readers who opened the catalog before.
     :param now: aware.
