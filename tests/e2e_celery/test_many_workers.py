@@ -1,0 +1,247 @@
+"""Many workers: PostgreSQL, Redis, two Celery workers and two triggerers, with the lake on an S3 server.
+
+`make e2e-celery` runs it: 500 channels are discovered, and exported and loaded in mapped batches of 25, for ten days at
+once. Midway a worker and a triggerer are killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import s3_server
+from airflow_stack import FOR_KILLED_PROCESSES, free_port, sandbox_connection
+from celery_stack import CeleryStack, install_programs, running_postgres, running_redis
+from lakes import LakeProbe, client_of, exports_of
+from temporary_home import processes_in, temporary_home
+
+from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
+from airflow_provider_chatexport.lake import Lake
+from airflow_provider_chatexport.sandbox import Sandbox, SandboxSettings
+
+N_WINDOWS = int(os.environ.get("CHATEXPORT_E2E_WINDOWS", "10"))
+N_CHANNELS, N_CHANNELS_PER_TASK, N_MESSAGES_PER_DAY = 500, 25, 8
+N_BATCHES = N_CHANNELS // N_CHANNELS_PER_TASK
+FIRST_DAY = datetime(2025, 1, 1, tzinfo=UTC)
+DAG = "chatexport_discovery"
+EXPORT, LOAD = (f"chat_export_to_lake.batch.{name}" for name in ("export", "load"))
+# A busy machine does some five loads a minute.
+DEADLINE_S = 600 + 400 * N_WINDOWS
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(DEADLINE_S + 2_400)]
+
+
+def day(number: int) -> str:
+    return format_rfc3339(FIRST_DAY + timedelta(days=number))
+
+
+def write_corpus(path: Path) -> Path:
+    """Write chat of 500 channels: eight messages on each day of each."""
+    with path.open("w") as corpus:
+        for number in range(N_CHANNELS * N_WINDOWS * N_MESSAGES_PER_DAY):
+            rest, channel = divmod(number, N_CHANNELS)
+            date, hour = divmod(rest, N_MESSAGES_PER_DAY)
+            line = {
+                "cid": f"messaging:c{channel:03}",
+                "id": f"m{number:06}",
+                "at": format_rfc3339(FIRST_DAY + timedelta(days=date, hours=3 * hour, seconds=channel)),
+                "author": f"u{number % 997}",
+                "kind": "regular",
+                "text": f"words of {number}",
+                "reply_to": None,
+            }
+            corpus.write(json.dumps(line) + "\n")
+    return path
+
+
+class Deployment:
+    """Everything that runs, and what it has used of the processors."""
+
+    def __init__(self, stack: CeleryStack, sandbox: Sandbox, lake: LakeProbe, home: Path) -> None:
+        self.stack, self.sandbox, self.lake, self._home = stack, sandbox, lake, home
+        self._cpu_s: dict[tuple[int, float], tuple[str, float]] = {}
+
+    def cpu_s(self) -> Counter[str]:
+        """Return the CPU seconds since the start, by kind of component.
+
+        The times of a process contain those of its children that ended, so what is killed counts up to the last call.
+        """
+        for process in processes_in(self._home):
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                used = times.user + times.system + times.children_user + times.children_system
+                kind = self._cpu_s.get((process.pid, process.create_time()), (self._kind(process), 0.0))[0]
+                self._cpu_s[process.pid, process.create_time()] = (kind, used)
+        total: Counter[str] = Counter()
+        for kind, used in self._cpu_s.values():
+            total[kind] += used
+        return total
+
+    def _kind(self, process: psutil.Process) -> str:
+        family = [process, *process.parents()]
+        for name, root in self.stack.roots().items():
+            if any(each.pid == root for each in family):
+                return re.sub(r"-\d$", "", name)
+        return "PostgreSQL" if "postgres" in process.name() else "Redis"
+
+    def start_runs(self) -> list[str]:
+        return [
+            self.stack.api(
+                "POST",
+                f"/dags/{DAG}/dagRuns",
+                {"logical_date": None, "conf": {"since": day(number), "until": day(number + 1)}},
+            )["dag_run_id"]
+            for number in range(N_WINDOWS)
+        ]
+
+    def n_tasks(self, runs: list[str], task_id: str, *states: str) -> int:
+        """Return how many task instances of the runs are in these states; in any, if none is given."""
+        body = {"dag_ids": [DAG], "dag_run_ids": runs, "task_ids": [task_id], "page_limit": 1}
+        found = self.stack.api(
+            "POST", "/dags/~/dagRuns/~/taskInstances/list", body | ({"state": states} if states else {})
+        )
+        return int(found["total_entries"])
+
+    def wait_for(self, condition: Any, event: str, *, every_s: float = 2.0) -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < deadline, f"{event} did not come; see {self._home}"
+            self.cpu_s()
+            time.sleep(every_s)
+
+    def kill_whole(self, name: str) -> None:
+        """Kill a component and every process below it at once, as the loss of its machine does."""
+        self.cpu_s()
+        below = self.stack.children(name)
+        self.stack.kill(name)
+        for process in below:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def deployment() -> Iterator[Deployment]:
+    install_programs()
+    with contextlib.ExitStack() as running, pytest.MonkeyPatch.context() as patch:
+        home = running.enter_context(temporary_home("chatexport-celery-"))
+        (home / "tmp").mkdir()
+        patch.setattr(tempfile, "tempdir", str(home / "tmp"))
+        server = running.enter_context(s3_server.running())
+        for name, value in server.variables.items():
+            patch.setenv(name, value)
+        lake = LakeProbe(s3_server.new_lake())
+        settings = SandboxSettings(
+            data=write_corpus(home / "corpus.ndjson"), port=free_port(), task_s=6.0, rate_limit=False
+        )
+        sandbox = running.enter_context(Sandbox(settings))
+        environment = {
+            "AIRFLOW_CONN_CHATEXPORT_DEFAULT": sandbox_connection(sandbox.url),
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
+            "CHATEXPORT_LAKE": lake.uri,
+            "CHATEXPORT_CHANNELS_PER_TASK": str(N_CHANNELS_PER_TASK),
+            "TMPDIR": str(home / "tmp"),
+            **FOR_KILLED_PROCESSES,
+            # A machine with two cores for everything is late with heartbeats.
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+            # A killed Celery worker keeps the messages that it had reserved: Airflow sends those tasks again.
+            "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "90",
+            "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
+        }
+        database = running.enter_context(running_postgres(home))
+        broker = running.enter_context(running_redis(home))
+        print(f"\nstarting Airflow in {home}; this takes some minutes", flush=True)
+        stack = running.enter_context(CeleryStack(home / "airflow", environment, database=database, broker=broker))
+        yield Deployment(stack, sandbox, lake, home)
+
+
+def test_a_worker_and_a_triggerer_die_and_every_batch_is_loaded_once(deployment: Deployment) -> None:
+    """Each batch of each day is one load, the rows are those of the service, and the lake has no fault."""
+    stack, lake = deployment.stack, deployment.lake
+    stack.unpause(DAG)
+    before, started_s = deployment.cpu_s(), time.monotonic()
+    runs = deployment.start_runs()
+    n_loads = N_BATCHES * N_WINDOWS
+
+    def n_loaded() -> int:
+        return deployment.n_tasks(runs, LOAD, "success")
+
+    deployment.wait_for(lambda: n_loaded() >= n_loads // 4, "a quarter of the loads")
+    first_s, first_loads = time.monotonic() - started_s, n_loaded()
+    deployment.wait_for(lambda: stack.is_busy("worker-1"), "a task of the first worker", every_s=0.1)
+    deployment.kill_whole("worker-1")
+    deployment.wait_for(lambda: deployment.n_tasks(runs, EXPORT, "deferred") or n_loaded() == n_loads, "a wait")
+    deployment.kill_whole("triggerer-1")
+    print(f"killed worker-1 and triggerer-1 after {n_loaded()} loads", flush=True)
+    deployment.wait_for(
+        lambda: all(stack.state_of(DAG, run) in ("success", "failed") for run in runs), "the end of all runs"
+    )
+    seconds = time.monotonic() - started_s
+    cpu_s = deployment.cpu_s() - before
+
+    assert ["success"] * N_WINDOWS == [stack.state_of(DAG, run) for run in runs]
+    assert n_loads == n_loaded() == deployment.n_tasks(runs, EXPORT)
+    done_by = {name: stack.n_tasks_done(name) for name in stack.workers}
+    assert all(done_by.values()), done_by
+
+    # What the service itself says of all channels and days, in one export for each 25 channels.
+    assert exported_messages(deployment.sandbox) == messages_of(lake)
+    n_spans = lake.rows("SELECT count(*), count(DISTINCT (cid, since)) FROM coverage")
+    assert [[N_CHANNELS * N_WINDOWS] * 2] == n_spans
+    assert [[n_loads]] == lake.rows("SELECT count(*) FROM loads")
+    with Lake(lake.uri) as opened:
+        assert () == tuple(each for each in opened.verify().findings if each.is_fault)
+    report(seconds, n_loads, first_s, first_loads, cpu_s, done_by)
+
+
+def messages_of(lake: LakeProbe) -> dict[str, tuple[str, str, datetime]]:
+    with Lake(lake.uri) as opened:
+        rows = opened.sql("SELECT id, cid, text, created_at FROM messages").fetchall()
+    found = {message_id: (cid, text, at.astimezone(UTC)) for message_id, cid, text, at in rows}
+    assert len(rows) == len(found)
+    return found
+
+
+def exported_messages(sandbox: Sandbox) -> dict[str, tuple[str, str, datetime]]:
+    """Export everything in one window, and read the lines without any code of the lake."""
+    found = {}
+    channels = tuple(f"messaging:c{number:03}" for number in range(N_CHANNELS))
+    with client_of(sandbox) as client, tempfile.TemporaryDirectory() as folder:
+        for receipt in exports_of(client, day(0), day(N_WINDOWS), channels=channels):
+            path = client.download(receipt.task_id, Path(folder) / "export").path
+            for line in map(json.loads, path.read_text().splitlines()):
+                if line["type"] == "message":
+                    message = line["item"]
+                    cid = f"{message['channel_type']}:{message['channel_id']}"
+                    found[message["id"]] = (cid, message["text"], parse_rfc3339(message["created_at"]))
+    return found
+
+
+def report(
+    seconds: float, n_loads: int, first_s: float, first_loads: int, cpu_s: Counter[str], done_by: dict[str, int]
+) -> None:
+    """Print what the run took, for docs/scaling.md."""
+    load_1, load_5, load_15 = os.getloadavg()
+    print(f"\n{n_loads} exports and loads in {seconds:.0f} s: {60 * n_loads / seconds:.1f} a minute")
+    for when, loads, after_s in (
+        ("with two workers", first_loads, first_s),
+        ("with the one that is left", n_loads - first_loads, seconds - first_s),
+    ):
+        print(f"  {when}: {loads} in {after_s:.0f} s, {60 * loads / after_s:.1f} a minute")
+    print(f"load average: {load_1:.1f} (1 min), {load_5:.1f} (5 min), {load_15:.1f} (15 min); {os.cpu_count()} cores")
+    print(f"tasks done by: {', '.join(f'{name} {n}' for name, n in done_by.items())}")
+    print(f"CPU seconds for each export and load: {cpu_s.total() / n_loads:.2f}, of which")
+    for kind, used in cpu_s.most_common():
+        print(f"  {kind:14}{used / n_loads:6.2f}")
+    print(f"Python {sys.version.split()[0]}", flush=True)
