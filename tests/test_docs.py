@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from export_objects import channel, line, message
-from make_docs import cli_page, tables_page
+from make_docs import cli_page, tables_page, with_backfill_table
 
 from airflow_provider_chatexport.sandbox import Sandbox
 
@@ -28,6 +28,12 @@ def test_the_table_reference_is_the_registry() -> None:
 def test_the_page_of_the_command_line_is_the_commands() -> None:
     """The page would lack an option that was added without `python scripts/make_docs.py`."""
     assert (ROOT / "docs" / "cli.md").read_text() == cli_page()
+
+
+def test_the_table_of_backfills_is_what_plan_calculates() -> None:
+    """A model that changes would leave the page behind; `python scripts/make_docs.py` writes it."""
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    assert with_backfill_table(page) == page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
