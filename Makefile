@@ -100,8 +100,8 @@ up: $(READY)  ## Airflow's UI on localhost over the sandbox, to click around in
 	$(call environment,.venv-bench,benchmarks/constraints.txt)
 	@touch $@
 
-bench: .venv-bench/.ready  ## Loading, against what people use today, and waiting; SIZES=300,1000,3000 for the memory curve
-	@$(BIN)/python benchmarks/run.py --sizes $(or $(SIZES),300)
+bench: .venv-bench/.ready  ## Loading, against what people use today, and waiting; MESSAGES=200000,2000000 for the memory curve
+	@$(BIN)/python benchmarks/run.py --messages $(or $(MESSAGES),200000)
 	@$(BIN)/python benchmarks/waiting.py
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

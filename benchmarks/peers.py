@@ -1,6 +1,7 @@
 """One peer's conversion of an export file to Parquet, as a process of its own: `python peers.py NAME FILE FOLDER`.
 
-The peers write the messages table only. They do not keep custom keys apart and check nothing.
+The peers write the messages table only. They do not keep custom keys apart and check nothing. They run at their
+defaults. ``INSTEAD`` has the settings that their documentation offers where the defaults fail.
 """
 
 from __future__ import annotations
@@ -11,6 +12,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+
+def payload_key(file: str) -> str:
+    """Return the key of the object in the lines of a file."""
+    with Path(file).open("rb") as lines:
+        return "item" if "item" in json.loads(lines.readline()) else "data"
 
 
 def line_scan(file: str, folder: Path) -> None:  # noqa: ARG001 - the signature of all peers
@@ -24,30 +31,42 @@ def line_scan(file: str, folder: Path) -> None:  # noqa: ARG001 - the signature 
 
 
 def duckdb_copy(file: str, folder: Path) -> None:
-    """Let DuckDB detect the types and copy the messages to one file: what most people write first.
+    """Let DuckDB detect the types from the first 20,480 lines, and copy the messages to one file."""
+    _duckdb_copy(file, folder, "")
 
-    Types are detected from the whole file. By default DuckDB looks at the first 20,480 lines, and a key that comes
-    later ends the read.
-    """
+
+def duckdb_copy_whole_sample(file: str, folder: Path) -> None:
+    """Let DuckDB detect the types from the whole file, for keys that come late."""
+    _duckdb_copy(file, folder, ", sample_size = -1")
+
+
+def _duckdb_copy(file: str, folder: Path, options: str) -> None:
     import duckdb
 
     duckdb.sql(
-        f"COPY (SELECT unnest(data) FROM read_json_auto('{file}', format = 'newline_delimited', "
-        "sample_size = -1, maximum_object_size = 100000000) WHERE type = 'message') "
+        f"COPY (SELECT unnest({payload_key(file)}) FROM read_json_auto('{file}'{options}) WHERE type = 'message') "
         f"TO '{folder}/messages.parquet' (COMPRESSION zstd)"
     )
 
 
 def pyarrow_json(file: str, folder: Path) -> None:
     """Read the file with pyarrow.json and write the messages."""
+    _pyarrow_json(file, folder, None)
+
+
+def pyarrow_json_one_block(file: str, folder: Path) -> None:
+    """Read the file as one block, for lines and keys that do not fit the first one."""
+    _pyarrow_json(file, folder, (1 << 31) - 1)
+
+
+def _pyarrow_json(file: str, folder: Path, block_size: int | None) -> None:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.json as pj
     import pyarrow.parquet as pq
 
-    # A block must contain whole lines, and a column that appears in a later block needs a schema: so one block.
-    table = pj.read_json(file, read_options=pj.ReadOptions(block_size=1 << 30))
-    messages = table.filter(pc.equal(table["type"], "message"))["data"].combine_chunks()
+    table = pj.read_json(file, read_options=pj.ReadOptions(block_size=block_size))
+    messages = table.filter(pc.equal(table["type"], "message"))[payload_key(file)].combine_chunks()
     if isinstance(messages, pa.ChunkedArray):
         messages = messages.chunk(0)
     pq.write_table(pa.Table.from_struct_array(messages), folder / "messages.parquet", compression="zstd")
@@ -58,7 +77,7 @@ def pandas_json(file: str, folder: Path) -> None:
     import pandas as pd
 
     lines = pd.read_json(file, lines=True, dtype=False, convert_dates=False)
-    messages = pd.DataFrame(list(lines.loc[lines["type"] == "message", "data"]))
+    messages = pd.DataFrame(list(lines.loc[lines["type"] == "message", payload_key(file)]))
     # A column with objects, lists or values of several types can only be written as text.
     for name in messages.columns[[kind.kind == "O" for kind in messages.dtypes]]:
         messages[name] = messages[name].map(lambda value: value if isinstance(value, str) else json.dumps(value))
@@ -72,12 +91,14 @@ def dlt_filesystem(file: str, folder: Path) -> None:
     )
     import dlt
 
+    key = payload_key(file)
+
     def messages() -> Iterator[dict[str, Any]]:
         with Path(file).open("rb") as lines:
             for line in lines:
                 entity = json.loads(line)
                 if entity["type"] == "message":
-                    yield entity["data"]
+                    yield entity[key]
 
     pipeline = dlt.pipeline(
         "peer", destination=dlt.destinations.filesystem(f"file://{folder}/lake"), dataset_name="chat"
@@ -90,10 +111,13 @@ def dlt_filesystem(file: str, folder: Path) -> None:
 PEERS: dict[str, Callable[[str, Path], None]] = {
     "bare line scan": line_scan,
     "DuckDB COPY": duckdb_copy,
+    "DuckDB COPY, sample_size = -1": duckdb_copy_whole_sample,
     "pyarrow.json": pyarrow_json,
+    "pyarrow.json, one block": pyarrow_json_one_block,
     "pandas": pandas_json,
     "dlt": dlt_filesystem,
 }
+INSTEAD = {"DuckDB COPY": "DuckDB COPY, sample_size = -1", "pyarrow.json": "pyarrow.json, one block"}
 
 if __name__ == "__main__":
     PEERS[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))

@@ -1,11 +1,12 @@
-"""`make bench`: `chatexport load` and its peers on the same file, and reading a lake of three years.
+"""`make bench`: `chatexport load` and its peers on the same files, what small loads cost, and reading a lake of years.
 
-    make bench                       300 MB, the same by id, the peers, an hourly window, reading, a lake's age
-    make bench SIZES=300,1000,3000   the memory curve as well
+    make bench                           200,000 messages, the peers, small loads, eight years, reading, a lake's age
+    make bench MESSAGES=200000,2000000   the memory curve as well
 
-All commands run as whole processes, in turn. Reading is compared with the same rows as plain DuckDB writes them. The
-benchmark prints tables and writes .cache/bench/result.json. Other work on the machine changes all figures; the ratios
-of one run hold.
+All commands run as whole processes, in turn. Peers run at their defaults; where these fail, at the settings that a user
+would need; a peer that fails is listed with its error. Reading is compared with the same rows as plain DuckDB writes
+them. The benchmark prints tables and writes .cache/bench/result.json. Other work on the machine changes seconds more
+than CPU seconds; the ratios of one run hold.
 """
 
 from __future__ import annotations
@@ -15,43 +16,50 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import costs
+import files
+import peers
 import reading
+from files import CACHE, Export
 from rich.console import Console
 from rich.table import Table
 
-from airflow_provider_chatexport.core.entities import References, Shape
-from airflow_provider_chatexport.core.plan import ExportFlags
-from airflow_provider_chatexport.sandbox.chat.world import Bounds, World
-from airflow_provider_chatexport.sandbox.exports.render import ExportJob, render_channels_export
-
 ROOT = Path(__file__).resolve().parents[1]
-CACHE = ROOT / ".cache" / "bench"
 CHATEXPORT = Path(sys.executable).with_name("chatexport")
 PEER_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
-BYTES_PER_MESSAGE = 2080
-HOURLY_MB = 2
+# Of the plain file, its reactions, members and channels included.
+BYTES_PER_MESSAGE = 1420
 LOAD = "chatexport load"
-# The same messages with ids in place of users and channels, in a file of a third of the size.
-LOAD_BY_ID = "chatexport load, item by id"
-HISTORY_MB, HISTORY_DAYS, HISTORY_MESSAGES = 30, 1100, 3_000_000
-LAKE_SIZES = (10, 1000, 5000)  # loads
+QUICK_PEERS = ("bare line scan", "DuckDB COPY", "pyarrow.json")
 # These are so slow that they get a tenth of the file. Their time grows with the size.
 SLOW_PEERS = ("pandas", "dlt")
-# Peers fail on these keys: integers beyond 64 bits, and a value that is a number in one line and an object in another.
-# The file has neither them nor objects without members, so that the peers can be measured at all.
-PEERS_STOP_AT = ("sequence", "priority")
+N_YEARS = 100_000  # messages
+HISTORY_SOURCE, HISTORY_DAYS, HISTORY_MESSAGES = 14_000, 1100, 3_000_000
+LAKE_SIZES = (10, 1000, 5000)  # loads
+_ERROR = re.compile(r"[\w.]+(Error|Exception): ")
+EXPORTED_AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One command that ran. ``error``: the last line of what it printed, if it failed."""
+
+    seconds: float
+    cpu_s: float
+    peak_mb: float
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +67,7 @@ class Measured:
     """One command on one file: medians over the runs.
 
     ``cpu_s`` is user and system time of all cores. ``peak_mb`` is the largest resident memory of the process.
+    ``error``: why it failed; then the figures say when.
     """
 
     name: str
@@ -67,6 +76,20 @@ class Measured:
     cpu_s: float
     peak_mb: float
     runs: int
+    error: str | None = None
+
+    @classmethod
+    def of(cls, name: str, file: Export, runs: Sequence[Run]) -> Measured:
+        """Return the medians of some runs."""
+        return cls(
+            name=name,
+            file_mb=file.mb,
+            seconds=round(statistics.median(run.seconds for run in runs), 3),
+            cpu_s=round(statistics.median(run.cpu_s for run in runs), 3),
+            peak_mb=round(max(run.peak_mb for run in runs), 1),
+            runs=len(runs),
+            error=next((run.error for run in runs if run.error is not None), None),
+        )
 
     @property
     def mb_per_s(self) -> float:
@@ -74,58 +97,8 @@ class Measured:
         return self.file_mb / self.seconds
 
 
-def n_messages(size_mb: int) -> int:
-    """Return how many messages the typed export of this size has."""
-    return max(100, size_mb * 1_000_000 // BYTES_PER_MESSAGE)
-
-
-def export_file(size_mb: int, *, by_id: bool = False) -> Path:
-    """Return a typed v2 export of about this size. The sandbox makes it once, and always the same bytes.
-
-    :param by_id: return the same messages as ``item`` lines, with references by id.
-    """
-    path = CACHE / f"export-{size_mb}mb{'-by-id' * by_id}.ndjson"
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    world = World.load(messages=n_messages(size_mb))
-    cids = tuple(cid for cid in world.cids if not world.channel_is_deleted(cid))
-    job = ExportJob(
-        cids=cids,
-        windows=((None, None),) * len(cids),
-        flags=ExportFlags(include_truncated_messages=True),
-        bounds=Bounds.HALF_OPEN,
-        shape=Shape.ITEM if by_id else Shape.TYPED,
-        references=References.ID if by_id else References.OBJECT,
-        gzip=False,
-    )
-    part = path.with_suffix(".part")
-    with part.open("wb") as target:
-        for line in _lines(render_channels_export(world, job)):
-            target.write(_plain(line))
-    part.rename(path)
-    return path
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
-    if rest:
-        yield rest
-
-
-def _plain(line: bytes) -> bytes:
-    def kept(fields: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in fields.items() if key not in PEERS_STOP_AT and value != {}}
-
-    value = json.loads(line, object_hook=kept)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-
-
-def run(command: Sequence[str | Path]) -> tuple[float, float, float]:
-    """Run a command; return wall seconds, CPU seconds and peak resident MB. A failing command ends the benchmark."""
+def run(command: Sequence[str | Path]) -> Run:
+    """Run a command, and return what it took."""
     with tempfile.TemporaryFile() as output:
         began = time.perf_counter()
         pid = os.posix_spawn(
@@ -136,36 +109,68 @@ def run(command: Sequence[str | Path]) -> tuple[float, float, float]:
         )
         _, status, usage = os.wait4(pid, 0)
         seconds = time.perf_counter() - began
+        error = None
         if status:
             output.seek(0)
-            sys.exit(f"{command} failed:\n{output.read().decode()[-2000:]}")
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+            lines = output.read().decode(errors="replace").strip().splitlines() or [f"status {status}"]
+            # An exception may have notes behind it.
+            error = next((line for line in reversed(lines) if _ERROR.match(line)), lines[-1])
+        cpu_s = usage.ru_utime + usage.ru_stime
+        return Run(seconds=seconds, cpu_s=cpu_s, peak_mb=usage.ru_maxrss / 1024, error=error)
 
 
-def measure(jobs: dict[str, Path], n_runs: int) -> list[Measured]:
-    """Run each job on its file, in turn, so that a change of the machine's speed affects all jobs alike."""
-    figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in jobs}
+def succeeded(command: Sequence[str | Path]) -> Run:
+    """Run a command that has to succeed, and return what it took."""
+    ran = run(command)
+    if ran.error is not None:
+        sys.exit(f"{command} failed: {ran.error}")
+    return ran
+
+
+def load(file: Export, lake: Path, exported_at: datetime = EXPORTED_AT) -> Run:
+    """Load a file into a lake."""
+    window: list[str] = []
+    if file.since is not None and file.until is not None:
+        window = ["--since", file.since.isoformat(), "--until", file.until.isoformat()]
+    exported = ["--exported-at", exported_at.isoformat()]
+    return succeeded([CHATEXPORT, "load", file.path, "--lake", lake, *window, *exported, "--json"])
+
+
+def into_new_lakes(file: Export, names: Sequence[str], n_runs: int) -> list[Measured]:
+    """Measure our load and the peers on a file, in turn, so that a change of the machine's speed affects all alike."""
+    failed: list[Measured] = []
+    figures: dict[str, list[Run]] = {name: [] for name in (LOAD, *names)}
     for _ in range(n_runs):
-        for name, file in jobs.items():
-            with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-                figures[name].append(run(_command(name, file, Path(folder))))
-    return [
-        Measured(
-            name=name,
-            file_mb=round(jobs[name].stat().st_size / 1e6, 1),
-            seconds=round(statistics.median(seconds for seconds, _, _ in runs), 3),
-            cpu_s=round(statistics.median(cpu_s for _, cpu_s, _ in runs), 3),
-            peak_mb=round(max(peak for _, _, peak in runs), 1),
-            runs=len(runs),
-        )
-        for name, runs in figures.items()
-    ]
+        for name in list(figures):
+            ran = _once(name, file)
+            if ran.error is not None:
+                failed.append(Measured.of(name, file, [ran]))
+                del figures[name]
+                if (instead := peers.INSTEAD.get(name)) is None:
+                    continue
+                ran, name = _once(instead, file), instead  # noqa: PLW2901
+                if ran.error is not None:
+                    failed.append(Measured.of(name, file, [ran]))
+                    continue
+            figures.setdefault(name, []).append(ran)
+    return [*(Measured.of(name, file, runs) for name, runs in figures.items()), *failed]
 
 
-def _command(name: str, file: Path, folder: Path) -> list[str | Path]:
-    if name in (LOAD, LOAD_BY_ID):
-        return [CHATEXPORT, "load", file, "--lake", folder / "lake", "--json"]
-    return [PEER_PYTHON, ROOT / "benchmarks" / "peers.py", name, file, folder]
+def _once(name: str, file: Export) -> Run:
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        if name == LOAD:
+            return load(file, Path(folder) / "lake")
+        return run([PEER_PYTHON, ROOT / "benchmarks" / "peers.py", name, file.path, folder])
+
+
+def into_one_lake(name: str, exports: Sequence[Export]) -> Measured:
+    """Measure loads of small windows, one after another, into a lake that the first of them made."""
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        runs = [
+            load(export, Path(folder) / "lake", EXPORTED_AT + timedelta(hours=number))
+            for number, export in enumerate(exports)
+        ]
+    return Measured.of(name, exports[-1], runs[1:])
 
 
 def machine() -> dict[str, Any]:
@@ -190,10 +195,13 @@ def show(title: str, rows: Sequence[Measured], reference: Measured | None) -> No
     for heading in ("", "file MB", "seconds", "CPU s", "MB/s", "peak MB", "chatexport is"):
         table.add_column(heading, justify="left" if not heading else "right")
     for row in rows:
+        if row.error is not None:
+            table.add_row(row.name, f"{row.file_mb:.0f}", "fails")
+            continue
         ratio = "" if reference is None or row is reference else f"{reference.mb_per_s / row.mb_per_s:.2f} x as fast"
         table.add_row(
             row.name,
-            f"{row.file_mb:.0f}",
+            f"{row.file_mb:.0f}" if row.file_mb >= 10 else f"{row.file_mb:.1g}",
             f"{row.seconds:.2f}",
             f"{row.cpu_s:.2f}",
             f"{row.mb_per_s:.0f}",
@@ -201,6 +209,9 @@ def show(title: str, rows: Sequence[Measured], reference: Measured | None) -> No
             ratio,
         )
     Console().print(table)
+    for row in rows:
+        if row.error is not None:
+            print(f"{row.name} fails: {row.error[:200]}")
 
 
 def read(n_times: int) -> tuple[dict[str, float], list[reading.Answered]]:
@@ -210,8 +221,9 @@ def read(n_times: int) -> tuple[dict[str, float], list[reading.Answered]]:
         print(f"making a lake of {HISTORY_DAYS} days and {HISTORY_MESSAGES} messages, twice", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        history = [ROOT / "benchmarks" / "history.py", export_file(HISTORY_MB), str(HISTORY_DAYS)]
-        run([sys.executable, *history, str(HISTORY_MESSAGES), folder])
+        source = files.uneven(HISTORY_SOURCE).path
+        history = [ROOT / "benchmarks" / "history.py", source, str(HISTORY_DAYS)]
+        succeeded([sys.executable, *history, str(HISTORY_MESSAGES), folder])
     return reading.sizes_mb(folder), reading.ask(folder, n_times)
 
 
@@ -228,30 +240,50 @@ def show_reading(sizes_mb: dict[str, float], answers: Sequence[reading.Answered]
     Console().print(table)
 
 
+def against_peers(title: str, file: Export, tenth: Export, n_runs: int) -> list[Measured]:
+    """Measure and print our load of a file, and the peers."""
+    rows = into_new_lakes(file, QUICK_PEERS, n_runs)
+    rows += [row for row in into_new_lakes(tenth, SLOW_PEERS, 1) if row.name != LOAD]
+    show(f"{title}: peers write the messages table only", rows, rows[0])
+    return rows
+
+
 def main() -> None:
     """Run the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="300", help="MB, separated by commas; peers run on the first")
+    parser.add_argument("--messages", default="200000", help="separated by commas; peers run on the first")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
-    first, *larger = (int(size) for size in arguments.sizes.split(","))
-    if shutil.disk_usage(ROOT).free < 6_000_000 * max([first, *larger]):
-        sys.exit(f"the benchmark needs about {6 * max([first, *larger]) // 1000} GB of free disk; give smaller --sizes")
+    first, *larger = (int(each) for each in arguments.messages.split(","))
+    # Both plain files, the uneven one, and what a load needs.
+    most_bytes = (4 * first + 6 * max([first, *larger])) * BYTES_PER_MESSAGE
+    if shutil.disk_usage(ROOT).free < most_bytes:
+        sys.exit(f"the benchmark needs about {most_bytes / 1e9:.0f} GB of free disk; give fewer --messages")
 
-    print(f"making export files of {arguments.sizes} MB (kept in {CACHE.relative_to(ROOT)})", flush=True)
-    whole, tenth, hourly = export_file(first), export_file(max(1, first // 10)), export_file(HOURLY_MB)
-    quick = ("bare line scan", "DuckDB COPY", "pyarrow.json")
-    ours = {LOAD: whole, LOAD_BY_ID: export_file(first, by_id=True)}
-    against = measure(ours | dict.fromkeys(quick, whole), arguments.runs)
-    against += measure(dict.fromkeys(SLOW_PEERS, tenth), 1)
-    show("loading: peers write the messages table only", against, against[0])
-    for row in against[: len(ours)]:
-        print(f"{row.name}: {row.cpu_s * 100_000 / n_messages(first):.1f} CPU s for 100,000 messages")
-    curve = [against[0], *(measure({LOAD: export_file(size)}, 1)[0] for size in larger)]
+    print(f"making export files of {arguments.messages} messages (kept in {CACHE.relative_to(ROOT)})", flush=True)
+    tenth = max(1, first // 10)
+    by_id, typed, uneven = files.plain(first), files.plain(first, by_id=False), files.uneven(first * 7 // 10)
+    loading = {
+        "plain, item by id": against_peers("plain file, item by id", by_id, files.plain(tenth), arguments.runs),
+        "plain, typed": against_peers(
+            "the same messages, typed", typed, files.plain(tenth, by_id=False), arguments.runs
+        ),
+        "uneven": against_peers("late and changing keys", uneven, files.uneven(tenth * 7 // 10), arguments.runs),
+    }
+    for title in ("plain, item by id", "plain, typed"):
+        print(f"{title}: {loading[title][0].cpu_s * 100_000 / first:.1f} CPU s for 100,000 messages")
+    curve = [into_new_lakes(files.plain(n_messages), (), 1)[0] for n_messages in larger]
     if larger:
         show("memory curve", curve, None)
-    hour = measure({LOAD: hourly}, arguments.runs)
-    show("an hourly window", hour, None)
+    n_small = 2 * arguments.runs + 1
+    small = [
+        into_one_lake("an hour, item by id", files.hours(n_small)),
+        into_one_lake("an hour, typed", files.hours(n_small, by_id=False)),
+        into_one_lake("1 KB", [files.small(number) for number in range(n_small)]),
+    ]
+    show("small windows, into a lake that is there", small, None)
+    years = into_new_lakes(files.years(N_YEARS), (), 1)
+    show("eight years in one file", years, None)
 
     sizes_mb, answers = read(3 * arguments.runs)
     show_reading(sizes_mb, answers)
@@ -259,9 +291,10 @@ def main() -> None:
 
     result = {
         "machine": machine(),
-        "loading": [asdict(row) for row in against],
+        "loading": {title: [asdict(row) for row in rows] for title, rows in loading.items()},
         "memory_curve": [asdict(row) for row in curve],
-        "hourly": [asdict(row) for row in hour],
+        "small": [asdict(row) for row in small],
+        "years": [asdict(row) for row in years],
         "reading": {"mb": sizes_mb, "questions": [asdict(row) for row in answers]},
         "age": age,
     }

@@ -1,7 +1,7 @@
 """All of Airflow on this machine: API server, scheduler, triggerer and DAG processor, with SQLite and LocalExecutor.
 
-`make up` and the end-to-end tests use it. Every component is a process of its own, as in a deployment. `celery_stack`
-adds what several workers need.
+`make up` and the end-to-end tests use it. Every component is a process of its own, as in a deployment. All of them end
+with the program that started them, even if SIGKILL ends that. `celery_stack` adds what several workers need.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Self
 
 import httpx
 import psutil
+from watcher import Watcher
 
 from airflow_provider_chatexport.sandbox import Sandbox
 
@@ -104,19 +105,19 @@ class AirflowStack:
         migrated = self.airflow("db", "migrate", timeout_s=None)
         if migrated.returncode:
             raise StackError(f"airflow db migrate failed: {migrated.stderr[-2000:]}")
-        try:
+        with contextlib.ExitStack() as starting:
+            self._watcher = starting.enter_context(Watcher())
+            starting.callback(self._stop_all)
             for component in self._components:
                 self.start(component)
             self._wait_until_healthy()
-        except BaseException:
-            self._stop_all()
-            raise
+            self._running = starting.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop_all()
+        self._running.close()
 
     def start(self, component: str, name: str | None = None) -> None:
         """Start a component.
@@ -133,6 +134,7 @@ class AirflowStack:
                 stderr=log,
                 start_new_session=True,
             )
+        self._watcher.watch(self._processes[name].pid)
 
     def kill(self, name: str, with_signal: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a component and the processes that it started; kill it if it is still there after 20 s."""

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_stack import COMPONENTS, ROOT, AirflowStack, StackError, free_port
@@ -26,6 +27,14 @@ _RECEIVED, _DONE = re.compile(r"Task \S+ received"), re.compile(r"Task \S+ succe
 START_S = 600.0  # a busy machine needs minutes to start nine processes of Airflow
 # Debian's package for each program.
 PACKAGES: Mapping[str, str] = {"postgres": "postgresql", "initdb": "postgresql", "redis-server": "redis-server"}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: its address, as its clients write it, and its process."""
+
+    address: str
+    process: subprocess.Popen[bytes]
 
 
 class CeleryStack(AirflowStack):
@@ -106,8 +115,8 @@ def install_programs() -> None:
 
 
 @contextlib.contextmanager
-def running_postgres(home: Path) -> Iterator[str]:
-    """Run PostgreSQL in a folder while the context lasts; yield the address of an empty database."""
+def running_postgres(home: Path) -> Iterator[Server]:
+    """Run PostgreSQL in a folder while the context lasts; its address is that of an empty database."""
     user = _postgres_user()
     folder, port = home / "postgres", free_port()
     folder.mkdir()
@@ -136,14 +145,14 @@ def running_postgres(home: Path) -> Iterator[str]:
         )
     try:
         _wait(lambda: "ready to accept connections" in log_path.read_text(errors="replace"), "PostgreSQL")
-        yield f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres"
+        yield Server(f"postgresql+psycopg2://airflow@127.0.0.1:{port}/postgres", server)
     finally:
         _stop(server)
 
 
 @contextlib.contextmanager
-def running_redis(home: Path) -> Iterator[str]:
-    """Run Redis in a folder while the context lasts; yield its address."""
+def running_redis(home: Path) -> Iterator[Server]:
+    """Run Redis in a folder while the context lasts."""
     port = free_port()
     with (home / "redis.log").open("ab") as log:
         server = subprocess.Popen(
@@ -155,7 +164,7 @@ def running_redis(home: Path) -> Iterator[str]:
         )
     try:
         _wait(lambda: _answers(port), "Redis")
-        yield f"redis://127.0.0.1:{port}/0"
+        yield Server(f"redis://127.0.0.1:{port}/0", server)
     finally:
         _stop(server)
 

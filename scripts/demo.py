@@ -6,6 +6,7 @@ DAG in this process, on a SQLite database. Everything is in `.demo/`. Running it
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import logging
@@ -20,7 +21,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / ".demo"
-LAKE = HOME / "lake"
 CHANNELS = ("livestream:ubuntu", "messaging:ubuntu-support", "messaging:rust", "team:ubuntu-meeting")
 DAYS = tuple(datetime(2025, 1, day, tzinfo=UTC) for day in (6, 7, 8))
 CHATEXPORT = Path(sys.executable).with_name("chatexport")
@@ -74,9 +74,8 @@ def sandbox() -> Iterator[str]:
         server.wait()
 
 
-def configure_airflow(url: str) -> None:
+def configure_airflow(url: str, lake: Path, home: Path) -> None:
     """Set the variables that Airflow reads when it is imported, which happens later."""
-    home = HOME / "airflow"
     os.environ.update(
         AIRFLOW_HOME=str(home),
         AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
@@ -91,7 +90,7 @@ def configure_airflow(url: str) -> None:
                 "host": url,
             }
         ),
-        CHATEXPORT_LAKE=str(LAKE),
+        CHATEXPORT_LAKE=str(lake),
         CHATEXPORT_CHANNELS=",".join(CHANNELS),
     )
     home.mkdir(parents=True, exist_ok=True)
@@ -103,58 +102,67 @@ def prepare_database() -> None:
     initdb()
 
 
-def run_window(day: datetime) -> None:
+def run_window(day: datetime, log_file: Path) -> None:
     """Run the example DAG once. The window of a manual run is the last whole day before its logical date."""
     began = time.monotonic()
     dag = runpy.run_path(str(ROOT / "dags" / "chatexport_daily.py"))["dag"]
-    with (HOME / "airflow.log").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+    with log_file.open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         run = dag.test(logical_date=day + timedelta(days=1))
     if run.state != "success":
-        sys.exit(f"the run of {day:%Y-%m-%d} ended as {run.state}; its log is {HOME / 'airflow.log'}")
+        sys.exit(f"the run of {day:%Y-%m-%d} ended as {run.state}; its log is {log_file}")
     tasks = ", ".join(f"{task.task_id} {task.state}" for task in run.get_task_instances())
     say(f"      {day:%Y-%m-%d}: {tasks} ({time.monotonic() - began:.1f} s)")
 
 
-def chatexport(*arguments: str) -> str:
+def chatexport(lake: Path, *arguments: str) -> str:
     return subprocess.run(
-        [CHATEXPORT, *arguments, "--lake", LAKE], check=True, capture_output=True, text=True
+        [CHATEXPORT, *arguments, "--lake", lake], check=True, capture_output=True, text=True
     ).stdout.rstrip()
 
 
-def n_messages() -> int:
-    if not (LAKE / "catalog.duckdb").exists():
+def n_messages(lake: Path) -> int:
+    if not (lake / "catalog.duckdb").exists():
         return 0
-    return int(json.loads(chatexport("sql", "SELECT count(*) FROM messages", "--json"))["rows"][0][0])
+    return int(json.loads(chatexport(lake, "sql", "SELECT count(*) FROM messages", "--json"))["rows"][0][0])
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path, default=HOME, help="where Airflow and the lake are")
+    home = parser.parse_args().home.resolve()
+    lake, airflow, log_file = home / "lake", home / "airflow", home / "airflow.log"
     logging.disable(logging.WARNING)
     began = time.monotonic()
-    HOME.mkdir(exist_ok=True)
-    before = n_messages()
+    home.mkdir(parents=True, exist_ok=True)
+    before = n_messages(lake)
     with sandbox() as url:
         say(f"[1/4] the sandbox runs as the chat service on {url}")
-        configure_airflow(url)
-        say(f"[2/4] Airflow creates a SQLite database in {HOME.relative_to(ROOT)}/airflow")
-        with (HOME / "airflow.log").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        configure_airflow(url, lake, airflow)
+        say(f"[2/4] Airflow creates a SQLite database in {short(airflow)}")
+        with log_file.open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             prepare_database()
         say("[3/4] Airflow runs the DAG dags/chatexport_daily.py, one run per day: submit, defer, download, load")
         for day in DAYS:
-            run_window(day)
+            run_window(day, log_file)
     if before:
-        say(f"      the lake had {before} messages and has {n_messages()} now: loading a window again changes no row")
+        after = n_messages(lake)
+        say(f"      the lake had {before} messages and has {after} now: loading a window again changes no row")
     say("[4/4] what is in the lake\n\ncoverage")
-    say(chatexport("coverage"))
+    say(chatexport(lake, "coverage"))
     for title, query in QUERIES:
         say(f"\n{title}")
-        say(chatexport("sql", query))
+        say(chatexport(lake, "sql", query))
     say(
         f"\ndone in {time.monotonic() - began:.0f} s\n"
-        f"  the lake          {LAKE.relative_to(ROOT)}\n"
-        f"  its catalog       {LAKE.relative_to(ROOT)}/catalog.duckdb\n"
-        f"  Airflow's home    {HOME.relative_to(ROOT)}/airflow (log: {HOME.relative_to(ROOT)}/airflow.log)\n"
-        '  query it          .venv/bin/chatexport sql "SELECT count(*) FROM messages" --lake .demo/lake'
+        f"  the lake          {short(lake)}\n"
+        f"  its catalog       {short(lake)}/catalog.duckdb\n"
+        f"  Airflow's home    {short(airflow)} (log: {short(log_file)})\n"
+        f'  query it          .venv/bin/chatexport sql "SELECT count(*) FROM messages" --lake {short(lake)}'
     )
+
+
+def short(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from make_docs import type_of
 from airflow_provider_chatexport.lake.catalog import history_view, metadata_views
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import CHANNELS, MESSAGES, TABLES
-from airflow_provider_chatexport.lake.schema.types import Kind, Placement, Table
+from airflow_provider_chatexport.lake.schema.types import Kind, Table
 
 DBT = Path(__file__).resolve().parents[1] / "dbt"
 GENERATED = "written by `python scripts/make_dbt.py` from the registry of tables; do not edit"
@@ -46,7 +46,7 @@ def files() -> dict[str, str]:
 
 
 def _sources() -> list[dict[str, Any]]:
-    """Return the tables as two sources, of which a project enables one: views of the catalog, or files."""
+    """Return the views of the catalog as a source."""
     tables = [_source_table(table.name, table.doc, _columns(table)) for table in TABLES]
     known = [_source_table(view.name, view.doc, _metadata_columns(view)) for view in metadata_views.VIEWS]
     known.append(_source_table(history_view.NAME, history_view.DOC, _history_columns()))
@@ -55,22 +55,9 @@ def _sources() -> list[dict[str, Any]]:
         "description": "Tables of the lake, through the views of its catalog.",
         "database": "{{ var('chatexport_catalog', 'lake') }}",
         "schema": "main",
-        "config": {"enabled": "{{ var('chatexport_lake_files', '') == '' }}"},
         "tables": [*tables, *known],
     }
-    as_files = {
-        "name": "chatexport_files",
-        "description": "Tables of the lake, through a glob over its files.",
-        "schema": "main",
-        "config": {
-            "enabled": "{{ var('chatexport_lake_files', '') != '' }}",
-            "formatter": "oldstyle",
-            "external_location": "read_parquet('{{ var('chatexport_lake_files', '') }}/%(name)s/*/*.parquet', "
-            "hive_partitioning = true)",
-        },
-        "tables": tables,
-    }
-    return [in_catalog, as_files]
+    return [in_catalog]
 
 
 def _source_table(name: str, doc: str, columns: Iterable[Column]) -> dict[str, Any]:
@@ -138,12 +125,7 @@ def _tests(table: Table, column: str) -> Sequence[Any]:
 
 def _staging_sql(table: Table) -> str:
     columns = ",\n    ".join(sql.name(name) for name, _, _ in _columns(table))
-    text = f"-- {GENERATED}\nselect\n    {columns}\nfrom {{{{ lake_table('{table.name}') }}}}\n"
-    if table.placement is Placement.SNAPSHOT:
-        # The catalog's views show only the newest row of a key. A glob over the files finds all of them.
-        key = ", ".join(map(sql.name, table.key))
-        text += f"qualify row_number() over (partition by {key} order by _exported_at desc, _load_id desc) = 1\n"
-    return text
+    return f"-- {GENERATED}\nselect\n    {columns}\nfrom {{{{ source('chatexport', '{table.name}') }}}}\n"
 
 
 def _yaml(entries: list[dict[str, Any]], kind: str) -> str:

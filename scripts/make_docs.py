@@ -109,21 +109,28 @@ def _files() -> str:
 with the load, or with what a compaction merged |
 
 Loads and compactions write several files into a folder, and each file into one folder. The views read exactly the live
-files, whichever layout these have. What a glob over the files sees:
+files, whichever layout these have. Everywhere, the data lie below `LAKE/_files/<table>/`. On a disk, the table's folder
+holds links to the live files; an object store has no links, and no such folder. What a glob over the files sees:
 
 | lake | query | rows |
 |---|---|---|
 | any | `FROM messages` over `catalog.duckdb` | right, always |
-| event tables | `FROM read_parquet('LAKE/messages/*/*.parquet')` | those of the view, except while a load that partly \
-overlaps older ones has not been compacted. `event_date` is a column of files; `event_month` comes from the folder |
-| other tables | `FROM read_parquet('LAKE/users/*/*.parquet')` | the rows of every export, until a compaction keeps \
-the newest of each key. `export_date` comes from the folder: the day of the newest export in the file |
-| with promoted columns, or files of older versions | the same with `union_by_name = true` | a column that a file \
-does not have is null |
-| with folders of days, `event_date=2026-01-31`, of versions before the months | the same with `hive_partitioning = \
-false, union_by_name = true` | all rows; `event_date` is null where it is only the folder's name. With \
-`hive_partitioning = true`, DuckDB refuses folders of two kinds. `chatexport compact` rewrites all of them as \
-months |"""
+| on an object store | `FROM read_parquet('LAKE/messages/*/*.parquet')` | an error: there is no such file. In a lake \
+that a version before this layout wrote, the files of that version |
+| on an object store | `FROM read_parquet('LAKE/_files/messages/*/*.pq')` | those of the view, and those of files \
+that are superseded and not yet deleted, for a day at least; of loads that broke off; and of `messages_history` |
+| on a disk, event tables | `FROM read_parquet('LAKE/messages/*/*.parquet')` | those of the view, except while a load \
+that partly overlaps older ones has not been compacted. `event_date` is a column of files; `event_month` comes from \
+the folder |
+| on a disk, other tables | `FROM read_parquet('LAKE/users/*/*.parquet')` | the rows of every export, until a \
+compaction keeps the newest of each key. `export_date` comes from the folder: the day of the newest export in the \
+file |
+| on a disk, with promoted columns, or files of older versions | the same with `union_by_name = true` | a column that \
+a file does not have is null |
+| on a disk, with folders of days, `event_date=2026-01-31`, of versions before the months | the same with \
+`hive_partitioning = false, union_by_name = true` | all rows; `event_date` is null where it is only the folder's \
+name. With `hive_partitioning = true`, DuckDB refuses folders of two kinds. `chatexport compact` rewrites all of them \
+as months |"""
 
 
 def _table(table: Table) -> str:

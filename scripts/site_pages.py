@@ -17,7 +17,9 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
+STYLE = ROOT / "scripts" / "site.css"
 _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")
+_NAMED = re.compile(r"\[([\w./-]+\.md)\]\((?!https?:)([^)#\s]+)((?:#[^)\s]*)?)\)")
 _LANGUAGES = {".py": "python", ".yml": "yaml", ".yaml": "yaml", ".toml": "toml"}
 _AS_THEY_ARE = (".md", ".png", ".ipynb")
 
@@ -58,11 +60,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if not path.startswith("docs/") or (ROOT / path).is_dir():
             files.append(File.generated(config, page, content=_content(path)))
     files.append(File.generated(config, "api.md", content=_api()))
+    files.append(File.generated(config, STYLE.name, content=STYLE.read_text()))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Turn the links of a page into links of the site."""
+    """Turn the links of a page into links of the site, which has titles where the repository has names of files."""
+    if page.parent is None:
+        page.meta.setdefault("hide", ["navigation"])  # on a wide screen: the page itself would be all of it
     source = _sources.get(page.file.src_uri)
     if source is None or Path(source).suffix != ".md":
         return markdown
@@ -73,7 +78,17 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
             return link[0]  # MkDocs reports it
         return posixpath.relpath(_page_of(path), posixpath.dirname(page.file.src_uri) or ".")
 
-    return _LINK.sub(of_site, markdown)
+    return _LINK.sub(of_site, _NAMED.sub(lambda link: f"[{_title(source, link[2])}]({link[2]}{link[3]})", markdown))
+
+
+def on_post_page(output: str, **_: object) -> str:
+    """Keep the theme from asking GitHub's API for stars and releases: readers of an internal copy have no network."""
+    return output.replace(' data-md-component="source"', "")
+
+
+def on_post_template(output_content: str, **_: object) -> str:
+    """Do the same for the page of addresses that do not exist."""
+    return on_post_page(output_content)
 
 
 def on_page_content(html: str, page: Page, **_: object) -> str:
@@ -105,6 +120,12 @@ def _page_of(path: str) -> str:
     if (ROOT / path).is_dir():
         return f"{page}/index.md"
     return page if page.endswith(_AS_THEY_ARE) else f"{page}.md"
+
+
+def _title(source: str, link: str) -> str:
+    """Return the heading of the page that a page links to, or the link itself if there is no such page."""
+    page = ROOT / posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
+    return page.read_text().splitlines()[0].lstrip("# ") if page.is_file() else link
 
 
 def _content(path: str) -> str:

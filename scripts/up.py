@@ -1,6 +1,7 @@
 """`make up`: run Airflow's UI on localhost over the sandbox, with the example DAGs, until Ctrl-C.
 
-SIGTERM and SIGHUP (a terminal that closes) end it as well, at any moment, with every process that it started.
+SIGTERM and SIGHUP (a terminal that closes) end it as well, at any moment, with every process that it started. So does
+SIGKILL, a moment later.
 """
 
 from __future__ import annotations

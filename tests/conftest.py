@@ -14,7 +14,9 @@ import fsspec
 import hypothesis
 import pytest
 import s3_server as s3_servers
+import wheels
 from s3_server import S3Server
+from wheels import Installed
 
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl, SandboxSettings
@@ -86,6 +88,18 @@ def prolific(start_sandbox: StartSandbox, tmp_path: Path) -> Sandbox:
 def control(sandbox: Sandbox) -> SandboxControl:
     """Return the control calls of ``sandbox``."""
     return sandbox.control
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the path of the wheel of this checkout."""
+    return wheels.build(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path) -> Installed:
+    """Return an environment with the wheel; the first test that wants one waits two seconds for it."""
+    return wheels.install(wheel, wheel.parent / "environment")
 
 
 @pytest.fixture(scope="session")

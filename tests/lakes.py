@@ -58,6 +58,11 @@ class LakeProbe:
 
     uri: str
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the lake lies on an object store."""
+        return open_store(self.uri).is_remote
+
     def rows(self, statement: str) -> list[list[Any]]:
         """Return the rows of a query, as the command line prints them."""
         with Lake(self.uri) as lake:
@@ -73,7 +78,10 @@ class LakeProbe:
         return {message_id: text for message_id, text in self.rows("SELECT id, text FROM messages ORDER BY id")}  # noqa: C416
 
     def files(self) -> set[str]:
-        """Return every file in the lake's folder that a glob over the tables or records finds, empty files left out."""
+        """Return every file that a glob over the tables or records finds, empty files left out.
+
+        On an object store, a glob over the tables finds nothing.
+        """
         return {
             path
             for path, _ in open_store(self.uri).walk("", "")
@@ -98,7 +106,8 @@ class LakeProbe:
         snapshot = self.snapshot()
         records = {f"_loads/{record['load_id']}.json" for record in self.records()}
         live = {each.file.path for each in snapshot.file_states if each.is_live}
-        assert live | records == self.files(), (live | records) ^ self.files()
+        shown = records if self.is_remote else live | records
+        assert shown == self.files(), shown ^ self.files()
         assert live <= self.data_files() <= {each.file.path for each in snapshot.file_states}
 
     def assert_tidy_but_for_leftovers(self) -> None:
@@ -107,7 +116,9 @@ class LakeProbe:
         assert live == {path for path in self.files() if not path.startswith(("_staging/", "_loads/"))}
 
     def assert_glob_equals_view(self) -> None:
-        """Check that a glob over the files has the rows that the views show."""
+        """Check that a glob over the files has the rows that the views show; an object store has no such glob."""
+        if self.is_remote:
+            return
         for table in TABLES:
             pattern = quoted(f"{self.uri}/{table.name}/*/*.parquet")
             glob = f"read_parquet({pattern}, hive_partitioning = true)"

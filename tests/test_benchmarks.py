@@ -6,7 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import costs
+import files
 import history
+import peers
+import pyarrow.parquet as pq
 import pytest
 import reading
 
@@ -28,3 +31,17 @@ def test_a_lake_of_many_loads_is_loaded_into_opened_and_compacted(tmp_path: Path
     assert 3 == costs.cost(tmp_path, 3).loads
     (days := tmp_path / "days").mkdir()
     assert all(per_s > 0 for per_s in costs.compaction(days, n_days=1, n_messages=20))
+
+
+def test_the_plain_file_is_one_that_peers_read_at_their_defaults(tmp_path: Path) -> None:
+    """A comparison on a file that stops the peers says nothing."""
+    plain = files.plain(2_000, folder=tmp_path).path
+    for peer in ("DuckDB COPY", "pyarrow.json"):
+        peers.PEERS[peer](str(plain), tmp_path)
+        assert 2_000 == pq.read_metadata(tmp_path / "messages.parquet").num_rows
+
+
+def test_a_plain_file_has_no_key_that_comes_late() -> None:
+    """DuckDB looks at the first lines only, and fails at what it does not know from them."""
+    lines = [b'{"a":{"b":1}}', b'{"a":{"b":2,"late":3},"priority":1,"empty":{}}']
+    assert [b'{"a":{"b":1}}\n', b'{"a":{"b":2}}\n'] == list(files.without_late_keys(lines, 1))

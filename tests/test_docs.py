@@ -1,23 +1,87 @@
-"""The documents: what they promise holds."""
+"""The documents: what they promise holds, for users who installed the wheel and have no checkout."""
 
 from __future__ import annotations
 
 import gzip
+import json
+import os
 import re
 import shlex
 import subprocess
-import sys
+import textwrap
 from pathlib import Path
 
 import duckdb
 import pytest
+from airflow_stack import free_port
 from export_objects import channel, line, message
 from make_docs import cli_page, tables_page, with_backfill_table
+from make_docs import commands as cli_commands
+from pages import PAGES, ROOT, Command, blocks, commands
+from wheels import Installed
 
-from airflow_provider_chatexport.sandbox import Sandbox
+from airflow_provider_chatexport.cli import cli
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+# Page and start of a command -> the test that runs it. The commands of `chatexport` that are not here run in this file.
+OF_DBT = "tests/e2e/test_dbt.py::test_the_commands_of_the_pages_run"
+OF_SANDBOX = "tests/sandbox/test_sandbox_page.py::test_the_sandboxes_of_the_pages_start"
+RUN_BY = {
+    ("README.md", "make demo"): "tests/e2e/test_demo.py::test_the_demo_runs_and_may_be_repeated",
+    ("README.md", "airflow connections add"): "tests/airflow/test_airflow_page.py::test_the_command_of_the_readme_adds",
+    ("dbt/README.md", "python3 -m venv"): OF_DBT,
+    ("dbt/README.md", ".venv/bin/"): OF_DBT,
+    ("docs/airflow.md", "docker run"): "tests/airflow/test_airflow_page.py::test_the_container_on_the_page_has",
+    ("docs/cli.md", "chatexport sandbox"): OF_SANDBOX,
+    ("docs/dbt.md", "cd ./chat-dbt"): OF_DBT,
+    ("docs/dbt.md", "python3 -m venv"): OF_DBT,
+    ("docs/dbt.md", ".venv/bin/"): OF_DBT,
+    ("docs/object-storage.md", "chatexport load"): "tests/test_python_page.py::test_five_lines_read_a_lake_on_s3",
+    ("docs/sandbox.md", "chatexport sandbox"): OF_SANDBOX,
+    ("docs/sandbox.md", "curl"): "tests/sandbox/test_sandbox_page.py::test_the_curl_commands_work",
+}
+# The start of a command -> why no test runs it.
+NOT_RUN = {
+    "make test": "it is this suite",
+    "pip install": "the tests have pinned packages, and read from no index",
+    "docker build": "it needs a container engine; test_image.py runs the steps of the Dockerfile without one",
+    "docker run --rm": "it needs a container engine; test_image.py starts the command of the image",
+    "CHATEXPORT_LAKE=": "JupyterLab is not among the pinned packages; test_notebooks.py executes the notebooks",
+    "cd docker": "it leads to the next lines, which need a container engine",
+    "printf": "the secrets are for a container engine",
+    "docker compose": "it needs a container engine; test_deployment_files.py checks what the file refers to",
+    "kubectl": "it needs a cluster; test_deployment_files.py checks what the file refers to",
+    "helm": "it needs a cluster; test_deployment_files.py checks what the file refers to",
+    "duckdb ": "DuckDB's shell is no Python package; test_locks.py and test_readers.py open catalogs as it does",
+}
+# Page and language of other code -> the test that runs or reads it.
+CODE = {
+    ("README.md", "python"): "tests/test_docs.py::test_the_dags_of_the_pages_are_dags",
+    ("README.md", "sql"): "tests/test_docs.py::test_the_commands_of_the_pages_do_what_they_say",
+    ("dbt/README.md", "yaml"): "tests/dbt/test_dbt_project.py::test_another_project_can_install_it_as_a_package",
+    ("docs/airflow.md", "dockerfile"): "tests/airflow/test_airflow_page.py::test_the_container_on_the_page_has",
+    (
+        "docs/airflow.md",
+        "ini",
+    ): "tests/airflow/test_airflow_page.py::test_every_default_of_the_deployment_is_on_the_page",
+    ("docs/airflow.md", "python"): "tests/test_docs.py::test_the_dags_of_the_pages_are_dags",
+    ("docs/dbt.md", "python"): "tests/e2e/test_dbt.py::test_the_cosmos_dag_of_the_page_builds_the_marts",
+    ("docs/notebooks/operations.md", "python"): "tests/test_notebooks.py::test_a_notebook_runs_over_a_lake",
+    ("docs/notebooks/tour.md", "python"): "tests/test_notebooks.py::test_a_notebook_runs_over_a_lake",
+    ("docs/object-storage.md", "json"): "tests/lake/storage/test_permissions.py::test_the_documented_policy_suffices",
+    ("docs/object-storage.md", "sql"): "tests/test_python_page.py::test_five_lines_read_a_lake_on_s3",
+    ("docs/operating.md", "python"): "tests/test_docs.py::test_the_dags_of_the_pages_are_dags",
+    ("docs/python.md", "python"): "tests/test_python_page.py::test_frames_of_every_kind",
+    ("docs/sandbox.md", "python"): "tests/sandbox/test_sandbox_page.py::test_the_python_works",
+    ("docs/sandbox.md", "yaml"): "tests/sandbox/test_sandbox_page.py::test_the_workflow_of_the_page_runs",
+}
+
+# Names that the sandbox does not have, and a sandbox that is quick and on a port that is free.
+STAND_INS = {
+    "s3://chat/lake": "./lake",
+    "team:x": "team:mediawiki",
+    "--port 8900": "--port 8900 --task-seconds 0 --no-rate-limit",
+    "8900": str(free_port()),
+}
 
 
 def test_the_table_reference_is_the_registry() -> None:
@@ -36,70 +100,140 @@ def test_the_table_of_backfills_is_what_plan_calculates() -> None:
     assert with_backfill_table(page) == page
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    """A link to a page that was moved would be dead."""
-    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
-
-
-def test_the_readme_dag_is_a_dag(tmp_path: Path) -> None:
-    """The first thing that people copy must parse on their Airflow."""
-    code = next(block for block in _blocks("python") if "DAG(" in block)
-    assert code.count("\n") <= 20
-    file = tmp_path / "chat.py"
-    file.write_text(code)
-    subprocess.run([sys.executable, file], check=True, env={"AIRFLOW_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"})
-
-
-def test_the_readme_commands_are_make_targets_and_chatexport_commands() -> None:
-    """A renamed command would leave the README behind."""
-    shell = "\n".join(_blocks("sh"))
+def test_every_command_of_the_pages_is_run() -> None:
+    """A test runs it, or the list above has the reason why none does. Neither list names what is on no page."""
     targets = set(re.findall(r"^([a-z0-9-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"^make ([a-z-]+)", shell, re.MULTILINE)) <= targets
-    help_text = subprocess.run(
-        [Path(sys.executable).with_name("chatexport"), "--help"], check=True, capture_output=True, text=True
-    ).stdout
-    commands = set(re.findall(r"^  ([a-z-]+) ", help_text, re.MULTILINE))
-    assert set(re.findall(r"^chatexport ([a-z-]+)", shell, re.MULTILINE)) <= commands
+    here, elsewhere, not_run = _sorted_out()
+    assert set() == {each.program for each in here} - {"chatexport", "export"}
+    assert (set(RUN_BY), set(NOT_RUN)) == (elsewhere, not_run)
+    assert {each.text.split()[1] for each in commands() if each.program == "make"} <= targets
+    code = {(each.page, each.language) for each in blocks()}
+    # The last is for Node, which is not among the pinned packages; the rest is data.
+    assert set(CODE) == {each for each in code if each[1] not in {"sh", "", "text", "js"}} - {
+        ("docs/service.md", "json")
+    }
+    for test in {*RUN_BY.values(), *CODE.values()}:
+        path, _, name = test.partition("::")
+        assert f"def {name}" in (ROOT / path).read_text(), test
+
+
+def _sorted_out() -> tuple[list[Command], set[tuple[str, str]], set[str]]:
+    """Return the commands that no list has, and the entries of both lists that are in use."""
+    here, elsewhere, not_run = [], set(), set()
+    for command in commands():
+        by = {(page, start) for page, start in RUN_BY if page == command.page and command.text.startswith(start)}
+        unrun = {start for start in NOT_RUN if command.text.startswith(start)}
+        assert len(by) + len(unrun) < 2, command
+        elsewhere |= by
+        not_run |= unrun
+        if not by and not unrun:
+            here.append(Command(command.page, re.sub(r"^17 \* \* \* \* +", "", command.text)))
+    return here, elsewhere, not_run
+
+
+def test_commands_within_sentences_exist() -> None:
+    """`chatexport sync --dry-run` in a sentence would outlive the option."""
+    known = dict(cli_commands(cli))
+    for page in PAGES:
+        for text in re.findall(r"`(chatexport [^`]+)`", (ROOT / page).read_text()):
+            words = [word for word in re.split(r"[\s,|]+", text) if re.match(r"-{0,2}[a-z][a-z-]*$", word)]
+            name = " ".join(words[: 3 if words[1:2] == ["dbt"] else 2])
+            if name in {"chatexport", "chatexport -v", "chatexport --version"}:
+                continue
+            assert name in known, (page, text)
+            options = {each for param in known[name].params for each in (*param.opts, *param.secondary_opts)}
+            assert {word for word in words if word.startswith("--")} - {"--help"} <= options, (page, text)
 
 
 @pytest.fixture
-def home(tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder to type commands in: it has export files, and the environment points to a sandbox."""
+def home(tmp_path: Path) -> Path:
+    """Return a folder to type commands in: it has export files."""
     messages = [message(), message("of-ann", user={"id": "ann-17"})]
     content = b"\n".join([line("channel", channel()), *(line("message", each) for each in messages)])
-    for name in ("an-export-that-is-already-here.ndjson.gz", "export.ndjson.gz"):
-        (tmp_path / name).write_bytes(gzip.compress(content))
-    monkeypatch.setenv("STREAM_API_KEY", sandbox.api_key)
-    monkeypatch.setenv("STREAM_API_SECRET", sandbox.api_secret)
-    monkeypatch.setenv("STREAM_BASE_URL", sandbox.url)
+    (tmp_path / "export.ndjson.gz").write_bytes(gzip.compress(content))
     return tmp_path
 
 
-def test_the_commands_of_the_pages_do_what_they_say(home: Path) -> None:
-    """A reader copies them line by line, from the first one of the README to the last one on the CLI page."""
-    chatexport = str(Path(sys.executable).with_name("chatexport"))
-    commands = [
-        text
-        for page in ("README.md", "docs/cli.md")
-        for block in _blocks("sh", page)
-        for text in block.splitlines()
-        if text.startswith("chatexport ") and not text.startswith("chatexport sandbox")
-    ]
-    assert len(commands) > 15
-    for number, text in enumerate(commands):
-        command = shlex.split(text.replace("./chat-dbt", f"./dbt-{number}"), comments=True)
-        ran = subprocess.run([chatexport, *command[1:]], cwd=home, check=False, capture_output=True, text=True)
-        assert (0, "") == (ran.returncode, ran.stderr), text
-    (in_python,) = [block for block in _blocks("python", "README.md") if "Lake(" in block]
-    ran = subprocess.run([sys.executable, "-c", in_python], cwd=home, check=True, capture_output=True, text=True)
+def test_the_commands_of_the_pages_do_what_they_say(home: Path, installed: Installed) -> None:
+    """A reader types them line by line into one shell, from the first one of the README on."""
+    here, _, _ = _sorted_out()
+    # The same command on another page does the same.
+    texts = list(dict.fromkeys(re.sub(r"\s+#.*", "", each.text) for each in here))
+    assert len(texts) > 20
+    script = "\n".join(f"echo {shlex.quote('> ' + text)} >&2\n{text}" for text in texts)
+    for name, stand_in in STAND_INS.items():
+        script = script.replace(name, stand_in)
+    ran = subprocess.run(
+        ["bash", "-c", f"set -e; trap 'kill $!' EXIT\n{script}"],
+        cwd=home,
+        env={"PATH": f"{installed.scripts}{os.pathsep}/usr/bin:/bin", "HOME": str(home)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == ran.returncode, ran.stderr
+    assert [] == [printed for printed in ran.stderr.splitlines() if not printed.startswith("> ")]
+    (in_python,) = [block.text for block in blocks("README.md", language="python") if "Lake(" in block.text]
+    ran = subprocess.run([installed.python, "-c", in_python], cwd=home, check=True, capture_output=True, text=True)
     assert "livestream:ubuntu" in ran.stdout
-    (query,) = _blocks("sql", "README.md")
+    (query,) = blocks("README.md", language="sql")
     with duckdb.connect(str(home / "lake" / "catalog.duckdb"), read_only=True) as lake:
-        assert lake.sql(query).to_arrow_table().num_rows > 0
+        assert lake.sql(query.text).to_arrow_table().num_rows > 0
 
 
-def _blocks(language: str, page: str = "README.md") -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+# Reads blocks of Python as JSON, runs each in a DAG of its own, and prints the ids of the tasks.
+DAGS_OF = """
+import json, sys
+from datetime import datetime, timedelta
+from typing import Any
+from airflow.sdk import DAG, task, task_group
+from airflow_provider_chatexport.core.discovery import ChannelQuery
+from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
+from airflow_provider_chatexport.operators.export import ExportChannelsOperator
+from airflow_provider_chatexport.operators.gaps import ListGapsOperator
+from airflow_provider_chatexport.operators.load import LoadExportOperator
+from airflow_provider_chatexport.operators.windowed import SplitWindowOperator
+from airflow_provider_chatexport.sensors.export import ExportTaskSensor
+from airflow_provider_chatexport.task_groups import chat_export_to_lake
+
+LAKE = "./lake"
+tasks = []
+names = dict(globals())
+for code in json.load(sys.stdin):
+    with DAG("page", schedule=None, start_date=datetime(2025, 1, 1)) as page:
+        exec(code, names)
+    tasks.append(sorted(names.pop("dag", page).task_dict))
+print(json.dumps(tasks))
+"""
+
+
+def test_the_dags_of_the_pages_are_dags(tmp_path: Path, installed: Installed) -> None:
+    """People copy them into their own; the DAG of the README is short."""
+    codes = [block.text for block in blocks("README.md", "docs/airflow.md", "docs/operating.md", language="python")]
+    codes = [textwrap.dedent(code) for code in codes if 'with Lake("./lake")' not in code]
+    assert codes[0].count("\n") <= 20
+    environment = {"AIRFLOW_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    ran = subprocess.run(
+        [installed.python, "-c", DAGS_OF],
+        cwd=tmp_path,
+        env=environment,
+        input=json.dumps([codes[0].replace("\n):\n", "\n) as dag:\n"), *codes[1:]]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == ran.returncode, ran.stderr
+    group = ["chat_export_to_lake.export", "chat_export_to_lake.load"]
+    gaps = ["gaps", "missing.export", "missing.load"]
+    assert [
+        group,
+        group,
+        ["export", "weeks"],
+        gaps,
+        ["load", "submit", "wait"],
+        [],
+        ["choose_channels", "export", "load", "report"],
+        [],
+        group,
+    ] == json.loads(ran.stdout.splitlines()[-1])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from export_objects import channel, line, message, write_lines
+from pages import blocks, commands
 from s3_server import BUCKET, S3Server, new_lake
+from wheels import Installed
 
 from airflow_provider_chatexport.lake import Lake
 
@@ -19,9 +23,9 @@ CID = "livestream:ubuntu"
 
 pytestmark = pytest.mark.slow
 
-LOCAL, S3, FRAMES, IBIS, SUPERSET, PACKAGE = re.findall(
-    r"^```python\n(.*?)^```", (ROOT / "docs" / "python.md").read_text(), re.MULTILINE | re.DOTALL
-)
+LOCAL, S3, FRAMES, IBIS, SUPERSET, PACKAGE = (block.text for block in blocks("docs/python.md", language="python"))
+(ATTACH,) = (block.text for block in blocks("docs/object-storage.md", language="sql"))
+(LOAD,) = (each.text for each in commands("docs/object-storage.md") if each.program == "chatexport")
 
 
 def run(python: str | Path, code: str, home: Path) -> str:
@@ -32,11 +36,11 @@ def run(python: str | Path, code: str, home: Path) -> str:
     return ran.stdout
 
 
-def load(uri: str, path: Path) -> None:
-    """Load two messages of one UTC day, of which one is of the day before in New York, and one of the next day."""
+def export(path: Path) -> Path:
+    """Write two messages of one UTC day, of which one is of the day before in New York, and one of the next day."""
     times = ("2025-01-06T12:00:00Z", "2025-01-06T01:00:00Z", "2025-01-07T12:00:00Z")
     rows = [message(f"m{number}", cid=CID, created_at=at) for number, at in enumerate(times)]
-    Lake(uri).load(write_lines(path, [line("channel", channel(CID)), *(line("message", row) for row in rows)]))
+    return write_lines(path, [line("channel", channel(CID)), *(line("message", row) for row in rows)])
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a lake in it."""
     assert READER.exists(), "the reader's environment is missing; run `make .venv-readers/.ready`"
     home = tmp_path_factory.mktemp("home")
-    load(str(home / "lake"), home / "export")
+    Lake(home / "lake").load(export(home / "export"))
     return home
 
 
@@ -62,11 +66,16 @@ def test_five_lines_read_a_local_lake(python: str, home: Path) -> None:
     assert DAYS == counted(run(python, LOCAL, home))
 
 
-def test_five_lines_read_a_lake_on_s3(s3: S3Server, tmp_path: Path) -> None:
-    """As they stand, but for the keys and the address."""
+def test_five_lines_read_a_lake_on_s3(s3: S3Server, installed: Installed, tmp_path: Path) -> None:
+    """As they stand, but for the keys and the address. So does the SQL for DuckDB's shell. The lake is loaded as the
+    page says.
+    """
     assert S3.count("\n") <= 6
     uri = new_lake()
-    load(uri, tmp_path / "export")
+    content = export(tmp_path / "export").read_bytes()
+    (tmp_path / "export.ndjson.gz").write_bytes(gzip.compress(content))
+    load = shlex.split(LOAD.replace("s3://chat/lake", uri))
+    subprocess.run([installed.chatexport, *load[1:]], cwd=tmp_path, check=True, capture_output=True)
     # As if DuckDB had downloaded it.
     install = (
         "import duckdb, duckdb_extension_httpfs, pathlib, shutil\n"
@@ -82,10 +91,15 @@ def test_five_lines_read_a_lake_on_s3(s3: S3Server, tmp_path: Path) -> None:
         f"KEY_ID '{s3.storage_options['key']}', SECRET '{s3.storage_options['secret']}', "
         f"ENDPOINT '127.0.0.1:{s3.port}', URL_STYLE 'path', USE_SSL false, "
     )
-    code = S3.replace("KEY_ID '...', SECRET '...', ", secret).replace("s3://chat/lake", uri)
-    assert BUCKET in code
-    assert code.count(secret) == 1
-    assert DAYS == counted(run(READER, code, tmp_path))
+
+    def with_secret(code: str) -> str:
+        assert code.count("KEY_ID '...', SECRET '...', ") == 1
+        return code.replace("KEY_ID '...', SECRET '...', ", secret).replace("s3://chat/lake", uri)
+
+    assert BUCKET in uri
+    assert DAYS == counted(run(READER, with_secret(S3), tmp_path))
+    in_shell = f"import duckdb\nprint(duckdb.sql({with_secret(ATTACH)!r}).fetchall())"
+    assert f"[('{CID}', 3)]" in run(READER, in_shell, tmp_path)
 
 
 def test_frames_of_every_kind(home: Path) -> None:
@@ -100,8 +114,8 @@ def test_ibis_and_superset(home: Path) -> None:
     assert f"[('{CID}', 3)]" in run(READER, SUPERSET.replace("/data/lake", str(home / "lake")), home)
 
 
-def test_the_lake_of_this_package(home: Path) -> None:
+def test_the_lake_of_this_package(home: Path, installed: Installed) -> None:
     """The same in the words of this package."""
-    printed = run(sys.executable, PACKAGE, home)
+    printed = run(installed.python, PACKAGE, home)
     assert DAYS == counted(printed.partition("Coverage")[0])[:2]
     assert CID in printed

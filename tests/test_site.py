@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -48,9 +51,37 @@ def test_the_site_has_a_home_the_api_and_what_the_pages_link_to(site: Path) -> N
     ).read_bytes()
 
 
+def test_every_link_and_picture_of_the_site_is_there(site: Path) -> None:
+    """MkDocs checks what it makes from Markdown. This checks what a browser finds: menus and assets as well."""
+    pages = {page: page.read_text() for page in site.rglob("*.html") if page.name != "404.html"}
+    anchors = {page: set(re.findall(r'\bid="([^"]+)"', text)) for page, text in pages.items()}
+    assert len(pages) > 20
+    for page, text in pages.items():
+        for target in re.findall(r'\b(?:href|src)="(?!https?:|mailto:|data:)([^"]*)"', text):
+            path, _, anchor = html.unescape(target).partition("#")
+            file = (page.parent / unquote(path)).resolve() if path else page
+            file = file / "index.html" if file.is_dir() else file
+            assert file.exists(), (page, target)
+            # The theme links to the end of a page by a name that it gives when the page is shown.
+            assert not anchor or anchor in anchors.get(file, {anchor}) | {"__"}, (page, target)
+
+
 def test_a_page_loads_nothing_from_elsewhere(site: Path) -> None:
-    """Readers of an internal copy have no network, and no other host should learn what they read."""
-    for page in ("index.html", "api/index.html", "tables/index.html"):
-        text = (site / page).read_text()
+    """Readers of an internal copy have no network, and no other host should learn what they read.
+
+    Regression: the theme asked GitHub's API for the number of stars, wherever an element had this attribute.
+    """
+    for page in site.rglob("*.html"):
+        text = page.read_text()
         assert "fonts.googleapis" not in text
-        assert not [part for part in text.split("<")[1:] if part.startswith("script") and 'src="http' in part]
+        assert 'data-md-component="source"' not in text
+        loaded = re.findall(
+            r'<(?:script|img|iframe|link rel="(?:stylesheet|icon|preconnect)")[^>]*="(http[^"]*)"', text
+        )
+        assert [] == loaded, page
+
+
+def test_links_have_the_titles_of_pages(site: Path) -> None:
+    """The repository has names of files, which the site does not show anywhere else."""
+    assert '<a href="airflow/">Airflow</a>' in (site / "index.html").read_text()
+    assert ">docs/" not in (site / "index.html").read_text()

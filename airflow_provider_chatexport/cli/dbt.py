@@ -37,14 +37,6 @@ def init(*, folder: Path, lake: str, as_json: bool) -> None:
         shutil.copytree(_package(), folder, ignore=shutil.ignore_patterns(*_WRITTEN_BY_DBT), dirs_exist_ok=True)
         (folder / "profiles.yml").write_text(_profile(opened, folder.resolve()))
         (folder / ".gitignore").write_text("".join(f"{name}\n" for name in _WRITTEN_BY_DBT))
-        if not opened.is_local:
-            project = folder / "dbt_project.yml"
-            project.write_text(
-                project.read_text().replace(
-                    'chatexport_lake_files: ""',
-                    f"chatexport_lake_files: {_quoted(opened.uri)}",
-                )
-            )
     except OSError as error:
         raise CallError(f"cannot write {folder}: {error.strerror}; name a folder that can be written") from None
     if as_json:
@@ -75,18 +67,18 @@ def _profile(lake: Lake, folder: Path) -> str:
 
     Its paths are absolute: Cosmos and other runners start dbt in folders of their own.
     """
-    if lake.is_local:
-        reads = [
-            "      attach:",
-            f"        - {{path: {_quoted(lake.catalog)}, alias: lake, read_only: true}}",
-        ]
-    else:
-        # To attach a database on an object store, DuckDB needs an extension that has to be downloaded. It can read
-        # files through fsspec.
-        reads = [
+    catalog, filesystems = lake.catalog, []
+    if not lake.is_local:
+        # Through fsspec, because DuckDB's own way to object stores is an extension that has to be downloaded. DuckDB
+        # asks for it, too, if the path of a database starts with s3: or the like. So the lake is a folder of fsspec.
+        scheme = lake.uri.partition("://")[0]
+        catalog = f"dir://{catalog.rpartition('/')[2]}"
+        filesystems = [
             "      filesystems:",
-            f"        - {{fs: {_quoted(lake.uri.partition('://')[0])}}}",
+            f"        - {{fs: {scheme}}}",
+            f"        - {{fs: dir, path: {_quoted(lake.uri)}, target_protocol: {scheme}}}",
         ]
+    attach = ["      attach:", f"        - {{path: {_quoted(catalog)}, alias: lake, read_only: true}}"]
     return "\n".join(
         [
             "chatexport:",
@@ -97,7 +89,8 @@ def _profile(lake: Lake, folder: Path) -> str:
             f"      path: {_quoted(str(folder / 'chat.duckdb'))}",
             "      threads: 4",
             "      settings: {TimeZone: UTC}",
-            *reads,
+            *filesystems,
+            *attach,
             "",
         ]
     )

@@ -21,6 +21,7 @@ from airflow_provider_chatexport.lake.catalog.output import QueryOutput
 # As many rows as DuckDB's shell shows.
 _BOX_ROWS: Final = 40
 _ALL_COLUMNS_SHOWN: Final = re.compile(r"(\d+) columns \((\d+) shown\)$")
+_ONE_WIDE_ROW: Final = re.compile(r"^ *1 rows .*columns \(\d+ shown\)$", re.MULTILINE)
 # For terminals whose encoding has no lines to draw with.
 _IN_ASCII: Final = str.maketrans("┌┬┐├┼┤└┴┘─│…·", "+++++++++-|~.")
 _GAP: Final = "  "
@@ -32,9 +33,16 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ESCAPED: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def print_box(output: QueryOutput) -> None:
-    """Print the result as DuckDB draws it, as wide as the terminal is."""
+def print_drawn(output: QueryOutput) -> None:
+    """Print the result as DuckDB draws it, as wide as the terminal is; a single row without room as a record.
+
+    One row of 55 columns is one screen as a record, of which the table has three columns. Of several rows, the table
+    has those that can be compared.
+    """
     drawn = output.box(width=_width(), rows=_BOX_ROWS)
+    if _ONE_WIDE_ROW.search(drawn):
+        print_records(output)
+        return
     try:
         drawn.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:

@@ -14,7 +14,7 @@ import click
 from airflow_provider_chatexport.cli.command import Command, command
 from airflow_provider_chatexport.cli.options import json_option, lake_option
 from airflow_provider_chatexport.cli.output_file import whole_file
-from airflow_provider_chatexport.cli.result import print_box, print_records, print_text, write_csv, write_ndjson
+from airflow_provider_chatexport.cli.result import print_drawn, print_records, print_text, write_csv, write_ndjson
 from airflow_provider_chatexport.cli.terminal import print_table
 from airflow_provider_chatexport.cli.words import count, did_you_mean
 from airflow_provider_chatexport.errors import CallError
@@ -57,8 +57,9 @@ def run_sql(**arguments: Any) -> None:
     """Run a query over the views of the lake, with times in UTC. chatexport tables lists them.
 
     QUERY may be - for stdin. A terminal shows a table as DuckDB draws it, which leaves out columns and rows that have
-    no room. Into a pipe or a file, all columns and rows are printed. CSV and NDJSON stream: if a query fails halfway,
-    the rows before are printed, and the command exits with 1. A query cannot change anything.
+    no room; a single row is then shown as with --records. Into a pipe or a file, all columns and rows are printed. CSV
+    and NDJSON stream: if a query fails halfway, the rows before are printed, and the command exits with 1. A query
+    cannot change anything.
     """
     if len(chosen := [name for name in _FORMATS if arguments[name]]) > 1:
         names = " and ".join(f"--{name.removeprefix('as_')}" for name in chosen)
@@ -79,7 +80,7 @@ def run_sql(**arguments: Any) -> None:
             columns, rows = output.fetch()
             click.echo(json.dumps({"columns": columns, "rows": rows}, default=str, allow_nan=False))
         elif sys.stdout.isatty():
-            print_box(output)
+            print_drawn(output)
         else:
             print_text(output)
 

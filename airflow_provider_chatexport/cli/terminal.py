@@ -11,18 +11,19 @@ import os
 import re
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
-from rich.table import Column, Table
-from rich.text import Text
 
-from airflow_provider_chatexport.core.progress import RATE_AFTER_S, LoggedProgress, format_amount
+from airflow_provider_chatexport.core.progress import LoggedProgress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from airflow_provider_chatexport.cli.bar import Bar
 
 log = logging.getLogger(__name__)
 
@@ -31,40 +32,40 @@ _UNBROKEN: Final = 28
 _SOME_ROOM: Final = 10
 _GAP: Final = 2
 # Messages may contain control sequences, which a terminal would obey.
+# Variables with which people have terminal output in a pipe.
+_FORCED: Final = ("FORCE_COLOR", "TTY_COMPATIBLE")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class TerminalProgress:
     """The progress of long work, as a context manager. Loads and maintenance call ``stage``.
 
+    :param console: where the bar is drawn; by default stderr.
     :param clock: seconds that never go back.
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        console = console or Console(stderr=True)
-        self._progress = Progress(
-            _NameColumn(),
-            BarColumn(bar_width=24),
-            _AmountColumn(table_column=Column(no_wrap=True)),
-            _TimeColumn(table_column=Column(no_wrap=True)),
-            console=console,
-            transient=True,
-            get_time=clock,
-        )
-        self._current: tuple[str, TaskID] | None = None
-        self._logged = LoggedProgress(log.info, clock) if not console.is_terminal else None
+        self._bar: Bar | None = None
+        self._logged: LoggedProgress | None = None
+        if _is_terminal(sys.stderr) if console is None else console.is_terminal:
+            # Rich takes a tenth of a second to import, which a load in a log does not need.
+            from airflow_provider_chatexport.cli.bar import Bar  # noqa: PLC0415
+
+            self._bar = Bar(console, clock)
+        else:
+            self._logged = LoggedProgress(log.info, clock)
 
     def __enter__(self) -> Self:
-        if self._logged is None:
-            self._progress.start()
+        if self._bar is not None:
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._logged is None:
-            self._progress.stop()
-        else:
+        if self._bar is not None:
+            self._bar.stop()
+        if self._logged is not None:
             self._logged.__exit__(kind, error, trace)
 
     def say(self, what: str) -> None:
@@ -73,58 +74,23 @@ class TerminalProgress:
 
     def stage(self, name: str, done: int, whole: int | None) -> None:
         """Show how far a stage is. A new name starts a new stage."""
+        if self._bar is not None:
+            self._bar.stage(name, done, whole)
         if self._logged is not None:
             self._logged.stage(name, done, whole)
-            return
-        if self._current is None or self._current[0] != name:
-            if self._current is not None:
-                self._progress.refresh()  # so that even a short stage is drawn once
-                self._progress.remove_task(self._current[1])
-            self._current = (name, self._progress.add_task(name, total=whole))
-        self._progress.update(self._current[1], completed=done, total=whole)
 
     def print_line(self, line: str) -> None:
         """Print a line to stdout. A bar on the same terminal makes room for it."""
-        if self._logged is None:
-            self._progress.stop()
+        if self._bar is not None:
+            self._bar.stop()
         click.echo(line)
-        if self._logged is None:
-            self._progress.start()
+        if self._bar is not None:
+            self._bar.start()
 
 
-class _NameColumn(ProgressColumn):
-    """The name of the stage. If a line has no room for all of it, its end is left out."""
-
-    def render(self, task: Task) -> Text:
-        return Text(task.description, no_wrap=True, overflow="ellipsis")
-
-
-class _AmountColumn(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(format_amount(task.description, int(task.completed), task.total, _rate(task)))
-
-
-class _TimeColumn(ProgressColumn):
-    """The time left of a stage. For one of unknown length, such as an export, the time since its start."""
-
-    def render(self, task: Task) -> Text:
-        if task.total is None:
-            return Text(_clock(task.elapsed or 0), style="progress.elapsed")
-        rate = _rate(task)
-        return Text(_clock((task.total - task.completed) / rate) if rate else "-:--:--", style="progress.remaining")
-
-
-def _rate(task: Task) -> float | None:
-    """Return how much of a stage is done in a second, on average since its start; None in its first moments.
-
-    Loads report in few and large steps. Rich's own rate is that between the last steps only.
-    """
-    elapsed_s = task.elapsed or 0
-    return task.completed / elapsed_s if elapsed_s >= RATE_AFTER_S else None
-
-
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=int(seconds)))
+def _is_terminal(stream: TextIO) -> bool:
+    """Return whether people see what is printed, as Rich decides it."""
+    return stream.isatty() or any(os.environ.get(name) for name in _FORCED)
 
 
 def can_ask() -> bool:
@@ -137,24 +103,47 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, err: b
 
     Long text is broken into lines first, ids and times last. If stdout is not a terminal, nothing is broken.
     """
-    console = Console(markup=False, highlight=False, stderr=err)
     cells = [[_short(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = max(sum(widths) + _GAP * len(widths), console.width)
+    are_numbers = [all(isinstance(row[at], int | float | None) for row in rows) for at in range(len(columns))]
+    widths = [max(map(_width, column)) for column in zip(columns, *cells, strict=True)]
+    stream = sys.stderr if err else sys.stdout
+    if not _is_terminal(stream) and "COLUMNS" not in os.environ:
+        for row in (columns, *cells):
+            click.echo(_aligned(row, widths, are_numbers), err=err)
+        return
+    # Rich takes a tenth of a second to import, which a load in a log does not need.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    console = Console(markup=False, highlight=False, stderr=err)
     unbroken = _unbroken(widths, console.width)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for at, name in enumerate(columns):
-        is_number = all(isinstance(row[at], int | float | None) for row in rows)
         table.add_column(
             name,
-            justify="right" if is_number else "left",
+            justify="right" if are_numbers[at] else "left",
             overflow="fold",
             min_width=widths[at] if at in unbroken else None,
         )
     for row in cells:
         table.add_row(*row)
     console.print(table)
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int], are_numbers: Sequence[bool]) -> str:
+    """Return a line of a table, in columns that are as wide as their longest cell."""
+    aligned = []
+    for cell, width, is_number in zip(cells, widths, are_numbers, strict=True):
+        room = " " * (width - _width(cell))
+        aligned.append(room + cell if is_number else cell + room)
+    return (" " * _GAP).join(aligned).rstrip()
+
+
+def _width(text: str) -> int:
+    """Return how many places of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(2 if unicodedata.east_asian_width(each) in "WF" else not unicodedata.combining(each) for each in text)
 
 
 def _unbroken(widths: Sequence[int], width: int) -> set[int]:

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import duckdb
-from fsspec import AbstractFileSystem
 
 from airflow_provider_chatexport.core.arguments import GIVE_LAKE, require_text
 from airflow_provider_chatexport.core.entities import ExportKind
@@ -46,6 +45,9 @@ from airflow_provider_chatexport.lake.maintenance.verify import VerifyReport, ve
 from airflow_provider_chatexport.lake.storage.address import Storage, open_store
 from airflow_provider_chatexport.lake.storage.fingerprint import Fingerprint
 from airflow_provider_chatexport.lake.storage.local_store import LocalStore
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 
 class Lake:

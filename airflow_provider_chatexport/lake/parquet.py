@@ -9,6 +9,7 @@ The measurements are in ``docs/decisions/parquet-layout.md``.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,17 +18,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from airflow_provider_chatexport.core.times import EPOCH, format_rfc3339
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits.record import DataFile
 from airflow_provider_chatexport.lake.duckdb_session import suspects
-from airflow_provider_chatexport.lake.schema.arrow import arrow_schema
+from airflow_provider_chatexport.lake.schema.arrow import arrow_schema, as_type
 from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
 from airflow_provider_chatexport.lake.schema.types import Column, Kind, Placement, Table
 from airflow_provider_chatexport.lake.storage.fingerprint import file_sha256
@@ -211,12 +211,12 @@ _EPOCH: Final = date(1970, 1, 1)
 
 def _runs(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int]]:
     """Yield the days of a batch, which is sorted by ``_day``, each with its first row and the one after its last."""
-    if not batch.num_rows:
-        return
-    runs = pc.run_end_encode(batch.column("_day").cast(pa.int32()))
+    days = batch.column("_day").view(pa.int32())
     start = 0
-    for days, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-        yield (_EPOCH + timedelta(days=days)).isoformat(), start, end
+    while start < batch.num_rows:
+        day = days[start].as_py()
+        end = bisect.bisect_right(range(batch.num_rows), day, lo=start, key=lambda row: days[row].as_py())
+        yield (_EPOCH + timedelta(days=day)).isoformat(), start, end
         start = end
 
 
@@ -299,6 +299,7 @@ class _FileWriter:
             promoted=tuple((column.name, column.kind.value) for column in self._table if column.promoted),
             schema_version=SCHEMA_VERSION,
             bounds=tuple(_bounds(self._writer.writer.metadata, bounded)),
+            below_files=True,
         )
         return written, self._local
 
@@ -311,12 +312,10 @@ class _FileWriter:
         if not self._n_waiting:
             return
         table = pa.Table.from_batches(self._waiting)
-        columns: list[Any] = []
+        columns: list[pa.ChunkedArray] = []
         for field in self._schema:
             column = table.column("_day" if field.name == self._table.date_column else field.name)
-            # DuckDB gives JSON as text; the file's schema says that it is JSON.
-            text = column.cast(pa.string()) if isinstance(field.type, pa.JsonType) else column
-            columns.append(text.cast(field.type))
+            columns.append(as_type(column, field.type))  # DuckDB gives JSON as text
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema), row_group_size=self._group_rows)
         self._waiting, self._n_waiting, self._waiting_bytes = [], 0, 0
 

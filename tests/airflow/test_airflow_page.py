@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG
+from pages import commands
 
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.operators.channels import ListChannelsOperator
@@ -64,14 +65,6 @@ def test_every_default_of_the_deployment_is_on_the_page() -> None:
     assert {name: option["default"] for name, option in CONFIG_OPTIONS.items()} == defaults
 
 
-def test_the_first_example_is_a_dag() -> None:
-    """Users copy it."""
-    names: dict[str, Any] = {}
-    exec(re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)[0], names)
-    (dag,) = (each for each in names.values() if isinstance(each, DAG))
-    assert {"chat_export_to_lake.export", "chat_export_to_lake.load"} == set(dag.task_dict)
-
-
 def test_the_functions_on_the_page_are_those_of_the_example() -> None:
     """``test_example_dags`` runs that DAG."""
     example = (ROOT / "dags" / "chatexport_taskflow.py").read_text()
@@ -105,3 +98,19 @@ def test_the_template_for_assets_spans_several_events() -> None:
     operator = ExportChannelsOperator(task_id="export", since=template)
     operator.render_template_fields({"triggering_asset_events": events})
     assert operator.since == "2025-01-01T00:00:00.000000Z"
+
+
+def test_the_command_of_the_readme_adds_the_connection(airflow_database: None) -> None:
+    """It is what people type first."""
+    from airflow.cli.cli_parser import get_parser  # noqa: PLC0415 - slow to import
+    from airflow.models.connection import Connection  # noqa: PLC0415
+    from airflow.utils.session import create_session  # noqa: PLC0415
+
+    (command,) = [shlex.split(each.text) for each in commands("README.md") if each.program == "airflow"]
+    arguments = get_parser().parse_args(command[1:])
+    arguments.func(arguments)
+    with create_session() as session:
+        connection = session.query(Connection).one()
+        session.delete(connection)
+    assert ("chatexport_default", ChatExportHook.conn_type) == (connection.conn_id, connection.conn_type)
+    assert ("API_KEY", "API_SECRET") == (connection.login, connection.password)

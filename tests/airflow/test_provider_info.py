@@ -69,7 +69,7 @@ import runpy, sys
 import airflow_provider_chatexport.sensors.export, airflow_provider_chatexport.triggers.export
 for name in ("daily", "gaps", "quick"):
     runpy.run_path(f"dags/chatexport_{name}.py")
-heavy = ("duckdb", "pyarrow", "pandas", "starlette", "uvicorn")
+heavy = ("duckdb", "pyarrow", "pandas", "starlette", "uvicorn", "jwt", "airflow.providers.standard.operators.python")
 print(sorted(name for name in heavy if name in sys.modules))
 """
     ran = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)

@@ -126,6 +126,16 @@ def test_a_terminal_shows_what_has_room(columns: int, small_lake: Path) -> None:
     assert len(shown) < 60
 
 
+def test_a_terminal_shows_a_single_wide_row_as_a_record(small_lake: Path) -> None:
+    """A table would have three of its columns. A row that has room is drawn."""
+    query = "FROM messages LIMIT 1"
+    shown = on_a_terminal("sql", query, "--lake", str(small_lake), columns=80, stream="stdout").splitlines()
+    assert "--- row 1" == shown[0]
+    assert {column.name for column in MESSAGES} <= {each.split()[0] for each in shown if each.strip()}
+    shown = on_a_terminal("sql", "SELECT 1 AS a", "--lake", str(small_lake), columns=80, stream="stdout").splitlines()
+    assert shown[0].startswith("\u250c")
+
+
 def test_a_terminal_without_lines_to_draw_with_gets_a_table(small_lake: Path) -> None:
     """Escaped box characters would be no table. Text keeps its escapes."""
     shown = on_a_terminal(

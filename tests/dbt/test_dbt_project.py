@@ -233,11 +233,12 @@ def test_another_project_can_install_it_as_a_package_and_read_files(sandbox: San
                 "name": "mine",
                 "profile": "mine",
                 "flags": {"send_anonymous_usage_stats": False},
-                "vars": {"chatexport": {"chatexport_lake_files": str(tmp_path / "lake")}},
             }
         )
     )
+    catalog = {"path": str(tmp_path / "lake" / "catalog.duckdb"), "alias": "lake", "read_only": True}
     output = {"type": "duckdb", "path": str(folder / "chat.duckdb"), "settings": {"TimeZone": "UTC"}}
+    output |= {"attach": [catalog]}
     (folder / "profiles.yml").write_text(json.dumps({"mine": {"target": "dev", "outputs": {"dev": output}}}))
     key = "{{ chatexport.custom_value('key', 'bigint', 'custom') }}"
     (folder / "models" / "answers.sql").write_text(
@@ -251,7 +252,7 @@ def test_another_project_can_install_it_as_a_package_and_read_files(sandbox: San
         deps = project.dbt("deps")
         assert 0 == deps.returncode, deps.stdout
         assert (folder / "dbt_packages" / "chatexport" / "models" / "overview.md").exists()
-    # All models and tests over files are built by the test of object stores.
+    # All models and tests are built by other tests.
     no_tests = ("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
     project.build("--select", "+answers", "+channel_activity_daily", *no_tests)
     assert activity(written(sandbox)) == built_activity(project)

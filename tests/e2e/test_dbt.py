@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import pytest
 from airflow_stack import ROOT
 from dbt_project import DBT, Project
 from lakes import client_of, exports_of
+from pages import commands
+from wheels import Installed
 
 from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.cli import main
@@ -32,24 +35,29 @@ def lake(start_sandbox: Callable[..., Sandbox], tmp_path: Path) -> str:
     return str(tmp_path / "lake")
 
 
-def test_the_printed_commands_and_those_of_the_readme_run(
-    lake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A new user has the pip that came with Python, types what ``init`` printed, and then the metrics of the README."""
-    folder = tmp_path / "chat-dbt"
-    main(["dbt", "init", str(folder), "--lake", lake])
-    commands = [row.strip() for row in capsys.readouterr().out.splitlines() if row.startswith("  ")]
-    assert 3 == len(commands)
+def test_the_commands_of_the_pages_run(lake: str, tmp_path: Path, installed: Installed) -> None:
+    """A new user has the pip that came with Python, types what ``init`` printed, and then the rest of the README."""
     python = tmp_path / "bin" / "python3"
     python.parent.mkdir()
     python.symlink_to(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}")
     environment = {**os.environ, "PATH": f"{python.parent}:/usr/bin:/bin", "HOME": str(tmp_path), "COLUMNS": "200"}
-    readme = (ROOT / "dbt" / "README.md").read_text()
-    (metrics,) = [block for block in re.findall(r"```sh\n(.*?)```", readme, re.DOTALL) if "/mf " in block]
-    script = "\n".join(["set -e", *commands, metrics])
-    ran = subprocess.run(["sh", "-c", script], env=environment, check=False, capture_output=True, text=True)
+    init, *of_page = (each.text for each in commands("docs/dbt.md"))
+    init = [installed.chatexport, *shlex.split(init)[1:-1], lake]
+    ran = subprocess.run(init, cwd=tmp_path, check=True, capture_output=True, text=True)
+    printed = [row.strip() for row in ran.stdout.splitlines() if row.startswith("  ")]
+    assert [text.removeprefix("cd ./") for text in of_page] == [text.removeprefix("cd ") for text in printed]
+    of_readme = [each.text for each in commands("dbt/README.md")]
+    assert of_page[1:] == of_readme[:2]
+    # The rest of that line serves the documentation until Ctrl-C.
+    rest = [text.removesuffix(" && .venv/bin/dbt docs serve") for text in of_readme[2:]]
+    script = "\n".join(["set -e", *printed, *rest])
+    ran = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, env=environment, check=False, capture_output=True, text=True
+    )
     assert 0 == ran.returncode, ran.stdout + ran.stderr
+    folder = tmp_path / "chat-dbt"
     assert "Completed successfully" in ran.stdout
+    assert (folder / "target" / "catalog.json").exists()
     weeks, channels = ran.stdout.split("metric_time__week")[1], ran.stdout.split("conversation__cid")[1]
     ((messages, people),) = Project(folder, {}).rows(
         "SELECT sum(messages), (SELECT count(*) FROM people WHERE messages > 0) FROM channel_activity_daily"

@@ -33,7 +33,10 @@ def end(up: subprocess.Popen[str], with_signal: signal.Signals) -> list[psutil.P
     family = psutil.Process(up.pid).children(recursive=True)
     assert family
     up.send_signal(with_signal)
-    assert up.wait(timeout=60) == 0
+    assert up.wait(timeout=60) == (-signal.SIGKILL if with_signal == signal.SIGKILL else 0)
+    if with_signal == signal.SIGKILL:
+        # The watcher ends them a moment later. It gives up on none, so they are gone or this times out.
+        psutil.wait_procs(family, timeout=60)
     return [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -56,8 +59,38 @@ def test_a_signal_during_the_start_leaves_no_process(up: subprocess.Popen[str]) 
     assert [] == end(up, signal.SIGTERM)
 
 
+FAMILY = """
+import subprocess, sys, time
+from pathlib import Path
+from watcher import Watcher
+
+with Watcher() as watcher:
+    # Its child has a session of its own, like the process of a task.
+    shell = subprocess.Popen(["sh", "-c", "setsid sleep 600 & exec sleep 600"], start_new_session=True)
+    watcher.watch(shell.pid)
+    watcher.remove(Path(sys.argv[1]))
+    print("started", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_program_started_ends_with_it(tmp_path: Path) -> None:
+    """Regression: SIGKILL of `make up`, as by the OOM killer, left all of Airflow running."""
+    (folder := tmp_path / "temporary").mkdir()
+    command = [sys.executable, "-c", FAMILY, str(folder)]
+    with subprocess.Popen(command, cwd=ROOT / "scripts", stdout=subprocess.PIPE, text=True) as program:
+        lines_until(program, "started")
+        while len(psutil.Process(program.pid).children(recursive=True)) < 3:
+            assert program.poll() is None
+        assert [] == end(program, signal.SIGKILL)
+    while folder.exists():
+        pass
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda each: each.name
+)
 def test_a_newcomer_finds_airflow_ready_and_leaves_no_process(
     up: subprocess.Popen[str], ending: signal.Signals
 ) -> None:

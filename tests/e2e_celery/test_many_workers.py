@@ -25,7 +25,7 @@ import s3_server
 from airflow_stack import FOR_KILLED_PROCESSES, free_port, sandbox_connection
 from celery_stack import CeleryStack, install_programs, running_postgres, running_redis
 from lakes import LakeProbe, client_of, exports_of
-from temporary_home import processes_in, temporary_home
+from watcher import Watcher
 
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
 from airflow_provider_chatexport.lake import Lake
@@ -69,32 +69,30 @@ def write_corpus(path: Path) -> Path:
 class Deployment:
     """Everything that runs, and what it has used of the processors."""
 
-    def __init__(self, stack: CeleryStack, sandbox: Sandbox, lake: LakeProbe, home: Path) -> None:
-        self.stack, self.sandbox, self.lake, self._home = stack, sandbox, lake, home
-        self._cpu_s: dict[tuple[int, float], tuple[str, float]] = {}
+    def __init__(self, stack: CeleryStack, sandbox: Sandbox, lake: LakeProbe, servers: dict[str, int]) -> None:
+        self.stack, self.sandbox, self.lake, self._servers = stack, sandbox, lake, servers
+        self._used: dict[tuple[int, float], tuple[str, float]] = {}
 
     def cpu_s(self) -> Counter[str]:
         """Return the CPU seconds since the start, by kind of component.
 
         The times of a process contain those of its children that ended, so what is killed counts up to the last call.
         """
-        for process in processes_in(self._home):
-            with contextlib.suppress(psutil.Error):
-                times = process.cpu_times()
-                used = times.user + times.system + times.children_user + times.children_system
-                kind = self._cpu_s.get((process.pid, process.create_time()), (self._kind(process), 0.0))[0]
-                self._cpu_s[process.pid, process.create_time()] = (kind, used)
+        for name, pid in (self._servers | self.stack.roots()).items():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                root = psutil.Process(pid)
+                for process in (root, *root.children(recursive=True)):
+                    self._count(re.sub(r"-\d$", "", name), process)
         total: Counter[str] = Counter()
-        for kind, used in self._cpu_s.values():
+        for kind, used in self._used.values():
             total[kind] += used
         return total
 
-    def _kind(self, process: psutil.Process) -> str:
-        family = [process, *process.parents()]
-        for name, root in self.stack.roots().items():
-            if any(each.pid == root for each in family):
-                return re.sub(r"-\d$", "", name)
-        return "PostgreSQL" if "postgres" in process.name() else "Redis"
+    def _count(self, kind: str, process: psutil.Process) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            used = times.user + times.system + times.children_user + times.children_system
+            self._used[process.pid, process.create_time()] = (kind, used)
 
     def start_runs(self) -> list[str]:
         return [
@@ -117,7 +115,7 @@ class Deployment:
     def wait_for(self, condition: Any, event: str, *, every_s: float = 2.0) -> None:
         deadline = time.monotonic() + DEADLINE_S
         while not condition():
-            assert time.monotonic() < deadline, f"{event} did not come; see {self._home}"
+            assert time.monotonic() < deadline, f"{event} did not come; see {self.stack.home}"
             self.cpu_s()
             time.sleep(every_s)
 
@@ -135,11 +133,14 @@ class Deployment:
 def deployment() -> Iterator[Deployment]:
     install_programs()
     with contextlib.ExitStack() as running, pytest.MonkeyPatch.context() as patch:
-        home = running.enter_context(temporary_home("chatexport-celery-"))
+        watcher = running.enter_context(Watcher())
+        home = Path(tempfile.mkdtemp(prefix="chatexport-celery-")).resolve()
+        watcher.remove(home)
+        home.chmod(0o711)  # PostgreSQL does not run as root, and its user has to get to its folder
         (home / "tmp").mkdir()
         patch.setattr(tempfile, "tempdir", str(home / "tmp"))
-        server = running.enter_context(s3_server.running())
-        for name, value in server.variables.items():
+        store = running.enter_context(s3_server.running())
+        for name, value in store.variables.items():
             patch.setenv(name, value)
         lake = LakeProbe(s3_server.new_lake())
         settings = SandboxSettings(
@@ -162,8 +163,12 @@ def deployment() -> Iterator[Deployment]:
         database = running.enter_context(running_postgres(home))
         broker = running.enter_context(running_redis(home))
         print(f"\nstarting Airflow in {home}; this takes some minutes", flush=True)
-        stack = running.enter_context(CeleryStack(home / "airflow", environment, database=database, broker=broker))
-        yield Deployment(stack, sandbox, lake, home)
+        for server in (database, broker):
+            watcher.watch(server.process.pid)
+        stack = running.enter_context(
+            CeleryStack(home / "airflow", environment, database=database.address, broker=broker.address)
+        )
+        yield Deployment(stack, sandbox, lake, {"PostgreSQL": database.process.pid, "Redis": broker.process.pid})
 
 
 def test_a_worker_and_a_triggerer_die_and_every_batch_is_loaded_once(deployment: Deployment) -> None:
@@ -174,16 +179,19 @@ def test_a_worker_and_a_triggerer_die_and_every_batch_is_loaded_once(deployment:
     runs = deployment.start_runs()
     n_loads = N_BATCHES * N_WINDOWS
 
-    def n_loaded() -> int:
-        return deployment.n_tasks(runs, LOAD, "success")
+    def n_done(task_id: str) -> int:
+        return deployment.n_tasks(runs, task_id, "success")
 
-    deployment.wait_for(lambda: n_loaded() >= n_loads // 4, "a quarter of the loads")
-    first_s, first_loads = time.monotonic() - started_s, n_loaded()
-    deployment.wait_for(lambda: stack.is_busy("worker-1"), "a task of the first worker", every_s=0.1)
-    deployment.kill_whole("worker-1")
-    deployment.wait_for(lambda: deployment.n_tasks(runs, EXPORT, "deferred") or n_loaded() == n_loads, "a wait")
+    # All exports are before the loads in the queue.
+    deployment.wait_for(lambda: n_done(EXPORT) >= n_loads // 4, "a quarter of the exports")
+    deployment.wait_for(lambda: deployment.n_tasks(runs, EXPORT, "deferred"), "a wait", every_s=0.2)
     deployment.kill_whole("triggerer-1")
-    print(f"killed worker-1 and triggerer-1 after {n_loaded()} loads", flush=True)
+    print(f"killed triggerer-1 after {n_done(EXPORT)} exports", flush=True)
+    deployment.wait_for(lambda: n_done(LOAD) >= n_loads // 4, "a quarter of the loads")
+    deployment.wait_for(lambda: stack.is_busy("worker-1"), "a task of the first worker", every_s=0.2)
+    first_s, first_loads = time.monotonic() - started_s, n_done(LOAD)
+    deployment.kill_whole("worker-1")
+    print(f"killed worker-1 after {first_loads} loads", flush=True)
     deployment.wait_for(
         lambda: all(stack.state_of(DAG, run) in ("success", "failed") for run in runs), "the end of all runs"
     )
@@ -191,7 +199,7 @@ def test_a_worker_and_a_triggerer_die_and_every_batch_is_loaded_once(deployment:
     cpu_s = deployment.cpu_s() - before
 
     assert ["success"] * N_WINDOWS == [stack.state_of(DAG, run) for run in runs]
-    assert n_loads == n_loaded() == deployment.n_tasks(runs, EXPORT)
+    assert n_loads == n_done(LOAD) == n_done(EXPORT)
     done_by = {name: stack.n_tasks_done(name) for name in stack.workers}
     assert all(done_by.values()), done_by
 
@@ -235,7 +243,7 @@ def report(
     load_1, load_5, load_15 = os.getloadavg()
     print(f"\n{n_loads} exports and loads in {seconds:.0f} s: {60 * n_loads / seconds:.1f} a minute")
     for when, loads, after_s in (
-        ("with two workers", first_loads, first_s),
+        ("until a worker died", first_loads, first_s),
         ("with the one that is left", n_loads - first_loads, seconds - first_s),
     ):
         print(f"  {when}: {loads} in {after_s:.0f} s, {60 * loads / after_s:.1f} a minute")

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,7 +14,9 @@ import httpx
 import pytest
 import yaml
 from airflow_stack import free_port
+from pages import commands
 from sandbox_processes import running
+from wheels import Installed
 
 from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl, SandboxSettings, pytest_plugin
 from airflow_provider_chatexport.sandbox.web.faults import Do
@@ -51,9 +52,9 @@ def test_the_curl_commands_work(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("code", [block for block in blocks("python") if "my_dags" not in block])
-def test_the_python_works(sandbox: Sandbox, code: str) -> None:
+def test_the_python_works(sandbox: Sandbox, code: str, installed: Installed, tmp_path: Path) -> None:
     """A reader copies it. ``test_pytest_plugin`` runs the test of a DAG."""
-    subprocess.run([sys.executable, "-c", code.replace(ADDRESS, sandbox.url)], check=True)
+    subprocess.run([installed.python, "-c", code.replace(ADDRESS, sandbox.url)], cwd=tmp_path, check=True)
 
 
 def test_the_page_has_every_setting_fault_and_fixture() -> None:
@@ -66,16 +67,22 @@ def test_the_page_has_every_setting_fault_and_fixture() -> None:
     assert f"`{Sandbox.api_secret}`" in PAGE
 
 
-def test_a_sandbox_starts_with_the_faults_of_the_page() -> None:
-    """The test starts the sandbox on a free port, and counts what it has set."""
-    (line,) = (line for block in blocks("sh") for line in block.splitlines() if "--fault" in line)
-    command = [str(Path(sys.executable).with_name("chatexport")), *shlex.split(line)[1:], "--port", "0"]
-    with running(command) as url, SandboxControl(url) as control:
-        assert ["status:429", "fail-task"] == [fault.do for fault in control.faults()]
+def test_the_sandboxes_of_the_pages_start(installed: Installed) -> None:
+    """The test starts them on free ports, and counts the faults that they have from the start."""
+    texts = [
+        each.text for each in commands("docs/sandbox.md", "docs/cli.md") if each.text.startswith("chatexport sand")
+    ]
+    faults = []
+    for text in texts:
+        command = [installed.chatexport, *shlex.split(text)[1:], "--port", "0"]
+        with running(command) as url, SandboxControl(url) as control:
+            faults += [fault.do for fault in control.faults()]
+    assert ["status:429", "fail-task"] == faults
+    assert 3 == len(texts)
 
 
 @pytest.mark.slow
-def test_the_workflow_of_the_page_runs(tmp_path: Path) -> None:
+def test_the_workflow_of_the_page_runs(tmp_path: Path, installed: Installed) -> None:
     """Its steps, in their order, as a runner executes them; all but the installation and Airflow's database."""
     (workflow,) = map(yaml.safe_load, blocks("yaml"))
     (job,) = workflow["jobs"].values()
@@ -88,7 +95,7 @@ def test_the_workflow_of_the_page_runs(tmp_path: Path) -> None:
     assert 2 == len(skipped)
     script = "\n".join(step for step in steps if step not in skipped).replace("8900", str(port))
     script = f"set -eo pipefail\ntrap 'kill $!' EXIT\n{script}"
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = f"{installed.scripts}{os.pathsep}{os.environ['PATH']}"
     ran = subprocess.run(
         ["bash", "-c", script],
         cwd=tmp_path,

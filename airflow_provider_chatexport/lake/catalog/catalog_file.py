@@ -30,7 +30,6 @@ import pyarrow.parquet as pq
 
 from airflow_provider_chatexport.errors import LakeError, MovedLakeError
 from airflow_provider_chatexport.lake.catalog import history_view, macros, metadata_views
-from airflow_provider_chatexport.lake.catalog.folders import EMPTY_FILE_PREFIX
 from airflow_provider_chatexport.lake.catalog.metadata_views import INTERNAL_SCHEMA, internal_name
 from airflow_provider_chatexport.lake.catalog.stand_ins import stand_in, stand_ins
 from airflow_provider_chatexport.lake.commits import log as commit_log
@@ -44,7 +43,7 @@ from airflow_provider_chatexport.lake.schema import promoted, sql
 from airflow_provider_chatexport.lake.schema.arrow import arrow_rows
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, SCHEMA_VERSION, TABLES, USER_EXPORT_USERS
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.store import EMPTY_FILE_PREFIX, LakeStore
 
 NAME: Final = "catalog.duckdb"
 # The oldest storage that DuckDB 2.0 writes and that DuckDB 1.2 reads.
@@ -107,7 +106,7 @@ def connect(store: LakeStore) -> duckdb.DuckDBPyConnection:
             _check_origin(con, store)
             if store.is_remote:
                 sizes = dict(con.sql(f"FROM {_SIZES}").fetchall()) if _has_sizes(con) else {}
-                store.let_read(con, sizes, contents=_empty_files())
+                store.let_read(con, sizes, contents=_empty_files(store))
     except duckdb.Error as error:
         con.close()
         raise LakeError(
@@ -147,9 +146,9 @@ def writer(store: LakeStore) -> str | None:
     return None
 
 
-def _empty_files() -> dict[str, bytes]:
+def _empty_files(store: LakeStore) -> dict[str, bytes]:
     """Return the content of the tables' files without rows, by path."""
-    return {empty_file(table): stand_in(table, SCHEMA_VERSION, frozenset()) for table in TABLES}
+    return {empty_file(store, table): stand_in(table, SCHEMA_VERSION, frozenset()) for table in TABLES}
 
 
 def _has_sizes(con: duckdb.DuckDBPyConnection) -> bool:
@@ -228,7 +227,7 @@ def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> bool
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / NAME
             statements = [*_public_statements(snapshot)]
-            digest = _digest(statements, snapshot)
+            digest = _digest(store, statements, snapshot)
             last = _Last.UNUSABLE if full else _update_copy(path, store, snapshot, digest)
             if last in (_Last.SHOWS_THESE, _Last.SHOWS_MORE):
                 return last is _Last.SHOWS_THESE
@@ -250,9 +249,9 @@ def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> bool
         ) from None
 
 
-def empty_file(table: Table) -> str:
+def empty_file(store: LakeStore, table: Table) -> str:
     """Return the path of the table's file without rows, which lets people query an empty lake."""
-    return f"{table.folder_of(_EMPTY_FILE_DAY)}/{EMPTY_FILE_PREFIX}{SCHEMA_VERSION}.parquet"
+    return store.empty_file(table.folder_of(_EMPTY_FILE_DAY), f"{EMPTY_FILE_PREFIX}{SCHEMA_VERSION}")
 
 
 def write_empty_files(store: LakeStore, *, check: bool = False) -> bool:
@@ -264,16 +263,16 @@ def write_empty_files(store: LakeStore, *, check: bool = False) -> bool:
     missing = [
         table
         for table in TABLES
-        if not store.exists(empty_file(table)) or (check and not _is_parquet(store.read(empty_file(table))))
+        if not store.exists(path := empty_file(store, table)) or (check and not _is_parquet(store.read(path)))
     ]
     if missing:
         with tempfile.TemporaryDirectory() as folder:
             for table in missing:
                 local = Path(folder) / f"{table.name}.parquet"
                 write_empty(table, local)
-                store.publish(local, empty_file(table))
-                # Of two keys in the names of folders, DuckDB can make no column.
-                if table.folder_key != table.date_column:
+                store.publish(local, empty_file(store, table))
+                # Of two keys in the names of folders, DuckDB can make no column of a glob.
+                if table.folder_key != table.date_column and not store.is_remote:
                     store.delete(path for path, _ in store.walk(_old_folder(table), ".parquet"))
     return bool(missing)
 
@@ -296,7 +295,7 @@ def _writing(path: Path, store: LakeStore, snapshot: Snapshot) -> Iterator[duckd
     with quiet(duckdb.connect()) as con:
         contents = {}
         if store.is_remote:
-            contents = _empty_files() | stand_ins(store, snapshot)
+            contents = _empty_files(store) | stand_ins(store, snapshot)
         store.let_read(con, contents=contents)
         con.execute("SET TimeZone = 'UTC'")
         con.execute(f"ATTACH {sql.quoted(str(path))} AS catalog (STORAGE_VERSION {sql.quoted(STORAGE_VERSION)})")
@@ -432,13 +431,14 @@ def _comments(view: str, doc: str, columns: Iterable[tuple[str, str]]) -> Iterat
         yield f"COMMENT ON COLUMN {view}.{sql.name(name)} IS {sql.quoted(column_doc)}"
 
 
-def _digest(statements: Sequence[str], snapshot: Snapshot) -> str:
-    """Return a digest of what people see: the statements, and the columns' types.
+def _digest(store: LakeStore, statements: Sequence[str], snapshot: Snapshot) -> str:
+    """Return a digest of what people see: the statements, the columns' types, and where the empty files are.
 
     The types are in no statement: a view stores them when it is created.
     """
     types = [f"{column.name} {column.kind.value}" for table in snapshot.tables for column in table]
-    return hashlib.sha256("\n".join([duckdb.__version__, *statements, *types]).encode()).hexdigest()
+    empty_files = [empty_file(store, table) for table in snapshot.tables]
+    return hashlib.sha256("\n".join([duckdb.__version__, *statements, *types, *empty_files]).encode()).hexdigest()
 
 
 def _visible_rows(store: LakeStore, table: Table, snapshot: Snapshot) -> str:
@@ -504,5 +504,5 @@ def _docs(table: Table) -> list[tuple[str, str]]:
 def _scan(store: LakeStore, table: Table, files: Sequence[FileState]) -> str:
     """Return the relation over these files; over the table's empty file if there are none."""
     if not files:
-        return visibility.scan(table, [store.url(empty_file(table))])
+        return visibility.scan(table, [store.url(empty_file(store, table))])
     return visibility.scan_files(store, table, files)

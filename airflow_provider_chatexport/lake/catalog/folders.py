@@ -5,7 +5,7 @@ once, a new folder with all links takes the place of the old one in one step (``
 folder before the change or after it, and never a mixture. A reader may still list a folder and open its files after the
 change: DuckDB silently leaves out files that are gone by then.
 
-On an object store, the folders hold the data files themselves, and dead ones are deleted.
+On an object store, there are no links, and the folders hold nothing but data files of older versions.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from airflow_provider_chatexport.errors import LakeError
+from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.storage.local_store import LocalStore, create_in_folder, matching
 from airflow_provider_chatexport.lake.storage.object_store import ObjectStore
-from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.store import EMPTY_FILE_PREFIX, FILES_FOLDER, LakeStore
 from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
-# The name of a table's file without rows, which lets people query the table while it has no data.
-EMPTY_FILE_PREFIX: Final = "empty-v"
 _AT_FDCWD: Final = -100
 _RENAME_EXCHANGE: Final = 2
 
@@ -50,9 +49,9 @@ def sync(store: LakeStore, snapshot: Snapshot, records: Iterable[LoadRecord] | N
                 _show(store, folder, [each for each in by_folder.get(folder, ()) if each.is_live])
         case ObjectStore():
             for folder in sorted(wanted):
-                gone = (FileStatus.DEAD, FileStatus.HISTORY, FileStatus.PURGED)
-                if dead := [each for each in by_folder.get(folder, ()) if each.status in gone]:
-                    _delete_dead(store, folder, dead)
+                kept = [each for each in by_folder.get(folder, ()) if each.status is FileStatus.HISTORY]
+                if in_table := [each for each in kept if visibility.is_in_table(store, each)]:
+                    _copy_history(store, folder, in_table)
 
 
 def shown(store: LocalStore) -> set[str]:
@@ -167,15 +166,9 @@ def _names_in(folder: Path) -> set[str]:
         return set()
 
 
-def _delete_dead(store: ObjectStore, folder: str, dead: Iterable[FileState]) -> None:
-    """Delete dead data files of a folder, which a glob would find.
-
-    What history reads is copied to a place out of its sight. Most of the files are gone already, and one listing says
-    which are not.
-    """
-    there = store.sizes(folder)
-    for each in dead:
-        if each.file.path in there:
-            if each.status is FileStatus.HISTORY:
-                store.copy(each.file.path, store.history_path(each.file.path))
-            store.delete([each.file.path])
+def _copy_history(store: ObjectStore, folder: str, files: Iterable[FileState]) -> None:
+    """Copy files of history to below ``_files``, if an older version has not moved them there."""
+    copies = store.sizes(f"{FILES_FOLDER}/{folder}")
+    for each in files:
+        if (copy := store.data_path(each.file.path)) not in copies:
+            store.copy(each.file.path, copy)

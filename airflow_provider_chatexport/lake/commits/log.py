@@ -27,10 +27,10 @@ from weakref import WeakKeyDictionary
 import orjson
 
 from airflow_provider_chatexport.errors import DamagedRecordError, LakeError
+from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.record import FOLDER, LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
-from airflow_provider_chatexport.lake.storage.object_store import ObjectStore
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 log = logging.getLogger(__name__)
@@ -172,20 +172,13 @@ def _read_record(store: LakeStore, path: str, paths: Collection[str]) -> LoadRec
     """Read a record from its file, or from the checkpoint if it is damaged; None if it is not there either.
 
     The files that a rewrite replaced are deleted only after its record is in the checkpoint. So without its record, the
-    lake is as it was before. An object store deletes them at once.
-
-    :raises LakeError: it is the damaged record of a rewrite in an object store.
+    lake is as it was before.
     """
     try:
         return LoadRecord.from_bytes(store.read(path), store.url(path))
     except DamagedRecordError as error:
         if record := _checkpointed_record(store, path, paths):
             return record
-        if isinstance(store, ObjectStore) and path.startswith(f"{FOLDER}/rewrite-"):
-            raise DamagedRecordError(
-                f"{store.url(path)} is not a load record; restore it from a backup, or an older version of the object: "
-                "the files that it replaces are deleted"
-            ) from None
         if store.url(path) not in _NAMED:
             _NAMED.add(store.url(path))
             log.warning("going on without a record: %s", error.message)
@@ -360,6 +353,12 @@ def delete_dead_files(store: LakeStore, snapshot: Snapshot, *, before: datetime)
         and (each.status is FileStatus.PURGED or (each.status is FileStatus.DEAD and each.died_before(before)))
     )
     store.drop_data(deleted)
+    # The first names of files that a refresh has copied to below ``_files``.
+    store.delete(
+        each.file.path
+        for each in snapshot.file_states
+        if each.status is FileStatus.HISTORY and visibility.is_in_table(store, each) and each.died_before(before)
+    )
     return deleted
 
 

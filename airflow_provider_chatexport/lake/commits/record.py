@@ -18,9 +18,10 @@ from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, LostSpan, TimeSpan
 from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
 
-RECORD_VERSION: Final = 2
-# In version 1, files had a day and no span, and there was a coverage entry for each channel.
-_READ_VERSIONS: Final = (1, 2)
+RECORD_VERSION: Final = 3
+# In version 1, files had a day and no span, and there was a coverage entry for each channel. In version 2, the files of
+# a lake on an object store lay in the folders of their tables.
+_READ_VERSIONS: Final = (1, 2, 3)
 WRITER: Final = f"airflow-provider-chatexport {__version__}"
 FOLDER: Final = "_loads"
 # Counts that have another name in older records.
@@ -50,6 +51,8 @@ class DataFile:
     :param promoted: its promoted columns, each with its type.
     :param schema_version: it has the columns that the registry had then. Records of version 1 may not say it.
     :param bounds: columns with their least and greatest value in the file, as text. Empty where they are not known.
+    :param below_files: on every store, its bytes lie below ``_files``. Otherwise they do on a disk only: older versions
+        put them at ``path`` on an object store.
     """
 
     path: str
@@ -64,6 +67,7 @@ class DataFile:
     promoted: tuple[tuple[str, str], ...] = ()
     schema_version: int = 1
     bounds: tuple[tuple[str, str, str], ...] = ()
+    below_files: bool = False
 
     @property
     def is_loose(self) -> bool:

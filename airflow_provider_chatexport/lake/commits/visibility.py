@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
+from airflow_provider_chatexport.lake.commits.record import DataFile
 from airflow_provider_chatexport.lake.commits.snapshot import ACROSS_DAYS, FileState, FileStatus
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import DAYS_SINCE_VERSION
@@ -30,9 +31,22 @@ _RANK: Final = "struct_pack(exported_at := rows._exported_at, load_id := rows._l
 
 
 def path_in(store: LakeStore, each: FileState) -> str:
-    """Return where the bytes of a file lie: those of history where no glob over the tables finds them."""
-    path = each.file.path
-    return store.history_path(path) if each.status is FileStatus.HISTORY else store.data_path(path)
+    """Return where the bytes of a file lie."""
+    in_table = is_in_table(store, each) and each.status is not FileStatus.HISTORY
+    return each.file.path if in_table else store.data_path(each.file.path)
+
+
+def is_in_table(store: LakeStore, each: FileState) -> bool:
+    """Return whether an older version put the bytes of a file into the folder of its table, and nowhere else.
+
+    A refresh copies them to below ``_files`` when only history reads them.
+    """
+    return store.is_remote and not each.file.below_files
+
+
+def shown_path(store: LakeStore, file: DataFile) -> str:
+    """Return where people find a live file: on a disk in the folder of its table."""
+    return store.data_path(file.path) if store.is_remote and file.below_files else file.path
 
 
 def sizes_of(store: LakeStore, files: Iterable[FileState]) -> dict[str, int]:

@@ -26,6 +26,7 @@ from airflow_provider_chatexport.errors import CallError, ChatExportError, TooMa
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.losses import Losses, id_of_reload
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
@@ -341,6 +342,7 @@ class LoadJob:
             record=record,
             lake=self._store.uri,
             catalog=self._store.url(catalog_file.NAME),
+            files=tuple(visibility.shown_path(self._store, file) for file in record.files),
             seconds=time.monotonic() - self._began,
             already_loaded=already_loaded,
         )

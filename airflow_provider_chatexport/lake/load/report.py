@@ -19,6 +19,7 @@ class LoadReport(Report):
     :param record: what was committed, with all counts.
     :param lake: the lake's address; of a local lake, the absolute path.
     :param catalog: the address of the catalog.
+    :param files: the paths of the files that it wrote, relative to the lake.
     :param seconds: how long the load took.
     :param already_loaded: these exports were in the lake before, and nothing was written.
     """
@@ -26,6 +27,7 @@ class LoadReport(Report):
     record: LoadRecord
     lake: str
     catalog: str
+    files: tuple[str, ...]
     seconds: float
     already_loaded: bool = False
 
@@ -55,7 +57,7 @@ class LoadReport(Report):
             "vanished": self.vanished.to_json(),
             "retention": self.retention,
             "inputs": record.facts.get("inputs", []),
-            "files": [file.path for file in record.files],
+            "files": list(self.files),
             "bytes_in": record.bytes_in,
             "seconds": round(self.seconds, 3),
         }

@@ -170,10 +170,11 @@ class Removal:
         started = time.monotonic()
         store, report = self._store, self._report
         report.unsearched = sorted(self._losses.paths)
+        there = {path for path, _ in store.data_files()}
         dead = {
             each.file.path
             for each in snapshot.file_states
-            if each.status is FileStatus.DEAD and store.has_data(each.file.path)
+            if each.status is FileStatus.DEAD and each.file.path in there
         }
         with work_folder(store, self._work_dir) as folder:
             with removal_errors(store), _Remover(store, snapshot, folder) as remover:

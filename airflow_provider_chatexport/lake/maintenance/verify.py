@@ -323,7 +323,9 @@ def _faults(store: LakeStore, files: Iterable[FileState]) -> dict[str, Finding]:
 def _file(store: LakeStore, each: FileState) -> Finding | None:
     """Check a file that readers need, under all of its names."""
     # Last the link, which goes with a damaged file.
-    paths = store.data_copies(each.file.path)[::-1] if each.is_live else [visibility.path_in(store, each)]
+    paths = [visibility.path_in(store, each)]
+    if isinstance(store, LocalStore) and each.is_live:
+        paths = store.data_copies(each.file.path)[::-1]
     for path in paths:
         try:
             why = fault_of_content(store, path, each.file.sha256)

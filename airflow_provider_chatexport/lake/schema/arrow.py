@@ -1,7 +1,8 @@
 """Arrow schemas of the tables, and rows from Python as Arrow tables.
 
 ``pyarrow.array`` is not used. Where pandas is installed, it imports pandas to see whether a value comes from there,
-which would make every load half a second longer.
+which would make every load half a second longer. Nor is ``cast`` used: it imports ``pyarrow.compute``, which takes
+longer than a small load needs to write its rows.
 """
 
 from __future__ import annotations
@@ -54,9 +55,22 @@ def arrow_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table
     lines.seek(0)
     # JSON text is read as text: read as JSON, it would be an object.
     read_as = pa.schema([(field.name, pa.string() if field.type == pa.json_() else field.type) for field in schema])
-    return arrow_json.read_json(
+    read = arrow_json.read_json(
         lines,
         # A row must not lie across two blocks.
         read_options=arrow_json.ReadOptions(block_size=size + 1, use_threads=False),
         parse_options=arrow_json.ParseOptions(explicit_schema=read_as, unexpected_field_behavior="error"),
-    ).cast(schema)
+    )
+    columns = [as_type(read.column(field.name), field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Return a column in a type that has the same bytes: text as JSON, a time with another name of its zone."""
+    if column.type == kind:
+        return column
+    if isinstance(kind, pa.JsonType):
+        chunks = [pa.ExtensionArray.from_storage(kind, chunk) for chunk in column.chunks]
+    else:
+        chunks = [chunk.view(kind) for chunk in column.chunks]
+    return pa.chunked_array(chunks, type=kind)

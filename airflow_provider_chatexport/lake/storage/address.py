@@ -11,11 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias
-
-import fsspec
-from fsspec import AbstractFileSystem
-from fsspec.implementations.local import LocalFileSystem
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from airflow_provider_chatexport.errors import CallError, LakeError
 from airflow_provider_chatexport.lake.schema.tables import COLUMN_NAMES
@@ -23,9 +19,12 @@ from airflow_provider_chatexport.lake.storage.local_store import LocalStore
 from airflow_provider_chatexport.lake.storage.object_store import WITHOUT_FOLDERS, ObjectStore
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
 CATALOG_NAME: Final = "catalog.duckdb"
 # How a lake's address is reached: options of fsspec for it, or a file system of fsspec; None for the environment.
-Storage: TypeAlias = Mapping[str, Any] | AbstractFileSystem | None
+Storage: TypeAlias = "Mapping[str, Any] | AbstractFileSystem | None"
 
 # ``s3:/bucket`` is a relative path to fsspec, and a slip to the person who typed it. fsspec does know ``file:/path``.
 _ONE_SLASH: Final = re.compile(r"(?!file:|local:)[A-Za-z][\w+.-]+:/(?!/)")
@@ -46,7 +45,10 @@ def open_store(uri: str | Path, storage: Storage = None) -> LakeStore:
     :raises LakeError: no file system serves the address, or no lake can lie there.
     """
     address = normalized(str(uri))
-    fs, root = _file_system_of(address, storage)
+    if storage is None and _is_local(address):
+        fs, root = None, _local_root(address)
+    else:
+        fs, root = _file_system_of(address, storage)
     keys = {part.partition("=")[0].lower() for part in root.split("/") if "=" in part}
     if taken := sorted(keys & COLUMN_NAMES):
         raise _refused(uri, f"has a folder {taken[0]}=..., which readers of Parquet take for that column")
@@ -55,13 +57,13 @@ def open_store(uri: str | Path, storage: Storage = None) -> LakeStore:
     # Of a local lake, only now: what the folder is called that a relative path starts in.
     if found := _PATTERN.search(root):
         raise _refused(uri, f"has a {found.group()}, which readers take for a pattern of names")
-    if not isinstance(fs, LocalFileSystem):
+    if fs is not None:
         if address.endswith(f"/{CATALOG_NAME}"):
             raise _refused(
                 uri, _IS_CATALOG, cure=f"give the lake's address, {address.removesuffix(f'/{CATALOG_NAME}')}"
             )
         return ObjectStore(address, fs, root)
-    if storage is not None and not isinstance(storage, AbstractFileSystem):
+    if storage is not None and isinstance(storage, Mapping):
         raise CallError(f"the lake {uri} is a local folder and has no use for storage options; leave them out")
     path = _local_path(root)
     if Path(path).is_file():
@@ -117,14 +119,38 @@ def _local_path(root: str) -> str:
     return os.path.realpath(root) if ".." in parts else "".join(f"/{part}" for part in parts)
 
 
-def _file_system_of(address: str, storage: Storage) -> tuple[AbstractFileSystem, str]:
-    """Return the file system of an address, and the folder as it names it, without a slash at the end."""
-    if isinstance(storage, AbstractFileSystem):
+def _is_local(address: str) -> bool:
+    """Return whether an address is surely that of a local folder: a path, or one of the local schemes."""
+    scheme = address.partition("://")[0] if "://" in address else None
+    return scheme in _LOCAL_SCHEMES if scheme is not None else not address.startswith("data:")
+
+
+def _local_root(address: str) -> str:
+    """Return the absolute path of a local address as fsspec reads it, whose import takes a tenth of a second."""
+    prefixes = (f"{scheme}:{slashes}" for scheme in _LOCAL_SCHEMES for slashes in ("//", ""))
+    path = address.removeprefix(next((prefix for prefix in prefixes if address.startswith(prefix)), ""))
+    path = os.path.expanduser(path) if path.startswith("~") else os.path.join(os.getcwd(), path)  # noqa: PTH111, PTH118, PTH109
+    return path.rstrip("/")
+
+
+def _file_system_of(address: str, storage: Storage) -> tuple[AbstractFileSystem | None, str]:
+    """Return the file system of an address, and the folder as it names it, without a slash at the end.
+
+    :return: no file system for a local folder.
+    """
+    # These imports take a tenth of a second, which a load into a local lake does not need.
+    import fsspec  # noqa: PLC0415
+    from fsspec.implementations.local import LocalFileSystem  # noqa: PLC0415
+
+    if isinstance(storage, fsspec.AbstractFileSystem):
         scheme = fsspec.utils.get_protocol(address)
         served = (storage.protocol,) if isinstance(storage.protocol, str) else tuple(storage.protocol)
         if scheme not in served:
             raise CallError(f"the file system serves {served[0]}://..., and the lake address is {address}")
-        return storage, str(storage._strip_protocol(address)).rstrip("/")
+        return (
+            None if isinstance(storage, LocalFileSystem) else storage,
+            str(storage._strip_protocol(address)).rstrip("/"),
+        )
     try:
         fs, root = fsspec.core.url_to_fs(address, **{"use_listings_cache": False, **(storage or {})})
     except Exception as error:  # noqa: BLE001 - each file system refuses in its own way
@@ -134,4 +160,4 @@ def _file_system_of(address: str, storage: Storage) -> tuple[AbstractFileSystem,
             "s3://bucket/lake, for which there is airflow-provider-chatexport[s3]",
             retryable=False,
         ) from None
-    return fs, str(root).rstrip("/")
+    return None if isinstance(fs, LocalFileSystem) else fs, str(root).rstrip("/")

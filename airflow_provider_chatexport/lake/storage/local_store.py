@@ -181,12 +181,12 @@ class LocalStore(LakeStore):
         """Return whether the lake's folder is another one. Symbolic links and mounts give one folder several names."""
         return not (Path(uri).exists() and self.root.samefile(uri))
 
-    def data_path(self, path: str) -> str:
-        """Return where the bytes of a data file lie: where no glob sees them."""
-        return self.history_path(path)
+    def empty_file(self, folder: str, name: str) -> str:
+        """Return the path in the table's folder, so that a glob over a table without rows finds a file."""
+        return f"{folder}/{name}.parquet"
 
     def data_copies(self, path: str) -> list[str]:
-        """Return the path in the table's folder, and the one below ``_files`` where that is not the same file."""
+        """Return the path of a live file in its table's folder, and the one below ``_files`` if these are two files."""
         data_path = self.data_path(path)
         try:
             is_linked = self.local_path(data_path).samefile(self.local_path(path))

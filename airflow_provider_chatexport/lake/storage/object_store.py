@@ -16,12 +16,11 @@ import duckdb
 
 from airflow_provider_chatexport.core.times import parse_rfc3339
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake.storage.known_files import KnownFiles
-from airflow_provider_chatexport.lake.storage.store import FILES_FOLDER, LakeStore
+from airflow_provider_chatexport.lake.storage.store import EMPTY_FILE_PREFIX, FILES_FOLDER, LakeStore
 from airflow_provider_chatexport.lake.storage.store_errors import http_status
 
 _CHUNK_BYTES: Final = 4 * 1024 * 1024
-# The names that loads and rewrites give, so that no other Parquet file in the lake's place is ever taken for ours.
+# The names that loads and rewrites of older versions gave, so that no other Parquet file is ever taken for ours.
 _DATA_FILE: Final = re.compile(
     r"[a-z_]+/[a-z_]+=\d{4}-\d\d(-\d\d)?/([0-9a-f]{24}|rewrite-\d+)-[0-9a-f]{8}(-\d+|-loose)+\.parquet"
 )
@@ -64,6 +63,9 @@ class ObjectStore(LakeStore):
         contents: Mapping[str, bytes] | None = None,
     ) -> None:
         """Register the file system: DuckDB's own way to object stores is an extension that has to be downloaded."""
+        # A process with a local lake does not need fsspec.
+        from airflow_provider_chatexport.lake.storage.known_files import KnownFiles  # noqa: PLC0415
+
         names = self._fs.protocol
         for name in (names,) if isinstance(names, str) else names:
             if con.filesystem_is_registered(name):
@@ -215,21 +217,18 @@ class ObjectStore(LakeStore):
         """Return whether the address is another one. Some schemes are names of one store."""
         return _place(uri) != _place(self.uri)
 
-    def data_path(self, path: str) -> str:
-        """Return the path itself: an object has one name."""
-        return path
-
-    def data_copies(self, path: str) -> list[str]:
-        """Return the path itself: an object has one name."""
-        return [path]
+    def empty_file(self, folder: str, name: str) -> str:
+        """Return the path below ``_files``: a glob over a table's folder has to fail, because no live file is there."""
+        return f"{FILES_FOLDER}/{folder}/{name}.pq"
 
     def data_files(self) -> Iterator[tuple[str, datetime]]:
-        """Yield every data file, live or kept for history; one that is just being moved may come twice."""
-        for path, modified_at in self.walk("", ".parquet"):
-            if _DATA_FILE.fullmatch(path):
+        """Yield every data file; one that lies both below ``_files`` and in its table's folder comes twice."""
+        for path, modified_at in self.walk("", ""):
+            if path.startswith(f"{FILES_FOLDER}/") and path.endswith(".pq"):
+                if f"/{EMPTY_FILE_PREFIX}" not in path:
+                    yield self.path_in_table(path), modified_at
+            elif _DATA_FILE.fullmatch(path):
                 yield path, modified_at
-        for path, modified_at in self.walk(FILES_FOLDER, ".pq"):
-            yield self.path_in_table(path), modified_at
 
     @property
     def staging(self) -> None:

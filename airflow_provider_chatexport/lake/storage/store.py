@@ -2,12 +2,14 @@
 
 Every store keeps two promises: an object appears whole or not at all, and ``put_new`` says whether it was first.
 
-A data file is known by its path in its table's folder. Where its bytes lie is for the store to say (``data_path``):
+A data file is known by its path in its table's folder, such as ``messages/event_month=2026-01/x.parquet``. Its bytes
+lie below ``_files`` (``data_path``), where the catalog's views read them and no glob for a table finds them. So a file
+can cease to be live, and readers who opened the catalog earlier still have it.
 
-- ``LocalStore``: below ``_files``, where the catalog's views read them. While the file is live, its path in the table's
-  folder is a hard link to the same bytes, for readers that use a glob. So a file can leave a glob's sight, and
-  readers who opened the catalog earlier still have it.
-- ``ObjectStore``: at the path in the table's folder alone, because object stores have no links.
+- ``LocalStore``: while the file is live, its path in the table's folder is a hard link to the same bytes, for readers
+  that use a glob.
+- ``ObjectStore``: there are no links, and nothing in the tables' folders. Older versions put the bytes there. The
+  record of such a file does not say that they are below ``_files``.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.storage.store_errors import explain
 
 FILES_FOLDER: Final = "_files"
+# The name of a table's file without rows, which lets people query the table while it has no data.
+EMPTY_FILE_PREFIX: Final = "empty-v"
 
 
 class LakeStore(ABC):
@@ -146,26 +150,26 @@ class LakeStore(ABC):
     # Data files
 
     @abstractmethod
-    def data_path(self, path: str) -> str:
-        """Return where the bytes of a data file lie while it is live."""
-
-    @abstractmethod
-    def data_copies(self, path: str) -> list[str]:
-        """Return every path at which a live data file has to be found, but only one path for the same bytes."""
-
-    @abstractmethod
     def data_files(self) -> Iterator[tuple[str, datetime]]:
         """Yield every data file that there is, in a record or not, with the time of its last change (aware, UTC)."""
 
+    @abstractmethod
+    def empty_file(self, folder: str, name: str) -> str:
+        """Return where a table's file without rows lies.
+
+        :param folder: of the table, with the day or month that the file has.
+        :param name: of the file, without its ending.
+        """
+
     @staticmethod
-    def history_path(path: str) -> str:
-        """Return where the bytes of a data file lie that no table's folder shows. No glob for Parquet matches it."""
+    def data_path(path: str) -> str:
+        """Return where the bytes of a data file lie. No glob for a table or for ``*.parquet`` matches it."""
         return f"{FILES_FOLDER}/{path.removesuffix('.parquet')}.pq"
 
     @staticmethod
-    def path_in_table(history_path: str) -> str:
-        """Return the path of a data file in its table's folder; the inverse of ``history_path``."""
-        return f"{history_path.removeprefix(FILES_FOLDER + '/').removesuffix('.pq')}.parquet"
+    def path_in_table(data_path: str) -> str:
+        """Return the path of a data file in its table's folder; the inverse of ``data_path``."""
+        return f"{data_path.removeprefix(FILES_FOLDER + '/').removesuffix('.pq')}.parquet"
 
     def put_data(self, local: Path, path: str) -> None:
         """Move a finished data file into the lake."""
@@ -177,7 +181,7 @@ class LakeStore(ABC):
 
     def drop_data(self, paths: Iterable[str]) -> None:
         """Delete data files under all their names."""
-        self.delete(name for path in paths for name in (path, self.history_path(path)))
+        self.delete(name for path in paths for name in (path, self.data_path(path)))
 
     def restore_data(self, path: str, sha256: str) -> bool:  # noqa: ARG002 - by default a file has one name
         """Bring the bytes of a data file back where they belong, if they are still there under another name.

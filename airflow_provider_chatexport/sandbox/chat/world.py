@@ -398,7 +398,7 @@ class World:
         chronicle, n = self._chronicle(cid), _MAX_UNREAD
         while True:
             tail = chronicle.tail(cid, n)
-            is_purged = cid in changes.purged_cids or tail[-1].at_us < changes.purged_before_us
+            is_purged = cid in changes.purged_cids or any(last.at_us < changes.purged_before_us for last in tail[-1:])
             if len(tail) < n or is_purged or any(map(changes.keep, tail[: 1 - _MAX_UNREAD])):
                 return tail
             n *= 2

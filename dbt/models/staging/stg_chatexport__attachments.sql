@@ -30,4 +30,4 @@ select
     "_exported_at",
     "_load_id",
     "event_date"
-from {{ lake_table('attachments') }}
+from {{ source('chatexport', 'attachments') }}

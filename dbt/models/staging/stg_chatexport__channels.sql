@@ -32,5 +32,4 @@ select
     "_exported_at",
     "_load_id",
     "export_date"
-from {{ lake_table('channels') }}
-qualify row_number() over (partition by "cid" order by _exported_at desc, _load_id desc) = 1
+from {{ source('chatexport', 'channels') }}

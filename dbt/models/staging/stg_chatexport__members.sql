@@ -27,5 +27,4 @@ select
     "_exported_at",
     "_load_id",
     "export_date"
-from {{ lake_table('members') }}
-qualify row_number() over (partition by "cid", "user_id" order by _exported_at desc, _load_id desc) = 1
+from {{ source('chatexport', 'members') }}

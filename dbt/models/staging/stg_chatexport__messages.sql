@@ -55,4 +55,4 @@ select
     "_exported_at",
     "_load_id",
     "event_date"
-from {{ lake_table('messages') }}
+from {{ source('chatexport', 'messages') }}

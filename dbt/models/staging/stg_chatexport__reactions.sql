@@ -12,4 +12,4 @@ select
     "_exported_at",
     "_load_id",
     "event_date"
-from {{ lake_table('reactions') }}
+from {{ source('chatexport', 'reactions') }}

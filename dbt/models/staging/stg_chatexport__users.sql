@@ -31,5 +31,4 @@ select
     "_exported_at",
     "_load_id",
     "export_date"
-from {{ lake_table('users') }}
-qualify row_number() over (partition by "id" order by _exported_at desc, _load_id desc) = 1
+from {{ source('chatexport', 'users') }}

@@ -744,7 +744,7 @@ def test_a_query_that_is_wrong_is_told_from_a_lake_that_is_broken(lake: LakeProb
     with pytest.raises(CallError, match="the query is wrong: Catalog Error"):
         lake.rows("SELECT * FROM nothing")
     store = open_store(lake.uri)
-    store.delete([store.history_path(next(file.path for file in record.files if file.table == "messages"))])
+    store.delete([store.data_path(next(file.path for file in record.files if file.table == "messages"))])
     with pytest.raises(LakeError, match=r"the query failed, because messages/.* is missing or damaged .*; restore it"):
         lake.rows("SELECT * FROM messages")
 

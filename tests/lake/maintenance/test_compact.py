@@ -178,7 +178,7 @@ def test_parquet_files_of_others_are_not_data_files_of_the_lake(tmp_path: Path) 
     assert compact(store).record_id
     store.replace("sales/year=2025/orders.parquet", b"theirs")
     store.replace("messages/event_date=2025-01-01/mine.parquet", b"theirs")
-    assert {each.file.path for each in lake.snapshot().file_states if each.is_live} == lake.data_files()
+    assert {each.file.path for each in lake.snapshot().file_states} == lake.data_files()
 
 
 def test_a_file_is_dead_since_newer_loads_first_hid_all_of_it(lake: LakeProbe, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from s3_server import new_lake
 
 from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.core.options import LoadOptions
-from airflow_provider_chatexport.errors import DamagedRecordError
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.catalog.catalog_file import NAME, empty_file
 from airflow_provider_chatexport.lake.commits import log as commit_log
@@ -174,7 +173,7 @@ def test_a_load_goes_on_whatever_is_lost_at_any_moment(
     first, second = days.load(1), days.load(2)
     days.load(3)
     spoiled = [days.data("messages", first), days.data("messages", second), days.data("users", first)]
-    rebuilt = [NAME, CHECKPOINT, empty_file(TABLE_BY_NAME["reads"])]
+    rebuilt = [NAME, CHECKPOINT, empty_file(days.store, TABLE_BY_NAME["reads"])]
     done: list[str] = []
 
     def spoil(*_: object) -> None:
@@ -215,20 +214,19 @@ def test_a_vacuum_shows_a_load_that_died_before_it_could(days: Days) -> None:
     assert [] == days.faults()
 
 
-def test_the_damaged_record_of_a_rewrite_in_an_object_store_is_not_put_aside(tmp_path: Path) -> None:
-    """The files that it replaces are deleted, so without it the rows would be lost for good."""
+def test_the_damaged_record_of_a_rewrite_in_an_object_store_is_put_aside(tmp_path: Path) -> None:
+    """The files that it replaces are deleted only when the checkpoint has it, so the lake is as it was before it."""
     days = Days(tmp_path, f"memory://{tmp_path.name}/lake")
     days.load(1, options=ONE_BY_ONE)
     days.load(2, options=ONE_BY_ONE)
     with Lake(days.lake.uri) as lake:
         path = f"_loads/{lake.compact().record_id}.json"
-        record = days.store.read(path)
         days.store.delete([CHECKPOINT])
         days.store.replace(path, GARBAGE)
-    with pytest.raises(DamagedRecordError, match="restore it from a backup, or an older version of the object"):
-        Lake(days.lake.uri).repair()
-    days.store.replace(path, record)
+        assert ["m1", "m2"] == list(days.texts())
+        assert ((path, False),) == lake.repair().records
     assert ["m1", "m2"] == list(days.texts())
+    assert [] == days.faults()
 
 
 def test_the_record_of_a_rewrite_that_is_gone_is_put_back(days: Days, caplog: pytest.LogCaptureFixture) -> None:

@@ -58,7 +58,7 @@ def add_loads(lake: LakeProbe, report: LoadReport, n_loads: int) -> None:
         for file in report.record.files:
             if file.table == "messages":
                 path = f"messages/event_month={day[:7]}/{load_id}-00000000-0.parquet"
-                store.copy(file.path, path)
+                store.copy(store.data_path(file.path), store.data_path(path))
                 files.append(replace(file, path=path, first_day=day, last_day=day))
         since = datetime.fromisoformat(f"{day}T00:00:00Z")
         entries = (replace(each, since=since, until=since + DAY, load_id=load_id) for each in report.record.coverage)
@@ -91,6 +91,7 @@ def test_a_file_that_is_gone_is_named(s3: S3Server, tmp_path: Path) -> None:
     lake = LakeProbe(new_lake())
     report = load_first_day(lake, write_export(tmp_path / "export", {"m1": (8, "one")}), 0)
     (path,) = (file.path for file in report.record.files if file.table == "messages")
-    open_store(lake.uri).delete([path])
+    store = open_store(lake.uri)
+    store.delete([store.data_path(path)])
     with pytest.raises(LakeError, match=re.escape(path)):
         Lake(lake.uri).fetch("SELECT count(text) FROM messages")

@@ -30,7 +30,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> LakeStore:
 
 
 def test_only_the_first_writer_of_an_object_writes_it(store: LakeStore) -> None:
-    """A record is committed once, whoever tries at the same time."""
+    """A record is committed once, however many writers try at the same time."""
     assert store.put_new(RECORD, b"first")
     assert not store.put_new(RECORD, b"second")
     assert b"first" == store.read(RECORD)
@@ -71,7 +71,7 @@ def test_a_data_file_is_one_file_under_all_its_names(store: LakeStore, tmp_path:
     assert store.has_data(DATA)
     assert [DATA] == [path for path, _ in store.data_files()]
     assert b"rows" == store.local_copy(store.data_path(DATA), tmp_path).read_bytes()
-    assert DATA == store.path_in_table(store.history_path(DATA))
+    assert DATA == store.path_in_table(store.data_path(DATA))
     store.drop_data([DATA])
     assert [] == list(store.data_files())
 

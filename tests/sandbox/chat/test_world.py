@@ -187,6 +187,14 @@ def test_a_generated_world_has_exactly_n_messages(n_messages: int) -> None:
         assert all(FIRST_DAY <= moment < FIRST_DAY + timedelta(days=3) for moment in moments)
 
 
+def test_a_world_of_few_messages_has_channels_without_any() -> None:
+    """Regression: an export of a sandbox with a few hundred messages failed at the first channel without a message."""
+    world = World.load(messages=20)
+    silent = [cid for cid in world.cids if not list(world.messages(cid))]
+    assert silent
+    assert {0} == {read["unread_messages"] for cid in silent for read in world.reads(cid)}
+
+
 def test_a_generated_message_is_found_by_its_id() -> None:
     """Ids contain their number; no message has any other id."""
     for message in GENERATED.messages("livestream:ubuntu"):

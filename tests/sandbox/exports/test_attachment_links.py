@@ -88,7 +88,7 @@ def test_a_link_ends_after_14_days_and_the_next_export_has_another_one(calls):
 
 @pytest.mark.parametrize("spoil", [("Expires=1", "Expires=2"), ("/images/", "/files/"), ("Signature=", "Signature=0")])
 def test_a_changed_link_is_refused(calls, spoil):
-    """Nobody prolongs a link or guesses one."""
+    """A link cannot be prolonged or guessed."""
     link = urls(calls)[0]
     assert spoil[0] in link
     assert httpx.get(link.replace(*spoil)).status_code == 403
