@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import json
+from collections.abc import Mapping
 from typing import Final
 
 # How files of keys begin: PEM, SSH, and JSON Web Keys.
@@ -37,7 +38,7 @@ def is_secret(text: str) -> bool:
     return bool(text) and not text.startswith(_SSH_KEYS) and not any(part in text for part in _IN_KEY_FILES)
 
 
-def _json(value: dict[str, object]) -> bytes:
+def _json(value: Mapping[str, object]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
