@@ -57,6 +57,9 @@ class CeleryStack(AirflowStack):
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
             "AIRFLOW__CELERY__BROKER_URL": broker,
             "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{database}",
+            # As in a deployment: without it, every process of a task compiles all that it imports.
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": str(home / "bytecode"),
         }
         super().__init__(
             home,
