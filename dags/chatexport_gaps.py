@@ -51,7 +51,8 @@ with DAG(
     default_args={"retries": 3},
     tags=["chatexport"],
 ) as dag:
+    # Two years that are missing are nine windows, and not a hundred tasks that wait for the service's rate limit.
     gaps = ListGapsOperator(
-        task_id="gaps", lake=LAKE, channels=CHANNELS, lookback=timedelta(days=2), max_window=timedelta(days=7)
+        task_id="gaps", lake=LAKE, channels=CHANNELS, lookback=timedelta(days=2), max_window=timedelta(days=90)
     )
     missing.expand_kwargs(gaps.output)

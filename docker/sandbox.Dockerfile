@@ -17,8 +17,9 @@ COPY --from=build /wheels /wheels
 # Without its other dependencies: the sandbox needs neither Airflow nor DuckDB.
 RUN pip install --no-cache-dir --require-hashes -r /tmp/sandbox.txt \
  && pip install --no-cache-dir --no-deps /wheels/*.whl \
- && useradd --system --no-create-home sandbox
-USER sandbox
+ && useradd --uid 10001 --no-create-home sandbox
+# As a number, so that Kubernetes sees that it is not root.
+USER 10001
 EXPOSE 8900
 HEALTHCHECK --interval=5s --start-period=10s \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8900/_sandbox/health')"]

@@ -45,7 +45,7 @@ class Watcher:
 
 
 def _end(watched: list[psutil.Process]) -> None:
-    """Kill processes and their descendants, until none is left.
+    """Kill processes and their descendants, until all of them are gone.
 
     Descendants are listed before their ancestors die, because those of a dead process cannot be found.
     """

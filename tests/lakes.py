@@ -108,6 +108,8 @@ class LakeProbe:
         live = {each.file.path for each in snapshot.file_states if each.is_live}
         shown = records if self.is_remote else live | records
         assert shown == self.files(), shown ^ self.files()
+        readable = {each.file.path: each for each in snapshot.file_states if each.is_readable}
+        assert readable == {each.file.path: each for each in snapshot.readable_states}
         assert live <= self.data_files() <= {each.file.path for each in snapshot.file_states}
 
     def assert_tidy_but_for_leftovers(self) -> None:

@@ -43,7 +43,7 @@ RUN_BY = {
 NOT_RUN = {
     "make test": "it is this suite",
     "pip install": "the tests have pinned packages, and read from no index",
-    "docker build": "it needs a container engine; test_image.py runs the steps of the Dockerfile without one",
+    "docker build": "it needs a container engine; test_image.py runs the steps of the Dockerfile",
     "docker run --rm": "it needs a container engine; test_image.py starts the command of the image",
     "CHATEXPORT_LAKE=": "JupyterLab is not among the pinned packages; test_notebooks.py executes the notebooks",
     "cd docker": "it leads to the next lines, which need a container engine",
@@ -51,7 +51,7 @@ NOT_RUN = {
     "docker compose": "it needs a container engine; test_deployment_files.py checks what the file refers to",
     "kubectl": "it needs a cluster; test_deployment_files.py checks what the file refers to",
     "helm": "it needs a cluster; test_deployment_files.py checks what the file refers to",
-    "duckdb ": "DuckDB's shell is no Python package; test_locks.py and test_readers.py open catalogs as it does",
+    "duckdb ": "DuckDB's shell does not come as a Python package; test_locks.py opens catalogs as it does",
 }
 # Page and language of other code -> the test that runs or reads it.
 CODE = {
@@ -59,10 +59,7 @@ CODE = {
     ("README.md", "sql"): "tests/test_docs.py::test_the_commands_of_the_pages_do_what_they_say",
     ("dbt/README.md", "yaml"): "tests/dbt/test_dbt_project.py::test_another_project_can_install_it_as_a_package",
     ("docs/airflow.md", "dockerfile"): "tests/airflow/test_airflow_page.py::test_the_container_on_the_page_has",
-    (
-        "docs/airflow.md",
-        "ini",
-    ): "tests/airflow/test_airflow_page.py::test_every_default_of_the_deployment_is_on_the_page",
+    ("docs/airflow.md", "ini"): "tests/airflow/test_airflow_page.py::test_every_default_of_the_deployment",
     ("docs/airflow.md", "python"): "tests/test_docs.py::test_the_dags_of_the_pages_are_dags",
     ("docs/dbt.md", "python"): "tests/e2e/test_dbt.py::test_the_cosmos_dag_of_the_page_builds_the_marts",
     ("docs/notebooks/operations.md", "python"): "tests/test_notebooks.py::test_a_notebook_runs_over_a_lake",
@@ -75,12 +72,11 @@ CODE = {
     ("docs/sandbox.md", "yaml"): "tests/sandbox/test_sandbox_page.py::test_the_workflow_of_the_page_runs",
 }
 
-# Names that the sandbox does not have, and a sandbox that is quick and on a port that is free.
+# Names that the sandbox does not have, and a sandbox that is quick.
 STAND_INS = {
     "s3://chat/lake": "./lake",
     "team:x": "team:mediawiki",
     "--port 8900": "--port 8900 --task-seconds 0 --no-rate-limit",
-    "8900": str(free_port()),
 }
 
 
@@ -101,14 +97,14 @@ def test_the_table_of_backfills_is_what_plan_calculates() -> None:
 
 
 def test_every_command_of_the_pages_is_run() -> None:
-    """A test runs it, or the list above has the reason why none does. Neither list names what is on no page."""
+    """A test runs it, or a list has the reason why no test does. Neither list has an entry that no page needs."""
     targets = set(re.findall(r"^([a-z0-9-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     here, elsewhere, not_run = _sorted_out()
     assert set() == {each.program for each in here} - {"chatexport", "export"}
     assert (set(RUN_BY), set(NOT_RUN)) == (elsewhere, not_run)
     assert {each.text.split()[1] for each in commands() if each.program == "make"} <= targets
     code = {(each.page, each.language) for each in blocks()}
-    # The last is for Node, which is not among the pinned packages; the rest is data.
+    # JavaScript needs Node, which is not among the pinned packages; other languages are data.
     assert set(CODE) == {each for each in code if each[1] not in {"sh", "", "text", "js"}} - {
         ("docs/service.md", "json")
     }
@@ -132,7 +128,7 @@ def _sorted_out() -> tuple[list[Command], set[tuple[str, str]], set[str]]:
 
 
 def test_commands_within_sentences_exist() -> None:
-    """`chatexport sync --dry-run` in a sentence would outlive the option."""
+    """`chatexport sync --dry-run` in a sentence would outlive its option."""
     known = dict(cli_commands(cli))
     for page in PAGES:
         for text in re.findall(r"`(chatexport [^`]+)`", (ROOT / page).read_text()):
@@ -161,7 +157,7 @@ def test_the_commands_of_the_pages_do_what_they_say(home: Path, installed: Insta
     texts = list(dict.fromkeys(re.sub(r"\s+#.*", "", each.text) for each in here))
     assert len(texts) > 20
     script = "\n".join(f"echo {shlex.quote('> ' + text)} >&2\n{text}" for text in texts)
-    for name, stand_in in STAND_INS.items():
+    for name, stand_in in {**STAND_INS, "8900": str(free_port())}.items():
         script = script.replace(name, stand_in)
     ran = subprocess.run(
         ["bash", "-c", f"set -e; trap 'kill $!' EXIT\n{script}"],

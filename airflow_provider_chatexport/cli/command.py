@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -24,8 +25,20 @@ class _HelpPage(click.Command):
             formatter.write(f"{label}:\n  {example}\n")
 
 
+def _log_stages(_ctx: click.Context, _option: click.Parameter, is_on: bool) -> None:  # noqa: FBT001 - click's callback
+    if is_on:
+        logging.getLogger().setLevel(logging.INFO)
+
+
+_VERBOSE: Final = click.Option(["-v", "--verbose"], is_flag=True, hidden=True, expose_value=False, callback=_log_stages)
+
+
 class Command(_HelpPage):
     """A command."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Take ``-v`` after the command as well as before it: that is where people add it."""
+        return [*super().get_params(ctx), _VERBOSE]
 
 
 class Group(_HelpPage, click.Group):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from airflow_provider_chatexport.cli.command import command
-from airflow_provider_chatexport.cli.light_imports import numpy_left_out
+from airflow_provider_chatexport.cli.light_imports import quick_imports
 from airflow_provider_chatexport.cli.options import (
     json_option,
     lake_option,
@@ -80,7 +80,7 @@ def load(**arguments: Any) -> None:
     with ThreadPoolExecutor(1) as hashing:
         # The import takes half a second. Hashing releases Python's lock, so both run at the same time.
         fingerprints = hashing.map(Fingerprint.of, arguments["files"])
-        with numpy_left_out():
+        with quick_imports():
             from airflow_provider_chatexport.lake import Lake  # noqa: PLC0415
     with TerminalProgress() as progress:
         report = Lake(arguments["lake"]).load(

@@ -109,6 +109,12 @@ def test_an_ordinary_backfill_has_no_warning() -> None:
         ("files that loads write", 198, A_MONTH.files_written),
         ("size of a lake", 8.53e6, A_MONTH.lake_bytes),
         ("requests of 60 loads", 60 * 23.7, planned(windows=60).store_requests),
+        # docs/scaling.md: 20 exports and loads on a quiet machine.
+        (
+            "CPU seconds of 20 batches",
+            53,
+            3_600 * planned(channels=500, messages=4_000, channels_per_task=25).cpu_hours,
+        ),
         # benchmarks/README.md, "Waiting exports": requests a minute, for the 60 exports that start in one.
         ("status requests in 1.7 minutes", 1_555 / 60, status_requests(102)),
         ("status requests in 17 minutes", 2_872 / 60, status_requests(1_020)),

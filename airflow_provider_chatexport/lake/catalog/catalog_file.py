@@ -370,7 +370,7 @@ def _fill(
             _put(con, name, view.rows(snapshot, sets))
     _put(con, _MASKING_ENTRIES, entry_rows(snapshot.masking_coverage, sets))
     recheck = snapshot.recheck_coverage
-    _put(con, history_view.READABLE_ENTRIES, entry_rows(recheck & snapshot.readable_coverage, sets))
+    _put(con, history_view.READABLE_ENTRIES, entry_rows(snapshot.readable_recheck_coverage, sets))
     _put(con, history_view.DECIDING_ENTRIES, entry_rows(recheck.intersection(snapshot.coverage), sets))
     _put(con, metadata_views.CHANNEL_SETS, set_rows(sets))
     _put(con, _SIZES, _size_rows(store, snapshot))
@@ -388,7 +388,7 @@ def _fill(
 
 def _size_rows(store: LakeStore, snapshot: Snapshot) -> pa.Table:
     """Return the size of each file that the views read; nothing where asking for it costs nothing."""
-    sizes = visibility.sizes_of(store, snapshot.file_states) if store.is_remote else {}
+    sizes = visibility.sizes_of(store, snapshot.readable_states) if store.is_remote else {}
     rows = ({"path": path, "size_bytes": size} for path, size in sizes.items())
     return arrow_rows(rows, pa.schema([("path", pa.string()), ("size_bytes", pa.int64())]))
 
@@ -478,7 +478,7 @@ def _owners(store: LakeStore, snapshot: Snapshot) -> str:
 
 def _versions(store: LakeStore, table: Table, snapshot: Snapshot) -> str:
     """Return the query over all rows of messages that can be read, whether newer exports hide them or not."""
-    readable = [each for each in snapshot.files_of(table) if each.is_readable]
+    readable = snapshot.readable_files_of(table)
     rows = " UNION ALL ".join(_read(store, table, readable))
     if all(each.is_live for each in readable):
         return rows

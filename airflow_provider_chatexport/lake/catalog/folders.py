@@ -39,7 +39,7 @@ def sync(store: LakeStore, snapshot: Snapshot, records: Iterable[LoadRecord] | N
     :param records: check only the folders that these records can have changed; by default all folders.
     :raises LakeError: the lake cannot be written.
     """
-    by_folder = _by_folder(snapshot.file_states)
+    by_folder = _by_folder(snapshot.readable_states)
     wanted = set(by_folder) if records is None else _touched_by(list(records), snapshot)
     match store:
         case LocalStore():
@@ -83,7 +83,7 @@ def _touched_by(records: list[LoadRecord], snapshot: Snapshot) -> set[str]:
     first = min((record.committed_at for record in records), default=datetime.max.replace(tzinfo=UTC))
     return {
         _folder(each)
-        for each in snapshot.file_states
+        for each in snapshot.states_since(first)
         if each.record.load_id in ids or (each.dead_since is not None and each.dead_since >= first)
     }
 

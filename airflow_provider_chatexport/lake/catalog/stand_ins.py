@@ -25,7 +25,7 @@ def stand_ins(store: LakeStore, snapshot: Snapshot) -> dict[str, bytes]:
     """Return a stand-in for each file that the views of a snapshot read, by where its bytes lie."""
     tables = {table.name: table for table in snapshot.tables}
     found = {}
-    for each in snapshot.file_states:
+    for each in snapshot.readable_states:
         if each.is_readable:
             table = tables[each.file.table]
             held = promoted.held_by(table, each.file.promoted)

@@ -284,8 +284,7 @@ def _parse_checkpoint(store: LakeStore, content: bytes) -> dict[str, LoadRecord]
             if header["v"] != _CHECKPOINT_VERSION:
                 return {}
             sets = [ChannelSet.from_json(each) for each in header["channels"]]
-            # One record at a time: all of them as JSON values would take several times as much memory.
-            read = (LoadRecord.from_json(orjson.loads(line), store.url(CHECKPOINT), sets) for line in lines)
+            read = (LoadRecord.from_line(line, store.url(CHECKPOINT), sets) for line in lines)
             return {record.path: record for record in read}
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration, OSError, EOFError, zlib.error, LakeError):
         return {}

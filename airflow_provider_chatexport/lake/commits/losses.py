@@ -57,7 +57,7 @@ def find_lost(store: LakeStore, snapshot: Snapshot, *, content_of: Collection[st
     :param content_of: paths of files of which the content is compared as well; None for all files.
     :raises LakeError: the lake cannot be read.
     """
-    readable = {visibility.path_in(store, each): each for each in snapshot.file_states if each.is_readable}
+    readable = {visibility.path_in(store, each): each for each in snapshot.readable_states if each.is_readable}
     sizes: dict[str, int] = {}
     for folder in {path.partition("/")[0] for path in readable}:
         sizes |= store.sizes(folder)

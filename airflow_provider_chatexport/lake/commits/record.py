@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final, Self
 
+import msgspec
 import orjson
 
 from airflow_provider_chatexport import __version__
@@ -15,7 +17,8 @@ from airflow_provider_chatexport.core.times import format_rfc3339, parse_written
 from airflow_provider_chatexport.errors import DamagedRecordError, LakeError
 from airflow_provider_chatexport.lake.commits import coverage as coverage_entries
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, LostSpan, TimeSpan
+from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry, LostSpan, TimeSpan
+from airflow_provider_chatexport.lake.commits.read_later import ReadLater
 from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
 
 RECORD_VERSION: Final = 3
@@ -127,15 +130,15 @@ class LoadRecord:
     until: datetime | None
     flags: dict[str, Any]
     sources: tuple[SourceFile, ...]
-    coverage: tuple[CoverageEntry, ...]
-    files: tuple[DataFile, ...]
+    coverage: Sequence[CoverageEntry]
+    files: Sequence[DataFile]
     counts: dict[str, Any]
     seconds: float = 0.0
     keep_superseded: bool = False
     late_changes: tuple[dict[str, int], ...] = ()
     replaces: tuple[str, ...] = ()
     has_unique_keys: bool = True
-    history: tuple[DataFile, ...] = ()
+    history: Sequence[DataFile] = ()
     purged: tuple[str, ...] = ()
     lost: tuple[LostSpan, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
@@ -158,6 +161,21 @@ class LoadRecord:
         if self.is_load:
             return 1
         return int(self.facts.get("n_loads") or max(1, len({entry.load_id for entry in self.coverage})))
+
+    @property
+    def as_they_were(self) -> tuple[str, ...]:
+        """The paths of files that a rewrite took over without a look at their rows, because they were lost."""
+        return tuple(self.facts.get("as_they_were", ()))
+
+    @property
+    def has_uncovered(self) -> bool:
+        """Whether one of its files has rows that no coverage entry of their own export contains."""
+        return _any_has(self.files, "n_uncovered")
+
+    @property
+    def has_promoted(self) -> bool:
+        """Whether one of its files has promoted columns."""
+        return _any_has(self.files, "promoted") or _any_has(self.history, "promoted")
 
     @property
     def bytes_in(self) -> int:
@@ -188,13 +206,13 @@ class LoadRecord:
             "sources": [asdict(source) for source in self.sources],
             "coverage": coverage_entries.to_json(self.coverage, self.load_id, sets),
             "counts": self.counts,
-            "files": [file.to_json() for file in self.files],
+            "files": _files_to_json(self.files),
             "seconds": round(self.seconds, 3),
             "keep_superseded": self.keep_superseded,
             "late_changes": list(self.late_changes),
             "replaces": list(self.replaces),
             "has_unique_keys": self.has_unique_keys,
-            "history": [file.to_json() for file in self.history],
+            "history": _files_to_json(self.history),
             "purged": list(self.purged),
             "lost": [span.to_json() for span in self.lost],
             "facts": self.facts,
@@ -213,27 +231,51 @@ class LoadRecord:
             raise _not_a_record(where) from None
 
     @classmethod
-    def from_json(cls, value: dict[str, Any], where: str, sets: Sequence[ChannelSet] | None = None) -> Self:
-        """Read a record from a JSON value.
+    def from_line(cls, line: bytes, where: str, sets: Sequence[ChannelSet]) -> Self:
+        """Read a record from the text of ``to_json``. Its files and its coverage are read when they are asked for.
 
-        :param where: its address, for errors.
-        :param sets: the sets of channels by number, if the value is of ``to_json``.
+        :param where: the address of the text, for errors.
+        :param sets: the sets of channels by number.
         :raises LakeError: it is not a record, or its version is unknown.
         """
         try:
-            if value["v"] not in _READ_VERSIONS:
-                raise LakeError(
-                    f"{where} is a load record of version {value['v']}, and this installation reads versions "
-                    f"up to {RECORD_VERSION}; upgrade airflow-provider-chatexport where it reads this lake",
-                    retryable=False,
-                )
-            if value["schema_version"] > SCHEMA_VERSION:
-                raise LakeError(
-                    f"{where} is of a newer version: its files have tables of version {value['schema_version']}, and "
-                    f"this installation knows version {SCHEMA_VERSION}; upgrade airflow-provider-chatexport where it "
-                    "reads this lake",
-                    retryable=False,
-                )
+            value = _LINES.decode(line)
+        except msgspec.MsgspecError:
+            raise _not_a_record(where) from None
+        _check_version(value.v, value.schema_version, where)
+        return cls(
+            load_id=value.load_id,
+            schema_version=value.schema_version,
+            writer=value.writer,
+            exported_at=value.exported_at,
+            committed_at=value.committed_at,
+            since=value.window.since,
+            until=value.window.until,
+            flags=value.flags,
+            sources=value.sources,
+            coverage=ReadLater(bytes(value.coverage), _read_entries, (where, value.load_id, sets)),
+            counts=value.counts,
+            files=ReadLater(bytes(value.files), _read_files, where),
+            seconds=value.seconds,
+            keep_superseded=value.keep_superseded,
+            late_changes=value.late_changes,
+            replaces=value.replaces,
+            has_unique_keys=value.has_unique_keys,
+            history=ReadLater(bytes(value.history), _read_files, where),
+            purged=value.purged,
+            lost=tuple(map(LostSpan.from_json, value.lost)),
+            facts=value.facts,
+        )
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any], where: str) -> Self:
+        """Read a record from a JSON value.
+
+        :param where: its address, for errors.
+        :raises LakeError: it is not a record, or its version is unknown.
+        """
+        try:
+            _check_version(value["v"], value["schema_version"], where)
             load_id = value["load_id"]
             return cls(
                 load_id=load_id,
@@ -245,7 +287,7 @@ class LoadRecord:
                 until=_moment(value["window"]["until"]),
                 flags=value["flags"],
                 sources=tuple(SourceFile(**source) for source in value["sources"]),
-                coverage=_coverage(value, load_id, sets),
+                coverage=_coverage(value, load_id),
                 counts={_RENAMED_COUNTS.get(name, name): count for name, count in value["counts"].items()},
                 files=tuple(map(DataFile.from_json, value["files"])),
                 seconds=value["seconds"],
@@ -271,10 +313,120 @@ def _lines(sets: Iterable[ChannelSet]) -> bytes:
     return lines.getvalue() + b"\n]" if lines.tell() else b"[]"
 
 
-def _coverage(value: dict[str, Any], load_id: str, sets: Sequence[ChannelSet] | None) -> tuple[CoverageEntry, ...]:
+class _Window(msgspec.Struct):
+    since: datetime | None
+    until: datetime | None
+
+
+class _Entry(msgspec.Struct):
+    """A coverage entry of ``coverage.to_json``."""
+
+    channels: int
+    since: datetime | None
+    until: datetime
+    exported_at: datetime
+    load_id: str | None = None
+
+    def entry(self, sets: Sequence[ChannelSet], record_id: str) -> CoverageEntry:
+        return CoverageEntry(
+            channels=sets[self.channels],
+            since=self.since or BEGINNING,
+            until=self.until,
+            exported_at=self.exported_at,
+            load_id=self.load_id or record_id,
+        )
+
+
+class _Line(msgspec.Struct):
+    """A record of ``LoadRecord.to_json``."""
+
+    v: int
+    load_id: str
+    schema_version: int
+    writer: str
+    exported_at: datetime
+    committed_at: datetime
+    window: _Window
+    flags: dict[str, Any]
+    sources: tuple[SourceFile, ...]
+    coverage: msgspec.Raw
+    counts: dict[str, Any]
+    files: msgspec.Raw
+    seconds: float
+    keep_superseded: bool
+    late_changes: tuple[dict[str, int], ...]
+    replaces: tuple[str, ...]
+    has_unique_keys: bool
+    history: msgspec.Raw
+    purged: tuple[str, ...]
+    facts: dict[str, Any]
+    lost: tuple[dict[str, Any], ...] = ()
+
+
+_LINES: Final = msgspec.json.Decoder(_Line)
+_ENTRIES: Final = msgspec.json.Decoder(list[_Entry])
+_FILES: Final = msgspec.json.Decoder(tuple[DataFile, ...])
+
+
+def _read_entries(raw: bytes, source: tuple[str, str, Sequence[ChannelSet]]) -> tuple[CoverageEntry, ...]:
+    """Read the coverage entries of a record.
+
+    :param source: the address of the text, for errors; the record's id; the sets of channels by number.
+    """
+    where, record_id, sets = source
+    with _unreadable(where):
+        return tuple(each.entry(sets, record_id) for each in _ENTRIES.decode(raw))
+
+
+def _read_files(raw: bytes, where: str) -> tuple[DataFile, ...]:
+    """Read the files of a record."""
+    with _unreadable(where):
+        return _FILES.decode(raw)
+
+
+def _files_to_json(files: Sequence[DataFile]) -> list[dict[str, Any]] | orjson.Fragment:
+    """Return files as JSON, as it was read if it has not been asked for."""
+    return orjson.Fragment(files.raw) if isinstance(files, ReadLater) else [file.to_json() for file in files]
+
+
+@contextlib.contextmanager
+def _unreadable(where: str) -> Iterator[None]:
+    """Raise errors of JSON that has another shape than a record as those of a damaged record."""
+    try:
+        yield
+    except (msgspec.MsgspecError, IndexError):
+        raise _not_a_record(where) from None
+
+
+def _check_version(version: int, schema_version: int, where: str) -> None:
+    """Raise unless this installation knows the version of a record and of its files' tables.
+
+    :raises LakeError: it does not.
+    """
+    if version not in _READ_VERSIONS:
+        raise LakeError(
+            f"{where} is a load record of version {version}, and this installation reads versions "
+            f"up to {RECORD_VERSION}; upgrade airflow-provider-chatexport where it reads this lake",
+            retryable=False,
+        )
+    if schema_version > SCHEMA_VERSION:
+        raise LakeError(
+            f"{where} is of a newer version: its files have tables of version {schema_version}, and "
+            f"this installation knows version {SCHEMA_VERSION}; upgrade airflow-provider-chatexport where it "
+            "reads this lake",
+            retryable=False,
+        )
+
+
+def _any_has(files: Sequence[DataFile], name: str) -> bool:
+    """Return whether one of some files has a field with another value than its default. Those are not written."""
+    if isinstance(files, ReadLater) and not files.mentions(name):
+        return False
+    return any(getattr(file, name) for file in files)
+
+
+def _coverage(value: dict[str, Any], load_id: str) -> tuple[CoverageEntry, ...]:
     coverage = value["coverage"]
-    if sets is not None:
-        return coverage_entries.from_json(coverage, load_id, sets)
     if isinstance(coverage, list):
         return coverage_entries.from_json_per_channel(coverage, load_id)
     sets = [ChannelSet.from_json(each) for each in coverage["channels"]]

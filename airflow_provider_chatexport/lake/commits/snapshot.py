@@ -17,7 +17,8 @@ records arrive in, all readers of the records come to the same states.
    two has loose rows. Two files of one record never have the same key: a load keeps one row per key, and so does a
    rewrite.
 4. A rewrite applies the truth rule while it writes: the rows of several loads go into one file, without those that are
-   hidden. So two entries of one rewrite do not hide each other's rows any more.
+   hidden. So two entries of one rewrite do not hide each other's rows any more. They do in the files that it took over
+   as they were because they were lost: such a file may be restored (``as_they_were``).
 5. A dead file of messages is history instead if its load keeps what newer loads supersede (``keep_superseded``).
    Nothing may read a file that a record purged.
 6. A file that a rewrite took over is listed by several records. It is alive if one of them says so.
@@ -86,9 +87,6 @@ class FileStatus(enum.Enum):
     LOST = "lost"  # missing or damaged, and no record says so yet
 
 
-_WITHOUT_ROWS: Final = (FileStatus.DEAD, FileStatus.PURGED, FileStatus.LOST)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileState:
     """A file of a record, and what became of it.
@@ -152,7 +150,7 @@ class Snapshot:
         self.superseded = {
             record.load_id
             for record in self.current
-            if not any(file.n_uncovered for file in record.files) and self._newer.are_fully_hidden(record.coverage)
+            if not record.has_uncovered and self._newer.are_fully_hidden(record.coverage)
         }
 
     def without(self, paths: Collection[str]) -> Snapshot:
@@ -170,7 +168,7 @@ class Snapshot:
     def lost(self) -> list[LostSpan]:
         """What files that are lost leave uncovered."""
         recorded = [span for record in self.records for span in record.lost]
-        return recorded + lost_spans(each for each in self.file_states if each.status is FileStatus.LOST)
+        return recorded + lost_spans(each for each in self.readable_states if each.status is FileStatus.LOST)
 
     @cached_property
     def coverage(self) -> list[CoverageEntry]:
@@ -180,14 +178,14 @@ class Snapshot:
     @cached_property
     def masking_coverage(self) -> set[CoverageEntry]:
         """Those entries that may hide rows of live files."""
-        masked = merged_spans(each.span for each in self.file_states if each.is_live and each.is_masked)
+        masked = merged_spans(each.span for each in self.readable_states if each.is_live and each.is_masked)
         masking = {
             newer
             for record in self.current
             if record.load_id not in self.superseded
             for entry in record.coverage
             for newer in self._newer.than(entry)
-            if not self._is_applied(entry, newer) and _overlaps_any(newer, masked)
+            if (not self._is_applied(entry, newer) or record.as_they_were) and _overlaps_any(newer, masked)
         }
         return masking | self._over_uncovered
 
@@ -195,25 +193,26 @@ class Snapshot:
     def recheck_coverage(self) -> set[CoverageEntry]:
         """Entries of loads that cover a moment which an older load covers too. They may have found a message gone."""
         newer, owner = self._of_loads
-        readable = (each.file for each in self.files_of(MESSAGES) if each.is_readable)
+        readable = (each.file for each in self.readable_files_of(MESSAGES))
         loose = merged_spans(file.span for file in readable if file.n_uncovered)
         return {each for entry in owner for each in newer.than(entry)} | set(_overlapping(owner, loose))
 
     @cached_property
-    def readable_coverage(self) -> set[CoverageEntry]:
-        """Entries of loads whose messages can still be read, every row of them: a message not among them was gone."""
-        statuses = {each.file.path: each.status for each in self.files_of(MESSAGES)}
-        lost = {path for path, status in statuses.items() if status in _WITHOUT_ROWS}
+    def readable_recheck_coverage(self) -> set[CoverageEntry]:
+        """Those of which the messages can still be read, every row of them: a message not among them was gone."""
+        _, owner = self._of_loads
+        readable = {each.file.path for each in self.readable_files_of(MESSAGES)}
 
         def is_lost(path: str) -> bool:
-            return path in lost and (path not in self._rewritten or any(map(is_lost, self._rewritten[path])))
+            return path not in readable and (path not in self._rewritten or any(map(is_lost, self._rewritten[path])))
 
-        return {
-            entry
-            for record in self.records
-            if record.is_load and not any(is_lost(file.path) for file in record.files)
-            for entry in record.coverage
+        records = {owner[entry].load_id: owner[entry] for entry in self.recheck_coverage}
+        lost = {
+            load_id
+            for load_id, record in records.items()
+            if any(is_lost(file.path) for file in record.files if file.table == MESSAGES.name)
         }
+        return {entry for entry in self.recheck_coverage if owner[entry].load_id not in lost}
 
     @cached_property
     def _rewritten(self) -> dict[str, list[str]]:
@@ -241,7 +240,7 @@ class Snapshot:
     @cached_property
     def with_losses(self) -> set[str]:
         """Records of which files are lost, and no record says so yet."""
-        return {each.record.load_id for each in self.file_states if each.status is FileStatus.LOST}
+        return {each.record.load_id for each in self.readable_states if each.status is FileStatus.LOST}
 
     @cached_property
     def lost_loads(self) -> set[str]:
@@ -254,7 +253,7 @@ class Snapshot:
         A rewrite of its files changes nothing about that.
         """
         newer, owner = self._of_loads
-        if any(file.n_uncovered for file in record.files) or not newer.are_fully_hidden(record.coverage):
+        if record.has_uncovered or not newer.are_fully_hidden(record.coverage):
             return None
         moments = (
             newer.hidden_since(entry, None, lambda other: owner[other].committed_at) for entry in record.coverage
@@ -275,6 +274,7 @@ class Snapshot:
         found = (
             (record.committed_at, record.load_id, file)
             for record in self.records
+            if record.has_promoted
             for file in (*record.files, *record.history)
             if file.promoted
         )
@@ -291,8 +291,32 @@ class Snapshot:
     @cached_property
     def file_states(self) -> list[FileState]:
         """The state of every file of every record; of a file that a rewrite took over, that with the later record."""
+        return self._states(self.records)
+
+    @cached_property
+    def readable_states(self) -> list[FileState]:
+        """The states of the files that views or ``messages_history`` read, and of those that are lost.
+
+        Records that were replaced have no such files, unless something is kept for history. So a load does not read
+        what they list.
+        """
+        has_history = any(record.keep_superseded or record.history for record in self.records)
+        states = self.file_states if has_history else self._states(self.current)
+        return [each for each in states if each.is_readable or each.status is FileStatus.LOST]
+
+    def states_since(self, moment: datetime) -> list[FileState]:
+        """Return the states of the files that may have ceased to be live at a moment or later, and of live ones."""
+        if any(record.keep_superseded or record.history for record in self.records):
+            return self.file_states
+        return self._states(
+            record
+            for record in self.records
+            if (by := self._replaced_by.get(record.load_id)) is None or by.committed_at >= moment
+        )
+
+    def _states(self, records: Iterable[LoadRecord]) -> list[FileState]:
         states: dict[str, FileState] = {}
-        for record in self.records:
+        for record in records:
             for file in record.files:
                 states[file.path] = _latest(states.get(file.path), self._judge(record, file))
             for file in record.history:
@@ -312,16 +336,20 @@ class Snapshot:
 
     def files_of(self, table: Table) -> Sequence[FileState]:
         """Return the state of every file of a table."""
-        return self._by_table[table.name]
+        return [each for each in self.file_states if each.file.table == table.name]
+
+    def readable_files_of(self, table: Table) -> list[FileState]:
+        """Return the state of every file of a table that views or ``messages_history`` read."""
+        return [each for each in self._readable_by_table[table.name] if each.is_readable]
 
     def live_files_of(self, table: Table) -> Iterator[FileState]:
         """Yield the live files of a table."""
-        return (each for each in self._by_table[table.name] if each.is_live)
+        return (each for each in self._readable_by_table[table.name] if each.is_live)
 
     @cached_property
-    def _by_table(self) -> dict[str, list[FileState]]:
+    def _readable_by_table(self) -> dict[str, list[FileState]]:
         grouped: dict[str, list[FileState]] = defaultdict(list)
-        for each in self.file_states:
+        for each in self.readable_states:
             grouped[each.file.table].append(each)
         return grouped
 
@@ -396,9 +424,11 @@ class Snapshot:
         span = file.span
         is_touched = bool(file.n_uncovered) and _overlaps_any(span, self._spans_over_uncovered)
         all_hidden = not file.n_uncovered
+        is_rewritten = file.path not in record.as_they_were
         for entry in record.coverage:
             if entry.overlaps(span.since, span.until):
-                is_touched |= any(not self._is_applied(entry, newer) for newer in self._newer.than(entry, span))
+                newer_entries = self._newer.than(entry, span)
+                is_touched |= any(not (is_rewritten and self._is_applied(entry, each)) for each in newer_entries)
                 all_hidden = all_hidden and self._newer.is_fully_hidden(entry, span)
         if not is_touched:
             return FileStatus.WHOLE, None

@@ -84,7 +84,7 @@ def impact(store: LakeStore, snapshot: Snapshot, conversion: Conversion, coverag
         coverage_tables.table(database, "covered", at_rows(snapshot.covered), only=cids),
         coverage_tables.table(database, "masking_coverage", at_rows(snapshot.masking_coverage)),
     ):
-        store.let_read(database.connection, visibility.sizes_of(store, snapshot.files_of(MESSAGES)))
+        store.let_read(database.connection, visibility.sizes_of(store, snapshot.readable_files_of(MESSAGES)))
         database.execute(_NEW_UNCOVERED)
         database.execute(_shown_before(_visible(store, snapshot, compared)))
         database.execute(_SHOWN_AFTER)

@@ -124,7 +124,7 @@ def portion_behind(snapshot: Snapshot, load: LoadRecord, least_records: int = LE
     hot = _hot_spans(load)
     by_owner: dict[str, list[FileState]] = defaultdict(list)
     hot_ids = {load.load_id}
-    for each in snapshot.file_states:
+    for each in snapshot.readable_states:
         by_owner[each.record.load_id].append(each)
         # The loss of a file has to stay with its record until it is repaired.
         if each.status is FileStatus.LOST or (each.is_live and _is_hot(each, hot)):
@@ -242,7 +242,7 @@ class _PortionMerger(Merger):
 def live_files(snapshot: Snapshot, records: Collection[LoadRecord]) -> list[FileState]:
     """Return the live files of some records."""
     ids = {record.load_id for record in records}
-    return [each for each in snapshot.file_states if each.is_live and each.record.load_id in ids]
+    return [each for each in snapshot.readable_states if each.is_live and each.record.load_id in ids]
 
 
 def _hot_spans(load: LoadRecord) -> list[TimeSpan]:

@@ -19,7 +19,7 @@ class VacuumReport(Report):
 
     :param superseded: data files that newer loads or rewrites had superseded.
     :param unknown: data files that are in no record.
-    :param n_leftovers: work folders and half-written files of broken-off work.
+    :param n_leftovers: work folders, half-written files and unfinished uploads of broken-off work.
     """
 
     superseded: tuple[str, ...] = ()

@@ -60,4 +60,4 @@ def removal_errors(store: LakeStore) -> AbstractContextManager[None]:
 
 def readable_files(snapshot: Snapshot, table: Table) -> list[FileState]:
     """Return the files of a table that views or ``messages_history`` read."""
-    return [each for each in snapshot.files_of(table) if each.is_readable]
+    return snapshot.readable_files_of(table)

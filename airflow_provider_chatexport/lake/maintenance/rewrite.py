@@ -86,7 +86,8 @@ class Rewriter:
         self._outdated_days: dict[str, set[str]] = defaultdict(set)
 
     def __enter__(self) -> Self:
-        self._store.let_read(self._database.connection, visibility.sizes_of(self._store, self._snapshot.file_states))
+        sizes = visibility.sizes_of(self._store, self._snapshot.readable_states)
+        self._store.let_read(self._database.connection, sizes)
         self._create_coverage(MASKING, self._masking_coverage())
         for table in TABLES:
             self._compare_keys(table)
@@ -176,7 +177,10 @@ def record_of(snapshot: Snapshot, rewrite: Rewrite, *, seconds: float) -> LoadRe
     """
     replaced = {*rewrite.gone, *rewrite.settled}
     owners = _owners(snapshot, replaced, rewrite.records)
-    taken_over = [each.file for each in _files_to_keep(snapshot, owners) if each.file.path not in rewrite.gone]
+    kept = [each for each in _files_to_keep(snapshot, owners) if each.file.path not in rewrite.gone]
+    taken_over = [each.file for each in kept]
+    lost = [each.file.path for each in kept if each.status is FileStatus.LOST]
+    facts = {**rewrite.facts, "n_loads": sum(owner.n_loads for owner in owners)}
     files = (*taken_over, *(file for file in rewrite.written if file not in rewrite.history))
     rows = {table.name: sum(file.rows for file in files if file.table == table.name) for table in TABLES}
     return LoadRecord(
@@ -197,13 +201,13 @@ def record_of(snapshot: Snapshot, rewrite: Rewrite, *, seconds: float) -> LoadRe
         history=tuple(rewrite.history),
         purged=tuple(sorted(rewrite.purged)),
         lost=tuple(rewrite.lost),
-        facts={**rewrite.facts, "n_loads": sum(owner.n_loads for owner in owners)},
+        facts=facts | ({"as_they_were": lost} if lost else {}),
     )
 
 
 def _owners(snapshot: Snapshot, paths: Collection[str], ids: Collection[str] = ()) -> list[LoadRecord]:
-    """Return the current records that files belong to, and those of some ids."""
-    ids = {*ids, *(each.record.load_id for each in snapshot.file_states if each.file.path in paths)}
+    """Return the current records that live or lost files belong to, and those of some ids."""
+    ids = {*ids, *(each.record.load_id for each in snapshot.readable_states if each.file.path in paths)}
     return [record for record in snapshot.current if record.load_id in ids]
 
 
@@ -212,7 +216,7 @@ def _files_to_keep(snapshot: Snapshot, owners: Sequence[LoadRecord]) -> list[Fil
     ids = {owner.load_id for owner in owners}
     return [
         each
-        for each in snapshot.file_states
+        for each in snapshot.readable_states
         if each.record.load_id in ids and (each.is_live or each.status is FileStatus.LOST)
     ]
 

@@ -1,5 +1,7 @@
 """Custom keys: the keys of objects that the registry does not read, gathered so that DuckDB can ask for each by name.
 
+It is also noted which keys of the registry the objects have, so that DuckDB is not asked for the others.
+
 Reading one STRUCT of all keys is several times faster than stripping the known ones off every object. The slower way
 remains for files whose keys no STRUCT can hold: they differ only in case, they need escapes, or they are too many.
 
@@ -34,20 +36,25 @@ encode: Final = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomKeys:
-    """The custom keys of a file's objects. ``with_null``: some object has one of them with null."""
+    """The custom keys of a file's objects.
+
+    :param with_null: some object has one of them with null.
+    :param known: the keys of the registry that the objects have; no object has another one.
+    """
 
     names: tuple[str, ...]
     with_null: bool
+    known: frozenset[str]
 
     @classmethod
-    def of(cls, table: Table, found: Iterable[str], *, with_null: bool = False) -> Self | None:
+    def of(cls, table: Table, found: Iterable[str], *, known: Iterable[str], with_null: bool = False) -> Self | None:
         """Return the keys in order, or None if a STRUCT cannot hold them."""
         names = tuple(sorted(found))
         spellings = Counter(key.casefold() for key in (*table.known_keys, *names))
         odd = any(not key or json.dumps(key, ensure_ascii=False) != f'"{key}"' for key in names)
         if odd or max(spellings.values()) > 1 or len(names) > MAX_KEYS:
             return None
-        return cls(names=names, with_null=with_null)
+        return cls(names=names, with_null=with_null, known=frozenset(known))
 
 
 class KeyWatch:
@@ -55,25 +62,24 @@ class KeyWatch:
 
     :ivar kind: the type to decode an object as: a struct of all keys that were met so far, its values left as bytes.
         Nothing is faster, and decoding fails if the object is not JSON, has a new key, or has an id that is not one.
+        A new key of the registry is one, too.
     """
 
     kind: Any
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._read = table.known_keys
+        self._read = {key: number for number, key in enumerate(table.known_keys)}
+        self._met: dict[str, None] = {}
         self._own: dict[str, None] = {}
         self._ids = tuple(column.field for column in table if column.field and _is_text_of_key(table, column))
         self.inside = InsideCheck(table)
-        # Two more, so that ``attrgetter`` always returns a tuple.
-        inside = (*self.inside.keys, "custom", "custom")
-        self._values_inside = attrgetter(*(_member(self._read.index(key)) for key in inside))
         self._expect()
 
     @property
     def keys(self) -> CustomKeys | None:
         """The custom keys so far; None if a STRUCT cannot hold them."""
-        return CustomKeys.of(self._table, self._own)
+        return CustomKeys.of(self._table, self._own, known=self._met)
 
     def saw(self, raw: bytes) -> list[str]:
         """Return which custom keys of an object are null.
@@ -88,10 +94,12 @@ class KeyWatch:
             raise NotAnObjectError("not JSON that the reader takes") from None
         else:
             if not self._given_up and len(encode(known)) == len(raw):
-                pairs = zip(self.inside.keys, self._values_inside(known), strict=False)
-                self.inside.check({key: bytes(value) for key, value in pairs if value is not _ABSENT})
+                values = ((key, getattr(known, member)) for member, key in self._members_inside)
+                self.inside.check({key: bytes(value) for key, value in values if value is not _ABSENT})
                 return self.saw_decoded(known)
-        _, fields = members(raw)
+        repaired, fields = members(raw)
+        if repaired is not raw:
+            raise NotAnObjectError("not JSON that the reader takes")
         self.inside.check(fields)
         if not all(is_id(fields[key]) for key in self._ids if key in fields):
             raise NotAnObjectError("an id is neither text nor a number")
@@ -109,26 +117,30 @@ class KeyWatch:
         if self._given_up:
             return _NONE
         if not self._known >= members.keys():
-            self._own |= dict.fromkeys(key for key in members if key not in self._known)
+            for key in members:
+                if key not in self._known:
+                    (self._met if key in self._read else self._own)[key] = None
             self._expect()
         return [key for key in self._own if members.get(key) == b"null"]
 
     def _expect(self) -> None:
         """Expect the keys so far from now on; expect any key once there are some that no STRUCT can hold."""
         self._given_up = self.keys is None
-        expected = (*self._read, *self._own)
-        self._known = frozenset(expected)
+        expected = [(_member(self._read[key]), key) for key in self._met]
+        expected += [(_member(number), key) for number, key in enumerate(self._own, len(self._read))]
+        self._known = frozenset(key for _, key in expected)
+        self._members_inside = [(_member(self._read[key]), key) for key in self.inside.keys if key in self._met]
         self._values: Callable[[Any], tuple[msgspec.Raw, ...]] = lambda _: ()
         self._absent: tuple[msgspec.Raw, ...] = ()
         self.kind = dict[str, msgspec.Raw]
         if not self._given_up:
             members = [
-                (_member(number), _ID if key in self._ids else msgspec.Raw, msgspec.field(default=_ABSENT, name=key))
-                for number, key in enumerate(expected)
+                (member, _ID if key in self._ids else msgspec.Raw, msgspec.field(default=_ABSENT, name=key))
+                for member, key in expected
             ]
             self.kind = msgspec.defstruct("Expected", members, forbid_unknown_fields=True, omit_defaults=True, gc=False)
             if self._own:
-                own = [_member(number) for number in range(len(self._read), len(expected))]
+                own = [member for member, _ in expected[len(self._met) :]]
                 # The last one twice, so that ``attrgetter`` always returns a tuple.
                 self._values = attrgetter(*own, own[-1])
                 self._absent = (_ABSENT,) * (len(own) + 1)
@@ -136,7 +148,7 @@ class KeyWatch:
 
     def id_of(self, known: Any) -> str | None:
         """Return the ``id`` of an object that was decoded as ``kind``, if it is text."""
-        value = getattr(known, _member(self._read.index("id")))
+        value = getattr(known, _member(self._read["id"]), None)
         return value if isinstance(value, str) else None
 
 

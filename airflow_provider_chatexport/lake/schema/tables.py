@@ -25,6 +25,7 @@ from airflow_provider_chatexport.lake.schema.types import (
     boolean,
     channel_of,
     computed,
+    first_of,
     id_in,
     id_of,
     ids_of,
@@ -118,7 +119,9 @@ def _by_reaction_type(name: str, doc: str, of_group: str) -> Column:
     )
 
 
-_QUOTED: Final = f"coalesce({id_in('quoted_message_id')}, {id_in('quoted_message')})"
+_QUOTED_IDS: Final = tuple((key, id_in(key)) for key in ("quoted_message_id", "quoted_message"))
+_QUOTED: Final = first_of(_QUOTED_IDS)
+_POLL_IDS: Final = tuple((key, id_in(key)) for key in ("poll_id", "poll"))
 
 MESSAGES: Final = Table(
     name="messages",
@@ -169,6 +172,7 @@ MESSAGES: Final = Table(
             doc="Message that this one quotes.",
             personal=PersonalData.MESSAGE_ID,
             sql=_QUOTED,
+            alternatives=_QUOTED_IDS,
             reads=("quoted_message", "quoted_message_id"),
             fails_on=(
                 ("quoted_message_id", loses_id("quoted_message_id")),
@@ -197,6 +201,7 @@ MESSAGES: Final = Table(
             doc="How many attachments the message has; they are rows of `attachments`.",
             sql="coalesce(json_array_length(d.attachments), 0)",
             reads=("attachments",),
+            default="0",
         ),
         ids_of("mentioned_user_ids", "mentioned_users", "Users mentioned in the text.", or_field="mentioned_users_ids"),
         text_list(
@@ -230,7 +235,8 @@ MESSAGES: Final = Table(
         text("mml", "Markup of a command's answer.", PersonalData.CONTENT),
         replace(
             reference("poll_id", "Poll in the message.", PersonalData.NOTHING),
-            sql=f"coalesce({id_in('poll_id')}, {id_in('poll')})",
+            sql=first_of(_POLL_IDS),
+            alternatives=_POLL_IDS,
             reads=("poll_id", "poll"),
         ),
         json_text("poll", "The poll, as a complete object.", PersonalData.JSON),

@@ -62,13 +62,15 @@ class Column:
 
     :param field: the JSON key that the column is read from; None for a computed column.
     :param sql: an expression over ``d``, if reading the field and casting is not enough.
+    :param alternatives: keys, each with an expression over ``d`` that reads nothing else. ``sql`` is the first of their
+        values that is not null.
     :param reads: the JSON keys that ``sql`` reads, as JSON text.
     :param reads_text: the JSON keys that ``sql`` reads, as text.
     :param otherwise: SQL over the values of the row, for a field that is cast and has no value.
     :param fails_on: keys, each with a condition on ``d``: ``sql`` does not read what the key holds, and would lose it.
     :param once: ``sql`` is computed once for a row, as ``_NAME``, since other expressions need the value.
     :param nested: the field may be in ``custom`` instead.
-    :param default: SQL for the rows of a computed column that staging does not compute.
+    :param default: SQL for the rows that staging does not compute the column of; null by default.
     :param promoted: read from the key of this name in ``custom``, where it stays as well.
     :param added_in: the version of the schema that added the column; files of older versions do not have it.
     :param personal: what it may contain about a person. A column of text has to say it.
@@ -84,6 +86,7 @@ class Column:
     reads_text: tuple[str, ...] = ()
     otherwise: str | None = None
     fails_on: tuple[tuple[str, str], ...] = ()
+    alternatives: tuple[tuple[str, str], ...] = ()
     once: bool = False
     nested: bool = False
     promoted: bool = False
@@ -100,6 +103,11 @@ class Column:
     def is_read(self) -> bool:
         """Whether the column is read from the object, rather than computed."""
         return self.field is not None or self.sql is not None
+
+    @property
+    def keys(self) -> set[str]:
+        """The JSON keys that the column is read from."""
+        return {*([self.field] if self.field is not None else []), *self.reads, *self.reads_text}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +186,12 @@ class Table:
     def known_keys(self) -> tuple[str, ...]:
         """The JSON keys that do not belong into ``custom``."""
         return (*self.fields, *(key for key in self.ignored_keys if key not in self.fields), "custom")
+
+
+def first_of(alternatives: Iterable[tuple[str, str]]) -> str:
+    """Return an expression: the first value that is not null."""
+    values = ", ".join(value for _, value in alternatives)
+    return f"coalesce({values})" if values else "NULL"
 
 
 def text(name: str, doc: str, personal: PersonalData) -> Column:
@@ -262,9 +276,9 @@ def _list(name: str, doc: str, items: dict[str, str], personal: PersonalData) ->
     texts = {field: f"list_filter({of}, lambda item: item <> '')" for field, of in items.items()}
     # Most lists are empty, and an empty one is recognised by its length.
     has_some = {field: f"(strlen(d.{field}::VARCHAR) > 2 AND d.{field}::VARCHAR <> 'null')" for field in items}
-    values = [f"CASE WHEN {has_some[field]} THEN {texts[field]} END" for field in items]
-    empty = [f"CASE WHEN NOT {has_some[field]} THEN []::VARCHAR[] END" for field in items]
-    value = f"coalesce({', '.join([*values, *empty])})"
+    values = [(field, f"CASE WHEN {has_some[field]} THEN {texts[field]} END") for field in items]
+    empty = [(field, f"CASE WHEN NOT {has_some[field]} THEN []::VARCHAR[] END") for field in items]
+    alternatives = (*values, *empty)
     loses = {field: f"len({texts[field]}) < json_array_length(d.{field})" for field in items}
     first, *others = items
     for field in others:
@@ -275,7 +289,8 @@ def _list(name: str, doc: str, items: dict[str, str], personal: PersonalData) ->
         name=name,
         kind=Kind.TEXTS,
         doc=doc,
-        sql=value,
+        sql=first_of(alternatives),
+        alternatives=alternatives,
         reads=tuple(items),
         fails_on=tuple((field, f"({not_a_list(field)}) OR ({loses})") for field, loses in loses_some.items()),
         personal=personal,
@@ -299,15 +314,18 @@ def id_of(name: str, field: str, doc: str, *, or_field: str | None = None) -> Co
     :param or_field: holds the id if ``field`` does not. Another id than that of ``field`` goes to ``custom``.
     """
     own_id = id_in(field)
+    alternatives = [(field, own_id)]
     fails_on = [(field, loses_id(field))]
     if or_field is not None:
         differs = f"CASE WHEN d.{or_field} IS NOT NULL THEN ({own_id}) <> ({id_in(or_field)}) END"
         fails_on.append((or_field, f"({differs}) OR ({loses_id(or_field)})"))
+        alternatives.append((or_field, id_in(or_field)))
     return Column(
         name=name,
         kind=Kind.TEXT,
         doc=doc,
-        sql=own_id if or_field is None else f"coalesce({own_id}, {id_in(or_field)})",
+        sql=first_of(alternatives),
+        alternatives=tuple(alternatives),
         reads=(field,) if or_field is None else (field, or_field),
         fails_on=tuple(fails_on),
         personal=PersonalData.USER_ID,

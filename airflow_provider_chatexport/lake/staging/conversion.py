@@ -274,17 +274,18 @@ ORDER BY {order}
 """).to_arrow_reader(max(1, min(batch_rows, int(BATCH_BYTES / row_bytes))))
 
     def _extent_of(self, table: Table) -> dict[str, tuple[int, int]]:
-        """Return, by day, how many rows there are, and how long their texts are together."""
+        """Return, by day, how many rows there are, and how long their texts are together; 0 in a small load."""
         if not self.counts.rows[table.name]:
             return {}
         if table.name not in self._extents:
             texts = [
                 f"coalesce(strlen({sql.name(column.name)}::VARCHAR), 0)"
                 for column in table
-                if column.kind in (Kind.TEXT, Kind.JSON) and not column.promoted
+                # A load that is as small as a batch fits into memory, however long its rows are.
+                if self._stage.n_bytes > BATCH_BYTES and column.kind in (Kind.TEXT, Kind.JSON) and not column.promoted
             ]
             found = self.database.fetched(f"""
-SELECT {sql.day(table)} AS day, count(*), sum({" + ".join(texts)})::BIGINT
+SELECT {sql.day(table)} AS day, count(*), sum({" + ".join(texts) or 0})::BIGINT
 FROM stage_{table.name}
 GROUP BY day ORDER BY day
 """)

@@ -50,6 +50,8 @@ SELECT {queries.columns(ATTACHMENTS)}, message_id, cid, message_created_at, posi
     _n, _cast_failures, ({sql.is_object("j")}) IS true AS _complete
 FROM ({_split(ATTACHMENTS, items)})
 """)
+    if not stage.has_rows(ATTACHMENTS):
+        return
     _keep_odd_lists(stage, MESSAGES, "attachments", ATTACHMENTS, "message_id")
     stage.join_clashing_custom(ATTACHMENTS)
 
@@ -63,7 +65,9 @@ def _extract_copies(stage: Stage, parent: Table, key: str, table: Table, from_pa
         parent first.
     """
     kept = ", ".join(f"{own} AS {column}" for column, own in from_parent.items())
+    any_items = False
     for items in _items(stage, parent, key, f"{kept}, _exported_at, _load_id"):
+        any_items = True
         stage.database.execute(f"""
 INSERT INTO stage_{table.name} BY NAME
 SELECT {queries.columns(table, leave_out=from_parent)}, {", ".join(f"item.{column}" for column in from_parent)},
@@ -76,6 +80,8 @@ INSERT INTO embedded_users
 SELECT DISTINCT j, _exported_at FROM (SELECT json_extract(j, '/user') AS j, _exported_at FROM ({items}))
 WHERE {sql.is_object("j")}
 """)
+    if not any_items:
+        return
     _keep_odd_lists(stage, parent, key, table, next(iter(from_parent)))
     stage.join_clashing_custom(table)
     stage.keep_newest(table)
@@ -83,6 +89,8 @@ WHERE {sql.is_object("j")}
 
 def _extract_reads(stage: Stage) -> None:
     """Add what a member says to have read as a row of ``reads``, unless the export, or a newer one, has such a row."""
+    if not stage.has_rows(MEMBERS):
+        return
     n_added, *_ = stage.database.one(f"""
 INSERT INTO stage_{READS.name} BY NAME
 SELECT cid, user_id, _last_read AS last_read, '{{}}' AS custom, _exported_at, _load_id, -1 AS _input, 0 AS _n
@@ -101,6 +109,8 @@ def _items(stage: Stage, parent: Table, key: str, kept: str) -> Iterator[str]:
 
     :param kept: what is selected next to each item.
     """
+    if not stage.has_rows(parent):
+        return
     for condition in slices(stage.database, f"stage_{parent.name}", f"_{key}"):
         yield f"""
 SELECT {kept}, unnest(from_json(_{key}, '["JSON"]')) AS j FROM stage_{parent.name} WHERE {condition}
@@ -126,6 +136,8 @@ WHERE {parent.key[0]} IN ({odd})
 
 def _extract_users(stage: Stage) -> None:
     """Extract users from everywhere; of each the newest version is kept, of two alike the fullest."""
+    if stage.database.one("SELECT count(*) FROM embedded_users") == (0,):
+        return
     versions = "SELECT j, max(exported_at) AS exported_at FROM embedded_users GROUP BY j"
     stage.database.execute(f"""
 INSERT INTO stage_users BY NAME
@@ -142,6 +154,8 @@ def _add_exported_users(stage: Stage) -> None:
     """Add a row for every user whose export has rows: it says which of their exports is the newest."""
     owner, users = USER_EXPORT_USERS.owned_by, USER_EXPORT_USERS.name
     for table in (USER_EXPORT_MESSAGES, USER_EXPORT_REACTIONS):
+        if not stage.has_rows(table):
+            continue
         stage.database.execute(f"""
 INSERT INTO stage_{users} BY NAME
 SELECT {owner}, {owner} AS id, max(_exported_at) AS _exported_at, {sql.quoted(stage.load_id)} AS _load_id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from airflow_provider_chatexport.lake.schema import sql
-from airflow_provider_chatexport.lake.schema.tables import MESSAGES
+from airflow_provider_chatexport.lake.schema.tables import MESSAGES, REACTIONS, USER_EXPORT_REACTIONS
 from airflow_provider_chatexport.lake.schema.types import Kind
 from airflow_provider_chatexport.lake.staging import queries
 from airflow_provider_chatexport.lake.staging.stage import Stage
@@ -17,6 +17,8 @@ def place_reactions(stage: Stage) -> None:
     A reaction whose message is not in the load belongs to the channel that it names, else to the channel before it in
     the file. It is placed by its own time, which has to be in the window.
     """
+    if not stage.has_rows(REACTIONS):
+        return
     messages = "stage_messages"
     if stage.n_extra(MESSAGES):
         messages = f"({queries.newest(MESSAGES, first='_in_window DESC')})"
@@ -42,6 +44,8 @@ UPDATE stage_reactions SET message_created_at = created_at WHERE message_created
 
 def place_reactions_of_users(stage: Stage) -> None:
     """Give a reaction in an export of users the channel of its message, if that is in the export and it names none."""
+    if not stage.has_rows(USER_EXPORT_REACTIONS):
+        return
     stage.database.execute("""
 UPDATE stage_user_export_reactions r
 SET cid = m.cid
@@ -73,6 +77,8 @@ def count_missing_reactions(stage: Stage) -> None:
 
     Few messages have reactions, and few of those have more than the export carries: all others stay at 0.
     """
+    if not stage.has_rows(MESSAGES, f"{sql.is_object('reaction_counts')} OR {sql.is_object('reaction_groups')}"):
+        return
     stage.database.execute(f"""
 UPDATE stage_messages
 SET reactions_missing = missing.n
@@ -92,6 +98,8 @@ def count_missing_replies(stage: Stage) -> None:
 
     ``reply_count`` leaves out deleted replies, which ``deleted_reply_count`` counts.
     """
+    if not stage.has_rows(MESSAGES, "reply_count > 0"):
+        return
     stage.database.execute("""
 UPDATE stage_messages
 SET replies_missing = missing.n

@@ -7,6 +7,8 @@ What is read twice, and why
   a STRUCT loses what it cannot hold. If any value of a file turns out to fit into no column (``_cast_failures``), the
   rows of that read are deleted and the whole entity file is read again as JSON, which keeps the value in ``custom``.
   Where the custom keys do not fit into a STRUCT at all, JSON is the only read.
+- A STRUCT has the keys that the objects of the file have, and the query no columns of others (``schema.narrowing``): of
+  a small load, planning a query takes longer than its rows.
 - Users are gathered by a scan of their own over the same file: as columns of the rows they would be a third of them.
   For messages in place, the scan runs while Python is normalizing (``in_place``). Where no row holds whole users, as in
   exports that name users by id, there is no scan.
@@ -55,6 +57,7 @@ from airflow_provider_chatexport.lake.normalize.user_exports import (
 )
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.arrow import arrow_rows
+from airflow_provider_chatexport.lake.schema.narrowing import narrowed
 from airflow_provider_chatexport.lake.schema.tables import (
     MESSAGES,
     REACTIONS,
@@ -119,6 +122,7 @@ class Stage:
 
     :param folder: for normalized files.
     :param counts: counts what was added.
+    :ivar n_bytes: how large all that was read is, unpacked.
     """
 
     def __init__(
@@ -141,6 +145,7 @@ class Stage:
         self._max_unpacked_bytes = max_unpacked_bytes
         self._number = 0
         self._n_reads = 0
+        self.n_bytes = 0
         for table in TABLES:
             database.execute(queries.create_stage(table))
         database.execute("CREATE TABLE embedded_users (j JSON, exported_at TIMESTAMPTZ)")
@@ -237,6 +242,8 @@ class Stage:
         :return: each table with the entity file and how many rows it gave. None, and nothing staged, if an object is
             refused whose place in the file is not known.
         """
+        paths = (*(entity_file.path for entity_file in normalized.files), *normalized.others)
+        self.n_bytes += max(file.path.stat().st_size, sum(path.stat().st_size for path in paths))
         tables = TABLE_BY_ENTITY if kind is ExportKind.CHANNELS else USER_EXPORT_TABLE_BY_ENTITY
         reads: list[tuple[Table, EntityFile, int]] = []
         for entity_file in normalized.files:
@@ -320,16 +327,18 @@ class Stage:
     def _insert(self, table: Table, entity_file: EntityFile, keys: CustomKeys | None, file: InputFile) -> None:
         """Insert the objects of an entity file, read as a STRUCT with these custom keys, or as JSON."""
         self._n_reads += 1
-        if keys is None:
-            objects = queries.read_as_json(table, entity_file)
-        else:
-            objects = queries.read_as_struct(table, entity_file, keys)
         in_window = "true"
         if file.window is not None and table in _IN_WINDOW:
             since, until = sql.instant(file.window.since), sql.instant(file.window.until)
             in_window = f"{queries.CREATED_AT} >= {since} AND {queries.CREATED_AT} < {until}"
+        users_of = TABLE_BY_ENTITY[entity_file.entity]
+        if keys is None:
+            objects = queries.read_as_json(table, entity_file)
+        else:
+            table = users_of = narrowed(table, keys.known)
+            objects = queries.read_as_struct(table, entity_file, keys)
         complete = queries.complete(table)
-        if entity_file.in_place is not None:
+        if entity_file.in_place is not None and "quoted_message" in table.fields:
             complete = f"({complete}) AND NOT ({in_place.IS_DOUBTFUL})"
         lists = [f"CASE WHEN json_array_length(d.{key}) > 0 THEN d.{key} END AS _{key}" for key in table.nested_lists]
         extra = [*lists, table.owned_by] if table.owned_by is not None else lists
@@ -338,7 +347,7 @@ class Stage:
 INSERT INTO stage_{table.name} BY NAME
 SELECT {queries.columns(table)}, {self._origin(file)}, n AS _n, {self._n_reads} AS _read, {in_window} AS _in_window,
     {"".join(f"{column}, " for column in extra)}_cast_failures, {complete} AS _complete,
-    {queries.embeds_users(TABLE_BY_ENTITY[entity_file.entity])} AS _embeds_users
+    {queries.embeds_users(users_of)} AS _embeds_users
 FROM ({objects})
 """)
 
@@ -399,6 +408,10 @@ FROM ({objects})
         """Return how many rows of the current file fulfil a condition."""
         query = f"SELECT count(*) FROM stage_{table.name} WHERE {self._of_this_file} AND ({condition})"
         return int(self.database.one(query)[0])
+
+    def has_rows(self, table: Table, condition: str = "true") -> bool:
+        """Return whether a row fulfils a condition. To plan a statement about no row costs a small load some time."""
+        return self.database.one(f"SELECT EXISTS (FROM stage_{table.name} WHERE {condition})") == (True,)
 
     def join_clashing_custom(self, table: Table) -> None:
         """Join keys that stand flat and under ``custom`` alike. They are rare and cannot be joined as text.

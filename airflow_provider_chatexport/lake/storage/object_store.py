@@ -234,6 +234,29 @@ class ObjectStore(LakeStore):
     def staging(self) -> None:
         """None: the lake has no local disk."""
 
+    def drop_unfinished_uploads(self, *, before: datetime) -> int:
+        """End uploads in parts that killed processes left. No listing shows their parts, and they cost money.
+
+        It does nothing in a store other than S3, and where the credentials do not allow it to list uploads.
+        """
+        if not hasattr(self._fs, "call_s3"):
+            return 0
+        bucket, key, _ = self._fs.split_path(self._full(""))
+        n_ended = 0
+        with self.io_errors("write"):
+            try:
+                found = self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=key)
+            except PermissionError:
+                return 0
+            for each in found.get("Uploads", ()):
+                if each["Key"].startswith(key) and each["Initiated"] < before:
+                    with contextlib.suppress(FileNotFoundError):  # it has just ended
+                        self._fs.call_s3(
+                            "abort_multipart_upload", Bucket=bucket, Key=each["Key"], UploadId=each["UploadId"]
+                        )
+                        n_ended += 1
+        return n_ended
+
     def unfinished_writes(self) -> Iterator[Path]:
         """Yield nothing: a write that breaks off leaves no object."""
         yield from ()

@@ -198,6 +198,13 @@ class LakeStore(ABC):
     def staging(self) -> Path | None:
         """The folder for work in progress on the lake's own disk, so that publishing is a rename; None without one."""
 
+    def drop_unfinished_uploads(self, *, before: datetime) -> int:  # noqa: ARG002 - there are none by default
+        """End uploads in parts that began before a moment and never ended, and return how many there were.
+
+        :param before: the moment, aware.
+        """
+        return 0
+
     @abstractmethod
     def unfinished_writes(self) -> Iterator[Path]:
         """Yield the local files that broken-off writes left among the lake's objects."""

@@ -55,7 +55,8 @@ def drop_leftovers(store: LakeStore, *, before: datetime) -> int:
     """
     staging = store.staging
     if staging is None:  # loads into this lake work in the temporary folder, unless the user named another
-        return drop_work_left_in(Path(tempfile.gettempdir()), before=before)
+        n_dropped = drop_work_left_in(Path(tempfile.gettempdir()), before=before)
+        return n_dropped + store.drop_unfinished_uploads(before=before)
     with store.io_errors("write"):
         folders = [folder for folder in matching(staging, "*") if _is_older(folder, before)]
         files = [path for path in store.unfinished_writes() if _is_older(path, before)]

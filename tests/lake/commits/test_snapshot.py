@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
+import pytest
+
+from airflow_provider_chatexport.lake.commits import log
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, coverage_entry
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
 from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
+from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, record_of
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
+from airflow_provider_chatexport.lake.storage.address import open_store
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 TUESDAY, WEDNESDAY, THURSDAY, FRIDAY = (MONDAY + timedelta(days=days) for days in range(1, 5))
@@ -109,3 +120,65 @@ def test_of_two_rewrites_of_the_same_records_the_later_one_counts() -> None:
     third = replace(second, load_id="rewrite-000003", replaces=("rewrite-000002", "B"), files=(file("third.mon"),))
     found = statuses(A, B, first, second, third)
     assert {"third.mon"} == {path for path, status in found.items() if status in (WHOLE, PARTLY)}
+
+
+def test_a_lost_file_that_a_rewrite_took_over_shows_no_hidden_rows_once_it_is_restored(tmp_path: Path) -> None:
+    """Regression: the removal of a person took it over, and the rows that a newer export hides came back with it."""
+    lake = Snapshot([A, B]).without({"A.mon"})
+    rewrite = Rewrite(gone={"B.tue"}, records={"A"}, written={file("R.tue"): tmp_path}, facts={"kind": "removal"})
+    removal = record_of(lake, rewrite, seconds=0.0)
+    assert ("A", "B") == removal.replaces
+    records = [A, B, LoadRecord.from_bytes(removal.to_bytes(), "removal")]
+    restored = Snapshot(records)
+    expected = {"A.mon": PARTLY, "B.mon": WHOLE, "R.tue": WHOLE}
+    assert expected == {each.file.path: each.status for each in restored.readable_states}
+    assert {entry.load_id for entry in restored.masking_coverage} == {"B"}
+    assert {"A.mon"} == {each.file.path for each in restored.readable_states if each.is_masked}
+
+
+def test_a_load_reads_neither_files_nor_coverage_of_replaced_records() -> None:
+    """Regression: each load read what tens of thousands of records list that a compaction had replaced years ago."""
+    store = open_store("memory://replaced-records")
+    log.write_checkpoint(store, [A, B, R, C])
+    records = log.read_checkpoint(store, [each.path for each in (A, B, R, C)])
+    of_id = {each.load_id: each for each in records.values()}
+    snapshot = Snapshot([*records.values()])
+    assert {"B.tue", "C.mon"} == {each.file.path for each in snapshot.readable_states}
+    assert {"B.tue"} < {each.file.path for each in snapshot.states_since(FRIDAY)} == {"R.mon", "B.tue", "C.mon"}
+    assert not snapshot.promoted_types
+    assert (False, False, True, True) == tuple(of_id[each].files.is_read for each in "ABRC")  # type: ignore[attr-defined]
+    assert not of_id["A"].coverage.is_read  # type: ignore[attr-defined]
+    # Written again, and asked for, they are what they were.
+    log.write_checkpoint(store, [*records.values()])
+    again = log.read_checkpoint(store, list(records))
+    assert [A, B, R, C] == list(again.values()) == list(records.values())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{"v": 2, "channels": [["a:1"]]}],  # as no version wrote it
+        [{"v": 2, "channels": []}, {"v": 3}],
+        [{"v": 2, "channels": []}, {**json.loads(A.to_bytes()), "v": 99}],
+        [[]],
+    ],
+)
+def test_a_checkpoint_of_another_shape_is_as_good_as_none(lines: list[Any]) -> None:
+    """Regression: an error of Python stopped every load. The records are still there."""
+    store = open_store("memory://odd-checkpoint")
+    store.replace(log.CHECKPOINT, gzip.compress(b"".join(json.dumps(each).encode() + b"\n" for each in lines)))
+    assert {} == log.read_checkpoint(store, [])
+
+
+def test_equal_channel_sets_of_many_threads_are_one_object() -> None:
+    """Entries of equal sets are compared by identity: with two objects, a newer entry would not hide an older one's."""
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(200):
+            gate = threading.Barrier(8)
+
+            def create(gate: threading.Barrier = gate, number: int = number) -> ChannelSet:
+                gate.wait()
+                return ChannelSet.of([f"thread:{number}", "thread:x"])
+
+            found = [each.result() for each in [threads.submit(create) for _ in range(8)]]
+            assert 1 == len({id(each) for each in found})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 from collections import Counter
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from export_objects import channel, line, message, reaction, write_lines
+from fsspec.implementations.memory import MemoryFileSystem
 from lakes import LakeProbe, at, load_file, write_export
 
 from airflow_provider_chatexport.core.options import LoadOptions
@@ -243,3 +245,27 @@ def test_a_load_stands_although_files_behind_it_are_damaged(tmp_path: Path, capl
     assert 9 == len(lake.records())  # what is lost stays with its record until it is repaired
     assert 1 == lake.value(f"SELECT count(*) FROM '{lake.uri}/messages/*/*2026-01-09-0.parquet'")
     assert "going on without 8 lost files" in caplog.text
+
+
+class Refusing(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A store that has no room for records of rewrites."""
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **others: object) -> None:
+        if "/rewrite-" in path and path.endswith(".json"):
+            raise OSError(errno.ENOSPC, "no room")
+        super().pipe_file(path, value, mode=mode, **others)
+
+
+def test_a_load_succeeds_although_the_merge_after_it_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The export is in the lake: a retry of the task would be for nothing, and a failure would hide the next window."""
+    lake = Lake(f"memory://{tmp_path.name}/lake", filesystem=Refusing())
+    for day in range(1, 10):
+        report = lake.load(
+            write_export(tmp_path / f"{day}", {f"m{day}": (8, "1")}, day=day),
+            since=at(0, day=day),
+            until=at(0, day=day + 1),
+            exported_at=at(1, day=day + 1),
+        )
+        assert not report.already_loaded
+    assert f"small files were not merged after load {report.record.load_id}" in caplog.text
+    assert [(9,)] == lake.sql("SELECT count(*) FROM messages").fetchall()

@@ -408,3 +408,18 @@ def test_a_load_that_dies_after_any_of_its_writes(proxy: S3Proxy, lake: LakeProb
     vacuum(open_store(lake.uri), keep=timedelta(0), now=datetime.now(UTC) + timedelta(days=2))
     lake.assert_tidy()
     assert shown == lake.texts()
+
+
+def test_a_vacuum_ends_uploads_that_killed_processes_left(lake: LakeProbe, tmp_path: Path, s3: S3Server) -> None:
+    """No listing shows their parts, and the bucket's owner pays for them."""
+    load_file(lake, write_export(tmp_path / "export", {"a": (8, "a1")}), 8, 10, EXPORTED)
+    fs, folder = fsspec.filesystem("s3"), lake.uri.removeprefix(f"s3://{BUCKET}/")
+    for key in (f"{folder}/_files/messages/large.pq", f"{folder}-of-others/large.pq"):
+        upload = fs.call_s3("create_multipart_upload", Bucket=BUCKET, Key=key)
+        part = {"Bucket": BUCKET, "Key": key, "UploadId": upload["UploadId"], "PartNumber": 1}
+        fs.call_s3("upload_part", Body=b"part", **part)
+    store, now = open_store(lake.uri), datetime.now(UTC)
+    assert 0 == store.drop_unfinished_uploads(before=now - timedelta(days=1))
+    assert 1 == store.drop_unfinished_uploads(before=now + timedelta(days=1))
+    left = fs.call_s3("list_multipart_uploads", Bucket=BUCKET, Prefix=folder)["Uploads"]
+    assert [f"{folder}-of-others/large.pq"] == [each["Key"] for each in left]
