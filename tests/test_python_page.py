@@ -67,9 +67,7 @@ def test_five_lines_read_a_local_lake(python: str, home: Path) -> None:
 
 
 def test_five_lines_read_a_lake_on_s3(s3: S3Server, installed: Installed, tmp_path: Path) -> None:
-    """As they stand, but for the keys and the address. So does the SQL for DuckDB's shell. The lake is loaded as the
-    page says.
-    """
+    """As they stand, but for keys and address, like the SQL for DuckDB's shell. The page on object storage loads it."""
     assert S3.count("\n") <= 6
     uri = new_lake()
     content = export(tmp_path / "export").read_bytes()
