@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import pytest
 import s3_server
-from airflow_stack import FOR_KILLED_PROCESSES, free_port, sandbox_connection
+from airflow_stack import FOR_KILLED_PROCESSES, StackError, free_port, sandbox_connection
 from celery_stack import CeleryStack, install_programs, running_postgres, running_redis
 from lakes import LakeProbe, client_of, exports_of
 from watcher import Watcher
@@ -131,7 +131,10 @@ class Deployment:
 
 @pytest.fixture(scope="module")
 def deployment() -> Iterator[Deployment]:
-    install_programs()
+    try:
+        install_programs()
+    except StackError as error:
+        pytest.fail(str(error), pytrace=False)
     with contextlib.ExitStack() as running, pytest.MonkeyPatch.context() as patch:
         watcher = running.enter_context(Watcher())
         home = Path(tempfile.mkdtemp(prefix="chatexport-celery-")).resolve()
