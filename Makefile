@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-long test-fast test-min test-spark check format bench e2e up clean constraints
+.PHONY: help demo docs test test-long test-fast test-min test-spark check format bench e2e e2e-celery up clean constraints
 
 help:  ## This list
 	@echo "airflow-provider-chatexport: from Stream Chat's export API to Parquet that people query"
@@ -87,6 +87,15 @@ format: $(READY)  ## Fix what ruff can fix
 e2e: $(READY) .venv-dbt/.ready .venv-cosmos/.ready  ## API server, scheduler, triggerer and DAG processor, driven over REST
 	@$(BIN)/python -m pytest tests/e2e -v -m ''
 
+# The provider with what workers on several machines need.
+.venv-celery/.ready: $(READY) tests/environments/celery.txt
+	$(call environment,.venv-celery,tests/environments/celery.txt)
+	@.venv-celery/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+e2e-celery: $(READY) .venv-s3/.ready .venv-celery/.ready  ## PostgreSQL, Redis, two Celery workers, two triggerers and an S3 server; WINDOWS=10
+	@CHATEXPORT_E2E_WINDOWS=$(or $(WINDOWS),10) $(BIN)/python -m pytest tests/e2e_celery -v -s -m ''
+
 up: $(READY)  ## Airflow's UI on localhost over the sandbox, to click around in
 	@$(BIN)/python scripts/up.py
 
@@ -109,6 +118,7 @@ constraints: $(READY)  ## Pin everything again, from pyproject.toml
 	@$(COMPILE) --no-strip-extras dbt/requirements.in -o dbt/requirements.txt
 	@for name in s3 readers docs cosmos spark; do \
 	  $(COMPILE) tests/environments/$$name.in -o tests/environments/$$name.txt || exit; done
+	@$(COMPILE) --extra s3 pyproject.toml tests/environments/celery.in -o tests/environments/celery.txt
 
 clean:  ## Remove the environments, the demo and what tests left
 	@rm -rf $(VENV) .venv-* .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist site

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, TypedDict, Unpack
 
-from airflow.providers.common.compat.sdk import TaskGroup, task_group
+from airflow.providers.common.compat.sdk import TaskGroup
 
 from airflow_provider_chatexport.core.retention import RetentionArgument
 from airflow_provider_chatexport.errors import CallError
@@ -137,10 +137,6 @@ def chat_export_to_lake(
         exporting = ExportChannelsOperator(task_id="export", **channels, **export_arguments)
         exporting >> LoadExportOperator(task_id="load", exports=exporting.output, **load_arguments)
 
-    @task_group(group_id="batch")
-    def batch(channels: Any) -> None:
-        export_and_load(channels=channels)
-
     # The converter of default_args is generic, and mypy takes its type variable for the type of the argument.
     with TaskGroup(group_id=group_id, default_args=dict(default_args or {})) as group:  # type: ignore[arg-type]
         if channels_per_task is None:
@@ -154,8 +150,20 @@ def chat_export_to_lake(
                 **windowed,
                 **{name: export_arguments[name] for name in _WINDOW_ARGUMENTS if name in export_arguments},
             )
-            batch.expand(channels=listing.output)
+            _mapped("batch", export_and_load, listing)
     return group
+
+
+def _mapped(group_id: str, tasks: Callable[..., None], listing: ListChannelsOperator) -> None:
+    """Map a group of tasks over the batches that a task lists."""
+    # Its import takes a third as long as that of this module. A group that is not mapped does not need it.
+    from airflow.providers.common.compat.sdk import task_group  # noqa: PLC0415
+
+    @task_group(group_id=group_id)
+    def batch(channels: Any) -> None:
+        tasks(channels=channels)
+
+    batch.expand(channels=listing.output)
 
 
 def _divided(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,7 +1,7 @@
 """All of Airflow on this machine: API server, scheduler, triggerer and DAG processor, with SQLite and LocalExecutor.
 
 `make up` and the end-to-end tests use it. Every component is a process of its own, as in a deployment. All of them end
-with the program that started them, even if SIGKILL ends that.
+with the program that started them, even if SIGKILL ends that. `celery_stack` adds what several workers need.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,7 +27,20 @@ from watcher import Watcher
 from airflow_provider_chatexport.sandbox import Sandbox
 
 ROOT = Path(__file__).resolve().parents[1]
-COMPONENTS = ("api-server", "scheduler", "triggerer", "dag-processor")
+# Components by name, and how Airflow's command line starts each.
+COMPONENTS: Mapping[str, Sequence[str]] = {
+    name: (name,) for name in ("api-server", "scheduler", "triggerer", "dag-processor")
+}
+# By default Airflow notices after minutes that a process was killed, and waits for minutes before it tries again.
+FOR_KILLED_PROCESSES: Mapping[str, str] = {
+    "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "3",
+    "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "2",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
+}
 
 
 class StackError(Exception):
@@ -41,18 +54,32 @@ class AirflowStack:
     :param environment: more environment variables for every component, such as connections.
     :param dags: folder of the DAG files.
     :param port: of the API server; by default a free one.
+    :param programs: folder with the program ``airflow``; by default that of this interpreter.
+    :param components: components by name, with the arguments of ``airflow`` that start each.
+    :param patience_s: how long the start may take before it counts as failed.
     """
 
     def __init__(
-        self, home: Path, environment: Mapping[str, str], *, dags: Path = ROOT / "dags", port: int | None = None
+        self,
+        home: Path,
+        environment: Mapping[str, str],
+        *,
+        dags: Path = ROOT / "dags",
+        port: int | None = None,
+        programs: Path = Path(sys.executable).parent,
+        components: Mapping[str, Sequence[str]] = COMPONENTS,
+        patience_s: float = 120.0,
     ) -> None:
         self.home = home
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self._program = programs / "airflow"
+        self._components = components
+        self._patience_s = patience_s
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._environment = {
             **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -75,15 +102,13 @@ class AirflowStack:
 
     def __enter__(self) -> Self:
         self.home.mkdir(parents=True, exist_ok=True)
-        migrated = subprocess.run(
-            ["airflow", "db", "migrate"], env=self._environment, capture_output=True, text=True, check=False
-        )
+        migrated = self.airflow("db", "migrate", timeout_s=None)
         if migrated.returncode:
             raise StackError(f"airflow db migrate failed: {migrated.stderr[-2000:]}")
         with contextlib.ExitStack() as starting:
             self._watcher = starting.enter_context(Watcher())
             starting.callback(self._stop_all)
-            for component in COMPONENTS:
+            for component in self._components:
                 self.start(component)
             self._wait_until_healthy()
             self._running = starting.pop_all()
@@ -102,7 +127,12 @@ class AirflowStack:
         name = name or component
         with (self.home / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                ["airflow", component], env=self._environment, stdout=log, stderr=log, start_new_session=True
+                [self._program, *self._components[component]],
+                env=self._environment,
+                cwd=self.home,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self._watcher.watch(self._processes[name].pid)
 
@@ -131,10 +161,16 @@ class AirflowStack:
         response.raise_for_status()
         return response.json() if response.content else None
 
-    def airflow(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def airflow(self, *arguments: str, timeout_s: float | None = 120.0) -> subprocess.CompletedProcess[str]:
         """Run Airflow's command line in this home."""
         return subprocess.run(
-            ["airflow", *arguments], env=self._environment, capture_output=True, text=True, check=False, timeout=120
+            [self._program, *arguments],
+            env=self._environment,
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
         )
 
     def unpause(self, dag_id: str) -> None:
@@ -142,12 +178,20 @@ class AirflowStack:
 
         :raises StackError: no file has such a DAG.
         """
-        deadline = time.monotonic() + 60.0
+        deadline = time.monotonic() + self._patience_s
         while not self.api("GET", f"/dags?dag_id_pattern={dag_id}")["total_entries"]:
             if time.monotonic() > deadline:
                 raise StackError(f"Airflow has found no DAG {dag_id}; see {self.home / 'dag-processor.log'}")
             time.sleep(0.5)
         self.api("PATCH", f"/dags/{dag_id}", {"is_paused": False})
+
+    def roots(self) -> dict[str, int]:
+        """Return the process id of each component that runs, by its name."""
+        return {name: process.pid for name, process in self._processes.items()}
+
+    def state_of(self, dag_id: str, run_id: str) -> str:
+        """Return the state of a run."""
+        return str(self.api("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
 
     def children(self, name: str) -> list[psutil.Process]:
         """Return all descendants of a component's process. The leaves of a scheduler's tree run tasks."""
@@ -175,9 +219,9 @@ class AirflowStack:
     def _token(self) -> str:
         return str(httpx.get(f"{self.url}/auth/token", timeout=30.0).json()["access_token"])
 
-    def _wait_until_healthy(self, timeout_s: float = 120.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        missing = list(COMPONENTS)
+    def _wait_until_healthy(self) -> None:
+        deadline = time.monotonic() + self._patience_s
+        missing = list(self._components)
         while time.monotonic() < deadline:
             for name, process in self._processes.items():
                 if process.poll() is not None:
@@ -187,7 +231,7 @@ class AirflowStack:
                 return
             time.sleep(0.5)
         problem = f"not healthy: {', '.join(missing)}" if missing else "no DAG was found"
-        raise StackError(f"Airflow is not up after {timeout_s:.0f} s: {problem}; see the logs in {self.home}")
+        raise StackError(f"Airflow is not up after {self._patience_s:.0f} s: {problem}; see the logs in {self.home}")
 
     def _unhealthy(self) -> list[str]:
         try:

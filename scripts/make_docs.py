@@ -1,4 +1,4 @@
-"""Write the generated pages of docs/: the tables, from the registry, and the command line, from its options.
+"""Write what is generated in docs/: the tables, the command line, and the calculated table of scaling.md.
 
 A test compares the pages with what this writes.
 """
@@ -6,18 +6,26 @@ A test compares the pages with what this writes.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import click
 import pyarrow as pa
+from rich.filesize import decimal
 
 from airflow_provider_chatexport.cli import cli
+from airflow_provider_chatexport.core.estimate import Backfill, estimate
 from airflow_provider_chatexport.core.times import EARLIEST, LATEST
 from airflow_provider_chatexport.lake.catalog import history_view, macros, metadata_views
 from airflow_provider_chatexport.lake.catalog.metadata_views import MetadataView
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
+
+# Channels and messages of the backfills in scaling.md, and how many windows of how many days a year is cut into.
+_BACKFILLS = ((400, 3_000_000), (5_000, 50_000_000), (20_000, 500_000_000), (100_000, 5_000_000_000))
+_YEARS = ((365, 1), (52, 7), (12, 30))
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -248,6 +256,45 @@ def _more(option: click.Option) -> str:
     return "".join(f" {each}" for each in facts)
 
 
+def backfill_table() -> str:
+    """Return the table of backfills of a year, as ``chatexport plan`` calculates them."""
+    header = (
+        "channels | messages | windows | exports | hours | loads | CPU hours | exported | memory of a load | "
+        "disk of a load | lake | files"
+    )
+    rows = [
+        _backfill_row(channels, messages, windows, days)
+        for channels, messages in _BACKFILLS
+        for windows, days in _YEARS
+    ]
+    return "\n".join([f"| {header} |", "|---" * header.count("|") + "|---|", *rows])
+
+
+def _backfill_row(channels: int, messages: int, windows: int, days: int) -> str:
+    needs = estimate(
+        Backfill(channels=channels, messages=messages, windows=windows, window_length=timedelta(days=days))
+    )
+    cells = [
+        f"{channels:,}",
+        f"{messages / 1e6:,.0f} M",
+        {1: "days", 7: "weeks", 30: "months"}[days],
+        f"{needs.exports:,}",
+        f"{needs.hours:,.1f}",
+        f"{needs.loads:,}",
+        f"{needs.cpu_hours:,.1f}",
+        *map(decimal, (needs.download_bytes, needs.memory_bytes, needs.work_bytes, needs.lake_bytes)),
+        f"{needs.files:,}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def with_backfill_table(page: str) -> str:
+    """Return the page with the table in place of the one that it has."""
+    return re.sub(r"^\| channels \| messages \|(.*\n\|)+.*$", backfill_table(), page, flags=re.MULTILINE)
+
+
 if __name__ == "__main__":
+    scaling = DOCS / "scaling.md"
+    scaling.write_text(with_backfill_table(scaling.read_text()))
     (DOCS / "tables.md").write_text(tables_page())
     (DOCS / "cli.md").write_text(cli_page())

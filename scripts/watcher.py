@@ -1,13 +1,17 @@
 """End the processes that a program started when the program dies, however it dies: SIGKILL lets it end nothing itself.
 
-The watcher is a process of its own. It reads process ids from a pipe, which ends with the program that writes into it.
+The watcher is a process of its own. It reads process ids and folders from a pipe, which ends with the program that
+writes into it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -28,6 +32,11 @@ class Watcher:
         """End this process and all of its descendants when the time has come."""
         assert self._process.stdin is not None
         print(pid, file=self._process.stdin, flush=True)
+
+    def remove(self, folder: Path) -> None:
+        """Remove this folder when the watched processes have ended."""
+        assert self._process.stdin is not None
+        print(folder.resolve(), file=self._process.stdin, flush=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -60,14 +69,29 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def _watched_until_the_end() -> list[psutil.Process]:
+def _remove(folder: Path) -> None:
+    """Remove a folder, in which a process that another watcher ends may still write."""
+    for _ in range(50):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
+
+
+def _watched_until_the_end() -> tuple[list[psutil.Process], list[Path]]:
     # Objects of psutil know when a process started: a later one with the same id is another.
-    watched = []
-    for line in sys.stdin:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            watched.append(psutil.Process(int(line)))
-    return [process for process in watched if process.is_running() and _is_alive(process)]
+    watched, folders = [], []
+    for line in map(str.strip, sys.stdin):
+        if line.isdigit():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                watched.append(psutil.Process(int(line)))
+        else:
+            folders.append(Path(line))
+    return [process for process in watched if process.is_running() and _is_alive(process)], folders
 
 
 if __name__ == "__main__":
-    _end(_watched_until_the_end())
+    processes, folders = _watched_until_the_end()
+    _end(processes)
+    for folder in folders:
+        _remove(folder)

@@ -15,7 +15,7 @@ import duckdb
 import pytest
 from airflow_stack import free_port
 from export_objects import channel, line, message
-from make_docs import cli_page, tables_page
+from make_docs import cli_page, tables_page, with_backfill_table
 from make_docs import commands as cli_commands
 from pages import PAGES, ROOT, Command, blocks, commands
 from wheels import Installed
@@ -48,6 +48,11 @@ NOT_RUN = {
     "docker build": "it needs a container engine; test_image.py runs the steps of the Dockerfile",
     "docker run --rm": "it needs a container engine; test_image.py starts the command of the image",
     "CHATEXPORT_LAKE=": "JupyterLab is not among the pinned packages; test_notebooks.py executes the notebooks",
+    "cd docker": "it leads to the next lines, which need a container engine",
+    "printf": "the secrets are for a container engine",
+    "docker compose": "it needs a container engine; test_deployment_files.py checks what the file refers to",
+    "kubectl": "it needs a cluster; test_deployment_files.py checks what the file refers to",
+    "helm": "it needs a cluster; test_deployment_files.py checks what the file refers to",
     "duckdb ": "DuckDB's shell does not come as a Python package; test_locks.py opens catalogs as it does",
 }
 # Page and language of other code -> the test that runs or reads it.
@@ -85,6 +90,12 @@ def test_the_table_reference_is_the_registry() -> None:
 def test_the_page_of_the_command_line_is_the_commands() -> None:
     """The page would lack an option that was added without `python scripts/make_docs.py`."""
     assert (ROOT / "docs" / "cli.md").read_text() == cli_page()
+
+
+def test_the_table_of_backfills_is_what_plan_calculates() -> None:
+    """A model that changes would leave the page behind; `python scripts/make_docs.py` writes it."""
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    assert with_backfill_table(page) == page
 
 
 def test_every_command_of_the_pages_is_run() -> None:

@@ -14,11 +14,11 @@ from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
-import jwt
 
 from airflow_provider_chatexport import __version__
 from airflow_provider_chatexport.api.error_replies import Reply, error_from, parse_json, scrub
 from airflow_provider_chatexport.api.settings import ServiceSettings
+from airflow_provider_chatexport.api.token import server_token
 from airflow_provider_chatexport.core.discovery import ChannelPage, FoundChannel
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UserId, UsersRequest
 from airflow_provider_chatexport.core.retention import RetentionPolicy, RetentionTarget
@@ -141,10 +141,8 @@ def retention_policy() -> Call[tuple[RetentionPolicy, ...]]:
 
 
 def sign(call: Call[Any], settings: ServiceSettings, *, now_epoch_s: float) -> httpx.Request:
-    """Return a call's HTTP request, with a new token ("Tokens & Authentication": a server token names no user)."""
-    token = jwt.encode(
-        {"server": True, "exp": int(now_epoch_s) + TOKEN_LIFETIME_S}, settings.api_secret, algorithm="HS256"
-    )
+    """Return a call's HTTP request, with a new token."""
+    token = server_token(settings.api_secret, expires_epoch_s=int(now_epoch_s) + TOKEN_LIFETIME_S)
     return httpx.Request(
         call.method,
         settings.base_url + call.path,

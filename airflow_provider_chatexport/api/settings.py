@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import httpx
-import jwt
 
+from airflow_provider_chatexport.api.token import is_secret
 from airflow_provider_chatexport.errors import ConnectionSettingsError
 
 DEFAULT_BASE_URL: Final = "https://chat.stream-io-api.com"
@@ -150,12 +150,10 @@ class ServiceSettings:
 
 def _check_secret(api_secret: str) -> None:
     """Refuse a key file's content in place of the secret now, instead of when the first request is signed."""
-    try:
-        jwt.get_algorithm_by_name("HS256").prepare_key(api_secret)
-    except (jwt.InvalidKeyError, ValueError):
+    if not is_secret(api_secret):
         raise ConnectionSettingsError(
             "the API secret is a key file's content, or not text; copy the app's secret from the service's dashboard"
-        ) from None
+        )
 
 
 def _check_host_name(name: str, what: str) -> None:

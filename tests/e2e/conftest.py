@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from airflow_stack import ROOT, AirflowStack, free_port, sandbox_connection
+from airflow_stack import FOR_KILLED_PROCESSES, ROOT, AirflowStack, free_port, sandbox_connection
 from e2e_counts import CHANNELS, DAG
 
 from airflow_provider_chatexport.sandbox import Sandbox, SandboxSettings
@@ -34,16 +34,9 @@ def stack(sandbox: Sandbox, lake: Path, tmp_path_factory: pytest.TempPathFactory
         "CHATEXPORT_LAKE": str(lake),
         "CHATEXPORT_CHANNELS": ",".join(CHANNELS),
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",  # so that the other examples do not run
-        # On a slow machine the scheduler may get the end of a task's first half while the second half runs. It then
-        # marks the task as failed.
-        "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "3",
-        "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "2",
-        # Airflow must notice a killed process within seconds, not minutes.
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
-        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
-        "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
-        "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
+        # Tests kill processes. And on a slow machine the scheduler may get the end of a task's first half while the
+        # second half runs: it then marks the task as failed.
+        **FOR_KILLED_PROCESSES,
     }
     dags = tmp_path_factory.mktemp("dags")
     for folder in (ROOT / "dags", Path(__file__).parent / "dags"):

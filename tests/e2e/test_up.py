@@ -60,26 +60,31 @@ def test_a_signal_during_the_start_leaves_no_process(up: subprocess.Popen[str]) 
 
 
 FAMILY = """
-import subprocess, time
+import subprocess, sys, time
+from pathlib import Path
 from watcher import Watcher
 
 with Watcher() as watcher:
     # Its child has a session of its own, like the process of a task.
     shell = subprocess.Popen(["sh", "-c", "setsid sleep 600 & exec sleep 600"], start_new_session=True)
     watcher.watch(shell.pid)
+    watcher.remove(Path(sys.argv[1]))
     print("started", flush=True)
     time.sleep(600)
 """
 
 
-def test_what_a_killed_program_started_ends_with_it() -> None:
+def test_what_a_killed_program_started_ends_with_it(tmp_path: Path) -> None:
     """Regression: SIGKILL of `make up`, as by the OOM killer, left all of Airflow running."""
-    command = [sys.executable, "-c", FAMILY]
+    (folder := tmp_path / "temporary").mkdir()
+    command = [sys.executable, "-c", FAMILY, str(folder)]
     with subprocess.Popen(command, cwd=ROOT / "scripts", stdout=subprocess.PIPE, text=True) as program:
         lines_until(program, "started")
         while len(psutil.Process(program.pid).children(recursive=True)) < 3:
             assert program.poll() is None
         assert [] == end(program, signal.SIGKILL)
+    while folder.exists():
+        pass
 
 
 @pytest.mark.long

@@ -23,7 +23,7 @@ from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.settings import ServiceSettings
 from airflow_provider_chatexport.core.entities import Shape
-from airflow_provider_chatexport.core.estimate import estimate
+from airflow_provider_chatexport.core.estimate import Backfill, estimate
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import ChannelsRequest, Cid, UserId, UsersRequest
 from airflow_provider_chatexport.core.receipt import Receipt
@@ -79,7 +79,7 @@ def test_estimates_are_near_what_a_load_takes(start_sandbox: Any, lake: LakeProb
         exports = exports_of(client, "2025-01-08T00:00:00Z", "2025-01-09T00:00:00Z")
         report = pipeline.load_exports(client, exports, lake_uri=lake.uri)
     rows, files = report.record.counts["rows"], report.record.files
-    planned = estimate(channels=1, messages=rows["messages"], windows=1)
+    planned = estimate(Backfill(channels=1, messages=rows["messages"], windows=1))
     assert planned.files == len(files)
     assert 0.5 < sum(file.size_bytes for file in files) / planned.lake_bytes < 2
     assert 0.5 < report.record.bytes_in / planned.download_bytes < 2
