@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-long test-fast test-min check format bench e2e e2e-celery up clean constraints
+.PHONY: help demo docs test test-long test-fast test-min test-spark check format bench e2e e2e-celery up clean constraints
 
 help:  ## This list
 	@echo "airflow-provider-chatexport: from Stream Chat's export API to Parquet that people query"
@@ -42,8 +42,8 @@ endef
 
 # What is too large for the main environment, too old, or of no use to most who work on this:
 # - s3: an S3 server for the tests; readers: a DuckDB with an S3 client of its own
-# - docs: the builder of the documentation site; cosmos: Airflow with Astronomer Cosmos
-.venv-s3/.ready .venv-readers/.ready .venv-docs/.ready .venv-cosmos/.ready: .venv-%/.ready: $(READY) tests/environments/%.txt
+# - docs: the builder of the documentation site; cosmos: Airflow with Astronomer Cosmos; spark: Apache Spark
+.venv-s3/.ready .venv-readers/.ready .venv-docs/.ready .venv-cosmos/.ready .venv-spark/.ready: .venv-%/.ready: $(READY) tests/environments/%.txt
 	$(call environment,.venv-$*,tests/environments/$*.txt)
 	@touch $@
 
@@ -70,6 +70,9 @@ docs: .venv-docs/.ready  ## The documentation site, in site/; every link between
 
 test-min: .venv-min/.ready .venv-dbt/.ready .venv-s3/.ready  ## Unit and DAG suites on the oldest Airflow that is supported
 	@.venv-min/bin/python -m pytest -n 4 tests/airflow tests/api tests/core tests/cli
+
+test-spark: $(READY) .venv-spark/.ready  ## Apache Spark reads a lake; it needs Java 17, and is skipped without
+	@$(BIN)/python -m pytest tests/lake/publish/test_spark.py -m ''
 
 check: $(READY)  ## Lint, format, types, import contracts
 	@$(BIN)/ruff check .
@@ -113,7 +116,7 @@ constraints: $(READY)  ## Pin everything again, from pyproject.toml
 	@$(COMPILE) -c constraints.txt docker/sandbox.in -o docker/sandbox.txt
 	@# With extras, because users install this file with the pip that they have.
 	@$(COMPILE) --no-strip-extras dbt/requirements.in -o dbt/requirements.txt
-	@for name in s3 readers docs cosmos; do \
+	@for name in s3 readers docs cosmos spark; do \
 	  $(COMPILE) tests/environments/$$name.in -o tests/environments/$$name.txt || exit; done
 	@$(COMPILE) --extra s3 pyproject.toml tests/environments/celery.in -o tests/environments/celery.txt
 

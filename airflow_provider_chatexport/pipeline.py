@@ -20,18 +20,21 @@ from airflow_provider_chatexport.core.plan import UsersRequest
 from airflow_provider_chatexport.core.progress import DOWNLOAD, Progress, silent
 from airflow_provider_chatexport.core.receipt import Receipt
 from airflow_provider_chatexport.core.retention import SERVICE, Retention, stated_retention
+from airflow_provider_chatexport.core.sinks import parse_published
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS, LoadJob
 from airflow_provider_chatexport.lake.load.report import LoadReport, WrittenTable
 from airflow_provider_chatexport.lake.normalize.input_file import InputFile
+from airflow_provider_chatexport.lake.publish import publisher
+from airflow_provider_chatexport.lake.publish.driver import PublishReport
 from airflow_provider_chatexport.lake.storage.address import Storage, open_store
 
 if TYPE_CHECKING:
     from airflow_provider_chatexport.api.client import ChatExportClient
 
 # For operators, which know nothing of a lake.
-__all__ = ["LoadReport", "WrittenTable", "check_lake", "load_exports"]
+__all__ = ["LoadReport", "PublishReport", "WrittenTable", "check_lake", "load_exports", "publish_lake"]
 
 
 def load_exports(
@@ -103,6 +106,27 @@ def check_lake(lake_uri: str, storage: Storage = None) -> None:
     :raises LakeError: it cannot be written, or the store does not keep what a lake needs.
     """
     open_store(lake_uri, storage).check_writable()
+
+
+def publish_lake(
+    lake_uri: str,
+    table_format: str,
+    *,
+    catalog: str | None = None,
+    storage: Storage = None,
+    work_dir: Path | None = None,
+    progress: Progress = silent,
+) -> PublishReport:
+    """Make the lake's data files the tables of another format. A second call changes nothing.
+
+    :param table_format: ``delta`` or ``iceberg``.
+    :param catalog: of Iceberg: the name of a catalog in pyiceberg's configuration.
+    :param storage: how to reach the lake, if the environment does not say.
+    :raises CallError: there is no such format, its library is not installed, or the catalog does not fit.
+    :raises LakeError: the lake or a table cannot be read or written.
+    """
+    sink = parse_published(table_format)
+    return publisher.publish(open_store(lake_uri, storage), sink, catalog=catalog, work_dir=work_dir, progress=progress)
 
 
 def _fetch(client: ChatExportClient, receipt: Receipt, target: Path, progress: Progress) -> InputFile:

@@ -28,7 +28,14 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [_modules("hooks.chatexport")],
         "operators": [
-            _modules("operators.channels", "operators.export", "operators.gaps", "operators.load", "operators.windowed")
+            _modules(
+                "operators.channels",
+                "operators.export",
+                "operators.gaps",
+                "operators.load",
+                "operators.publish",
+                "operators.windowed",
+            )
         ],
         "sensors": [_modules("sensors.export")],
         "triggers": [_modules("triggers.export")],

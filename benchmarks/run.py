@@ -31,6 +31,7 @@ from typing import Any
 import costs
 import files
 import peers
+import publishing
 import reading
 from files import CACHE, Export
 from rich.console import Console
@@ -48,6 +49,7 @@ SLOW_PEERS = ("pandas", "dlt")
 N_YEARS = 100_000  # messages
 HISTORY_SOURCE, HISTORY_DAYS, HISTORY_MESSAGES = 14_000, 1100, 3_000_000
 LAKE_SIZES = (10, 1000, 5000)  # loads
+PUBLISHED_FILES = (1000, 5000)
 _ERROR = re.compile(r"[\w.]+(Error|Exception): ")
 EXPORTED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -288,6 +290,7 @@ def main() -> None:
     sizes_mb, answers = read(3 * arguments.runs)
     show_reading(sizes_mb, answers)
     age = costs.measure(LAKE_SIZES)
+    published = publishing.measure(PUBLISHED_FILES)
 
     result = {
         "machine": machine(),
@@ -297,6 +300,7 @@ def main() -> None:
         "years": [asdict(row) for row in years],
         "reading": {"mb": sizes_mb, "questions": [asdict(row) for row in answers]},
         "age": age,
+        **published,
     }
     (CACHE / "result.json").write_text(json.dumps(result, indent=1))
     print(f"all figures are in {(CACHE / 'result.json').relative_to(ROOT)}")

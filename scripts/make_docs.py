@@ -110,7 +110,9 @@ with the load, or with what a compaction merged |
 
 Loads and compactions write several files into a folder, and each file into one folder. The views read exactly the live
 files, whichever layout these have. Everywhere, the data lie below `LAKE/_files/<table>/`. On a disk, the table's folder
-holds links to the live files; an object store has no links, and no such folder. What a glob over the files sees:
+holds links to the live files; an object store has no links, and no such folder. A column of the type JSON is text in
+the files, because pyiceberg and polars refuse Arrow's type for JSON; the views cast it, and a query over files does so
+with `custom::JSON`. What a glob over the files sees:
 
 | lake | query | rows |
 |---|---|---|

@@ -31,6 +31,7 @@ API = {
         "operators.export.ExportChannelsOperator",
         "operators.export.ExportUsersOperator",
         "operators.load.LoadExportOperator",
+        "operators.publish.PublishLakeOperator",
         "operators.channels.ListChannelsOperator",
         "operators.gaps.ListGapsOperator",
         "operators.windowed.SplitWindowOperator",

@@ -32,9 +32,15 @@ _UNTIL_STDIN_CLOSES: Final = '"$@" & server=$!; read _; kill -9 $server; wait $s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Server:
-    """A running server with one bucket, ``BUCKET``."""
+    """A running server with one bucket, ``BUCKET``.
+
+    :param master_port: where its shell connects to.
+    :param iceberg_port: of its Iceberg REST catalog.
+    """
 
     port: int
+    master_port: int
+    iceberg_port: int
 
     @property
     def url(self) -> str:
@@ -60,6 +66,28 @@ class S3Server:
             "client_kwargs": {"region_name": "us-east-1"},
         }
 
+    def new_warehouse(self) -> dict[str, str]:
+        """Create a bucket of tables, and return the properties by which pyiceberg finds the REST catalog over it."""
+        name = f"tables-{uuid.uuid4().hex}"
+        command = f"s3tables.bucket -create -name {name} -account 000000000000"
+        shell = [str(WEED), "shell", f"-master=127.0.0.1:{self.master_port}"]
+        subprocess.run(shell, input=command, text=True, check=True, capture_output=True, timeout=60, env={})
+        return {
+            "type": "rest",
+            "uri": f"http://127.0.0.1:{self.iceberg_port}",
+            "warehouse": f"s3://{name}",
+            "rest.sigv4-enabled": "true",
+            "rest.signing-name": "s3tables",
+            "rest.signing-region": "us-east-1",
+            "client.access-key-id": _KEY,
+            "client.secret-access-key": _SECRET,
+            "client.region": "us-east-1",
+            "s3.endpoint": self.url,
+            "s3.access-key-id": _KEY,
+            "s3.secret-access-key": _SECRET,
+            "s3.region": "us-east-1",
+        }
+
 
 def new_lake() -> str:
     """Return an address of a lake that no other test has."""
@@ -73,8 +101,8 @@ def running() -> Iterator[S3Server]:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s3-server-")))
         for _ in range(5):  # another process may take a port first
-            ports = _free_ports(4)
-            server = S3Server(port=ports[3])
+            ports = _free_ports(5)
+            server = S3Server(port=ports[3], master_port=ports[0], iceberg_port=ports[4])
             with (folder / "log").open("wb") as log:
                 process = subprocess.Popen(
                     ["sh", "-c", _UNTIL_STDIN_CLOSES, "sh", *_command(folder, *ports)],
@@ -124,7 +152,7 @@ def without_action(action: str) -> str:
     return f"{WITH_POLICY}-without-{action.removeprefix('s3:')}"
 
 
-def _command(folder: Path, master: int, volume: int, filer: int, s3: int) -> list[str]:
+def _command(folder: Path, master: int, volume: int, filer: int, s3: int, iceberg: int) -> list[str]:
     admin = {
         "name": "lake",
         "credentials": [{"accessKey": _KEY, "secretKey": _SECRET}],
@@ -158,7 +186,7 @@ def _command(folder: Path, master: int, volume: int, filer: int, s3: int) -> lis
         "-s3.autoCreateBucket=false",
         f"-s3.localSocket={folder}/s3.sock",
         f"-s3.config={folder}/s3.json",
-        "-s3.port.iceberg=0",
+        f"-s3.port.iceberg={iceberg}",
         "-s3.port.lance=0",
     ]
 
@@ -182,7 +210,7 @@ def _stop(process: subprocess.Popen[bytes], ports: list[int]) -> None:
     process.stdin.close()
     process.wait(timeout=20)
     # It leaves sockets behind, in this one place.
-    for part, port in zip(("master", "volume", "filer", "s3"), ports, strict=True):
+    for part, port in zip(("master", "volume", "filer", "s3"), ports, strict=False):
         Path(f"/tmp/seaweedfs-{part}-grpc-{port + 10_000}.sock").unlink(missing_ok=True)
 
 

@@ -9,6 +9,7 @@ import costs
 import files
 import history
 import peers
+import publishing
 import pyarrow.parquet as pq
 import pytest
 import reading
@@ -31,6 +32,14 @@ def test_a_lake_of_many_loads_is_loaded_into_opened_and_compacted(tmp_path: Path
     assert 3 == costs.cost(tmp_path, 3).loads
     (days := tmp_path / "days").mkdir()
     assert all(per_s > 0 for per_s in costs.compaction(days, n_days=1, n_messages=20))
+
+
+def test_a_lake_is_published_and_a_file_taken_out_and_brought_back(tmp_path: Path) -> None:
+    """What a publication costs, of a young lake."""
+    uri = costs.make_lake(tmp_path, 3).uri
+    assert all(
+        publishing.cost(uri, "iceberg", 3, *step).cpu_s > 0 for step in (publishing.STEPS[0], publishing.STEPS[-1])
+    )
 
 
 def test_the_plain_file_is_one_that_peers_read_at_their_defaults(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from airflow_provider_chatexport.cli import cli
 # Page and start of a command -> the test that runs it. The commands of `chatexport` that are not here run in this file.
 OF_DBT = "tests/e2e/test_dbt.py::test_the_commands_of_the_pages_run"
 OF_SANDBOX = "tests/sandbox/test_sandbox_page.py::test_the_sandboxes_of_the_pages_start"
+OF_REST_CATALOG = "tests/lake/publish/test_iceberg.py::test_a_rest_catalog_has_the_tables"
 RUN_BY = {
     ("README.md", "make demo"): "tests/e2e/test_demo.py::test_the_demo_runs_and_may_be_repeated",
     ("README.md", "airflow connections add"): "tests/airflow/test_airflow_page.py::test_the_command_of_the_readme_adds",
@@ -36,6 +37,7 @@ RUN_BY = {
     ("docs/dbt.md", "python3 -m venv"): OF_DBT,
     ("docs/dbt.md", ".venv/bin/"): OF_DBT,
     ("docs/object-storage.md", "chatexport load"): "tests/test_python_page.py::test_five_lines_read_a_lake_on_s3",
+    ("docs/publishing.md", "chatexport publish --iceberg --catalog"): OF_REST_CATALOG,
     ("docs/sandbox.md", "chatexport sandbox"): OF_SANDBOX,
     ("docs/sandbox.md", "curl"): "tests/sandbox/test_sandbox_page.py::test_the_curl_commands_work",
 }

@@ -36,6 +36,7 @@ _COMMANDS: Final = {
     "sql": ("sql", "run_sql"),
     "tables": ("sql", "show_tables"),
     "compact": ("maintenance", "compact_lake"),
+    "publish": ("publish", "publish_lake"),
     "repair": ("repair", "repair_lake"),
     "vacuum": ("maintenance", "vacuum_lake"),
     "forget-user": ("maintenance", "forget"),

@@ -29,6 +29,7 @@ from airflow_provider_chatexport.cli.options import (
     options_from,
     settings_from,
 )
+from airflow_provider_chatexport.cli.publish import publish, require_installed
 from airflow_provider_chatexport.cli.terminal import TerminalProgress
 from airflow_provider_chatexport.cli.values import Moment
 from airflow_provider_chatexport.cli.words import count
@@ -38,6 +39,7 @@ from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import A_USER, UserId, plan_channels, plan_users
 from airflow_provider_chatexport.core.progress import DOWNLOAD
 from airflow_provider_chatexport.core.receipt import Receipt
+from airflow_provider_chatexport.core.sinks import Sink
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, RequestRefusedError, TaskFailedError
 from airflow_provider_chatexport.lake import Lake
@@ -69,7 +71,8 @@ def export(**arguments: Any) -> None:
     It submits the exports, waits for them, downloads the files and loads them. If the service does not export some
     users in one task, each of them is exported alone.
     """
-    options, flags = options_from(arguments), flags_from(arguments)
+    options, flags, sink = options_from(arguments), flags_from(arguments), Sink(arguments["sink"])
+    require_installed(sink)
     user_ids = [
         UserId(user_id)
         for value in arguments["users"]
@@ -101,7 +104,9 @@ def export(**arguments: Any) -> None:
                 report = pipeline.load_exports(
                     client, receipts, lake_uri=arguments["lake"], options=options, progress=progress.stage
                 )
-    print_report(replace(report, seconds=time.monotonic() - began), arguments["lake"], as_json=arguments["as_json"])
+    report = replace(report, seconds=time.monotonic() - began)
+    published = None if sink is Sink.PARQUET else publish(arguments["lake"], sink)
+    print_report(report, arguments["lake"], published, as_json=arguments["as_json"])
     if refused:
         others = f" ({len(refused)} of {len(user_ids)} users are not exported; this is the first)"
         click.echo(f"chatexport: {refused[0].message}{others}", err=True)

@@ -19,16 +19,19 @@ from airflow_provider_chatexport.cli.options import (
     named_channels,
     options_from,
 )
+from airflow_provider_chatexport.cli.publish import print_publication, publish, require_installed
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
 from airflow_provider_chatexport.cli.values import Moment
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.retention import Retention, stated_retention
+from airflow_provider_chatexport.core.sinks import Sink
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.storage.fingerprint import Fingerprint
 
 if TYPE_CHECKING:
     from airflow_provider_chatexport.lake.load.report import LoadReport
+    from airflow_provider_chatexport.lake.publish.driver import PublishReport
 
 _QUERY = 'chatexport sql "SELECT event_date, cid, user_id, text FROM messages LIMIT 10"'
 _NAMED = {"id": "named by id", "object": "as whole objects"}
@@ -69,7 +72,8 @@ def load(**arguments: Any) -> None:
 
     Files may be exports of channels (v1 or v2) or of users, plain or gzip.
     """
-    options = options_from(arguments)
+    options, sink = options_from(arguments), Sink(arguments["sink"])
+    require_installed(sink)
     stated_retention(options.retention)  # before gigabytes are hashed, as the window below
     if (arguments["since"] is None) != (arguments["until"] is None):
         raise CallError("only one end of the window is given; give both --since and --until, or neither")
@@ -94,14 +98,15 @@ def load(**arguments: Any) -> None:
             options=options,
             progress=progress.stage,
         )
-    print_report(report, arguments["lake"], as_json=arguments["as_json"])
+    published = None if sink is Sink.PARQUET else publish(arguments["lake"], sink)
+    print_report(report, arguments["lake"], published, as_json=arguments["as_json"])
 
 
-def print_report(report: LoadReport, lake: str, *, as_json: bool) -> None:
-    """Print what a load did, as text or as one JSON object."""
+def print_report(report: LoadReport, lake: str, published: PublishReport | None = None, *, as_json: bool) -> None:
+    """Print what a load did, and the publication after it, as text or as one JSON object."""
     value = report.to_json()
     if as_json:
-        click.echo(json.dumps(value))
+        click.echo(json.dumps(value | ({"published": published.to_json()} if published else {})))
         return
     if report.already_loaded:
         click.echo(f"load {value['load_id']} is already in the lake; nothing was written")
@@ -122,6 +127,8 @@ def print_report(report: LoadReport, lake: str, *, as_json: bool) -> None:
         click.echo(f"{report.vanished}: the load covers them and does not contain them")
     if report.retention is not None:
         click.echo(_kept(report.retention))
+    if published is not None:
+        print_publication(published)
     click.echo(f"query it: {_QUERY} --lake {shlex.quote(lake)}{_shell(report.catalog)}")
 
 

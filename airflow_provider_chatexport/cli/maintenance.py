@@ -13,7 +13,7 @@ from airflow_provider_chatexport.cli.options import PSEUDONYM_KEY, json_option, 
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, can_ask, print_table
 from airflow_provider_chatexport.cli.values import Duration
 from airflow_provider_chatexport.lake import Lake
-from airflow_provider_chatexport.lake.maintenance.removal import ForgetReport
+from airflow_provider_chatexport.lake.maintenance.removal import OTHER_ENGINES, ForgetReport
 
 
 @command(name="catalog", short_help="Rebuild catalog.duckdb.", epilog="Example: chatexport catalog --lake ./lake")
@@ -153,6 +153,8 @@ def _show_removal(report: ForgetReport, *, err: bool = False) -> None:
         )
     if report.texts:
         click.echo(f"in texts of others, {_texts(report)}", err=err)
+    if report.published:
+        click.echo(f"published again as {' and '.join(report.published)}; {OTHER_ENGINES}", err=err)
     on_list = "would be on" if report.dry_run else "is on"
     click.echo(f"the id {on_list} the lake's suppression list: later loads leave the person out", err=err)
 

@@ -12,6 +12,7 @@ from airflow_provider_chatexport.cli.values import Duration, Limit, Query, Reten
 from airflow_provider_chatexport.core.arguments import GIVE_LAKE, SEPARATE_BY_COMMAS, parse_names, require_text
 from airflow_provider_chatexport.core.options import MAX_LINE_BYTES, LoadOptions, parse_promote
 from airflow_provider_chatexport.core.plan import A_CHANNEL, Cid, ExportFlags, parse_cid
+from airflow_provider_chatexport.core.sinks import Sink
 from airflow_provider_chatexport.errors import CallError
 
 if TYPE_CHECKING:
@@ -127,11 +128,11 @@ load_options = _stack(
     ),
     click.option(
         "--sink",
-        type=click.Choice(["parquet"]),
-        default="parquet",
+        type=click.Choice([each.value for each in Sink]),
+        default=Sink.PARQUET.value,
         show_default=True,
-        expose_value=False,
-        help="Format of the lake's tables. There is only one yet.",
+        help="Publish the lake in this format after the load, as `chatexport publish` does. With parquet, the lake's "
+        "own files are all there is.",
     ),
 )
 

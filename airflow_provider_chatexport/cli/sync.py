@@ -23,11 +23,13 @@ from airflow_provider_chatexport.cli.options import (
     options_from,
     settings_from,
 )
+from airflow_provider_chatexport.cli.publish import print_publication, publish, require_installed
 from airflow_provider_chatexport.cli.terminal import TerminalProgress, print_table
 from airflow_provider_chatexport.cli.values import Duration, Moment
 from airflow_provider_chatexport.cli.words import count, some
 from airflow_provider_chatexport.core.discovery import ChannelPage
 from airflow_provider_chatexport.core.retention import stated_retention
+from airflow_provider_chatexport.core.sinks import Sink
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.errors import ChatExportError
 from airflow_provider_chatexport.lake import Lake
@@ -67,7 +69,8 @@ def sync_lake(**arguments: Any) -> None:
     load of its own: a run that is killed goes on where it stopped, and a second run has nothing to do. Exits with 1 if
     a window could not be loaded, after the others.
     """
-    options, flags = options_from(arguments), flags_from(arguments)
+    options, flags, sink = options_from(arguments), flags_from(arguments), Sink(arguments["sink"])
+    require_installed(sink)
     named = named_channels(arguments)
     settings = settings_from(arguments)
     began = time.monotonic()
@@ -113,11 +116,19 @@ def sync_lake(**arguments: Any) -> None:
                     progress.print_line(_line(outcome))
         except ChatExportError as error:
             stopped = error
+    # A lake of which the last publication broke off is published again, even if nothing was loaded.
+    published = (
+        publish(arguments["lake"], sink) if sink is not Sink.PARQUET and Lake(arguments["lake"]).exists() else None
+    )
     value = _report(sync_plan, outcomes, stopped, seconds=time.monotonic() - began)
+    if published is not None:
+        value["published"] = published.to_json()
     if arguments["as_json"]:
         click.echo(json.dumps(value))
     else:
         _print_end(sync_plan, value)
+        if published is not None:
+            print_publication(published)
     if sentence := _failure(sync_plan, value, named):
         click.echo(f"chatexport: {sentence}", err=True)
         sys.exit(1)

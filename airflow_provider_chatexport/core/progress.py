@@ -28,6 +28,7 @@ WRITE: Final = "write"
 COMPACT: Final = "compact"
 SEARCH: Final = "search"
 REWRITE: Final = "rewrite"
+PUBLISH: Final = "publish"
 
 # How often a log gets a line about a long stage.
 LOG_EVERY_S: Final = 10.0
@@ -42,6 +43,7 @@ UNITS: Final = {
     COMPACT: Unit.DAYS,
     SEARCH: Unit.TABLES,
     REWRITE: Unit.FILES,
+    PUBLISH: Unit.TABLES,
 }
 
 

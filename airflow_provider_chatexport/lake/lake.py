@@ -15,6 +15,7 @@ from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import parse_cid
 from airflow_provider_chatexport.core.progress import Progress, silent
+from airflow_provider_chatexport.core.sinks import Sink, parse_published
 from airflow_provider_chatexport.core.window import Window, parse_moment
 from airflow_provider_chatexport.errors import CallError, WindowError
 from airflow_provider_chatexport.lake.catalog import catalog_file
@@ -42,6 +43,8 @@ from airflow_provider_chatexport.lake.maintenance.removal import ForgetReport
 from airflow_provider_chatexport.lake.maintenance.repair import RepairReport, repair
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import VerifyReport, verify
+from airflow_provider_chatexport.lake.publish import publisher
+from airflow_provider_chatexport.lake.publish.driver import PublishReport
 from airflow_provider_chatexport.lake.storage.address import Storage, open_store
 from airflow_provider_chatexport.lake.storage.fingerprint import Fingerprint
 from airflow_provider_chatexport.lake.storage.local_store import LocalStore
@@ -424,6 +427,36 @@ class Lake:
         finally:
             self._show_new_state()
 
+    def publish(
+        self,
+        format: str | Sink,  # noqa: A002 - as the word is in every table format
+        *,
+        catalog: str | None = None,
+        progress: Progress = silent,
+    ) -> PublishReport:
+        """Make the lake's data files the tables of another format, so that its readers see what the views show.
+
+        No data is copied. Files with hidden rows and the tables of users, channels and the like are rewritten first.
+        A second call does nothing. Tables are published one after another.
+
+        ::
+
+            print(lake.publish("delta"))
+            lake.publish("iceberg", catalog="prod")
+
+        :param format: ``delta`` or ``iceberg``.
+        :param catalog: of Iceberg: the name of a catalog in pyiceberg's configuration. Default: a SQLite file in the
+            lake.
+        :param progress: is called with a stage, how much of it is done, and of how much.
+        :raises CallError: there is no such format, its library is not installed, or the catalog does not fit.
+        :raises LakeError: there is no lake, files of it are lost, or a table cannot be read or written.
+        """
+        sink = parse_published(format)
+        try:
+            return publisher.publish(self._store, sink, catalog=catalog, work_dir=self._work_dir, progress=progress)
+        finally:
+            self._show_new_state()
+
     def repair(self, *, full: bool = False, dry_run: bool = False) -> RepairReport:
         """Record which files are missing or damaged, and rebuild what can be rebuilt. Everything else goes on.
 
@@ -475,6 +508,8 @@ class Lake:
     ) -> ForgetReport:
         """Remove a person from every file of the lake, and keep them out of every later load.
 
+        If the lake was published, its tables are published again before files are deleted.
+
         ::
 
             print(lake.forget_user("ann-17", dry_run=True))
@@ -506,6 +541,9 @@ class Lake:
                 dry_run=dry_run,
                 pseudonym_key=pseudonym_key,
                 work_dir=self._work_dir,
+                publish_again=lambda: [
+                    each.format for each in publisher.publish_again(self._store, work_dir=self._work_dir)
+                ],
                 progress=progress,
             )
         finally:

@@ -315,7 +315,7 @@ class _FileWriter:
         columns: list[pa.ChunkedArray] = []
         for field in self._schema:
             column = table.column("_day" if field.name == self._table.date_column else field.name)
-            columns.append(as_type(column, field.type))  # DuckDB gives JSON as text
+            columns.append(as_type(column, field.type))
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema), row_group_size=self._group_rows)
         self._waiting, self._n_waiting, self._waiting_bytes = [], 0, 0
 

@@ -18,6 +18,7 @@ from airflow_provider_chatexport.operators.channels import ListChannelsOperator
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator, ExportUsersOperator
 from airflow_provider_chatexport.operators.gaps import ListGapsOperator
 from airflow_provider_chatexport.operators.load import LoadExportOperator
+from airflow_provider_chatexport.operators.publish import PublishLakeOperator
 from airflow_provider_chatexport.operators.windowed import SplitWindowOperator
 from airflow_provider_chatexport.provider_info import CONFIG_OPTIONS
 from airflow_provider_chatexport.sensors.export import ExportTaskSensor
@@ -43,6 +44,7 @@ def arguments(callable_: Any) -> set[str]:
         ListChannelsOperator,
         ListGapsOperator,
         LoadExportOperator,
+        PublishLakeOperator,
         SplitWindowOperator,
         chat_export_to_lake,
     ],

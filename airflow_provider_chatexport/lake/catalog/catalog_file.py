@@ -21,7 +21,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import duckdb
@@ -231,7 +231,7 @@ def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> bool
             last = _Last.UNUSABLE if full else _update_copy(path, store, snapshot, digest)
             if last in (_Last.SHOWS_THESE, _Last.SHOWS_MORE):
                 return last is _Last.SHOWS_THESE
-            if last is _Last.UNUSABLE:
+            if last is not _Last.UPDATED:
                 path.unlink(missing_ok=True)
                 write_empty_files(store, check=full)
                 with _writing(path, store, snapshot) as con:
@@ -240,6 +240,8 @@ def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> bool
                     con.execute("; ".join(statements))
             # A shell that opens the catalog without -readonly would lock every other reader out.
             store.replace(NAME, path.read_bytes(), is_read_only=True)
+            if last is _Last.UNUSABLE:
+                _delete_older_empty_files(store)
             return True
     except (OSError, duckdb.Error) as error:
         raise LakeError(
@@ -277,6 +279,15 @@ def write_empty_files(store: LakeStore, *, check: bool = False) -> bool:
     return bool(missing)
 
 
+def _delete_older_empty_files(store: LakeStore) -> None:
+    """Delete the files without rows of older versions, which the last catalog read: their columns have other types."""
+    for table in TABLES:
+        current = empty_file(store, table)
+        folder, _, _ = current.rpartition("/")
+        files = store.list_folder(folder, PurePosixPath(current).suffix)
+        store.delete(path for path in files if path != current and path.startswith(f"{folder}/{EMPTY_FILE_PREFIX}"))
+
+
 def _old_folder(table: Table) -> str:
     """Return the folder that had the empty file of an event table when its folders were days."""
     return f"{table.name}/{table.date_column}={_EMPTY_FILE_DAY}"
@@ -311,7 +322,8 @@ def _writing(path: Path, store: LakeStore, snapshot: Snapshot) -> Iterator[duckd
 class _Last(enum.Enum):
     """What the last catalog is good for."""
 
-    UNUSABLE = enum.auto()  # there is none, or one that cannot be brought up to date
+    MISSING = enum.auto()
+    UNUSABLE = enum.auto()  # it cannot be brought up to date
     UPDATED = enum.auto()  # a copy of it was brought up to date
     SHOWS_THESE = enum.auto()  # it shows exactly the records in question
     SHOWS_MORE = enum.auto()  # it shows others, too
@@ -327,7 +339,7 @@ def _update_copy(path: Path, store: LakeStore, snapshot: Snapshot, digest: str) 
     """
     content = store.read_if_there(NAME)
     if content is None:
-        return _Last.UNUSABLE
+        return _Last.MISSING
     path.write_bytes(content)
     # Any fault of the last catalog leads to a new one. A fault of the lake shows there a second time.
     with contextlib.suppress(duckdb.Error), _writing(path, store, snapshot) as con:
@@ -434,11 +446,13 @@ def _comments(view: str, doc: str, columns: Iterable[tuple[str, str]]) -> Iterat
 def _digest(store: LakeStore, statements: Sequence[str], snapshot: Snapshot) -> str:
     """Return a digest of what people see: the statements, the columns' types, and where the empty files are.
 
-    The types are in no statement: a view stores them when it is created.
+    The types are in no statement: a view stores them when it is created. Nor is the version of the schema, which is in
+    the names of the tables' files without rows.
     """
     types = [f"{column.name} {column.kind.value}" for table in snapshot.tables for column in table]
     empty_files = [empty_file(store, table) for table in snapshot.tables]
-    return hashlib.sha256("\n".join([duckdb.__version__, *statements, *types, *empty_files]).encode()).hexdigest()
+    parts = [duckdb.__version__, f"schema {SCHEMA_VERSION}", *statements, *types, *empty_files]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _visible_rows(store: LakeStore, table: Table, snapshot: Snapshot) -> str:

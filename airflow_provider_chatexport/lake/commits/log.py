@@ -27,7 +27,7 @@ from weakref import WeakKeyDictionary
 import orjson
 
 from airflow_provider_chatexport.errors import DamagedRecordError, LakeError
-from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits import published, visibility
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.record import FOLDER, LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
@@ -343,7 +343,11 @@ def _checkpoint_of(records: Sequence[LoadRecord]) -> bytes:
 
 
 def delete_dead_files(store: LakeStore, snapshot: Snapshot, *, before: datetime) -> tuple[str, ...]:
-    """Delete the data files that were dead before a moment, and those that nothing may read. Return their paths."""
+    """Delete the data files that were dead before a moment, and those that nothing may read. Return their paths.
+
+    Files that published tables may name stay.
+    """
+    before = min(before, published.needed_since(store) or before)
     there = {path for path, _ in store.data_files()}
     deleted = tuple(
         each.file.path

@@ -21,7 +21,7 @@ from airflow_provider_chatexport.lake.commits.record import DataFile
 from airflow_provider_chatexport.lake.commits.snapshot import ACROSS_DAYS, FileState, FileStatus
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import DAYS_SINCE_VERSION
-from airflow_provider_chatexport.lake.schema.types import Column, Placement, Table
+from airflow_provider_chatexport.lake.schema.types import Column, Kind, Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 # Time zones would need an extension of DuckDB, which not every build has.
@@ -94,6 +94,8 @@ def scan(table: Table, urls: Sequence[str], *, has_days: bool = True) -> str:
 def columns(table: Table, held: Collection[str] = ()) -> str:
     """Return the select list of a table's columns and the day, from a relation with the alias ``rows``.
 
+    JSON is text in the files, and becomes JSON here.
+
     :param held: the promoted columns that the relation has; the others are computed from ``custom``.
     """
     return ", ".join([*(_column(column, held) for column in table), f"rows.{sql.name(table.date_column)}"])
@@ -102,7 +104,8 @@ def columns(table: Table, held: Collection[str] = ()) -> str:
 def _column(column: Column, held: Collection[str]) -> str:
     if column.promoted and column.name not in held:
         return f"{sql.promoted(column, 'rows.custom')} AS {sql.name(column.name)}"
-    return f"rows.{sql.name(column.name)}"
+    value = f"rows.{sql.name(column.name)}"
+    return f"{value}::JSON AS {sql.name(column.name)}" if column.kind is Kind.JSON else value
 
 
 def unmasked(store: LakeStore, table: Table, files: Sequence[FileState], coverage: str, select: str = "rows.*") -> str:

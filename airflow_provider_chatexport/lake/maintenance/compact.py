@@ -97,7 +97,7 @@ def _attempt(
             hint="run chatexport verify to see which file cannot be read, and make sure that the work folder has room",
         ),
         work_folder(store, work_dir) as folder,
-        _Compactor(store, snapshot, folder, threads=2) as compactor,
+        Compactor(store, snapshot, folder, threads=2) as compactor,
     ):
         merges = [merge for table in snapshot.tables for merge in compactor.merges_of(table)]
         if not merges and not compactor.settled:
@@ -132,12 +132,15 @@ def _attempt(
     )
 
 
-class _Compactor(Merger):
+class Compactor(Merger):
     """Finds out what is worth merging in all of a lake.
 
     :ivar settled: after ``merges_of``, paths of files that were compared with those of other records. Once the merges
         are written, these files and the new ones have one row per key together.
     """
+
+    # Files of event tables of older versions of the schema are rewritten.
+    least_version = DAYS_SINCE_VERSION
 
     def __init__(self, store: LakeStore, snapshot: Snapshot, folder: Path, *, threads: int) -> None:
         super().__init__(store, snapshot, folder, threads=threads)
@@ -161,13 +164,13 @@ class _Compactor(Merger):
                 for each in live:
                     months[each.file.first_day[:7]].append(each)
                 for _, files in sorted(months.items()):
-                    if chosen := self._to_rewrite(table, files):
+                    if chosen := self.to_rewrite(table, files):
                         yield Merge(table=table, files=tuple(chosen))
                 self.settled |= {each.file.path for each in live if each.is_contested}
 
-    def _to_rewrite(self, table: Table, files: Sequence[FileState]) -> list[FileState]:
+    def to_rewrite(self, table: Table, files: Sequence[FileState]) -> list[FileState]:
         """Return which files of a month of an event table have to be rewritten."""
-        outgrown = [each for each in files if each.file.schema_version < DAYS_SINCE_VERSION]
+        outgrown = [each for each in files if each.file.schema_version < self.least_version]
         merged = [
             each for each in files if is_small(each) or each.status is FileStatus.PARTLY_HIDDEN or each in outgrown
         ]

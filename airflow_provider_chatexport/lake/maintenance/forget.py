@@ -3,9 +3,10 @@
 1. The person's hash goes on the suppression list. From then on, no load brings them in.
 2. Their names are looked up, and go on the list as hashes.
 3. Every file that names them is rewritten without them, and so are files of history.
-4. The old files are deleted at once, although a reader may have a catalog open that names them.
-5. What broken-off work left behind is deleted, as ``vacuum`` does it.
-6. The lake remembers which loads were searched (``suppression_list.unchecked``).
+4. Tables of other formats are published again, so that they no longer name the old files.
+5. The old files are deleted at once, although a reader may have a catalog open that names them.
+6. What broken-off work left behind is deleted, as ``vacuum`` does it.
+7. The lake remembers which loads were searched (``suppression_list.unchecked``).
 
 If the process dies on the way, running it again continues from there. If a load dies between its record and its last
 look at the list, the next load or maintenance finds it among the unchecked ones (``finish_removals``).
@@ -16,7 +17,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -52,6 +53,7 @@ def forget_user(
     dry_run: bool = False,
     pseudonym_key: str | None = None,
     work_dir: Path | None = None,
+    publish_again: Callable[[], list[str]] | None = None,
     progress: Progress = silent,
 ) -> ForgetReport:
     """Remove a person, and put a hash of their id on the suppression list.
@@ -66,6 +68,7 @@ def forget_user(
     :param dry_run: change nothing, and report what a removal would do.
     :param pseudonym_key: the key of loads with ``hash_users``; the person's pseudonym is then removed as well.
     :param work_dir: where to work until the commit; by default on the lake's own disk.
+    :param publish_again: brings published tables up to date before files are deleted, and returns their formats.
     :raises CallError: the user id is empty.
     :raises UnknownUserError: the lake does not know the id.
     :raises LakeError: the lake cannot be read or written.
@@ -98,6 +101,8 @@ def forget_user(
         if listed and names:  # their rows are gone, and their names are known as hashes only
             people += losses.on_latest(lambda snapshot: _named_in_texts(store, snapshot, ids, work_dir))
         loads = removal.remove(people)
+        if publish_again is not None:
+            report.published = publish_again()
         removal.clean_up(now)
     _mark_searched(store, before, ids, states, loads)
     finish_removals(store, now=now, work_dir=work_dir, losses=losses)

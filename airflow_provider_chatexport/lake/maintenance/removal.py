@@ -40,6 +40,11 @@ from airflow_provider_chatexport.lake.storage.workdir import work_folder
 _ATTEMPTS: Final = 20
 # How many places a dry run names, give or take the columns of one file.
 _PLACES: Final = 20
+# What the removal of a person cannot do where other engines read the lake.
+OTHER_ENGINES: Final = (
+    "earlier versions of published tables name deleted files and cannot be read any more; where other engines cached, "
+    "cloned or copied these tables, refresh or delete that there"
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,6 +63,7 @@ class ForgetReport(Report):
     :param is_known: the lake knows the id. If not, the id is on the suppression list, and nothing else was done.
     :param places: some of the places that name the person: table, day, file, column and number of rows. Without a
         column, whole rows.
+    :param published: the formats whose tables were published again, before files were deleted.
     :param texts: what texts of others lose: whether the id everywhere or only where it is mentioned, and how many full
         names and names of one word.
     """
@@ -73,6 +79,7 @@ class ForgetReport(Report):
     dry_run: bool = False
     is_known: bool = True
     places: list[dict[str, Any]] = field(default_factory=list)
+    published: list[str] = field(default_factory=list)
     texts: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -89,6 +96,8 @@ class ForgetReport(Report):
             "keep_messages": self.keep_messages,
             "dry_run": self.dry_run,
             "is_known": self.is_known,
+            "published": self.published,
+            "other_engines": OTHER_ENGINES if self.published else None,
             "texts": self.texts,
             "places": self.places,
             "seconds": round(self.seconds, 3),

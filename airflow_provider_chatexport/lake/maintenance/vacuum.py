@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits import published
 from airflow_provider_chatexport.lake.commits.snapshot import FileStatus
 from airflow_provider_chatexport.lake.maintenance.cleanup import VacuumReport, delete_unneeded
 from airflow_provider_chatexport.lake.maintenance.forget import finish_removals
@@ -23,7 +24,8 @@ def vacuum(store: LakeStore, *, keep: timedelta, now: datetime, history: bool = 
 
     If a load was killed while a person was removed, the removal is finished first.
 
-    It reads every record from its own file, and lists all data files. It reads no rows.
+    It reads every record from its own file, and lists all data files. It reads no rows. What published tables name
+    stays until the next publication.
 
     :param keep: how long a superseded file stays, for readers who opened the catalog before.
     :param now: aware.
@@ -33,7 +35,8 @@ def vacuum(store: LakeStore, *, keep: timedelta, now: datetime, history: bool = 
     catalog_file.require_lake(store)
     finish_removals(store, now=now)
     if history:
-        _end_history(store, before=now - keep)
+        before = now - keep
+        _end_history(store, before=min(before, published.needed_since(store) or before))
     return delete_unneeded(store, keep=keep, now=now)
 
 

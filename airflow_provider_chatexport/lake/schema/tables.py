@@ -42,9 +42,11 @@ from airflow_provider_chatexport.lake.schema.types import (
 
 # The version of the files' columns. A new column names the version that adds it (``Column.added_in``). In the views it
 # is null for files of older versions.
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 # From this version on, files of event tables have the day of each row. Before, only the name of their folder had it.
 DAYS_SINCE_VERSION: Final = 3
+# From this version on, JSON is plain text in the files. Before, it had Arrow's type for JSON.
+TEXT_SINCE_VERSION: Final = 4
 
 CUSTOM: Final = computed(
     "custom",

@@ -56,6 +56,11 @@ class ObjectStore(LakeStore):
         reader = inspect.signature(getattr(fs, "_cat_file", fs.cat_file))
         self._in_one_request = {"max_concurrency": 1} if "max_concurrency" in reader.parameters else {}
 
+    @property
+    def file_system(self) -> Any:
+        """The file system that reaches the store."""
+        return self._fs
+
     def let_read(
         self,
         con: duckdb.DuckDBPyConnection,

@@ -23,8 +23,13 @@ from hypothesis import strategies as st
 from lakes import LakeProbe
 
 from airflow_provider_chatexport.core.options import LoadOptions
+from airflow_provider_chatexport.core.progress import silent
 from airflow_provider_chatexport.errors import ShrinkError
 from airflow_provider_chatexport.lake import Lake
+from airflow_provider_chatexport.lake.commits.losses import Losses
+from airflow_provider_chatexport.lake.publish.plan import unfit
+from airflow_provider_chatexport.lake.publish.settle import settle
+from airflow_provider_chatexport.lake.storage.address import open_store
 
 TEXTS = "SELECT id, text FROM messages ORDER BY ALL"
 REACTIONS = "SELECT message_id, score FROM reactions ORDER BY ALL"
@@ -48,6 +53,14 @@ def load(
         path = write_lines(Path(folder) / "export", lines)
         chosen = LoadOptions(**{"accept_shrink": True, "max_vanished": None, **options})
         Lake(lake.uri).load(path, since=since, until=until, exported_at=exported, options=chosen)
+
+
+def settled(lake: LakeProbe) -> None:
+    """Rewrite what cannot be published, as a publication does first."""
+    store = open_store(lake.uri)
+    snapshot, _ = settle(store, losses=Losses(store), work_dir=None, progress=silent)
+    assert [] == list(unfit(snapshot))
+    lake.assert_glob_equals_view()
 
 
 def compact(lake: LakeProbe) -> str | None:
@@ -272,7 +285,7 @@ exports = st.fixed_dictionaries(
         "messages": st.dictionaries(st.sampled_from("012"), st.sampled_from([CID, CID, CID, OTHER])),
         "reactions": st.dictionaries(st.sampled_from("012"), st.sampled_from([CID, OTHER])),
         "cids": st.sampled_from([(CID,), (CID, OTHER)]),
-        "compact": st.booleans(),
+        "rewrite": st.sampled_from([None, compact, settled]),
     }
 )
 
@@ -315,8 +328,8 @@ def test_a_lake_shows_the_newest_row_of_each_key(data: st.DataObject, made: list
                 until = min(export["until"], exported)
                 model.claims += [(cid, export["since"], until, number) for cid in named]
             load(lake, lines, moment(exported), (moment(export["since"]), moment(export["until"])))
-            if export["compact"]:
-                compact(lake)
+            if (rewrite := export["rewrite"]) is not None:
+                rewrite(lake)
                 messages.compact()
                 reactions.compact()
             assert_shows(lake, messages, "SELECT id, text::INT FROM messages")

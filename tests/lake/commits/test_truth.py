@@ -30,14 +30,18 @@ from hypothesis.stateful import (
 from lakes import LakeProbe
 
 from airflow_provider_chatexport.core.options import LoadOptions
+from airflow_provider_chatexport.core.progress import silent
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
+from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.auto_compact import compact_behind
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import verify
+from airflow_provider_chatexport.lake.publish.plan import unfit
+from airflow_provider_chatexport.lake.publish.settle import settle
 from airflow_provider_chatexport.lake.storage.address import open_store
 
 pytestmark = pytest.mark.slow
@@ -185,6 +189,14 @@ class Service(RuleBasedStateMachine):
     @rule()
     def compact(self) -> None:
         compact(self.store)
+        self.lake.assert_glob_equals_view()
+
+    @precondition(lambda self: self.loaded)
+    @rule()
+    def settle(self) -> None:
+        """Rewrite what cannot be published, as a publication does first."""
+        snapshot, _ = settle(self.store, losses=Losses(self.store), work_dir=None, progress=silent)
+        assert [] == list(unfit(snapshot))
         self.lake.assert_glob_equals_view()
 
     @precondition(lambda self: len(self.loaded) > 2)

@@ -18,9 +18,10 @@ from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION, TABLE_BY_NAME, TABLES
-from airflow_provider_chatexport.lake.schema.types import Placement
+from airflow_provider_chatexport.lake.schema.types import Kind, Placement
 from airflow_provider_chatexport.lake.storage.address import open_store
 
+TABLE_KINDS = {table.name: {column.name: column.kind for column in table} for table in TABLES}
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 
 
@@ -31,7 +32,8 @@ def write(path: Path, *objects: tuple[str, Fields]) -> Path:
 def age(lake: LakeProbe) -> None:
     """Make a lake what version 1 of the schema wrote.
 
-    Files have no newer column, those of event tables lie in the folder of their day, and records name no version.
+    Files have no newer column, those of event tables lie in the folder of their day, JSON has Arrow's type for it, and
+    records name no version.
     """
     root, store = Path(lake.uri), open_store(lake.uri)
     for path in (root / "_loads").glob("*.json"):
@@ -43,6 +45,9 @@ def age(lake: LakeProbe) -> None:
             new += [table.date_column] * (table.placement is Placement.EVENT)
             old = [root / file["path"], root / store.data_path(file["path"])]
             rows = pq.read_table(pa.BufferReader(old[0].read_bytes())).drop_columns(new)
+            for at, column in enumerate(rows.schema):
+                if TABLE_KINDS[table.name].get(column.name) is Kind.JSON:
+                    rows = rows.set_column(at, column.name, rows[column.name].cast(pa.json_()))
             day = file.pop("first_day")
             assert (day, SCHEMA_VERSION) == (file.pop("last_day"), file.pop("schema_version"))
             del file["bounds"]
@@ -76,6 +81,7 @@ def test_an_old_lake_is_read_as_before(old_lake: LakeProbe) -> None:
     assert [["old1", 1, None], ["old2", 2, None]] == old_lake.rows(
         "SELECT id, reply_count, replies_missing FROM messages ORDER BY id"
     )
+    assert [[0, 0]] == old_lake.rows("SELECT count(*) - 2, count_if(typeof(custom) <> 'JSON') FROM messages")
     assert [["mine", None]] == old_lake.rows("SELECT id, status FROM user_export_messages")
     for table in TABLES:
         types = dict(old_lake.rows(f"SELECT column_name, column_type FROM (DESCRIBE {table.name})"))
