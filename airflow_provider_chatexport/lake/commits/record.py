@@ -185,7 +185,8 @@ class LoadRecord:
     def to_bytes(self) -> bytes:
         """Return the record as JSON."""
         sets: dict[ChannelSet, int] = {}
-        value = self.to_json(sets)
+        # What was read from a checkpoint is its text, in one line. People read records.
+        value = orjson.loads(orjson.dumps(self.to_json(sets)))
         value["coverage"] = {"channels": orjson.Fragment(_lines(sets)), "entries": value["coverage"]}
         return orjson.dumps(value, option=orjson.OPT_INDENT_2)
 

@@ -30,6 +30,7 @@ from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.coverage import channels_of
+from airflow_provider_chatexport.lake.commits.record import RECORD_VERSION
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import verify
@@ -683,9 +684,8 @@ def test_a_record_of_an_unknown_version_is_refused_with_a_way_out(lake: LakeProb
     record = load_file(lake, path, 10, 11, FIRST).record
     target = Path(lake.uri) / record.path
     target.write_bytes(json.dumps(json.loads(target.read_bytes()) | {"v": 99}).encode())
-    with pytest.raises(
-        LakeError, match="is a load record of version 99, and this installation reads versions up to 2; upgrade"
-    ):
+    reads = f"is a load record of version 99, and this installation reads versions up to {RECORD_VERSION}; upgrade"
+    with pytest.raises(LakeError, match=reads):
         load_file(lake, path, 12, 13, FIRST)
 
 
