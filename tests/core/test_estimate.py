@@ -109,7 +109,7 @@ def test_an_ordinary_backfill_has_no_warning() -> None:
         ("files that loads write", 198, A_MONTH.files_written),
         ("size of a lake", 8.53e6, A_MONTH.lake_bytes),
         ("requests of 60 loads", 60 * 23.7, planned(windows=60).store_requests),
-        # docs/scaling.md: 20 exports and loads on a quiet machine.
+        # docs/scaling.md: 20 exports and loads of an earlier version, on a quiet machine.
         (
             "CPU seconds of 20 batches",
             53,
