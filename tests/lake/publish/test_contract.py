@@ -22,6 +22,7 @@ from airflow_provider_chatexport.lake.commits import published
 from airflow_provider_chatexport.lake.publish import driver, publisher
 from airflow_provider_chatexport.lake.publish.formats import PublishedTable, TableFormat
 from airflow_provider_chatexport.lake.publish.plan import Change
+from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.schema.types import Table
 from airflow_provider_chatexport.lake.storage.address import open_store
 
@@ -235,7 +236,10 @@ def killed_at_every_step(lake: LakeProbe, folder: Path, *arguments: str) -> Iter
     try:
         typed = (lake.uri, "{}", "publish", *arguments, "--lake", lake.uri)
         assert 0 == forks.run(output, *(each.format(0) for each in typed)), output.read_text()
+        # A table is published as every other is: the steps of the first one stand for all.
+        others = [f"/{table.name}/" for table in TABLES[1:]]
         steps = output.read_text().split("\nSTEPS\n")[1].splitlines()
+        steps = [step for step in steps if not any(each in step for each in others)]
         assert steps
         for step in steps:
             number = step.partition(" ")[0]
