@@ -7,6 +7,7 @@ SIGKILL, a moment later.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import signal
 import sys
@@ -15,6 +16,7 @@ from types import FrameType
 from typing import NoReturn
 
 import httpx
+import psutil
 from airflow_stack import ROOT, AirflowStack, StackError, connection_fields, free_port
 
 from airflow_provider_chatexport.sandbox import Sandbox, SandboxSettings
@@ -46,6 +48,8 @@ def main() -> None:
             _run(home, arguments.port, arguments.sandbox_port)
         except StackError as error:
             sys.exit(str(error))
+        finally:
+            _end_children()
 
 
 def _run(home: Path, port: int, sandbox_port: int) -> None:
@@ -92,6 +96,15 @@ def _end(_number: int, _frame: FrameType | None) -> NoReturn:
     for ending in ENDINGS:
         signal.signal(ending, signal.SIG_IGN)
     sys.exit(0)
+
+
+def _end_children() -> None:
+    """Kill what is left: a signal may interrupt the start of a process before its id is known to the program."""
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(children, timeout=10.0)
 
 
 if __name__ == "__main__":
