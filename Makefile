@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# Images of containers often turn bytecode off. Each of the many processes of a test run would then compile all of Airflow.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo docs test test-long test-fast test-min test-spark check format bench e2e e2e-celery up clean constraints
 
