@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from export_objects import channel, line, member, message, reaction, user, write_lines
 from lakes import LakeProbe
@@ -105,15 +107,22 @@ def when(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[str, Callable[[
         logger.removeHandler(handler)
 
 
+def with_a_changed_byte(content: bytes, column: str) -> bytes:
+    """Return the content of a Parquet file with another byte among the values of a column."""
+    row_group = pq.read_metadata(pa.BufferReader(content)).row_group(0)
+    (chunk,) = (each for each in map(row_group.column, range(row_group.num_columns)) if each.path_in_schema == column)
+    changed = bytearray(content)
+    changed[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 0xFF
+    return bytes(changed)
+
+
 def test_maintenance_goes_on_and_does_not_hide_a_loss(days: Days, caplog: pytest.LogCaptureFixture) -> None:
     """Compaction and the removal of a person rewrite what is left. Only a repair says that something is gone."""
     first, second = days.load(1, options=ONE_BY_ONE), days.load(2, options=ONE_BY_ONE)
     days.load(3, options=ONE_BY_ONE)
     days.load(4, options=ONE_BY_ONE)
     damaged = days.data("messages", first)
-    content = bytearray(days.store.read(damaged))
-    content[len(content) // 2] ^= 0xFF  # a query may not notice it
-    days.spoil(damaged, by=bytes(content))
+    days.spoil(damaged, by=with_a_changed_byte(days.store.read(damaged), "text"))  # a query may not notice it
     gone = days.data("messages", second)
     days.spoil(gone, by=None)
     with Lake(days.lake.uri) as lake:
