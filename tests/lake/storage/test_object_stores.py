@@ -388,8 +388,12 @@ def test_a_load_that_dies_after_any_of_its_writes(proxy: S3Proxy, lake: LakeProb
         before, after = dict(shown), shown | {each: text for each, (_, text) in texts.items()}
         exported_at = f"2026-01-02T{hour:02}:00:00Z"
         proxy.behaviour = die
-        with contextlib.suppress(LakeError):
+        failed = None
+        try:
             load_file(lake, path, hour - 1, hour + 1, exported_at)
+        except LakeError as error:
+            failed = error
+        assert failed is None or n_writes == hour, failed
         n_killed += n_writes == hour
         proxy.behaviour = lambda request, send: send(request)
         if open_store(lake.uri).exists("catalog.duckdb"):
