@@ -394,7 +394,8 @@ def test_a_load_that_dies_after_any_of_its_writes(proxy: S3Proxy, lake: LakeProb
             load_file(lake, path, hour - 1, hour + 1, exported_at)
         except LakeError as error:
             failed = error
-        if failed and n_writes < hour:  # seen once, on a busy machine: not by a kill, and the load must go on all the same
+        # Seen once, on a busy machine. Readers must see the state before, and the next load must succeed, all the same.
+        if failed and n_writes < hour:
             warnings.warn(f"the load of hour {hour} failed by itself: {failed}", stacklevel=1)
         n_killed += n_writes == hour
         proxy.behaviour = lambda request, send: send(request)
