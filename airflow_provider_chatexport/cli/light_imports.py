@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import sys
 from collections.abc import Iterator
 from typing import Any, cast
+
+from airflow_provider_chatexport.core.garbage import no_collection
 
 
 @contextlib.contextmanager
@@ -15,19 +16,14 @@ def quick_imports() -> Iterator[None]:
 
     pyarrow needs numpy for ``to_numpy`` and ``to_pandas`` only, and stays without it. So this is for a process that
     ends with the command, and not for the package: other code in a process may need them.
-
-    Imports make many thousands of objects that stay, and the collector of garbage would look at all of them each time.
     """
     modules = cast("dict[str, Any]", sys.modules)
     leaves_numpy_out = "numpy" not in modules and "pyarrow" not in modules
     if leaves_numpy_out:
         modules["numpy"] = None  # an import of it fails, as if it was not installed
-    was_enabled = gc.isenabled()
-    gc.disable()
     try:
-        yield
+        with no_collection():
+            yield
     finally:
-        if was_enabled:
-            gc.enable()
         if leaves_numpy_out:
             del modules["numpy"]

@@ -66,7 +66,7 @@ MUCH_DISK_BYTES: Final = 50_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backfill:
-    """What to export, and how it is cut.
+    """A backfill to plan: the messages to export, and how windows and tasks divide them.
 
     :param messages: in all channels and windows.
     :param window_length: of each window.

@@ -1,4 +1,4 @@
-"""What the lake remembers of its publications: ``_published/<format>.json``, one for each format and catalog.
+"""The last publication in each format and catalog, which the lake remembers in ``_published/<format>.json``.
 
 A published table names data files, and its readers go on reading them until the next publication, whatever loads and
 rewrites do meanwhile. So files that died since the last publication are not deleted (``needed_since``), except where a

@@ -32,7 +32,7 @@ class ReadLater(Sequence[T]):
 
     @property
     def is_read(self) -> bool:
-        """Whether the list has been asked for."""
+        """Whether anything has read the list yet."""
         return self._values is not None
 
     def mentions(self, name: str) -> bool:

@@ -536,6 +536,11 @@ def unsettled_groups(files: Iterable[FileState]) -> Iterator[list[FileState]]:
     return (group for group in overlapping_days(files) if len({each.key_owner for each in group}) > 1)
 
 
+def unsettled_files(files: Iterable[FileState]) -> list[FileState]:
+    """Return the files of all ``unsettled_groups``."""
+    return [each for group in unsettled_groups(files) for each in group]
+
+
 def _overlapping(entries: Iterable[CoverageEntry], spans: Sequence[TimeSpan]) -> Iterator[CoverageEntry]:
     """Yield the entries that overlap one of the spans, which are ascending and apart."""
     return (entry for entry in entries if _overlaps_any(entry, spans))

@@ -33,7 +33,7 @@ from airflow_provider_chatexport.core.progress import silent
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, TimeSpan, merged_spans
 from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, unsettled_groups
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, unsettled_files
 from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.merge import (
     Merge,
@@ -160,19 +160,13 @@ def rewrite_of(
     """
     gone = {file.path for file in before}
     taken_over = [each.file for each in live if each.file.path not in gone]
-    n_rows, n_read = (sum(file.rows for file in files) for files in (merged.files, before))
     return Rewrite(
         gone=gone,
         records={record.load_id for record in portion},
         written=merged.files,
         # Without loose rows, coverage leaves one row per key. With some, only a comparison of all files would.
         has_unique_keys=not any(file.is_loose for file in (*merged.files, *taken_over)) and _are_compared(live, gone),
-        facts={
-            "kind": "compaction after a load",
-            "rows_read": n_read,
-            "rows_hidden": n_read - n_rows,
-            "rewritten": merged.rewritten,
-        },
+        facts=merged.facts("compaction after a load", before),
     )
 
 
@@ -182,8 +176,7 @@ def _are_compared(live: Collection[FileState], gone: Collection[str]) -> bool:
         each.file.path in gone
         for table in TABLE_BY_NAME.values()
         if table.placement is Placement.EVENT
-        for group in unsettled_groups(each for each in live if each.file.table == table.name)
-        for each in group
+        for each in unsettled_files(each for each in live if each.file.table == table.name)
     )
 
 

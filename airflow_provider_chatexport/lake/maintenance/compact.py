@@ -25,7 +25,7 @@ from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits.losses import Losses
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, unsettled_groups
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, unsettled_files
 from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.forget import finish_removals
 from airflow_provider_chatexport.lake.maintenance.merge import Merge, Merger, in_portions, is_all_loose, is_small
@@ -106,15 +106,8 @@ def _attempt(
         gone = {file.path for file in before}
         merged = compactor.write(merges, coverage_after(snapshot, gone | compactor.settled), progress)
         written = merged.files
-        n_rows = sum(file.rows for file in written)
-        n_hidden = sum(file.rows for file in before) - n_rows
+        facts = merged.facts("compaction", before)
         seconds = time.monotonic() - started
-        facts = {
-            "kind": "compaction",
-            "rows_read": n_rows + n_hidden,
-            "rows_hidden": n_hidden,
-            "rewritten": merged.rewritten,
-        }
         rewrite = Rewrite(gone=gone, settled=compactor.settled - gone, written=written, facts=facts)
         record = commit_rewrite(store, snapshot, rewrite, seconds=seconds)
     if record is None:
@@ -126,8 +119,8 @@ def _attempt(
         files_after=len(written),
         bytes_before=sum(file.size_bytes for file in before),
         bytes_after=sum(file.size_bytes for file in written),
-        rows=n_rows,
-        rows_hidden=n_hidden,
+        rows=sum(file.rows for file in written),
+        rows_hidden=facts["rows_hidden"],
         seconds=seconds,
     )
 
@@ -176,7 +169,7 @@ class Compactor(Merger):
         ]
         n_loose = sum(is_all_loose(each.file) for each in merged)
         is_worth_it = bool(outgrown) or n_loose > 1 or len(merged) - n_loose > 1
-        shared = [each for group in unsettled_groups(files) for each in group]
+        shared = unsettled_files(files)
         self.settled |= {each.file.path for each in shared}
         paths = {each.file.path for each in merged}
         # Where all files are merged, one row per key remains anyway.

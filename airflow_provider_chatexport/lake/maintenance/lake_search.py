@@ -11,11 +11,10 @@ import duckdb
 
 from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.record import DataFile
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.duckdb_session import Database, lake_errors
 from airflow_provider_chatexport.lake.maintenance.rewrite import MEMORY_LIMIT
 from airflow_provider_chatexport.lake.schema.tables import TABLES
-from airflow_provider_chatexport.lake.schema.types import Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
@@ -43,7 +42,7 @@ def relations(store: LakeStore, snapshot: Snapshot, among: Collection[DataFile] 
         if (
             files := [
                 each
-                for each in readable_files(snapshot, table)
+                for each in snapshot.readable_files_of(table)
                 if among is None or any(other.table == table.name and each.file.shares_days(other) for other in among)
             ]
         )
@@ -56,8 +55,3 @@ def removal_errors(store: LakeStore) -> AbstractContextManager[None]:
         f"removal is incomplete: the lake at {store.uri} could not be read or written",
         hint="run chatexport verify, then run forget-user again",
     )
-
-
-def readable_files(snapshot: Snapshot, table: Table) -> list[FileState]:
-    """Return the files of a table that views or ``messages_history`` read."""
-    return snapshot.readable_files_of(table)

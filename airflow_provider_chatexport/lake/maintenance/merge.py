@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -28,7 +28,7 @@ from airflow_provider_chatexport.lake.commits.snapshot import (
     FileStatus,
     Snapshot,
     overlapping_days,
-    unsettled_groups,
+    unsettled_files,
 )
 from airflow_provider_chatexport.lake.maintenance.rewrite import (
     QueriedRows,
@@ -72,6 +72,14 @@ class Merged:
 
     files: dict[DataFile, Path]
     rewritten: dict[str, list[str]]
+
+    def facts(self, kind: str, before: Collection[DataFile]) -> dict[str, Any]:
+        """Return what the record of the rewrite says of it.
+
+        :param before: the files that were merged.
+        """
+        n_read, n_rows = (sum(file.rows for file in files) for files in (before, self.files))
+        return {"kind": kind, "rows_read": n_read, "rows_hidden": n_read - n_rows, "rewritten": self.rewritten}
 
 
 def is_small(each: FileState) -> bool:
@@ -134,7 +142,7 @@ class Merger(Rewriter):
     def _write_events(self, merge: Merge) -> Iterator[tuple[DataFile, Path]]:
         """Write files of an event table: of each key the newest row, and loose rows apart."""
         table, files = merge.table, merge.files
-        shared = [each for group in unsettled_groups(files) for each in group]
+        shared = unsettled_files(files)
         has_doubled = bool(shared) and self._find_doubled_keys(table, shared)
         if not has_doubled and all(map(_is_plain, files)):
             yield from self._write_rows(merge, _PlainRows(self, merge))

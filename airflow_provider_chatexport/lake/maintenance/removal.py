@@ -19,7 +19,7 @@ from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.record import DataFile
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
 from airflow_provider_chatexport.lake.maintenance.cleanup import delete_unneeded
-from airflow_provider_chatexport.lake.maintenance.lake_search import readable_files, relations, removal_errors
+from airflow_provider_chatexport.lake.maintenance.lake_search import relations, removal_errors
 from airflow_provider_chatexport.lake.maintenance.rewrite import (
     QueriedRows,
     Rewrite,
@@ -298,7 +298,7 @@ class _Remover(Rewriter):
 
         :param survey: is filled with the rows of each table, and with some places.
         """
-        states = [(table, each) for table in TABLES for each in readable_files(self._snapshot, table)]
+        states = [(table, each) for table in TABLES for each in self._snapshot.readable_files_of(table)]
         named = []
         for number, (table, each) in enumerate(states):
             progress(SEARCH, number, len(states))

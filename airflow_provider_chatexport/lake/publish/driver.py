@@ -31,7 +31,7 @@ from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapsho
 from airflow_provider_chatexport.lake.maintenance.forget import finish_removals
 from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.publish.formats import PublishConflictError, TableFormat
-from airflow_provider_chatexport.lake.publish.plan import as_of, change_of, live_files, version_of
+from airflow_provider_chatexport.lake.publish.plan import LiveFile, as_of, change_of, live_files, version_of
 from airflow_provider_chatexport.lake.publish.settle import settle
 from airflow_provider_chatexport.lake.schema.types import Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
@@ -174,7 +174,7 @@ def _publish_tables(
 
 
 def _publish_table(
-    store: LakeStore, snapshot: Snapshot, table_format: TableFormat, table: Table, live: list[Any]
+    store: LakeStore, snapshot: Snapshot, table_format: TableFormat, table: Table, live: list[LiveFile]
 ) -> TablePublication:
     opened = table_format.open(table)
     state, version = opened.state(), version_of(snapshot)

@@ -22,7 +22,7 @@ from airflow_provider_chatexport.core.progress import Progress
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits.losses import Losses
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, unsettled_groups
+from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, unsettled_files
 from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.compact import Compactor
 from airflow_provider_chatexport.lake.maintenance.merge import Merge, in_portions, is_small
@@ -89,18 +89,8 @@ def _attempt(
         before = [file for merge in merges for file in merge.data_files]
         gone, records = {file.path for file in before}, {record.load_id for record in snapshot.current}
         merged = settler.write(merges, coverage_after(snapshot, gone, records), progress)
-        n_read, n_rows = (sum(file.rows for file in files) for files in (before, merged.files))
-        rewrite = Rewrite(
-            gone=gone,
-            records=records,
-            written=merged.files,
-            facts={
-                "kind": "settling before a publication",
-                "rows_read": n_read,
-                "rows_hidden": n_read - n_rows,
-                "rewritten": merged.rewritten,
-            },
-        )
+        facts = merged.facts("settling before a publication", before)
+        rewrite = Rewrite(gone=gone, records=records, written=merged.files, facts=facts)
         record = commit_rewrite(store, snapshot, rewrite, seconds=time.monotonic() - started)
     if record is None:
         return None
@@ -162,7 +152,7 @@ class Settler(Compactor):
 
     def _with_doubled_keys(self, table: Table, files: Sequence[FileState]) -> list[FileState]:
         """Return the files among which a key may be doubled, because its row moved from one to another."""
-        shared = [each for group in unsettled_groups(files) for each in group]
+        shared = unsettled_files(files)
         return shared if shared and self._find_doubled_keys(table, shared) else []
 
 
