@@ -17,7 +17,8 @@ from airflow_provider_chatexport.core.times import format_rfc3339, parse_written
 from airflow_provider_chatexport.errors import DamagedRecordError, LakeError
 from airflow_provider_chatexport.lake.commits import coverage as coverage_entries
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
-from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry, LostSpan, TimeSpan
+from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry, TimeSpan
+from airflow_provider_chatexport.lake.commits.lost_coverage import LostSpan
 from airflow_provider_chatexport.lake.commits.read_later import ReadLater
 from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
 

@@ -58,14 +58,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import Final
 
-from airflow_provider_chatexport.lake.commits.coverage import (
-    CoverageEntry,
-    LostSpan,
-    NewerCoverage,
-    TimeSpan,
-    merged_spans,
-    without_lost,
-)
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, NewerCoverage, TimeSpan, merged_spans
+from airflow_provider_chatexport.lake.commits.lost_coverage import LostSpan, without_lost
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
 from airflow_provider_chatexport.lake.schema import promoted
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, REACTIONS, TABLE_BY_NAME

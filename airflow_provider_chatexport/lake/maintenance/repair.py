@@ -20,7 +20,8 @@ from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import TimeSpan, uncovered_spans
+from airflow_provider_chatexport.lake.commits.coverage import TimeSpan
+from airflow_provider_chatexport.lake.commits.gaps import uncovered_spans
 from airflow_provider_chatexport.lake.commits.losses import LostFile, find_lost, loads_of
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot, lost_spans

@@ -20,7 +20,8 @@ from airflow_provider_chatexport.errors import LakeError, MovedLakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file, folders
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, overlapping_pairs, uncovered_spans
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, overlapping_pairs
+from airflow_provider_chatexport.lake.commits.gaps import uncovered_spans
 from airflow_provider_chatexport.lake.commits.losses import CURE, fault_of_content
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot, unsettled_groups
