@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_chatexport.lake.commits import log
+from airflow_provider_chatexport.lake.commits import log, record_json
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, coverage_entry
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
@@ -128,7 +128,7 @@ def test_a_lost_file_that_a_rewrite_took_over_shows_no_hidden_rows_once_it_is_re
     rewrite = Rewrite(gone={"B.tue"}, records={"A"}, written={file("R.tue"): tmp_path}, facts={"kind": "removal"})
     removal = record_of(lake, rewrite, seconds=0.0)
     assert ("A", "B") == removal.replaces
-    records = [A, B, LoadRecord.from_bytes(removal.to_bytes(), "removal")]
+    records = [A, B, record_json.from_bytes(record_json.to_bytes(removal), "removal")]
     restored = Snapshot(records)
     expected = {"A.mon": PARTLY, "B.mon": WHOLE, "R.tue": WHOLE}
     assert expected == {each.file.path: each.status for each in restored.readable_states}
@@ -159,7 +159,7 @@ def test_a_load_reads_neither_files_nor_coverage_of_replaced_records() -> None:
     [
         [{"v": 2, "channels": [["a:1"]]}],  # as no version wrote it
         [{"v": 2, "channels": []}, {"v": 3}],
-        [{"v": 2, "channels": []}, {**json.loads(A.to_bytes()), "v": 99}],
+        [{"v": 2, "channels": []}, {**json.loads(record_json.to_bytes(A)), "v": 99}],
         [[]],
     ],
 )
