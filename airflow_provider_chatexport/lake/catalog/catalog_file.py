@@ -36,7 +36,8 @@ from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.coverage import BEGINNING
 from airflow_provider_chatexport.lake.commits.coverage_tables import entry_rows, per_channel, set_rows
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
+from airflow_provider_chatexport.lake.commits.file_state import FileState
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.duckdb_session import quiet, suspects
 from airflow_provider_chatexport.lake.parquet import write_empty
 from airflow_provider_chatexport.lake.schema import promoted, sql

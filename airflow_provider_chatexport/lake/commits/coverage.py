@@ -285,6 +285,17 @@ def merged_spans(entries: Iterable[CoverageEntry | TimeSpan]) -> list[TimeSpan]:
     return merged
 
 
+def overlapping(entries: Iterable[CoverageEntry], spans: Sequence[TimeSpan]) -> Iterator[CoverageEntry]:
+    """Yield the entries that overlap one of the spans, which are ascending and apart."""
+    return (entry for entry in entries if overlaps_any(entry, spans))
+
+
+def overlaps_any(one: TimeSpan | CoverageEntry, spans: Sequence[TimeSpan]) -> bool:
+    """Return whether one span overlaps any of several, which are ascending and apart."""
+    first = bisect.bisect_right(spans, one.since, key=lambda each: each.until)  # the first that ends after its start
+    return first < len(spans) and spans[first].since < one.until
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoverageRun:
     """A span of a channel in which every moment is covered by ``n_entries`` entries; a gap has 0."""

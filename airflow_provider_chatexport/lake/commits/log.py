@@ -29,8 +29,9 @@ from airflow_provider_chatexport.core.garbage import no_collection
 from airflow_provider_chatexport.errors import DamagedRecordError, LakeError
 from airflow_provider_chatexport.lake.commits import published, record_json, visibility
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
+from airflow_provider_chatexport.lake.commits.file_state import FileStatus
 from airflow_provider_chatexport.lake.commits.record import FOLDER, LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 log = logging.getLogger(__name__)

@@ -22,10 +22,11 @@ from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import record_json
 from airflow_provider_chatexport.lake.commits.coverage import TimeSpan
+from airflow_provider_chatexport.lake.commits.file_state import lost_spans
 from airflow_provider_chatexport.lake.commits.gaps import uncovered_spans
 from airflow_provider_chatexport.lake.commits.losses import LostFile, find_lost, loads_of
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import Snapshot, lost_spans
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite
 from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.storage.store import LakeStore

@@ -16,8 +16,9 @@ import pytest
 from airflow_provider_chatexport.lake.commits import log, record_json
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, coverage_entry
+from airflow_provider_chatexport.lake.commits.file_state import FileStatus
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
-from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, record_of
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
 from airflow_provider_chatexport.lake.storage.address import open_store
