@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -95,11 +95,11 @@ class LoadRecord:
     committed_at: datetime
     since: datetime | None
     until: datetime | None
-    flags: dict[str, Any]
-    sources: tuple[SourceFile, ...]
+    flags: Mapping[str, Any]
+    sources: Sequence[SourceFile]
     coverage: Sequence[CoverageEntry]
     files: Sequence[DataFile]
-    counts: dict[str, Any]
+    counts: Mapping[str, Any]
     seconds: float = 0.0
     keep_superseded: bool = False
     late_changes: tuple[dict[str, int], ...] = ()
@@ -108,7 +108,7 @@ class LoadRecord:
     history: Sequence[DataFile] = ()
     purged: tuple[str, ...] = ()
     lost: tuple[LostSpan, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     writer: str = WRITER
     schema_version: int = SCHEMA_VERSION
 
@@ -128,6 +128,14 @@ class LoadRecord:
         if self.is_load:
             return 1
         return int(self.facts.get("n_loads") or max(1, len({entry.load_id for entry in self.coverage})))
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """The number of its coverage entries, and of their channels. This reads nothing."""
+        if isinstance(self.coverage, ReadLater):
+            n_entries, n_channels = self.coverage.known
+            return n_entries, n_channels
+        return len(self.coverage), sum(len(entry.channels) for entry in self.coverage)
 
     @property
     def as_they_were(self) -> tuple[str, ...]:
@@ -151,7 +159,7 @@ class LoadRecord:
 
 
 def _any_has(files: Sequence[DataFile], name: str) -> bool:
-    """Return whether one of some files has a field with another value than its default. Those are not written."""
-    if isinstance(files, ReadLater) and not files.mentions(name):
-        return False
+    """Return whether one of some files has a field with another value than its default."""
+    if isinstance(files, ReadLater):
+        return name in files.known
     return any(getattr(file, name) for file in files)
