@@ -46,8 +46,8 @@ _VERSION: Final = 3
 _VERSION_OF_LINES: Final = 2
 # So many bodies are in a block, so that a block is unpacked in milliseconds.
 _BLOCK_BODIES: Final = 512
-# Facts that only people and a removal ask for, and those with the paths of rewritten files.
-_FACTS_IN_BODY: Final = frozenset({"inputs", "options", "rewritten"})
+# Facts that only people ask for, and one with the paths of rewritten files.
+_FACTS_LATER: Final = frozenset({"inputs", "options", "rewritten"})
 _GZIP: Final = 31
 
 
@@ -80,7 +80,7 @@ def write(records: Iterable[LoadRecord]) -> bytes:
     writer = _Writer()
     with no_collection():
         blocks = [*writer.blocks(records)]
-    heads = gzip.compress(writer.heads(), compresslevel=1, mtime=0)
+    heads = gzip.compress(writer.heads() + b"\n", compresslevel=1, mtime=0)
     rest = heads + b"".join(block.packed for block in blocks)
     sizes = [[len(heads), 0], *([len(block.packed), block.n_bodies] for block in blocks)]
     header = {"v": _VERSION, "crc32": zlib.crc32(rest), "blocks": sizes}
@@ -122,12 +122,12 @@ class _Block:
     @classmethod
     def of(cls, lines: Sequence[bytes]) -> _Block:
         """Return a block of some bodies."""
-        return cls(gzip.compress(b"\n".join(lines), compresslevel=1, mtime=0), len(lines))
+        return cls(gzip.compress(b"".join(line + b"\n" for line in lines), compresslevel=1, mtime=0), len(lines))
 
     def lines(self) -> list[bytes]:
         """Return the bodies."""
         if self._lines is None:
-            self._lines = gzip.decompress(self.packed).split(b"\n")
+            self._lines = gzip.decompress(self.packed).splitlines()
         return self._lines
 
 
@@ -187,7 +187,7 @@ class _Head(msgspec.Struct, array_like=True):
 
     :param writer: its number.
     :param extent: how many entries and how many channels of entries its coverage has.
-    :param facts: those that are not in the body.
+    :param facts: a copy of those that loads ask for.
     :param files: a name for each field of its files that one of them has, ``path`` included; none if it has no files.
     :param history: the same of its files of history.
     :param others: fields that have their defaults in most records.
@@ -304,7 +304,7 @@ class _Reader:
             history=self._later(head.history, _history, body),
             purged=tuple(others.get("purged", ())),
             lost=tuple(map(LostSpan.from_json, others.get("lost", ()))),
-            facts=MappingReadLater(self._facts[facts], _FACTS_IN_BODY, _facts, body),
+            facts=MappingReadLater(self._facts[facts], _FACTS_LATER, _facts, body),
         )
 
     def _later(
@@ -404,11 +404,9 @@ class _Writer:
 
 
 def _without(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in facts.items() if name not in _FACTS_IN_BODY}
+    return {name: value for name, value in facts.items() if name not in _FACTS_LATER}
 
 
 def _body_line(record: LoadRecord) -> bytes:
     value = record_json.to_json(record, {})
-    body = {name: value[name] for name in ("sources", "counts", "files", "history")}
-    facts = {name: fact for name, fact in record.facts.items() if name in _FACTS_IN_BODY}
-    return orjson.dumps({**body, "facts": facts})
+    return orjson.dumps({name: value[name] for name in _BodyValue.__struct_fields__})

@@ -67,11 +67,11 @@ class ReadLater(Sequence[T]):
 
 
 class MappingReadLater(Mapping[str, Any]):
-    """A dictionary of which some keys are read at the first look at one of them.
+    """A dictionary that is read at the first look at a key that is not known.
 
-    :param known: all other keys.
-    :param later: the names that those keys may have; None for any.
-    :param read: returns the other part of the dictionary.
+    :param known: some of its keys.
+    :param later: the names that all other keys can have; None for any.
+    :param read: returns the dictionary.
     :param source: the argument of ``read``.
     """
 
@@ -95,11 +95,10 @@ class MappingReadLater(Mapping[str, Any]):
         return self._read(self.source)[key]
 
     def __iter__(self) -> Iterator[str]:
-        yield from self.known
-        yield from self._read(self.source)
+        return iter(self._read(self.source))
 
     def __len__(self) -> int:
-        return len(self.known) + len(self._read(self.source))
+        return len(self._read(self.source))
 
     def __repr__(self) -> str:
         return repr(dict(self))
