@@ -20,7 +20,7 @@ from airflow_provider_chatexport.core.arguments import (
 from airflow_provider_chatexport.core.plan import A_CHANNEL
 from airflow_provider_chatexport.core.retention import RetentionArgument, parse_retention
 from airflow_provider_chatexport.core.window import parse_moment
-from airflow_provider_chatexport.errors import CallError, WindowError
+from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.config import configured_s
 from airflow_provider_chatexport.hooks.exceptions import ArgumentError, as_airflow_errors, checked_arguments
@@ -140,7 +140,7 @@ class ListGapsOperator(ChannelsArgument):
                 retention, now = known_retention(self.retention, self.chatexport_conn_id)
             since, until = self._end(context, "since"), self._end(context, "until")
             if until is None and (interval_end := context.get("data_interval_end")) is not None:
-                until = _plain(interval_end)
+                until = parse_moment(interval_end, "the end of the run's data interval")
             sync_plan = sync.plan(
                 lake,
                 self._channels_if_any(context),
@@ -176,19 +176,8 @@ class ListGapsOperator(ChannelsArgument):
         for value in (getattr(self, name), run_inputs(context).get(name)):
             end = check_window_end(value, name)
             if end is not None and end not in ("", "None"):
-                moment = parse_moment(end, name)
-                if moment.tzinfo is None:
-                    raise WindowError(
-                        f"{name} ({moment.isoformat()}) has no time zone; write an offset, such as +00:00"
-                    )
-                return _plain(moment)
+                return parse_moment(end, name)
         return None
-
-
-def _plain(moment: datetime) -> datetime:
-    """Return a plain datetime in UTC. Airflow passes pendulum's, which lose their zone in calculations."""
-    utc = moment.astimezone(UTC)
-    return datetime.combine(utc.date(), utc.time(), UTC)
 
 
 def _arguments(missing: MissingWindow) -> dict[str, Any]:
