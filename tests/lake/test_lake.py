@@ -455,7 +455,11 @@ def test_a_load_takes_options_and_tells_how_far_it_is(lake: Lake, tmp_path: Path
         ({"since": "2026-01-02", "until": "2026-01-01"}, WindowError, "is reversed"),
         ({"exported_at": "2026-01-01T10:00"}, WindowError, "exported_at .* has no time zone"),
         ({"exported_at": "yesterday"}, WindowError, "^exported_at is not a time"),
-        ({"exported_at": datetime.max.replace(tzinfo=UTC)}, WindowError, "^exported_at .* outside of a lake's calendar"),
+        (
+            {"exported_at": datetime.max.replace(tzinfo=UTC)},
+            WindowError,
+            "^exported_at .* outside of a lake's calendar",
+        ),
         ({"kind": "messages"}, CallError, "kind is 'messages'; give channels or users"),
     ],
 )
