@@ -25,15 +25,10 @@ from airflow_provider_chatexport.lake.catalog.query import CoverageReport, Param
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.catalog.table_query import channels_from, table_query
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import (
-    CoverageRun,
-    TimeSpan,
-    channels_of,
-    coverage_runs,
-    gaps,
-    without_lost,
-)
+from airflow_provider_chatexport.lake.commits.coverage import CoverageRun, TimeSpan, channels_of, coverage_runs
+from airflow_provider_chatexport.lake.commits.gaps import gaps
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
+from airflow_provider_chatexport.lake.commits.lost_coverage import without_lost
 from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS, load_files
 from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.maintenance.cleanup import VacuumReport

@@ -29,8 +29,9 @@ from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits import record_json
 from airflow_provider_chatexport.lake.commits.coverage import channels_of
-from airflow_provider_chatexport.lake.commits.record import RECORD_VERSION
+from airflow_provider_chatexport.lake.commits.record_json import RECORD_VERSION
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.maintenance.verify import verify
@@ -78,7 +79,7 @@ def test_loading_twice_is_loading_once(lake: LakeProbe, tmp_path: Path) -> None:
     path = write_export(tmp_path / "export", {"m1": (10, "one")})
     first, files = load_file(lake, path, 10, 11, FIRST), lake.files()
     again = load_file(lake, path, 10, 11, FIRST)
-    assert (first.record.to_bytes(), True) == (again.record.to_bytes(), again.already_loaded)
+    assert (record_json.to_bytes(first.record), True) == (record_json.to_bytes(again.record), again.already_loaded)
     assert files == lake.files()
 
 
@@ -674,7 +675,7 @@ def test_a_record_survives_its_file(lake: LakeProbe, tmp_path: Path) -> None:
     record = load_file(lake, write_export(tmp_path / "one", {"m1": (10, "x")}), 10, 11, FIRST).record
     again = commit_log.find(open_store(lake.uri), record.load_id)
     assert again is not None
-    assert record.to_bytes() == again.to_bytes()
+    assert record_json.to_bytes(record) == record_json.to_bytes(again)
     assert (record.coverage, record.files, record.counts) == (again.coverage, again.files, again.counts)
 
 
@@ -732,7 +733,7 @@ def test_a_damaged_record_is_restored_from_the_checkpoint(lake: LakeProbe, tmp_p
     store.replace(record.path, b"{")
     assert {"m1": "x"} == lake.texts()
     assert ((record.path, True),) == Lake(lake.uri).repair().records
-    assert record.to_bytes() == store.read(record.path)
+    assert record_json.to_bytes(record) == store.read(record.path)
     assert Lake(lake.uri).verify().ok
 
 
