@@ -50,7 +50,11 @@ def lake_filesystem(lake: str, lake_conn_id: str | None) -> AbstractFileSystem |
             f"there is no connection {lake_conn_id!r} (lake_conn_id); create one of the type that serves {scheme}://"
         ) from None
     except ImportError as error:
-        raise CallError(f"lake_conn_id cannot be used for {scheme}://: {error}", argument="lake_conn_id") from None
+        raise CallError(
+            f"lake_conn_id is {lake_conn_id!r}, and the provider that serves {scheme}:// lacks a package ({error}); "
+            "install it",
+            argument="lake_conn_id",
+        ) from None
     except Exception as error:  # noqa: BLE001 - every provider has errors of its own, and their text may have secrets
         raise ConnectionSettingsError(
             f"the connection {lake_conn_id!r} (lake_conn_id) leads to no store ({type(error).__name__}); check its "
