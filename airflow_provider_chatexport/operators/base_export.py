@@ -30,7 +30,7 @@ from airflow_provider_chatexport.hooks.exceptions import (
     explain_timeout,
     seconds_to_timeout,
 )
-from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem
+from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem, path_text
 from airflow_provider_chatexport.operators.links import ExportTaskLink, show_exports
 from airflow_provider_chatexport.operators.submission import (
     OnMissingChannel,
@@ -109,8 +109,7 @@ class BaseExportOperator(BaseOperator):
                 raise CallError(f"the task does not wait (wait=False), so {given[0]} has no effect; leave it out")
         self.wait = wait
         self.chatexport_conn_id = chatexport_conn_id
-        # Text, not a path: Airflow 3.1 calls ``resolve`` of whatever has such a method, and does not render it.
-        self.lake = str(lake) if isinstance(lake, Path) else lake
+        self.lake = path_text(lake)
         self.lake_conn_id = lake_conn_id
         self.fresh = fresh
         self.on_missing_channel = on_missing_channel
