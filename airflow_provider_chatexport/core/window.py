@@ -67,9 +67,10 @@ class Window:
         """The length of the window."""
         return self.until - self.since
 
-    def padded(self, by: timedelta = REQUEST_PADDING) -> Window:
+    def padded(self) -> Window:
         """Return the window to request from the service, so that it misses nothing inside this one."""
-        return Window(since=max(self.since - by, EARLIEST), until=min(self.until + by, LATEST - timedelta.resolution))
+        since, until = self.since - REQUEST_PADDING, self.until + REQUEST_PADDING
+        return Window(since=max(since, EARLIEST), until=min(until, LATEST - timedelta.resolution))
 
     def looking_back(self, lookback: timedelta) -> Window:
         """Return the same window with a since that is ``lookback`` earlier, to export late changes again.

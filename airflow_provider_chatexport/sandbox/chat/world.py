@@ -188,10 +188,8 @@ class World:
         :raises KeyError: no such channel.
         """
         changes = self._changes
-        since_us, until_us = self._span_us(cid, since, until, bounds, include_truncated=include_truncated)
-        records = self._past.chronicle(cid).records(cid, max(since_us, changes.purged_before_us), until_us)
-        added = [entry for entry in self._added_to(cid, changes) if since_us <= _AT(entry) < until_us]
-        messages = self._in_order(records, added, changes)
+        span_us = self._span_us(cid, since, until, bounds, include_truncated=include_truncated)
+        messages = self._in_order(*self._in_span(cid, span_us, changes), changes)
         return map(message_objects.without_deleted_text, messages) if clear_deleted_text else messages
 
     def author_ids(
@@ -205,10 +203,9 @@ class World:
     ) -> set[str]:
         """Return the authors of what ``messages`` yields for the same arguments, at a fraction of its cost."""
         changes = self._changes
-        since_us, until_us = self._span_us(cid, since, until, bounds, include_truncated=include_truncated)
-        records = self._past.chronicle(cid).records(cid, max(since_us, changes.purged_before_us), until_us)
-        added = (m["user"]["id"] for at_us, m in self._added_to(cid, changes) if since_us <= at_us < until_us)
-        return {record.user_id for record in records if changes.keep(record)}.union(added)
+        span_us = self._span_us(cid, since, until, bounds, include_truncated=include_truncated)
+        records, added = self._in_span(cid, span_us, changes)
+        return {each.user_id for each in records if changes.keep(each)} | {each["user"]["id"] for _, each in added}
 
     def message(self, message_id: str) -> dict[str, Any] | None:
         """Return the complete MessageResponse, truncated or not; None if it never existed or is hard-deleted."""
@@ -376,6 +373,14 @@ class World:
         if not include_truncated:
             since_us = max(since_us, self._past.truncated_us(cid) or _BEFORE_ALL_US)
         return since_us, until_us
+
+    def _in_span(
+        self, cid: str, span_us: tuple[int, int], changes: Changes
+    ) -> tuple[Iterator[Record], list[tuple[int, Mapping[str, Any]]]]:
+        """Return the records of a channel in a span, and the messages that were added there, both ascending."""
+        since_us, until_us = span_us
+        records = self._past.chronicle(cid).records(cid, max(since_us, changes.purged_before_us), until_us)
+        return records, [entry for entry in self._added_to(cid, changes) if since_us <= _AT(entry) < until_us]
 
     def _in_order(
         self, records: Iterable[Record], added: Sequence[tuple[int, Mapping[str, Any]]], changes: Changes
