@@ -68,7 +68,7 @@ def table_query(
         of messages, ``message_created_at`` of reactions and attachments, ``_exported_at`` of rejects and other
         entities.
     :param until: end of the window (exclusive); None for no end.
-    :raises CallError: there is no view of that name, it has no channels or no time, a channel is not ``TYPE:ID``.
+    :raises CallError: there is no such view, it has no channels or no time, or a channel is not ``TYPE:ID``.
     :raises WindowError: a time is naive or not a time, or since is not before until.
     """
     view = _VIEWS.get(name)

@@ -288,7 +288,7 @@ def reactors(seed: str, user_ids: Sequence[str]) -> Iterator[str]:
 
 
 def without_deleted_text(message: dict[str, Any]) -> dict[str, Any]:
-    """Return the message without the words of what is deleted: its own in every language, and those that it quotes."""
+    """Return the message without deleted text: its own, its translations, and that of the message that it quotes."""
     quoted = message.get("quoted_message")
     cleared = {**message, "quoted_message": without_deleted_text(quoted)} if quoted else message
     if message["type"] != "deleted":
