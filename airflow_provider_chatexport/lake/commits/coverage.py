@@ -197,10 +197,6 @@ class NewerCoverage:
             for older, newer_entries in newer_of.items():
                 self._newer.setdefault(older, []).append(newer_entries)
 
-    def has_newer(self, entry: CoverageEntry) -> bool:
-        """Return whether any newer entry overlaps an entry."""
-        return entry in self._newer
-
     def than(self, entry: CoverageEntry, span: TimeSpan | None = None) -> list[CoverageEntry]:
         """Return the newer entries that overlap an entry, or that overlap the part of it in a span."""
         of_atoms = self._newer.get(entry, [])
