@@ -13,6 +13,7 @@ from typing import Final
 import duckdb
 
 from airflow_provider_chatexport.lake.privacy import matching, message_ids
+from airflow_provider_chatexport.lake.privacy.columns import columns
 from airflow_provider_chatexport.lake.privacy.people import Person, user_ids, with_known_names
 from airflow_provider_chatexport.lake.privacy.suppression_list import Entry, ListedName, SuppressionList
 from airflow_provider_chatexport.lake.schema import sql
@@ -88,7 +89,7 @@ def named_in_texts(
 def _strings_in_json(relations: Mapping[str, str], *kinds: PersonalData) -> Iterator[str]:
     """Yield a query for the strings in each column of JSON, as they read without escapes."""
     for table in TABLES:
-        for column in table.personal_columns(*kinds) if table.name in relations else ():
+        for column in columns(table, *kinds) if table.name in relations else ():
             written = f"regexp_extract_all({sql.name(column.name)}::VARCHAR, {sql.quoted(_STRING)}, 1)"
             quoted = "'\"' || written || '\"'"
             yield f"""
@@ -102,13 +103,11 @@ def _texts(relations: Mapping[str, str]) -> Iterator[str]:
     """Yield a query for the texts of each column in which people are named."""
     yield from _strings_in_json(relations, *_IN_JSON)
     for table in TABLES:
-        for column in table.personal_columns(PersonalData.CONTENT) if table.name in relations else ():
+        for column in columns(table, PersonalData.CONTENT) if table.name in relations else ():
             if column.kind is Kind.TEXT:
                 yield f"SELECT {sql.name(column.name)} AS text FROM {relations[table.name]}"
     for table in TABLES:
-        if table.name in relations and any(
-            column.kind is Kind.JSON for column in table.personal_columns(PersonalData.CONTENT)
-        ):
+        if table.name in relations and any(column.kind is Kind.JSON for column in columns(table, PersonalData.CONTENT)):
             yield from _strings_in_json({table.name: relations[table.name]}, PersonalData.CONTENT)
 
 

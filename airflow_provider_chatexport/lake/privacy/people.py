@@ -12,6 +12,7 @@ from typing import Final
 import duckdb
 
 from airflow_provider_chatexport.lake.privacy import matching, message_ids
+from airflow_provider_chatexport.lake.privacy.columns import columns
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import TABLES, USER_EXPORT_USERS, USERS
 from airflow_provider_chatexport.lake.schema.types import PersonalData
@@ -77,7 +78,7 @@ def _queries(relations: Mapping[str, str]) -> Iterator[str]:
     """Yield a query for the user ids in each column of ids, and at the start of message ids; tables of users first."""
     for table in (USERS, USER_EXPORT_USERS, *(each for each in TABLES if each not in (USERS, USER_EXPORT_USERS))):
         for kind, read in _USER_IDS_IN.items():
-            for column in table.personal_columns(kind) if table.name in relations else ():
+            for column in columns(table, kind) if table.name in relations else ():
                 yield f"SELECT {read(sql.name(column.name))} AS id FROM {relations[table.name]}"
 
 

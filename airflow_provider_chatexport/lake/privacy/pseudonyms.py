@@ -17,6 +17,7 @@ import pyarrow as pa
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.lake.duckdb_session import Database
 from airflow_provider_chatexport.lake.privacy import message_ids
+from airflow_provider_chatexport.lake.privacy.columns import columns
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.arrow import arrow_rows
 from airflow_provider_chatexport.lake.schema.tables import CUSTOM, TABLES
@@ -64,12 +65,12 @@ def _authors(table: Table) -> str:
     """Return the authors in message ids as further columns, so that each is computed once."""
     return "".join(
         f", {message_ids.author(sql.name(column.name))} AS {_author_of(column)}"
-        for column in table.personal_columns(PersonalData.MESSAGE_ID)
+        for column in columns(table, PersonalData.MESSAGE_ID)
     )
 
 
 def _exclude_authors(table: Table) -> str:
-    names = ", ".join(map(_author_of, table.personal_columns(PersonalData.MESSAGE_ID)))
+    names = ", ".join(map(_author_of, columns(table, PersonalData.MESSAGE_ID)))
     return f"EXCLUDE ({names})" if names else ""
 
 
@@ -81,20 +82,20 @@ def _replacements(table: Table, options: LoadOptions) -> Iterator[tuple[str, str
     """Yield the columns that change, each with its new value. A later value of a column replaces an earlier one."""
     if options.hash_users:
         yield from _hashed_ids(table)
-        for column in table.personal_columns(PersonalData.PROFILE):
+        for column in columns(table, PersonalData.PROFILE):
             yield column.name, f"NULL::{column.kind.value}"
     if options.drop_text:
-        for column in table.personal_columns(PersonalData.CONTENT):
+        for column in columns(table, PersonalData.CONTENT):
             yield column.name, f"NULL::{column.kind.value}"
     # Such a column goes with either option: it may hold a whole user as well as what a person wrote.
-    for column in table.personal_columns(*_EITHER):
+    for column in columns(table, *_EITHER):
         yield column.name, _empty(column)
 
 
 def _hashed_ids(table: Table) -> Iterator[tuple[str, str]]:
-    for column in table.personal_columns(PersonalData.USER_ID):
+    for column in columns(table, PersonalData.USER_ID):
         yield column.name, f"(SELECT pseudonym FROM pseudonyms p WHERE p.id = rows.{sql.name(column.name)})"
-    for column in table.personal_columns(PersonalData.USER_IDS):
+    for column in columns(table, PersonalData.USER_IDS):
         ids = f"rows.{sql.name(column.name)}"
         # A list aggregate over no rows is null. An empty list says something else, such as that no one is mentioned.
         yield (
@@ -107,11 +108,11 @@ def _hashed_ids(table: Table) -> Iterator[tuple[str, str]]:
             ) ELSE {ids} END
             """,
         )
-    for column in table.personal_columns(PersonalData.MESSAGE_ID):
+    for column in columns(table, PersonalData.MESSAGE_ID):
         message_id, author = f"rows.{sql.name(column.name)}", f"rows.{_author_of(column)}"
         hashed = f"(SELECT pseudonym FROM pseudonyms p WHERE p.id = {author})"
         yield column.name, f"coalesce({hashed} || {message_ids.random_part(message_id, author)}, {message_id})"
-    for column in table.personal_columns(PersonalData.MESSAGE_IDS):
+    for column in columns(table, PersonalData.MESSAGE_IDS):
         ids = f"rows.{sql.name(column.name)}"
         yield (
             column.name,

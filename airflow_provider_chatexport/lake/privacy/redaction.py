@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from airflow_provider_chatexport.lake.privacy import message_ids
+from airflow_provider_chatexport.lake.privacy.columns import columns
 from airflow_provider_chatexport.lake.privacy.people import Person, is_among
 from airflow_provider_chatexport.lake.privacy.text_redactor import BLANK, TextRedactor
 from airflow_provider_chatexport.lake.schema import sql
@@ -113,7 +114,7 @@ class Redactor:
 
     def names_user(self, table: Table, relation: str) -> bool:
         """Return whether JSON in a relation names one of the people."""
-        for column in table.personal_columns(*_TEXTS):
+        for column in columns(table, *_TEXTS):
             if column.kind is Kind.JSON:
                 redact = self._text_redactor.for_column(column)
                 if any(redact(text) != text for text in self._texts(table, relation, column)):
@@ -154,14 +155,14 @@ class Redactor:
 
     def _names(self, table: Table) -> Iterator[tuple[str, str]]:
         """Yield columns, each with the condition that it names one of the people in a row that stays."""
-        for column in table.personal_columns(PersonalData.USER_ID):
+        for column in columns(table, PersonalData.USER_ID):
             yield column.name, f"coalesce({is_among(_value(column), self._ids)}, false)"
-        for column in table.personal_columns(PersonalData.USER_IDS):
+        for column in columns(table, PersonalData.USER_IDS):
             yield column.name, f"coalesce(list_has_any({_value(column)}, {self._list}), false)"
         if self._ids:
-            for column in table.personal_columns(PersonalData.MESSAGE_ID):
+            for column in columns(table, PersonalData.MESSAGE_ID):
                 yield column.name, message_ids.is_by(_value(column), self._ids)
-            for column in table.personal_columns(PersonalData.MESSAGE_IDS):
+            for column in columns(table, PersonalData.MESSAGE_IDS):
                 is_theirs = f"lambda each: {message_ids.is_by('each', self._ids)}"
                 yield column.name, f"coalesce(len(list_filter({_value(column)}, {is_theirs})) > 0, false)"
         for name in sorted(self._redacted_columns):
@@ -174,7 +175,7 @@ class Redactor:
         """
         redacted_texts: dict[str, str] = {}
         self._redacted_columns.clear()
-        for column in table.personal_columns(*_TEXTS):
+        for column in columns(table, *_TEXTS):
             redact = self._text_redactor.for_column(column)
             for original in self._texts(table, relation, column):
                 if (redacted := redact(original)) != original:
@@ -205,22 +206,22 @@ class Redactor:
 
     def _replacements(self, table: Table) -> Iterator[tuple[str, str]]:
         """Yield the columns in which a row that stays may name the people, each with its new value."""
-        for column in table.personal_columns(PersonalData.USER_ID):
+        for column in columns(table, PersonalData.USER_ID):
             value = _value(column)
             yield column.name, f"CASE WHEN {is_among(value, self._ids)} THEN NULL ELSE {value} END"
-        for column in table.personal_columns(PersonalData.USER_IDS):
+        for column in columns(table, PersonalData.USER_IDS):
             is_other = f"lambda each: NOT list_contains({self._list}, each)"
             yield column.name, f"list_filter({_value(column)}, {is_other})"
-        for column in table.personal_columns(PersonalData.MESSAGE_ID) if self._ids else ():
+        for column in columns(table, PersonalData.MESSAGE_ID) if self._ids else ():
             value = _value(column)
             blanked = f"{sql.quoted(BLANK)} || {message_ids.without_author(value)}"
             yield column.name, f"CASE WHEN {message_ids.is_by(value, self._ids)} THEN {blanked} ELSE {value} END"
-        for column in table.personal_columns(PersonalData.MESSAGE_IDS) if self._ids else ():
+        for column in columns(table, PersonalData.MESSAGE_IDS) if self._ids else ():
             blanked = f"{sql.quoted(BLANK)} || {message_ids.without_author('each')}"
             is_theirs = message_ids.is_by("each", self._ids)
             change = f"lambda each: CASE WHEN {is_theirs} THEN {blanked} ELSE each END"
             yield column.name, f"list_transform({_value(column)}, {change})"
-        for column in table.personal_columns(*_TEXTS):
+        for column in columns(table, *_TEXTS):
             value = kept = _value(column)
             # Planning a subquery takes longer than reading the rows: only columns with redacted texts get one.
             if column.name in self._redacted_columns:

@@ -145,10 +145,6 @@ class Table:
     def __iter__(self) -> Iterator[Column]:
         return iter(self.columns)
 
-    def personal_columns(self, *kinds: PersonalData) -> list[Column]:
-        """Return the columns of these kinds, without promoted ones: those are computed from ``custom``."""
-        return [column for column in self if not column.promoted and column.personal in kinds]
-
     @property
     def date_column(self) -> str:
         """The column with the row's UTC day. It is the last column of every view."""
