@@ -19,7 +19,7 @@ def path_text(path: str | Path | None) -> str | None:
     return str(path) if isinstance(path, Path) else path
 
 
-def work_folder(work_dir: str | None) -> Path | None:
+def parse_work_dir(work_dir: str | None) -> Path | None:
     """Return the folder to work in; None if the argument is empty.
 
     :raises CallError: a template rendered no value.

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperat
 
 from airflow_provider_chatexport.api.client import ChatExportClient
 from airflow_provider_chatexport.api.polling import ExportPoller, wait_for_exports
-from airflow_provider_chatexport.core.arguments import parse_duration
+from airflow_provider_chatexport.core.arguments import is_whole, parse_duration
 from airflow_provider_chatexport.core.plan import (
     ChannelsRequest,
     UsersRequest,
@@ -96,7 +96,7 @@ class BaseExportOperator(BaseOperator):
         with checked_arguments():
             if on_missing_channel not in ("fail", "skip"):
                 raise CallError(f'on_missing_channel is {on_missing_channel!r}; write "fail" or "skip"')
-            if not isinstance(max_splits, int) or max_splits < 0:
+            if not is_whole(max_splits, least=0):
                 raise CallError(f"max_splits is {max_splits!r}; give a whole number, 0 or more")
             self.wait_timeout = parse_duration(wait_timeout, "wait_timeout")
             self.poll_interval = parse_duration(poll_interval, "poll_interval")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 from jinja2 import TemplateError
 
-from airflow_provider_chatexport.core.arguments import parse_names
+from airflow_provider_chatexport.core.arguments import is_whole, parse_names
 from airflow_provider_chatexport.core.discovery import RENDERED_CONDITIONS, ChannelQuery, check_rendered_conditions
 from airflow_provider_chatexport.core.plan import A_CHANNEL, Cid, parse_cid
 from airflow_provider_chatexport.core.times import format_rfc3339
@@ -113,7 +113,7 @@ def check_channels_per_task(number: int) -> int:
 
     :raises CallError: it is not a whole number above 0.
     """
-    if not isinstance(number, int) or number < 1:
+    if not is_whole(number, least=1):
         raise CallError(f"channels_per_task is {number!r}; give a whole number above 0")
     return number
 

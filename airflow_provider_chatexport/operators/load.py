@@ -22,7 +22,7 @@ from airflow_provider_chatexport.errors import CallError, FileGoneError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.config import configured_s
 from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors, checked_arguments, explain_timeout
-from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem, path_text, work_folder
+from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem, parse_work_dir, path_text
 from airflow_provider_chatexport.operators.submission import SubmittedExports, export_again
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class LoadExportOperator(BaseOperator):
                     client,
                     lake_uri=lake,
                     storage=lake_filesystem(lake, self.lake_conn_id),
-                    work_dir=work_folder(self.work_dir),
+                    work_dir=parse_work_dir(self.work_dir),
                     options=options,
                     progress=progress.stage,
                 )

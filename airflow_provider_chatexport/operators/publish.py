@@ -14,7 +14,7 @@ from airflow_provider_chatexport.core.arguments import GIVE_LAKE, require_text
 from airflow_provider_chatexport.core.progress import LoggedProgress
 from airflow_provider_chatexport.core.sinks import parse_published
 from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors, checked_arguments, explain_timeout
-from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem, path_text, work_folder
+from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem, parse_work_dir, path_text
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -82,7 +82,7 @@ class PublishLakeOperator(BaseOperator):
                     self.format,
                     catalog=self.catalog or None,
                     storage=lake_filesystem(lake, self.lake_conn_id),
-                    work_dir=work_folder(self.work_dir),
+                    work_dir=parse_work_dir(self.work_dir),
                     progress=progress.stage,
                 )
         summary = report.to_json()
