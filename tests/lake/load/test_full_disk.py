@@ -16,8 +16,6 @@ from lakes import LakeProbe, at, load_file, write_export
 from airflow_provider_chatexport.lake.maintenance.verify import verify
 from airflow_provider_chatexport.lake.storage.address import open_store
 
-pytestmark = pytest.mark.slow
-
 EXPORTED = "2026-01-02T03:00:00Z"
 LIMITED = Path(__file__).with_name("limited.py")
 
