@@ -70,13 +70,13 @@ class Cost:
 
 def export_file(folder: Path, day: datetime, cid: str, n_messages: int) -> Path:
     """Write an export of a channel with one message per second, and return its path."""
-    path = folder / f"{day:%Y-%m-%d}.ndjson"
+    path = folder / f"{day:%Y-%m-%d-%H}.ndjson"
     kind, _, name = cid.partition(":")
     lines = [f'{{"type":"channel","data":{{"cid":"{cid}","type":"{kind}","id":"{name}","config":{{}}}}}}']
     for number in range(n_messages):
         at = (day + timedelta(seconds=number)).strftime("%Y-%m-%dT%H:%M:%SZ")
         lines.append(
-            f'{{"type":"message","data":{{"id":"{day:%y%m%d}-{number}","cid":"{cid}","text":"words of {number}",'
+            f'{{"type":"message","data":{{"id":"{day:%y%m%d%H}-{number}","cid":"{cid}","text":"words of {number}",'
             f'"user":{{"id":"u{number % 7}"}},"created_at":"{at}","updated_at":"{at}"}}}}'
         )
     path.write_text("\n".join(lines))
