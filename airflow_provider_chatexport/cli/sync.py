@@ -65,9 +65,9 @@ if TYPE_CHECKING:
 def sync_lake(**arguments: Any) -> None:
     """Export and load what the lake does not cover up to now, and nothing else.
 
-    Without --channel and --query, the channels that the lake covers somewhere. Each window of up to 25 channels is a
-    load of its own: a run that is killed goes on where it stopped, and a second run has nothing to do. Exits with 1 if
-    a window could not be loaded, after the others.
+    Without --channel and --query, it takes the channels that the lake covers somewhere. Each window of up to 25
+    channels is a load of its own. So the run after one that was killed goes on where that stopped. If a window cannot
+    be loaded, it goes on with the others and exits with 1.
     """
     options, flags, sink = options_from(arguments), flags_from(arguments), Sink(arguments["sink"])
     require_installed(sink)

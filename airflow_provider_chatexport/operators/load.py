@@ -22,7 +22,7 @@ from airflow_provider_chatexport.errors import CallError, FileGoneError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.config import configured_s
 from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors, checked_arguments, explain_timeout
-from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem
+from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem, parse_work_dir, path_text
 from airflow_provider_chatexport.operators.submission import SubmittedExports, export_again
 
 if TYPE_CHECKING:
@@ -128,11 +128,10 @@ class LoadExportOperator(BaseOperator):
         self.exports = exports
         self.on_missing_file = on_missing_file
         self.on_empty = on_empty
-        # Text, not a path: Airflow 3.1 calls ``resolve`` of whatever has such a method, and does not render it.
-        self.lake = str(lake) if isinstance(lake, Path) else lake
+        self.lake = path_text(lake)
         self.lake_conn_id = lake_conn_id
         self.hash_users = hash_users
-        self.work_dir = str(work_dir) if isinstance(work_dir, Path) else work_dir
+        self.work_dir = path_text(work_dir)
         self._loaded: tuple[list[Receipt], LoadReport] | None = None
         self.chatexport_conn_id = chatexport_conn_id
 
@@ -158,7 +157,7 @@ class LoadExportOperator(BaseOperator):
                     client,
                     lake_uri=lake,
                     storage=lake_filesystem(lake, self.lake_conn_id),
-                    work_dir=_folder_of(self.work_dir),
+                    work_dir=parse_work_dir(self.work_dir),
                     options=options,
                     progress=progress.stage,
                 )
@@ -209,12 +208,6 @@ class LoadExportOperator(BaseOperator):
             tables=report.tables(),
             is_new=not report.already_loaded,
         )
-
-
-def _folder_of(work_dir: str | None) -> Path | None:
-    if work_dir is None or work_dir == "":
-        return None
-    return Path(require_text(work_dir, "work_dir", "give a folder, or leave it out")).expanduser()
 
 
 def _report_hook_lineage(hook: ChatExportHook, receipts: Iterable[Receipt], lake: str) -> None:

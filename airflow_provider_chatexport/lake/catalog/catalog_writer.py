@@ -36,10 +36,13 @@ from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.arrow import arrow_rows
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, SCHEMA_VERSION
 from airflow_provider_chatexport.lake.schema.types import Table
+from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 # The oldest storage that DuckDB 2.0 writes and that DuckDB 1.2 reads.
 STORAGE_VERSION: Final = "v1.2.0"
+# Blank catalogs by their public statements; None as long as one is not worth while.
+_BLANKS: Final[dict[str, bytes | None]] = {}
 
 
 def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> bool:
@@ -60,12 +63,14 @@ def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> bool
             if last in (_Last.SHOWS_THESE, _Last.SHOWS_MORE):
                 return last is _Last.SHOWS_THESE
             if last is not _Last.UPDATED:
-                path.unlink(missing_ok=True)
                 empty_files.write_missing(store, check=full)
-                with _writing(path, store, snapshot) as con:
-                    con.execute(f"CREATE SCHEMA {INTERNAL_SCHEMA}")
-                    _fill(con, store, snapshot, digest)
-                    con.execute("; ".join(statements))
+                if last is _Last.MISSING and (blank := _blank(snapshot, statements)):
+                    path.write_bytes(blank)
+                    with _writing(path, store, snapshot) as con:
+                        _fill(con, store, snapshot, digest)
+                else:
+                    path.unlink(missing_ok=True)
+                    _build(path, store, snapshot, statements, digest)
             # A shell that opens the catalog without -readonly would lock every other reader out.
             store.replace(NAME, path.read_bytes(), is_read_only=True)
             if last is _Last.UNUSABLE:
@@ -77,6 +82,35 @@ def publish(store: LakeStore, snapshot: Snapshot, *, full: bool = False) -> bool
             "folder has room, then run chatexport catalog",
             suspects=suspects(error) if isinstance(error, duckdb.Error) else None,
         ) from None
+
+
+def _build(path: Path, store: LakeStore, snapshot: Snapshot, statements: Sequence[str], digest: str) -> None:
+    with _writing(path, store, snapshot) as con:
+        con.execute(f"CREATE SCHEMA {INTERNAL_SCHEMA}")
+        _fill(con, store, snapshot, digest)
+        con.execute("; ".join(statements))
+
+
+def _blank(snapshot: Snapshot, statements: Sequence[str]) -> bytes | None:
+    """Return the catalog of an empty lake, to be filled; None for the first new lake of a process.
+
+    A process that creates many lakes, such as the tests of a DAG, spends half of the time of a small load on what
+    people see. For most processes there is one lake, and building the blank would only be a detour.
+
+    :param statements: the public ones of the snapshot.
+    """
+    key = "; ".join(statements)
+    if key not in _BLANKS or snapshot.promoted_types:
+        _BLANKS.setdefault(key)
+        return None
+    blank = _BLANKS[key]
+    if blank is None:
+        # An address of its own: free blocks of a copy may still have it.
+        store = open_store(f"memory://{INTERNAL_SCHEMA}")
+        with tempfile.TemporaryDirectory() as folder:
+            _build(path := Path(folder) / NAME, store, Snapshot([]), statements, digest="")
+            blank = _BLANKS[key] = path.read_bytes()
+    return blank
 
 
 @contextlib.contextmanager

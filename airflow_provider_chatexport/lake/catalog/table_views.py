@@ -15,7 +15,8 @@ from airflow_provider_chatexport.lake.catalog import empty_files, metadata_views
 from airflow_provider_chatexport.lake.catalog.metadata_views import internal_name
 from airflow_provider_chatexport.lake.commits import visibility
 from airflow_provider_chatexport.lake.commits.coverage_tables import per_channel
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
+from airflow_provider_chatexport.lake.commits.file_state import FileState
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.schema import promoted, sql
 from airflow_provider_chatexport.lake.schema.tables import USER_EXPORT_USERS
 from airflow_provider_chatexport.lake.schema.types import Placement, Table

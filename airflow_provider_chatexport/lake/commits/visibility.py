@@ -17,8 +17,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
+from airflow_provider_chatexport.lake.commits.contested import ACROSS_DAYS
+from airflow_provider_chatexport.lake.commits.file_state import FileState, FileStatus
 from airflow_provider_chatexport.lake.commits.record import DataFile
-from airflow_provider_chatexport.lake.commits.snapshot import ACROSS_DAYS, FileState, FileStatus
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import DAYS_SINCE_VERSION
 from airflow_provider_chatexport.lake.schema.types import Column, Kind, Placement, Table

@@ -21,15 +21,11 @@ import pyarrow.compute as pc
 
 from airflow_provider_chatexport.core.progress import COMPACT, Progress
 from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits.contested import overlapping_days, unsettled_files
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
+from airflow_provider_chatexport.lake.commits.file_state import FileState, FileStatus
 from airflow_provider_chatexport.lake.commits.record import DataFile
-from airflow_provider_chatexport.lake.commits.snapshot import (
-    FileState,
-    FileStatus,
-    Snapshot,
-    overlapping_days,
-    unsettled_files,
-)
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.maintenance.rewrite import (
     QueriedRows,
     Rewriter,

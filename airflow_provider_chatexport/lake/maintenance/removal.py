@@ -14,10 +14,11 @@ from airflow_provider_chatexport.core.progress import REWRITE, SEARCH, Progress,
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits.file_state import FileState, FileStatus
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
 from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.record import DataFile
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.maintenance.cleanup import delete_unneeded
 from airflow_provider_chatexport.lake.maintenance.lake_search import relations, removal_errors
 from airflow_provider_chatexport.lake.maintenance.rewrite import (

@@ -21,8 +21,10 @@ from typing import Final
 from airflow_provider_chatexport.core.progress import Progress
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
+from airflow_provider_chatexport.lake.commits.contested import unsettled_files
+from airflow_provider_chatexport.lake.commits.file_state import FileState, FileStatus
 from airflow_provider_chatexport.lake.commits.losses import Losses
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, unsettled_files
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.compact import Compactor
 from airflow_provider_chatexport.lake.maintenance.merge import Merge, in_portions, is_small
