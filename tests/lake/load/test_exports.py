@@ -47,8 +47,6 @@ from airflow_provider_chatexport.lake.storage.object_store import PROOF
 from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl
 from airflow_provider_chatexport.sandbox.chat.world import Bounds, World
 
-pytestmark = pytest.mark.slow
-
 NINE, TEN, ELEVEN = (f"2025-01-01T{hour:02}:00:00Z" for hour in (9, 10, 11))
 
 Load = Callable[..., pipeline.LoadReport]

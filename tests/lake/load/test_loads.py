@@ -257,26 +257,6 @@ def test_a_lake_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
             load_files([path], lake_uri=uri)
 
 
-@pytest.mark.parametrize("limit", [4_000, 40_000])
-def test_a_disk_that_fills_up_is_one_sentence_and_the_next_run_succeeds(
-    limit: int, lake: LakeProbe, tmp_path: Path
-) -> None:
-    """A limit on file sizes stands for the disk: it strikes while converting or writing, at whichever file."""
-    texts = {f"m{number}": (10, f"{number * 7919} " * 300) for number in range(3000)}
-    path = write_export(tmp_path / "export", texts)
-    code = (
-        "import resource, sys; from airflow_provider_chatexport.cli import main; "
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); main(sys.argv[1:])"
-    )
-    command = [sys.executable, "-c", code, "load", str(path), "--lake", lake.uri]
-    ran = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert (1, 1) == (ran.returncode, ran.stderr.count("\n"))
-    assert "room" in ran.stderr or "space" in ran.stderr
-    assert set() == lake.files()
-    load_file(lake, path, 10, 11, FIRST)
-    assert 3000 == len(lake.texts())
-
-
 def test_two_attempts_at_the_same_load_end_in_one(lake: LakeProbe, tmp_path: Path) -> None:
     """A task that was thought dead may come back while its retry runs: one record, one set of files."""
     path = write_export(tmp_path / "export", {"m1": (10, "one")})
@@ -612,7 +592,12 @@ def everything_in(lake: LakeProbe) -> dict[str, Any]:
 
 
 def test_a_catalog_that_is_brought_up_to_date_is_as_one_made_anew(lake: LakeProbe, tmp_path: Path) -> None:
-    """A load changes what lies beneath the views in a copy of the last catalog: no word and no row may differ."""
+    """A load changes what lies beneath the views in a copy of a catalog: no word and no row may differ.
+
+    In the third new lake of a process, that copy is of a catalog without rows.
+    """
+    for name in ("first", "second"):
+        refresh(open_store(str(tmp_path / name)))
     load_file(
         lake, write_export(tmp_path / "one", {"m8": (8, "old"), "m9": (9, "old"), "m10": (10, "x")}), 8, 12, FIRST
     )

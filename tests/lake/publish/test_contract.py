@@ -148,7 +148,6 @@ def assert_is_remembered(lake: LakeProbe, form: Format) -> None:
     assert publication.as_of <= datetime.now(UTC)
 
 
-@pytest.mark.slow
 def test_three_publishers_at_once_make_one_publication(two_loads: LakeProbe, form: Format) -> None:
     """One of them commits, and the others find nothing to do: no row is there twice."""
     failures: list[BaseException] = []
@@ -205,7 +204,6 @@ def test_a_publisher_that_dies_between_two_tables_is_finished_by_the_next(
     assert_same(two_loads, form, by_duckdb=False)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_publisher_killed_at_any_step(two_loads: LakeProbe, tmp_path: Path, form: Format) -> None:
     """Each table shows the last publication or this one, and the next run brings all of them together."""

@@ -302,7 +302,6 @@ def rest_catalog(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     return configure(monkeypatch, "rest", **s3.new_warehouse())
 
 
-@pytest.mark.slow
 def test_a_rest_catalog_has_the_tables_of_a_lake_in_an_object_store(
     bucket: LakeProbe, rest_catalog: str, tmp_path: Path
 ) -> None:
