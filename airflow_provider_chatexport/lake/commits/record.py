@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, Final, Self
@@ -24,7 +24,9 @@ from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
 RECORD_VERSION: Final = 3
 # In version 1, files had a day and no span, and there was a coverage entry for each channel. In version 2, the files of
 # a lake on an object store lay in the folders of their tables.
-_READ_VERSIONS: Final = (1, 2, 3)
+_READ_VERSIONS: Final = (1, 2, 3, 4)
+# The version of a record that takes files of others: who does not know ``taken`` would show their rows twice.
+_TAKING_VERSION: Final = 4
 WRITER: Final = f"airflow-provider-chatexport {__version__}"
 FOLDER: Final = "_loads"
 # Counts that have another name in older records.
@@ -117,6 +119,8 @@ class LoadRecord:
     :param keep_superseded: keep files for ``messages_history`` when newer loads hide all of their rows.
     :param late_changes: what this load changed in what the lake knew, by age of the message (``shrink_guard``).
     :param replaces: the records that this one stands for, if it is the record of a rewrite.
+    :param taken: by the id of a record that remains, the paths of its files that belong to this record now, or whose
+        place this record's files take.
     :param has_unique_keys: no two rows of its event tables have one key. Older records of rewrites do not say it.
     :param history: files that only ``messages_history`` reads.
     :param purged: paths of files of any record that nothing may read any more.
@@ -137,6 +141,7 @@ class LoadRecord:
     keep_superseded: bool = False
     late_changes: tuple[dict[str, int], ...] = ()
     replaces: tuple[str, ...] = ()
+    taken: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     has_unique_keys: bool = True
     history: Sequence[DataFile] = ()
     purged: tuple[str, ...] = ()
@@ -161,6 +166,11 @@ class LoadRecord:
         if self.is_load:
             return 1
         return int(self.facts.get("n_loads") or max(1, len({entry.load_id for entry in self.coverage})))
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The ids of records that were damaged when a rewrite was made, so that it does not know them."""
+        return tuple(self.facts.get("unread", ()))
 
     @property
     def as_they_were(self) -> tuple[str, ...]:
@@ -196,7 +206,7 @@ class LoadRecord:
         :param sets: the number of each set of channels; gets those that it lacks.
         """
         return {
-            "v": RECORD_VERSION,
+            "v": _TAKING_VERSION if self.taken else RECORD_VERSION,
             "load_id": self.load_id,
             "schema_version": self.schema_version,
             "writer": self.writer,
@@ -212,6 +222,7 @@ class LoadRecord:
             "keep_superseded": self.keep_superseded,
             "late_changes": list(self.late_changes),
             "replaces": list(self.replaces),
+            **({"taken": {load_id: list(paths) for load_id, paths in self.taken.items()}} if self.taken else {}),
             "has_unique_keys": self.has_unique_keys,
             "history": _files_to_json(self.history),
             "purged": list(self.purged),
@@ -261,6 +272,7 @@ class LoadRecord:
             keep_superseded=value.keep_superseded,
             late_changes=value.late_changes,
             replaces=value.replaces,
+            taken=value.taken,
             has_unique_keys=value.has_unique_keys,
             history=ReadLater(bytes(value.history), _read_files, where),
             purged=value.purged,
@@ -295,6 +307,7 @@ class LoadRecord:
                 keep_superseded=value["keep_superseded"],
                 late_changes=tuple(value["late_changes"]),
                 replaces=tuple(value["replaces"]),
+                taken={load_id: tuple(paths) for load_id, paths in value.get("taken", {}).items()},
                 has_unique_keys=value.get("has_unique_keys", bool(value["sources"])),
                 history=tuple(map(DataFile.from_json, value["history"])),
                 purged=tuple(value["purged"]),
@@ -362,6 +375,7 @@ class _Line(msgspec.Struct):
     purged: tuple[str, ...]
     facts: dict[str, Any]
     lost: tuple[dict[str, Any], ...] = ()
+    taken: dict[str, tuple[str, ...]] = {}
 
 
 _LINES: Final = msgspec.json.Decoder(_Line)
