@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-long test-fast test-min test-spark test-clouds check format bench e2e e2e-celery up clean constraints
+.PHONY: help demo docs test test-long test-fast slow-tests test-min test-spark test-clouds check format bench e2e e2e-celery up clean constraints
 
 help:  ## This list
 	@echo "airflow-provider-chatexport: from Stream Chat's export API to Parquet that people query"
@@ -58,8 +58,13 @@ test: $(TEST_ENVIRONMENTS)  ## The whole test suite, as CI runs it
 test-long: $(TEST_ENVIRONMENTS)  ## The whole suite, its properties and models with ten times as many examples
 	@CHATEXPORT_TEST_EFFORT=10 $(BIN)/python -m pytest -n 4 --timeout 7200
 
-test-fast: $(READY) .venv-s3/.ready  ## The inner loop: no kills, no DAG runs, no dbt; under two minutes
-	@$(BIN)/python -m pytest -n 4 -m 'not slow' tests/core tests/api tests/cli tests/lake
+test-fast: $(READY) .venv-s3/.ready  ## The inner loop: no DAGs, no dbt, and none of the tests in tests/slow.txt
+	@$(BIN)/python -m pytest -n 4 -m 'not slow and not long' tests/core tests/api tests/cli tests/lake
+
+slow-tests: $(TEST_ENVIRONMENTS)  ## Measure each test on a quiet machine, and write tests/slow.txt again
+	@rm -f .cache/cpu-seconds && mkdir -p .cache
+	@$(BIN)/python -m pytest -n 2 --cpu-seconds $(CURDIR)/.cache/cpu-seconds
+	@$(BIN)/python tests/slow_tests.py .cache/cpu-seconds > tests/slow.txt
 
 docs: .venv-docs/.ready  ## The documentation site, in site/; every link between its pages is checked
 	@# Not --quiet: it would hide warnings from --strict, too.

@@ -58,7 +58,7 @@ def load_exports(
     :raises LakeError: the lake cannot be read or written.
     """
     if not receipts:
-        raise CallError("there is no export to load")
+        raise CallError("there is no export to load; give the receipt of at least one")
     # Two branches of a DAG may hand on the same export: it is fetched once, and is the same load.
     receipts = list({receipt.task_id: receipt for receipt in receipts}.values())
     load_id = commit_log.load_id_of(f"task {receipt.task_id}" for receipt in receipts)

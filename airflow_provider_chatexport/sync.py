@@ -48,14 +48,9 @@ from airflow_provider_chatexport.errors import (
     TaskOverdueError,
 )
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import (
-    BEGINNING,
-    CoverageEntry,
-    LostSpan,
-    TimeSpan,
-    channels_of,
-    gaps,
-)
+from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry, TimeSpan, channels_of
+from airflow_provider_chatexport.lake.commits.gaps import gaps
+from airflow_provider_chatexport.lake.commits.lost_coverage import LostSpan
 from airflow_provider_chatexport.lake.load.horizon import Horizons
 from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS
 from airflow_provider_chatexport.lake.load.report import LoadReport

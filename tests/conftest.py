@@ -14,6 +14,7 @@ import fsspec
 import hypothesis
 import pytest
 import s3_server as s3_servers
+import slow_tests
 import wheels
 from s3_server import S3Server
 from wheels import Installed
@@ -34,9 +35,14 @@ class StartSandbox(Protocol):
         """Return a running sandbox."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before options choose by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests with a time limit of their own first: a long one at the end would leave other workers idle."""
-    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+    """Mark the slow tests, and run those with a time limit of their own first: at the end, other workers would idle."""
+    slow = slow_tests.listed()
+    for item in items:
+        if slow_tests.function_of(item.nodeid) in slow:
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: (item.get_closest_marker("timeout") is None, item.get_closest_marker("slow") is None))
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,7 @@ import history
 import peers
 import publishing
 import pyarrow.parquet as pq
-import pytest
 import reading
-
-pytestmark = pytest.mark.slow
 
 
 def test_the_lake_that_reading_is_measured_on_has_the_rows_that_plain_copy_wrote(tmp_path: Path) -> None:

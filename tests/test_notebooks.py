@@ -16,8 +16,6 @@ from airflow_provider_chatexport import pipeline
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.sandbox import Sandbox
 
-pytestmark = pytest.mark.slow
-
 CHANNELS = ("livestream:ubuntu", "messaging:ubuntu-support")
 
 

@@ -21,8 +21,6 @@ ROOT = Path(__file__).resolve().parents[1]
 READER = ROOT / ".venv-readers" / "bin" / "python"
 CID = "livestream:ubuntu"
 
-pytestmark = pytest.mark.slow
-
 LOCAL, S3, FRAMES, IBIS, SUPERSET, PACKAGE = (block.text for block in blocks("docs/python.md", language="python"))
 (ATTACH,) = (block.text for block in blocks("docs/object-storage.md", language="sql"))
 (LOAD,) = (each.text for each in commands("docs/object-storage.md") if each.program == "chatexport")

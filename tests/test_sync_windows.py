@@ -17,7 +17,8 @@ from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import UnauthorizedError
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
-from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry, gaps
+from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry
+from airflow_provider_chatexport.lake.commits.gaps import gaps
 from airflow_provider_chatexport.sandbox import Sandbox
 
 RUST = Cid("messaging:rust")

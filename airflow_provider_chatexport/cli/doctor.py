@@ -65,7 +65,7 @@ class Check:
 def doctor(**arguments: Any) -> None:
     """Check the installation, the connection and a lake, and print what a bug report needs. No key is printed.
 
-    Exits with 1 if there is a problem. What is not given is skipped.
+    Exits with 1 if there is a problem. It skips what you do not name: the lake, or the connection.
     """
     versions = _versions()
     checks = [*_extras(), *_service(arguments), *_lake(arguments["lake"]), _temporary_folder()]

@@ -1,4 +1,4 @@
-"""Imports in less time: without numpy, and without the collector of garbage."""
+"""Faster imports: without numpy, and while the garbage collector pauses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_chatexport.core.garbage import no_collection
 
 @contextlib.contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import pyarrow and the lake in three quarters of the time while the context lasts.
+    """Let imports of pyarrow and the lake take three quarters of their time while the context lasts.
 
     pyarrow needs numpy for ``to_numpy`` and ``to_pandas`` only, and stays without it. So this is for a process that
     ends with the command, and not for the package: other code in a process may need them.

@@ -12,7 +12,6 @@ import click
 from airflow_provider_chatexport.core.arguments import DURATION_EXAMPLES, parse_duration_text
 from airflow_provider_chatexport.core.discovery import ChannelQuery
 from airflow_provider_chatexport.core.retention import RetentionOption, parse_retention
-from airflow_provider_chatexport.core.times import EARLIEST, LATEST
 from airflow_provider_chatexport.core.window import parse_moment
 from airflow_provider_chatexport.errors import CallError, ChatExportError
 
@@ -66,17 +65,11 @@ class Moment(click.ParamType):  # type: ignore[type-arg] # a generic since click
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Return the time, aware."""
+        """Return the time in UTC."""
         try:
-            moment = parse_moment(value, (param.name if param else None) or "time")
+            return parse_moment(value, (param.name if param else None) or "the time")
         except ChatExportError as error:
             self.fail(error.message, param, ctx)
-        if moment.tzinfo is None:
-            self.fail(f"{value!r} has no time zone; write {value}Z or another offset", param, ctx)
-        if not EARLIEST <= moment < LATEST:
-            years = f"{EARLIEST.year} to {LATEST.year - 1}"
-            self.fail(f"{value!r} is outside of a lake's calendar; write a time of the years {years}", param, ctx)
-        return moment
 
 
 class Query(click.ParamType):  # type: ignore[type-arg] # a generic since click 8.4

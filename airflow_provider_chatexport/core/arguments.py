@@ -72,6 +72,11 @@ def parse_names(value: Any, name: str, example: str, *, remedy: str = RENDER_NAT
     return names
 
 
+def is_whole(value: object, *, least: int) -> bool:
+    """Return whether a value is a whole number, and not too small; true and false are not numbers."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def parse_duration(value: Any, name: str) -> timedelta | None:
     """Return a duration that is given as a timedelta or as a number of seconds; None for None.
 

@@ -35,7 +35,7 @@ class References(enum.Enum):
 
 
 class ExportKind(enum.Enum):
-    """The service's two kinds of export. The value is the word in a receipt."""
+    """The service's two kinds of export. The value is the word in receipts and in links to files."""
 
     CHANNELS = "channels"
     USERS = "users"

@@ -88,7 +88,10 @@ class Backfill:
                 "there is nothing to plan; give at least one channel and one window, and zero or more messages"
             )
         if self.channels_per_task < 1 or self.window_length <= timedelta(0) or self.export_time < timedelta(0):
-            raise CallError("a task needs a channel, a window a length, and an export cannot take less than no time")
+            raise CallError(
+                "this cannot be planned; give at least one channel per task, a window longer than zero, and an export "
+                "time of zero or more"
+            )
 
     @property
     def tasks_per_window(self) -> int:

@@ -1,4 +1,4 @@
-"""The garbage collector of Python, where it costs more than it finds."""
+"""A pause of Python's garbage collector, for work that creates many objects that stay."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """Let the garbage collector rest while the context lasts.
+    """Pause the garbage collector while the context lasts.
 
-    It looks at all objects again and again while many thousands of objects are made that stay.
+    While many thousands of objects are created that stay, it would look at all of them again and again.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Final
 
+from airflow_provider_chatexport.core.arguments import is_whole
 from airflow_provider_chatexport.core.retention import Retention, RetentionArgument, parse_retention
 from airflow_provider_chatexport.errors import CallError
 
@@ -72,7 +73,7 @@ class LoadOptions:
                     argument=name,
                 )
         for name, size in (("max_line_bytes", self.max_line_bytes), ("max_unpacked_bytes", self.max_unpacked_bytes)):
-            if not (_is_whole(size, least=1) or (size is None and name == "max_unpacked_bytes")):
+            if not (is_whole(size, least=1) or (size is None and name == "max_unpacked_bytes")):
                 raise CallError(f"{name} is {_shown(size)}; give a number of bytes above 0", argument=name)
         object.__setattr__(self, "retention", parse_retention(self.retention))
         object.__setattr__(self, "promote", _canonical(self.promote))
@@ -137,7 +138,7 @@ def parse_promote(texts: Iterable[str]) -> dict[str, dict[str, str]]:
 
 def _is_limit(value: object) -> bool:
     is_share = isinstance(value, float) and 0 <= value <= 1
-    return value is None or is_share or _is_whole(value, least=0)
+    return value is None or is_share or is_whole(value, least=0)
 
 
 def _is_within(limit: int | float | None, number: int, whole: int) -> bool:
@@ -151,10 +152,6 @@ def _in_words(limit: int | float | None) -> str:
     if limit is None:
         return "any number"
     return f"{limit * 100:.6g} %" if isinstance(limit, float) else str(limit)
-
-
-def _is_whole(value: object, *, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _shown(value: object) -> str:

@@ -36,6 +36,14 @@ def parse_cid(text: str) -> Cid:
     return Cid(f"{channel_type}:{channel_id}")
 
 
+def parse_cids(channels: str | Iterable[str]) -> list[Cid]:
+    """Parse one channel or several.
+
+    :raises CallError: one is not ``TYPE:ID``.
+    """
+    return [parse_cid(cid) for cid in ([channels] if isinstance(channels, str) else channels)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportFlags:
     """Options of a channel export, named as the service names them ("Exporting Data")."""

@@ -23,5 +23,7 @@ def parse_published(value: str | Sink) -> Sink:
     known = [each.value for each in Sink if each is not Sink.PARQUET]
     text = value.value if isinstance(value, Sink) else value
     if text not in known:
-        raise CallError(f"a lake is published as {' or '.join(known)}, and the format is {str(text)[:40]!r}")
+        raise CallError(
+            f"a lake is published as {' or '.join(known)}, and the format is {str(text)[:40]!r}; give one of those"
+        )
     return Sink(text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any, Final, Self
 
 from airflow_provider_chatexport.core.times import EARLIEST, LATEST, format_rfc3339
@@ -20,6 +20,8 @@ REQUEST_PADDING: Final = timedelta(seconds=1)
 # In half of a shorter window the padding would be most of the request.
 SHORTEST_HALVED: Final = timedelta(minutes=1)
 _CALENDAR: Final = f"give a time of the years {EARLIEST.year} to {LATEST.year - 1}"
+# A time as callers write it: an aware datetime, ISO 8601 text with an offset, or a date for its UTC midnight.
+Moment = str | date | datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,23 +36,7 @@ class Window:
 
     def __post_init__(self) -> None:
         for name in ("since", "until"):
-            moment: datetime = getattr(self, name)
-            if moment.tzinfo is None:
-                raise WindowError(
-                    f"the window's {name} ({moment.isoformat()}) has no time zone; write an offset, such as "
-                    f"{moment.isoformat()}+00:00"
-                )
-            try:
-                utc = moment.astimezone(UTC)
-            except OverflowError:
-                utc = moment.replace(tzinfo=UTC)
-            if not EARLIEST <= utc < LATEST:
-                raise WindowError(
-                    f"the window's {name} ({moment.isoformat()}) is outside of a lake's calendar; {_CALENDAR}"
-                )
-            # Make a plain datetime. Airflow passes pendulum's, which in datetime.UTC loses its zone in
-            # ``since - timedelta`` (measured with pendulum 3.3).
-            object.__setattr__(self, name, datetime.combine(utc.date(), utc.time(), UTC))
+            object.__setattr__(self, name, _in_utc(getattr(self, name), f"the window's {name}"))
         if self.since == self.until:
             raise WindowError(
                 f"the window has zero length: since and until are both {format_rfc3339(self.since)}; "
@@ -63,12 +49,12 @@ class Window:
             )
 
     @classmethod
-    def parse(cls, since: str | datetime, until: str | datetime) -> Self:
-        """Return a window from datetimes, or from ISO 8601 text with an offset (a date alone: its UTC midnight).
+    def parse(cls, since: Moment, until: Moment) -> Self:
+        """Return a window from its ends as a caller writes them.
 
-        :raises WindowError: a text is not a time, or the constructor refuses the times.
+        :raises WindowError: an end is missing or is not a time, or the constructor refuses the times.
         """
-        return cls(since=parse_moment(since, "since"), until=parse_moment(until, "until"))
+        return cls(since=parse_moment(since, "the window's since"), until=parse_moment(until, "the window's until"))
 
     def __contains__(self, moment: datetime) -> bool:
         return self.since <= moment < self.until
@@ -81,9 +67,10 @@ class Window:
         """The length of the window."""
         return self.until - self.since
 
-    def padded(self, by: timedelta = REQUEST_PADDING) -> Window:
+    def padded(self) -> Window:
         """Return the window to request from the service, so that it misses nothing inside this one."""
-        return Window(since=max(self.since - by, EARLIEST), until=min(self.until + by, LATEST - timedelta.resolution))
+        since, until = self.since - REQUEST_PADDING, self.until + REQUEST_PADDING
+        return Window(since=max(since, EARLIEST), until=min(until, LATEST - timedelta.resolution))
 
     def looking_back(self, lookback: timedelta) -> Window:
         """Return the same window with a since that is ``lookback`` earlier, to export late changes again.
@@ -126,32 +113,50 @@ class Window:
         return cls.parse(value["since"], value["until"])
 
 
-def parse_moment(value: str | datetime, name: str) -> datetime:
-    """Return one end of a window from a datetime or from ISO 8601 text. A date alone means its UTC midnight.
+def parse_moment(value: Moment, name: str) -> datetime:
+    """Return a time in UTC from what a caller writes.
 
-    :raises WindowError: the value is missing, or the text is not a time.
+    :param name: what the time is, for the error, such as ``the window's since``.
+    :raises WindowError: it is missing, is not a time, has no time zone, or is outside of a lake's calendar.
     """
     if isinstance(value, datetime):
-        return value
+        return _in_utc(value, name)
+    if isinstance(value, date):
+        return _in_utc(datetime.combine(value, time(tzinfo=UTC)), name)
     # Callers without type checks may pass anything, and templates render a missing value as "" or "None".
     text = str(value).strip()
     if text in ("", "None"):
-        raise WindowError(f"the window has no {name}; give one, such as 2026-01-01T00:00:00Z")
+        raise WindowError(f"{name} is missing; give a time, such as 2026-01-01T00:00:00Z")
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         if "{{" in text:
             raise WindowError(
-                f"the window's {name} is a template that was not rendered: {text[:60]!r}; Airflow renders templates in "
+                f"{name} is a template that was not rendered: {text[:60]!r}; Airflow renders templates in "
                 "the arguments of operators, and not in the conf or params of a run"
             ) from None
         raise WindowError(
-            f"the window's {name} is not a time: {text[:60]!r}; write ISO 8601 with an offset, such as "
-            "2026-01-01T00:00:00Z"
+            f"{name} is not a time: {text[:60]!r}; write ISO 8601 with an offset, such as 2026-01-01T00:00:00Z"
         ) from None
     if moment.tzinfo is None and len(text) <= len("2026-01-01"):
-        return moment.replace(tzinfo=UTC)
-    return moment
+        moment = moment.replace(tzinfo=UTC)
+    return _in_utc(moment, name)
+
+
+def _in_utc(moment: datetime, name: str) -> datetime:
+    if moment.tzinfo is None:
+        raise WindowError(
+            f"{name} ({moment.isoformat()}) has no time zone; write an offset, such as {moment.isoformat()}+00:00"
+        )
+    try:
+        utc = moment.astimezone(UTC)
+    except OverflowError:
+        utc = moment.replace(tzinfo=UTC)
+    if not EARLIEST <= utc < LATEST:
+        raise WindowError(f"{name} ({moment.isoformat()}) is outside of a lake's calendar; {_CALENDAR}")
+    # Make a plain datetime. Airflow passes pendulum's, which in datetime.UTC loses its zone in ``since - timedelta``
+    # (measured with pendulum 3.3).
+    return datetime.combine(utc.date(), utc.time(), UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
+from airflow_provider_chatexport.core.arguments import require_text
 from airflow_provider_chatexport.errors import CallError, ConnectionSettingsError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
+
+
+def path_text(path: str | Path | None) -> str | None:
+    """Return a path as text. Airflow 3.1 calls ``resolve`` of whatever has such a method, and does not render it."""
+    return str(path) if isinstance(path, Path) else path
+
+
+def parse_work_dir(work_dir: str | None) -> Path | None:
+    """Return the folder to work in; None if the argument is empty.
+
+    :raises CallError: a template rendered no value.
+    """
+    if work_dir is None or work_dir == "":
+        return None
+    return Path(require_text(work_dir, "work_dir", "give a folder, or leave it out")).expanduser()
 
 
 def lake_filesystem(lake: str, lake_conn_id: str | None) -> AbstractFileSystem | None:
@@ -50,7 +67,11 @@ def lake_filesystem(lake: str, lake_conn_id: str | None) -> AbstractFileSystem |
             f"there is no connection {lake_conn_id!r} (lake_conn_id); create one of the type that serves {scheme}://"
         ) from None
     except ImportError as error:
-        raise CallError(f"lake_conn_id cannot be used for {scheme}://: {error}", argument="lake_conn_id") from None
+        raise CallError(
+            f"lake_conn_id is {lake_conn_id!r}, and the provider that serves {scheme}:// lacks a package ({error}); "
+            "install it",
+            argument="lake_conn_id",
+        ) from None
     except Exception as error:  # noqa: BLE001 - every provider has errors of its own, and their text may have secrets
         raise ConnectionSettingsError(
             f"the connection {lake_conn_id!r} (lake_conn_id) leads to no store ({type(error).__name__}); check its "

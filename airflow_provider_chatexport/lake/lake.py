@@ -13,27 +13,22 @@ import duckdb
 from airflow_provider_chatexport.core.arguments import GIVE_LAKE, require_text
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
-from airflow_provider_chatexport.core.plan import parse_cid
+from airflow_provider_chatexport.core.plan import parse_cids
 from airflow_provider_chatexport.core.progress import Progress, silent
 from airflow_provider_chatexport.core.sinks import Sink, parse_published
-from airflow_provider_chatexport.core.window import Window, parse_moment
-from airflow_provider_chatexport.errors import CallError, WindowError
+from airflow_provider_chatexport.core.window import Moment, Window, parse_moment
+from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog import query as catalog_query
 from airflow_provider_chatexport.lake.catalog.output import QueryOutput, QueryResult
 from airflow_provider_chatexport.lake.catalog.query import CoverageReport, Parameters
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
-from airflow_provider_chatexport.lake.catalog.table_query import Moment, channels_from, table_query, to_moment
+from airflow_provider_chatexport.lake.catalog.table_query import channels_from, table_query
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import (
-    CoverageRun,
-    TimeSpan,
-    channels_of,
-    coverage_runs,
-    gaps,
-    without_lost,
-)
+from airflow_provider_chatexport.lake.commits.coverage import CoverageRun, TimeSpan, channels_of, coverage_runs
+from airflow_provider_chatexport.lake.commits.gaps import gaps
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
+from airflow_provider_chatexport.lake.commits.lost_coverage import without_lost
 from airflow_provider_chatexport.lake.load.job import DEFAULT_OPTIONS, load_files
 from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.maintenance.cleanup import VacuumReport
@@ -325,8 +320,8 @@ class Lake:
         return gaps(
             snapshot.coverage,
             sorted(channels_of(snapshot.coverage)) if chosen is None else dict.fromkeys(chosen),
-            since=None if since is None else _aware(since, "since").astimezone(UTC),
-            until=_aware(until, "until").astimezone(UTC),
+            since=None if since is None else parse_moment(since, "since"),
+            until=parse_moment(until, "until"),
             lookback=lookback,
             grace_period=grace_period,
             lost=snapshot.lost,
@@ -384,9 +379,9 @@ class Lake:
                 lake_uri=self.uri,
                 storage=self._storage,
                 window=_window(since, until),
-                exported_at=None if exported_at is None else _aware(exported_at, "exported_at"),
+                exported_at=None if exported_at is None else parse_moment(exported_at, "exported_at"),
                 kind=None if kind is None else _kind(kind),
-                channels=[parse_cid(cid) for cid in ([channels] if isinstance(channels, str) else channels)],
+                channels=parse_cids(channels),
                 fingerprints=fingerprints,
                 work_dir=self._work_dir,
                 options=options,
@@ -586,14 +581,7 @@ def _window(since: Moment | None, until: Moment | None) -> Window | None:
         return None
     if since is None or until is None:
         raise CallError("only one end of the window is given; give both since and until, or neither")
-    return Window.parse(to_moment(since), to_moment(until))
-
-
-def _aware(value: Moment, name: str) -> datetime:
-    moment = parse_moment(to_moment(value), name)
-    if moment.tzinfo is None:
-        raise WindowError(f"{name} ({moment.isoformat()}) has no time zone; write an offset, such as {moment}+00:00")
-    return moment
+    return Window.parse(since, until)
 
 
 def _kind(kind: ExportKind | str) -> ExportKind:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 from jinja2 import TemplateError
 
-from airflow_provider_chatexport.core.arguments import parse_names
+from airflow_provider_chatexport.core.arguments import is_whole, parse_names
 from airflow_provider_chatexport.core.discovery import RENDERED_CONDITIONS, ChannelQuery, check_rendered_conditions
 from airflow_provider_chatexport.core.plan import A_CHANNEL, Cid, parse_cid
 from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, RequestRefusedError, WindowError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
-from airflow_provider_chatexport.hooks.exceptions import ArgumentError, as_airflow_errors
+from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors, checked_arguments
 from airflow_provider_chatexport.operators.params import run_inputs
 from airflow_provider_chatexport.operators.windowed import WindowedOperator
 
@@ -108,6 +108,16 @@ class ChannelsArgument(BaseOperator):
         return rendered
 
 
+def check_channels_per_task(number: int) -> int:
+    """Return the number of channels of a task.
+
+    :raises CallError: it is not a whole number above 0.
+    """
+    if not is_whole(number, least=1):
+        raise CallError(f"channels_per_task is {number!r}; give a whole number above 0")
+    return number
+
+
 class ListChannelsOperator(ChannelsArgument, WindowedOperator):
     """List channels in batches, for export tasks that are mapped over them.
 
@@ -157,9 +167,8 @@ class ListChannelsOperator(ChannelsArgument, WindowedOperator):
             allow_open_window=allow_open_window,
             **kwargs,
         )
-        if channels_per_task < 1:
-            raise ArgumentError(f"channels_per_task is {channels_per_task}; give a number above 0")
-        self.channels_per_task = channels_per_task
+        with checked_arguments():
+            self.channels_per_task = check_channels_per_task(channels_per_task)
         self.deferrable = deferrable
         self.chatexport_conn_id = chatexport_conn_id
 

@@ -20,12 +20,17 @@ from airflow_provider_chatexport.core.arguments import (
 from airflow_provider_chatexport.core.plan import A_CHANNEL
 from airflow_provider_chatexport.core.retention import RetentionArgument, parse_retention
 from airflow_provider_chatexport.core.window import parse_moment
-from airflow_provider_chatexport.errors import CallError, WindowError
+from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.config import configured_s
-from airflow_provider_chatexport.hooks.exceptions import ArgumentError, as_airflow_errors, checked_arguments
-from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem
-from airflow_provider_chatexport.operators.channels import DEFAULT_CHANNELS_PER_TASK, Channels, ChannelsArgument
+from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors, checked_arguments
+from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem, path_text
+from airflow_provider_chatexport.operators.channels import (
+    DEFAULT_CHANNELS_PER_TASK,
+    Channels,
+    ChannelsArgument,
+    check_channels_per_task,
+)
 from airflow_provider_chatexport.operators.params import run_inputs
 from airflow_provider_chatexport.operators.windowed import known_retention
 
@@ -115,14 +120,11 @@ class ListGapsOperator(ChannelsArgument):
             self.max_window = parse_duration(max_window, "max_window")
             self.grace_period = parse_duration(grace_period, "grace_period")
             self.retention = parse_retention(retention)
-        if channels_per_task < 1:
-            raise ArgumentError(f"channels_per_task is {channels_per_task}; give a number above 0")
-        # Text, not a path: Airflow 3.1 calls ``resolve`` of whatever has such a method, and does not render it.
-        self.lake = str(lake) if isinstance(lake, Path) else lake
+            self.channels_per_task = check_channels_per_task(channels_per_task)
+        self.lake = path_text(lake)
         self.lake_conn_id = lake_conn_id
         self.since = since
         self.until = until
-        self.channels_per_task = channels_per_task
         self.chatexport_conn_id = chatexport_conn_id
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
@@ -140,7 +142,7 @@ class ListGapsOperator(ChannelsArgument):
                 retention, now = known_retention(self.retention, self.chatexport_conn_id)
             since, until = self._end(context, "since"), self._end(context, "until")
             if until is None and (interval_end := context.get("data_interval_end")) is not None:
-                until = _plain(interval_end)
+                until = parse_moment(interval_end, "the end of the run's data interval")
             sync_plan = sync.plan(
                 lake,
                 self._channels_if_any(context),
@@ -176,19 +178,8 @@ class ListGapsOperator(ChannelsArgument):
         for value in (getattr(self, name), run_inputs(context).get(name)):
             end = check_window_end(value, name)
             if end is not None and end not in ("", "None"):
-                moment = parse_moment(end, name)
-                if moment.tzinfo is None:
-                    raise WindowError(
-                        f"{name} ({moment.isoformat()}) has no time zone; write an offset, such as +00:00"
-                    )
-                return _plain(moment)
+                return parse_moment(end, name)
         return None
-
-
-def _plain(moment: datetime) -> datetime:
-    """Return a plain datetime in UTC. Airflow passes pendulum's, which lose their zone in calculations."""
-    utc = moment.astimezone(UTC)
-    return datetime.combine(utc.date(), utc.time(), UTC)
 
 
 def _arguments(missing: MissingWindow) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from airflow_provider_chatexport.errors import CallError, FileGoneError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.config import configured_s
 from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors, checked_arguments, explain_timeout
-from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem
+from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem, parse_work_dir, path_text
 from airflow_provider_chatexport.operators.submission import SubmittedExports, export_again
 
 if TYPE_CHECKING:
@@ -128,11 +128,10 @@ class LoadExportOperator(BaseOperator):
         self.exports = exports
         self.on_missing_file = on_missing_file
         self.on_empty = on_empty
-        # Text, not a path: Airflow 3.1 calls ``resolve`` of whatever has such a method, and does not render it.
-        self.lake = str(lake) if isinstance(lake, Path) else lake
+        self.lake = path_text(lake)
         self.lake_conn_id = lake_conn_id
         self.hash_users = hash_users
-        self.work_dir = str(work_dir) if isinstance(work_dir, Path) else work_dir
+        self.work_dir = path_text(work_dir)
         self._loaded: tuple[list[Receipt], LoadReport] | None = None
         self.chatexport_conn_id = chatexport_conn_id
 
@@ -158,7 +157,7 @@ class LoadExportOperator(BaseOperator):
                     client,
                     lake_uri=lake,
                     storage=lake_filesystem(lake, self.lake_conn_id),
-                    work_dir=_folder_of(self.work_dir),
+                    work_dir=parse_work_dir(self.work_dir),
                     options=options,
                     progress=progress.stage,
                 )
@@ -177,6 +176,15 @@ class LoadExportOperator(BaseOperator):
         self._loaded = (receipts, report)
         summary = dict(report.to_json())
         summary["n_files"] = len(summary.pop("files", ()))
+        self._skip_if_empty(summary)
+        self._update_outlets(context, summary, report.lake)
+        return summary
+
+    def _skip_if_empty(self, summary: dict[str, Any]) -> None:
+        """Skip the tasks that follow if the exports are empty and ``on_empty`` says so.
+
+        :raises AirflowSkipException: they are, and it does.
+        """
         # A rejected line may have been a message, so a load with rejects is not empty.
         is_empty = not summary["rejected"] and not any(summary["rows"].get(table) for table in _CONTENT_TABLES)
         if self.on_empty == "skip" and is_empty:
@@ -184,16 +192,21 @@ class LoadExportOperator(BaseOperator):
                 f"the exports contain no message; load {summary['load_id']} records an empty window, and the tasks "
                 "that follow are skipped"
             )
+
+    def _update_outlets(self, context: Context, summary: dict[str, Any], lake: str) -> None:
+        """Add the summary to the events of the outlets.
+
+        :param lake: the lake's address.
+        """
         for outlet in self.outlets:
             event = context["outlet_events"][outlet]
             if isinstance(outlet, AssetAlias):  # the lake's address is known only now
-                event.add(Asset(uri=_uri_of(report.lake)), extra=summary)
+                event.add(Asset(uri=_uri_of(lake)), extra=summary)
                 continue
             event.extra.update(summary)
             # DAGs that wait for a partition of the asset start for this one.
             if (partition := context.get("partition_key")) and isinstance(outlet, Asset):
                 event.add_partitions(partition)
-        return summary
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002
         """Return the lineage of the load for the OpenLineage provider; None if nothing was loaded."""
@@ -209,12 +222,6 @@ class LoadExportOperator(BaseOperator):
             tables=report.tables(),
             is_new=not report.already_loaded,
         )
-
-
-def _folder_of(work_dir: str | None) -> Path | None:
-    if work_dir is None or work_dir == "":
-        return None
-    return Path(require_text(work_dir, "work_dir", "give a folder, or leave it out")).expanduser()
 
 
 def _report_hook_lineage(hook: ChatExportHook, receipts: Iterable[Receipt], lake: str) -> None:

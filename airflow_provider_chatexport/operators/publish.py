@@ -14,7 +14,7 @@ from airflow_provider_chatexport.core.arguments import GIVE_LAKE, require_text
 from airflow_provider_chatexport.core.progress import LoggedProgress
 from airflow_provider_chatexport.core.sinks import parse_published
 from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors, checked_arguments, explain_timeout
-from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem
+from airflow_provider_chatexport.hooks.lake_storage import lake_filesystem, parse_work_dir, path_text
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -59,12 +59,11 @@ class PublishLakeOperator(BaseOperator):
         super().__init__(**kwargs)
         with checked_arguments():
             parse_published(format)
-        # Text, not a path: Airflow 3.1 calls ``resolve`` of whatever has such a method, and does not render it.
-        self.lake = str(lake) if isinstance(lake, Path) else lake
+        self.lake = path_text(lake)
         self.format = format
         self.catalog = catalog
         self.lake_conn_id = lake_conn_id
-        self.work_dir = str(work_dir) if isinstance(work_dir, Path) else work_dir
+        self.work_dir = path_text(work_dir)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Publish the lake; return what was done."""
@@ -83,7 +82,7 @@ class PublishLakeOperator(BaseOperator):
                     self.format,
                     catalog=self.catalog or None,
                     storage=lake_filesystem(lake, self.lake_conn_id),
-                    work_dir=Path(self.work_dir).expanduser() if self.work_dir else None,
+                    work_dir=parse_work_dir(self.work_dir),
                     progress=progress.stage,
                 )
         summary = report.to_json()

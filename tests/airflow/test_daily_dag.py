@@ -18,7 +18,7 @@ DAG_FILE = Path(__file__).parents[2] / "dags" / "chatexport_daily.py"
 CHANNELS = ("livestream:ubuntu", "messaging:ubuntu-support")
 DAYS = (datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 1, 2, tzinfo=UTC))
 
-pytestmark = [pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("airflow_database")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from airflow_provider_chatexport.cli import main
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("airflow_database")
 
 
 def dag_of(name: str) -> Any:

@@ -23,7 +23,7 @@ DAGS = Path(__file__).parents[2] / "dags"
 CHANNEL = "livestream:ubuntu"
 EXPORTS = "/api/v2/chat/export_channels"
 
-pytestmark = [pytest.mark.usefixtures("airflow_database"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("airflow_database")
 
 
 @pytest.fixture

@@ -117,6 +117,7 @@ def test_more_windows_than_airflow_maps_are_refused(lake: Path, monkeypatch: pyt
         ({"max_window": "7d"}, "max_window is '7d'; give a timedelta"),
         ({"channels": [UBUNTU], "max_window": 0}, "max_window is 0:00:00; give a duration"),
         ({"channels_per_task": 0}, "channels_per_task is 0"),
+        ({"channels_per_task": "250"}, "channels_per_task is '250'; give a whole number"),
     ],
 )
 def test_a_wrong_argument_fails_without_retries(tmp_path: Path, arguments: dict[str, Any], sentence: str) -> None:

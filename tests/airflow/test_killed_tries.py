@@ -16,8 +16,6 @@ from support import n_exports
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.sandbox import Sandbox
 
-pytestmark = pytest.mark.slow
-
 N_EXPORTS = 3
 # The service has accepted an export, and the id is not stored yet: the next try requests one export more.
 BEFORE_THE_ID_IS_STORED = {

@@ -9,13 +9,11 @@ import sys
 from pathlib import Path
 
 import many_waits
-import pytest
 
 N_WAITS = 1_500
 MAX_DESCRIPTORS = 192
 
 
-@pytest.mark.slow
 def test_thousands_of_waits_need_few_descriptors(start_sandbox) -> None:
     """Regression: each trigger kept a socket of its own, so a thousand waits ended for lack of descriptors.
 

@@ -53,3 +53,6 @@ def test_what_is_wrong_is_said_when_the_dag_is_parsed_or_without_a_retry(lake: L
     operator = PublishLakeOperator(task_id="publish", lake=lake.uri, format="delta", lake_conn_id="aws_default")
     with pytest.raises(AirflowFailException, match=r"lake_conn_id is .aws_default., and the lake .* is a local folder"):
         operator.execute({})
+    operator = PublishLakeOperator(task_id="publish", lake=lake.uri, format="delta", work_dir="None")
+    with pytest.raises(AirflowFailException, match="work_dir is empty; give a folder, or leave it out"):
+        operator.execute({})

@@ -192,7 +192,6 @@ def texts(lake: Path) -> dict[str, str]:
         return dict(opened.sql("SELECT id, text FROM messages").fetchall())
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("airflow_database")
 def test_a_dag_with_a_lookback_keeps_what_a_policy_deletes(
     connection: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

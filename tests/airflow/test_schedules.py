@@ -20,8 +20,6 @@ from pendulum import instance
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.operators.export import ExportChannelsOperator
 
-pytestmark = pytest.mark.slow
-
 DAY = timedelta(days=1)
 FROM = instance(datetime(2025, 1, 6, tzinfo=UTC))
 NOON = instance(datetime(2025, 1, 8, 12, tzinfo=UTC))

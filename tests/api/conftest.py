@@ -102,12 +102,15 @@ class ScriptedServer:
             n_answers = 0
 
             def handle(self) -> None:
-                """Answer the requests of a connection."""
+                """Answer the requests of a connection, until the client closes it: perhaps before an answer."""
                 with counting:
                     script.n_connections += 1
-                super().handle()
-                with counting:
-                    script.n_connections -= 1
+                try:
+                    with contextlib.suppress(ConnectionError):
+                        super().handle()
+                finally:
+                    with counting:
+                        script.n_connections -= 1
 
             def do_GET(self) -> None:
                 """Answer as the script says."""

@@ -17,8 +17,6 @@ from airflow_provider_chatexport.sandbox import Sandbox
 RUST, POLICIES = "messaging:rust", "/api/v2/chat/retention_policy"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def sandbox(start_sandbox: Any) -> Sandbox:

@@ -26,8 +26,6 @@ HOUR = timedelta(hours=1)
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 Start = Callable[..., subprocess.Popen[str]]
 
-pytestmark = pytest.mark.slow
-
 
 def ago(hours: float) -> str:
     return format_rfc3339(NOW - hours * HOUR)

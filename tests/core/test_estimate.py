@@ -69,7 +69,7 @@ def test_a_plan_without_channels_windows_or_messages_is_refused(wrong: dict[str,
 )
 def test_a_plan_with_empty_tasks_or_windows_is_refused(wrong: dict[str, Any]) -> None:
     """As with windows, the estimate divides by them."""
-    with pytest.raises(CallError, match="a task needs a channel"):
+    with pytest.raises(CallError, match="give at least one channel per task"):
         planned(**wrong)
 
 

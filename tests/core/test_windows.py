@@ -81,9 +81,9 @@ def test_a_lookback_starts_earlier_and_ends_at_the_same_time() -> None:
         ("2026-01-01", "2026-01-01", "has zero length"),
         ("2026-01-02", "2026-01-01", "is reversed"),
         ("yesterday", "2026-01-01", "since is not a time: 'yesterday'; write ISO 8601"),
-        ("2026-01-01", "", "the window has no until; give one, such as 2026-01-01T00:00:00Z"),
-        (None, "2026-01-01", "the window has no since; give one"),
-        ("None", "2026-01-01", "the window has no since; give one"),
+        ("2026-01-01", "", "until is missing; give a time, such as 2026-01-01T00:00:00Z"),
+        (None, "2026-01-01", "the window's since is missing; give a time"),
+        ("None", "2026-01-01", "the window's since is missing; give a time"),
         (2026, "2026-01-01", "since is not a time: '2026'"),
     ],
 )

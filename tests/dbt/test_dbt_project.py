@@ -30,8 +30,6 @@ from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.sandbox import Sandbox
 
-pytestmark = pytest.mark.slow
-
 CHANNELS = ("livestream:ubuntu", "messaging:ubuntu-support")
 SINCE, UNTIL = "2025-01-06", "2025-01-09"
 MARTS = ("channel_activity_daily", "conversations", "days", "people", "reactions_given", "retention_cohorts", "threads")

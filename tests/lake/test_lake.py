@@ -336,7 +336,7 @@ def test_the_time_of_a_table_is_its_own(loaded: Lake, tmp_path: Path) -> None:
         ("messages", {"since": "yesterday"}, "is not a time"),
         ("messages", {"since": "2026-01-02", "until": "2026-01-01"}, "is reversed"),
         ("messages", {"since": "2026-01-02", "until": "2026-01-02"}, "zero length"),
-        ("messages", {"since": ""}, "the window has no since"),
+        ("messages", {"since": ""}, "since is missing"),
     ],
 )
 def test_a_table_that_cannot_be_narrowed_so_says_what_can(
@@ -454,6 +454,12 @@ def test_a_load_takes_options_and_tells_how_far_it_is(lake: Lake, tmp_path: Path
         ({"until": "2026-01-01"}, CallError, "give both since and until"),
         ({"since": "2026-01-02", "until": "2026-01-01"}, WindowError, "is reversed"),
         ({"exported_at": "2026-01-01T10:00"}, WindowError, "exported_at .* has no time zone"),
+        ({"exported_at": "yesterday"}, WindowError, "^exported_at is not a time"),
+        (
+            {"exported_at": datetime.max.replace(tzinfo=UTC)},
+            WindowError,
+            "^exported_at .* outside of a lake's calendar",
+        ),
         ({"kind": "messages"}, CallError, "kind is 'messages'; give channels or users"),
     ],
 )

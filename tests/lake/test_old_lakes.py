@@ -15,7 +15,7 @@ from fixtures.make_old_lake import export
 from lakes import LakeProbe
 
 from airflow_provider_chatexport.lake import Lake
-from airflow_provider_chatexport.lake.commits.snapshot import FileStatus
+from airflow_provider_chatexport.lake.commits.file_state import FileStatus
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
 from airflow_provider_chatexport.lake.storage.address import open_store
 

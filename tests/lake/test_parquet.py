@@ -18,6 +18,7 @@ from export_objects import input_file, line, message, reaction, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_chatexport.lake.commits import record_json
 from airflow_provider_chatexport.lake.commits.record import DataFile
 from airflow_provider_chatexport.lake.parquet import row_group_rows, write_empty, write_table
 from airflow_provider_chatexport.lake.schema.arrow import arrow_schema
@@ -265,6 +266,6 @@ def test_a_data_file_is_plain_json() -> None:
         promoted=promoted,
         bounds=bounds,
     )
-    assert file == DataFile.from_json(json.loads(json.dumps(file.to_json())))
+    assert file == record_json.file_from_json(json.loads(json.dumps(record_json.file_to_json(file))))
     of_a_day = {"path": "a", "table": "messages", "day": day, "rows": 1, "size_bytes": 2, "sha256": "c"}
-    assert replace(file, last_day=day, promoted=(), bounds=()) == DataFile.from_json(of_a_day)
+    assert replace(file, last_day=day, promoted=(), bounds=()) == record_json.file_from_json(of_a_day)

@@ -7,10 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytestmark = pytest.mark.slow
-
 RUN = """
 import sys, pytest
 code = pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]])

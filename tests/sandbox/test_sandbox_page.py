@@ -81,7 +81,6 @@ def test_the_sandboxes_of_the_pages_start(installed: Installed) -> None:
     assert 3 == len(texts)
 
 
-@pytest.mark.slow
 def test_the_workflow_of_the_page_runs(tmp_path: Path, installed: Installed) -> None:
     """Its steps, in their order, as a runner executes them; all but the installation and Airflow's database."""
     (workflow,) = map(yaml.safe_load, blocks("yaml"))

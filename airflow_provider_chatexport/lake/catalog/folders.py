@@ -21,8 +21,9 @@ from typing import Final
 
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits.file_state import FileState, FileStatus
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.schema.tables import TABLES
 from airflow_provider_chatexport.lake.storage.local_store import LocalStore, create_in_folder, matching
 from airflow_provider_chatexport.lake.storage.object_store import ObjectStore

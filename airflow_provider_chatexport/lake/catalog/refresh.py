@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from airflow_provider_chatexport.errors import LakeError
-from airflow_provider_chatexport.lake.catalog import catalog_file, folders
+from airflow_provider_chatexport.lake.catalog import catalog_writer, empty_files, folders
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
 from airflow_provider_chatexport.lake.commits.losses import Losses
@@ -46,11 +46,11 @@ def refresh(store: LakeStore, *, full: bool = False, losses: Losses | None = Non
     def show(snapshot: Snapshot) -> tuple[Snapshot, bool]:
         folders.sync(store, snapshot, None if full else _fresh(snapshot, known))
         try:
-            is_shown = catalog_file.publish(store, snapshot, full=full)
+            is_shown = catalog_writer.publish(store, snapshot, full=full)
         except LakeError:
-            if not catalog_file.write_empty_files(store, check=True):
+            if not empty_files.write_missing(store, check=True):
                 raise
-            is_shown = catalog_file.publish(store, snapshot, full=full)
+            is_shown = catalog_writer.publish(store, snapshot, full=full)
         return snapshot, is_shown
 
     while True:
@@ -58,7 +58,7 @@ def refresh(store: LakeStore, *, full: bool = False, losses: Losses | None = Non
         if commit_log.is_latest(store, snapshot):
             break
     if not is_shown:  # a record is gone that the catalog still shows
-        catalog_file.publish(store, snapshot, full=True)
+        catalog_writer.publish(store, snapshot, full=True)
     fresh = _fresh(snapshot, known)
     commit_log.gather(store, fresh)
     if len(fresh) >= CHECKPOINT_EVERY:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
-from airflow_provider_chatexport.core.plan import parse_cid
+from airflow_provider_chatexport.core.plan import parse_cids
 from airflow_provider_chatexport.core.times import EARLIEST, LATEST
-from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.core.window import Moment, Window
 from airflow_provider_chatexport.errors import CallError
 from airflow_provider_chatexport.lake.catalog import history_view, metadata_views
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, TABLES
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
-
-# A time as callers write it: an aware datetime, ISO 8601 text with an offset, or a date for its UTC midnight.
-Moment = str | date | datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +68,7 @@ def table_query(
         of messages, ``message_created_at`` of reactions and attachments, ``_exported_at`` of rejects and other
         entities.
     :param until: end of the window (exclusive); None for no end.
-    :raises CallError: there is no view of that name, it has no channels or no time, a channel is not ``TYPE:ID``.
+    :raises CallError: there is no such view, it has no channels or no time, or a channel is not ``TYPE:ID``.
     :raises WindowError: a time is naive or not a time, or since is not before until.
     """
     view = _VIEWS.get(name)
@@ -96,7 +93,7 @@ def channels_from(channels: str | Iterable[str]) -> list[str]:
 
     :raises CallError: there is none, or one is not ``TYPE:ID``.
     """
-    cids: list[str] = [parse_cid(cid) for cid in ([channels] if isinstance(channels, str) else channels)]
+    cids: list[str] = [*parse_cids(channels)]
     if not cids:
         raise CallError("the list of channels is empty; name at least one, or leave channels out for all")
     return cids
@@ -110,8 +107,8 @@ def in_channels(cids: Sequence[str]) -> str:
 def _in_window(view: _View, since: Moment | None, until: Moment | None) -> list[str]:
     """Return conditions on the view's time, and on its day: by those, DuckDB skips files and parts of files."""
     window = Window.parse(
-        to_moment(since) if since is not None else EARLIEST,
-        to_moment(until) if until is not None else LATEST - timedelta.resolution,
+        since if since is not None else EARLIEST,
+        until if until is not None else LATEST - timedelta.resolution,
     )
     conditions = []
     if since is not None:
@@ -120,11 +117,6 @@ def _in_window(view: _View, since: Moment | None, until: Moment | None) -> list[
         last = window.until - timedelta.resolution
         conditions += [f"{view.time} < {sql.instant(window.until)}", f"{view.day} <= {_day(last)}"]
     return conditions
-
-
-def to_moment(value: Moment) -> str | datetime:
-    """Return a time as ``Window.parse`` takes it."""
-    return value if isinstance(value, str | datetime) else str(value)
 
 
 def _day(moment: datetime) -> str:

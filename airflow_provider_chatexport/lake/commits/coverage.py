@@ -78,29 +78,6 @@ class TimeSpan:
         return max(self.since, entry.since), min(self.until, entry.until)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LostSpan:
-    """Data files with rows of these loads, on moments in ``[since, until)``, are lost: an export covered them in vain.
-
-    :param load_ids: of the coverage entries that stood on the files.
-    """
-
-    since: datetime
-    until: datetime
-    load_ids: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the span as JSON types."""
-        since, until = format_rfc3339(self.since), format_rfc3339(self.until)
-        return {"since": since, "until": until, "load_ids": list(self.load_ids)}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
-        """Read a span from a record."""
-        since, until = parse_written(value["since"]), parse_written(value["until"])
-        return cls(since=since, until=until, load_ids=tuple(value["load_ids"]))
-
-
 def coverage_entry(
     *, channels: ChannelSet, since: datetime | None, until: datetime | None, exported_at: datetime, load_id: str
 ) -> CoverageEntry | None:
@@ -220,10 +197,6 @@ class NewerCoverage:
             for older, newer_entries in newer_of.items():
                 self._newer.setdefault(older, []).append(newer_entries)
 
-    def has_newer(self, entry: CoverageEntry) -> bool:
-        """Return whether any newer entry overlaps an entry."""
-        return entry in self._newer
-
     def than(self, entry: CoverageEntry, span: TimeSpan | None = None) -> list[CoverageEntry]:
         """Return the newer entries that overlap an entry, or that overlap the part of it in a span."""
         of_atoms = self._newer.get(entry, [])
@@ -297,65 +270,6 @@ def covered_spans(entries: Iterable[CoverageEntry]) -> dict[str, list[TimeSpan]]
     return by_channel(entries, merged_spans)
 
 
-def lost_parts(entries: Iterable[CoverageEntry], lost: Iterable[LostSpan]) -> list[CoverageEntry]:
-    """Return the parts of entries that stood on lost files."""
-    by_load: dict[str, list[LostSpan]] = defaultdict(list)
-    for span in lost:
-        for load_id in span.load_ids:
-            by_load[load_id].append(span)
-    return [
-        replace(entry, since=max(entry.since, span.since), until=min(entry.until, span.until))
-        for entry in entries
-        for span in by_load.get(entry.load_id, ())
-        if entry.overlaps(span.since, span.until)
-    ]
-
-
-def without_lost(entries: Iterable[CoverageEntry], lost: Collection[LostSpan]) -> list[CoverageEntry]:
-    """Return what the entries cover without the moments of which files are lost, unless a newer entry covers these.
-
-    A lost entry goes on hiding older rows: what an older export said of its moments, a newer one found changed. So
-    older entries do not cover these moments either.
-    """
-    entries = list(entries)
-    gone = lost_parts(entries, lost)
-    kept: list[CoverageEntry] = []
-    for entry in entries:
-        parts = [entry]
-        for each in gone:
-            if entry.rank <= each.rank:
-                parts = [rest for part in parts for rest in _cut(part, each)]
-        kept += parts
-    return kept
-
-
-def _cut(entry: CoverageEntry, lost: CoverageEntry) -> Iterator[CoverageEntry]:
-    """Yield what is left of an entry without the channels and the span of another one."""
-    if not entry.overlaps(lost.since, lost.until):
-        yield entry
-        return
-    if entry.channels is not lost.channels:
-        names = set(lost.channels.names)
-        common = [name for name in entry.channels.names if name in names]
-        if rest := [name for name in entry.channels.names if name not in names]:
-            yield replace(entry, channels=ChannelSet.of(rest))
-        if not common:
-            return
-        entry = replace(entry, channels=ChannelSet.of(common))
-    if entry.since < lost.since:
-        yield replace(entry, until=lost.since)
-    if lost.until < entry.until:
-        yield replace(entry, since=lost.until)
-
-
-def uncovered_spans(entries: Iterable[CoverageEntry], lost: Collection[LostSpan] = ()) -> dict[str, list[TimeSpan]]:
-    """Return the spans that are not covered between the first and the last moment of a channel that ever were."""
-    entries = list(entries)
-    ever = covered_spans(entries)
-    covered = covered_spans(without_lost(entries, lost)) if lost else ever
-    return {cid: list(_between(covered.get(cid, []), spans[0].since, spans[-1].until)) for cid, spans in ever.items()}
-
-
 def merged_spans(entries: Iterable[CoverageEntry | TimeSpan]) -> list[TimeSpan]:
     """Return what entries or spans of whatever channels contain together: ascending, with a gap between any two."""
     merged: list[TimeSpan] = []
@@ -367,62 +281,15 @@ def merged_spans(entries: Iterable[CoverageEntry | TimeSpan]) -> list[TimeSpan]:
     return merged
 
 
-def gaps(
-    entries: Iterable[CoverageEntry],
-    channels: Iterable[str],
-    *,
-    since: datetime | None,
-    until: datetime,
-    lookback: timedelta = timedelta(0),
-    grace_period: timedelta = timedelta(0),
-    lost: Collection[LostSpan] = (),
-) -> dict[str, list[TimeSpan]]:
-    """Return the spans before ``until`` that are not covered, by channel, ascending. Complete channels are left out.
-
-    Here ``===`` is covered and ``...`` are the gaps of a channel. The second row has a lookback::
-
-        since None       |====|......|=======|...........|
-        with a lookback  |====|......|====|..............|
-                                                       until
-
-    :param channels: one without an entry is a single gap.
-    :param since: start of the first span, for every channel. None: the first covered moment of each channel, and the
-        beginning of time for one without an entry.
-    :param lookback: if coverage ends before ``until``, let it end this much earlier, so that late edits and deletes are
-        exported again. Never before the start of the first span.
-    :param grace_period: how long messages may be on their way. An entry that ends when its export was made does not
-        count for its last ``grace_period``, and a shorter rest before ``until`` is not a gap yet.
-    :param lost: what lost files leave uncovered. A channel still starts where it was first covered.
-    """
-    settled = [each for entry in entries if (each := entry.settled(grace_period)) is not None]
-    covered = covered_spans(without_lost(settled, lost))
-    starts = covered_spans(settled) if lost else covered
-    found = {}
-    for cid in channels:
-        spans, start, end = covered.get(cid, []), since, until
-        if start is None:
-            start = starts[cid][0].since if cid in starts else BEGINNING
-        newest = spans[-1].until if spans else start
-        if start < newest < until:
-            if until - newest < grace_period:
-                end = newest
-            else:
-                limit = newest - min(lookback, newest - start)
-                spans = [replace(each, until=min(each.until, limit)) for each in spans if each.since < limit]
-        if missing := list(_between(spans, start, end)):
-            found[cid] = missing
-    return found
+def overlapping(entries: Iterable[CoverageEntry], spans: Sequence[TimeSpan]) -> Iterator[CoverageEntry]:
+    """Yield the entries that overlap one of the spans, which are ascending and apart."""
+    return (entry for entry in entries if overlaps_any(entry, spans))
 
 
-def _between(spans: Iterable[TimeSpan], since: datetime, until: datetime) -> Iterator[TimeSpan]:
-    """Yield the parts of ``[since, until)`` that lie in none of the spans, which are ascending."""
-    reached = since
-    for span in spans:
-        if reached < min(span.since, until):
-            yield TimeSpan(since=reached, until=min(span.since, until))
-        reached = max(reached, span.until)
-    if reached < until:
-        yield TimeSpan(since=reached, until=until)
+def overlaps_any(one: TimeSpan | CoverageEntry, spans: Sequence[TimeSpan]) -> bool:
+    """Return whether one span overlaps any of several, which are ascending and apart."""
+    first = bisect.bisect_right(spans, one.since, key=lambda each: each.until)  # the first that ends after its start
+    return first < len(spans) and spans[first].since < one.until
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

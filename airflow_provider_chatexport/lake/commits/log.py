@@ -27,10 +27,11 @@ import orjson
 
 from airflow_provider_chatexport.core.garbage import no_collection
 from airflow_provider_chatexport.errors import DamagedRecordError, LakeError
-from airflow_provider_chatexport.lake.commits import published, visibility
+from airflow_provider_chatexport.lake.commits import published, record_json, visibility
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
+from airflow_provider_chatexport.lake.commits.file_state import FileStatus
 from airflow_provider_chatexport.lake.commits.record import FOLDER, LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def commit(store: LakeStore, record: LoadRecord, local: Mapping[str, Path]) -> b
     :raises LakeError: the lake cannot be written.
     """
     store.require_safe_commits()
-    content = record.to_bytes()
+    content = record_json.to_bytes(record)
     try:
         for path, local_path in local.items():
             store.put_data(local_path, path)
@@ -90,7 +91,7 @@ def commit(store: LakeStore, record: LoadRecord, local: Mapping[str, Path]) -> b
         store.drop_data(local)
         return False
     if memory := _MEMORIES.get(store):
-        memory.records = {**memory.records, record.path: LoadRecord.from_bytes(content, store.url(record.path))}
+        memory.records = {**memory.records, record.path: record_json.from_bytes(content, store.url(record.path))}
     return True
 
 
@@ -111,7 +112,7 @@ def find(store: LakeStore, load_id: str) -> LoadRecord | None:
     """
     path = f"{FOLDER}/{load_id}.json"
     content = store.read_if_there(path)
-    return None if content is None else LoadRecord.from_bytes(content, store.url(path))
+    return None if content is None else record_json.from_bytes(content, store.url(path))
 
 
 def record_paths(store: LakeStore) -> list[str]:
@@ -175,7 +176,7 @@ def _read_record(store: LakeStore, path: str, paths: Collection[str]) -> LoadRec
     lake is as it was before.
     """
     try:
-        return LoadRecord.from_bytes(store.read(path), store.url(path))
+        return record_json.from_bytes(store.read(path), store.url(path))
     except DamagedRecordError as error:
         if record := _checkpointed_record(store, path, paths):
             return record
@@ -270,7 +271,7 @@ def _remembered(store: LakeStore, where: str, paths: Collection[str]) -> dict[st
 def _put_back(store: LakeStore, record: LoadRecord) -> bool:
     """Put the record of a rewrite back, and return whether it is there."""
     try:
-        store.put_new(record.path, record.to_bytes())
+        store.put_new(record.path, record_json.to_bytes(record))
     except LakeError:
         return False
     log.warning("the record of a rewrite was gone, and was put back from the checkpoint path=%s", record.path)
@@ -285,7 +286,7 @@ def _parse_checkpoint(store: LakeStore, content: bytes) -> dict[str, LoadRecord]
             if header["v"] != _CHECKPOINT_VERSION:
                 return {}
             sets = [ChannelSet.from_json(each) for each in header["channels"]]
-            read = (LoadRecord.from_line(line, store.url(CHECKPOINT), sets) for line in lines)
+            read = (record_json.from_line(line, store.url(CHECKPOINT), sets) for line in lines)
             return {record.path: record for record in read}
     except (ValueError, KeyError, TypeError, AttributeError, StopIteration, OSError, EOFError, zlib.error, LakeError):
         return {}
@@ -319,7 +320,7 @@ def _checkpoint_of(records: Sequence[LoadRecord]) -> bytes:
     sets: dict[ChannelSet, int] = {}
     lines = io.BytesIO()
     for record in records:
-        lines.write(orjson.dumps(record.to_json(sets), option=orjson.OPT_APPEND_NEWLINE))
+        lines.write(orjson.dumps(record_json.to_json(record, sets), option=orjson.OPT_APPEND_NEWLINE))
     header = {"v": _CHECKPOINT_VERSION, "channels": [each.to_json() for each in sets]}
     content = io.BytesIO()
     with gzip.GzipFile(fileobj=content, mode="wb", compresslevel=1) as packed:
@@ -374,7 +375,7 @@ def damaged_records(store: LakeStore) -> dict[str, LoadRecord | None]:
     found: dict[str, LoadRecord | None] = {}
     for path in paths:
         try:
-            LoadRecord.from_bytes(store.read(path), store.url(path))
+            record_json.from_bytes(store.read(path), store.url(path))
         except DamagedRecordError:
             found[path] = _checkpointed_record(store, path, paths)
     return found

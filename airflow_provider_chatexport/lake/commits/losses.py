@@ -17,8 +17,9 @@ from typing import Final, TypeVar
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits.file_state import FileState
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 log = logging.getLogger(__name__)

@@ -51,83 +51,27 @@ files. Compaction rewrites partly hidden files. Vacuum deletes dead and purged o
 
 from __future__ import annotations
 
-import enum
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
-from typing import Final
 
+from airflow_provider_chatexport.lake.commits.contested import contested
 from airflow_provider_chatexport.lake.commits.coverage import (
     CoverageEntry,
-    LostSpan,
     NewerCoverage,
     TimeSpan,
     merged_spans,
-    without_lost,
+    overlapping,
+    overlaps_any,
 )
+from airflow_provider_chatexport.lake.commits.file_state import FileState, FileStatus, lost_spans
+from airflow_provider_chatexport.lake.commits.lost_coverage import LostSpan, without_lost
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
 from airflow_provider_chatexport.lake.schema import promoted
-from airflow_provider_chatexport.lake.schema.tables import MESSAGES, REACTIONS, TABLE_BY_NAME
+from airflow_provider_chatexport.lake.schema.tables import MESSAGES, TABLE_BY_NAME
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
-
-# Event tables that may have rows of one key on several days. A reaction lies on the day of its message, or on its own
-# day if its load does not have the message. The moment of a message never changes.
-ACROSS_DAYS: Final = frozenset({REACTIONS.name})
-
-
-class FileStatus(enum.Enum):
-    """What became of a file."""
-
-    WHOLE = "whole"  # all of its rows are visible, by the truth rule
-    PARTLY_HIDDEN = "partly hidden"  # newer exports may hide some of its rows, by coverage or by key
-    DEAD = "dead"  # newer exports hide all of its rows, or another record's files replace it
-    HISTORY = "history"  # dead, and kept for ``messages_history``
-    PURGED = "purged"  # nothing may read it
-    LOST = "lost"  # missing or damaged, and no record says so yet
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileState:
-    """A file of a record, and what became of it.
-
-    :param dead_since: when the record that ended the file was committed (aware, UTC); None while it is live.
-    :param is_masked: newer coverage entries may hide some of its rows.
-    :param is_contested: a file of another record may have newer rows of some of its keys.
-    """
-
-    file: DataFile
-    record: LoadRecord
-    status: FileStatus
-    dead_since: datetime | None = None
-    is_masked: bool = False
-    is_contested: bool = False
-
-    @property
-    def is_live(self) -> bool:
-        """Whether views and table folders show the file."""
-        return self.status in (FileStatus.WHOLE, FileStatus.PARTLY_HIDDEN)
-
-    @property
-    def is_readable(self) -> bool:
-        """Whether the views or ``messages_history`` read the file."""
-        return self.is_live or self.status is FileStatus.HISTORY
-
-    @property
-    def span(self) -> TimeSpan:
-        """The span of its UTC days."""
-        return self.file.span
-
-    @property
-    def key_owner(self) -> str:
-        """The same text for files of which it is known that no two rows have one key."""
-        return self.record.load_id if self.record.has_unique_keys else self.file.path
-
-    def died_before(self, moment: datetime) -> bool:
-        """Return whether the file was not live any more at a moment."""
-        return self.dead_since is not None and self.dead_since < moment
 
 
 class Snapshot:
@@ -204,7 +148,7 @@ class Snapshot:
         newer, owner = self._of_loads
         readable = (each.file for each in self.readable_files_of(MESSAGES))
         loose = merged_spans(file.span for file in readable if file.n_uncovered)
-        return {each for entry in owner for each in newer.than(entry)} | set(_overlapping(owner, loose))
+        return {each for entry in owner for each in newer.than(entry)} | set(overlapping(owner, loose))
 
     @cached_property
     def readable_recheck_coverage(self) -> set[CoverageEntry]:
@@ -339,7 +283,7 @@ class Snapshot:
         for path in self.unreadable & states.keys():
             if states[path].is_readable:
                 states[path] = replace(states[path], status=FileStatus.LOST)
-        for each in _contested(each for each in states.values() if each.is_live):
+        for each in contested(each for each in states.values() if each.is_live):
             states[each.file.path] = replace(each, status=FileStatus.PARTLY_HIDDEN, is_contested=True)
         return list(states.values())
 
@@ -391,7 +335,7 @@ class Snapshot:
         return {
             entry
             for load_id, of_record in entries.items()
-            for entry in _overlapping(
+            for entry in overlapping(
                 of_record,
                 merged_spans(set().union(*(of_one for owner, of_one in spans.items() if owner != load_id)))
                 if load_id in rewrites
@@ -457,21 +401,6 @@ class Snapshot:
         return not record.is_load and (self._owner[newer] is record or newer in self._copies.get(record.load_id, ()))
 
 
-def lost_spans(files: Iterable[FileState]) -> list[LostSpan]:
-    """Return what files leave uncovered if they are lost. Only files of event tables stand for coverage."""
-    found: dict[tuple[str, TimeSpan], LostSpan] = {}
-    for each in files:
-        # What is kept for history, newer exports hide.
-        if TABLE_BY_NAME[each.file.table].placement is not Placement.EVENT or each.dead_since is not None:
-            continue
-        span = each.span
-        load_ids = {entry.load_id for entry in each.record.coverage if entry.overlaps(span.since, span.until)}
-        if load_ids:
-            lost = LostSpan(since=span.since, until=span.until, load_ids=tuple(sorted(load_ids)))
-            found[each.record.load_id, span] = lost
-    return list(found.values())
-
-
 def _replacements(
     records: Iterable[LoadRecord],
 ) -> tuple[dict[str, LoadRecord], dict[tuple[str, str], LoadRecord]]:
@@ -508,68 +437,3 @@ def _latest(one: FileState | None, other: FileState) -> FileState:
     if one is None or other.dead_since is None:
         return other
     return one if one.dead_since is None or one.dead_since >= other.dead_since else other
-
-
-def _contested(live: Iterable[FileState]) -> Iterator[FileState]:
-    """Yield the event files of which another record's file may have newer rows of the same keys."""
-    by_table: dict[str, list[FileState]] = defaultdict(list)
-    for each in live:
-        if TABLE_BY_NAME[each.file.table].placement is Placement.EVENT:
-            by_table[each.file.table].append(each)
-    for name, files in by_table.items():
-        if not any(each.file.is_loose for each in files):
-            continue
-        if name in ACROSS_DAYS:
-            yield from _with_rivals(files, files)
-        else:
-            for group in overlapping_days(files):
-                for each in group:
-                    yield from _with_rivals([each], [other for other in group if each.file.shares_days(other.file)])
-
-
-def _with_rivals(files: Iterable[FileState], rivals: Sequence[FileState]) -> Iterator[FileState]:
-    """Yield those of some files of which one of the rivals may have rows of the same keys."""
-    owners = {each.record.load_id for each in rivals}
-    of_loose = {each.record.load_id for each in rivals if each.file.is_loose}
-    for each in files:
-        own = {each.record.load_id} if each.record.has_unique_keys else set()
-        if (owners if each.file.is_loose else of_loose) - own:
-            yield each
-
-
-def overlapping_days(files: Iterable[FileState]) -> Iterator[list[FileState]]:
-    """Yield groups of files: no two files of different groups have a day in common.
-
-    Two files of a group may have no day in common either, if others lie between them.
-    """
-    group: list[FileState] = []
-    last_day = ""
-    for each in sorted(files, key=lambda each: (each.file.first_day, each.file.last_day, each.file.path)):
-        if group and each.file.first_day > last_day:
-            yield group
-            group = []
-        group.append(each)
-        last_day = max(last_day, each.file.last_day) if len(group) > 1 else each.file.last_day
-    if group:
-        yield group
-
-
-def unsettled_groups(files: Iterable[FileState]) -> Iterator[list[FileState]]:
-    """Yield those groups of ``overlapping_days`` in which two rows may have one key: files of several key owners."""
-    return (group for group in overlapping_days(files) if len({each.key_owner for each in group}) > 1)
-
-
-def unsettled_files(files: Iterable[FileState]) -> list[FileState]:
-    """Return the files of all ``unsettled_groups``."""
-    return [each for group in unsettled_groups(files) for each in group]
-
-
-def _overlapping(entries: Iterable[CoverageEntry], spans: Sequence[TimeSpan]) -> Iterator[CoverageEntry]:
-    """Yield the entries that overlap one of the spans, which are ascending and apart."""
-    return (entry for entry in entries if overlaps_any(entry, spans))
-
-
-def overlaps_any(one: TimeSpan | CoverageEntry, spans: Sequence[TimeSpan]) -> bool:
-    """Return whether one span overlaps any of several, which are ascending and apart."""
-    first = bisect_right(spans, one.since, key=lambda each: each.until)  # the first that ends after its start
-    return first < len(spans) and spans[first].since < one.until

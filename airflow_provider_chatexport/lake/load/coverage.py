@@ -20,7 +20,7 @@ MessageSpans = Mapping[str, tuple[datetime, datetime]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What a load covers. ``n_clipped``: of how many channels of exports the start, or all, lies before the horizon."""
+    """What a load covers. ``n_clipped``: of how many channels of exports the horizon cuts off a part, or all."""
 
     entries: tuple[CoverageEntry, ...] = ()
     n_clipped: int = 0

@@ -73,7 +73,7 @@ class Horizons:
 def retention_facts(files: Iterable[InputFile], n_clipped: int) -> dict[str, object]:
     """Return what the record of a load says about retention; empty if it was loaded without.
 
-    :param n_clipped: of how many coverage entries the start, or all, lies before the horizon.
+    :param n_clipped: how many coverage entries start before the horizon, or lie before it.
     """
     known = [(file.retention, file.finished_at or file.exported_at) for file in files if file.retention is not None]
     if not known:

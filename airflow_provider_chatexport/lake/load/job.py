@@ -87,7 +87,7 @@ def load_files(
     :raises LakeError: the lake cannot be read or written.
     """
     if not paths:
-        raise CallError("there is no file to load")
+        raise CallError("there is no file to load; give the path of at least one export file")
     if kind is ExportKind.USERS and window is not None:
         raise CallError("an export of users has no window; leave since and until out")
     if channels and window is None:

@@ -19,7 +19,8 @@ from airflow_provider_chatexport.errors import ShrinkError
 from airflow_provider_chatexport.lake.commits import coverage_tables, visibility
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, channels_of
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
+from airflow_provider_chatexport.lake.commits.file_state import FileState
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.load.vanished import Vanished
 from airflow_provider_chatexport.lake.privacy import message_ids
@@ -53,10 +54,10 @@ class Impact:
 
 
 def impact(store: LakeStore, snapshot: Snapshot, conversion: Conversion, coverage: Sequence[CoverageEntry]) -> Impact:
-    """Compare a finished conversion with what is visible now, where it hides messages or has newer ones of their ids.
+    """Compare a finished conversion with what the lake shows: messages that it hides, and those that it has newer.
 
-    It reads the files of messages on days that overlap, and none if nothing does. Of what the lake covers, it looks at
-    the moments of those rows.
+    It reads the files of messages of the days that overlap, and no file if none does. Of the lake's coverage, it needs
+    only the moments of these messages.
 
     :raises LakeError: a file cannot be read.
     """
@@ -66,8 +67,8 @@ def impact(store: LakeStore, snapshot: Snapshot, conversion: Conversion, coverag
     compared += (each for each in _overlapped(live, coverage) if not each.file.has_any(days))
     if not compared:
         return Impact()
-    # Coverage counts at the moments of rows: those of the load, and those of the files that they are compared with.
-    # Rows of other channels are not compared with what is known of them. Masked are the rows of whole files.
+    # Coverage matters at the moments of rows only: of the load's rows, and of the files that they are compared with.
+    # Of other channels, no coverage is needed, except to hide rows of the files, which are read whole.
     cids = channels_of(coverage)
     moments = [(each.span.since, each.span.until) for each in compared]
     moments += (bounds for of_file in conversion.message_spans.values() for bounds in of_file.values())

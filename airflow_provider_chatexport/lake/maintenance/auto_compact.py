@@ -30,10 +30,12 @@ from pathlib import Path
 from typing import Final
 
 from airflow_provider_chatexport.core.progress import silent
+from airflow_provider_chatexport.lake.commits.contested import unsettled_files
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, TimeSpan, merged_spans
+from airflow_provider_chatexport.lake.commits.file_state import FileState, FileStatus
 from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, unsettled_files
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.merge import (
     Merge,

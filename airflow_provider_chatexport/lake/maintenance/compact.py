@@ -24,8 +24,10 @@ from airflow_provider_chatexport.core.progress import Progress, silent
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
+from airflow_provider_chatexport.lake.commits.contested import unsettled_files
+from airflow_provider_chatexport.lake.commits.file_state import FileState, FileStatus
 from airflow_provider_chatexport.lake.commits.losses import Losses
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot, unsettled_files
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.forget import finish_removals
 from airflow_provider_chatexport.lake.maintenance.merge import Merge, Merger, in_portions, is_all_loose, is_small

@@ -14,10 +14,11 @@ from airflow_provider_chatexport.core.progress import REWRITE, SEARCH, Progress,
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits.file_state import FileState, FileStatus
 from airflow_provider_chatexport.lake.commits.log import DEFAULT_KEEP
 from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.record import DataFile
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.maintenance.cleanup import delete_unneeded
 from airflow_provider_chatexport.lake.maintenance.lake_search import relations, removal_errors
 from airflow_provider_chatexport.lake.maintenance.rewrite import (
@@ -40,6 +41,7 @@ from airflow_provider_chatexport.lake.storage.workdir import work_folder
 _ATTEMPTS: Final = 20
 # How many places a dry run names, give or take the columns of one file.
 _PLACES: Final = 20
+_ADDRESS: Final = "_address"
 # What the removal of a person cannot do where other engines read the lake.
 OTHER_ENGINES: Final = (
     "earlier versions of published tables name deleted files and cannot be read any more; where other engines cached, "
@@ -283,6 +285,8 @@ class _Remover(Rewriter):
         super().__init__(store, snapshot, folder)
         self._n_written = 0
         self._with_promoted = {table.name: table for table in snapshot.tables}
+        # By table, the paths of the files that may name the people, each with its columns of texts that may.
+        self._suspects: dict[str, dict[str, set[str]]] = {}
 
     def prepare(self, people: Sequence[Person]) -> Sequence[Person]:
         """Read the people's names and messages from the lake, and return the people with their names."""
@@ -299,10 +303,11 @@ class _Remover(Rewriter):
         :param survey: is filled with the rows of each table, and with some places.
         """
         states = [(table, each) for table in TABLES for each in self._snapshot.readable_files_of(table)]
+        suspects = [(table, each) for table, each in states if each.file.path in self._find_suspects(table)]
         named = []
-        for number, (table, each) in enumerate(states):
-            progress(SEARCH, number, len(states))
-            if counts := self._redactor.search(table, self._scan(table, each)):
+        for number, (table, each) in enumerate(suspects):
+            progress(SEARCH, number, len(suspects))
+            if counts := self._search(table, each):
                 named.append(each)
                 if survey is not None and each.is_live:
                     self._note(survey, table, each, counts)
@@ -313,6 +318,23 @@ class _Remover(Rewriter):
             for _, each in states
             if each.record.load_id in owners and each.file.path not in paths and self._may_have_hidden_rows(each)
         ]
+
+    def _find_suspects(self, table: Table) -> dict[str, set[str]]:
+        """Return the paths of a table's files that may name the people, each with its columns of texts that may."""
+        if table.name not in self._suspects:
+            by_address = {
+                self._store.url(visibility.path_in(self._store, each)): each.file.path
+                for each in self._snapshot.readable_files_of(table)
+            }
+            rows = visibility.scan_files(
+                self._store, table, self._snapshot.readable_files_of(table), address_as=_ADDRESS
+            )
+            found = self._redactor.suspects(table, rows, _ADDRESS) if by_address else {}
+            self._suspects[table.name] = {by_address[address]: texts for address, texts in found.items()}
+        return self._suspects[table.name]
+
+    def _search(self, table: Table, each: FileState) -> RedactionCounts:
+        return self._redactor.search(table, self._scan(table, each), self._find_suspects(table).get(each.file.path, ()))
 
     def _note(self, survey: ForgetReport, table: Table, each: FileState, counts: RedactionCounts) -> None:
         """Count the rows of a file that was searched last, and note the places unless there are many already."""
@@ -326,13 +348,13 @@ class _Remover(Rewriter):
     def write_visible_rows(self, each: FileState) -> tuple[dict[DataFile, Path], RedactionCounts]:
         """Write a file without the people, and without the rows that newer exports hide."""
         table = TABLE_BY_NAME[each.file.table]
-        counts = self._redactor.search(table, self._scan(table, each))
+        counts = self._search(table, each)
         return self._write(each, table, self._is_visible(table)), counts
 
     def write_all_rows(self, each: FileState) -> dict[DataFile, Path]:
         """Write a file without the people, but with hidden rows, which ``messages_history`` shows."""
         table = TABLE_BY_NAME[each.file.table]
-        self._redactor.search(table, self._scan(table, each))
+        self._search(table, each)
         return self._write(each, table, "true")
 
     def _write(self, each: FileState, table: Table, condition: str) -> dict[DataFile, Path]:

@@ -20,10 +20,13 @@ from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import TimeSpan, uncovered_spans
+from airflow_provider_chatexport.lake.commits import record_json
+from airflow_provider_chatexport.lake.commits.coverage import TimeSpan
+from airflow_provider_chatexport.lake.commits.file_state import lost_spans
+from airflow_provider_chatexport.lake.commits.gaps import uncovered_spans
 from airflow_provider_chatexport.lake.commits.losses import LostFile, find_lost, loads_of
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import Snapshot, lost_spans
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite
 from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.storage.store import LakeStore
@@ -118,7 +121,7 @@ def repair(store: LakeStore, *, full: bool = False, dry_run: bool = False) -> Re
 def _put_right(store: LakeStore, path: str, record: LoadRecord | None) -> None:
     """Restore a damaged record, or put it where it is no record."""
     if record is not None:
-        store.replace(path, record.to_bytes())
+        store.replace(path, record_json.to_bytes(record))
         return
     store.put_new(f"{path}.damaged", store.read(path))
     store.delete([path])

@@ -23,9 +23,11 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.lake.commits import coverage_tables, visibility
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, LostSpan, without_superseded
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, without_superseded
+from airflow_provider_chatexport.lake.commits.file_state import FileState, FileStatus
+from airflow_provider_chatexport.lake.commits.lost_coverage import LostSpan
 from airflow_provider_chatexport.lake.commits.record import WRITER, DataFile, LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, FileStatus, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.duckdb_session import Database
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_NAME, TABLES

@@ -12,7 +12,7 @@ from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import published
-from airflow_provider_chatexport.lake.commits.snapshot import FileStatus
+from airflow_provider_chatexport.lake.commits.file_state import FileStatus
 from airflow_provider_chatexport.lake.maintenance.cleanup import VacuumReport, delete_unneeded
 from airflow_provider_chatexport.lake.maintenance.forget import finish_removals
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite

@@ -20,10 +20,13 @@ from airflow_provider_chatexport.errors import LakeError, MovedLakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file, folders
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import visibility
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, overlapping_pairs, uncovered_spans
+from airflow_provider_chatexport.lake.commits.contested import unsettled_groups
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, overlapping_pairs
+from airflow_provider_chatexport.lake.commits.file_state import FileState
+from airflow_provider_chatexport.lake.commits.gaps import uncovered_spans
 from airflow_provider_chatexport.lake.commits.losses import CURE, fault_of_content
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot, unsettled_groups
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.maintenance.forget import unchecked_loads
 from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.privacy import suppression_list

@@ -165,7 +165,9 @@ class ExportReader:
                 f"{self.path} breaks off or is damaged ({type(error).__name__} while unpacking gzip); fetch it again"
             ) from None
         except OSError as error:
-            raise InputError(f"{self.path} cannot be read: {error.strerror or error}") from None
+            raise InputError(
+                f"{self.path} cannot be read: {error.strerror or error}; check its disk, then load it again"
+            ) from None
 
     def _unpacked_limit(self) -> int:
         """Return how far the file may expand: chat packs to about a tenth, a bomb expands a thousandfold."""

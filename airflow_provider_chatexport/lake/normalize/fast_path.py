@@ -186,7 +186,7 @@ def _require_id(message_id: str | None) -> str:
 
 
 class Block(msgspec.Struct, frozen=True, gc=False):
-    """Whole lines, as they stand. A line that is longer than a block may be comes cut, as the last block."""
+    """Whole lines, as they stand. A line that is longer than a block can be is cut, and is the last block."""
 
     first_line: int
     n_lines: int

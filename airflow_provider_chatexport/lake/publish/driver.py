@@ -25,9 +25,10 @@ from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits import published, visibility
+from airflow_provider_chatexport.lake.commits.file_state import FileState
 from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.published import Publication
-from airflow_provider_chatexport.lake.commits.snapshot import FileState, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.maintenance.forget import finish_removals
 from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.publish.formats import PublishConflictError, TableFormat

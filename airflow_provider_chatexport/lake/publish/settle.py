@@ -34,16 +34,17 @@ from typing import Any, Final
 from airflow_provider_chatexport.core.progress import Progress
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, merged_spans, without_superseded
+from airflow_provider_chatexport.lake.commits.contested import unsettled_files
+from airflow_provider_chatexport.lake.commits.coverage import (
+    CoverageEntry,
+    merged_spans,
+    overlaps_any,
+    without_superseded,
+)
+from airflow_provider_chatexport.lake.commits.file_state import FileState, FileStatus
 from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.record import DataFile
-from airflow_provider_chatexport.lake.commits.snapshot import (
-    FileState,
-    FileStatus,
-    Snapshot,
-    overlaps_any,
-    unsettled_files,
-)
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.compact import Compactor
 from airflow_provider_chatexport.lake.maintenance.merge import Merge, in_portions, is_small

@@ -194,7 +194,7 @@ class Replacements:
     # Times and numbers
 
     def _time(self, match: re.Match[str]) -> str | None:
-        """Return a time in the same form, or None if this is none in the calendar."""
+        """Return a time in the same form, or None if the calendar does not have it."""
         day, between, clock, fraction, zone = match.groups()
         try:
             moment = datetime.fromisoformat(f"{day}T{clock}")
@@ -316,7 +316,7 @@ class Replacements:
 
 
 class _Chooser:
-    """Words of the list, one after another, as some bytes choose."""
+    """Chooses words of the list, one after another, by the bytes of a source."""
 
     def __init__(self, source: bytes) -> None:
         self._source = source
@@ -330,7 +330,7 @@ class _Chooser:
 
 
 def decoded(raw: bytes) -> str:
-    """Return the text of a JSON string; of one that is not well formed, one that is different for each."""
+    """Return the text of a JSON string. A string that is not well formed gets a text that no other string has."""
     if b"\\" not in raw:
         try:
             return raw.decode()
@@ -361,7 +361,7 @@ def _is_nanoseconds(text: str) -> bool:
 
 
 def _others_of(text: str) -> str:
-    """Return as many characters as a text has outside ASCII, about, by how many bytes each has in UTF-8."""
+    """Return about as many characters outside ASCII as a text has, with as many bytes each in UTF-8."""
     if text.isascii():
         return ""
     n_two = sum("\x7f" < char <= "\u07ff" for char in text)

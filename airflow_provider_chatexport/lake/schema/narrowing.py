@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final
 
-from airflow_provider_chatexport.lake.schema.types import Column, Table, first_of
+from airflow_provider_chatexport.lake.schema.columns import first_of
+from airflow_provider_chatexport.lake.schema.types import Column, Table
 
 # The value of another column, which a query computes once.
 _VALUE: Final = re.compile(r"\b_([a-z]\w*)")

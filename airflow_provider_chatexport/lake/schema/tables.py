@@ -15,14 +15,9 @@ from dataclasses import replace
 from typing import Final
 
 from airflow_provider_chatexport.core.entities import Entity
-from airflow_provider_chatexport.lake.schema.sql import UNSET_TIME
-from airflow_provider_chatexport.lake.schema.types import (
-    Column,
-    Kind,
-    PersonalData,
-    Placement,
-    Table,
+from airflow_provider_chatexport.lake.schema.columns import (
     boolean,
+    by_reaction_type,
     channel_of,
     computed,
     first_of,
@@ -39,6 +34,8 @@ from airflow_provider_chatexport.lake.schema.types import (
     text_list,
     time,
 )
+from airflow_provider_chatexport.lake.schema.sql import UNSET_TIME
+from airflow_provider_chatexport.lake.schema.types import Column, Kind, PersonalData, Placement, Table
 
 # The version of the files' columns. A new column names the version that adds it (``Column.added_in``). In the views it
 # is null for files of older versions.
@@ -92,33 +89,6 @@ _REPLIES_MISSING: Final = _added(
         sql="_reply_count * 0",
     )
 )
-
-
-def _by_reaction_type(name: str, doc: str, of_group: str) -> Column:
-    """Return a column of numbers by type of reaction, from its own field or else from ``reaction_groups``.
-
-    :param of_group: the key of the number in a group.
-    """
-    number = f"json_extract_string(each[2], '$.{of_group}')"
-    members = f"""list_transform(
-        list_filter(
-            list_zip(json_keys(d.reaction_groups), json_extract(d.reaction_groups, '$.*')),
-            lambda each: regexp_full_match({number}, '-?\\d+')
-        ),
-        lambda each: to_json(each[1])::VARCHAR || ':' || {number}
-    )"""
-    # Nearly always the field itself has them, or the message has no reaction.
-    in_groups = f"""CASE WHEN {is_something("reaction_groups")} AND d.reaction_groups::VARCHAR LIKE '{{%'
-        THEN ('{{' || nullif(array_to_string({members}, ','), '') || '}}')::JSON END"""
-    return Column(
-        name=name,
-        kind=Kind.JSON,
-        doc=f"{doc} From `reaction_groups` if the export has it only there.",
-        field=name,
-        sql=f"CASE WHEN {is_something(name)} THEN d.{name} ELSE coalesce({in_groups}, d.{name}) END",
-        reads=("reaction_groups",),
-        personal=PersonalData.NOTHING,
-    )
 
 
 _QUOTED_IDS: Final = tuple((key, id_in(key)) for key in ("quoted_message_id", "quoted_message"))
@@ -191,8 +161,8 @@ MESSAGES: Final = Table(
         integer("deleted_reply_count", "How many deleted replies its thread has."),
         _REPLIES_MISSING,
         ids_of("thread_participant_ids", "thread_participants", "Users who replied in its thread."),
-        _by_reaction_type("reaction_counts", "Reactions by type: count.", "count"),
-        _by_reaction_type("reaction_scores", "Reactions by type: sum of scores.", "sum_scores"),
+        by_reaction_type("reaction_counts", "Reactions by type: count.", "count"),
+        by_reaction_type("reaction_scores", "Reactions by type: sum of scores.", "sum_scores"),
         json_text(
             "reaction_groups", "Reactions by type: count, sum of scores, first and last time.", PersonalData.JSON
         ),

@@ -18,9 +18,10 @@ from airflow_provider_chatexport.core.entities import Entity
 from airflow_provider_chatexport.lake.normalize.custom_keys import CustomKeys
 from airflow_provider_chatexport.lake.normalize.output import EntityFile
 from airflow_provider_chatexport.lake.schema import sql
+from airflow_provider_chatexport.lake.schema.columns import not_a_list
 from airflow_provider_chatexport.lake.schema.sql import name, quoted
 from airflow_provider_chatexport.lake.schema.tables import READS, TABLE_BY_ENTITY, TABLES, USER_EXPORT_USERS
-from airflow_provider_chatexport.lake.schema.types import Column, Kind, Table, not_a_list
+from airflow_provider_chatexport.lake.schema.types import Column, Kind, Table
 
 DEFAULT_OBJECT_BYTES: Final = 16 * 1024 * 1024
 

@@ -146,7 +146,10 @@ def _file_system_of(address: str, storage: Storage) -> tuple[AbstractFileSystem 
         scheme = fsspec.utils.get_protocol(address)
         served = (storage.protocol,) if isinstance(storage.protocol, str) else tuple(storage.protocol)
         if scheme not in served:
-            raise CallError(f"the file system serves {served[0]}://..., and the lake address is {address}")
+            raise CallError(
+                f"the file system serves {served[0]}://..., and the lake address is {address}; give a file system that "
+                f"serves {scheme}://"
+            )
         return (
             None if isinstance(storage, LocalFileSystem) else storage,
             str(storage._strip_protocol(address)).rstrip("/"),

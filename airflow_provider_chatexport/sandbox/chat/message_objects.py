@@ -285,3 +285,16 @@ def quotes(record: Record) -> bool:
 def reactors(seed: str, user_ids: Sequence[str]) -> Iterator[str]:
     """Yield the users who react to records with this seed."""
     return (reaction.user_id for reaction in plan_reactions(seed, seed_digest(seed), user_ids))
+
+
+def without_deleted_text(message: dict[str, Any]) -> dict[str, Any]:
+    """Return the message without deleted text: its own, its translations, and that of the message that it quotes."""
+    quoted = message.get("quoted_message")
+    cleared = {**message, "quoted_message": without_deleted_text(quoted)} if quoted else message
+    if message["type"] != "deleted":
+        return cleared
+    cleared = {name: value for name, value in cleared.items() if name != "i18n"}
+    cleared |= {name: "" for name in ("text", "html", "mml") if name in cleared}
+    if message.get("moderation"):
+        cleared["moderation"] = {**message["moderation"], "original_text": ""}
+    return cleared

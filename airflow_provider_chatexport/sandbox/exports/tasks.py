@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.task import Status
 from airflow_provider_chatexport.sandbox.clock import Clock
 from airflow_provider_chatexport.sandbox.exports.reader_pool import ReaderPool
@@ -29,13 +30,6 @@ FILE_LIFE: Final = timedelta(days=60)
 # The part of a task's time that it spends waiting for its turn.
 WAITING_SHARE: Final = 0.4
 WRITE_BUFFER_BYTES: Final = 1 << 20
-
-
-class ExportKind(enum.Enum):
-    """What a task exports; the value is its folder at the file host (SDK tests look for ``/exports/users/``)."""
-
-    CHANNELS = "channels"
-    USERS = "users"
 
 
 class End(enum.Enum):

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
+from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.sandbox.chat.api_family import Family
 from airflow_provider_chatexport.sandbox.chat.world import World
 from airflow_provider_chatexport.sandbox.exports.render import (
@@ -16,7 +17,7 @@ from airflow_provider_chatexport.sandbox.exports.render import (
     render_users_export,
 )
 from airflow_provider_chatexport.sandbox.exports.signed_links import RenewLinks
-from airflow_provider_chatexport.sandbox.exports.tasks import ExportFailedError, ExportFile, ExportKind, Failure, Task
+from airflow_provider_chatexport.sandbox.exports.tasks import ExportFailedError, ExportFile, Failure, Task
 from airflow_provider_chatexport.sandbox.service import Service
 from airflow_provider_chatexport.sandbox.web.channel_query import ChannelsQuery, query_channels
 from airflow_provider_chatexport.sandbox.web.export_requests import read_channels_export, read_users_export

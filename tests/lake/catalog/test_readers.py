@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from effort import examples
 from lakes import LakeProbe, load_file, write_export
 
 from airflow_provider_chatexport.lake import Lake
@@ -19,9 +20,7 @@ from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
-pytestmark = pytest.mark.slow
-
-ROUNDS = 16
+ROUNDS = examples(8)
 NOON = "2026-01-02T12:00:00Z"
 # One reader keeps a connection open, one opens the catalog for every query, and one uses a glob.
 READER = """

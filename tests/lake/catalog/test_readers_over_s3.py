@@ -7,14 +7,11 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-import pytest
 from lakes import LakeProbe, load_file, write_export
 from s3_server import S3Server
 
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.catalog.macros import MACROS, Macro
-
-pytestmark = pytest.mark.slow
 
 READER: Final = Path(__file__).parents[3] / ".venv-readers" / "bin" / "python"
 # What each macro is called with, in the order of its parameters.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from lakes import LakeProbe, load_file, write_export
 
-from airflow_provider_chatexport.lake.catalog import catalog_file
+from airflow_provider_chatexport.lake.catalog import catalog_file, catalog_writer
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
@@ -34,7 +34,7 @@ def test_a_refresh_that_finds_its_records_shown_leaves_the_catalog(store: LocalS
     assert before == catalog.stat().st_ino
     # Another load was committed since this one read the records, and has refreshed the lake.
     earlier = Snapshot(commit_log.all_records(store)[:1])
-    assert not catalog_file.publish(store, earlier)
+    assert not catalog_writer.publish(store, earlier)
     assert before == catalog.stat().st_ino
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from itertools import pairwise, product
 
+from coverages import CHANNELS, HOURS, at, entry, lakes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +14,6 @@ from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import (
     BEGINNING,
     CoverageEntry,
-    LostSpan,
     NewerCoverage,
     TimeSpan,
     coverage_entry,
@@ -23,41 +22,9 @@ from airflow_provider_chatexport.lake.commits.coverage import (
     from_json_per_channel,
     overlapping_pairs,
     to_json,
-    uncovered_spans,
-    without_lost,
 )
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
-HOURS = range(8)
 EMPTY, ONE = ChannelSet.of([]), ChannelSet.of(["a:1"])
-
-
-def at(hour: int) -> datetime:
-    return START + timedelta(hours=hour)
-
-
-def entry(since: int, until: int, exported: int, load: str, *cids: str) -> CoverageEntry:
-    return CoverageEntry(
-        channels=ChannelSet.of(cids or ["a:1"]),
-        since=at(since),
-        until=at(until),
-        exported_at=at(100 + exported),
-        load_id=load,
-    )
-
-
-CHANNELS = ("a:1", "a:2", "a:3", "a:4")
-# Sets that are the same, disjoint, nested, and that overlap.
-SETS = (("a:1",), ("a:2",), ("a:1", "a:2"), ("a:1", "a:2", "a:3"), ("a:2", "a:3", "a:4"), ("a:3", "a:4"), CHANNELS)
-entries = st.builds(
-    lambda since, span, exported, load, cids: entry(since, min(8, since + span), exported, f"load-{load}", *cids),
-    st.sampled_from(range(8)),
-    st.integers(1, 8),
-    st.integers(0, 3),
-    st.integers(0, 4),
-    st.sampled_from(SETS),
-)
-lakes = st.lists(entries, max_size=12)
 
 
 def superseded(lake: list[CoverageEntry]) -> set[str]:
@@ -284,40 +251,3 @@ def test_coverage_runs_count_how_often_each_moment_was_loaded(lake: list[Coverag
         for one, other in pairwise(runs):
             assert one.until == other.since
             assert one.n_entries != other.n_entries
-
-
-lost_spans = st.lists(
-    st.builds(
-        lambda since, hours, load: LostSpan(since=at(since), until=at(since + hours), load_ids=(f"load-{load}",)),
-        st.integers(-1, 7),
-        st.integers(1, 4),
-        st.integers(0, 4),
-    ),
-    max_size=3,
-)
-
-
-@given(lakes, lost_spans)
-@settings(max_examples=200)
-def test_lost_files_leave_a_moment_uncovered_unless_a_newer_export_covers_it(
-    lake: list[CoverageEntry], lost: list[LostSpan]
-) -> None:
-    """What was in a lost file has to be exported again, but for what a later load has brought back."""
-    left = without_lost(lake, lost)
-    for cid, hour in product(CHANNELS, HOURS):
-        covering, still = (
-            [each for each in some if cid in each.channels.names and each.since <= at(hour) < each.until]
-            for some in (lake, left)
-        )
-        gone = [
-            each.rank
-            for each in covering
-            for span in lost
-            if each.load_id in span.load_ids and span.since <= at(hour) < span.until
-        ]
-        assert sorted(each.rank for each in covering if all(each.rank > rank for rank in gone)) == sorted(
-            each.rank for each in still
-        )
-        is_gap = any(span.since <= at(hour) < span.until for span in uncovered_spans(lake, lost).get(cid, ()))
-        if covering:
-            assert (not still) == is_gap

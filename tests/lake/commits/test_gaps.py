@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
-from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry, TimeSpan, gaps
+from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry, TimeSpan
+from airflow_provider_chatexport.lake.commits.gaps import gaps
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 N_HOURS = 12

@@ -28,7 +28,7 @@ from airflow_provider_chatexport.lake.storage.store import LakeStore
 from airflow_provider_chatexport.sandbox import Sandbox
 
 # There are dozens of steps, and a process for each: that takes minutes on a busy machine.
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.slow]
+pytestmark = pytest.mark.timeout(1800)
 
 KILLED = Path(__file__).with_name("killed.py")
 BEFORE = {"a": "a1", "b": "b1", "c": "c1"}

@@ -294,7 +294,6 @@ def moment(hour: int) -> str:
     return (BEGIN + timedelta(hours=hour)).isoformat()
 
 
-@pytest.mark.slow
 @settings(max_examples=examples(8), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data(), made=st.lists(exports, min_size=2, max_size=4))
 def test_a_lake_shows_the_newest_row_of_each_key(data: st.DataObject, made: list[dict[str, Any]]) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_chatexport.lake.commits import log
+from airflow_provider_chatexport.lake.commits import log, record_json
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, coverage_entry
+from airflow_provider_chatexport.lake.commits.file_state import FileStatus
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
-from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, record_of
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
 from airflow_provider_chatexport.lake.storage.address import open_store
@@ -128,7 +129,7 @@ def test_a_lost_file_that_a_rewrite_took_over_shows_no_hidden_rows_once_it_is_re
     rewrite = Rewrite(gone={"B.tue"}, records={"A"}, written={file("R.tue"): tmp_path}, facts={"kind": "removal"})
     removal = record_of(lake, rewrite, seconds=0.0)
     assert ("A", "B") == removal.replaces
-    records = [A, B, LoadRecord.from_bytes(removal.to_bytes(), "removal")]
+    records = [A, B, record_json.from_bytes(record_json.to_bytes(removal), "removal")]
     restored = Snapshot(records)
     expected = {"A.mon": PARTLY, "B.mon": WHOLE, "R.tue": WHOLE}
     assert expected == {each.file.path: each.status for each in restored.readable_states}
@@ -159,7 +160,7 @@ def test_a_load_reads_neither_files_nor_coverage_of_replaced_records() -> None:
     [
         [{"v": 2, "channels": [["a:1"]]}],  # as no version wrote it
         [{"v": 2, "channels": []}, {"v": 3}],
-        [{"v": 2, "channels": []}, {**json.loads(A.to_bytes()), "v": 99}],
+        [{"v": 2, "channels": []}, {**json.loads(record_json.to_bytes(A)), "v": 99}],
         [[]],
     ],
 )

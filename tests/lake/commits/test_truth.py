@@ -44,8 +44,6 @@ from airflow_provider_chatexport.lake.publish.plan import unfit
 from airflow_provider_chatexport.lake.publish.settle import settle
 from airflow_provider_chatexport.lake.storage.address import open_store
 
-pytestmark = pytest.mark.slow
-
 BEGIN = datetime(2026, 1, 1, 18, tzinfo=UTC)  # so that windows cross a midnight
 HOURS = 12
 EXPORTED = datetime(2026, 1, 10, tzinfo=UTC)

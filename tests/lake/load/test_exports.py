@@ -37,7 +37,7 @@ from airflow_provider_chatexport.errors import (
     TooManyRejectsError,
 )
 from airflow_provider_chatexport.lake.commits import log as commit_log
-from airflow_provider_chatexport.lake.commits.snapshot import FileStatus
+from airflow_provider_chatexport.lake.commits.file_state import FileStatus
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
@@ -46,8 +46,6 @@ from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.object_store import PROOF
 from airflow_provider_chatexport.sandbox import Sandbox, SandboxControl
 from airflow_provider_chatexport.sandbox.chat.world import Bounds, World
-
-pytestmark = pytest.mark.slow
 
 NINE, TEN, ELEVEN = (f"2025-01-01T{hour:02}:00:00Z" for hour in (9, 10, 11))
 

@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 from lakes import LakeProbe, at, load_file, write_export
 
-pytestmark = pytest.mark.slow
-
-# Each process has six loads, so that all of them write at once for most of the time.
-N_PROCESSES, N_LOADS = 8, 48
+# Each process has four loads, so that all of them write at once for most of the time.
+N_PROCESSES, N_LOADS = 8, 32
 # Each process loads its share with an interpreter of its own, as workers do; the files say which window they are of.
 LOADER = """
 import json, sys

@@ -29,8 +29,6 @@ from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.vacuum import vacuum
 from airflow_provider_chatexport.lake.storage.address import open_store
 
-pytestmark = pytest.mark.slow
-
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 CIDS = ("a:1", "b:2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,10 @@ FIRST, SECOND = "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"
 
 
 def busy_users(world: World, n_users: int = 2) -> list[str]:
-    """Users who both wrote and reacted."""
-    found = [
-        user_id for user_id in world.user_ids() if any(world.messages_of(user_id)) and any(world.reactions_by(user_id))
-    ]
-    return sorted(found)[:n_users]
+    """Return the first users who both wrote and reacted."""
+    ids = sorted(world.user_ids())
+    busy = (each for each in ids if any(world.messages_of(each)) and any(world.reactions_by(each)))
+    return list(islice(busy, n_users))
 
 
 def exports_of_users(client: ChatExportClient, user_ids: list[str]) -> list[Receipt]:

@@ -306,7 +306,6 @@ load_files([Path(path)], lake_uri=lake, window=Window.parse("2026-01-01", "2026-
 """
 
 
-@pytest.mark.slow
 def test_a_load_that_was_killed_while_a_person_was_removed_does_not_keep_them(lake: LakeProbe, tmp_path: Path) -> None:
     """Its record was committed after the removal, and it died before it read the list again."""
     load(lake, export(tmp_path / "one", "x"))

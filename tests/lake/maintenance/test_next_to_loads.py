@@ -14,8 +14,6 @@ from lakes import LakeProbe, load_file, write_export
 
 from airflow_provider_chatexport.lake import Lake
 
-pytestmark = pytest.mark.slow
-
 N_LOADS: Final = 6
 # Each load covers the one before it, whose files are dead from then on.
 LOADS: Final = """

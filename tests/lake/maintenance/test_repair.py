@@ -17,7 +17,8 @@ from s3_server import new_lake
 from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.lake import Lake
-from airflow_provider_chatexport.lake.catalog.catalog_file import NAME, empty_file
+from airflow_provider_chatexport.lake.catalog.catalog_file import NAME
+from airflow_provider_chatexport.lake.catalog.empty_files import empty_file
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.log import CHECKPOINT
 from airflow_provider_chatexport.lake.maintenance.auto_compact import compact_behind

@@ -22,6 +22,7 @@ from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.catalog import catalog_file
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits import record_json
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.verify import VerifyReport, verify
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
@@ -226,6 +227,6 @@ def test_what_a_newer_version_wrote_is_refused(store: LakeStore) -> None:
     with pytest.raises(LakeError, match=f"a newer version made the catalog of .*{newer}"):
         Lake(store.uri).fetch("FROM messages")
     record = commit_log.all_records(store)[0]
-    store.replace(record.path, json.dumps(json.loads(record.to_bytes()) | {"schema_version": 99}).encode())
+    store.replace(record.path, json.dumps(json.loads(record_json.to_bytes(record)) | {"schema_version": 99}).encode())
     with pytest.raises(LakeError, match=f"{record.path} is of a newer version: .*{newer}"):
         verify(open_store(store.uri), now=NOW)

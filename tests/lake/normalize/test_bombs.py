@@ -17,8 +17,6 @@ from export_objects import channel, encoded, line, message
 
 from airflow_provider_chatexport.lake.normalize.output import MAX_NOTES
 
-pytestmark = pytest.mark.slow
-
 MEGABYTE = 1024 * 1024
 MAX_RSS_KB = 1_000_000
 # The process prints how much memory it had at most, whatever becomes of the load. VmHWM belongs to the program;

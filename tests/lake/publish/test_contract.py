@@ -245,7 +245,6 @@ def test_a_publisher_that_dies_between_two_tables_is_finished_by_the_next(
     assert_same(two_loads, form)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_publisher_killed_at_any_step(two_loads: LakeProbe, tmp_path: Path, form: Format) -> None:
     """Each table shows the last publication or this one, and the next run brings all of them together.
@@ -269,7 +268,6 @@ def test_a_publisher_killed_at_any_step(two_loads: LakeProbe, tmp_path: Path, fo
     assert_same(two_loads, form)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["delta", "iceberg"])
 def test_a_publisher_over_s3_that_dies_at_any_request(
     name: str, bucket: LakeProbe, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

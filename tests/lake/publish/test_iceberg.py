@@ -307,7 +307,6 @@ def test_a_lake_in_an_object_store_asks_for_a_catalog(
     assert bucket.texts() == texts(table)
 
 
-@pytest.mark.slow
 def test_a_rest_catalog_has_the_tables_of_a_lake_in_an_object_store(
     bucket: LakeProbe, rest_catalog: str, tmp_path: Path
 ) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_chatexport.lake.commits import record_json
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import coverage_entry, covered_spans
+from airflow_provider_chatexport.lake.commits.file_state import FileStatus
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
-from airflow_provider_chatexport.lake.commits.snapshot import FileStatus, Snapshot
+from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.maintenance.rewrite import record_of
 from airflow_provider_chatexport.lake.publish.plan import unfit
 from airflow_provider_chatexport.lake.publish.settle import moves_of_some
@@ -139,5 +141,5 @@ def test_a_record_that_takes_files_is_one_that_older_programs_refuse() -> None:
     record = settled(Snapshot([load(0, 0), load(1, 1)]))
     assert record is not None
     assert record.taken
-    assert (4, 3) == (record.to_json({})["v"], load(0, 0).to_json({})["v"])
-    assert record == LoadRecord.from_bytes(record.to_bytes(), "here")
+    assert (4, 3) == (record_json.to_json(record, {})["v"], record_json.to_json(load(0, 0), {})["v"])
+    assert record == record_json.from_bytes(record_json.to_bytes(record), "here")

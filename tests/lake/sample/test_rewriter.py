@@ -325,7 +325,6 @@ def assert_loads_alike(path: Path, folder: Path) -> None:
     assert counts_of(path, folder) == counts_of(sample, folder)
 
 
-@pytest.mark.slow
 def test_the_sample_of_an_export_loads_as_the_export_does(corpus: dict[str, bytes], tmp_path: Path) -> None:
     """A sample stands for its file: the same rows, rejects and cast failures in every shape."""
     for name, content in corpus.items():
@@ -408,7 +407,6 @@ def odd_lines(draw: st.DrawFn) -> bytes:
     return draw(usual | usual | usual | cut | other)
 
 
-@pytest.mark.slow
 @settings(max_examples=examples(3))
 @given(st.lists(odd_lines(), min_size=24, max_size=24))
 @example([rb'{"message":{"id":"m\ud800","cid":"a:b","text":"\uD800","created_at":"2026-01-01T10:00:00Z"}}'])

@@ -193,7 +193,6 @@ def loaded(lines: list[bytes]) -> Converted:
         return convert_lines(Path(folder), *lines)
 
 
-@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(objects, st.sampled_from(ENVELOPES), st.booleans()),

@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pytest
 from effort import examples
 from export_objects import CID, Fields, channel, convert, encoded, line, member, message, reaction, read, user
 from hypothesis import HealthCheck, given, settings
@@ -18,8 +17,6 @@ from airflow_provider_chatexport.core.entities import Shape
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import ChatExportError, InputError
 from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_ENTITY
-
-pytestmark = pytest.mark.slow
 
 DAY = Window.parse("2026-01-01", "2026-01-02")
 few = settings(max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -364,7 +364,6 @@ def test_options_that_do_not_fit_the_address_are_refused(uri: str, options: dict
 # Processes that die
 
 
-@pytest.mark.slow
 def test_a_load_that_dies_after_any_of_its_writes(proxy: S3Proxy, lake: LakeProbe, tmp_path: Path) -> None:
     """Readers see the lake before it or after it, and the same load again finishes it.
 

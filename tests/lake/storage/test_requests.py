@@ -17,6 +17,7 @@ from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.commits import log as commit_log
+from airflow_provider_chatexport.lake.commits import record_json
 from airflow_provider_chatexport.lake.load.report import LoadReport
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
 from airflow_provider_chatexport.lake.storage.address import open_store
@@ -63,7 +64,7 @@ def add_loads(lake: LakeProbe, report: LoadReport, n_loads: int) -> None:
         since = datetime.fromisoformat(f"{day}T00:00:00Z")
         entries = (replace(each, since=since, until=since + DAY, load_id=load_id) for each in report.record.coverage)
         record = replace(report.record, load_id=load_id, coverage=tuple(entries), files=tuple(files))
-        store.put_new(record.path, record.to_bytes())
+        store.put_new(record.path, record_json.to_bytes(record))
     Lake(lake.uri).rebuild_catalog()
 
 

@@ -14,8 +14,6 @@ from airflow_provider_chatexport.sandbox.chat import message_objects
 from airflow_provider_chatexport.sandbox.chat.timestamps import stamp, to_us
 from airflow_provider_chatexport.sandbox.chat.world import World
 
-pytestmark = pytest.mark.slow
-
 Messages = list[dict[str, Any]]
 
 

@@ -21,8 +21,6 @@ from airflow_provider_chatexport.errors import CallError, InputError
 from airflow_provider_chatexport.sandbox.chat.corpus import SHIPPED
 from airflow_provider_chatexport.sandbox.chat.world import Bounds, World
 
-pytestmark = pytest.mark.slow
-
 SUPPORT = "messaging:ubuntu-support"
 RUST = "messaging:rust"
 NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)

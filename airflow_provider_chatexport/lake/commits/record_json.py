@@ -1,0 +1,317 @@
+"""Records as JSON: one object with lines that people read, or one line of a checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, fields
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from airflow_provider_chatexport.core.times import format_rfc3339, parse_written
+from airflow_provider_chatexport.errors import DamagedRecordError, LakeError
+from airflow_provider_chatexport.lake.commits import coverage as coverage_entries
+from airflow_provider_chatexport.lake.commits.channels import ChannelSet
+from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry
+from airflow_provider_chatexport.lake.commits.lost_coverage import LostSpan
+from airflow_provider_chatexport.lake.commits.read_later import ReadLater
+from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
+from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
+
+RECORD_VERSION: Final = 3
+# In version 1, files had a day and no span, and there was a coverage entry for each channel. In version 2, the files of
+# a lake on an object store lay in the folders of their tables.
+_READ_VERSIONS: Final = (1, 2, 3, 4)
+# The version of a record that takes files of others: who does not know ``taken`` would show their rows twice.
+_TAKING_VERSION: Final = 4
+# Counts that have another name in older records.
+_RENAMED_COUNTS: Final = {"not_cast": "cast_failures"}
+
+
+def to_bytes(record: LoadRecord) -> bytes:
+    """Return the record as JSON."""
+    sets: dict[ChannelSet, int] = {}
+    # What was read from a checkpoint is its text, in one line. People read records.
+    value = orjson.loads(orjson.dumps(to_json(record, sets)))
+    value["coverage"] = {"channels": orjson.Fragment(_lines(sets)), "entries": value["coverage"]}
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2)
+
+
+def to_json(record: LoadRecord, sets: dict[ChannelSet, int]) -> dict[str, Any]:
+    """Return the record as a JSON value, in which coverage entries have the numbers of their sets of channels.
+
+    :param sets: the number of each set of channels; gets those that it lacks.
+    """
+    return {
+        "v": _TAKING_VERSION if record.taken else RECORD_VERSION,
+        "load_id": record.load_id,
+        "schema_version": record.schema_version,
+        "writer": record.writer,
+        "exported_at": format_rfc3339(record.exported_at),
+        "committed_at": format_rfc3339(record.committed_at),
+        "window": {"since": _text(record.since), "until": _text(record.until)},
+        "flags": record.flags,
+        "sources": [asdict(source) for source in record.sources],
+        "coverage": coverage_entries.to_json(record.coverage, record.load_id, sets),
+        "counts": record.counts,
+        "files": _files_to_json(record.files),
+        "seconds": round(record.seconds, 3),
+        "keep_superseded": record.keep_superseded,
+        "late_changes": list(record.late_changes),
+        "replaces": list(record.replaces),
+        **({"taken": {load_id: list(paths) for load_id, paths in record.taken.items()}} if record.taken else {}),
+        "has_unique_keys": record.has_unique_keys,
+        "history": _files_to_json(record.history),
+        "purged": list(record.purged),
+        "lost": [span.to_json() for span in record.lost],
+        "facts": record.facts,
+    }
+
+
+def from_bytes(content: bytes, where: str) -> LoadRecord:
+    """Read a record from JSON.
+
+    :param where: its address, for errors.
+    :raises LakeError: it is not a record, or its version is unknown.
+    """
+    try:
+        return from_json(orjson.loads(content), where)
+    except ValueError:
+        raise _not_a_record(where) from None
+
+
+def from_line(line: bytes, where: str, sets: Sequence[ChannelSet]) -> LoadRecord:
+    """Read a record from the text of ``to_json``. Its files and its coverage are read when they are asked for.
+
+    :param where: the address of the text, for errors.
+    :param sets: the sets of channels by number.
+    :raises LakeError: it is not a record, or its version is unknown.
+    """
+    try:
+        value = _LINES.decode(line)
+    except msgspec.MsgspecError:
+        raise _not_a_record(where) from None
+    _check_version(value.v, value.schema_version, where)
+    return LoadRecord(
+        load_id=value.load_id,
+        schema_version=value.schema_version,
+        writer=value.writer,
+        exported_at=value.exported_at,
+        committed_at=value.committed_at,
+        since=value.window.since,
+        until=value.window.until,
+        flags=value.flags,
+        sources=value.sources,
+        coverage=ReadLater(bytes(value.coverage), _read_entries, (where, value.load_id, sets)),
+        counts=value.counts,
+        files=ReadLater(bytes(value.files), _read_files, where),
+        seconds=value.seconds,
+        keep_superseded=value.keep_superseded,
+        late_changes=value.late_changes,
+        replaces=value.replaces,
+        taken=value.taken,
+        has_unique_keys=value.has_unique_keys,
+        history=ReadLater(bytes(value.history), _read_files, where),
+        purged=value.purged,
+        lost=tuple(map(LostSpan.from_json, value.lost)),
+        facts=value.facts,
+    )
+
+
+def from_json(value: dict[str, Any], where: str) -> LoadRecord:
+    """Read a record from a JSON value.
+
+    :param where: its address, for errors.
+    :raises LakeError: it is not a record, or its version is unknown.
+    """
+    try:
+        _check_version(value["v"], value["schema_version"], where)
+        load_id = value["load_id"]
+        return LoadRecord(
+            load_id=load_id,
+            schema_version=value["schema_version"],
+            writer=value["writer"],
+            exported_at=parse_written(value["exported_at"]),
+            committed_at=parse_written(value["committed_at"]),
+            since=_moment(value["window"]["since"]),
+            until=_moment(value["window"]["until"]),
+            flags=value["flags"],
+            sources=tuple(SourceFile(**source) for source in value["sources"]),
+            coverage=_coverage(value, load_id),
+            counts={_RENAMED_COUNTS.get(name, name): count for name, count in value["counts"].items()},
+            files=tuple(map(file_from_json, value["files"])),
+            seconds=value["seconds"],
+            keep_superseded=value["keep_superseded"],
+            late_changes=tuple(value["late_changes"]),
+            replaces=tuple(value["replaces"]),
+            taken={load_id: tuple(paths) for load_id, paths in value.get("taken", {}).items()},
+            has_unique_keys=value.get("has_unique_keys", bool(value["sources"])),
+            history=tuple(map(file_from_json, value["history"])),
+            purged=tuple(value["purged"]),
+            lost=tuple(map(LostSpan.from_json, value.get("lost", ()))),
+            facts=value["facts"],
+        )
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        raise _not_a_record(where) from None
+
+
+def file_to_json(file: DataFile) -> dict[str, Any]:
+    """Return the file as JSON types, without what has its default."""
+    return {
+        each.name: value
+        for each in fields(file)
+        if (value := getattr(file, each.name)) != each.default or each.name == "schema_version"
+    }
+
+
+def file_from_json(value: dict[str, Any]) -> DataFile:
+    """Read a file from a record. In records of version 1, a file has one day."""
+    value = dict(value)
+    if day := value.pop("day", None):
+        value |= {"first_day": day, "last_day": day}
+    # JSON gives lists, and files are kept in sets.
+    for name in ("promoted", "bounds"):
+        value[name] = tuple(tuple(each) for each in value.get(name, ()))
+    return DataFile(**value)
+
+
+def _lines(sets: Iterable[ChannelSet]) -> bytes:
+    """Return lists of channels as a JSON array with one line for each list, which may have thousands of channels."""
+    lines = io.BytesIO()
+    for each in sets:
+        lines.write(b",\n" if lines.tell() else b"[\n")
+        lines.write(orjson.dumps(each.to_json()))
+    return lines.getvalue() + b"\n]" if lines.tell() else b"[]"
+
+
+class _Window(msgspec.Struct):
+    since: datetime | None
+    until: datetime | None
+
+
+class _Entry(msgspec.Struct):
+    """A coverage entry of ``coverage.to_json``."""
+
+    channels: int
+    since: datetime | None
+    until: datetime
+    exported_at: datetime
+    load_id: str | None = None
+
+    def entry(self, sets: Sequence[ChannelSet], record_id: str) -> CoverageEntry:
+        return CoverageEntry(
+            channels=sets[self.channels],
+            since=self.since or BEGINNING,
+            until=self.until,
+            exported_at=self.exported_at,
+            load_id=self.load_id or record_id,
+        )
+
+
+class _Line(msgspec.Struct):
+    """A record of ``to_json``."""
+
+    v: int
+    load_id: str
+    schema_version: int
+    writer: str
+    exported_at: datetime
+    committed_at: datetime
+    window: _Window
+    flags: dict[str, Any]
+    sources: tuple[SourceFile, ...]
+    coverage: msgspec.Raw
+    counts: dict[str, Any]
+    files: msgspec.Raw
+    seconds: float
+    keep_superseded: bool
+    late_changes: tuple[dict[str, int], ...]
+    replaces: tuple[str, ...]
+    has_unique_keys: bool
+    history: msgspec.Raw
+    purged: tuple[str, ...]
+    facts: dict[str, Any]
+    lost: tuple[dict[str, Any], ...] = ()
+    taken: dict[str, tuple[str, ...]] = {}
+
+
+_LINES: Final = msgspec.json.Decoder(_Line)
+_ENTRIES: Final = msgspec.json.Decoder(list[_Entry])
+_FILES: Final = msgspec.json.Decoder(tuple[DataFile, ...])
+
+
+def _read_entries(raw: bytes, source: tuple[str, str, Sequence[ChannelSet]]) -> tuple[CoverageEntry, ...]:
+    """Read the coverage entries of a record.
+
+    :param source: the address of the text, for errors; the record's id; the sets of channels by number.
+    """
+    where, record_id, sets = source
+    with _unreadable(where):
+        return tuple(each.entry(sets, record_id) for each in _ENTRIES.decode(raw))
+
+
+def _read_files(raw: bytes, where: str) -> tuple[DataFile, ...]:
+    """Read the files of a record."""
+    with _unreadable(where):
+        return _FILES.decode(raw)
+
+
+def _files_to_json(files: Sequence[DataFile]) -> list[dict[str, Any]] | orjson.Fragment:
+    """Return files as JSON, as it was read if it has not been asked for."""
+    return orjson.Fragment(files.raw) if isinstance(files, ReadLater) else [file_to_json(file) for file in files]
+
+
+@contextlib.contextmanager
+def _unreadable(where: str) -> Iterator[None]:
+    """Raise errors of JSON that has another shape than a record as those of a damaged record."""
+    try:
+        yield
+    except (msgspec.MsgspecError, IndexError):
+        raise _not_a_record(where) from None
+
+
+def _check_version(version: int, schema_version: int, where: str) -> None:
+    """Raise unless this installation knows the version of a record and of its files' tables.
+
+    :raises LakeError: it does not.
+    """
+    if version not in _READ_VERSIONS:
+        raise LakeError(
+            f"{where} is a load record of version {version}, and this installation reads versions "
+            f"up to {_READ_VERSIONS[-1]}; upgrade airflow-provider-chatexport where it reads this lake",
+            retryable=False,
+        )
+    if schema_version > SCHEMA_VERSION:
+        raise LakeError(
+            f"{where} is of a newer version: its files have tables of version {schema_version}, and "
+            f"this installation knows version {SCHEMA_VERSION}; upgrade airflow-provider-chatexport where it "
+            "reads this lake",
+            retryable=False,
+        )
+
+
+def _coverage(value: dict[str, Any], load_id: str) -> tuple[CoverageEntry, ...]:
+    coverage = value["coverage"]
+    if isinstance(coverage, list):
+        return coverage_entries.from_json_per_channel(coverage, load_id)
+    sets = [ChannelSet.from_json(each) for each in coverage["channels"]]
+    return coverage_entries.from_json(coverage["entries"], load_id, sets)
+
+
+def _not_a_record(where: str) -> DamagedRecordError:
+    return DamagedRecordError(
+        f"{where} is not a load record; restore it from a backup, or run chatexport repair, which goes on without it, "
+        "then load or export that window again"
+    )
+
+
+def _text(moment: datetime | None) -> str | None:
+    return format_rfc3339(moment) if moment else None
+
+
+def _moment(text: str | None) -> datetime | None:
+    return parse_written(text) if text else None
