@@ -141,5 +141,5 @@ def test_a_record_that_takes_files_is_one_that_older_programs_refuse() -> None:
     record = settled(Snapshot([load(0, 0), load(1, 1)]))
     assert record is not None
     assert record.taken
-    assert (4, 3) == (record_json.to_json(record, {})["v"], record_json.to_json(load(0, 0), {})["v"])
+    assert 4 == record_json.to_json(record, {})["v"]
     assert record == record_json.from_bytes(record_json.to_bytes(record), "here")
