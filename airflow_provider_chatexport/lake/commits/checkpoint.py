@@ -232,7 +232,14 @@ _ENTRIES: Final = msgspec.json.Decoder(tuple[_Entry, ...])
 _NAMES: Final = msgspec.json.Decoder(frozenset[str])
 _JSON: Final = msgspec.json.Encoder()
 # Of a record, the fields that most records have the defaults of.
-_OTHERS: Final = {"flags": {}, "keep_superseded": False, "late_changes": (), "has_unique_keys": True, "purged": ()}
+_OTHERS: Final = {
+    "flags": {},
+    "keep_superseded": False,
+    "late_changes": (),
+    "taken": {},
+    "has_unique_keys": True,
+    "purged": (),
+}
 
 
 class _Coverage(msgspec.Struct, gc=False):
@@ -300,6 +307,7 @@ class _Reader:
             keep_superseded=others.get("keep_superseded", False),
             late_changes=tuple(others.get("late_changes", ())),
             replaces=head.replaces,
+            taken={load_id: tuple(paths) for load_id, paths in others.get("taken", {}).items()},
             has_unique_keys=others.get("has_unique_keys", True),
             history=self._later(head.history, _history, body),
             purged=tuple(others.get("purged", ())),

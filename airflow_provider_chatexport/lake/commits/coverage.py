@@ -268,7 +268,7 @@ def without_superseded(entries: Iterable[CoverageEntry]) -> list[CoverageEntry]:
 
     The newer entries hide whatever such an entry would hide.
     """
-    entries = list(entries)
+    entries = list(dict.fromkeys(entries))
     newer = NewerCoverage(entries)
     return [entry for entry in entries if not newer.is_fully_hidden(entry)]
 

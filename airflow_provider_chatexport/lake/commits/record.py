@@ -84,6 +84,8 @@ class LoadRecord:
     :param keep_superseded: keep files for ``messages_history`` when newer loads hide all of their rows.
     :param late_changes: what this load changed in what the lake knew, by age of the message (``shrink_guard``).
     :param replaces: the records that this one stands for, if it is the record of a rewrite.
+    :param taken: by the id of a record that remains, the paths of its files that belong to this record now, or whose
+        place this record's files take.
     :param has_unique_keys: no two rows of its event tables have one key. Older records of rewrites do not say it.
     :param history: files that only ``messages_history`` reads.
     :param purged: paths of files of any record that nothing may read any more.
@@ -104,6 +106,7 @@ class LoadRecord:
     keep_superseded: bool = False
     late_changes: tuple[dict[str, int], ...] = ()
     replaces: tuple[str, ...] = ()
+    taken: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     has_unique_keys: bool = True
     history: Sequence[DataFile] = ()
     purged: tuple[str, ...] = ()
@@ -128,6 +131,11 @@ class LoadRecord:
         if self.is_load:
             return 1
         return int(self.facts.get("n_loads") or max(1, len({entry.load_id for entry in self.coverage})))
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The ids of records that were damaged when a rewrite was made, so that it does not know them."""
+        return tuple(self.facts.get("unread", ()))
 
     @property
     def extent(self) -> tuple[int, int]:

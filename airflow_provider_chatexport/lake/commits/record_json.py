@@ -26,7 +26,8 @@ from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
 
 RECORD_VERSION: Final = 4
 # In version 1, files had a day and no span, and there was a coverage entry for each channel. In version 2, the files of
-# a lake on an object store lay in the folders of their tables. Up to version 3, no list of channels was packed.
+# a lake on an object store lay in the folders of their tables. Up to version 3, no list of channels was packed, and no
+# record took single files of others.
 _READ_VERSIONS: Final = (1, 2, 3, 4)
 # A longer list of channels is packed. Of a load of 1,000 channels, the list is nine tenths of the record.
 _MAX_PLAIN_CHANNELS: Final = 2_000  # bytes
@@ -66,6 +67,7 @@ def to_json(record: LoadRecord, sets: dict[ChannelSet, int]) -> dict[str, Any]:
         "keep_superseded": record.keep_superseded,
         "late_changes": list(record.late_changes),
         "replaces": list(record.replaces),
+        **({"taken": {load_id: list(paths) for load_id, paths in record.taken.items()}} if record.taken else {}),
         "has_unique_keys": record.has_unique_keys,
         "history": [file_to_json(file) for file in record.history],
         "purged": list(record.purged),
@@ -115,6 +117,7 @@ def from_line(line: bytes, where: str, sets: Sequence[ChannelSet]) -> LoadRecord
         keep_superseded=value.keep_superseded,
         late_changes=value.late_changes,
         replaces=value.replaces,
+        taken=value.taken,
         has_unique_keys=value.has_unique_keys,
         history=value.history,
         purged=value.purged,
@@ -149,6 +152,7 @@ def from_json(value: dict[str, Any], where: str) -> LoadRecord:
             keep_superseded=value["keep_superseded"],
             late_changes=tuple(value["late_changes"]),
             replaces=tuple(value["replaces"]),
+            taken={load_id: tuple(paths) for load_id, paths in value.get("taken", {}).items()},
             has_unique_keys=value.get("has_unique_keys", bool(value["sources"])),
             history=tuple(map(file_from_json, value["history"])),
             purged=tuple(value["purged"]),
@@ -259,6 +263,7 @@ class _Line(msgspec.Struct):
     purged: tuple[str, ...]
     facts: dict[str, Any]
     lost: tuple[dict[str, Any], ...] = ()
+    taken: dict[str, tuple[str, ...]] = {}
 
 
 _LINES: Final = msgspec.json.Decoder(_Line)
@@ -292,7 +297,7 @@ def check_version(version: int, schema_version: int, where: str) -> None:
     if version not in _READ_VERSIONS:
         raise LakeError(
             f"{where} is a load record of version {version}, and this installation reads versions "
-            f"up to {RECORD_VERSION}; upgrade airflow-provider-chatexport where it reads this lake",
+            f"up to {_READ_VERSIONS[-1]}; upgrade airflow-provider-chatexport where it reads this lake",
             retryable=False,
         )
     if schema_version > SCHEMA_VERSION:
