@@ -10,11 +10,12 @@ compared with those rows, and not with all of the month.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +27,7 @@ from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.file_state import FileState, FileStatus
 from airflow_provider_chatexport.lake.commits.record import DataFile
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
+from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.rewrite import (
     QueriedRows,
     Rewriter,
@@ -38,6 +40,7 @@ from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES, USER_EXPORT_USERS
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
+from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
 # The table with the coverage entries that the rewritten files will have.
 _COVERAGE: Final = "coverage_after"
@@ -256,6 +259,31 @@ class Merger(Rewriter):
         keys = ["_day", *table.sort]
         in_order = pc.sort_indices(rows.select(keys), sort_keys=[(name, "ascending") for name in keys])
         yield from rows.take(in_order).to_batches(batch_rows)
+
+
+_AMerger = TypeVar("_AMerger", bound=Merger)
+
+
+@contextlib.contextmanager
+def merging(
+    store: LakeStore, work_dir: Path | None, merger_in: Callable[[Path], _AMerger], *, fails: str
+) -> Iterator[_AMerger]:
+    """Yield a merger with a work folder.
+
+    :param work_dir: where to work until the commit; by default on the lake's own disk.
+    :param merger_in: returns the merger for a folder.
+    :param fails: what fails if its database does, such as ``be compacted``.
+    :raises LakeError: its database failed.
+    """
+    with (
+        lake_errors(
+            f"the lake at {store.uri} cannot {fails}",
+            hint="run chatexport verify to see which file cannot be read, and make sure that the work folder has room",
+        ),
+        work_folder(store, work_dir) as folder,
+        merger_in(folder) as merger,
+    ):
+        yield merger
 
 
 class _PlainRows:

@@ -268,6 +268,11 @@ def _texts_lose(people: Sequence[Person]) -> dict[str, Any]:
     }
 
 
+def _in_table(address: str) -> str:
+    """Return the folder and the name of a file in its table, by which no two of its files are alike."""
+    return "/".join(address.split("/")[-2:])
+
+
 def _days(file: DataFile) -> str:
     """Return the days of a file, for people."""
     return file.first_day if file.first_day == file.last_day else f"{file.first_day} to {file.last_day}"
@@ -302,35 +307,32 @@ class _Remover(Rewriter):
 
         :param survey: is filled with the rows of each table, and with some places.
         """
-        states = [(table, each) for table in TABLES for each in self._snapshot.readable_files_of(table)]
-        suspects = [(table, each) for table, each in states if each.file.path in self._find_suspects(table)]
         named = []
-        for number, (table, each) in enumerate(suspects):
-            progress(SEARCH, number, len(suspects))
-            if counts := self._search(table, each):
-                named.append(each)
-                if survey is not None and each.is_live:
-                    self._note(survey, table, each, counts)
+        for number, table in enumerate(TABLES):
+            progress(SEARCH, number, len(TABLES))
+            for each in self._snapshot.readable_files_of(table):
+                if each.file.path in self._find_suspects(table) and (counts := self._search(table, each)):
+                    named.append(each)
+                    if survey is not None and each.is_live:
+                        self._note(survey, table, each, counts)
         owners = {each.record.load_id for each in named if each.is_live}
         paths = {each.file.path for each in named}
         return named + [
             each
-            for _, each in states
+            for table in TABLES
+            for each in self._snapshot.readable_files_of(table)
             if each.record.load_id in owners and each.file.path not in paths and self._may_have_hidden_rows(each)
         ]
 
     def _find_suspects(self, table: Table) -> dict[str, set[str]]:
         """Return the paths of a table's files that may name the people, each with its columns of texts that may."""
         if table.name not in self._suspects:
-            by_address = {
-                self._store.url(visibility.path_in(self._store, each)): each.file.path
-                for each in self._snapshot.readable_files_of(table)
-            }
-            rows = visibility.scan_files(
-                self._store, table, self._snapshot.readable_files_of(table), address_as=_ADDRESS
-            )
-            found = self._redactor.suspects(table, rows, _ADDRESS) if by_address else {}
-            self._suspects[table.name] = {by_address[address]: texts for address, texts in found.items()}
+            files = self._snapshot.readable_files_of(table)
+            rows = visibility.scan_files(self._store, table, files, address_as=_ADDRESS)
+            found = self._redactor.suspects(table, rows, _ADDRESS) if files else {}
+            # Some file systems write the start of an address in another way.
+            paths = {_in_table(visibility.path_in(self._store, each)): each.file.path for each in files}
+            self._suspects[table.name] = {paths[_in_table(address)]: texts for address, texts in found.items()}
         return self._suspects[table.name]
 
     def _search(self, table: Table, each: FileState) -> RedactionCounts:

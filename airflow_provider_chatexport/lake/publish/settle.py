@@ -45,15 +45,13 @@ from airflow_provider_chatexport.lake.commits.file_state import FileState, FileS
 from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.record import DataFile
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
-from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.compact import Compactor
-from airflow_provider_chatexport.lake.maintenance.merge import Merge, in_portions, is_small
+from airflow_provider_chatexport.lake.maintenance.merge import Merge, in_portions, is_small, merging
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite, coverage_after
 from airflow_provider_chatexport.lake.publish.plan import has_newest_rows_only, is_unfit, unfit
 from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_NAME, TEXT_SINCE_VERSION, USER_EXPORT_USERS
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
-from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -99,14 +97,9 @@ def _attempt(
     if not any(unfit(snapshot)):
         return snapshot, 0
     started = time.monotonic()
-    with (
-        lake_errors(
-            f"the lake at {store.uri} cannot be published",
-            hint="run chatexport verify to see which file cannot be read, and make sure that the work folder has room",
-        ),
-        work_folder(store, work_dir) as folder,
-        Settler(store, snapshot, folder, threads=2) as settler,
-    ):
+    with merging(
+        store, work_dir, lambda folder: Settler(store, snapshot, folder, threads=2), fails="be published"
+    ) as settler:
         merges = [merge for table in snapshot.tables for merge in settler.merges_of(table)]
         before = [file for merge in merges for file in merge.data_files]
         moves = settler.moves({file.path for file in before})
