@@ -97,11 +97,11 @@ class LoadRecord:
     committed_at: datetime
     since: datetime | None
     until: datetime | None
-    flags: dict[str, Any]
-    sources: tuple[SourceFile, ...]
+    flags: Mapping[str, Any]
+    sources: Sequence[SourceFile]
     coverage: Sequence[CoverageEntry]
     files: Sequence[DataFile]
-    counts: dict[str, Any]
+    counts: Mapping[str, Any]
     seconds: float = 0.0
     keep_superseded: bool = False
     late_changes: tuple[dict[str, int], ...] = ()
@@ -111,7 +111,7 @@ class LoadRecord:
     history: Sequence[DataFile] = ()
     purged: tuple[str, ...] = ()
     lost: tuple[LostSpan, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     writer: str = WRITER
     schema_version: int = SCHEMA_VERSION
 
@@ -138,6 +138,14 @@ class LoadRecord:
         return tuple(self.facts.get("unread", ()))
 
     @property
+    def extent(self) -> tuple[int, int]:
+        """The number of its coverage entries, and of their channels. This reads nothing."""
+        if isinstance(self.coverage, ReadLater):
+            n_entries, n_channels = self.coverage.known
+            return n_entries, n_channels
+        return len(self.coverage), sum(len(entry.channels) for entry in self.coverage)
+
+    @property
     def as_they_were(self) -> tuple[str, ...]:
         """The paths of files that a rewrite took over without a look at their rows, because they were lost."""
         return tuple(self.facts.get("as_they_were", ()))
@@ -159,7 +167,7 @@ class LoadRecord:
 
 
 def _any_has(files: Sequence[DataFile], name: str) -> bool:
-    """Return whether one of some files has a field with another value than its default. Those are not written."""
-    if isinstance(files, ReadLater) and not files.mentions(name):
-        return False
+    """Return whether one of some files has a field with another value than its default."""
+    if isinstance(files, ReadLater):
+        return name in files.known
     return any(getattr(file, name) for file in files)

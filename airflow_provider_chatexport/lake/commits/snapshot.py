@@ -60,6 +60,7 @@ from functools import cached_property
 from airflow_provider_chatexport.lake.commits.contested import contested
 from airflow_provider_chatexport.lake.commits.coverage import (
     CoverageEntry,
+    EntriesByTime,
     NewerCoverage,
     TimeSpan,
     merged_spans,
@@ -93,12 +94,13 @@ class Snapshot:
         self.current = [record for record in records if record.load_id not in self._replaced_by]
         # The first record that has an entry. Rewrites that take single files have copies of entries of others.
         self._owner: dict[CoverageEntry, LoadRecord] = {}
-        self._copies: dict[str, set[CoverageEntry]] = defaultdict(set)
+        self._copies: dict[CoverageEntry, list[LoadRecord]] = defaultdict(list)
         for record in sorted(self.current, key=lambda each: each.committed_at):
             for entry in record.coverage:
                 if self._owner.setdefault(entry, record) is not record:
-                    self._copies[record.load_id].add(entry)
+                    self._copies[entry].append(record)
         self._newer = NewerCoverage(self._owner)
+        self._entries_by_time: dict[str, EntriesByTime] = {}
         self.superseded = {
             record.load_id
             for record in self.current
@@ -205,9 +207,9 @@ class Snapshot:
 
         A rewrite of its files changes nothing about that.
         """
-        newer, owner = self._of_loads
-        if record.has_uncovered or not newer.are_fully_hidden(record.coverage):
+        if record.has_uncovered or not record.coverage or record.load_id in self._visible_loads:
             return None
+        newer, owner = self._of_loads
         moments = (
             newer.hidden_since(entry, None, lambda other: owner[other].committed_at) for entry in record.coverage
         )
@@ -307,12 +309,34 @@ class Snapshot:
         return grouped
 
     @cached_property
+    def _visible_loads(self) -> set[str]:
+        """Loads of which newer entries do not hide some moment.
+
+        A rewrite drops entries that newer ones hide, and no others. So this reads no record of a replaced load.
+        """
+        return {entry.load_id for entry in self._owner if not self._newer.is_fully_hidden(entry)}
+
+    @cached_property
     def _of_loads(self) -> tuple[NewerCoverage, dict[CoverageEntry, LoadRecord]]:
-        """The coverage as it was before any rewrite, and the load that each entry belongs to."""
-        if not self._replaced_by and not self._copies:
-            return self._newer, self._owner
-        owner = {entry: record for record in self.records if record.is_load for entry in record.coverage}
-        return NewerCoverage(owner), owner
+        """The coverage as it was before any rewrite, and the load that each entry belongs to.
+
+        Rewrites take entries over as they are, or drop them. So it reads the records of loads of which one was dropped.
+        """
+        loads = {record.load_id: record for record in self.records if record.is_load}
+        owner = {entry: loads[entry.load_id] for entry in self._owner if entry.load_id in loads}
+        kept: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        for entry in owner:
+            n_entries, n_channels = kept[entry.load_id]
+            kept[entry.load_id] = n_entries + 1, n_channels + len(entry.channels)
+        dropped = {
+            entry: record
+            for record in loads.values()
+            if record.extent != kept[record.load_id]
+            for entry in record.coverage
+        }
+        if not dropped and len(owner) == len(self._owner):
+            return self._newer, owner
+        return NewerCoverage(owner | dropped), owner | dropped
 
     @cached_property
     def _over_uncovered(self) -> set[CoverageEntry]:
@@ -374,20 +398,40 @@ class Snapshot:
                 return self._status_of_event_file(record, file)
 
     def _status_of_event_file(self, record: LoadRecord, file: DataFile) -> tuple[FileStatus, datetime | None]:
+        if record.load_id not in self._overlapped and not file.n_uncovered:
+            return FileStatus.WHOLE, None
         span = file.span
         is_touched = bool(file.n_uncovered) and overlaps_any(span, self._spans_over_uncovered)
         all_hidden = not file.n_uncovered
         is_rewritten = file.path not in record.as_they_were
-        for entry in record.coverage:
-            if entry.overlaps(span.since, span.until):
-                newer_entries = self._newer.than(entry, span)
-                is_touched |= any(not (is_rewritten and self._is_applied(record, each)) for each in newer_entries)
-                all_hidden = all_hidden and self._newer.is_fully_hidden(entry, span)
+        entries = list(self._by_time(record).overlapping(span))
+        for entry in entries:
+            newer_entries = self._newer.than(entry, span)
+            is_touched |= any(not (is_rewritten and self._is_applied(record, each)) for each in newer_entries)
+            all_hidden = all_hidden and self._newer.is_fully_hidden(entry, span)
         if not is_touched:
             return FileStatus.WHOLE, None
         if all_hidden:
-            return FileStatus.DEAD, max(self._hidden_since(record.coverage, span), default=None)
+            return FileStatus.DEAD, max(self._hidden_since(entries, span), default=None)
         return FileStatus.PARTLY_HIDDEN, None
+
+    @cached_property
+    def _overlapped(self) -> set[str]:
+        """Records of which newer entries may hide rows: those that a rewrite applied hide none, but in lost files."""
+        found: set[str] = set()
+        for entry in self._newer.older():
+            for record in self._holders(entry):
+                if record.load_id not in found and (
+                    record.as_they_were or not all(self._is_applied(record, newer) for newer in self._newer.than(entry))
+                ):
+                    found.add(record.load_id)
+        return found
+
+    def _by_time(self, record: LoadRecord) -> EntriesByTime:
+        """Return the entries of a record, to find those of a file."""
+        if record.load_id not in self._entries_by_time:
+            self._entries_by_time[record.load_id] = EntriesByTime(record.coverage)
+        return self._entries_by_time[record.load_id]
 
     def _hidden_since(self, entries: Iterable[CoverageEntry], span: TimeSpan | None) -> Iterator[datetime]:
         """Yield when newer entries first hid each of the entries, or its part in a span."""
@@ -398,7 +442,11 @@ class Snapshot:
 
     def _is_applied(self, record: LoadRecord, newer: CoverageEntry) -> bool:
         """Return whether a record is of a rewrite that left out the rows of its files that an entry hides."""
-        return not record.is_load and (self._owner[newer] is record or newer in self._copies.get(record.load_id, ()))
+        return not record.is_load and any(each is record for each in self._holders(newer))
+
+    def _holders(self, entry: CoverageEntry) -> Sequence[LoadRecord]:
+        """Return the current records that have an entry."""
+        return (self._owner[entry], *self._copies.get(entry, ()))
 
 
 def _replacements(
