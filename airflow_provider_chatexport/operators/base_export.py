@@ -39,7 +39,7 @@ from airflow_provider_chatexport.operators.submission import (
     Submitter,
     find_unfinished,
 )
-from airflow_provider_chatexport.triggers.export import BACKSTOP, ExportTaskTrigger, read_event
+from airflow_provider_chatexport.triggers.events import BACKSTOP, read_event
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -226,6 +226,8 @@ class BaseExportOperator(BaseOperator):
 
         :raises TaskDeferred: always; the task resumes in ``execute_complete``.
         """
+        from airflow_provider_chatexport.triggers.export import ExportTaskTrigger  # noqa: PLC0415 - see triggers.events
+
         self.defer(
             trigger=ExportTaskTrigger(
                 chatexport_conn_id=self.chatexport_conn_id,

@@ -109,6 +109,11 @@ def in_portions(files: Iterable[FileState]) -> Iterator[list[FileState]]:
 class Merger(Rewriter):
     """Reads files of a lake as its views show them, and writes them as fewer."""
 
+    @property
+    def by_month(self) -> bool:
+        """Whether to write a file for a month, and not for each day."""
+        return True
+
     def __init__(self, store: LakeStore, snapshot: Snapshot, folder: Path, *, threads: int) -> None:
         super().__init__(store, snapshot, folder, threads=threads)
         self._database.execute("SET preserve_insertion_order = true")
@@ -181,7 +186,7 @@ class Merger(Rewriter):
         self._n_written += 1
         stem = f"{self._stem}-{self._n_written}{suffix}"
         for file, local in write_table(
-            source, merge.table, self._files_folder, stem=stem, metadata=self._metadata, by_month=True
+            source, merge.table, self._files_folder, stem=stem, metadata=self._metadata, by_month=self.by_month
         ):
             yield with_days_of(file, merge.data_files), local
 
