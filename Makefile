@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-long test-fast slow-tests test-min test-spark check format bench e2e e2e-celery up clean constraints
+.PHONY: help demo docs test test-long test-fast slow-tests test-min test-spark test-clouds check format bench e2e e2e-celery up clean constraints
 
 help:  ## This list
 	@echo "airflow-provider-chatexport: from Stream Chat's export API to Parquet that people query"
@@ -82,6 +82,15 @@ test-min: .venv-min/.ready .venv-dbt/.ready .venv-s3/.ready  ## Unit and DAG sui
 test-spark: $(READY) .venv-spark/.ready  ## Apache Spark reads a lake; it needs Java 17, and is skipped without
 	@$(BIN)/python -m pytest tests/lake/publish/test_spark.py -m ''
 
+# Azure's storage server is a package of npm; it has no wheel.
+.venv-clouds/.ready: $(READY) tests/environments/clouds.txt
+	$(call environment,.venv-clouds,tests/environments/clouds.txt)
+	@npm install --silent --no-fund --no-audit --no-save --prefix .venv-clouds azurite@3.37.0
+	@touch $@
+
+test-clouds: .venv-clouds/.ready  ## Lakes at abfs:// and gs://, on servers of this machine; it needs npm
+	@$(BIN)/python -m pytest tests/lake/storage/test_clouds.py -m ''
+
 check: $(READY)  ## Lint, format, types, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -126,6 +135,7 @@ constraints: $(READY)  ## Pin everything again, from pyproject.toml
 	@$(COMPILE) --no-strip-extras dbt/requirements.in -o dbt/requirements.txt
 	@for name in s3 readers docs cosmos spark; do \
 	  $(COMPILE) tests/environments/$$name.in -o tests/environments/$$name.txt || exit; done
+	@$(COMPILE) -c constraints.txt tests/environments/clouds.in -o tests/environments/clouds.txt
 	@$(COMPILE) --extra s3 pyproject.toml tests/environments/celery.in -o tests/environments/celery.txt
 
 clean:  ## Remove the environments, the demo and what tests left

@@ -1,16 +1,17 @@
-"""The cost of a lake's age: of one more load, of loading a day again, of opening the catalog, and of compaction.
+"""The cost of a lake's age: of one more load, of a day loaded again, of questions, of a removal, and of compaction.
 
     python benchmarks/costs.py [--loads 10,1000,5000]
 
 A lake with many daily loads is made from one real load, by moving its record and its messages to other days. Each load
 has one day of one of ten channels, and no two overlap. Then the command line loads one more day and loads one day
-again, and a reader opens the catalog and counts the messages of one day, each as a process of its own. `make bench`
-runs this benchmark.
+again, and a reader opens the catalog and counts the messages of one day, each as a process of its own. The last lake is
+merged after each load, as loads do; the others are not merged at all. `make bench` runs this benchmark.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -25,14 +26,19 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table as PrintedTable
 
+from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
+from airflow_provider_chatexport.errors import UnknownUserError
+from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits import log as commit_log
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
 from airflow_provider_chatexport.lake.load.job import load_files
+from airflow_provider_chatexport.lake.maintenance.auto_compact import compact_behind
 from airflow_provider_chatexport.lake.maintenance.compact import compact
+from airflow_provider_chatexport.lake.maintenance.forget import forget_user
 from airflow_provider_chatexport.lake.parquet import write_table
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
@@ -44,6 +50,8 @@ FIRST_DAY = datetime(2010, 1, 1, tzinfo=UTC)
 EXPORTED_AT = datetime(2025, 1, 1, tzinfo=UTC)
 N_CHANNELS = 10
 N_MESSAGES = 200  # of each load
+N_MERGED = 1100  # loads, of which the compactions after them have merged most
+UNMERGED = LoadOptions(auto_compact=False)
 CHATEXPORT = Path(sys.executable).with_name("chatexport")
 OPENING = """
 import sys, time
@@ -59,24 +67,31 @@ print(opened_s - before_s, answered_s - opened_s, n_messages)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Seconds of whole processes; the last two are seconds of the call alone."""
+    """Seconds of whole processes for loads; all others are seconds of the call alone.
+
+    ``one_channel_s``: one day of one channel through a ``Lake`` that is open. ``unknown_cpu_s``: CPU seconds until
+    ``forget-user`` refuses a person whom the lake does not know.
+    """
 
     loads: int
+    is_merged: bool
     one_more_load_s: float
     load_again_s: float
     open_s: float
     one_day_s: float
+    one_channel_s: float
+    unknown_cpu_s: float
 
 
 def export_file(folder: Path, day: datetime, cid: str, n_messages: int) -> Path:
     """Write an export of a channel with one message per second, and return its path."""
-    path = folder / f"{day:%Y-%m-%d}.ndjson"
+    path = folder / f"{day:%Y-%m-%d-%H}.ndjson"
     kind, _, name = cid.partition(":")
     lines = [f'{{"type":"channel","data":{{"cid":"{cid}","type":"{kind}","id":"{name}","config":{{}}}}}}']
     for number in range(n_messages):
         at = (day + timedelta(seconds=number)).strftime("%Y-%m-%dT%H:%M:%SZ")
         lines.append(
-            f'{{"type":"message","data":{{"id":"{day:%y%m%d}-{number}","cid":"{cid}","text":"words of {number}",'
+            f'{{"type":"message","data":{{"id":"{day:%y%m%d%H}-{number}","cid":"{cid}","text":"words of {number}",'
             f'"user":{{"id":"u{number % 7}"}},"created_at":"{at}","updated_at":"{at}"}}}}'
         )
     path.write_text("\n".join(lines))
@@ -120,8 +135,11 @@ class CopiedDays:
         ).to_arrow_reader(batch_rows)
 
 
-def make_lake(folder: Path, n_loads: int) -> LakeStore:
-    """Make a lake of one real load and its copies for the following days."""
+def make_lake(folder: Path, n_loads: int, *, auto_compact: bool = False) -> LakeStore:
+    """Make a lake of one real load and its copies for the following days.
+
+    :param auto_compact: after each copy, merge a portion of those before, as a load does.
+    """
     store = open_store(folder / "lake")
     first = export_file(folder, FIRST_DAY, "messaging:c0", N_MESSAGES)
     window = Window(since=FIRST_DAY, until=FIRST_DAY + timedelta(days=1))
@@ -136,7 +154,10 @@ def make_lake(folder: Path, n_loads: int) -> LakeStore:
         written = write_table(copies, MESSAGES, folder / "files", stem="copy", metadata={}, by_month=False)
         for number, (file, local) in enumerate(written, 1):
             exported_at = EXPORTED_AT - timedelta(days=n_loads - number)
-            commit_log.commit(store, copy_of(record, file, number, exported_at), {file.path: local})
+            copy = copy_of(record, file, number, exported_at)
+            commit_log.commit(store, copy, {file.path: local})
+            if auto_compact:
+                compact_behind(store, copy)
     refresh(store, full=True)
     return store
 
@@ -169,9 +190,9 @@ def seconds_of(*command: str | Path) -> float:
     return time.perf_counter() - before_s
 
 
-def cost(folder: Path, n_loads: int) -> Cost:
+def cost(folder: Path, n_loads: int, *, auto_compact: bool = False) -> Cost:
     """Make a lake of some loads, and measure."""
-    store = make_lake(folder, n_loads)
+    store = make_lake(folder, n_loads, auto_compact=auto_compact)
     next_day = FIRST_DAY + timedelta(days=n_loads)
     more = export_file(folder, next_day, "messaging:c0", N_MESSAGES)
     span = ("--since", next_day.isoformat(), "--until", (next_day + timedelta(days=1)).isoformat())
@@ -183,38 +204,73 @@ def cost(folder: Path, n_loads: int) -> Cost:
     opened = [subprocess.run(reader, check=True, capture_output=True, text=True).stdout.split() for _ in range(3)]
     assert {str(N_MESSAGES)} == {n_messages for _, _, n_messages in opened}
     open_s, day_s = (min(float(each[at]) for each in opened) for at in (0, 1))
-    return Cost(loads=n_loads, one_more_load_s=one_more_s, load_again_s=again_s, open_s=open_s, one_day_s=day_s)
+    return Cost(
+        loads=n_loads,
+        is_merged=auto_compact,
+        one_more_load_s=one_more_s,
+        load_again_s=again_s,
+        open_s=open_s,
+        one_day_s=day_s,
+        one_channel_s=_one_channel_s(store.uri, n_loads // 2),
+        unknown_cpu_s=_unknown_cpu_s(store),
+    )
+
+
+def _one_channel_s(uri: str, number: int) -> float:
+    """Return how long a day of its channel takes in a process that has the lake open."""
+    day = FIRST_DAY + timedelta(days=number)
+    took_s = []
+    with Lake(uri) as lake:
+        for _ in range(5):
+            before_s = time.perf_counter()
+            found = lake.table(
+                "messages", channels=f"messaging:c{number % N_CHANNELS}", since=day, until=day + timedelta(days=1)
+            ).to_arrow_table()
+            took_s.append(time.perf_counter() - before_s)
+            assert found.num_rows == N_MESSAGES
+    return min(took_s)
+
+
+def _unknown_cpu_s(store: LakeStore) -> float:
+    before_s = time.process_time()
+    with contextlib.suppress(UnknownUserError):
+        forget_user(store, "a-person-of-another-lake", now=datetime.now(UTC))
+    return time.process_time() - before_s
 
 
 def compaction(folder: Path, n_days: int = 20, n_messages: int = 2_000) -> tuple[float, float]:
-    """Compact days of four loads each; return MB of Parquet per second, and rows per second."""
+    """Compact days of four loads each; return MB of small Parquet files, and rows, per CPU second."""
     store = open_store(folder / "lake")
     for day in range(n_days):
         for hour in range(0, 24, 6):
             since = FIRST_DAY + timedelta(days=day, hours=hour)
             path = export_file(folder, since, "messaging:c0", n_messages)
             window = Window(since=since, until=since + timedelta(hours=6))
-            load_files([path], lake_uri=store.uri, window=window, exported_at=EXPORTED_AT)
+            load_files([path], lake_uri=store.uri, window=window, exported_at=EXPORTED_AT, options=UNMERGED)
+    before_s = time.process_time()
     report = compact(store)
-    return report.bytes_before / 1e6 / report.seconds, report.rows / report.seconds
+    cpu_s = time.process_time() - before_s
+    return report.bytes_before / 1e6 / cpu_s, report.rows / cpu_s
 
 
 def measure(sizes: Sequence[int]) -> dict[str, object]:
     """Print the table and return the figures."""
     costs = []
-    for n_loads in sizes:
+    for n_loads, auto_compact in (*((n_loads, False) for n_loads in sizes), (N_MERGED, True)):
         with tempfile.TemporaryDirectory() as folder:
-            costs.append(cost(Path(folder), n_loads))
+            costs.append(cost(Path(folder), n_loads, auto_compact=auto_compact))
     with tempfile.TemporaryDirectory() as folder:
         mb_per_s, rows_per_s = compaction(Path(folder))
     table = PrintedTable(title="the cost of a lake's age, seconds", title_justify="left", box=None)
-    for heading in ("loads", "one more load", "a day again", "open the catalog", "ask for one day"):
+    headings = ("one more load", "a day again", "open the catalog", "ask for one day", "one channel of it, lake open")
+    for heading in ("loads", *headings, "forget a person who is unknown, CPU"):
         table.add_column(heading, justify="right")
     for each in costs:
-        figures = (each.one_more_load_s, each.load_again_s, each.open_s, each.one_day_s)
-        table.add_row(str(each.loads), *(f"{figure:.2f}" for figure in figures))
+        figures = (each.one_more_load_s, each.load_again_s, each.open_s, each.one_day_s, each.one_channel_s)
+        name = f"{each.loads}{', merged' * each.is_merged}"
+        table.add_row(name, *(f"{figure:.2f}" for figure in (*figures, each.unknown_cpu_s)))
     Console().print(table)
-    print(f"compaction: {mb_per_s:.1f} MB/s of small Parquet files, {rows_per_s:,.0f} rows/s", flush=True)
+    print(f"compaction: {mb_per_s:.1f} MB of small Parquet files, {rows_per_s:,.0f} rows per CPU second", flush=True)
     return {
         "costs": [asdict(each) for each in costs],
         "compaction": {"mb_per_s": mb_per_s, "rows_per_s": rows_per_s},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,17 +52,21 @@ def ask(folder: Path, n_times: int) -> list[Answered]:
         )
         for con in (ours, plain):
             con.execute("SET TimeZone = 'UTC'")
-        return [_ask(question, query, values, ours, plain, n_times) for question, query in QUESTIONS.items()]
+        return [ask_both(question, query, values, ours, plain, n_times) for question, query in QUESTIONS.items()]
 
 
-def _ask(
+def ask_both(
     question: str,
     query: str,
-    values: dict[str, str],
+    values: Mapping[str, object],
     ours: duckdb.DuckDBPyConnection,
     plain: duckdb.DuckDBPyConnection,
     n_times: int,
 ) -> Answered:
+    """Ask both one question in turn, and compare the answers.
+
+    :param values: of the parameters of all questions.
+    """
     parameters = {name: value for name, value in values.items() if f"${name}" in query}
     wall_s: dict[bool, list[float]] = {True: [], False: []}
     cpu_s: dict[bool, list[float]] = {True: [], False: []}

@@ -33,6 +33,7 @@ import files
 import peers
 import publishing
 import reading
+import years
 from files import CACHE, Export
 from rich.console import Console
 from rich.table import Table
@@ -284,8 +285,9 @@ def main() -> None:
         into_one_lake("1 KB", [files.small(number) for number in range(n_small)]),
     ]
     show("small windows, into a lake that is there", small, None)
-    years = into_new_lakes(files.years(N_YEARS), (), 1)
-    show("eight years in one file", years, None)
+    in_one_file = into_new_lakes(files.years(N_YEARS), (), 1)
+    show("eight years in one file", in_one_file, None)
+    small_app = years.measure()
 
     sizes_mb, answers = read(3 * arguments.runs)
     show_reading(sizes_mb, answers)
@@ -297,7 +299,8 @@ def main() -> None:
         "loading": {title: [asdict(row) for row in rows] for title, rows in loading.items()},
         "memory_curve": [asdict(row) for row in curve],
         "small": [asdict(row) for row in small],
-        "years": [asdict(row) for row in years],
+        "years": [asdict(row) for row in in_one_file],
+        "small_app": small_app,
         "reading": {"mb": sizes_mb, "questions": [asdict(row) for row in answers]},
         "age": age,
         **published,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 from dataclasses import dataclass
@@ -9,8 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from forks import Forks
 
 DBT = Path(__file__).parents[1] / ".venv-dbt" / "bin" / "dbt"
+
+
+@functools.cache
+def _forks() -> Forks:
+    """Return the process that runs dbt. It ends when it can read no more, which is at the end of the tests."""
+    assert DBT.exists(), "dbt's environment is missing; run `make .venv-dbt/.ready`"
+    return Forks(Path(__file__).with_name("forked_dbt.py"), DBT.with_name("python"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +33,11 @@ class Project:
     environment: dict[str, str]
 
     def dbt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        assert DBT.exists(), "dbt's environment is missing; run `make .venv-dbt/.ready`"
-        return subprocess.run(
-            [DBT, "--no-use-colors", *arguments],
-            cwd=self.folder,
-            env={"HOME": str(self.folder), **self.environment},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        output = self.folder.parent / "dbt-output"
+        environment = json.dumps({"HOME": str(self.folder), **self.environment})
+        typed = ["--no-use-colors", *arguments]
+        code = _forks().run(output, str(self.folder), environment, *typed)
+        return subprocess.CompletedProcess(typed, code, output.read_text())
 
     def build(self, *arguments: str) -> dict[str, str]:
         """Build all; return what became of each node, by name."""

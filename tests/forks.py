@@ -21,10 +21,11 @@ class Forks:
     The first run starts it, with the environment of that moment.
 
     :param script: a script that calls ``serve``.
+    :param python: the interpreter; by default this one.
     """
 
-    def __init__(self, script: Path) -> None:
-        self._command = [sys.executable, str(script)]
+    def __init__(self, script: Path, python: Path | str = sys.executable) -> None:
+        self._command = [str(python), str(script)]
         self._process: subprocess.Popen[str] | None = None
 
     def run(self, output: Path, *arguments: str) -> int:

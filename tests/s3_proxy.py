@@ -64,8 +64,10 @@ def in_front_of(server_port: int) -> Iterator[S3Proxy]:
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
+            body = self._read_body()
+            changed = ("expect", "transfer-encoding", "content-length")
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in changed}
+            headers["Content-Length"] = str(len(body))
             request = Request(self.command, self.path, headers, body)
             proxy.requests.append(request)
             reply = proxy.behaviour(request, send)
@@ -80,6 +82,17 @@ def in_front_of(server_port: int) -> Iterator[S3Proxy]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(reply.body)
+
+        def _read_body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":  # which is how Arrow uploads
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = b""
+            while size := int(self.rfile.readline().partition(b";")[0], 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            while self.rfile.readline().strip():  # trailers, up to an empty line
+                pass
+            return body
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_any  # noqa: N815 - names of the base class
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -94,8 +94,6 @@ def sync_lake(**arguments: Any) -> None:
     if arguments["dry_run"]:
         _print_plan(sync_plan, as_json=arguments["as_json"])
         return
-    outcomes: list[sync.Outcome] = []
-    stopped: ChatExportError | None = None
     if sync_plan.windows:
         # Exports are limited to 60 a minute. So find out first whether the lake can be written.
         Lake(arguments["lake"]).check_writable()
@@ -109,13 +107,8 @@ def sync_lake(**arguments: Any) -> None:
             wait_timeout=arguments["wait_timeout"],
             progress=progress.stage,
         )
-        try:
-            for outcome in runs:
-                outcomes.append(outcome)
-                if not arguments["as_json"]:
-                    progress.print_line(_line(outcome))
-        except ChatExportError as error:
-            stopped = error
+        show = None if arguments["as_json"] else progress.print_line
+        outcomes, stopped = _all_outcomes(runs, show)
     # A lake of which the last publication broke off is published again, even if nothing was loaded.
     published = (
         publish(arguments["lake"], sink) if sink is not Sink.PARQUET and Lake(arguments["lake"]).exists() else None
@@ -132,6 +125,24 @@ def sync_lake(**arguments: Any) -> None:
     if sentence := _failure(sync_plan, value, named):
         click.echo(f"chatexport: {sentence}", err=True)
         sys.exit(1)
+
+
+def _all_outcomes(
+    runs: Iterable[sync.Outcome], show: Callable[[str], None] | None
+) -> tuple[list[sync.Outcome], ChatExportError | None]:
+    """Return what became of each window, and the error that stopped the run, if any.
+
+    :param show: prints a line for each window as soon as it is known.
+    """
+    outcomes = []
+    try:
+        for outcome in runs:
+            outcomes.append(outcome)
+            if show is not None:
+                show(_line(outcome))
+    except ChatExportError as error:
+        return outcomes, error
+    return outcomes, None
 
 
 def _print_plan(sync_plan: sync.SyncPlan, *, as_json: bool) -> None:

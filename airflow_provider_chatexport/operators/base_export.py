@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseOperator, conf
 
@@ -39,7 +39,7 @@ from airflow_provider_chatexport.operators.submission import (
     Submitter,
     find_unfinished,
 )
-from airflow_provider_chatexport.triggers.export import BACKSTOP, ExportTaskTrigger, read_event
+from airflow_provider_chatexport.triggers.events import BACKSTOP, read_event
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -195,29 +195,16 @@ class BaseExportOperator(BaseOperator):
         receipts = _receipts(exports)
         show_exports(context, receipts, "submitted")
         deadline_epoch_s = started_epoch_s + self._wait_budget_s() * self._share_of_budget(exports)
-        poll_interval_s = self._poll_interval_s()
-        task_ids = [receipt.task_id for receipt in receipts]
         if self.deferrable:
-            self.defer(
-                trigger=ExportTaskTrigger(
-                    chatexport_conn_id=self.chatexport_conn_id,
-                    task_ids=task_ids,
-                    started_epoch_s=started_epoch_s,
-                    deadline_epoch_s=deadline_epoch_s,
-                    poll_interval_s=poll_interval_s,
-                    receipts=[
-                        {**each.receipt.to_json(), _N_SPLITS: each.n_splits, _STARTED_EPOCH_S: started_epoch_s}
-                        for each in exports
-                    ],
-                ),
-                method_name="execute_complete",
-                timeout=timedelta(seconds=max(deadline_epoch_s - time.time(), 0.0)) + BACKSTOP,
-            )
+            self._defer(exports, started_epoch_s, deadline_epoch_s)
         if left_s := seconds_to_timeout():
             # Airflow's alarm would not name the exports, and the retry after it would have no time left.
             deadline_epoch_s = min(deadline_epoch_s, time.time() + left_s - min(_BEFORE_THE_ALARM_S, left_s / 2))
         poller = ExportPoller(
-            task_ids, started_epoch_s=started_epoch_s, deadline_epoch_s=deadline_epoch_s, poll_s=poll_interval_s
+            [receipt.task_id for receipt in receipts],
+            started_epoch_s=started_epoch_s,
+            deadline_epoch_s=deadline_epoch_s,
+            poll_s=self._poll_interval_s(),
         )
         settings = ChatExportHook(self.chatexport_conn_id).settings()
         try:
@@ -233,6 +220,29 @@ class BaseExportOperator(BaseOperator):
         show_exports(context, receipts, "completed")
         submitted.done()
         return completed_receipts(receipts, {task_id: state.created_at for task_id, state in states.items()})
+
+    def _defer(self, exports: list[SubmittedExport], started_epoch_s: float, deadline_epoch_s: float) -> NoReturn:
+        """Leave the wait to the triggerer.
+
+        :raises TaskDeferred: always; the task resumes in ``execute_complete``.
+        """
+        from airflow_provider_chatexport.triggers.export import ExportTaskTrigger  # noqa: PLC0415 - see triggers.events
+
+        self.defer(
+            trigger=ExportTaskTrigger(
+                chatexport_conn_id=self.chatexport_conn_id,
+                task_ids=[each.receipt.task_id for each in exports],
+                started_epoch_s=started_epoch_s,
+                deadline_epoch_s=deadline_epoch_s,
+                poll_interval_s=self._poll_interval_s(),
+                receipts=[
+                    {**each.receipt.to_json(), _N_SPLITS: each.n_splits, _STARTED_EPOCH_S: started_epoch_s}
+                    for each in exports
+                ],
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=max(deadline_epoch_s - time.time(), 0.0)) + BACKSTOP,
+        )
 
     def _share_of_budget(self, exports: Iterable[SubmittedExport]) -> float:
         """Return the share of the time after which unfinished exports are split again; 1.0 if none can be halved."""

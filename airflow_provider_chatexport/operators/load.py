@@ -176,6 +176,15 @@ class LoadExportOperator(BaseOperator):
         self._loaded = (receipts, report)
         summary = dict(report.to_json())
         summary["n_files"] = len(summary.pop("files", ()))
+        self._skip_if_empty(summary)
+        self._update_outlets(context, summary, report.lake)
+        return summary
+
+    def _skip_if_empty(self, summary: dict[str, Any]) -> None:
+        """Skip the tasks that follow if the exports are empty and ``on_empty`` says so.
+
+        :raises AirflowSkipException: they are, and it does.
+        """
         # A rejected line may have been a message, so a load with rejects is not empty.
         is_empty = not summary["rejected"] and not any(summary["rows"].get(table) for table in _CONTENT_TABLES)
         if self.on_empty == "skip" and is_empty:
@@ -183,16 +192,21 @@ class LoadExportOperator(BaseOperator):
                 f"the exports contain no message; load {summary['load_id']} records an empty window, and the tasks "
                 "that follow are skipped"
             )
+
+    def _update_outlets(self, context: Context, summary: dict[str, Any], lake: str) -> None:
+        """Add the summary to the events of the outlets.
+
+        :param lake: the lake's address.
+        """
         for outlet in self.outlets:
             event = context["outlet_events"][outlet]
             if isinstance(outlet, AssetAlias):  # the lake's address is known only now
-                event.add(Asset(uri=_uri_of(report.lake)), extra=summary)
+                event.add(Asset(uri=_uri_of(lake)), extra=summary)
                 continue
             event.extra.update(summary)
             # DAGs that wait for a partition of the asset start for this one.
             if (partition := context.get("partition_key")) and isinstance(outlet, Asset):
                 event.add_partitions(partition)
-        return summary
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002
         """Return the lineage of the load for the OpenLineage provider; None if nothing was loaded."""

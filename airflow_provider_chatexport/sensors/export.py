@@ -17,7 +17,7 @@ from airflow_provider_chatexport.core.times import format_rfc3339
 from airflow_provider_chatexport.errors import CallError, ServiceError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
 from airflow_provider_chatexport.hooks.exceptions import as_airflow_errors, checked_arguments
-from airflow_provider_chatexport.triggers.export import BACKSTOP, ExportTaskTrigger, read_event
+from airflow_provider_chatexport.triggers.events import BACKSTOP, read_event
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -69,6 +69,8 @@ class ExportTaskSensor(BaseSensorOperator):
             task_ids = self._task_ids(receipts)
         if not self.deferrable:
             return super().execute(context)
+        from airflow_provider_chatexport.triggers.export import ExportTaskTrigger  # noqa: PLC0415 - see triggers.events
+
         now_epoch_s = time.time()
         return self.defer(
             trigger=ExportTaskTrigger(

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_chatexport.api.polling import MAX_CONSECUTIVE_FAILURES, ExportPoller, wait_for_exports_async
 from airflow_provider_chatexport.core.task import TaskId
-from airflow_provider_chatexport.core.times import format_rfc3339, parse_rfc3339
-from airflow_provider_chatexport.errors import CallError, ChatExportError, TaskOverdueError, UnauthorizedError
+from airflow_provider_chatexport.core.times import format_rfc3339
+from airflow_provider_chatexport.errors import ChatExportError, TaskOverdueError, UnauthorizedError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
-from airflow_provider_chatexport.hooks.exceptions import airflow_failure, is_final
-
-PAYLOAD_VERSION: Final = 1
-
-# Airflow's own time-out (``defer(timeout=...)``) comes this long after the deadline. The trigger keeps the deadline
-# itself, and its event names the open exports. Airflow's time-out fails the task without a message; it is there in case
-# no triggerer runs.
-BACKSTOP: Final = timedelta(minutes=10)
+from airflow_provider_chatexport.hooks.exceptions import is_final
+from airflow_provider_chatexport.triggers.events import PAYLOAD_VERSION, check_version
 
 
 class ExportTaskTrigger(BaseTrigger):
@@ -98,7 +91,7 @@ class ExportTaskTrigger(BaseTrigger):
         return self._payload("completed", created_at=created_at)
 
     async def _wait(self) -> dict[str, str]:
-        _check_version(self.v, "trigger")
+        check_version(self.v, "trigger")
         hook = ChatExportHook(self.chatexport_conn_id)
         settings = await hook.async_settings()
         poller = ExportPoller(
@@ -121,29 +114,3 @@ class ExportTaskTrigger(BaseTrigger):
 
     def _payload(self, status: str, **facts: Any) -> dict[str, Any]:
         return {"v": PAYLOAD_VERSION, "status": status, "receipts": self.receipts, **facts}
-
-
-def read_event(event: Any) -> dict[TaskId, datetime]:
-    """Read an event of ``ExportTaskTrigger``, in the worker process that resumes the task.
-
-    :return: when the service made each export, by its own clock.
-    :raises AirflowException: the exports failed, or are overdue.
-    :raises AirflowFailException: likewise, and a retry cannot help.
-    :raises CallError: it is not an event of this trigger, or it has another version.
-    """
-    if not isinstance(event, dict) or "status" not in event:
-        raise CallError("the task was resumed without an event of ExportTaskTrigger; clear it to export again")
-    _check_version(event.get("v"), "event")
-    if event["status"] != "completed":
-        raise airflow_failure(
-            str(event.get("error")), final=bool(event.get("final")), retry_after_s=event.get("retry_after_s")
-        )
-    return {TaskId(task_id): parse_rfc3339(text) for task_id, text in event["created_at"].items()}
-
-
-def _check_version(version: Any, what: str) -> None:
-    if version != PAYLOAD_VERSION:
-        raise CallError(
-            f"this {what} has version {version}, and this installation reads version {PAYLOAD_VERSION}: worker and "
-            "triggerer have different versions of the provider; install the same on both, then clear the task"
-        )

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,8 @@ def test_a_worker_and_a_triggerer_die_and_every_batch_is_loaded_once(deployment:
     """Each batch of each day is one load, the rows are those of the service, and the lake has no fault."""
     stack, lake = deployment.stack, deployment.lake
     stack.unpause(DAG)
-    before, started_s = deployment.cpu_s(), time.monotonic()
+    cpu_s = deployment.cpu_s
+    before, started_s = cpu_s(), time.monotonic()
     runs = deployment.start_runs()
     n_loads = N_BATCHES * N_WINDOWS
 
@@ -192,14 +194,13 @@ def test_a_worker_and_a_triggerer_die_and_every_batch_is_loaded_once(deployment:
     print(f"killed triggerer-1 after {n_done(EXPORT)} exports", flush=True)
     deployment.wait_for(lambda: n_done(LOAD) >= n_loads // 4, "a quarter of the loads")
     deployment.wait_for(lambda: stack.is_busy("worker-1"), "a task of the first worker", every_s=0.2)
-    first_s, first_loads = time.monotonic() - started_s, n_done(LOAD)
+    with_two = Phase("two workers", n_done(EXPORT), n_done(LOAD), time.monotonic() - started_s, cpu_s() - before)
     deployment.kill_whole("worker-1")
-    print(f"killed worker-1 after {first_loads} loads", flush=True)
+    print(f"killed worker-1 after {with_two.n_loads} loads", flush=True)
     deployment.wait_for(
         lambda: all(stack.state_of(DAG, run) in ("success", "failed") for run in runs), "the end of all runs"
     )
-    seconds = time.monotonic() - started_s
-    cpu_s = deployment.cpu_s() - before
+    whole = Phase("all", n_done(EXPORT), n_done(LOAD), time.monotonic() - started_s, cpu_s() - before)
 
     assert ["success"] * N_WINDOWS == [stack.state_of(DAG, run) for run in runs]
     assert n_loads == n_done(LOAD) == n_done(EXPORT)
@@ -213,7 +214,7 @@ def test_a_worker_and_a_triggerer_die_and_every_batch_is_loaded_once(deployment:
     assert [[n_loads]] == lake.rows("SELECT count(*) FROM loads")
     with Lake(lake.uri) as opened:
         assert () == tuple(each for each in opened.verify().findings if each.is_fault)
-    report(seconds, n_loads, first_s, first_loads, cpu_s, done_by)
+    report(whole, with_two, done_by)
 
 
 def messages_of(lake: LakeProbe) -> dict[str, tuple[str, str, datetime]]:
@@ -239,20 +240,45 @@ def exported_messages(sandbox: Sandbox) -> dict[str, tuple[str, str, datetime]]:
     return found
 
 
-def report(
-    seconds: float, n_loads: int, first_s: float, first_loads: int, cpu_s: Counter[str], done_by: dict[str, int]
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What was done in a part of the run, in how many seconds, with how many CPU seconds by component."""
+
+    name: str
+    n_exports: int
+    n_loads: int
+    seconds: float
+    cpu_s: Counter[str]
+
+    def after(self, other: Phase, name: str) -> Phase:
+        """Return what was done after another phase, which began with this one."""
+        return Phase(
+            name,
+            self.n_exports - other.n_exports,
+            self.n_loads - other.n_loads,
+            self.seconds - other.seconds,
+            self.cpu_s - other.cpu_s,
+        )
+
+    def __str__(self) -> str:
+        # Many windows at once export first and load then, so a phase has more of one than of the other.
+        n_pairs = max(0.5, (self.n_exports + self.n_loads) / 2)
+        return (
+            f"{self.name}: {self.n_exports} exports and {self.n_loads} loads in {self.seconds:.0f} s, "
+            f"{60 * self.n_loads / self.seconds:.1f} loads and {60 * n_pairs / self.seconds:.1f} pairs a minute, "
+            f"{self.cpu_s.total() / n_pairs:.2f} CPU s for each pair of an export and a load"
+        )
+
+
+def report(whole: Phase, with_two: Phase, done_by: dict[str, int]) -> None:
     """Print what the run took, for docs/scaling.md."""
     load_1, load_5, load_15 = os.getloadavg()
-    print(f"\n{n_loads} exports and loads in {seconds:.0f} s: {60 * n_loads / seconds:.1f} a minute")
-    for when, loads, after_s in (
-        ("until a worker died", first_loads, first_s),
-        ("with the one that is left", n_loads - first_loads, seconds - first_s),
-    ):
-        print(f"  {when}: {loads} in {after_s:.0f} s, {60 * loads / after_s:.1f} a minute")
+    print()
+    for phase in (whole, with_two, whole.after(with_two, "one worker")):
+        print(phase)
     print(f"load average: {load_1:.1f} (1 min), {load_5:.1f} (5 min), {load_15:.1f} (15 min); {os.cpu_count()} cores")
     print(f"tasks done by: {', '.join(f'{name} {n}' for name, n in done_by.items())}")
-    print(f"CPU seconds for each export and load: {cpu_s.total() / n_loads:.2f}, of which")
-    for kind, used in cpu_s.most_common():
-        print(f"  {kind:14}{used / n_loads:6.2f}")
+    print("CPU seconds of the whole run for each export and load, by component")
+    for kind, used in whole.cpu_s.most_common():
+        print(f"  {kind:14}{used / whole.n_loads:6.2f}")
     print(f"Python {sys.version.split()[0]}", flush=True)

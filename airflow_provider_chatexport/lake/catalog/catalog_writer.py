@@ -158,26 +158,28 @@ def _update_copy(path: Path, store: LakeStore, snapshot: Snapshot, digest: str) 
     with contextlib.suppress(duckdb.Error), _writing(path, store, snapshot) as con:
         lake, last_digest, records = con.execute(f"SELECT lake, digest, records FROM {BUILT_FROM}").fetchall()[0]
         if (lake, last_digest) == (store.uri, digest):
-            ids = {record.load_id for record in snapshot.records}
-            if ids.issubset(records) and not snapshot.unreadable:
-                return _Last.SHOWS_THESE if len(ids) == len(records) else _Last.SHOWS_MORE
-            _update_loads(con, snapshot)
+            ids, shown = {record.load_id for record in snapshot.records}, frozenset(records)
+            if ids <= shown and not snapshot.unreadable:
+                return _Last.SHOWS_THESE if ids == shown else _Last.SHOWS_MORE
+            if not shown <= ids:
+                return _Last.UNUSABLE
+            _update_loads(con, snapshot, shown)
             _fill(con, store, snapshot, digest, but=metadata_views.LOADS)
             return _Last.UPDATED
     return _Last.UNUSABLE
 
 
-def _update_loads(con: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> None:
-    """Bring the rows of the view ``loads`` up to date: with 20,000 loads, this is a quarter of writing them all."""
+def _update_loads(con: duckdb.DuckDBPyConnection, snapshot: Snapshot, shown: frozenset[str]) -> None:
+    """Bring the rows of the view ``loads`` up to date: with 20,000 loads, this is a tenth of writing them all.
+
+    :param shown: ids of the records that the last catalog shows. All of them are still there.
+    """
     table = metadata_views.LOADS
-    con.register("fates", metadata_views.load_fates(snapshot))
-    con.execute(f"DELETE FROM {table} WHERE load_id NOT IN (SELECT load_id FROM fates)")
+    con.register("fates", metadata_views.load_fates(snapshot, shown))
     assigned = ", ".join(f"{name} = fates.{name}" for name in metadata_views.FATES)
-    changed = " OR ".join(f"rows.{name} IS DISTINCT FROM fates.{name}" for name in metadata_views.FATES)
-    con.execute(f"UPDATE {table} rows SET {assigned} FROM fates WHERE rows.load_id = fates.load_id AND ({changed})")
+    con.execute(f"UPDATE {table} rows SET {assigned} FROM fates WHERE rows.load_id = fates.load_id")
     con.unregister("fates")
-    known = {load_id for (load_id,) in con.execute(f"SELECT load_id FROM {table}").fetchall()}
-    con.register("new_loads", metadata_views.load_rows(snapshot, known))
+    con.register("new_loads", metadata_views.load_rows(snapshot, shown))
     con.execute(f"INSERT INTO {table} BY NAME FROM new_loads")
     con.unregister("new_loads")
 

@@ -104,10 +104,16 @@ def load_rows(snapshot: Snapshot, known: Collection[str]) -> pa.Table:
     return _table(_LOAD_COLUMNS, (_load_row(record, snapshot) for record in loads))
 
 
-def load_fates(snapshot: Snapshot) -> pa.Table:
-    """Return for every load what later records made of it. Its other columns never change."""
+def load_fates(snapshot: Snapshot, shown: Collection[str]) -> pa.Table:
+    """Return what later records made of loads, of those of which a catalog can lack it. Nothing else of them changes.
+
+    :param shown: ids of the records that the catalog shows.
+    """
     columns = [column for column in _LOAD_COLUMNS if column[0] in ("load_id", *FATES)]
-    return _table(tuple(columns), (_fate(record, snapshot) for record in snapshot.records if record.is_load))
+    unchanged = {None, *shown}
+    fates = (_fate(record, snapshot) for record in snapshot.records if record.is_load and record.load_id in shown)
+    changed = (each for each in fates if each["retired_at"] or each["rewritten_into"] not in unchanged)
+    return _table(tuple(columns), changed)
 
 
 def _fate(record: LoadRecord, snapshot: Snapshot) -> dict[str, Any]:

@@ -11,6 +11,7 @@ same, they are compared once for each atom (``channels``): in the worst case onc
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -197,6 +198,10 @@ class NewerCoverage:
             for older, newer_entries in newer_of.items():
                 self._newer.setdefault(older, []).append(newer_entries)
 
+    def older(self) -> Iterable[CoverageEntry]:
+        """Return the entries that newer entries overlap."""
+        return self._newer.keys()
+
     def than(self, entry: CoverageEntry, span: TimeSpan | None = None) -> list[CoverageEntry]:
         """Return the newer entries that overlap an entry, or that overlap the part of it in a span."""
         of_atoms = self._newer.get(entry, [])
@@ -241,12 +246,29 @@ class NewerCoverage:
         )
 
 
+class EntriesByTime:
+    """Coverage entries of whatever channels, from which those of a span are found without a look at the others."""
+
+    def __init__(self, entries: Iterable[CoverageEntry]) -> None:
+        self._entries = sorted(entries, key=lambda each: each.since)
+        # Of the entries up to each one, the latest end.
+        self._reached = list(itertools.accumulate((each.until for each in self._entries), max))
+
+    def overlapping(self, span: TimeSpan) -> Iterator[CoverageEntry]:
+        """Yield the entries that overlap a span."""
+        number = bisect.bisect_left(self._entries, span.until, key=lambda each: each.since)
+        while number and self._reached[number - 1] > span.since:
+            number -= 1
+            if self._entries[number].until > span.since:
+                yield self._entries[number]
+
+
 def without_superseded(entries: Iterable[CoverageEntry]) -> list[CoverageEntry]:
     """Return the entries that still decide something, without those that newer entries cover in all their channels.
 
     The newer entries hide whatever such an entry would hide.
     """
-    entries = list(entries)
+    entries = list(dict.fromkeys(entries))
     newer = NewerCoverage(entries)
     return [entry for entry in entries if not newer.is_fully_hidden(entry)]
 

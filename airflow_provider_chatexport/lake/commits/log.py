@@ -11,24 +11,18 @@ their coverage, and all their files that are still good, taken over or rewritten
 from __future__ import annotations
 
 import contextlib
-import gzip
 import hashlib
-import io
 import logging
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
-import orjson
-
-from airflow_provider_chatexport.core.garbage import no_collection
 from airflow_provider_chatexport.errors import DamagedRecordError, LakeError
-from airflow_provider_chatexport.lake.commits import published, record_json, visibility
-from airflow_provider_chatexport.lake.commits.channels import ChannelSet
+from airflow_provider_chatexport.lake.commits import checkpoint, published, record_json, visibility
 from airflow_provider_chatexport.lake.commits.file_state import FileStatus
 from airflow_provider_chatexport.lake.commits.record import FOLDER, LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
@@ -38,7 +32,6 @@ log = logging.getLogger(__name__)
 
 # Holds every record that there was when it was written, so that thousands of loads are not thousands of reads.
 CHECKPOINT: Final = f"{FOLDER}/_checkpoint.gz"
-_CHECKPOINT_VERSION: Final = 2
 # The same for the records that are not in the checkpoint yet. Rewriting it is a small thing.
 RECENT: Final = f"{FOLDER}/_recent.gz"
 _GATHER_EVERY: Final = 4
@@ -46,6 +39,9 @@ _GATHER_EVERY: Final = 4
 _ID_VERSION: Final = "schema 1"
 # How long a superseded file stays, for readers who opened the catalog before.
 DEFAULT_KEEP: Final = timedelta(days=1)
+
+# A function in Python would cost more than the sorting.
+_BY_EXPORT: Final = attrgetter("exported_at", "load_id")
 
 T = TypeVar("T")
 
@@ -128,12 +124,15 @@ class _Memory:
     :ivar checkpointed: the paths of those that were in the checkpoint.
     :ivar gathered: the paths of those that were in the checkpoint, or in the small one next to it.
     :ivar restored: the paths of those that were gone, and that the checkpoint brought back.
+    :ivar listed: the paths of the last list of records; what was read of them is ``in_order``.
     """
 
     records: Mapping[str, LoadRecord]
     checkpointed: frozenset[str]
     gathered: frozenset[str]
     restored: frozenset[str]
+    listed: Collection[str] = ()
+    in_order: list[LoadRecord] | None = None
 
 
 # Damaged records that a warning has named.
@@ -159,14 +158,17 @@ def all_records(store: LakeStore, *, afresh: bool = False) -> list[LoadRecord]:
 def _read_all(store: LakeStore, paths: Collection[str], *, afresh: bool) -> list[LoadRecord]:
     memory = None if afresh else _memory_of(store, paths)
     known = memory.records if memory else {}
+    if memory and memory.in_order is not None and memory.listed == paths:
+        return memory.in_order
     restored = memory.restored if memory else read_checkpoint(store, paths).keys() - set(paths)
     read: dict[str, LoadRecord] = {}
     for path in sorted({*paths, *restored}):
         if record := known.get(path) or _read_record(store, path, paths):
             read[path] = record
+    records = sorted(read.values(), key=_BY_EXPORT)
     if memory:
-        memory.records = read
-    return sorted(read.values(), key=lambda record: (record.exported_at, record.load_id))
+        memory.records, memory.in_order, memory.listed = read, records, paths
+    return records
 
 
 def _read_record(store: LakeStore, path: str, paths: Collection[str]) -> LoadRecord | None:
@@ -258,7 +260,10 @@ def _remembered(store: LakeStore, where: str, paths: Collection[str]) -> dict[st
     content = store.read_if_there(where)
     if content is None:
         return {}
-    records = _parse_checkpoint(store, content)
+    try:
+        records = checkpoint.read(content, store.url(where))
+    except checkpoint.UnreadableError:
+        return {}
     for path in records.keys() - set(paths):
         # The files that a rewrite replaced may be deleted by now. So a person can move out the record of a load, but a
         # rewrite whose record is gone is a loss. The next record of a load will be another than the one that is gone.
@@ -278,23 +283,9 @@ def _put_back(store: LakeStore, record: LoadRecord) -> bool:
     return True
 
 
-def _parse_checkpoint(store: LakeStore, content: bytes) -> dict[str, LoadRecord]:
-    try:
-        # Records have no cycles. With 20,000 of them, it took half of the time to find that out.
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as lines, no_collection():
-            header = orjson.loads(next(lines))
-            if header["v"] != _CHECKPOINT_VERSION:
-                return {}
-            sets = [ChannelSet.from_json(each) for each in header["channels"]]
-            read = (record_json.from_line(line, store.url(CHECKPOINT), sets) for line in lines)
-            return {record.path: record for record in read}
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration, OSError, EOFError, zlib.error, LakeError):
-        return {}
-
-
 def write_checkpoint(store: LakeStore, records: Sequence[LoadRecord]) -> None:
     """Write the checkpoint. Two writers at once do no harm: readers read what one leaves out from its own file."""
-    store.replace(CHECKPOINT, _checkpoint_of(records))
+    store.replace(CHECKPOINT, checkpoint.write(records))
     if memory := _MEMORIES.get(store):
         memory.checkpointed = memory.gathered = frozenset(record.path for record in records)
 
@@ -311,22 +302,8 @@ def gather(store: LakeStore, records: Sequence[LoadRecord]) -> None:
         return
     paths = frozenset(record.path for record in records)
     if len(paths - memory.gathered) >= _GATHER_EVERY:
-        store.replace(RECENT, _checkpoint_of(records))
+        store.replace(RECENT, checkpoint.write(records))
         memory.gathered = memory.checkpointed | paths
-
-
-def _checkpoint_of(records: Sequence[LoadRecord]) -> bytes:
-    """Return a line with all lists of channels, and a line for each record, compressed."""
-    sets: dict[ChannelSet, int] = {}
-    lines = io.BytesIO()
-    for record in records:
-        lines.write(orjson.dumps(record_json.to_json(record, sets), option=orjson.OPT_APPEND_NEWLINE))
-    header = {"v": _CHECKPOINT_VERSION, "channels": [each.to_json() for each in sets]}
-    content = io.BytesIO()
-    with gzip.GzipFile(fileobj=content, mode="wb", compresslevel=1) as packed:
-        packed.write(orjson.dumps(header, option=orjson.OPT_APPEND_NEWLINE))
-        packed.write(lines.getbuffer())
-    return content.getvalue()
 
 
 def delete_dead_files(store: LakeStore, snapshot: Snapshot, *, before: datetime) -> tuple[str, ...]:

@@ -159,7 +159,7 @@ def _loads_of(each: FileState, records: Mapping[str, LoadRecord]) -> Iterator[st
     ahead = [each.record]
     while ahead:
         record = ahead.pop()
-        ahead += [records[load_id] for load_id in record.replaces if load_id in records]
+        ahead += [records[load_id] for load_id in (*record.replaces, *record.taken) if load_id in records]
         spans = [file.span for file in record.files if file.table == each.file.table]
         if record.is_load and any(span.since < each.span.until and each.span.since < span.until for span in spans):
             yield record.load_id

@@ -1,12 +1,12 @@
 """Parts of records that are read from JSON only when they are asked for.
 
-A lake that is years old has tens of thousands of records that rewrites replaced, and each lists files and coverage. A
-load asks only for those of the records that its snapshot still needs.
+A lake that is years old has tens of thousands of records that rewrites replaced, and each lists files, coverage, counts
+and sources. A load asks only for those of the records that its snapshot still needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 S = TypeVar("S")
@@ -14,38 +14,34 @@ T = TypeVar("T")
 
 
 class ReadLater(Sequence[T]):
-    """A tuple that is read from a JSON list at the first look into it.
+    """A tuple that is read at the first look into it. It is not empty.
 
-    :param raw: the text of the list, compact.
     :param read: returns the tuple.
-    :param source: the second argument of ``read``. A function for each object would be one more object for the garbage
+    :param source: the argument of ``read``. A function for each object would be one more object for the garbage
         collector, which looks at all of them.
+    :param known: what is known of the values without reading them.
     """
 
-    __slots__ = ("_read", "_source", "_values", "raw")
+    __slots__ = ("_read", "_values", "known", "source")
 
-    def __init__(self, raw: bytes, read: Callable[[bytes, S], tuple[T, ...]], source: S) -> None:
-        self.raw = raw
-        self._read: Callable[[bytes, Any], tuple[T, ...]] = read
-        self._source = source
+    def __init__(self, read: Callable[[S], tuple[T, ...]], source: S, known: Any = None) -> None:
+        self._read: Callable[[Any], tuple[T, ...]] = read
+        self.source: Any = source
+        self.known = known
         self._values: tuple[T, ...] | None = None
 
     @property
     def is_read(self) -> bool:
-        """Whether anything has read the list yet."""
+        """Whether anything has read the tuple yet."""
         return self._values is not None
-
-    def mentions(self, name: str) -> bool:
-        """Return whether the text of the list has a name, or text that looks like it. This reads nothing."""
-        return f'"{name}"'.encode() in self.raw
 
     def _all(self) -> tuple[T, ...]:
         if self._values is None:
-            self._values = self._read(self.raw, self._source)
+            self._values = self._read(self.source)
         return self._values
 
     def __bool__(self) -> bool:
-        return self.raw != b"[]"
+        return True
 
     def __len__(self) -> int:
         return len(self._all())
@@ -68,3 +64,41 @@ class ReadLater(Sequence[T]):
 
     def __repr__(self) -> str:
         return repr(self._all())
+
+
+class MappingReadLater(Mapping[str, Any]):
+    """A dictionary that is read at the first look at a key that is not known.
+
+    :param known: some of its keys.
+    :param later: the names that all other keys can have; None for any.
+    :param read: returns the dictionary.
+    :param source: the argument of ``read``.
+    """
+
+    __slots__ = ("_later", "_read", "known", "source")
+
+    def __init__(
+        self,
+        known: Mapping[str, Any],
+        later: Collection[str] | None,
+        read: Callable[[S], Mapping[str, Any]],
+        source: S,
+    ) -> None:
+        self.known = known
+        self._later = later
+        self._read: Callable[[Any], Mapping[str, Any]] = read
+        self.source: Any = source
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self.known or (self._later is not None and key not in self._later):
+            return self.known[key]
+        return self._read(self.source)[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read(self.source))
+
+    def __len__(self) -> int:
+        return len(self._read(self.source))
+
+    def __repr__(self) -> str:
+        return repr(dict(self))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -84,6 +84,8 @@ class LoadRecord:
     :param keep_superseded: keep files for ``messages_history`` when newer loads hide all of their rows.
     :param late_changes: what this load changed in what the lake knew, by age of the message (``shrink_guard``).
     :param replaces: the records that this one stands for, if it is the record of a rewrite.
+    :param taken: by the id of a record that remains, the paths of its files that belong to this record now, or whose
+        place this record's files take.
     :param has_unique_keys: no two rows of its event tables have one key. Older records of rewrites do not say it.
     :param history: files that only ``messages_history`` reads.
     :param purged: paths of files of any record that nothing may read any more.
@@ -95,20 +97,21 @@ class LoadRecord:
     committed_at: datetime
     since: datetime | None
     until: datetime | None
-    flags: dict[str, Any]
-    sources: tuple[SourceFile, ...]
+    flags: Mapping[str, Any]
+    sources: Sequence[SourceFile]
     coverage: Sequence[CoverageEntry]
     files: Sequence[DataFile]
-    counts: dict[str, Any]
+    counts: Mapping[str, Any]
     seconds: float = 0.0
     keep_superseded: bool = False
     late_changes: tuple[dict[str, int], ...] = ()
     replaces: tuple[str, ...] = ()
+    taken: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     has_unique_keys: bool = True
     history: Sequence[DataFile] = ()
     purged: tuple[str, ...] = ()
     lost: tuple[LostSpan, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     writer: str = WRITER
     schema_version: int = SCHEMA_VERSION
 
@@ -128,6 +131,19 @@ class LoadRecord:
         if self.is_load:
             return 1
         return int(self.facts.get("n_loads") or max(1, len({entry.load_id for entry in self.coverage})))
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """The ids of records that were damaged when a rewrite was made, so that it does not know them."""
+        return tuple(self.facts.get("unread", ()))
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """The number of its coverage entries, and of their channels. This reads nothing."""
+        if isinstance(self.coverage, ReadLater):
+            n_entries, n_channels = self.coverage.known
+            return n_entries, n_channels
+        return len(self.coverage), sum(len(entry.channels) for entry in self.coverage)
 
     @property
     def as_they_were(self) -> tuple[str, ...]:
@@ -151,7 +167,7 @@ class LoadRecord:
 
 
 def _any_has(files: Sequence[DataFile], name: str) -> bool:
-    """Return whether one of some files has a field with another value than its default. Those are not written."""
-    if isinstance(files, ReadLater) and not files.mentions(name):
-        return False
+    """Return whether one of some files has a field with another value than its default."""
+    if isinstance(files, ReadLater):
+        return name in files.known
     return any(getattr(file, name) for file in files)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import base64
+import functools
 import io
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any, Final
@@ -22,10 +24,14 @@ from airflow_provider_chatexport.lake.commits.read_later import ReadLater
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
 from airflow_provider_chatexport.lake.schema.tables import SCHEMA_VERSION
 
-RECORD_VERSION: Final = 3
+RECORD_VERSION: Final = 4
 # In version 1, files had a day and no span, and there was a coverage entry for each channel. In version 2, the files of
-# a lake on an object store lay in the folders of their tables.
-_READ_VERSIONS: Final = (1, 2, 3)
+# a lake on an object store lay in the folders of their tables. Up to version 3, no list of channels was packed, and no
+# record took single files of others.
+_READ_VERSIONS: Final = (1, 2, 3, 4)
+# A longer list of channels is packed. Of a load of 1,000 channels, the list is nine tenths of the record.
+_MAX_PLAIN_CHANNELS: Final = 2_000  # bytes
+_PACKED: Final = "packed"
 # Counts that have another name in older records.
 _RENAMED_COUNTS: Final = {"not_cast": "cast_failures"}
 
@@ -52,20 +58,21 @@ def to_json(record: LoadRecord, sets: dict[ChannelSet, int]) -> dict[str, Any]:
         "exported_at": format_rfc3339(record.exported_at),
         "committed_at": format_rfc3339(record.committed_at),
         "window": {"since": _text(record.since), "until": _text(record.until)},
-        "flags": record.flags,
+        "flags": dict(record.flags),
         "sources": [asdict(source) for source in record.sources],
         "coverage": coverage_entries.to_json(record.coverage, record.load_id, sets),
-        "counts": record.counts,
-        "files": _files_to_json(record.files),
+        "counts": dict(record.counts),
+        "files": [file_to_json(file) for file in record.files],
         "seconds": round(record.seconds, 3),
         "keep_superseded": record.keep_superseded,
         "late_changes": list(record.late_changes),
         "replaces": list(record.replaces),
+        **({"taken": {load_id: list(paths) for load_id, paths in record.taken.items()}} if record.taken else {}),
         "has_unique_keys": record.has_unique_keys,
-        "history": _files_to_json(record.history),
+        "history": [file_to_json(file) for file in record.history],
         "purged": list(record.purged),
         "lost": [span.to_json() for span in record.lost],
-        "facts": record.facts,
+        "facts": dict(record.facts),
     }
 
 
@@ -82,7 +89,7 @@ def from_bytes(content: bytes, where: str) -> LoadRecord:
 
 
 def from_line(line: bytes, where: str, sets: Sequence[ChannelSet]) -> LoadRecord:
-    """Read a record from the text of ``to_json``. Its files and its coverage are read when they are asked for.
+    """Read a record from the text of ``to_json``, as checkpoints of version 2 have it.
 
     :param where: the address of the text, for errors.
     :param sets: the sets of channels by number.
@@ -92,7 +99,7 @@ def from_line(line: bytes, where: str, sets: Sequence[ChannelSet]) -> LoadRecord
         value = _LINES.decode(line)
     except msgspec.MsgspecError:
         raise _not_a_record(where) from None
-    _check_version(value.v, value.schema_version, where)
+    check_version(value.v, value.schema_version, where)
     return LoadRecord(
         load_id=value.load_id,
         schema_version=value.schema_version,
@@ -103,15 +110,16 @@ def from_line(line: bytes, where: str, sets: Sequence[ChannelSet]) -> LoadRecord
         until=value.window.until,
         flags=value.flags,
         sources=value.sources,
-        coverage=ReadLater(bytes(value.coverage), _read_entries, (where, value.load_id, sets)),
+        coverage=_entries(value.coverage, where, value.load_id, sets),
         counts=value.counts,
-        files=ReadLater(bytes(value.files), _read_files, where),
+        files=value.files,
         seconds=value.seconds,
         keep_superseded=value.keep_superseded,
         late_changes=value.late_changes,
         replaces=value.replaces,
+        taken=value.taken,
         has_unique_keys=value.has_unique_keys,
-        history=ReadLater(bytes(value.history), _read_files, where),
+        history=value.history,
         purged=value.purged,
         lost=tuple(map(LostSpan.from_json, value.lost)),
         facts=value.facts,
@@ -125,7 +133,7 @@ def from_json(value: dict[str, Any], where: str) -> LoadRecord:
     :raises LakeError: it is not a record, or its version is unknown.
     """
     try:
-        _check_version(value["v"], value["schema_version"], where)
+        check_version(value["v"], value["schema_version"], where)
         load_id = value["load_id"]
         return LoadRecord(
             load_id=load_id,
@@ -144,6 +152,7 @@ def from_json(value: dict[str, Any], where: str) -> LoadRecord:
             keep_superseded=value["keep_superseded"],
             late_changes=tuple(value["late_changes"]),
             replaces=tuple(value["replaces"]),
+            taken={load_id: tuple(paths) for load_id, paths in value.get("taken", {}).items()},
             has_unique_keys=value.get("has_unique_keys", bool(value["sources"])),
             history=tuple(map(file_from_json, value["history"])),
             purged=tuple(value["purged"]),
@@ -175,12 +184,35 @@ def file_from_json(value: dict[str, Any]) -> DataFile:
 
 
 def _lines(sets: Iterable[ChannelSet]) -> bytes:
-    """Return lists of channels as a JSON array with one line for each list, which may have thousands of channels."""
+    """Return lists of channels as a JSON array with one line for each list."""
     lines = io.BytesIO()
     for each in sets:
         lines.write(b",\n" if lines.tell() else b"[\n")
-        lines.write(orjson.dumps(each.to_json()))
+        lines.write(_channels_to_json(each))
     return lines.getvalue() + b"\n]" if lines.tell() else b"[]"
+
+
+def _channels_to_json(channels: ChannelSet) -> bytes:
+    """Return a list of channels as JSON: its text, or ``{"packed": ...}`` with the text in zlib and base64."""
+    text = orjson.dumps(channels.to_json())
+    if len(text) <= _MAX_PLAIN_CHANNELS:
+        return text
+    return orjson.dumps({_PACKED: base64.b64encode(zlib.compress(text, 9)).decode()})
+
+
+def _channels(value: dict[str, Any]) -> ChannelSet:
+    """Read a list of channels. No channel is ``packed``: what stands before their ids is empty or ends in a colon."""
+    packed = value.get(_PACKED)
+    return ChannelSet.from_json(value) if packed is None else _unpacked_channels(packed)
+
+
+# Loads of one schedule have the same lists.
+@functools.lru_cache(maxsize=256)
+def _unpacked_channels(packed: str) -> ChannelSet:
+    try:
+        return ChannelSet.from_json(orjson.loads(zlib.decompress(base64.b64decode(packed, validate=True))))
+    except zlib.error as error:
+        raise ValueError from error
 
 
 class _Window(msgspec.Struct):
@@ -219,56 +251,45 @@ class _Line(msgspec.Struct):
     window: _Window
     flags: dict[str, Any]
     sources: tuple[SourceFile, ...]
-    coverage: msgspec.Raw
+    coverage: tuple[_Entry, ...]
     counts: dict[str, Any]
-    files: msgspec.Raw
+    files: tuple[DataFile, ...]
     seconds: float
     keep_superseded: bool
     late_changes: tuple[dict[str, int], ...]
     replaces: tuple[str, ...]
     has_unique_keys: bool
-    history: msgspec.Raw
+    history: tuple[DataFile, ...]
     purged: tuple[str, ...]
     facts: dict[str, Any]
     lost: tuple[dict[str, Any], ...] = ()
+    taken: dict[str, tuple[str, ...]] = {}
 
 
 _LINES: Final = msgspec.json.Decoder(_Line)
-_ENTRIES: Final = msgspec.json.Decoder(list[_Entry])
-_FILES: Final = msgspec.json.Decoder(tuple[DataFile, ...])
 
 
-def _read_entries(raw: bytes, source: tuple[str, str, Sequence[ChannelSet]]) -> tuple[CoverageEntry, ...]:
-    """Read the coverage entries of a record.
+def _entries(
+    values: Iterable[_Entry], where: str, record_id: str, sets: Sequence[ChannelSet]
+) -> tuple[CoverageEntry, ...]:
+    """Return the coverage entries of a record.
 
-    :param source: the address of the text, for errors; the record's id; the sets of channels by number.
+    :param sets: the sets of channels by number.
     """
-    where, record_id, sets = source
-    with _unreadable(where):
-        return tuple(each.entry(sets, record_id) for each in _ENTRIES.decode(raw))
-
-
-def _read_files(raw: bytes, where: str) -> tuple[DataFile, ...]:
-    """Read the files of a record."""
-    with _unreadable(where):
-        return _FILES.decode(raw)
-
-
-def _files_to_json(files: Sequence[DataFile]) -> list[dict[str, Any]] | orjson.Fragment:
-    """Return files as JSON, as it was read if it has not been asked for."""
-    return orjson.Fragment(files.raw) if isinstance(files, ReadLater) else [file_to_json(file) for file in files]
-
-
-@contextlib.contextmanager
-def _unreadable(where: str) -> Iterator[None]:
-    """Raise errors of JSON that has another shape than a record as those of a damaged record."""
     try:
-        yield
-    except (msgspec.MsgspecError, IndexError):
+        return tuple(each.entry(sets, record_id) for each in values)
+    except IndexError:
         raise _not_a_record(where) from None
 
 
-def _check_version(version: int, schema_version: int, where: str) -> None:
+def names_in(files: Sequence[DataFile]) -> frozenset[str]:
+    """Return the fields of which one of some files has another value than its default: what their JSON mentions."""
+    if isinstance(files, ReadLater):
+        return frozenset(files.known)
+    return frozenset(name for file in files for name in file_to_json(file))
+
+
+def check_version(version: int, schema_version: int, where: str) -> None:
     """Raise unless this installation knows the version of a record and of its files' tables.
 
     :raises LakeError: it does not.
@@ -276,7 +297,7 @@ def _check_version(version: int, schema_version: int, where: str) -> None:
     if version not in _READ_VERSIONS:
         raise LakeError(
             f"{where} is a load record of version {version}, and this installation reads versions "
-            f"up to {RECORD_VERSION}; upgrade airflow-provider-chatexport where it reads this lake",
+            f"up to {_READ_VERSIONS[-1]}; upgrade airflow-provider-chatexport where it reads this lake",
             retryable=False,
         )
     if schema_version > SCHEMA_VERSION:
@@ -292,7 +313,7 @@ def _coverage(value: dict[str, Any], load_id: str) -> tuple[CoverageEntry, ...]:
     coverage = value["coverage"]
     if isinstance(coverage, list):
         return coverage_entries.from_json_per_channel(coverage, load_id)
-    sets = [ChannelSet.from_json(each) for each in coverage["channels"]]
+    sets = [_channels(each) for each in coverage["channels"]]
     return coverage_entries.from_json(coverage["entries"], load_id, sets)
 
 

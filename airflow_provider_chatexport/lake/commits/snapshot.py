@@ -21,7 +21,9 @@ records arrive in, all readers of the records come to the same states.
    as they were because they were lost: such a file may be restored (``as_they_were``).
 5. A dead file of messages is history instead if its load keeps what newer loads supersede (``keep_superseded``).
    Nothing may read a file that a record purged.
-6. A file that a rewrite took over is listed by several records. It is alive if one of them says so.
+6. A file that a rewrite took over is listed by several records. It is alive if one of them says so. A rewrite may also
+   take single files of a record that remains (``taken``). It then has copies of all coverage entries that overlap these
+   files, and has applied them: an entry may be in several records.
 7. A record of ``repair`` purges files that are lost, and says what they leave uncovered (``lost``). Until there is one,
    who finds a file missing or damaged works with ``without`` it.
 
@@ -58,6 +60,7 @@ from functools import cached_property
 from airflow_provider_chatexport.lake.commits.contested import contested
 from airflow_provider_chatexport.lake.commits.coverage import (
     CoverageEntry,
+    EntriesByTime,
     NewerCoverage,
     TimeSpan,
     merged_spans,
@@ -86,11 +89,18 @@ class Snapshot:
         self.records = records
         self.damaged = frozenset(damaged)
         self.unreadable = frozenset(unreadable)
-        self._replaced_by = _replacements(records)
+        self._replaced_by, self._taken_by = _replacements(records)
         self._purged_by = {path: record for record in records for path in record.purged}
         self.current = [record for record in records if record.load_id not in self._replaced_by]
-        self._owner = {entry: record for record in self.current for entry in record.coverage}
+        # The first record that has an entry. Rewrites that take single files have copies of entries of others.
+        self._owner: dict[CoverageEntry, LoadRecord] = {}
+        self._copies: dict[CoverageEntry, list[LoadRecord]] = defaultdict(list)
+        for record in sorted(self.current, key=lambda each: each.committed_at):
+            for entry in record.coverage:
+                if self._owner.setdefault(entry, record) is not record:
+                    self._copies[entry].append(record)
         self._newer = NewerCoverage(self._owner)
+        self._entries_by_time: dict[str, EntriesByTime] = {}
         self.superseded = {
             record.load_id
             for record in self.current
@@ -117,7 +127,8 @@ class Snapshot:
     @cached_property
     def coverage(self) -> list[CoverageEntry]:
         """The entries that decide what is visible."""
-        return [entry for record in self.current if record.load_id not in self.superseded for entry in record.coverage]
+        deciding = (record for record in self.current if record.load_id not in self.superseded)
+        return list(dict.fromkeys(entry for record in deciding for entry in record.coverage))
 
     @cached_property
     def masking_coverage(self) -> set[CoverageEntry]:
@@ -129,7 +140,7 @@ class Snapshot:
             if record.load_id not in self.superseded
             for entry in record.coverage
             for newer in self._newer.than(entry)
-            if (not self._is_applied(entry, newer) or record.as_they_were) and overlaps_any(newer, masked)
+            if (not self._is_applied(record, newer) or record.as_they_were) and overlaps_any(newer, masked)
         }
         return masking | self._over_uncovered
 
@@ -196,9 +207,9 @@ class Snapshot:
 
         A rewrite of its files changes nothing about that.
         """
-        newer, owner = self._of_loads
-        if record.has_uncovered or not newer.are_fully_hidden(record.coverage):
+        if record.has_uncovered or not record.coverage or record.load_id in self._visible_loads:
             return None
+        newer, owner = self._of_loads
         moments = (
             newer.hidden_since(entry, None, lambda other: owner[other].committed_at) for entry in record.coverage
         )
@@ -298,12 +309,34 @@ class Snapshot:
         return grouped
 
     @cached_property
+    def _visible_loads(self) -> set[str]:
+        """Loads of which newer entries do not hide some moment.
+
+        A rewrite drops entries that newer ones hide, and no others. So this reads no record of a replaced load.
+        """
+        return {entry.load_id for entry in self._owner if not self._newer.is_fully_hidden(entry)}
+
+    @cached_property
     def _of_loads(self) -> tuple[NewerCoverage, dict[CoverageEntry, LoadRecord]]:
-        """The coverage as it was before any rewrite, and the load that each entry belongs to."""
-        if not self._replaced_by:
-            return self._newer, self._owner
-        owner = {entry: record for record in self.records if record.is_load for entry in record.coverage}
-        return NewerCoverage(owner), owner
+        """The coverage as it was before any rewrite, and the load that each entry belongs to.
+
+        Rewrites take entries over as they are, or drop them. So it reads the records of loads of which one was dropped.
+        """
+        loads = {record.load_id: record for record in self.records if record.is_load}
+        owner = {entry: loads[entry.load_id] for entry in self._owner if entry.load_id in loads}
+        kept: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        for entry in owner:
+            n_entries, n_channels = kept[entry.load_id]
+            kept[entry.load_id] = n_entries + 1, n_channels + len(entry.channels)
+        dropped = {
+            entry: record
+            for record in loads.values()
+            if record.extent != kept[record.load_id]
+            for entry in record.coverage
+        }
+        if not dropped and len(owner) == len(self._owner):
+            return self._newer, owner
+        return NewerCoverage(owner | dropped), owner | dropped
 
     @cached_property
     def _over_uncovered(self) -> set[CoverageEntry]:
@@ -351,7 +384,7 @@ class Snapshot:
 
     def _status(self, record: LoadRecord, file: DataFile) -> tuple[FileStatus, datetime | None]:
         """Return whether coverage leaves a file whole, partly hidden or dead, and since when it is dead."""
-        replacing = self._replaced_by.get(record.load_id)
+        replacing = self._taken_by.get((record.load_id, file.path)) or self._replaced_by.get(record.load_id)
         if replacing is not None:
             return FileStatus.DEAD, replacing.committed_at
         match TABLE_BY_NAME[file.table].placement:
@@ -365,20 +398,40 @@ class Snapshot:
                 return self._status_of_event_file(record, file)
 
     def _status_of_event_file(self, record: LoadRecord, file: DataFile) -> tuple[FileStatus, datetime | None]:
+        if record.load_id not in self._overlapped and not file.n_uncovered:
+            return FileStatus.WHOLE, None
         span = file.span
         is_touched = bool(file.n_uncovered) and overlaps_any(span, self._spans_over_uncovered)
         all_hidden = not file.n_uncovered
         is_rewritten = file.path not in record.as_they_were
-        for entry in record.coverage:
-            if entry.overlaps(span.since, span.until):
-                newer_entries = self._newer.than(entry, span)
-                is_touched |= any(not (is_rewritten and self._is_applied(entry, each)) for each in newer_entries)
-                all_hidden = all_hidden and self._newer.is_fully_hidden(entry, span)
+        entries = list(self._by_time(record).overlapping(span))
+        for entry in entries:
+            newer_entries = self._newer.than(entry, span)
+            is_touched |= any(not (is_rewritten and self._is_applied(record, each)) for each in newer_entries)
+            all_hidden = all_hidden and self._newer.is_fully_hidden(entry, span)
         if not is_touched:
             return FileStatus.WHOLE, None
         if all_hidden:
-            return FileStatus.DEAD, max(self._hidden_since(record.coverage, span), default=None)
+            return FileStatus.DEAD, max(self._hidden_since(entries, span), default=None)
         return FileStatus.PARTLY_HIDDEN, None
+
+    @cached_property
+    def _overlapped(self) -> set[str]:
+        """Records of which newer entries may hide rows: those that a rewrite applied hide none, but in lost files."""
+        found: set[str] = set()
+        for entry in self._newer.older():
+            for record in self._holders(entry):
+                if record.load_id not in found and (
+                    record.as_they_were or not all(self._is_applied(record, newer) for newer in self._newer.than(entry))
+                ):
+                    found.add(record.load_id)
+        return found
+
+    def _by_time(self, record: LoadRecord) -> EntriesByTime:
+        """Return the entries of a record, to find those of a file."""
+        if record.load_id not in self._entries_by_time:
+            self._entries_by_time[record.load_id] = EntriesByTime(record.coverage)
+        return self._entries_by_time[record.load_id]
 
     def _hidden_since(self, entries: Iterable[CoverageEntry], span: TimeSpan | None) -> Iterator[datetime]:
         """Yield when newer entries first hid each of the entries, or its part in a span."""
@@ -387,26 +440,44 @@ class Snapshot:
             if since is not None:
                 yield since
 
-    def _is_applied(self, entry: CoverageEntry, newer: CoverageEntry) -> bool:
-        """Return whether one rewrite wrote both entries' files, and so left out the rows that the newer entry hides."""
-        owner = self._owner[entry]
-        return owner is self._owner[newer] and not owner.is_load
+    def _is_applied(self, record: LoadRecord, newer: CoverageEntry) -> bool:
+        """Return whether a record is of a rewrite that left out the rows of its files that an entry hides."""
+        return not record.is_load and any(each is record for each in self._holders(newer))
+
+    def _holders(self, entry: CoverageEntry) -> Sequence[LoadRecord]:
+        """Return the current records that have an entry."""
+        return (self._owner[entry], *self._copies.get(entry, ()))
 
 
-def _replacements(records: Iterable[LoadRecord]) -> dict[str, LoadRecord]:
-    """Return which rewrite replaces each record, by the record's id.
+def _replacements(
+    records: Iterable[LoadRecord],
+) -> tuple[dict[str, LoadRecord], dict[tuple[str, str], LoadRecord]]:
+    """Return which rewrite replaces each record, by the record's id; and which took a file, by record's id and path.
 
     If the record of a rewrite is damaged, the next rewrite replaces the same records. If the first one is restored
     later, its rows would be there twice. So the later rewrite counts, and replaces the earlier one as well.
     """
     replaced_by: dict[str, LoadRecord] = {}
-    for rewrite in sorted((each for each in records if each.replaces), key=lambda each: each.load_id, reverse=True):
-        rival = next((replaced_by[load_id] for load_id in rewrite.replaces if load_id in replaced_by), None)
-        if rival is None:
-            replaced_by |= dict.fromkeys(rewrite.replaces, rewrite)
+    taken_by: dict[tuple[str, str], LoadRecord] = {}
+    rewrites = (each for each in records if each.replaces or each.taken)
+    for rewrite in sorted(rewrites, key=lambda each: each.load_id, reverse=True):
+        taken = [(load_id, path) for load_id, paths in rewrite.taken.items() for path in paths]
+        rivals = [
+            *(replaced_by[load_id] for load_id in rewrite.replaces if load_id in replaced_by),
+            *(taken_by[each] for each in taken if each in taken_by),
+            # A later rewrite of a record is mostly one of its other files, unless it did not know of this one.
+            *(
+                later
+                for load_id in rewrite.taken
+                if (later := replaced_by.get(load_id)) is not None and rewrite.load_id in later.unread
+            ),
+        ]
+        if rivals:
+            replaced_by.setdefault(rewrite.load_id, rivals[0])
         else:
-            replaced_by.setdefault(rewrite.load_id, rival)
-    return replaced_by
+            replaced_by |= dict.fromkeys(rewrite.replaces, rewrite)
+            taken_by |= dict.fromkeys(taken, rewrite)
+    return replaced_by, taken_by
 
 
 def _latest(one: FileState | None, other: FileState) -> FileState:

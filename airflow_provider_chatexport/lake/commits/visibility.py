@@ -55,17 +55,22 @@ def sizes_of(store: LakeStore, files: Iterable[FileState]) -> dict[str, int]:
     return {path_in(store, each): each.file.size_bytes for each in files if each.is_readable}
 
 
-def scan_files(store: LakeStore, table: Table, files: Iterable[FileState]) -> str:
+def scan_files(store: LakeStore, table: Table, files: Iterable[FileState], *, address_as: str | None = None) -> str:
     """Return a relation over files of a lake, with the day of each row as a column.
 
     Columns that a file's version of the schema did not have yet are null.
+
+    :param address_as: the name of a further column: the address of the row's file.
     """
     groups: dict[tuple[tuple[Column, ...], bool], list[str]] = defaultdict(list)
     for each in files:
         lacking = tuple(column for column in table if column.added_in > each.file.schema_version)
         has_days = each.file.schema_version >= DAYS_SINCE_VERSION
         groups[lacking, has_days].append(store.url(path_in(store, each)))
-    parts = [(lacking, scan(table, urls, has_days=has_days)) for (lacking, has_days), urls in groups.items()]
+    parts = [
+        (lacking, scan(table, urls, has_days=has_days, address_as=address_as))
+        for (lacking, has_days), urls in groups.items()
+    ]
     if not parts:
         return scan(table, [])
     if len(parts) == 1 and not parts[0][0]:
@@ -78,12 +83,15 @@ def _nulls(columns: Iterable[Column]) -> str:
     return "".join(f", NULL::{column.kind.value} AS {sql.name(column.name)}" for column in columns)
 
 
-def scan(table: Table, urls: Sequence[str], *, has_days: bool = True) -> str:
+def scan(table: Table, urls: Sequence[str], *, has_days: bool = True, address_as: str | None = None) -> str:
     """Return a relation that reads data files by their addresses, with the day of each row as a column.
 
     :param has_days: the files have that column, if it is an event table. If not, their folder's name is their day.
+    :param address_as: the name of a further column: the address of the row's file.
     """
     files = f"[{', '.join(sql.quoted(url) for url in urls)}]"
+    if address_as is not None:
+        files += f", filename = {sql.quoted(address_as)}"
     if table.placement is not Placement.EVENT:
         rows = f"read_parquet({files}, hive_partitioning = false)"
         return f"(SELECT *, {_EXPORT_DAY} AS {table.date_column} FROM {rows})"

@@ -36,7 +36,6 @@ from airflow_provider_chatexport.lake.commits.file_state import FileState, FileS
 from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
-from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.merge import (
     Merge,
     Merged,
@@ -44,12 +43,12 @@ from airflow_provider_chatexport.lake.maintenance.merge import (
     in_portions,
     is_all_loose,
     is_small,
+    merging,
 )
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite, coverage_after
 from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_NAME
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
-from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -94,14 +93,9 @@ def _attempt(
     portion = portion_behind(snapshot, load, least_records)
     if not portion:
         return None
-    with (
-        lake_errors(
-            f"the lake at {store.uri} cannot be compacted",
-            hint="run chatexport verify to see which file cannot be read, and make sure that the work folder has room",
-        ),
-        work_folder(store, work_dir) as folder,
-        _PortionMerger(store, snapshot, folder, portion) as merger,
-    ):
+    with merging(
+        store, work_dir, lambda folder: _PortionMerger(store, snapshot, folder, portion), fails="be compacted"
+    ) as merger:
         live = live_files(snapshot, portion)
         merges = merges_of(snapshot, live)
         before = [file for merge in merges for file in merge.data_files]

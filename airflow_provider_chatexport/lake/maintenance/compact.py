@@ -28,15 +28,20 @@ from airflow_provider_chatexport.lake.commits.contested import unsettled_files
 from airflow_provider_chatexport.lake.commits.file_state import FileState, FileStatus
 from airflow_provider_chatexport.lake.commits.losses import Losses
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
-from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.forget import finish_removals
-from airflow_provider_chatexport.lake.maintenance.merge import Merge, Merger, in_portions, is_all_loose, is_small
+from airflow_provider_chatexport.lake.maintenance.merge import (
+    Merge,
+    Merger,
+    in_portions,
+    is_all_loose,
+    is_small,
+    merging,
+)
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite, coverage_after
 from airflow_provider_chatexport.lake.printing import Report
 from airflow_provider_chatexport.lake.schema.tables import DAYS_SINCE_VERSION
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
-from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -93,14 +98,9 @@ def _attempt(
 ) -> CompactionReport | None:
     """Compact a lake as a snapshot shows it. Return None if another rewrite was committed meanwhile."""
     started = time.monotonic()
-    with (
-        lake_errors(
-            f"the lake at {store.uri} cannot be compacted",
-            hint="run chatexport verify to see which file cannot be read, and make sure that the work folder has room",
-        ),
-        work_folder(store, work_dir) as folder,
-        Compactor(store, snapshot, folder, threads=2) as compactor,
-    ):
+    with merging(
+        store, work_dir, lambda folder: Compactor(store, snapshot, folder, threads=2), fails="be compacted"
+    ) as compactor:
         merges = [merge for table in snapshot.tables for merge in compactor.merges_of(table)]
         if not merges and not compactor.settled:
             return CompactionReport(seconds=time.monotonic() - started)

@@ -41,6 +41,7 @@ from airflow_provider_chatexport.lake.storage.workdir import work_folder
 _ATTEMPTS: Final = 20
 # How many places a dry run names, give or take the columns of one file.
 _PLACES: Final = 20
+_ADDRESS: Final = "_address"
 # What the removal of a person cannot do where other engines read the lake.
 OTHER_ENGINES: Final = (
     "earlier versions of published tables name deleted files and cannot be read any more; where other engines cached, "
@@ -267,6 +268,11 @@ def _texts_lose(people: Sequence[Person]) -> dict[str, Any]:
     }
 
 
+def _in_table(address: str) -> str:
+    """Return the folder and the name of a file in its table, by which no two of its files are alike."""
+    return "/".join(address.split("/")[-2:])
+
+
 def _days(file: DataFile) -> str:
     """Return the days of a file, for people."""
     return file.first_day if file.first_day == file.last_day else f"{file.first_day} to {file.last_day}"
@@ -284,6 +290,8 @@ class _Remover(Rewriter):
         super().__init__(store, snapshot, folder)
         self._n_written = 0
         self._with_promoted = {table.name: table for table in snapshot.tables}
+        # By table, the paths of the files that may name the people, each with its columns of texts that may.
+        self._suspects: dict[str, dict[str, set[str]]] = {}
 
     def prepare(self, people: Sequence[Person]) -> Sequence[Person]:
         """Read the people's names and messages from the lake, and return the people with their names."""
@@ -299,21 +307,36 @@ class _Remover(Rewriter):
 
         :param survey: is filled with the rows of each table, and with some places.
         """
-        states = [(table, each) for table in TABLES for each in self._snapshot.readable_files_of(table)]
         named = []
-        for number, (table, each) in enumerate(states):
-            progress(SEARCH, number, len(states))
-            if counts := self._redactor.search(table, self._scan(table, each)):
-                named.append(each)
-                if survey is not None and each.is_live:
-                    self._note(survey, table, each, counts)
+        for number, table in enumerate(TABLES):
+            progress(SEARCH, number, len(TABLES))
+            for each in self._snapshot.readable_files_of(table):
+                if each.file.path in self._find_suspects(table) and (counts := self._search(table, each)):
+                    named.append(each)
+                    if survey is not None and each.is_live:
+                        self._note(survey, table, each, counts)
         owners = {each.record.load_id for each in named if each.is_live}
         paths = {each.file.path for each in named}
         return named + [
             each
-            for _, each in states
+            for table in TABLES
+            for each in self._snapshot.readable_files_of(table)
             if each.record.load_id in owners and each.file.path not in paths and self._may_have_hidden_rows(each)
         ]
+
+    def _find_suspects(self, table: Table) -> dict[str, set[str]]:
+        """Return the paths of a table's files that may name the people, each with its columns of texts that may."""
+        if table.name not in self._suspects:
+            files = self._snapshot.readable_files_of(table)
+            rows = visibility.scan_files(self._store, table, files, address_as=_ADDRESS)
+            found = self._redactor.suspects(table, rows, _ADDRESS) if files else {}
+            # Some file systems write the start of an address in another way.
+            paths = {_in_table(visibility.path_in(self._store, each)): each.file.path for each in files}
+            self._suspects[table.name] = {paths[_in_table(address)]: texts for address, texts in found.items()}
+        return self._suspects[table.name]
+
+    def _search(self, table: Table, each: FileState) -> RedactionCounts:
+        return self._redactor.search(table, self._scan(table, each), self._find_suspects(table).get(each.file.path, ()))
 
     def _note(self, survey: ForgetReport, table: Table, each: FileState, counts: RedactionCounts) -> None:
         """Count the rows of a file that was searched last, and note the places unless there are many already."""
@@ -327,13 +350,13 @@ class _Remover(Rewriter):
     def write_visible_rows(self, each: FileState) -> tuple[dict[DataFile, Path], RedactionCounts]:
         """Write a file without the people, and without the rows that newer exports hide."""
         table = TABLE_BY_NAME[each.file.table]
-        counts = self._redactor.search(table, self._scan(table, each))
+        counts = self._search(table, each)
         return self._write(each, table, self._is_visible(table)), counts
 
     def write_all_rows(self, each: FileState) -> dict[DataFile, Path]:
         """Write a file without the people, but with hidden rows, which ``messages_history`` shows."""
         table = TABLE_BY_NAME[each.file.table]
-        self._redactor.search(table, self._scan(table, each))
+        self._search(table, each)
         return self._write(each, table, "true")
 
     def _write(self, each: FileState, table: Table, condition: str) -> dict[DataFile, Path]:

@@ -48,6 +48,9 @@ class Rewrite:
     :param settled: paths of other live files whose records this one replaces, too, and takes over as they are: they
         have no row with the key of a row in another file of the record.
     :param records: ids of further records that this one replaces. It takes over their live files as they are.
+    :param remaining: ids of records that are not replaced: of their files, only those of ``gone`` and ``settled`` leave
+        them. ``coverage`` then has all entries that overlap these files.
+    :param coverage: what the record covers; None for what the replaced records cover.
     :param written: the new files, and where each lies now.
     :param history: those of the new files that only ``messages_history`` reads.
     :param purged: paths of files, live or not, that nothing may read any more.
@@ -59,6 +62,8 @@ class Rewrite:
     gone: Collection[str]
     settled: Collection[str] = ()
     records: Collection[str] = ()
+    remaining: Collection[str] = ()
+    coverage: Sequence[CoverageEntry] | None = None
     written: Mapping[DataFile, Path]
     history: Collection[DataFile] = ()
     purged: Collection[str] = ()
@@ -178,33 +183,53 @@ def record_of(snapshot: Snapshot, rewrite: Rewrite, *, seconds: float) -> LoadRe
     :param snapshot: the lake that the rewrite started from.
     """
     replaced = {*rewrite.gone, *rewrite.settled}
-    owners = _owners(snapshot, replaced, rewrite.records)
-    kept = [each for each in _files_to_keep(snapshot, owners) if each.file.path not in rewrite.gone]
+    involved = _owners(snapshot, replaced, rewrite.records)
+    owners = [owner for owner in involved if owner.load_id not in rewrite.remaining]
+    taken = _taken(snapshot, rewrite, replaced)
+    kept = [
+        each
+        for each in _files_to_keep(snapshot, involved)
+        if each.file.path not in rewrite.gone
+        and (each.record.load_id not in rewrite.remaining or each.file.path in rewrite.settled)
+    ]
     taken_over = [each.file for each in kept]
     lost = [each.file.path for each in kept if each.status is FileStatus.LOST]
     facts = {**rewrite.facts, "n_loads": sum(owner.n_loads for owner in owners)}
     files = (*taken_over, *(file for file in rewrite.written if file not in rewrite.history))
     rows = {table.name: sum(file.rows for file in files if file.table == table.name) for table in TABLES}
+    unread = sorted(PurePosixPath(path).stem for path in snapshot.damaged)
     return LoadRecord(
         load_id=number_of_next(snapshot),
-        exported_at=max((owner.exported_at for owner in owners), default=datetime.now(UTC)),
+        exported_at=max((owner.exported_at for owner in involved), default=datetime.now(UTC)),
         committed_at=datetime.now(UTC),
         since=None,
         until=None,
         flags={},
         sources=(),
-        coverage=tuple(coverage_after(snapshot, replaced, rewrite.records)),
+        coverage=tuple(
+            coverage_after(snapshot, replaced, rewrite.records) if rewrite.coverage is None else rewrite.coverage
+        ),
         files=files,
         counts={"rows": rows},
         seconds=seconds,
-        keep_superseded=any(owner.keep_superseded for owner in owners),
+        keep_superseded=any(owner.keep_superseded for owner in involved),
         replaces=tuple(owner.load_id for owner in owners),
+        taken=taken,
         has_unique_keys=rewrite.has_unique_keys,
         history=tuple(rewrite.history),
         purged=tuple(sorted(rewrite.purged)),
         lost=tuple(rewrite.lost),
-        facts=facts | ({"as_they_were": lost} if lost else {}),
+        facts=facts | ({"as_they_were": lost} if lost else {}) | ({"unread": unread} if unread else {}),
     )
+
+
+def _taken(snapshot: Snapshot, rewrite: Rewrite, paths: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Return which of some files leave records that remain, by the record's id."""
+    taken: dict[str, list[str]] = defaultdict(list)
+    for each in snapshot.readable_states:
+        if each.file.path in paths and each.record.load_id in rewrite.remaining:
+            taken[each.record.load_id].append(each.file.path)
+    return {load_id: tuple(sorted(of_record)) for load_id, of_record in sorted(taken.items())}
 
 
 def _owners(snapshot: Snapshot, paths: Collection[str], ids: Collection[str] = ()) -> list[LoadRecord]:

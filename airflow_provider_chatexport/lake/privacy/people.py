@@ -15,7 +15,7 @@ from airflow_provider_chatexport.lake.privacy import matching, message_ids
 from airflow_provider_chatexport.lake.privacy.columns import columns
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import TABLES, USER_EXPORT_USERS, USERS
-from airflow_provider_chatexport.lake.schema.types import PersonalData
+from airflow_provider_chatexport.lake.schema.types import Column, PersonalData, Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +74,13 @@ _USER_IDS_IN: Final[dict[PersonalData, Callable[[str], str]]] = {
 }
 
 
+# Tables of users come first: they are small, and most people are there.
+_TABLES: Final = (USERS, USER_EXPORT_USERS, *(each for each in TABLES if each not in (USERS, USER_EXPORT_USERS)))
+
+
 def _queries(relations: Mapping[str, str]) -> Iterator[str]:
-    """Yield a query for the user ids in each column of ids, and at the start of message ids; tables of users first."""
-    for table in (USERS, USER_EXPORT_USERS, *(each for each in TABLES if each not in (USERS, USER_EXPORT_USERS))):
+    """Yield a query for the user ids in each column of ids, and at the start of message ids."""
+    for table in _TABLES:
         for kind, read in _USER_IDS_IN.items():
             for column in columns(table, kind) if table.name in relations else ():
                 yield f"SELECT {read(sql.name(column.name))} AS id FROM {relations[table.name]}"
@@ -98,10 +102,8 @@ def has_id(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], ids: Co
 
     :raises duckdb.Error: a relation cannot be read.
     """
-    condition = is_among("id", [*map(sql.quoted, ids)])
-    return any(
-        con.execute(f"SELECT 1 FROM ({query}) WHERE {condition} LIMIT 1").fetchall() for query in _queries(relations)
-    )
+    quoted = [*map(sql.quoted, ids)]
+    return _is_anywhere(con, relations, lambda table: [condition for _, condition in conditions(table, quoted)])
 
 
 def has_like_id(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], user_id: str) -> bool:
@@ -109,7 +111,51 @@ def has_like_id(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], us
 
     :raises duckdb.Error: a relation cannot be read.
     """
-    condition = f"regexp_full_match(id, {sql.quoted(matching.pattern(user_id))}, 'i')"
-    return any(
-        con.execute(f"SELECT 1 FROM ({query}) WHERE {condition} LIMIT 1").fetchall() for query in _queries(relations)
+    is_like = f"regexp_full_match({{}}, {sql.quoted(matching.pattern(user_id))}, 'i')".format
+    return _is_anywhere(con, relations, lambda table: [condition for _, condition in _any_id(table, is_like)])
+
+
+def conditions(table: Table, quoted: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield each column of ids of a table with a condition on ``rows``: it has one of these ids. It is never null.
+
+    :param quoted: the ids as SQL literals.
+    """
+    for column in columns(table, PersonalData.USER_ID):
+        yield column.name, f"coalesce({is_among(_value(column), quoted)}, false)"
+    for column in columns(table, PersonalData.USER_IDS):
+        yield column.name, f"coalesce(list_has_any({_value(column)}, [{', '.join(quoted)}]::VARCHAR[]), false)"
+    if quoted:
+        for column in columns(table, PersonalData.MESSAGE_ID):
+            yield column.name, message_ids.is_by(_value(column), quoted)
+        for column in columns(table, PersonalData.MESSAGE_IDS):
+            is_theirs = f"lambda each: {message_ids.is_by('each', quoted)}"
+            yield column.name, f"coalesce(len(list_filter({_value(column)}, {is_theirs})) > 0, false)"
+
+
+def _any_id(table: Table, condition: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    """Yield each column of ids of a table with a condition on ``rows``: a condition holds for one of its user ids."""
+    for column in columns(table, PersonalData.USER_ID):
+        yield column.name, condition(_value(column))
+    for column in columns(table, PersonalData.MESSAGE_ID):
+        yield column.name, condition(message_ids.author(_value(column)))
+    for column in columns(table, PersonalData.USER_IDS):
+        yield column.name, f"len(list_filter({_value(column)}, lambda each: {condition('each')})) > 0"
+    for column in columns(table, PersonalData.MESSAGE_IDS):
+        is_so = condition(message_ids.author("each"))
+        yield column.name, f"len(list_filter({_value(column)}, lambda each: {is_so})) > 0"
+
+
+def _is_anywhere(
+    con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], conditions_on: Callable[[Table], Sequence[str]]
+) -> bool:
+    """Return whether a row of a table meets one of the conditions on its rows: one query for each table."""
+    queries = (
+        f"SELECT 1 FROM {relations[table.name]} rows WHERE {either} LIMIT 1"
+        for table in _TABLES
+        if table.name in relations and (either := " OR ".join(conditions_on(table)))
     )
+    return any(con.execute(query).fetchall() for query in queries)
+
+
+def _value(column: Column) -> str:
+    return f"rows.{sql.name(column.name)}"

@@ -8,7 +8,7 @@ out of texts and JSON, where a whole user may stand in the middle of a poll.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.lake.privacy import message_ids
 from airflow_provider_chatexport.lake.privacy.columns import columns
-from airflow_provider_chatexport.lake.privacy.people import Person, is_among
+from airflow_provider_chatexport.lake.privacy.people import Person, conditions, is_among
 from airflow_provider_chatexport.lake.privacy.text_redactor import BLANK, TextRedactor
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import (
@@ -100,9 +100,12 @@ class Redactor:
                     """
                 )
 
-    def search(self, table: Table, relation: str) -> RedactionCounts:
-        """Count what a relation with rows of a table holds of the people, and prepare ``query`` for it."""
-        self._redact_texts(table, relation)
+    def search(self, table: Table, relation: str, among: Collection[str] | None = None) -> RedactionCounts:
+        """Count what a relation with rows of a table holds of the people, and prepare ``query`` for it.
+
+        :param among: columns of texts. The others do not name the people, as ``suspects`` has found.
+        """
+        self._redact_texts(table, relation, among)
         goes, names = self._goes(table), " OR ".join(each for _, each in self._names(table)) or "false"
         removed, blanked = self._con.execute(
             f"""
@@ -112,13 +115,37 @@ class Redactor:
         ).fetchall()[0]
         return RedactionCounts(removed=int(removed), blanked=int(blanked))
 
+    def suspects(self, table: Table, relation: str, file: str) -> dict[str, set[str]]:
+        """Return the files that may name the people, each with the columns of texts that may do so.
+
+        One query looks at all rows. It lets no file pass in which ``search`` finds something.
+
+        :param relation: has rows of several files.
+        :param file: its column that says which file a row is from.
+        """
+        texts = columns(table, *_TEXTS)
+        goes = f"coalesce({self._goes(table)}, false)"
+        names = " OR ".join([goes, *(each for _, each in conditions(table, self._ids))])
+        either = [f"bool_or({names})"]
+        either += [f"bool_or(NOT {goes} AND coalesce({self._mentions(column)}, false))" for column in texts]
+        found = self._con.execute(f"SELECT {file}, {', '.join(either)} FROM {relation} rows GROUP BY {file}").fetchall()
+        return {
+            name: {column.name for column, is_suspect in zip(texts, in_texts, strict=True) if is_suspect}
+            for name, is_named, *in_texts in found
+            if is_named or any(in_texts)
+        }
+
     def names_user(self, table: Table, relation: str) -> bool:
         """Return whether JSON in a relation names one of the people."""
-        for column in columns(table, *_TEXTS):
-            if column.kind is Kind.JSON:
-                redact = self._text_redactor.for_column(column)
-                if any(redact(text) != text for text in self._texts(table, relation, column)):
-                    return True
+        of_json = [column for column in columns(table, *_TEXTS) if column.kind is Kind.JSON]
+        if not of_json:
+            return False
+        mentions = ", ".join(f"bool_or(coalesce({self._mentions(column)}, false))" for column in of_json)
+        found = self._con.execute(f"SELECT {mentions} FROM {relation} rows").fetchall()[0]
+        for column, is_suspect in zip(of_json, found, strict=True):
+            redact = self._text_redactor.for_column(column)
+            if is_suspect and any(redact(text) != text for text in self._texts(table, relation, column)):
+                return True
         return False
 
     def places(self, table: Table, relation: str) -> dict[str | None, int]:
@@ -155,20 +182,11 @@ class Redactor:
 
     def _names(self, table: Table) -> Iterator[tuple[str, str]]:
         """Yield columns, each with the condition that it names one of the people in a row that stays."""
-        for column in columns(table, PersonalData.USER_ID):
-            yield column.name, f"coalesce({is_among(_value(column), self._ids)}, false)"
-        for column in columns(table, PersonalData.USER_IDS):
-            yield column.name, f"coalesce(list_has_any({_value(column)}, {self._list}), false)"
-        if self._ids:
-            for column in columns(table, PersonalData.MESSAGE_ID):
-                yield column.name, message_ids.is_by(_value(column), self._ids)
-            for column in columns(table, PersonalData.MESSAGE_IDS):
-                is_theirs = f"lambda each: {message_ids.is_by('each', self._ids)}"
-                yield column.name, f"coalesce(len(list_filter({_value(column)}, {is_theirs})) > 0, false)"
+        yield from conditions(table, self._ids)
         for name in sorted(self._redacted_columns):
             yield name, f"coalesce(rows.{sql.name(name)}::VARCHAR IN (SELECT original FROM redacted_texts), false)"
 
-    def _redact_texts(self, table: Table, relation: str) -> None:
+    def _redact_texts(self, table: Table, relation: str, among: Collection[str] | None) -> None:
         """Redact every text of the relation that mentions the people, into the table ``redacted_texts``.
 
         Such texts are few, so Python redacts them: it knows words and JSON.
@@ -176,6 +194,8 @@ class Redactor:
         redacted_texts: dict[str, str] = {}
         self._redacted_columns.clear()
         for column in columns(table, *_TEXTS):
+            if among is not None and column.name not in among:
+                continue
             redact = self._text_redactor.for_column(column)
             for original in self._texts(table, relation, column):
                 if (redacted := redact(original)) != original:
@@ -190,19 +210,22 @@ class Redactor:
 
     def _texts(self, table: Table, relation: str, column: Column) -> list[str]:
         """Return the values of a column, in rows that stay, that may name the people."""
-        text, words = f"{_value(column)}::VARCHAR", self._text_redactor.words
-        is_raw = column.personal is PersonalData.RAW_LINE
-        mentions = words.may_be_in_json(text) if is_raw or column.kind is Kind.JSON else words.may_be_in(text)
-        if is_raw:
-            mentions += " OR rows.raw_encoding = 'base64'"
+        text = f"{_value(column)}::VARCHAR"
         found = self._con.execute(
             f"""
             SELECT DISTINCT {text}
             FROM {relation} rows
-            WHERE {text} IS NOT NULL AND ({mentions}) AND NOT coalesce({self._goes(table)}, false)
+            WHERE {text} IS NOT NULL AND ({self._mentions(column)}) AND NOT coalesce({self._goes(table)}, false)
             """
         ).fetchall()
         return [text for (text,) in found]
+
+    def _mentions(self, column: Column) -> str:
+        """Return a condition: a value of a column of texts may name the people. It may be null where the value is."""
+        text, words = f"{_value(column)}::VARCHAR", self._text_redactor.words
+        is_raw = column.personal is PersonalData.RAW_LINE
+        mentions = words.may_be_in_json(text) if is_raw or column.kind is Kind.JSON else words.may_be_in(text)
+        return f"({mentions} OR rows.raw_encoding = 'base64')" if is_raw else mentions
 
     def _replacements(self, table: Table) -> Iterator[tuple[str, str]]:
         """Yield the columns in which a row that stays may name the people, each with its new value."""

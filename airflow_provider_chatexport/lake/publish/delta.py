@@ -35,8 +35,12 @@ except ImportError:
 # A file that the log does not name may be of the next publication, or be read by the lake alone.
 _RETENTION: Final = "interval 3650 days"
 
-# Delta's own default is 30 days.
+# A checkpoint removes commits that are older than this. The lake keeps the files of earlier versions for a day only, so
+# those versions cannot be read anyway. Delta's own default is 30 days.
 _LOG_RETENTION: Final = "delta.logRetentionDuration"
+_LOG_KEPT: Final = "interval 7 days"
+# Who opens a table reads the last checkpoint and all commits since then. The library's own default is 100.
+CHECKPOINT_EVERY: Final = 20
 
 
 class DeltaFormat:
@@ -128,7 +132,7 @@ class DeltaTable:
             self._opened.alter.set_table_properties({_LOG_RETENTION: "interval 0 days"})
             self._opened.create_checkpoint()
             self._opened.cleanup_metadata()
-            self._opened.alter.set_table_properties({_LOG_RETENTION: "interval 30 days"})
+            self._opened.alter.set_table_properties({_LOG_RETENTION: _LOG_KEPT})
         except CommitFailedError as error:
             raise PublishConflictError(f"{self._address} was changed meanwhile ({type(error).__name__})") from None
         except (DeltaError, OSError) as error:
@@ -144,6 +148,8 @@ class DeltaTable:
             description=change.table.doc,
             configuration={
                 "delta.deletedFileRetentionDuration": _RETENTION,
+                "delta.checkpointInterval": str(CHECKPOINT_EVERY),
+                _LOG_RETENTION: _LOG_KEPT,
                 # By default, readers look at the bounds of the first 32 columns, and the day is behind those.
                 "delta.dataSkippingStatsColumns": ",".join(bounded_columns(change.table)),
             },

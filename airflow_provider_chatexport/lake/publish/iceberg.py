@@ -64,6 +64,8 @@ _LAKE: Final = f"{APP_ID}.lake"
 _VERSION: Final = f"{APP_ID}.version"
 # A snapshot with more lists of files than this has them merged.
 MAX_MANIFESTS: Final = 20
+# So many snapshots of a table are kept, also of a lake that is published more often than that in a day.
+MAX_SNAPSHOTS: Final = 100
 # A publisher needs its lists of files no longer than this before it commits them.
 ABANDONED_AFTER: Final = timedelta(days=1)
 _PROPERTIES: Final = {
@@ -84,13 +86,21 @@ class IcebergFormat:
 
     :param catalog: a name in pyiceberg's configuration; None for the catalog in the lake.
     :param keep: how long snapshots stay that are not the current one. The lake keeps their files no longer, either.
+    :param most_snapshots: how many stay at most, the current one included.
     :raises CallError: pyiceberg knows no such catalog, or the lake cannot have one of its own.
     :raises LakeError: the catalog cannot be reached.
     """
 
     kind = Sink.ICEBERG
 
-    def __init__(self, store: LakeStore, catalog: str | None = None, *, keep: timedelta = DEFAULT_KEEP) -> None:
+    def __init__(
+        self,
+        store: LakeStore,
+        catalog: str | None = None,
+        *,
+        keep: timedelta = DEFAULT_KEEP,
+        most_snapshots: int = MAX_SNAPSHOTS,
+    ) -> None:
         is_local = isinstance(store, LocalStore)
         if "#" in store.uri and not is_local:
             raise CallError(
@@ -99,6 +109,7 @@ class IcebergFormat:
             )
         self.store = store
         self.keep = keep
+        self.most_snapshots = most_snapshots
         self.name = f"the Iceberg catalog {catalog or store.url(CATALOG_FILE)}"
         # Iceberg wants addresses with a scheme; but with one, pyiceberg does not read local addresses with a #.
         self._prefix = "file://" if is_local and "#" not in store.uri else ""
@@ -223,7 +234,7 @@ class OpenTable:
             self._write_hint(table)
         # If another publisher was first at this, it did the same.
         with contextlib.suppress(PublishConflictError):
-            self.expire(datetime.now(UTC) - self._form.keep)
+            self.expire(datetime.now(UTC) - self._form.keep, most=self._form.most_snapshots)
 
     def _exchange(self, transaction: Transaction, change: Change) -> None:
         schema, spec = transaction.table_metadata.schema(), transaction.table_metadata.spec()
@@ -279,12 +290,13 @@ class OpenTable:
             there = self._form.store.walk(folder, ".avro")
             self._form.store.delete(path for path, at in list(there) if at < before and path not in needed)
 
-    def expire(self, before: datetime | None = None) -> int:
+    def expire(self, before: datetime | None = None, *, most: int = 1) -> int:
         """Remove snapshots but the current one, and their lists of files. Return how many snapshots were removed.
 
         A snapshot that a branch or a tag names stays.
 
-        :param before: only snapshots that are older; aware. None for all.
+        :param before: snapshots that are older; aware. None for all.
+        :param most: of newer ones, how many stay.
         :raises PublishConflictError: another process was first, and nothing was changed.
         :raises LakeError: the table cannot be written.
         """
@@ -292,10 +304,12 @@ class OpenTable:
         if table is None:
             return 0
         named = {ref.snapshot_id for ref in table.metadata.refs.values()}
+        newest_first = sorted(table.metadata.snapshots, key=lambda each: each.timestamp_ms, reverse=True)
         expired = [
             each
-            for each in table.metadata.snapshots
-            if each.snapshot_id not in named and (before is None or each.timestamp_ms < before.timestamp() * 1000)
+            for number, each in enumerate(newest_first)
+            if each.snapshot_id not in named
+            and (before is None or number >= most or each.timestamp_ms < before.timestamp() * 1000)
         ]
         if not expired:
             return 0

@@ -22,6 +22,8 @@ from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 log = logging.getLogger(__name__)
 
+# Each failed attempt means that another publisher has created the catalog, or its namespace.
+_ATTEMPTS: Final = 5
 _ROOM: Final = "airflow_provider_chatexport.lake.publish"
 
 
@@ -39,14 +41,18 @@ def open_format(store: LakeStore, sink: Sink, catalog: str | None = None) -> Tab
 
     :param catalog: of Iceberg: the name of a catalog in pyiceberg's configuration; None for the one in the lake.
     :raises CallError: the format's library is not installed, or a catalog does not fit.
-    :raises LakeError: the lake's place cannot be reached.
+    :raises LakeError: the lake's place cannot be reached, or others change the catalog again and again.
     """
     require_installed(sink)
-    while True:
+    for _ in range(_ATTEMPTS):
         try:
             return _opened(store, sink, catalog)
         except PublishConflictError as conflict:  # another publisher has just created the catalog
             log.info("another publisher was first: %s", conflict.message)
+    raise LakeError(
+        f"the {sink.value} catalog for the lake at {store.uri} could not be opened in {_ATTEMPTS} attempts, because "
+        "others changed it each time; run this again later"
+    )
 
 
 def _opened(store: LakeStore, sink: Sink, catalog: str | None) -> TableFormat:

@@ -1,11 +1,22 @@
 """Rewriting the files of a lake that cannot be published as they are, so that each live file is whole.
 
 A list of whole files cannot leave out single rows. So files with hidden rows are rewritten without them, and each
-snapshot table becomes one file with the newest row of each key. All other files are taken over as they are, by one
-record that stands for all others. It has applied their coverage among themselves, so nothing of it is hidden any more.
+snapshot table becomes one file with the newest row of each key.
 
-That record is among the last ones that a load overlaps, and the compaction after a load leaves it alone. So this
-merges the small files of a month itself, once the loads have left that month behind (``COLD_DAYS``).
+The record of that takes these files, and no others, from the records that have them (``LoadRecord.taken``). It has
+copies of all coverage entries that overlap them, and has applied these, so nothing in its files is hidden any more. The
+other records remain, without those files. A record that would have nothing left is replaced. So a publication costs
+what it rewrites, however large the lake is::
+
+                    Mon            Tue            Wed
+    A   exported Tue               [===========)                 files A.tue, A.channels
+    B   exported Wed                      [============)         files B.tue, B.wed, B.channels
+    S   settles: takes A.tue, A.channels, B.channels             files S.tue, S.channels; coverage of A and B
+
+Here A is replaced, and B remains with B.tue and B.wed. Its entry is in both B and S.
+
+Loose rows, and files of older versions, are settled together with all of the lake, by a record that stands for all
+others: coverage does not say which files have newer rows of their keys (``_is_local``).
 """
 
 from __future__ import annotations
@@ -13,27 +24,34 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from airflow_provider_chatexport.core.progress import Progress
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits.contested import unsettled_files
+from airflow_provider_chatexport.lake.commits.coverage import (
+    CoverageEntry,
+    merged_spans,
+    overlaps_any,
+    without_superseded,
+)
 from airflow_provider_chatexport.lake.commits.file_state import FileState, FileStatus
 from airflow_provider_chatexport.lake.commits.losses import Losses
+from airflow_provider_chatexport.lake.commits.record import DataFile
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
-from airflow_provider_chatexport.lake.duckdb_session import lake_errors
 from airflow_provider_chatexport.lake.maintenance.compact import Compactor
-from airflow_provider_chatexport.lake.maintenance.merge import Merge, in_portions, is_small
+from airflow_provider_chatexport.lake.maintenance.merge import Merge, in_portions, is_small, merging
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite, coverage_after
 from airflow_provider_chatexport.lake.publish.plan import has_newest_rows_only, is_unfit, unfit
-from airflow_provider_chatexport.lake.schema.tables import TEXT_SINCE_VERSION
+from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_NAME, TEXT_SINCE_VERSION
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
-from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -79,20 +97,14 @@ def _attempt(
     if not any(unfit(snapshot)):
         return snapshot, 0
     started = time.monotonic()
-    with (
-        lake_errors(
-            f"the lake at {store.uri} cannot be published",
-            hint="run chatexport verify to see which file cannot be read, and make sure that the work folder has room",
-        ),
-        work_folder(store, work_dir) as folder,
-        Settler(store, snapshot, folder, threads=2) as settler,
-    ):
+    with merging(
+        store, work_dir, lambda folder: Settler(store, snapshot, folder, threads=2), fails="be published"
+    ) as settler:
         merges = [merge for table in snapshot.tables for merge in settler.merges_of(table)]
         before = [file for merge in merges for file in merge.data_files]
-        gone, records = {file.path for file in before}, {record.load_id for record in snapshot.current}
-        merged = settler.write(merges, coverage_after(snapshot, gone, records), progress)
-        facts = merged.facts("settling before a publication", before)
-        rewrite = Rewrite(gone=gone, records=records, written=merged.files, facts=facts)
+        moves = settler.moves({file.path for file in before})
+        merged = settler.write(merges, moves.coverage, progress)
+        rewrite = moves.rewrite_of(merged.files, merged.facts("settling before a publication", before))
         record = commit_rewrite(store, snapshot, rewrite, seconds=time.monotonic() - started)
     if record is None:
         return None
@@ -104,6 +116,89 @@ def _attempt(
         time.monotonic() - started,
     )
     return Snapshot([*snapshot.records, record], snapshot.unreadable, snapshot.damaged), len(before)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moves:
+    """What goes from other records to that of a settlement.
+
+    :param gone: paths of the files that are rewritten.
+    :param as_they_are: paths of the files that it takes without a change.
+    :param replaced: ids of the records that it replaces.
+    :param remaining: ids of the records that only lose files.
+    :param coverage: all entries that overlap its files, and those of the records that it replaces.
+    :param has_unique_keys: no two rows of its event files have one key.
+    """
+
+    gone: set[str]
+    as_they_are: set[str]
+    replaced: set[str]
+    remaining: set[str]
+    coverage: list[CoverageEntry]
+    has_unique_keys: bool
+
+    def rewrite_of(self, written: Mapping[DataFile, Path], facts: Mapping[str, Any]) -> Rewrite:
+        """Return the rewrite that does it.
+
+        :param written: the new files, and where each lies now.
+        """
+        return Rewrite(
+            gone=self.gone,
+            settled=self.as_they_are,
+            records=self.replaced,
+            remaining=self.remaining,
+            coverage=self.coverage,
+            written=written,
+            has_unique_keys=self.has_unique_keys,
+            facts=facts,
+        )
+
+
+def moves_of_all(snapshot: Snapshot, gone: set[str]) -> Moves:
+    """Return what moves if one record replaces all others. Pure."""
+    records = {record.load_id for record in snapshot.current}
+    return Moves(
+        gone=gone,
+        as_they_are=set(),
+        replaced=records,
+        remaining=set(),
+        coverage=coverage_after(snapshot, gone, records),
+        has_unique_keys=True,
+    )
+
+
+def moves_of_some(snapshot: Snapshot, gone: set[str]) -> Moves:
+    """Return what moves if the record has those files only that have to be rewritten, or may have hidden rows. Pure."""
+    live: dict[str, list[FileState]] = defaultdict(list)
+    for each in snapshot.readable_states:
+        if each.is_live:
+            live[each.record.load_id].append(each)
+    masked = [each for of_record in live.values() for each in of_record if each.is_masked]
+    as_they_are = {each.file.path for each in masked} - gone
+    taken = gone | as_they_are
+    spans = merged_spans(each.span for each in masked)
+    overlapping = {entry for record in snapshot.current for entry in record.coverage if overlaps_any(entry, spans)}
+    replaced = {
+        record.load_id
+        for record in snapshot.current
+        if overlapping.issuperset(record.coverage) and all(each.file.path in taken for each in live[record.load_id])
+    }
+    others = [record for record in snapshot.current if record.load_id not in replaced]
+    # What other records still cover has to be known here, too, although newer entries hide all of it.
+    of_others = {entry for record in others for entry in record.coverage}
+    deciding = set(without_superseded(overlapping))
+    return Moves(
+        gone=gone,
+        as_they_are=as_they_are,
+        replaced=replaced,
+        remaining={record.load_id for record in others},
+        coverage=sorted(
+            (entry for entry in overlapping if entry in deciding or entry in of_others),
+            key=lambda entry: (entry.since, entry.until, entry.rank),
+        ),
+        # Files that are taken as they are were not compared with others.
+        has_unique_keys=not as_they_are,
+    )
 
 
 class Settler(Compactor):
@@ -131,13 +226,42 @@ class Settler(Compactor):
                 for each in live:
                     months[each.file.first_day[:7]].append(each)
                 for month, files in sorted(months.items()):
-                    chosen = self.to_rewrite(table, files) if _is_cold(month, newest) else []
-                    if chosen := _united(chosen, self._hidden(table, files), self._with_doubled_keys(table, files)):
+                    chosen = self._hidden(table, files)
+                    if self._is_local:
+                        # They have to be listed anyway, and a month would get more of them with each publication.
+                        small = [each for each in files if each.is_masked and is_small(each)]
+                        chosen = _united(chosen, small) if chosen or len(small) > 1 else []
+                    else:
+                        # The record of all files is one that loads overlap, so they leave its files alone.
+                        outgrown = self.to_rewrite(table, files) if _is_cold(month, newest) else []
+                        chosen = _united(chosen, outgrown, self._with_doubled_keys(table, files))
+                    if chosen:
                         yield Merge(table=table, files=tuple(chosen))
 
     def _events(self) -> Iterator[FileState]:
         events = (table for table in self._snapshot.tables if table.placement is Placement.EVENT)
         return (each for table in events for each in self._snapshot.live_files_of(table))
+
+    def moves(self, gone: set[str]) -> Moves:
+        """Return what the record of the settlement takes from others.
+
+        :param gone: paths of the files that are rewritten.
+        """
+        return (moves_of_some if self._is_local else moves_of_all)(self._snapshot, gone)
+
+    @property
+    def by_month(self) -> bool:
+        """Whether to write a file for a month. Of days that loads still change, only those days are rewritten next."""
+        return not self._is_local
+
+    @cached_property
+    def _is_local(self) -> bool:
+        """Whether coverage alone says which rows of the files are hidden, so that no others have to be looked at."""
+        return not any(
+            each.is_contested or each.file.is_loose or each.file.schema_version < self.least_version
+            for each in unfit(self._snapshot)
+            if TABLE_BY_NAME[each.file.table].placement is not Placement.SNAPSHOT
+        )
 
     def _hidden(self, table: Table, files: Sequence[FileState]) -> list[FileState]:
         """Return the files with hidden rows, and those with columns of types that other readers refuse."""

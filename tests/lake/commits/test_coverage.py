@@ -14,6 +14,7 @@ from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import (
     BEGINNING,
     CoverageEntry,
+    EntriesByTime,
     NewerCoverage,
     TimeSpan,
     coverage_entry,
@@ -149,6 +150,18 @@ def test_the_order_of_loads_does_not_matter(lake: list[CoverageEntry], random: o
     random.shuffle(shuffled)
     assert superseded(lake) == superseded(shuffled)
     assert set(overlapping_pairs(lake)) == set(overlapping_pairs(shuffled))
+
+
+@given(lakes, st.integers(-1, 8), st.integers(1, 4))
+@settings(max_examples=200)
+def test_the_entries_of_a_span_are_found_without_a_look_at_the_others(
+    lake: list[CoverageEntry], since: int, hours: int
+) -> None:
+    """A year of hourly loads has thousands of entries, and a file a day of them."""
+    span = TimeSpan(since=at(since), until=at(since + hours))
+    expected = [each for each in lake if each.overlaps(span.since, span.until)]
+    found = EntriesByTime(lake).overlapping(span)
+    assert sorted(expected, key=repr) == sorted(found, key=repr)
 
 
 def test_windows_that_tile_hide_nothing() -> None:

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coverages import START, lakes
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from airflow_provider_chatexport.lake.commits import log, record_json
+from airflow_provider_chatexport.lake.commits import checkpoint, log, record_json
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
-from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, coverage_entry
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry, coverage_entry, without_superseded
 from airflow_provider_chatexport.lake.commits.file_state import FileStatus
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
@@ -153,6 +156,37 @@ def test_a_load_reads_neither_files_nor_coverage_of_replaced_records() -> None:
     log.write_checkpoint(store, [*records.values()])
     again = log.read_checkpoint(store, list(records))
     assert [A, B, R, C] == list(again.values()) == list(records.values())
+
+
+@given(lakes, st.lists(st.sets(st.integers(0, 4), min_size=2), max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_rewrites_change_nothing_of_when_loads_were_retired_and_of_what_they_looked_at_again(
+    lake: list[CoverageEntry], rewrites: list[set[int]]
+) -> None:
+    """The snapshot works that out from the entries that rewrites kept, without the records of all loads."""
+    records = [
+        record(load_id, [each for each in lake if each.load_id == load_id], [], START + timedelta(days=number))
+        for number, load_id in enumerate(sorted({each.load_id for each in lake}))
+    ]
+    loads = Snapshot(records)
+    for number, chosen in enumerate(rewrites):
+        current = Snapshot(records).current
+        if owners := [current[each] for each in chosen if each < len(current)]:
+            coverage = without_superseded(entry for owner in owners for entry in owner.coverage)
+            rewrite = replace(
+                owners[0],
+                load_id=f"rewrite-{number}",
+                sources=(),
+                coverage=tuple(coverage),
+                replaces=tuple(each.load_id for each in owners),
+            )
+            records = [*records, rewrite]
+    # As a checkpoint gives them, and as they were written.
+    for some in (records, list(checkpoint.read(checkpoint.write(records), "checkpoint").values())):
+        snapshot = Snapshot(some)
+        of_loads = [each for each in some if each.is_load]
+        assert [loads.retired_at(each) for each in loads.records] == [snapshot.retired_at(each) for each in of_loads]
+        assert loads.recheck_coverage == snapshot.recheck_coverage
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from export_objects import channel, encoded, line, member, message, reaction, read, user, write_lines
 from forgetting import NOW, WINDOW, everything, load
-from lakes import LakeProbe
+from lakes import LakeProbe, write_export
 
 from airflow_provider_chatexport.core.entities import ExportKind
 from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import CallError, LakeError
+from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.load.job import load_files
 from airflow_provider_chatexport.lake.maintenance.compact import compact
 from airflow_provider_chatexport.lake.maintenance.forget import forget_user
@@ -455,3 +456,12 @@ def test_a_users_own_export_goes_too(lake: LakeProbe, tmp_path: Path) -> None:
     forget_user(open_store(lake.uri), "ann-17", now=NOW)
     assert 0 == lake.value("SELECT count(*) FROM user_export_users")
     assert "Ann Überall" not in everything(lake)
+
+
+def test_a_person_leaves_a_store_that_writes_addresses_in_its_own_way(tmp_path: Path) -> None:
+    """A file is found again by what DuckDB calls it. fsspec's file system in memory adds a slash to each address."""
+    with Lake(f"memory://{tmp_path.name}/lake") as lake:
+        path = write_export(tmp_path / "from", {"m": (10, "hello @ann-17"), "n": (11, "hello")}, user={"id": "ann-17"})
+        lake.load(path, since="2026-01-01", until="2026-01-02", exported_at=NOW)
+        assert 2 == lake.forget_user("ann-17").removed["messages"]
+        assert [(0,)] == lake.sql("SELECT count(*) FROM messages").fetchall()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -12,10 +15,11 @@ from lakes import LakeProbe, load_file, write_export
 from s3_server import S3Server
 
 from airflow_provider_chatexport.lake import Lake
-from airflow_provider_chatexport.lake.publish.delta import DeltaFormat
+from airflow_provider_chatexport.lake.commits.visibility import path_in
+from airflow_provider_chatexport.lake.publish.delta import CHECKPOINT_EVERY, DeltaFormat
 from airflow_provider_chatexport.lake.publish.driver import publish
 from airflow_provider_chatexport.lake.publish.formats import PublishConflictError
-from airflow_provider_chatexport.lake.publish.plan import Change
+from airflow_provider_chatexport.lake.publish.plan import Change, live_files
 from airflow_provider_chatexport.lake.schema.tables import MESSAGES
 from airflow_provider_chatexport.lake.storage.address import open_store
 from airflow_provider_chatexport.lake.storage.store import LakeStore
@@ -66,6 +70,27 @@ def test_columns_have_their_descriptions_and_other_engines_do_not_vacuum(two_day
     Lake(two_days.uri).compact()
     assert [] == table.vacuum(full=True, dry_run=True)
     assert data <= {path.name for path in Path(two_days.uri).rglob("*.pq")}
+
+
+def test_the_log_stays_short_however_often_a_lake_is_published(two_days: LakeProbe) -> None:
+    """Each publication adds a file to the log, and readers open all of them since the last checkpoint."""
+    store = open_store(two_days.uri)
+    published(store)
+    live = live_files(two_days.snapshot(), MESSAGES, functools.partial(path_in, store))
+    log = Path(two_days.uri) / "_files" / "messages" / "_delta_log"
+    # There are no other files, so an even number of exchanges leaves the table as it is.
+    for version in range(100, 100 + 2 * CHECKPOINT_EVERY):
+        opened = DeltaFormat(store).open(MESSAGES)
+        is_there = live[-1].path in _files(opened)
+        change = Change(table=MESSAGES, is_new=False, add=(), remove=(), new_columns=(), version=version)
+        opened.commit(replace(change, **({"remove": (live[-1].path,)} if is_there else {"add": (live[-1],)})))
+        if version == 100 + CHECKPOINT_EVERY:
+            for path in log.iterdir():
+                os.utime(path, (0, 0))
+    table = deltalake.DeltaTable(log.parent)
+    assert 2 * CHECKPOINT_EVERY == table.version()
+    assert CHECKPOINT_EVERY + 3 >= len(list(log.glob("*.json")))
+    assert two_days.texts() == {row["id"]: row["text"] for row in table.to_pyarrow_table().to_pylist()}
 
 
 def test_what_another_engine_writes_is_taken_back(two_days: LakeProbe) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -15,6 +17,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pytest
 from lakes import LakeProbe, at, write_export
+from published import configure
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.table import Table as IcebergTable
 from pyiceberg.utils.config import Config
@@ -111,14 +114,6 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     )
 
 
-def configure(monkeypatch: pytest.MonkeyPatch, name: str, **properties: str) -> str:
-    """Describe a catalog to pyiceberg by variables of the environment, as docs/publishing.md does."""
-    for key, value in properties.items():
-        variable = key.replace(".", "__").replace("-", "_").upper()
-        monkeypatch.setenv(f"PYICEBERG_CATALOG__{name.upper()}__{variable}", value)
-    return name
-
-
 def test_a_query_opens_only_the_files_of_its_month_its_day_and_its_channel(unchanged: LakeProbe) -> None:
     """A table of years is useless if each query opens all of its files. What rules them out comes from the records."""
     table = messages_in(own_catalog(unchanged))
@@ -178,7 +173,8 @@ def test_lists_of_files_stay_few_however_often_a_lake_is_published(two_days: Lak
     """Each publication adds lists of files, and readers open all of them: a year of days would be 700 requests."""
     published(two_days)
     store = open_store(two_days.uri)
-    form, live = IcebergFormat(store), live_files(two_days.snapshot(), MESSAGES, functools.partial(path_in, store))
+    form = IcebergFormat(store, most_snapshots=4)
+    live = live_files(two_days.snapshot(), MESSAGES, functools.partial(path_in, store))
     last = live[-1]
     for version in range(100, 100 + MAX_MANIFESTS):
         opened = form.open(MESSAGES)
@@ -199,6 +195,10 @@ def test_lists_of_files_stay_few_however_often_a_lake_is_published(two_days: Lak
     snapshot = table.current_snapshot()
     assert snapshot is not None
     assert MAX_MANIFESTS >= len(snapshot.manifests(table.io))
+    # The lists of a day are kept, but not those of hundreds of publications in a day.
+    assert 4 == len(table.metadata.snapshots)
+    folder = Path(two_days.uri) / "_iceberg" / "messages" / "metadata"
+    assert 4 + 1 >= len(list(folder.glob("snap-*.avro")))
     assert two_days.texts() == texts(table)
 
 
@@ -265,6 +265,17 @@ def test_a_table_of_another_lake_is_left_alone(two_days: LakeProbe, configured: 
     assert table.location() == f"file://{tmp_path}/warehouse/chatexport/messages"
 
 
+def test_a_catalog_that_others_hold_is_one_sentence_after_some_attempts(
+    unchanged: LakeProbe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: opening a catalog was tried again without a limit."""
+    name = configure(monkeypatch, "held", uri=f"sqlite:///{tmp_path}/held.sqlite?timeout=0.01")
+    with contextlib.closing(sqlite3.connect(tmp_path / "held.sqlite")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with Lake(unchanged.uri) as lake, pytest.raises(LakeError, match="in 5 attempts, because others changed it"):
+            lake.publish("iceberg", catalog=name)
+
+
 def test_a_catalog_that_pyiceberg_does_not_know_is_one_sentence(unchanged: LakeProbe) -> None:
     with pytest.raises(CallError, match=r"pyiceberg knows no catalog 'prod'; describe it in ~/\.pyiceberg\.yaml"):
         published(unchanged, "prod")
@@ -294,12 +305,6 @@ def test_a_lake_in_an_object_store_asks_for_a_catalog(
     table = messages_in(load_catalog(name, uri=f"sqlite:///{tmp_path}/elsewhere.sqlite", **options))
     assert table.location() == f"{bucket.uri}/_iceberg/messages"
     assert bucket.texts() == texts(table)
-
-
-@pytest.fixture
-def rest_catalog(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A real REST catalog: that of the S3 server. It decides where metadata lies."""
-    return configure(monkeypatch, "rest", **s3.new_warehouse())
 
 
 def test_a_rest_catalog_has_the_tables_of_a_lake_in_an_object_store(
