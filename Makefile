@@ -120,8 +120,8 @@ up: $(READY)  ## Airflow's UI on localhost over the sandbox, to click around in
 	$(call environment,.venv-bench,benchmarks/constraints.txt)
 	@touch $@
 
-bench: .venv-bench/.ready  ## Loading, against what people use today, and waiting; MESSAGES=200000,2000000 for the memory curve
-	@$(BIN)/python benchmarks/run.py --messages $(or $(MESSAGES),200000)
+bench: .venv-bench/.ready  ## Loading, against what people use today, and waiting; MESSAGES=200000,2000000 for the memory curve, AGES=all for old lakes
+	@$(BIN)/python benchmarks/run.py --messages $(or $(MESSAGES),200000) --ages $(or $(AGES),young)
 	@$(BIN)/python benchmarks/waiting.py
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

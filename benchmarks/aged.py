@@ -256,7 +256,7 @@ class _Life:
             for table_name, files in _by_table(live).items():
                 source = next(file for file in self._template.files if file.table == table_name)
                 path = template.local_path(template.data_path(source.path))
-                copies = _Copies(con, self._age, path, self._age.exported_at)
+                copies = _Copies(con=con, age=self._age, source=path)
                 real |= self._write(copies, TABLE_BY_NAME[table_name], files, folder)
         rest = dict(real)
         records = []
@@ -293,45 +293,42 @@ class _Life:
         return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Copies:
     """The rows of the template's file, moved to the windows of other loads, as the package's writer reads them."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, age: Age, source: Path, exported_at: Any) -> None:
-        self._con = con
-        self._age = age
-        self._source = source
-        self._exported_at = exported_at
-        self._numbers: list[int] = []
-        self._of_each = False
+    con: duckdb.DuckDBPyConnection
+    age: Age
+    source: Path
+    numbers: Sequence[int] = ()
+    of_each: bool = False
 
     def of(self, numbers: Iterable[int], *, of_each: bool = False) -> _Copies:
         """Return the rows of these loads.
 
         :param of_each: in batches of one load.
         """
-        copies = _Copies(self._con, self._age, self._source, self._exported_at)
-        copies._numbers, copies._of_each = sorted(numbers), of_each
-        return copies
+        return replace(self, numbers=sorted(numbers), of_each=of_each)
 
     def days(self, table: Table) -> dict[str, int]:
         """Return the number of rows of each day."""
         days: dict[str, int] = defaultdict(int)
-        for number in self._numbers:
-            moment = self._age.window(number).since if _is_event(table) else self._exported_at(self._numbers[-1])
+        for number in self.numbers:
+            moment = self.age.window(number).since if _is_event(table) else self.age.exported_at(self.numbers[-1])
             days[f"{moment:%Y-%m-%d}"] += N_MESSAGES
         return dict(sorted(days.items()))
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
         """Yield all rows, sorted as the writer wants them."""
-        age, names = self._age, {column.name for column in table}
-        windows = [age.window(number).since - START for number in self._numbers]  # type: ignore[operator]
+        age, names = self.age, {column.name for column in table}
+        windows = [age.window(number).since - START for number in self.numbers]  # type: ignore[operator]
         loads = pa.table(
             {
-                "number": self._numbers,
+                "number": self.numbers,
                 "shift": pa.array(windows, pa.duration("us")),
-                "first": [(number % age.n_groups) * age.n_channels for number in self._numbers],
-                "load_id": [commit_log.load_id_of([str(number)]) for number in self._numbers],
-                "exported": pa.array(map(self._exported_at, self._numbers), pa.timestamp("us", "UTC")),
+                "first": [(number % age.n_groups) * age.n_channels for number in self.numbers],
+                "load_id": [commit_log.load_id_of([str(number)]) for number in self.numbers],
+                "exported": pa.array(map(age.exported_at, self.numbers), pa.timestamp("us", "UTC")),
             }
         )
         channel = "printf('channel-%06d', first + right(rows.cid, 6)::INTEGER)"
@@ -352,21 +349,21 @@ class _Copies:
         )
         day = "(rows.created_at + shift)::DATE" if _is_event(table) else "max(exported) OVER ()::DATE"
         # A snapshot table keeps the newest row of each key.
-        keys = ", ".join(map(sql.name, table.key))
-        newest = f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY exported DESC) = 1"
-        order = "number, created_at" if self._of_each else ", ".join(map(sql.name, table.sort))
-        self._con.register("loads", loads)
+        key = ", ".join(map(sql.name, table.key))
+        newest = f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY exported DESC) = 1"
+        order = "number, created_at" if self.of_each else ", ".join(map(sql.name, table.sort))
+        self.con.register("loads", loads)
         query = f"""
             SELECT * EXCLUDE (number, exported) FROM (
                 SELECT {day} AS _day, {columns}, number, exported
-                FROM read_parquet('{self._source}', hive_partitioning = false) rows CROSS JOIN loads
+                FROM read_parquet('{self.source}', hive_partitioning = false) rows CROSS JOIN loads
                 {"" if _is_event(table) else newest}
             ) ORDER BY _day, {order}
         """
-        if self._of_each:
-            yield from self._con.sql(query).to_arrow_table().combine_chunks().to_batches(max_chunksize=N_MESSAGES)
+        if self.of_each:
+            yield from self.con.sql(query).to_arrow_table().combine_chunks().to_batches(max_chunksize=N_MESSAGES)
         else:
-            yield from self._con.sql(query).to_arrow_reader(batch_rows)
+            yield from self.con.sql(query).to_arrow_reader(batch_rows)
 
 
 def _is_event(table: Table) -> bool:

@@ -2,6 +2,7 @@
 
     make bench                           200,000 messages, the peers, small loads, eight years, reading, a lake's age
     make bench MESSAGES=200000,2000000   the memory curve as well
+    make bench AGES=all                  lakes of 20,000 loads and of a year of 50,000 channels as well
 
 All commands run as whole processes, in turn. Peers run at their defaults; where these fail, at the settings that a user
 would need; a peer that fails is listed with its error. Reading is compared with the same rows as plain DuckDB writes
@@ -16,18 +17,17 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import shutil
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import ages
 import costs
 import files
 import peers
@@ -35,6 +35,7 @@ import publishing
 import reading
 import years
 from files import CACHE, Export
+from processes import Run, run, succeeded
 from rich.console import Console
 from rich.table import Table
 
@@ -51,18 +52,7 @@ N_YEARS = 100_000  # messages
 HISTORY_SOURCE, HISTORY_DAYS, HISTORY_MESSAGES = 14_000, 1100, 3_000_000
 LAKE_SIZES = (10, 1000, 5000)  # loads
 PUBLISHED_FILES = (1000, 5000)
-_ERROR = re.compile(r"[\w.]+(Error|Exception): ")
 EXPORTED_AT = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One command that ran. ``error``: the last line of what it printed, if it failed."""
-
-    seconds: float
-    cpu_s: float
-    peak_mb: float
-    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,36 +88,6 @@ class Measured:
     def mb_per_s(self) -> float:
         """MB of the file per second."""
         return self.file_mb / self.seconds
-
-
-def run(command: Sequence[str | Path]) -> Run:
-    """Run a command, and return what it took."""
-    with tempfile.TemporaryFile() as output:
-        began = time.perf_counter()
-        pid = os.posix_spawn(
-            str(command[0]),
-            [str(part) for part in command],
-            os.environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, output.fileno(), 1), (os.POSIX_SPAWN_DUP2, output.fileno(), 2)],
-        )
-        _, status, usage = os.wait4(pid, 0)
-        seconds = time.perf_counter() - began
-        error = None
-        if status:
-            output.seek(0)
-            lines = output.read().decode(errors="replace").strip().splitlines() or [f"status {status}"]
-            # An exception may have notes behind it.
-            error = next((line for line in reversed(lines) if _ERROR.match(line)), lines[-1])
-        cpu_s = usage.ru_utime + usage.ru_stime
-        return Run(seconds=seconds, cpu_s=cpu_s, peak_mb=usage.ru_maxrss / 1024, error=error)
-
-
-def succeeded(command: Sequence[str | Path]) -> Run:
-    """Run a command that has to succeed, and return what it took."""
-    ran = run(command)
-    if ran.error is not None:
-        sys.exit(f"{command} failed: {ran.error}")
-    return ran
 
 
 def load(file: Export, lake: Path, exported_at: datetime = EXPORTED_AT) -> Run:
@@ -256,6 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", default="200000", help="separated by commas; peers run on the first")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--ages", choices=("young", "old", "all"), default="young", help="of lakes; old takes an hour")
     arguments = parser.parse_args()
     first, *larger = (int(each) for each in arguments.messages.split(","))
     # Both plain files, the uneven one, and what a load needs.
@@ -292,6 +253,7 @@ def main() -> None:
     sizes_mb, answers = read(3 * arguments.runs)
     show_reading(sizes_mb, answers)
     age = costs.measure(LAKE_SIZES)
+    aged = ages.measure(ages.chosen(arguments.ages))
     published = publishing.measure(PUBLISHED_FILES)
 
     result = {
@@ -303,6 +265,7 @@ def main() -> None:
         "small_app": small_app,
         "reading": {"mb": sizes_mb, "questions": [asdict(row) for row in answers]},
         "age": age,
+        **aged,
         **published,
     }
     (CACHE / "result.json").write_text(json.dumps(result, indent=1))

@@ -54,7 +54,9 @@ def refresh(store: LakeStore, *, full: bool = False, losses: Losses | None = Non
         return snapshot, is_shown
 
     while True:
-        snapshot, is_shown = losses.on_latest(show)
+        # Loads that finish together would all write a catalog for each that comes. In turns, one of them shows all.
+        with store.taking_turns():
+            snapshot, is_shown = losses.on_latest(show)
         if commit_log.is_latest(store, snapshot):
             break
     if not is_shown:  # a record is gone that the catalog still shows

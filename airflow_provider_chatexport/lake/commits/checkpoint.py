@@ -46,8 +46,8 @@ _VERSION: Final = 3
 _VERSION_OF_LINES: Final = 2
 # So many bodies are in a block, so that a block is unpacked in milliseconds.
 _BLOCK_BODIES: Final = 512
-# Facts that only people ask for, and one with the paths of rewritten files.
-_FACTS_LATER: Final = frozenset({"inputs", "options", "rewritten"})
+# Facts that only people ask for.
+_FACTS_LATER: Final = frozenset({"inputs", "options"})
 _GZIP: Final = 31
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import glob
 import os
 import re
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -26,6 +28,8 @@ _CHUNK_BYTES: Final = 4 * 1024 * 1024
 _TEMPORARY_NAME: Final = re.compile(r"\..+\.[0-9a-f]{32}")
 _PLACES_OF_OBJECTS: Final = ("", "_*/", "*/*=*/", f"{FILES_FOLDER}/*/*=*/")
 _ATTEMPTS: Final = 100
+_LONGEST_TURN_S: Final = 10.0
+_ASK_EVERY_S: Final = 0.02
 _MAY_WRITE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 _Result = TypeVar("_Result")
@@ -45,6 +49,30 @@ class LocalStore(LakeStore):
     def local_path(self, path: str) -> Path:
         """Return the path of an object in the file system."""
         return self.root / path
+
+    @contextlib.contextmanager
+    def taking_turns(self) -> Iterator[None]:
+        """Hold a context that processes enter one after another. None waits longer than ``_LONGEST_TURN_S``.
+
+        The system ends the lock of a process that dies. Some network drives have no such locks.
+        """
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                folder = os.open(self.root, os.O_RDONLY)
+                stack.callback(os.close, folder)
+                self._lock(folder)
+            yield
+
+    @staticmethod
+    def _lock(folder: int) -> None:
+        until = time.monotonic() + _LONGEST_TURN_S
+        while time.monotonic() < until:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_ASK_EVERY_S)
+            else:
+                return
 
     def let_read(
         self,

@@ -71,6 +71,14 @@ class LakeStore(ABC):
     def drop_if_empty(self) -> None:  # noqa: B027 - where folders come and go with their objects, nothing is left
         """Remove what ``prepare`` created, unless there is something in it now."""
 
+    @contextlib.contextmanager
+    def taking_turns(self) -> Iterator[None]:
+        """Hold a context that processes enter one after another, where the store can arrange that.
+
+        It saves work, and nothing is wrong without it: another process may be in the same context after all.
+        """
+        yield
+
     @abstractmethod
     def require_safe_commits(self) -> None:
         """Raise unless ``put_new`` can be trusted here, and unless what was written is listed.

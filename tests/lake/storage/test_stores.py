@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -108,3 +110,20 @@ def test_a_file_that_grows_keeps_its_work_folder(tmp_path: Path) -> None:
         os.utime(export_file, (days_ago, days_ago))
         assert 1 == drop_leftovers(store, before=now - timedelta(days=1))
         assert not folder.exists()
+
+
+def test_refreshes_of_one_lake_take_turns(tmp_path: Path) -> None:
+    """Regression: of eight processes that loaded at the same time, each wrote a catalog for each load of the others."""
+    inside, most = 0, 0
+
+    def enter(_: int) -> None:
+        nonlocal inside, most
+        with open_store(tmp_path).taking_turns():
+            inside += 1
+            most = max(most, inside)
+            threading.Event().wait(0.001)
+            inside -= 1
+
+    with ThreadPoolExecutor(8) as threads:
+        assert 16 == len(list(threads.map(enter, range(16))))
+    assert 1 == most
