@@ -39,14 +39,14 @@ QUESTIONS = {
     "one channel": "SELECT id, user_id, text, created_at FROM messages WHERE cid = $cid ORDER BY created_at, id",
     "one day by created_at": "SELECT id, text FROM messages "
     "WHERE created_at >= $since AND created_at < $until ORDER BY id",
-    "text search": "SELECT id, text FROM messages WHERE text LIKE '%kernel panic%' ORDER BY id",
+    "text search": "SELECT id, text FROM messages WHERE text LIKE '%kernel%' ORDER BY id",
 }
 
 
-def make(folder: Path, n_messages: int = N_MESSAGES, n_daily: int = N_DAILY) -> None:
-    """Load the history, and write the plain file."""
+def make(folder: Path, export: files.Export, n_daily: int = N_DAILY) -> None:
+    """Load the messages of an export, the last days by a load each, and write the plain file."""
     by_day: dict[datetime, list[bytes]] = defaultdict(list)
-    with files.years(n_messages).path.open("rb") as lines:
+    with export.path.open("rb") as lines:
         for line in lines:
             at = datetime.fromisoformat(msgspec.json.decode(line)["item"]["created_at"])
             by_day[datetime(at.year, at.month, at.day, tzinfo=UTC)].append(line)
@@ -57,15 +57,27 @@ def make(folder: Path, n_messages: int = N_MESSAGES, n_daily: int = N_DAILY) -> 
         *((day - LOOKBACK, day + DAY) for day in (first + n * DAY for n in range(n_daily))),
     ]
     for since, until in windows:
-        export = folder / "export.ndjson"
-        with export.open("wb") as target:
+        window = folder / "window.ndjson"
+        with window.open("wb") as target:
             for day in sorted(day for day in by_day if since <= day < until):
                 target.writelines(by_day[day])
-        load_files([export], lake_uri=str(lake), window=Window(since=since, until=until), exported_at=until)
-        export.unlink()
+        load_files([window], lake_uri=str(lake), window=Window(since=since, until=until), exported_at=until)
     with duckdb.connect(str(lake / "catalog.duckdb"), read_only=True) as con:
         con.execute("SET TimeZone = 'UTC'")
         con.execute(f"COPY (FROM messages ORDER BY created_at) TO '{folder / 'plain.parquet'}' (FORMAT parquet)")
+
+
+def ask(folder: Path, n_times: int) -> list[Answered]:
+    """Ask all questions of both.
+
+    :param folder: what ``make`` wrote.
+    """
+    with duckdb.connect(str(folder / "lake" / "catalog.duckdb"), read_only=True) as ours, duckdb.connect() as plain:
+        plain.execute(f"CREATE VIEW messages AS FROM read_parquet('{folder / 'plain.parquet'}')")
+        for con in (ours, plain):
+            con.execute("SET TimeZone = 'UTC'")
+        values = _values(plain)
+        return [ask_both(name, query, values, ours, plain, n_times) for name, query in QUESTIONS.items()]
 
 
 def measure(n_times: int = 9) -> dict[str, object]:
@@ -74,18 +86,13 @@ def measure(n_times: int = 9) -> dict[str, object]:
         print(f"making a lake of eight years by {N_DAILY + 1} loads", flush=True)
         shutil.rmtree(FOLDER, ignore_errors=True)
         FOLDER.mkdir(parents=True)
-        make(FOLDER)
-    with duckdb.connect(str(FOLDER / "lake" / "catalog.duckdb"), read_only=True) as ours, duckdb.connect() as plain:
-        plain.execute(f"CREATE VIEW messages AS FROM read_parquet('{FOLDER / 'plain.parquet'}')")
-        for con in (ours, plain):
-            con.execute("SET TimeZone = 'UTC'")
-        values = _values(plain)
-        answers = [ask_both(name, query, values, ours, plain, n_times) for name, query in QUESTIONS.items()]
-    data = [path.stat().st_size for path in (FOLDER / "lake" / "messages").glob("*/*.parquet")]
-    ours_mb, plain_mb = sum(data) / 1e6, (FOLDER / "plain.parquet").stat().st_size / 1e6
-    _show(answers, f"ours {len(data)} files, {ours_mb:.1f} MB; plain one file, {plain_mb:.1f} MB")
+        make(FOLDER, files.years(N_MESSAGES))
+    answers = ask(FOLDER, n_times)
+    sizes = [path.stat().st_size for path in (FOLDER / "lake" / "messages").glob("*/*.parquet")]
+    ours_mb, plain_mb = sum(sizes) / 1e6, (FOLDER / "plain.parquet").stat().st_size / 1e6
+    _show(answers, f"ours {len(sizes)} files, {ours_mb:.1f} MB; plain one file, {plain_mb:.1f} MB")
     return {
-        "files": len(data),
+        "files": len(sizes),
         "mb": {"ours": ours_mb, "plain": plain_mb},
         "questions": [asdict(each) for each in answers],
     }

@@ -15,6 +15,7 @@ import peers
 import publishing
 import pyarrow.parquet as pq
 import reading
+import years
 
 from airflow_provider_chatexport.lake import Lake
 
@@ -34,6 +35,12 @@ def test_a_lake_of_many_loads_is_loaded_into_opened_and_compacted(tmp_path: Path
     assert 3 == costs.cost(tmp_path, 3).loads
     (days := tmp_path / "days").mkdir()
     assert all(per_s > 0 for per_s in costs.compaction(days, n_days=1, n_messages=20))
+
+
+def test_a_lake_of_daily_loads_answers_as_the_plain_file(tmp_path: Path) -> None:
+    """Seven questions of a small app's years, of fewer messages."""
+    years.make(tmp_path, files.years(1_000, folder=tmp_path), n_daily=2)
+    assert list(years.QUESTIONS) == [each.question for each in years.ask(tmp_path, 1)]
 
 
 def test_an_aged_lake_is_as_loads_and_compactions_leave_it(tmp_path: Path) -> None:

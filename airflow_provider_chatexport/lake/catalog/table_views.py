@@ -14,6 +14,7 @@ from typing import Final
 from airflow_provider_chatexport.lake.catalog import empty_files, metadata_views
 from airflow_provider_chatexport.lake.catalog.metadata_views import internal_name
 from airflow_provider_chatexport.lake.commits import visibility
+from airflow_provider_chatexport.lake.commits.coverage import TimeSpan
 from airflow_provider_chatexport.lake.commits.coverage_tables import per_channel
 from airflow_provider_chatexport.lake.commits.file_state import FileState
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
@@ -116,5 +117,8 @@ def _by_days(files: Sequence[FileState]) -> Iterator[list[FileState]]:
 def _within_days(table: Table, files: Sequence[FileState]) -> str:
     """Return a condition that holds for all rows of some files of an event table."""
     first, last = min(each.file.first_day for each in files), max(each.file.last_day for each in files)
-    days = f"{table.date_column} BETWEEN DATE {sql.quoted(first)} AND DATE {sql.quoted(last)}"
-    return f"{days} AND {sql.in_days(table, first, last)}"
+    span = TimeSpan.of_days(first, last)
+    return (
+        f"{table.date_column} BETWEEN DATE {sql.quoted(first)} AND DATE {sql.quoted(last)} AND "
+        f"{table.day_column} >= {sql.instant(span.since)} AND {table.day_column} < {sql.instant(span.until)}"
+    )

@@ -230,17 +230,19 @@ def _same_identity(table: Table, other: str) -> str:
     return " AND ".join(f"{other}.{name} = rows.{name}" for name in _identity(table))
 
 
-def uncovered(table: Table, coverage: str) -> str:
+def uncovered(table: Table, coverage: str, *, span: tuple[str, str] | None = None) -> str:
     """Return a condition on ``rows`` of an event table: no entry of the row's own export contains its moment.
 
     :param coverage: a relation with the columns of ``coverage_tables.per_channel``.
+    :param span: the columns with the first and the last moment, if ``rows`` stand for all rows of a span.
     """
+    first, last = span or (table.day_column, table.day_column)
     return f"""
         NOT EXISTS (
             SELECT 1 FROM {coverage} own
             WHERE own.cid = rows.cid
-              AND rows.{table.day_column} >= own.since
-              AND rows.{table.day_column} < own.until
+              AND rows.{first} >= own.since
+              AND rows.{last} < own.until
               AND own.exported_at = rows._exported_at
               AND own.load_id = rows._load_id
         )

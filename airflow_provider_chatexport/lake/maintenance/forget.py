@@ -173,7 +173,7 @@ def finish_removals(
     losses = losses or Losses(store)
 
     def find(latest: Snapshot) -> list[Person]:
-        with search(store, work_dir) as con:
+        with search(store, latest, work_dir) as con:
             return people_of(con, relations(store, latest, suspected), listed)
 
     if people := losses.on_latest(find):
@@ -226,7 +226,7 @@ def _remember(store: LakeStore, ids: Sequence[str], people: Sequence[Person], *,
 
 def _is_known(store: LakeStore, snapshot: Snapshot, people: Sequence[Person], work_dir: Path | None) -> bool:
     """Return whether the lake has a person's id in a column of ids, in a message id, or as a user in JSON."""
-    with search(store, work_dir) as con:
+    with search(store, snapshot, work_dir) as con:
         found = relations(store, snapshot)
         if has_id(con, found, [each for person in people for each in person.ids]):
             return True
@@ -236,7 +236,7 @@ def _is_known(store: LakeStore, snapshot: Snapshot, people: Sequence[Person], wo
 
 def _unknown(store: LakeStore, snapshot: Snapshot, user_id: str, work_dir: Path | None) -> str:
     """Return the sentence that refuses an id. It names no person."""
-    with search(store, work_dir) as con:
+    with search(store, snapshot, work_dir) as con:
         is_like = has_like_id(con, relations(store, snapshot), user_id)
     hint = (
         " It has an id that differs only in upper and lower case, or in how characters are encoded." if is_like else ""
@@ -251,5 +251,5 @@ def _named_in_texts(store: LakeStore, snapshot: Snapshot, ids: Sequence[str], wo
     """Return the names that the suppression list has for a person, as texts of the lake write them."""
     listed = suppression_list.read(store)
     ours = replace(listed, entries={entry.user_id: entry for entry in listed.among(ids).values()})
-    with search(store, work_dir) as con:
+    with search(store, snapshot, work_dir) as con:
         return named_in_texts(con, relations(store, snapshot), ours)

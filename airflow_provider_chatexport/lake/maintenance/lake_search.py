@@ -20,14 +20,14 @@ from airflow_provider_chatexport.lake.storage.workdir import work_folder
 
 
 @contextlib.contextmanager
-def search(store: LakeStore, work_dir: Path | None) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a database to search the lake's files in."""
+def search(store: LakeStore, snapshot: Snapshot, work_dir: Path | None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database to search the files of a snapshot in. An object store is not asked how large they are."""
     with (
         removal_errors(store),
         work_folder(store, work_dir) as folder,
         closing(Database(folder, memory_limit=MEMORY_LIMIT)) as database,
     ):
-        store.let_read(database.connection)
+        store.let_read(database.connection, visibility.sizes_of(store, snapshot.readable_states))
         yield database.connection
 
 

@@ -103,7 +103,7 @@ def has_id(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], ids: Co
     :raises duckdb.Error: a relation cannot be read.
     """
     quoted = [*map(sql.quoted, ids)]
-    return _is_anywhere(con, relations, lambda table: [condition for _, condition in conditions(table, quoted)])
+    return _is_anywhere(con, relations, lambda table: [condition for _, condition in id_conditions(table, quoted)])
 
 
 def has_like_id(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], user_id: str) -> bool:
@@ -115,7 +115,7 @@ def has_like_id(con: duckdb.DuckDBPyConnection, relations: Mapping[str, str], us
     return _is_anywhere(con, relations, lambda table: [condition for _, condition in _any_id(table, is_like)])
 
 
-def conditions(table: Table, quoted: Sequence[str]) -> Iterator[tuple[str, str]]:
+def id_conditions(table: Table, quoted: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield each column of ids of a table with a condition on ``rows``: it has one of these ids. It is never null.
 
     :param quoted: the ids as SQL literals.

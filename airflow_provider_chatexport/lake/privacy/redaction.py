@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from airflow_provider_chatexport.lake.privacy import message_ids
 from airflow_provider_chatexport.lake.privacy.columns import columns
-from airflow_provider_chatexport.lake.privacy.people import Person, conditions, is_among
+from airflow_provider_chatexport.lake.privacy.people import Person, id_conditions, is_among
 from airflow_provider_chatexport.lake.privacy.text_redactor import BLANK, TextRedactor
 from airflow_provider_chatexport.lake.schema import sql
 from airflow_provider_chatexport.lake.schema.tables import (
@@ -125,7 +125,7 @@ class Redactor:
         """
         texts = columns(table, *_TEXTS)
         goes = f"coalesce({self._goes(table)}, false)"
-        names = " OR ".join([goes, *(each for _, each in conditions(table, self._ids))])
+        names = " OR ".join([goes, *(each for _, each in id_conditions(table, self._ids))])
         either = [f"bool_or({names})"]
         either += [f"bool_or(NOT {goes} AND coalesce({self._mentions(column)}, false))" for column in texts]
         found = self._con.execute(f"SELECT {file}, {', '.join(either)} FROM {relation} rows GROUP BY {file}").fetchall()
@@ -182,7 +182,7 @@ class Redactor:
 
     def _names(self, table: Table) -> Iterator[tuple[str, str]]:
         """Yield columns, each with the condition that it names one of the people in a row that stays."""
-        yield from conditions(table, self._ids)
+        yield from id_conditions(table, self._ids)
         for name in sorted(self._redacted_columns):
             yield name, f"coalesce(rows.{sql.name(name)}::VARCHAR IN (SELECT original FROM redacted_texts), false)"
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Final
 
 from airflow_provider_chatexport.core.sinks import Sink
@@ -64,8 +65,9 @@ _LAKE: Final = f"{APP_ID}.lake"
 _VERSION: Final = f"{APP_ID}.version"
 # A snapshot with more lists of files than this has them merged.
 MAX_MANIFESTS: Final = 20
-# So many snapshots of a table are kept, also of a lake that is published more often than that in a day.
-MAX_SNAPSHOTS: Final = 100
+# So many snapshots of a table are kept, also of a lake that is published more often than that in a day: each of them
+# costs a reader and a publisher some time.
+MAX_SNAPSHOTS: Final = 30
 # A publisher needs its lists of files no longer than this before it commits them.
 ABANDONED_AFTER: Final = timedelta(days=1)
 _PROPERTIES: Final = {
@@ -317,7 +319,8 @@ class OpenTable:
             unneeded = _metadata_of(table, expired)
             table.maintenance.expire_snapshots().by_ids([each.snapshot_id for each in expired]).commit()
             self._table = table = table.refresh()
-            for address in unneeded - _metadata_of(table, table.metadata.snapshots):
+            kept = table.metadata.snapshots
+            for address in unneeded - _metadata_of(table, _first_of_chain(expired, kept) or kept):
                 table.io.delete(address)
             self._write_hint(table)
         return len(expired)
@@ -340,6 +343,20 @@ def _metadata_of(table: IcebergTable, snapshots: Sequence[IcebergSnapshot]) -> s
         found.add(each.manifest_list)
         found |= {manifest.manifest_path for manifest in each.manifests(table.io)}
     return found
+
+
+def _first_of_chain(expired: Sequence[IcebergSnapshot], kept: Sequence[IcebergSnapshot]) -> list[IcebergSnapshot]:
+    """Return the snapshot after all that expired, if each is the parent of the next one; none if they are not a chain.
+
+    A list of files that a snapshot no longer has does not come back in a later one. So this one has all that any of the
+    kept ones shares with those that expired, and the others need not be read.
+    """
+    ordered = sorted([*expired, *kept], key=lambda each: each.sequence_number or 0)
+    is_chain = all(after.parent_snapshot_id == before.snapshot_id for before, after in pairwise(ordered))
+    ids = {each.snapshot_id for each in expired}
+    return (
+        ordered[len(ids) : len(ids) + 1] if is_chain and all(e.snapshot_id in ids for e in ordered[: len(ids)]) else []
+    )
 
 
 def _add_columns(transaction: Transaction, table: Table) -> None:

@@ -3,9 +3,9 @@
 A list of whole files cannot leave out single rows. So files with hidden rows are rewritten without them, and each
 snapshot table becomes one file with the newest row of each key.
 
-The record of that takes these files, and no others, from the records that have them (``LoadRecord.taken``). It has
-copies of all coverage entries that overlap them, and has applied these, so nothing in its files is hidden any more. The
-other records remain, without those files. A record that would have nothing left is replaced. So a publication costs
+The record of a settlement takes these files, and no others, from the records that have them (``LoadRecord.taken``). It
+has copies of all coverage entries that overlap them, and has applied these, so nothing in its files is hidden any more.
+The other records remain, without those files. A record that would have nothing left is replaced. So a publication costs
 what it rewrites, however large the lake is::
 
                     Mon            Tue            Wed
@@ -49,7 +49,7 @@ from airflow_provider_chatexport.lake.maintenance.compact import Compactor
 from airflow_provider_chatexport.lake.maintenance.merge import Merge, in_portions, is_small, merging
 from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite, coverage_after
 from airflow_provider_chatexport.lake.publish.plan import has_newest_rows_only, is_unfit, unfit
-from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_NAME, TEXT_SINCE_VERSION
+from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_NAME, TEXT_SINCE_VERSION, USER_EXPORT_USERS
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
 from airflow_provider_chatexport.lake.storage.store import LakeStore
 
@@ -207,15 +207,18 @@ class Settler(Compactor):
     least_version = TEXT_SINCE_VERSION
 
     def merges_of(self, table: Table) -> Iterator[Merge]:
-        """Yield the groups of files to rewrite. Afterwards, one record can have all live files of the lake."""
+        """Yield the groups of files of a table to rewrite."""
         live = list(self._snapshot.live_files_of(table))
         if not live:
             return
         match table.placement:
             case Placement.SNAPSHOT:
-                if not has_newest_rows_only(self._snapshot, table) or any(map(is_unfit, live)):
+                if not self._is_newest(table) or any(map(is_unfit, live)):
                     yield Merge(table=table, files=tuple(live))
             case Placement.LOG:
+                # They live as long as their record's coverage decides anything, so only a record with that has them.
+                if self._is_local:
+                    return
                 outgrown = [each for each in live if is_unfit(each)]
                 small = list(filter(is_small, live))
                 for group in in_portions(small if len(small) > _MOST_SMALL_LOGS else outgrown):
@@ -237,6 +240,12 @@ class Settler(Compactor):
                         chosen = _united(chosen, outgrown, self._with_doubled_keys(table, files))
                     if chosen:
                         yield Merge(table=table, files=tuple(chosen))
+
+    def _is_newest(self, table: Table) -> bool:
+        """Return whether a snapshot table has the newest rows only. Tables with owners are settled together."""
+        owned = [each for each in self._snapshot.tables if each.owned_by is not None]
+        group = [USER_EXPORT_USERS, *owned] if table.owned_by or table.name == USER_EXPORT_USERS.name else [table]
+        return all(has_newest_rows_only(self._snapshot, each) for each in group)
 
     def _events(self) -> Iterator[FileState]:
         events = (table for table in self._snapshot.tables if table.placement is Placement.EVENT)

@@ -230,13 +230,13 @@ def by_reaction_type(name: str, doc: str, of_group: str) -> Column:
 
     :param of_group: the key of the number in a group.
     """
-    number = f"json_extract_string(each[2], '$.{of_group}')"
+    # One parse for all groups. What is no object of groups, or has one of them twice, is null.
+    groups = f"""json_transform(d.reaction_groups, '"MAP(VARCHAR, STRUCT({of_group} VARCHAR))"')"""
+    number = f"each.value.{of_group}"
     members = f"""list_transform(
-        list_filter(
-            list_zip(json_keys(d.reaction_groups), json_extract(d.reaction_groups, '$.*')),
-            lambda each: regexp_full_match({number}, '-?\\d+')
-        ),
-        lambda each: to_json(each[1])::VARCHAR || ':' || {number}
+        map_entries({groups}),
+        lambda each: CASE
+            WHEN regexp_full_match({number}, '-?\\d+') THEN to_json(each.key)::VARCHAR || ':' || {number} END
     )"""
     # Nearly always the field itself has them, or the message has no reaction.
     in_groups = f"""CASE WHEN {is_something("reaction_groups")} AND d.reaction_groups::VARCHAR LIKE '{{%'

@@ -57,6 +57,10 @@ SORT_BYTES: Final = 100_000_000
 BATCH_BYTES: Final = 16_000_000
 # Rows of this size on average are sorted on one core, with more room.
 LARGE_ROW_BYTES: Final = 8_000
+# A row without any text has some bytes as well.
+LEAST_ROW_BYTES: Final = 100
+# Rows that cannot be larger on average are not measured: to do so takes a third of the time in which they are sorted.
+USUAL_ROW_BYTES: Final = 3_000
 
 
 @contextlib.contextmanager
@@ -111,8 +115,8 @@ class Conversion:
         self._tables = tables
         self._pseudonym_key = pseudonym_key
         self._pseudonymized = False
-        # Rows and bytes per day, cached after ``finish`` and cleared whenever rows are removed.
-        self._extents: dict[str, dict[str, tuple[int, int]]] = {}
+        # Rows per day, cached after ``finish`` and cleared whenever rows are removed.
+        self._days: dict[str, dict[str, int]] = {}
         self.database = Database(folder, memory_limit=MEMORY_LIMIT)
         self._stage = Stage(
             self.database,
@@ -170,7 +174,7 @@ class Conversion:
     def pseudonymize(self, options: LoadOptions) -> None:
         """Take personal data out, as far as the options say."""
         if options.changes_personal_data:
-            self._extents.clear()
+            self._days.clear()
             pseudonyms.pseudonymize(self.database, self._pseudonyms, options)
             self._pseudonymized = options.hash_users
 
@@ -211,7 +215,7 @@ class Conversion:
         for some in in_parts(people):
             self._forget(some)
         if people:
-            self._extents.clear()
+            self._days.clear()
             before, self.counts.rows = self.counts.rows, self._n_rows()
             for name, n_rows in self.counts.rows.items():
                 if n_gone := before[name] - n_rows:
@@ -252,20 +256,28 @@ SELECT count(*) FROM stage_{table.name} WHERE {sql.promoted_fails(column)}
     @conversion_errors()
     def days(self, table: Table) -> dict[str, int]:
         """Return the rows per day, days ascending, as text."""
-        return {day: n_rows for day, (n_rows, _) in self._extent_of(table).items()}
+        if not self.counts.rows[table.name]:
+            return {}
+        if table.name not in self._days:
+            found = self.database.fetched(f"""
+SELECT strftime(day, '%Y-%m-%d'), n_rows
+FROM (SELECT {sql.date(table)} AS day, count(*) AS n_rows FROM stage_{table.name} GROUP BY day)
+ORDER BY day
+""")
+            self._days[table.name] = dict(found)
+        return self._days[table.name]
 
     def rows(self, table: Table, batch_rows: int) -> Iterator[pa.RecordBatch]:
         """Yield the table as Arrow: ``_day``, then the registry's columns; by day, and sorted within it."""
         order = ", ".join(("_day", *(sql.name(column) for column in table.sort)))
         with conversion_errors():
-            extent = self._extent_of(table)
-            if not extent:
+            rows_of_day = self.days(table)
+            if not rows_of_day:
                 return
-            # A row without any text has some bytes as well.
-            row_bytes = 100 + sum(n_bytes for _, n_bytes in extent.values()) / sum(n for n, _ in extent.values())
+            row_bytes = self._row_bytes(table, sum(rows_of_day.values()))
             if row_bytes > LARGE_ROW_BYTES:
                 self.database.make_room()
-            for days in _in_groups(self.days(table), min(SORT_ROWS, int(SORT_BYTES / row_bytes))):
+            for days in _in_groups(rows_of_day, min(SORT_ROWS, int(SORT_BYTES / row_bytes))):
                 yield from self.database.query(f"""
 SELECT {sql.date(table)} AS _day, {sql.arrow_columns(table)}
 FROM stage_{table.name}
@@ -273,24 +285,22 @@ WHERE {sql.in_days(table, days[0], days[-1])}
 ORDER BY {order}
 """).to_arrow_reader(max(1, min(batch_rows, int(BATCH_BYTES / row_bytes))))
 
-    def _extent_of(self, table: Table) -> dict[str, tuple[int, int]]:
-        """Return, by day, how many rows there are, and how long their texts are together; 0 in a small load."""
-        if not self.counts.rows[table.name]:
-            return {}
-        if table.name not in self._extents:
-            texts = [
-                f"coalesce(strlen({sql.name(column.name)}::VARCHAR), 0)"
-                for column in table
-                # A load that is as small as a batch fits into memory, however long its rows are.
-                if self._stage.n_bytes > BATCH_BYTES and column.kind in (Kind.TEXT, Kind.JSON) and not column.promoted
-            ]
-            found = self.database.fetched(f"""
-SELECT {sql.day(table)} AS day, count(*), sum({" + ".join(texts) or 0})::BIGINT
-FROM stage_{table.name}
-GROUP BY day ORDER BY day
-""")
-            self._extents[table.name] = {day: (n_rows, n_bytes) for day, n_rows, n_bytes in found}
-        return self._extents[table.name]
+    def _row_bytes(self, table: Table, n_rows: int) -> float:
+        """Return how large a row is on average, or somewhat more."""
+        # A load that is as small as a batch fits into memory, however long its rows are.
+        if self._stage.n_bytes <= BATCH_BYTES:
+            return LEAST_ROW_BYTES
+        # The texts of a row are part of what was read.
+        most = LEAST_ROW_BYTES + self._stage.n_bytes / n_rows
+        if most <= USUAL_ROW_BYTES:
+            return most
+        texts = [
+            f"coalesce(strlen({sql.name(column.name)}::VARCHAR), 0)"
+            for column in table
+            if column.kind in (Kind.TEXT, Kind.JSON) and not column.promoted
+        ]
+        ((n_bytes,),) = self.database.fetched(f"SELECT sum({' + '.join(texts)})::BIGINT FROM stage_{table.name}")
+        return LEAST_ROW_BYTES + float(n_bytes) / n_rows
 
     @conversion_errors()
     def first_reject(self) -> tuple[int, int, int, str]:
@@ -319,7 +329,9 @@ SELECT _input, cid, epoch_us(min(created_at)), epoch_us(max(created_at)) FROM st
         found: dict[tuple[str, str], int] = {}
         with coverage_tables.table(self.database, "load_coverage", coverage):
             for table in tables:
-                if table.placement is Placement.EVENT:
+                if table.placement is not Placement.EVENT or not self.counts.rows[table.name]:
+                    continue
+                if not self._all_covered(table, "load_coverage"):
                     condition = visibility.uncovered(table, "load_coverage")
                     found |= {(table.name, day): n_rows for day, n_rows in self._n_rows_by_day(table, condition)}
         return found
@@ -329,6 +341,16 @@ SELECT _input, cid, epoch_us(min(created_at)), epoch_us(max(created_at)) FROM st
         """Return, by table and day, how many reactions lie at their own moment: the load lacks their message."""
         condition = f"{visibility.unplaced(REACTIONS)} AND NOT EXISTS (FROM stage_messages WHERE id = rows.message_id)"
         return {(REACTIONS.name, day): n_rows for day, n_rows in self._n_rows_by_day(REACTIONS, condition)}
+
+    def _all_covered(self, table: Table, coverage: str) -> bool:
+        """Return whether each channel has an entry that contains all of its rows. To ask for every row costs more."""
+        return self.database.one(f"""
+SELECT count(*) FROM (
+    SELECT cid, _exported_at, _load_id, min({table.day_column}) AS first, max({table.day_column}) AS last
+    FROM stage_{table.name} GROUP BY ALL
+) rows
+WHERE {visibility.uncovered(table, coverage, span=("first", "last"))}
+""") == (0,)
 
     def _n_rows_by_day(self, table: Table, condition: str) -> list[tuple[str, int]]:
         if not self.counts.rows[table.name]:

@@ -54,17 +54,19 @@ WHERE r.cid IS NULL AND m.id = r.message_id AND m._input = r._input AND m.cid IS
 """)
 
 
-# Counts by type, in the message and in its groups: of two that differ, the larger one.
+# Counts by type, in the message and in its groups: of two that differ, the larger one. Each object is parsed once.
 _KNOWN: Final = f"""
 SELECT id, type, max({sql.cast("n", Kind.INT)}) AS n
 FROM (
-    SELECT id, unnest(json_keys(reaction_counts)) AS type, unnest(json_extract_string(reaction_counts, '$.*')) AS n
-    FROM stage_messages WHERE {sql.is_object("reaction_counts")}
+    SELECT id, count.key AS type, count.value AS n FROM (
+        SELECT id, unnest(map_entries(json_transform(reaction_counts, '"MAP(VARCHAR, VARCHAR)"'))) AS count
+        FROM stage_messages WHERE {sql.is_object("reaction_counts")}
+    )
     UNION ALL
-    SELECT id, type, json_extract_string(reaction_group, '$.count') AS n
-    FROM (
-        SELECT id, unnest(json_keys(reaction_groups)) AS type,
-            unnest(json_extract(reaction_groups, '$.*')) AS reaction_group
+    SELECT id, reaction_group.key AS type, reaction_group.value.count AS n FROM (
+        SELECT id, unnest(map_entries(
+            json_transform(reaction_groups, '"MAP(VARCHAR, STRUCT(count VARCHAR))"')
+        )) AS reaction_group
         FROM stage_messages WHERE {sql.is_object("reaction_groups")}
     )
 )

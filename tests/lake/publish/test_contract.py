@@ -33,6 +33,8 @@ from airflow_provider_chatexport.lake.schema.types import Table
 from airflow_provider_chatexport.lake.storage.address import open_store
 
 KILLED = Path(__file__).parents[1] / "commits" / "killed.py"
+# What differs between two names of one kind: ids of uploads, snapshots and lists, and numbers.
+IDS = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f_]{16,}|\d+")
 PROMOTE = {"messages": {"priority": "BIGINT"}}
 LOAD_ANY = LoadOptions(max_rejected=None)
 
@@ -147,6 +149,9 @@ def check_overlapping_reload(lake: LakeProbe, form: Format, folder: Path) -> Non
     """Readers have their files until the next publication, also after a vacuum. Then three publishers make one."""
     shown = texts(lake, form)
     reload(lake, folder, promote=PROMOTE)
+    # Tables of users' exports are settled together, although one of them gets no rows.
+    of_user = write_lines(folder / "of-another-user", [line("user", user("bob"))])
+    Lake(lake.uri).load(of_user, kind="users", exported_at="2026-02-03T00:00:00Z")
     Lake(lake.uri).vacuum(keep=timedelta(0))
     assert shown == texts(lake, form)
     publish_three_times_at_once(lake, form)
@@ -288,7 +293,7 @@ def test_a_publisher_over_s3_that_dies_at_any_request(
         proxy.requests.clear()
         publish(bucket, form)
         writes = [each.target for each in proxy.requests if is_write(each)]
-        for last in worth_dying_after([re.sub(r"[0-9a-f_]{4,}|\d+", "#", target) for target in writes]):
+        for last in worth_dying_after([IDS.sub("#", target) for target in writes]):
             saved.put_back()
             proxy.behaviour = dying_after(last)
             with pytest.raises(LakeError):
@@ -386,6 +391,8 @@ def is_of_publishing(step: str) -> bool:
     table is published as every other is, so the first one stands for all.
     """
     if any(f"/{table.name}/" in step for table in TABLES[1:]):
+        return False
+    if ".avro" in step:  # a list of files that nothing names before the last step of a commit
         return False
     return any(part in step for part in ("_loads/rewrite", "_iceberg", "_delta_log", "_published"))
 
