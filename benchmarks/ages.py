@@ -94,7 +94,7 @@ def cost(folder: Path, age: Age, n_runs: int = N_RUNS) -> Cost:
     return Cost(
         loads=age.name,
         n_records=len(sizes),
-        records_mb=round(sum(sizes) / 1e6, 1),
+        records_mb=sum(sizes) / 1e6,
         load_cpu_s=min(run.cpu_s for run in loads),
         load_mb=max(run.peak_mb for run in loads),
         again_cpu_s=again.cpu_s,
