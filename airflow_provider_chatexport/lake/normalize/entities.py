@@ -166,8 +166,10 @@ class ChannelContext:
         if match is None or not raw.endswith(b"}}") or line.too_long or _may_be_deep(raw):
             return None
         try:
+            if not raw.isascii():
+                raw.decode()  # decoding an object leaves the bytes of its strings as they are
             return self.verbatim(line.number, line.offset, match.group(), raw[match.end() - 1 : -1])
-        except NotAnObjectError:
+        except (NotAnObjectError, UnicodeDecodeError):
             return None
 
     def verbatim(self, number: int, offset: int, start: bytes, payload: bytes) -> NormalizedObject:
