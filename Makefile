@@ -53,13 +53,13 @@ endef
 TEST_ENVIRONMENTS := $(READY) .venv-dbt/.ready .venv-s3/.ready .venv-readers/.ready .venv-docs/.ready
 
 test: $(TEST_ENVIRONMENTS)  ## The whole test suite, as CI runs it
-	@$(BIN)/python -m pytest -n 4
+	@$(BIN)/python -m pytest -n 4 --dist worksteal
 
 test-long: $(TEST_ENVIRONMENTS)  ## The whole suite, its properties and models with ten times as many examples
-	@CHATEXPORT_TEST_EFFORT=10 $(BIN)/python -m pytest -n 4 --timeout 7200
+	@CHATEXPORT_TEST_EFFORT=10 $(BIN)/python -m pytest -n 4 --dist worksteal --timeout 7200
 
 test-fast: $(READY) .venv-s3/.ready  ## The inner loop: no DAGs, no dbt, and none of the tests in tests/slow.txt
-	@$(BIN)/python -m pytest -n 4 -m 'not slow and not long' tests/core tests/api tests/cli tests/lake
+	@$(BIN)/python -m pytest -n 4 --dist worksteal -m 'not slow and not long' tests/core tests/api tests/cli tests/lake
 
 slow-tests: $(TEST_ENVIRONMENTS)  ## Measure each test on a quiet machine, and write tests/slow.txt again
 	@rm -f .cache/cpu-seconds && mkdir -p .cache
@@ -77,7 +77,7 @@ docs: .venv-docs/.ready  ## The documentation site, in site/; every link between
 	@touch $@
 
 test-min: .venv-min/.ready .venv-dbt/.ready .venv-s3/.ready  ## Unit and DAG suites on the oldest Airflow that is supported
-	@.venv-min/bin/python -m pytest -n 4 tests/airflow tests/api tests/core tests/cli
+	@.venv-min/bin/python -m pytest -n 4 --dist worksteal tests/airflow tests/api tests/core tests/cli
 
 test-spark: $(READY) .venv-spark/.ready  ## Apache Spark reads a lake; it needs Java 17, and is skipped without
 	@$(BIN)/python -m pytest tests/lake/publish/test_spark.py -m ''
