@@ -34,7 +34,7 @@ from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.plan import MAX_CHANNELS_PER_EXPORT, ChannelsRequest, Cid, ExportFlags, parse_cid
 from airflow_provider_chatexport.core.progress import Progress, silent
 from airflow_provider_chatexport.core.receipt import Receipt
-from airflow_provider_chatexport.core.retention import Retention
+from airflow_provider_chatexport.core.retention import CLOCK_STEP, Retention
 from airflow_provider_chatexport.core.times import EPOCH, format_rfc3339
 from airflow_provider_chatexport.core.window import Window
 from airflow_provider_chatexport.errors import (
@@ -173,7 +173,9 @@ def plan(
     if max_window is not None and max_window <= timedelta(0):
         raise CallError(f"max_window is {max_window}; give a duration longer than zero", argument="max_window")
     snapshot = commit_log.read_snapshot(open_store(lake_uri, storage))
-    entries, horizons, moment = snapshot.coverage, Horizons(snapshot.records), now or until
+    entries, horizons = snapshot.coverage, Horizons(snapshot.records)
+    # If the moment were too early, so would be the horizon, and what the last load did not claim would be a gap again.
+    moment = (now or until) + CLOCK_STEP
     names = sorted(channels_of(entries)) if channels is None else channels
     cids = tuple(dict.fromkeys(parse_cid(name) for name in [*names, *extra_channels]))
     if not cids and channels is None:

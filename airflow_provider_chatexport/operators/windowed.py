@@ -13,7 +13,13 @@ from zoneinfo import ZoneInfo
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_chatexport.core.arguments import check_window_end, parse_duration
-from airflow_provider_chatexport.core.retention import SERVICE, Retention, RetentionArgument, parse_retention
+from airflow_provider_chatexport.core.retention import (
+    CLOCK_STEP,
+    SERVICE,
+    Retention,
+    RetentionArgument,
+    parse_retention,
+)
 from airflow_provider_chatexport.core.window import Window, WindowSources, resolve
 from airflow_provider_chatexport.errors import CallError, WindowError
 from airflow_provider_chatexport.hooks.chatexport import ChatExportHook
@@ -213,7 +219,7 @@ class SplitWindowOperator(WindowedOperator):
         if self.retention is None:
             return None
         retention, now = known_retention(self.retention, self.chatexport_conn_id)
-        return retention.horizon(now)
+        return retention.horizon(now + CLOCK_STEP)
 
 
 def _after(horizon: datetime | None, windows: Iterable[Window]) -> Iterator[Window]:

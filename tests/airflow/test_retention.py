@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 from airflow.sdk import DAG
 from support import EXPORTS, TaskInstance, TaskStateStore, exporting, loading, n_exports, run
 
-from airflow_provider_chatexport.core.retention import MARGIN
+from airflow_provider_chatexport.core.retention import CLOCK_STEP, MARGIN
 from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.operators.gaps import ListGapsOperator
 from airflow_provider_chatexport.operators.windowed import SplitWindowOperator
@@ -38,8 +38,8 @@ def since_of(windows: list[dict[str, Any]]) -> datetime:
 
 
 def assert_is_horizon(moment: datetime, hours: int) -> None:
-    """Check that a moment is the horizon of an export that is made about now."""
-    assert timedelta(0) <= datetime.now(UTC) - hours * HOUR + MARGIN - moment < timedelta(minutes=5)
+    """Check that a moment is the horizon of an export that is made about now, and not before the service's seconds."""
+    assert -CLOCK_STEP <= datetime.now(UTC) - hours * HOUR + MARGIN - moment < timedelta(minutes=5)
 
 
 # Asking

@@ -11,8 +11,11 @@ import pytest
 from export_objects import channel, line, message, user, write_lines
 from lakes import LakeProbe, load_file, write_export
 
+from airflow_provider_chatexport import sync
+from airflow_provider_chatexport.core.options import LoadOptions
 from airflow_provider_chatexport.core.retention import MARGIN, Retention
 from airflow_provider_chatexport.errors import CallError, ShrinkError
+from airflow_provider_chatexport.lake import Lake
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
 from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.record import LoadRecord
@@ -48,6 +51,17 @@ def shown(lake: LakeProbe) -> dict[str, str]:
 def lake_record(lake: LakeProbe, load_id: str) -> dict[str, Any]:
     (record,) = (each for each in lake.records() if each["load_id"] == load_id)
     return record
+
+
+def test_what_a_load_did_not_claim_is_no_gap_although_the_service_says_whole_seconds(tmp_path: Path) -> None:
+    """Regression: half a second after a full second, an export knew half a second less than the next plan wanted."""
+    path, lake = write_export(tmp_path / "export", {"m": (10, "x")}, day=2), Lake(tmp_path / "lake")
+    window = {"since": datetime(2026, 1, 1, tzinfo=UTC), "until": datetime(2026, 1, 2, 20, tzinfo=UTC)}
+    lake.load(path, **window, exported_at="2026-01-03T00:00:00.5Z", options=LoadOptions(retention="24h"))
+    planned = sync.plan(
+        lake.uri, None, **window, retention=Retention(max_age_hours=24), now=datetime(2026, 1, 3, tzinfo=UTC)
+    )
+    assert () == planned.windows
 
 
 def test_what_a_policy_deleted_stays_and_what_a_person_deleted_goes(lake: LakeProbe, tmp_path: Path) -> None:
