@@ -27,6 +27,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -102,7 +103,7 @@ def _unpacked(content: bytes) -> tuple[bytes, bytes]:
 def _of_lines(content: bytes, where: str) -> dict[str, LoadRecord]:
     header, *lines = content.splitlines()
     sets = [ChannelSet.from_json(each) for each in orjson.loads(header)["channels"]]
-    records = (record_json.from_line(line, where, sets) for line in lines)
+    records = (record_json.from_json(orjson.loads(line), where, sets) for line in lines)
     return {record.path: record for record in records}
 
 
@@ -132,7 +133,7 @@ class _Block:
 
 
 class _BodyValue(msgspec.Struct):
-    """What a body says."""
+    """The fields of a body."""
 
     sources: tuple[SourceFile, ...]
     counts: dict[str, Any]
@@ -156,30 +157,18 @@ class _Body:
 
     @property
     def value(self) -> _BodyValue:
-        """What it says, read when something asks for it."""
+        """Its fields, read when something asks for them."""
         if self._value is None:
             self._value = _BODY.decode(self.block.lines()[self.number])
         return self._value
 
 
-def _sources(body: _Body) -> tuple[SourceFile, ...]:
-    return body.value.sources
-
-
-def _files(body: _Body) -> tuple[DataFile, ...]:
-    return body.value.files
-
-
-def _history(body: _Body) -> tuple[DataFile, ...]:
-    return body.value.history
-
-
-def _counts(body: _Body) -> dict[str, Any]:
-    return body.value.counts
-
-
-def _facts(body: _Body) -> dict[str, Any]:
-    return body.value.facts
+# What a record reads of its body.
+_SOURCES: Final = attrgetter("value.sources")
+_FILES: Final = attrgetter("value.files")
+_HISTORY: Final = attrgetter("value.history")
+_COUNTS: Final = attrgetter("value.counts")
+_FACTS: Final = attrgetter("value.facts")
 
 
 class _Head(msgspec.Struct, array_like=True):
@@ -299,20 +288,20 @@ class _Reader:
             since=head.since,
             until=head.until,
             flags=others.get("flags", {}),
-            sources=ReadLater(_sources, body) if head.is_load else (),
+            sources=ReadLater(_SOURCES, body) if head.is_load else (),
             coverage=ReadLater(_entries, coverage, head.extent) if coverage.raw != b"[]" else (),
-            counts=MappingReadLater({}, None, _counts, body),
-            files=self._later(head.files, _files, body),
+            counts=MappingReadLater({}, None, _COUNTS, body),
+            files=self._later(head.files, _FILES, body),
             seconds=head.seconds,
             keep_superseded=others.get("keep_superseded", False),
             late_changes=tuple(others.get("late_changes", ())),
             replaces=head.replaces,
             taken={load_id: tuple(paths) for load_id, paths in others.get("taken", {}).items()},
             has_unique_keys=others.get("has_unique_keys", True),
-            history=self._later(head.history, _history, body),
+            history=self._later(head.history, _HISTORY, body),
             purged=tuple(others.get("purged", ())),
             lost=tuple(map(LostSpan.from_json, others.get("lost", ()))),
-            facts=MappingReadLater(self._facts[facts], _FACTS_LATER, _facts, body),
+            facts=MappingReadLater(self._facts[facts], _FACTS_LATER, _FACTS, body),
         )
 
     def _later(

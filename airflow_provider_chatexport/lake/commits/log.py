@@ -211,11 +211,6 @@ def checkpointed(store: LakeStore) -> frozenset[str]:
     return memory.checkpointed
 
 
-def forget_read(store: LakeStore) -> None:
-    """Free the memory of the records that a store object has read."""
-    _MEMORIES.pop(store, None)
-
-
 def read_snapshot(store: LakeStore, *, afresh: bool = False) -> Snapshot:
     """Return the snapshot of all records.
 

@@ -1,4 +1,4 @@
-"""Records as JSON: one object with lines that people read, or one line of a checkpoint."""
+"""Records as JSON, with lines that people read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any, Final
 
-import msgspec
 import orjson
 
 from airflow_provider_chatexport.core.times import format_rfc3339, parse_written
 from airflow_provider_chatexport.errors import DamagedRecordError, LakeError
 from airflow_provider_chatexport.lake.commits import coverage as coverage_entries
 from airflow_provider_chatexport.lake.commits.channels import ChannelSet
-from airflow_provider_chatexport.lake.commits.coverage import BEGINNING, CoverageEntry
+from airflow_provider_chatexport.lake.commits.coverage import CoverageEntry
 from airflow_provider_chatexport.lake.commits.lost_coverage import LostSpan
 from airflow_provider_chatexport.lake.commits.read_later import ReadLater
 from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord, SourceFile
@@ -88,48 +87,11 @@ def from_bytes(content: bytes, where: str) -> LoadRecord:
         raise _not_a_record(where) from None
 
 
-def from_line(line: bytes, where: str, sets: Sequence[ChannelSet]) -> LoadRecord:
-    """Read a record from the text of ``to_json``, as checkpoints of version 2 have it.
-
-    :param where: the address of the text, for errors.
-    :param sets: the sets of channels by number.
-    :raises LakeError: it is not a record, or its version is unknown.
-    """
-    try:
-        value = _LINES.decode(line)
-    except msgspec.MsgspecError:
-        raise _not_a_record(where) from None
-    check_version(value.v, value.schema_version, where)
-    return LoadRecord(
-        load_id=value.load_id,
-        schema_version=value.schema_version,
-        writer=value.writer,
-        exported_at=value.exported_at,
-        committed_at=value.committed_at,
-        since=value.window.since,
-        until=value.window.until,
-        flags=value.flags,
-        sources=value.sources,
-        coverage=_entries(value.coverage, where, value.load_id, sets),
-        counts=value.counts,
-        files=value.files,
-        seconds=value.seconds,
-        keep_superseded=value.keep_superseded,
-        late_changes=value.late_changes,
-        replaces=value.replaces,
-        taken=value.taken,
-        has_unique_keys=value.has_unique_keys,
-        history=value.history,
-        purged=value.purged,
-        lost=tuple(map(LostSpan.from_json, value.lost)),
-        facts=value.facts,
-    )
-
-
-def from_json(value: dict[str, Any], where: str) -> LoadRecord:
+def from_json(value: dict[str, Any], where: str, sets: Sequence[ChannelSet] | None = None) -> LoadRecord:
     """Read a record from a JSON value.
 
     :param where: its address, for errors.
+    :param sets: the sets of channels by number, if the value does not have them, as in a checkpoint of version 2.
     :raises LakeError: it is not a record, or its version is unknown.
     """
     try:
@@ -145,7 +107,7 @@ def from_json(value: dict[str, Any], where: str) -> LoadRecord:
             until=_moment(value["window"]["until"]),
             flags=value["flags"],
             sources=tuple(SourceFile(**source) for source in value["sources"]),
-            coverage=_coverage(value, load_id),
+            coverage=_coverage(value["coverage"], load_id, sets),
             counts={_RENAMED_COUNTS.get(name, name): count for name, count in value["counts"].items()},
             files=tuple(map(file_from_json, value["files"])),
             seconds=value["seconds"],
@@ -215,73 +177,6 @@ def _unpacked_channels(packed: str) -> ChannelSet:
         raise ValueError from error
 
 
-class _Window(msgspec.Struct):
-    since: datetime | None
-    until: datetime | None
-
-
-class _Entry(msgspec.Struct):
-    """A coverage entry of ``coverage.to_json``."""
-
-    channels: int
-    since: datetime | None
-    until: datetime
-    exported_at: datetime
-    load_id: str | None = None
-
-    def entry(self, sets: Sequence[ChannelSet], record_id: str) -> CoverageEntry:
-        return CoverageEntry(
-            channels=sets[self.channels],
-            since=self.since or BEGINNING,
-            until=self.until,
-            exported_at=self.exported_at,
-            load_id=self.load_id or record_id,
-        )
-
-
-class _Line(msgspec.Struct):
-    """A record of ``to_json``."""
-
-    v: int
-    load_id: str
-    schema_version: int
-    writer: str
-    exported_at: datetime
-    committed_at: datetime
-    window: _Window
-    flags: dict[str, Any]
-    sources: tuple[SourceFile, ...]
-    coverage: tuple[_Entry, ...]
-    counts: dict[str, Any]
-    files: tuple[DataFile, ...]
-    seconds: float
-    keep_superseded: bool
-    late_changes: tuple[dict[str, int], ...]
-    replaces: tuple[str, ...]
-    has_unique_keys: bool
-    history: tuple[DataFile, ...]
-    purged: tuple[str, ...]
-    facts: dict[str, Any]
-    lost: tuple[dict[str, Any], ...] = ()
-    taken: dict[str, tuple[str, ...]] = {}
-
-
-_LINES: Final = msgspec.json.Decoder(_Line)
-
-
-def _entries(
-    values: Iterable[_Entry], where: str, record_id: str, sets: Sequence[ChannelSet]
-) -> tuple[CoverageEntry, ...]:
-    """Return the coverage entries of a record.
-
-    :param sets: the sets of channels by number.
-    """
-    try:
-        return tuple(each.entry(sets, record_id) for each in values)
-    except IndexError:
-        raise _not_a_record(where) from None
-
-
 def names_in(files: Sequence[DataFile]) -> frozenset[str]:
     """Return the fields of which one of some files has another value than its default: what their JSON mentions."""
     if isinstance(files, ReadLater):
@@ -309,12 +204,12 @@ def check_version(version: int, schema_version: int, where: str) -> None:
         )
 
 
-def _coverage(value: dict[str, Any], load_id: str) -> tuple[CoverageEntry, ...]:
-    coverage = value["coverage"]
-    if isinstance(coverage, list):
-        return coverage_entries.from_json_per_channel(coverage, load_id)
-    sets = [_channels(each) for each in coverage["channels"]]
-    return coverage_entries.from_json(coverage["entries"], load_id, sets)
+def _coverage(value: Any, load_id: str, sets: Sequence[ChannelSet] | None) -> tuple[CoverageEntry, ...]:
+    if sets is not None:
+        return coverage_entries.from_json(value, load_id, sets)
+    if isinstance(value, list):
+        return coverage_entries.from_json_per_channel(value, load_id)
+    return coverage_entries.from_json(value["entries"], load_id, [_channels(each) for each in value["channels"]])
 
 
 def _not_a_record(where: str) -> DamagedRecordError:
