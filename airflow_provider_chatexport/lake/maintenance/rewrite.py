@@ -14,7 +14,7 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Self
@@ -64,12 +64,12 @@ class Rewrite:
     records: Collection[str] = ()
     remaining: Collection[str] = ()
     coverage: Sequence[CoverageEntry] | None = None
-    written: Mapping[DataFile, Path]
+    written: Mapping[DataFile, Path] = field(default_factory=dict)
     history: Collection[DataFile] = ()
     purged: Collection[str] = ()
     lost: Collection[LostSpan] = ()
     has_unique_keys: bool = True
-    facts: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Rewriter:
@@ -164,6 +164,13 @@ def coverage_after(snapshot: Snapshot, paths: Collection[str], ids: Collection[s
     return without_superseded(entry for record in _owners(snapshot, paths, ids) for entry in record.coverage)
 
 
+def coverage_of(snapshot: Snapshot, rewrite: Rewrite) -> Sequence[CoverageEntry]:
+    """Return what the record of a rewrite will cover."""
+    if rewrite.coverage is not None:
+        return rewrite.coverage
+    return coverage_after(snapshot, {*rewrite.gone, *rewrite.settled}, rewrite.records)
+
+
 def commit_rewrite(store: LakeStore, snapshot: Snapshot, rewrite: Rewrite, *, seconds: float) -> LoadRecord | None:
     """Commit a rewrite, and return its record.
 
@@ -206,9 +213,7 @@ def record_of(snapshot: Snapshot, rewrite: Rewrite, *, seconds: float) -> LoadRe
         until=None,
         flags={},
         sources=(),
-        coverage=tuple(
-            coverage_after(snapshot, replaced, rewrite.records) if rewrite.coverage is None else rewrite.coverage
-        ),
+        coverage=tuple(coverage_of(snapshot, rewrite)),
         files=files,
         counts={"rows": rows},
         seconds=seconds,

@@ -354,9 +354,8 @@ def _first_of_chain(expired: Sequence[IcebergSnapshot], kept: Sequence[IcebergSn
     ordered = sorted([*expired, *kept], key=lambda each: each.sequence_number or 0)
     is_chain = all(after.parent_snapshot_id == before.snapshot_id for before, after in pairwise(ordered))
     ids = {each.snapshot_id for each in expired}
-    return (
-        ordered[len(ids) : len(ids) + 1] if is_chain and all(e.snapshot_id in ids for e in ordered[: len(ids)]) else []
-    )
+    are_first = all(each.snapshot_id in ids for each in ordered[: len(expired)])
+    return ordered[len(expired) : len(expired) + 1] if is_chain and are_first else []
 
 
 def _add_columns(transaction: Transaction, table: Table) -> None:

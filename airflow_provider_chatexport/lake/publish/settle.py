@@ -24,30 +24,28 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_chatexport.core.progress import Progress
 from airflow_provider_chatexport.errors import LakeError
 from airflow_provider_chatexport.lake.catalog.refresh import refresh
 from airflow_provider_chatexport.lake.commits.contested import unsettled_files
 from airflow_provider_chatexport.lake.commits.coverage import (
-    CoverageEntry,
     merged_spans,
     overlaps_any,
     without_superseded,
 )
 from airflow_provider_chatexport.lake.commits.file_state import FileState, FileStatus
 from airflow_provider_chatexport.lake.commits.losses import Losses
-from airflow_provider_chatexport.lake.commits.record import DataFile
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.maintenance.compact import Compactor
 from airflow_provider_chatexport.lake.maintenance.merge import Merge, in_portions, is_small, merging
-from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite, coverage_after
+from airflow_provider_chatexport.lake.maintenance.rewrite import Rewrite, commit_rewrite, coverage_of
 from airflow_provider_chatexport.lake.publish.plan import has_newest_rows_only, is_unfit, unfit
 from airflow_provider_chatexport.lake.schema.tables import TABLE_BY_NAME, TEXT_SINCE_VERSION, USER_EXPORT_USERS
 from airflow_provider_chatexport.lake.schema.types import Placement, Table
@@ -102,9 +100,10 @@ def _attempt(
     ) as settler:
         merges = [merge for table in snapshot.tables for merge in settler.merges_of(table)]
         before = [file for merge in merges for file in merge.data_files]
-        moves = settler.moves({file.path for file in before})
-        merged = settler.write(merges, moves.coverage, progress)
-        rewrite = moves.rewrite_of(merged.files, merged.facts("settling before a publication", before))
+        rewrite = settler.rewrite({file.path for file in before})
+        merged = settler.write(merges, coverage_of(snapshot, rewrite), progress)
+        facts = merged.facts("settling before a publication", before)
+        rewrite = replace(rewrite, written=merged.files, facts=facts)
         record = commit_rewrite(store, snapshot, rewrite, seconds=time.monotonic() - started)
     if record is None:
         return None
@@ -118,57 +117,16 @@ def _attempt(
     return Snapshot([*snapshot.records, record], snapshot.unreadable, snapshot.damaged), len(before)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moves:
-    """What goes from other records to that of a settlement.
+def rewrite_of_all(snapshot: Snapshot, gone: set[str]) -> Rewrite:
+    """Return the rewrite in which one record replaces all others, without its new files. Pure."""
+    return Rewrite(gone=gone, records={record.load_id for record in snapshot.current})
 
-    :param gone: paths of the files that are rewritten.
-    :param as_they_are: paths of the files that it takes without a change.
-    :param replaced: ids of the records that it replaces.
-    :param remaining: ids of the records that only lose files.
-    :param coverage: all entries that overlap its files, and those of the records that it replaces.
-    :param has_unique_keys: no two rows of its event files have one key.
+
+def rewrite_of_some(snapshot: Snapshot, gone: set[str]) -> Rewrite:
+    """Return the rewrite that takes files with hidden rows from their records, without its new files. Pure.
+
+    :param gone: paths of the files that are rewritten. Others with hidden rows are taken as they are.
     """
-
-    gone: set[str]
-    as_they_are: set[str]
-    replaced: set[str]
-    remaining: set[str]
-    coverage: list[CoverageEntry]
-    has_unique_keys: bool
-
-    def rewrite_of(self, written: Mapping[DataFile, Path], facts: Mapping[str, Any]) -> Rewrite:
-        """Return the rewrite that does it.
-
-        :param written: the new files, and where each lies now.
-        """
-        return Rewrite(
-            gone=self.gone,
-            settled=self.as_they_are,
-            records=self.replaced,
-            remaining=self.remaining,
-            coverage=self.coverage,
-            written=written,
-            has_unique_keys=self.has_unique_keys,
-            facts=facts,
-        )
-
-
-def moves_of_all(snapshot: Snapshot, gone: set[str]) -> Moves:
-    """Return what moves if one record replaces all others. Pure."""
-    records = {record.load_id for record in snapshot.current}
-    return Moves(
-        gone=gone,
-        as_they_are=set(),
-        replaced=records,
-        remaining=set(),
-        coverage=coverage_after(snapshot, gone, records),
-        has_unique_keys=True,
-    )
-
-
-def moves_of_some(snapshot: Snapshot, gone: set[str]) -> Moves:
-    """Return what moves if the record has those files only that have to be rewritten, or may have hidden rows. Pure."""
     live: dict[str, list[FileState]] = defaultdict(list)
     for each in snapshot.readable_states:
         if each.is_live:
@@ -187,10 +145,10 @@ def moves_of_some(snapshot: Snapshot, gone: set[str]) -> Moves:
     # What other records still cover has to be known here, too, although newer entries hide all of it.
     of_others = {entry for record in others for entry in record.coverage}
     deciding = set(without_superseded(overlapping))
-    return Moves(
+    return Rewrite(
         gone=gone,
-        as_they_are=as_they_are,
-        replaced=replaced,
+        settled=as_they_are,
+        records=replaced,
         remaining={record.load_id for record in others},
         coverage=sorted(
             (entry for entry in overlapping if entry in deciding or entry in of_others),
@@ -251,12 +209,12 @@ class Settler(Compactor):
         events = (table for table in self._snapshot.tables if table.placement is Placement.EVENT)
         return (each for table in events for each in self._snapshot.live_files_of(table))
 
-    def moves(self, gone: set[str]) -> Moves:
-        """Return what the record of the settlement takes from others.
+    def rewrite(self, gone: set[str]) -> Rewrite:
+        """Return the rewrite of the settlement, without its new files.
 
         :param gone: paths of the files that are rewritten.
         """
-        return (moves_of_some if self._is_local else moves_of_all)(self._snapshot, gone)
+        return (rewrite_of_some if self._is_local else rewrite_of_all)(self._snapshot, gone)
 
     @property
     def by_month(self) -> bool:

@@ -17,7 +17,7 @@ from airflow_provider_chatexport.lake.commits.record import DataFile, LoadRecord
 from airflow_provider_chatexport.lake.commits.snapshot import Snapshot
 from airflow_provider_chatexport.lake.maintenance.rewrite import record_of
 from airflow_provider_chatexport.lake.publish.plan import unfit
-from airflow_provider_chatexport.lake.publish.settle import moves_of_some
+from airflow_provider_chatexport.lake.publish.settle import rewrite_of_some
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -68,8 +68,8 @@ def settled(snapshot: Snapshot) -> LoadRecord | None:
         for day in sorted(days) if table == "messages" else [max(days)]:
             name = f"{table}-of-{len(snapshot.records)}-{day}"
             written[replace(files[0], path=name, first_day=day, last_day=day)] = Path(name)
-    moves = moves_of_some(snapshot, {each.file.path for each in gone})
-    record = record_of(snapshot, moves.rewrite_of(written, {}), seconds=0.0)
+    rewrite = rewrite_of_some(snapshot, {each.file.path for each in gone})
+    record = record_of(snapshot, replace(rewrite, written=written), seconds=0.0)
     return replace(record, committed_at=snapshot.records[-1].committed_at + timedelta(seconds=1))
 
 
