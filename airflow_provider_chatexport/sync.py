@@ -174,7 +174,7 @@ def plan(
         raise CallError(f"max_window is {max_window}; give a duration longer than zero", argument="max_window")
     snapshot = commit_log.read_snapshot(open_store(lake_uri, storage))
     entries, horizons = snapshot.coverage, Horizons(snapshot.records)
-    # If the moment were too early, so would be the horizon, and what the last load did not claim would be a gap again.
+    # With an earlier moment, the horizon would be earlier, too. What the last load did not claim would be a gap again.
     moment = (now or until) + CLOCK_STEP
     names = sorted(channels_of(entries)) if channels is None else channels
     cids = tuple(dict.fromkeys(parse_cid(name) for name in [*names, *extra_channels]))

@@ -90,7 +90,7 @@ def cost(folder: Path, age: Age, n_runs: int = N_RUNS) -> Cost:
     again = _load(folder, store, age, age.n_loads, again=True)
     opened = [_opened(store, age) for _ in range(n_runs)]
     # It refuses to remove a person whom the lake does not know, after it has looked for that person.
-    nobody = run([CHATEXPORT, "forget-user", "somebody-else", "--lake", store.uri, "--yes"])
+    refused = run([CHATEXPORT, "forget-user", "somebody-else", "--lake", store.uri, "--yes"])
     return Cost(
         loads=age.name,
         n_records=len(sizes),
@@ -101,7 +101,7 @@ def cost(folder: Path, age: Age, n_runs: int = N_RUNS) -> Cost:
         coverage_cpu_s=_run("coverage", "--lake", store.uri, "--json").cpu_s,
         vacuum_cpu_s=_run("vacuum", "--lake", store.uri).cpu_s,
         verify_cpu_s=_run("verify", "--lake", store.uri).cpu_s,
-        forget_cpu_s=nobody.cpu_s,
+        forget_cpu_s=refused.cpu_s,
         open_ms=min(open_ms for open_ms, _ in opened),
         one_day_ms=min(one_day_ms for _, one_day_ms in opened),
     )

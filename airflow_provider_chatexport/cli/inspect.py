@@ -66,7 +66,7 @@ def _draw(lake: Lake, path: Path) -> None:
 def verify_lake(*, lake: str, as_json: bool) -> None:
     """Check that nothing in the lake is missing, altered or unaccounted for.
 
-    Exits with 1 if it finds something that is.
+    Exits with 1 if it finds a fault.
     """
     report = Lake(lake).verify()
     if as_json:

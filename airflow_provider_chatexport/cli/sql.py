@@ -58,8 +58,8 @@ def run_sql(**arguments: Any) -> None:
 
     QUERY may be - for stdin. A terminal shows a table as DuckDB draws it, which leaves out columns and rows that have
     no room; a single row is then shown as with --records. Into a pipe or a file, all columns and rows are printed. CSV
-    and NDJSON stream: if a query fails halfway, rows before may be printed, and the command exits with 1. A query
-    cannot change anything.
+    and NDJSON stream: if a query fails halfway, the command may have printed rows by then, and it exits with 1. A
+    query cannot change anything.
     """
     if len(chosen := [name for name in _FORMATS if arguments[name]]) > 1:
         names = " and ".join(f"--{name.removeprefix('as_')}" for name in chosen)

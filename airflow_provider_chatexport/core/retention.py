@@ -20,7 +20,7 @@ from airflow_provider_chatexport.errors import CallError
 SERVICE: Final = "service"
 # A policy may run while an export is written, and clocks differ. So a claim begins this much after the age of a policy.
 MARGIN: Final = timedelta(hours=1)
-# The service says the time in whole seconds, so that its moment may be so much later than what it says.
+# The service gives the time in whole seconds. So its own clock may be up to this much later.
 CLOCK_STEP: Final = timedelta(seconds=1)
 # The shortest age that the service accepts ("Data Retention Policy").
 SHORTEST_HOURS: Final = 24

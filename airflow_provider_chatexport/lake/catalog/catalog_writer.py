@@ -41,7 +41,7 @@ from airflow_provider_chatexport.lake.storage.store import LakeStore
 
 # The oldest storage that DuckDB 2.0 writes and that DuckDB 1.2 reads.
 STORAGE_VERSION: Final = "v1.2.0"
-# Blank catalogs by their public statements; None as long as one is not worth while.
+# Blank catalogs by their public statements. None: the process has created one new lake so far.
 _BLANKS: Final[dict[str, bytes | None]] = {}
 
 

@@ -105,7 +105,9 @@ def load_rows(snapshot: Snapshot, known: Collection[str]) -> pa.Table:
 
 
 def load_fates(snapshot: Snapshot, shown: Collection[str]) -> pa.Table:
-    """Return what later records made of loads, of those of which a catalog can lack it. Nothing else of them changes.
+    """Return the loads whose row in a catalog may be out of date, with what later records made of them.
+
+    Nothing else in such a row changes.
 
     :param shown: ids of the records that the catalog shows.
     """

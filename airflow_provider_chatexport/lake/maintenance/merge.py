@@ -108,15 +108,15 @@ def in_portions(files: Iterable[FileState]) -> Iterator[list[FileState]]:
 class Merger(Rewriter):
     """Reads files of a lake as its views show them, and writes them as fewer."""
 
-    @property
-    def by_month(self) -> bool:
-        """Whether to write a file for a month, and not for each day."""
-        return True
-
     def __init__(self, store: LakeStore, snapshot: Snapshot, folder: Path, *, threads: int) -> None:
         super().__init__(store, snapshot, folder, threads=threads)
         self._database.execute("SET preserve_insertion_order = true")
         self._n_written = 0
+
+    @property
+    def by_month(self) -> bool:
+        """Whether to write a file for a month, and not for each day."""
+        return True
 
     def write(self, merges: Sequence[Merge], coverage: Collection[CoverageEntry], progress: Progress) -> Merged:
         """Write the new files of some merges. A merge without visible rows has none.
